@@ -1,0 +1,51 @@
+# Each environment is made once, from pyproject.toml, and reused until that changes.
+PYTHON ?= python3
+DTYPE ?= float32
+OUT ?= results/sweep-$(DTYPE)
+ARGS ?=
+
+RUN := .venv/bin/python
+DEV := .venv-dev/bin/python
+
+.PHONY: help sweep test test-lowest check stubs clean
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --editable .
+	touch $@
+
+.venv-dev/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-dev
+	$(DEV) -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+.venv-lowest/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) -c "import re, tomllib; print(*(re.sub(r'>=([^,]+).*', r'==\1', d) for d in tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']), sep='\n')" > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[dev]'
+	touch $@
+
+sweep: .venv/installed  ## the main job: the batch-size experiment (DTYPE=float64, OUT=dir, ARGS='...')
+	$(RUN) -m client sweep --dtype $(DTYPE) --out $(OUT) $(ARGS)
+
+test: .venv-dev/installed  ## all tests (ARGS='-k name')
+	$(DEV) -m pytest $(ARGS)
+
+test-lowest: .venv-lowest/installed  ## all tests with the oldest versions that pyproject.toml allows
+	.venv-lowest/bin/python -m pytest $(ARGS)
+
+check: .venv-dev/installed  ## style, types, import rules, generated stubs up to date
+	$(DEV) -m ruff check .
+	$(DEV) -m ruff format --check .
+	$(DEV) -m mypy
+	PYTHONPATH=. .venv-dev/bin/lint-imports
+	$(DEV) protos/generate.py --check
+
+stubs: .venv-dev/installed  ## generate the stubs again from the .proto files
+	$(DEV) protos/generate.py
+
+clean:  ## remove what the other targets made
+	rm -rf .venv .venv-dev .venv-lowest results

@@ -1,0 +1,1 @@
+"""The linear argmax model: reference, weights, export, verification."""

@@ -1,0 +1,57 @@
+"""Generate the Python stubs of the wire contract from its .proto files.
+
+Run by `make stubs`; with `--check` (part of `make check`) nothing is written and a stub that
+differs from the committed one is an error.
+"""
+
+import argparse
+import sys
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from grpc_tools import protoc
+
+HERE = Path(__file__).resolve().parent
+SOURCES = ("protos/model_config.proto", "protos/inference.proto")
+STUBS = (
+    "model_config_pb2.py",
+    "model_config_pb2.pyi",
+    "inference_pb2.py",
+    "inference_pb2.pyi",
+    "inference_pb2_grpc.py",
+)
+
+
+def generate(out: Path) -> None:
+    """Write the stubs below `out`, in its folder `protos`."""
+    builtin = resources.files("grpc_tools") / "_proto"
+    common = ["protoc", f"-I{HERE.parent}", f"-I{builtin}", f"--python_out={out}"]
+    for source in SOURCES:
+        # Only the file with the service needs gRPC's own stub.
+        grpc_out = [f"--grpc_python_out={out}"] if "inference" in source else []
+        if protoc.main([*common, f"--pyi_out={out}", *grpc_out, source]) != 0:
+            sys.exit(f"protoc failed on {source}")
+
+
+def main() -> None:
+    """Generate in place, or compare with what is committed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    check = parser.parse_args().check
+    if not check:
+        generate(HERE.parent)
+        return
+    with tempfile.TemporaryDirectory() as fresh:
+        generate(Path(fresh))
+        stale = [
+            name
+            for name in STUBS
+            if (Path(fresh) / "protos" / name).read_bytes() != (HERE / name).read_bytes()
+        ]
+    if stale:
+        sys.exit(f"stubs differ from their .proto files: {', '.join(stale)}; run `make stubs`")
+
+
+if __name__ == "__main__":
+    main()
