@@ -1,0 +1,219 @@
+"""Command line of the client: `python -m client predict` and `python -m client sweep`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from rich.console import Console
+
+from client import environment, record, results, table
+from client.client import Client
+from client.errors import RequestFailed, UsageError
+from client.sweep import MODES, Settings, sweep, unary_streams
+from client.terminal import SweepProgress
+from client.verification import Experiment
+from protos import buffers
+
+PROGRAM = "argmax-client"
+DONE, WRONG, REFUSED = 0, 1, 2
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like those of the rest of the program."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse found."""
+        raise UsageError(message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. 0: done; 1: wrong labels or failed requests; 2: usage or environment."""
+    buffers.keep_in_process()
+    try:
+        args = _parser().parse_args(argv)
+        command: Callable[[argparse.Namespace], int] = args.command
+        return command(args)
+    except RequestFailed as error:
+        return _complain(str(error), WRONG)
+    except (UsageError, OSError, MemoryError) as error:
+        return _complain(str(error) or type(error).__name__, REFUSED)
+    except KeyboardInterrupt:
+        return _complain("interrupted", REFUSED)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog=PROGRAM, description="Predict with a served model, or measure it.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("predict", help="labels of the rows of a .npy file")
+    one.set_defaults(command=_predict)
+    one.add_argument("--address", required=True, metavar="A", help="HOST:PORT or unix:/path")
+    one.add_argument("--input", required=True, type=Path, metavar="X.npy", help="rows to predict")
+    one.add_argument("--model", default="linear_argmax", help="its name (default: %(default)s)")
+    one.add_argument("--out", type=Path, metavar="LABELS.npy", help="write labels here, not stdout")
+    one.add_argument(
+        "--deadline", type=_seconds, metavar="S", help="seconds the answer may take (default: any)"
+    )
+
+    many = commands.add_parser("sweep", help="latency and throughput over batch sizes")
+    many.set_defaults(command=_sweep)
+    many.add_argument(
+        "--address", metavar="A", help="measure this server (default: one of its own)"
+    )
+    many.add_argument(
+        "--batch-sizes",
+        type=_sizes,
+        default=tuple(2**k for k in range(11)),
+        metavar="N,N",
+        help="rows of a batch (default: 1,2,4,...,1024)",
+    )
+    many.add_argument(
+        "--modes",
+        type=_modes,
+        default=MODES,
+        metavar="M,M",
+        help=f"of {','.join(MODES)} (default: all)",
+    )
+    many.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results/sweep"),
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
+    )
+    many.add_argument("--classes", type=_positive, default=64, help="default: %(default)s")
+    many.add_argument("--features", type=_positive, default=262_144, help="default: %(default)s")
+    many.add_argument(
+        "--dtype", choices=("float32", "float64"), default="float32", help="default: %(default)s"
+    )
+    many.add_argument("--seed", type=int, default=0, help="of W and X (default: %(default)s)")
+    many.add_argument(
+        "--examples",
+        type=_positive,
+        metavar="N",
+        help="rows of X (default: 1024, or the largest batch size if that is more)",
+    )
+    many.add_argument(
+        "--repeats",
+        type=_positive,
+        default=3,
+        metavar="N",
+        help="fewest batches measured of each size (default: %(default)s)",
+    )
+    many.add_argument(
+        "--threads",
+        type=_positive,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="threads of one execution, here and in a server of its own (default: %(default)s)",
+    )
+    return parser
+
+
+def _predict(args: argparse.Namespace) -> int:
+    try:
+        x = np.load(args.input, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise UsageError(f"{args.input} is no .npy file of numbers: {error}") from None
+    with Client(args.address, args.model, deadline_s=args.deadline) as client:
+        labels = client.predict(x)
+    if args.out is None:
+        print(*labels.tolist(), sep="\n")
+    else:
+        with args.out.open("wb") as file:
+            np.save(file, labels)
+    return DONE
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    settings = Settings(
+        experiment=Experiment(
+            classes=args.classes,
+            features=args.features,
+            dtype=args.dtype,
+            seed=args.seed,
+            examples=args.examples or max(1024, *args.batch_sizes),
+        ),
+        batch_sizes=args.batch_sizes,
+        modes=args.modes,
+        repeats=args.repeats,
+        threads=args.threads,
+        address=args.address,
+        out=args.out,
+    )
+    if max(settings.batch_sizes) > settings.experiment.examples:
+        raise UsageError(
+            f"batch size {max(settings.batch_sizes)} is over --examples "
+            f"{settings.experiment.examples}"
+        )
+    # Hours of measuring must not end at a folder that cannot be written.
+    settings.out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    start = environment.snapshot()
+    with SweepProgress(console) as progress:
+        points = sweep(settings, progress)
+    content = record.to_json(
+        {
+            **asdict(settings.experiment),
+            "batch_sizes": list(settings.batch_sizes),
+            "modes": list(settings.modes),
+            "repeats": settings.repeats,
+            "threads": settings.threads,
+            "address": settings.address,
+        },
+        environment.describe(start, environment.snapshot()),
+        points,
+    )
+    content["findings"] += [
+        {"level": "warn", "text": f"unary {b}: no message holds that much, so it was streamed"}
+        for b in unary_streams(settings)
+    ]
+    paths = results.write(settings.out, content)
+    console.print(table.render(sorted(points, key=lambda p: settings.modes.index(p.mode))))
+    for path in paths:
+        console.print(str(path), highlight=False, soft_wrap=True)
+    failed = any(point.wrong_labels or point.errors for point in points)
+    return WRONG if failed else DONE
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted an integer of at least 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted seconds over 0")
+    return value
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    return tuple(_positive(part) for part in text.split(","))
+
+
+def _modes(text: str) -> tuple[str, ...]:
+    modes = tuple(text.split(","))
+    unknown = [mode for mode in modes if mode not in MODES]
+    if unknown or len(set(modes)) != len(modes):
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(MODES)}")
+    return modes
+
+
+def _complain(text: str, status: int) -> int:
+    print(f"{PROGRAM}: error: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

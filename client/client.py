@@ -1,0 +1,247 @@
+"""Predict with a served model, from Python."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from client.batch_stream import BatchAnswer, stream_batches
+from client.connection import MAX_MESSAGE_BYTES, Connection, RetryPolicy
+from client.errors import RequestFailed, UsageError
+from protos import inference_pb2 as pb
+from protos import model_config_pb2 as config_pb
+from protos.codec import (
+    InferRequest,
+    InferResponse,
+    Parameter,
+    RequestedOutput,
+    Tensor,
+    decode_response,
+    encode_request,
+)
+from protos.datatypes import DTYPES
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Large enough that a message's fixed cost is small, small enough that receiving, computing and
+# answering overlap.
+STREAM_MESSAGE_BYTES = 4 * 2**20
+_HEADER_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """The one input of a model with a batch axis: its name, numpy dtype, and a row's shape."""
+
+    name: str
+    dtype: np.dtype[Any]
+    row_shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row; free dimensions count as 1."""
+        return int(np.prod([max(size, 1) for size in self.row_shape])) * self.dtype.itemsize
+
+
+class Client:
+    """Talks to one model of one server.
+
+    `address`: HOST:PORT or unix:/path. `deadline_s` bounds every call, None: not at all. Safe to
+    use from several threads. Every method raises RequestFailed (Unavailable, DeadlineExceeded)
+    when the server cannot be reached or refuses.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        model: str = "linear_argmax",
+        version: str = "",
+        *,
+        deadline_s: float | None = None,
+        retry: RetryPolicy | None = None,
+        output: str = "label",
+    ) -> None:
+        self.model = model
+        self.version = version
+        self._deadline_s = deadline_s
+        self._output = output
+        self._connection = Connection(address, retry)
+        self._input: ModelInput | None = None
+        self._max_message_bytes: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def wait_until_ready(self, timeout_s: float = 10.0) -> None:
+        """Wait for the server to be reachable; Unavailable when it is not by then."""
+        self._connection.wait_until_ready(timeout_s)
+
+    def predict(self, x: Array) -> Array:
+        """Labels, int64 `[n]`, of the rows of `x` `[n, features]`, or of one row `[features]`.
+
+        An input over a few MiB is split into messages of a stream. UsageError when `x` does not
+        fit the model.
+        """
+        row_shape = self.input().row_shape
+        rows = np.asarray(x)
+        if rows.ndim == len(row_shape):
+            rows = rows[np.newaxis]
+        if rows.nbytes > STREAM_MESSAGE_BYTES:
+            (labels,) = self.stream([rows])
+            return labels
+        response = self.infer({self.input().name: self._rows(rows)}, (self._output,))
+        return _output(response, self._output)
+
+    def stream(self, batches: Iterable[Array]) -> Iterator[Array]:
+        """Labels of each batch `[n, features]`, in order, while later ones are being sent.
+
+        All batches share one stream; each may be of any size.
+        """
+        for answer in self.stream_answers(batches):
+            yield np.concatenate([_output(part, self._output) for part in answer.responses])
+
+    def stream_answers(
+        self, batches: Iterable[Array], *, timings: bool = False
+    ) -> Iterator[BatchAnswer]:
+        """As `stream`, with everything that came back: instants, and with `timings` the stages."""
+        spec = self.input()
+        wanted = (RequestedOutput(self._output),)
+        parameters: dict[str, Parameter] = {"timings": True} if timings else {}
+
+        def encode(rows: Array, request_id: str, more_follows: bool) -> bytes:
+            extra: dict[str, Parameter] = {"more_follows": True} if more_follows else {}
+            return encode_request(
+                InferRequest(
+                    self.model,
+                    (Tensor.of(spec.name, self._rows(rows)),),
+                    wanted,
+                    self.version,
+                    request_id,
+                    parameters | extra,
+                )
+            )
+
+        message_rows = max(1, STREAM_MESSAGE_BYTES // spec.row_bytes)
+        return stream_batches(self._connection, batches, encode, message_rows, self._deadline_s)
+
+    def infer(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Iterable[str] = (),
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> InferResponse:
+        """Send arrays by input name as one request; none named in `outputs` means all of them."""
+        request = InferRequest(
+            self.model,
+            tuple(Tensor.of(name, data) for name, data in inputs.items()),
+            tuple(RequestedOutput(name) for name in outputs),
+            self.version,
+            parameters=parameters or {},
+        )
+        return decode_response(self._connection.infer(encode_request(request), self._deadline_s))
+
+    def fits_one_message(self, rows: int) -> bool:
+        """Whether the server takes a request of that many rows."""
+        if self._max_message_bytes is None:
+            told = self.config().parameters["max_message_bytes"].string_value
+            self._max_message_bytes = int(told) if told else MAX_MESSAGE_BYTES
+        return rows * self.input().row_bytes + _HEADER_BYTES <= self._max_message_bytes
+
+    def input(self) -> ModelInput:
+        """What `predict` sends; UsageError when the model has not exactly one input."""
+        if self._input is None:
+            inputs = self.metadata().inputs
+            if len(inputs) != 1 or len(inputs[0].shape) < 1:
+                raise UsageError(
+                    f"model {self.model!r} has inputs {[i.name for i in inputs]}; "
+                    "predict needs exactly one, with a batch axis: use infer"
+                )
+            (only,) = inputs
+            self._input = ModelInput(only.name, DTYPES[only.datatype], tuple(only.shape[1:]))
+        return self._input
+
+    def live(self) -> bool:
+        """Whether the server process answers."""
+        request, response = pb.ServerLiveRequest(), pb.ServerLiveResponse
+        return self._connection.control("ServerLive", request, response, self._deadline_s).live
+
+    def ready(self) -> bool:
+        """Whether the model takes requests."""
+        request = pb.ModelReadyRequest(name=self.model, version=self.version)
+        try:
+            answer = self._connection.control(
+                "ModelReady", request, pb.ModelReadyResponse, self._deadline_s
+            )
+        except RequestFailed as error:
+            if error.code in ("NOT_FOUND", "UNAVAILABLE"):
+                return False
+            raise
+        return answer.ready
+
+    def server_metadata(self) -> pb.ServerMetadataResponse:
+        """Name, version and extensions of the server."""
+        return self._connection.control(
+            "ServerMetadata",
+            pb.ServerMetadataRequest(),
+            pb.ServerMetadataResponse,
+            self._deadline_s,
+        )
+
+    def metadata(self) -> pb.ModelMetadataResponse:
+        """Names, datatypes and shapes of the model's inputs and outputs."""
+        request = pb.ModelMetadataRequest(name=self.model, version=self.version)
+        return self._connection.control(
+            "ModelMetadata", request, pb.ModelMetadataResponse, self._deadline_s
+        )
+
+    def config(self) -> config_pb.ModelConfig:
+        """How the model is served."""
+        request = pb.ModelConfigRequest(name=self.model, version=self.version)
+        return self._connection.control(
+            "ModelConfig", request, pb.ModelConfigResponse, self._deadline_s
+        ).config
+
+    def statistics(self) -> pb.ModelStatistics:
+        """What the model did since it was loaded."""
+        request = pb.ModelStatisticsRequest(name=self.model, version=self.version)
+        answer = self._connection.control(
+            "ModelStatistics", request, pb.ModelStatisticsResponse, self._deadline_s
+        )
+        return answer.model_stats[0]
+
+    def _rows(self, rows: Array) -> Array:
+        """Rows in the model's dtype; UsageError when that loses more than precision."""
+        spec = self.input()
+        fits = rows.ndim == len(spec.row_shape) + 1 and all(
+            want in (-1, got) for got, want in zip(rows.shape[1:], spec.row_shape, strict=True)
+        )
+        if not fits:
+            raise UsageError(
+                f"x has shape {list(rows.shape)}; the model takes [n, "
+                + ", ".join(map(str, spec.row_shape))
+                + "]"
+            )
+        if not np.can_cast(rows.dtype, spec.dtype, "same_kind"):
+            raise UsageError(f"x has dtype {rows.dtype}; the model takes {spec.dtype}")
+        return rows.astype(spec.dtype, copy=False)
+
+
+def _output(response: InferResponse, name: str) -> Array:
+    for tensor in response.outputs:
+        if tensor.name == name and tensor.data is not None:
+            return tensor.data
+    raise RequestFailed("DATA_LOSS", f"the answer lacks output {name!r}")

@@ -1,0 +1,162 @@
+"""The ways to get a batch predicted that a sweep compares."""
+
+import queue
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from client.batch_stream import BatchAnswer
+from client.client import Client
+from client.samples import Stages
+from protos.codec import InferResponse, Parameter
+from server.engine import Engine
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Labels int64 `[n]`, and when the first and the last were there (time.perf_counter_ns)."""
+
+    labels: Array
+    first_ns: int
+    done_ns: int
+    stages: Stages | None = None
+
+
+class Mode(Protocol):
+    """One way to predict; an instance keeps what it needs open between batches."""
+
+    name: str
+
+    def predict(self, x: Array) -> Prediction:
+        """Predict rows `[n, features]`; raises RequestFailed."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+class Local:
+    """The server's own engine in this process: what is left when there is no network."""
+
+    name = "local"
+
+    def __init__(self, graph: Path, threads: int, slice_rows: int) -> None:
+        self._engine = Engine(graph, threads)
+        self._input = self._engine.inputs[0].name
+        self._slice_rows = slice_rows
+
+    def predict(self, x: Array) -> Prediction:
+        """Run `x` in the slices that the server uses."""
+        labels: list[Array] = []
+        first_ns = 0
+        for start in range(0, len(x), self._slice_rows):
+            rows = x[start : start + self._slice_rows]
+            labels += self._engine.run(["label"], {self._input: rows})
+            first_ns = first_ns or time.perf_counter_ns()
+        return Prediction(np.concatenate(labels), first_ns, time.perf_counter_ns())
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Unary:
+    """One ModelInfer request a batch; a batch over what a message may hold goes as a stream."""
+
+    name = "unary"
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._input = client.input().name
+        self._stream: Stream | None = None
+
+    def predict(self, x: Array) -> Prediction:
+        """Send `x` in one piece, if it fits."""
+        if not self._client.fits_one_message(len(x)):
+            self._stream = self._stream or Stream(self._client)
+            return self._stream.predict(x)
+        response = self._client.infer({self._input: x}, ("label",), {"timings": True})
+        now_ns = time.perf_counter_ns()
+        return Prediction(_labels([response]), now_ns, now_ns, _stages([response]))
+
+    def close(self) -> None:
+        """Close the stream, if one was needed."""
+        if self._stream is not None:
+            self._stream.close()
+
+
+class Stream:
+    """One open stream for all batches, each split into small messages."""
+
+    name = "stream"
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._open()
+
+    def predict(self, x: Array) -> Prediction:
+        """Send `x` and wait for its last answer; a stream that broke is opened anew next time."""
+        self._batches.put(x)
+        try:
+            answer = next(self._answers)
+        except Exception:
+            self.close()
+            self._open()
+            raise
+        return Prediction(
+            _labels(answer.responses),
+            answer.first_ns,
+            answer.done_ns,
+            _stages(answer.responses),
+        )
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._batches.put(None)
+        for _ in self._answers:
+            raise AssertionError("an answer came to a batch nobody waits for")
+
+    def _open(self) -> None:
+        self._batches: queue.SimpleQueue[Array | None] = queue.SimpleQueue()
+        self._answers: Iterator[BatchAnswer] = self._client.stream_answers(
+            _until_none(self._batches), timings=True
+        )
+
+
+def _until_none(batches: "queue.SimpleQueue[Array | None]") -> Iterator[Array]:
+    while (batch := batches.get()) is not None:
+        yield batch
+
+
+def _labels(responses: Sequence[InferResponse]) -> Array:
+    return np.concatenate(
+        [
+            tensor.data
+            for response in responses
+            for tensor in response.outputs
+            if tensor.name == "label" and tensor.data is not None
+        ]
+    )
+
+
+def _stages(responses: Sequence[InferResponse]) -> Stages | None:
+    """Mean over the messages of a batch; None when the server gives no timings."""
+    told = [response.parameters for response in responses]
+    if any("compute_ns" not in parameters for parameters in told):
+        return None
+    return Stages(
+        decode_ns=int(_mean(told, "decode_ns")),
+        queue_ns=int(_mean(told, "queue_ns")),
+        assemble_ns=int(_mean(told, "assemble_ns")),
+        compute_ns=int(_mean(told, "compute_ns")),
+        batch_rows=_mean(told, "batch_rows"),
+        execution_provider=str(told[0]["execution_provider"]),
+    )
+
+
+def _mean(told: Sequence[Mapping[str, Parameter]], name: str) -> float:
+    return float(np.mean([float(parameters[name]) for parameters in told]))

@@ -1,0 +1,199 @@
+"""Measure latency and throughput of every mode at every batch size."""
+
+import itertools
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.client import Client
+from client.connection import MAX_MESSAGE_BYTES
+from client.errors import RequestFailed, UsageError
+from client.modes import Local, Mode, Stream, Unary
+from client.samples import Sample
+from client.server_process import ServerProcess, running_server
+from client.summary import Point, summarise
+from client.verification import Experiment, Truth, check, truth
+
+MODES = ("local", "unary", "stream")
+MODEL = "linear_argmax"
+# Rows of one execution in local mode: what the server takes of one large request, too.
+_LOCAL_SLICE_ROWS = 128
+_READY_TIMEOUT_S = 30.0
+_SOURCE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to measure.
+
+    Each batch size is measured with at least `repeats` batches, and with as many as it takes to
+    have every example predicted once. `address` None: a server of one's own.
+    """
+
+    experiment: Experiment
+    batch_sizes: tuple[int, ...]
+    modes: tuple[str, ...]
+    repeats: int
+    threads: int
+    address: str | None
+    out: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A step that begins, or that ended with a `point`; a preparation measures nothing."""
+
+    text: str
+    done: int
+    total: int
+    point: Point | None = None
+    preparation: bool = False
+
+
+def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]:
+    """Measure all points, batch size by batch size with the modes in turn.
+
+    Turning through the modes at each batch size spreads a drift of the machine over all of them.
+    Failed requests become errors of their point; UsageError when nothing can be measured.
+    """
+    total = len(settings.batch_sizes) * len(settings.modes)
+    with ExitStack() as stack:
+        if settings.address is None or "local" in settings.modes:
+            report(Progress("exporting the model", 0, total, preparation=True))
+            graph = _export(settings)
+        report(Progress("computing the float64 reference", 0, total, preparation=True))
+        reference = truth(settings.experiment)
+        server: ServerProcess | None = None
+        modes: list[Mode] = []
+        if set(settings.modes) - {"local"}:
+            address = settings.address
+            if address is None:
+                report(Progress("starting the server", 0, total, preparation=True))
+                server = stack.enter_context(
+                    running_server(settings.out / "models", list(_server_options(settings)))
+                )
+                address = server.address
+            client = stack.enter_context(Client(address, MODEL))
+            client.wait_until_ready(_READY_TIMEOUT_S)
+            _check_model(client, settings.experiment, reference)
+        makers: dict[str, Callable[[], Mode]] = {
+            "local": lambda: Local(graph, settings.threads, _LOCAL_SLICE_ROWS),
+            "unary": lambda: Unary(client),
+            "stream": lambda: Stream(client),
+        }
+        for name in settings.modes:
+            modes.append(makers[name]())
+            stack.callback(modes[-1].close)
+        points = []
+        steps = itertools.product(settings.batch_sizes, modes)
+        for done, (batch_size, mode) in enumerate(steps):
+            report(Progress(f"{mode.name}, batch size {batch_size}", done, total))
+            point = _measure(mode, batch_size, reference, settings.repeats, server)
+            points.append(point)
+            report(Progress(f"{mode.name}, batch size {batch_size}", done + 1, total, point))
+    return points
+
+
+def _measure(
+    mode: Mode, batch_size: int, reference: Truth, repeats: int, server: ServerProcess | None
+) -> Point:
+    rows = len(reference.x)
+    batches = max(repeats, math.ceil(rows / batch_size))
+    # The first run of a shape pays for memory and packing; it is no sample.
+    _run(mode, batch_size, reference, 0)
+    if server is not None:
+        server.forget_peak_memory()
+    starts = itertools.cycle(range(0, rows, batch_size))
+    samples = [
+        _run(mode, batch_size, reference, start) for start in itertools.islice(starts, batches)
+    ]
+    peak = server.peak_memory_bytes() if server is not None and mode.name != "local" else None
+    return summarise(mode.name, batch_size, samples, peak)
+
+
+def _run(mode: Mode, batch_size: int, reference: Truth, start: int) -> Sample:
+    # The last batch of a size that does not divide the examples is filled up from before it.
+    start = max(0, min(start, len(reference.x) - batch_size))
+    x = reference.x[start : start + batch_size]
+    started_ns = time.perf_counter_ns()
+    try:
+        prediction = mode.predict(x)
+    except RequestFailed as error:
+        now_ns = time.perf_counter_ns()
+        return Sample(mode.name, batch_size, started_ns, now_ns, now_ns, 0, error=str(error))
+    found = check(reference, start, prediction.labels)
+    return Sample(
+        mode.name,
+        batch_size,
+        started_ns,
+        prediction.first_ns,
+        prediction.done_ns,
+        rows=len(prediction.labels),
+        wrong_labels=found.wrong_labels,
+        near_ties=found.near_ties,
+        disagreements=found.disagreements,
+        error=None if len(prediction.labels) == len(x) else "an answer lacks rows",
+        stages=prediction.stages,
+    )
+
+
+def _export(settings: Settings) -> Path:
+    experiment = settings.experiment
+    models = settings.out / "models"
+    command = [sys.executable, "-m", "model", "export", "--out", str(models.resolve())]
+    command += ["--name", MODEL, "--dtype", experiment.dtype, "--seed", str(experiment.seed)]
+    command += ["--classes", str(experiment.classes), "--features", str(experiment.features)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=_SOURCE, check=False)
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise UsageError(f"the model could not be exported: {said[-1]}")
+    return models / MODEL / "1" / "model.onnx"
+
+
+def _server_options(settings: Settings) -> Iterator[str]:
+    """Room for the largest batch as one message, if a message can be that large at all."""
+    largest = max(settings.batch_sizes)
+    row_bytes = settings.experiment.features * (8 if settings.experiment.dtype == "float64" else 4)
+    fitting = [b * row_bytes + 2**20 for b in settings.batch_sizes]
+    message_bytes = max((b for b in fitting if b <= MAX_MESSAGE_BYTES), default=MAX_MESSAGE_BYTES)
+    if "unary" in settings.modes:
+        yield from ("--max-message-bytes", str(max(message_bytes, 128 * 2**20)))
+        yield from ("--max-inflight-bytes", str(max(2 * message_bytes, 256 * 2**20)))
+    yield from ("--max-batch-rows", str(max(largest, 1024)))
+    yield from ("--threads", str(settings.threads))
+
+
+def _check_model(client: Client, experiment: Experiment, reference: Truth) -> None:
+    """Refuse to measure another model than the one whose labels are known."""
+    try:
+        spec = client.input()
+        parameters = client.config().parameters
+    except RequestFailed as error:
+        raise UsageError(f"the server does not serve model {client.model!r}: {error}") from None
+    wanted = ((experiment.features,), experiment.dtype)
+    if (spec.row_shape, str(spec.dtype)) != wanted:
+        raise UsageError(
+            f"the server's model takes rows of {list(spec.row_shape)} {spec.dtype}; "
+            f"the sweep has [{experiment.features}] {experiment.dtype}: "
+            "set --features and --dtype"
+        )
+    told = parameters["weights_sha256"].string_value
+    if told and told != reference.weights_sha256:
+        raise UsageError(
+            "the server's model has other weights than the reference: "
+            "set --seed and --classes to those it was exported with"
+        )
+
+
+def unary_streams(settings: Settings) -> Sequence[int]:
+    """Batch sizes that no single message can hold, so that mode unary streams them."""
+    if "unary" not in settings.modes:
+        return ()
+    itemsize = 8 if settings.experiment.dtype == "float64" else 4
+    row_bytes = settings.experiment.features * itemsize
+    return [b for b in settings.batch_sizes if b * row_bytes + 2**20 > MAX_MESSAGE_BYTES]

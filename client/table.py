@@ -1,0 +1,78 @@
+"""Show the points of a sweep in the terminal."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from client.summary import Point
+
+_COLUMNS = (
+    "batch",
+    "latency\np50 ms",
+    "latency\np90 ms",
+    "first\np50 ms",
+    "predictions\nper second",
+    "batch\nrows",
+    "wrong",
+    "near\nties",
+    "errors",
+)
+
+
+def render(points: Sequence[Point]) -> Table:
+    """Table of points, one row each, in the order given; latencies in milliseconds."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+        caption="first: time to the first prediction; percentiles are nearest rank",
+        caption_justify="left",
+    )
+    table.add_column("mode")
+    for heading in _COLUMNS:
+        table.add_column(heading, justify="right")
+    previous = points[0].mode if points else ""
+    for point in points:
+        if point.mode != previous:
+            table.add_section()
+            previous = point.mode
+        table.add_row(
+            escape(point.mode),
+            f"{point.batch_size:,}",
+            milliseconds(point.latency_ns.p50),
+            milliseconds(point.latency_ns.p90),
+            milliseconds(point.first_prediction_ns.p50),
+            significant(point.throughput_per_s),
+            "-" if point.stages is None else rows(point.stages.batch_rows),
+            _alarm(point.wrong_labels),
+            f"{point.near_ties:,}",
+            _alarm(point.errors),
+        )
+    return table
+
+
+def rows(count: float) -> str:
+    """Mean number of rows with at most one decimal."""
+    return f"{count:,.1f}".removesuffix(".0")
+
+
+def milliseconds(time_ns: float | None) -> str:
+    """Milliseconds with three significant digits; `-` for None."""
+    return "-" if time_ns is None else significant(time_ns / 1e6)
+
+
+def significant(value: float) -> str:
+    """Number with three significant digits, thousands separated, never in powers of ten."""
+    rounded = float(f"{value:.3g}")
+    if rounded == 0:
+        return "0"
+    # The exponent of what is shown, not of the value: 9.996 is shown as 10.0.
+    exponent = int(f"{rounded:e}".partition("e")[2])
+    return f"{rounded:,.{max(2 - exponent, 0)}f}"
+
+
+def _alarm(count: int) -> Text:
+    return Text(f"{count:,}", style="bold red" if count else "")

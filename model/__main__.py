@@ -1,0 +1,166 @@
+"""The command line of the linear model."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model import precision
+from model.errors import ModelError
+from model.export import export
+from model.verify import Verification, verify
+from model.weights import exported, from_file, from_seed, sha256
+
+PROGRAM = "argmax-model"
+DONE, WRONG, REFUSED = 0, 1, 2
+CLASSES, FEATURES, SEED = 64, 262_144, 0
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are those of the rest of the program: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse found as a ModelError."""
+        raise ModelError(message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command: 0 when done, 1 when a model is found wrong, 2 when it cannot be run."""
+    try:
+        args = _parser().parse_args(argv)
+        command: Callable[[argparse.Namespace], int] = args.command
+        return command(args)
+    except (ModelError, OSError, MemoryError) as error:
+        print(f"{PROGRAM}: error: {' '.join(_text(error).split())}", file=sys.stderr)
+        return REFUSED
+
+
+def _parser() -> Parser:
+    parser = Parser(prog=PROGRAM, description="Make or check a linear argmax model as ONNX.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    make = commands.add_parser("export", help="write a model into a repository")
+    make.set_defaults(command=_export)
+    make.add_argument("--out", type=Path, required=True, metavar="DIR", help="the repository")
+    make.add_argument("--name", default="linear_argmax", help="its folder (default: %(default)s)")
+    # None tells "not given" from "given as the default", which W from a file may contradict.
+    make.add_argument(
+        "--classes", type=_at_least(1), metavar="C", help=f"rows of W (default: {CLASSES})"
+    )
+    make.add_argument(
+        "--features", type=_at_least(1), metavar="D", help=f"columns of W (default: {FEATURES})"
+    )
+    make.add_argument(
+        "--seed",
+        type=_at_least(0),
+        metavar="N",
+        help=f"seed of a standard normal W (default: {SEED})",
+    )
+    make.add_argument(
+        "--dtype",
+        choices=precision.NAMES,
+        default="float32",
+        help="what the model computes in (default: %(default)s)",
+    )
+    make.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="take W [classes, features] from this .npy or .npz file (default: from the seed)",
+    )
+
+    check = commands.add_parser("verify", help="run a model against the float64 reference")
+    check.set_defaults(command=_verify)
+    check.add_argument(
+        "path", type=Path, metavar="DIR", help="a repository of one model, a model, or a .onnx file"
+    )
+    check.add_argument(
+        "--examples",
+        type=_at_least(1),
+        default=256,
+        metavar="N",
+        help="rows to compare (default: %(default)s)",
+    )
+    check.add_argument(
+        "--seed",
+        type=_at_least(0),
+        default=1,
+        metavar="N",
+        help="seed of the examples (default: %(default)s)",
+    )
+    return parser
+
+
+def _export(args: argparse.Namespace) -> int:
+    if args.weights is None:
+        seed = SEED if args.seed is None else args.seed
+        weights: NDArray[np.number] = from_seed(
+            args.classes or CLASSES, args.features or FEATURES, seed
+        )
+    else:
+        seed = None
+        weights = from_file(args.weights)
+        if args.seed is not None:
+            raise ModelError(f"--seed {args.seed} came with --weights; wanted one of them")
+        for option, wanted, got in zip(
+            ("--classes", "--features"), (args.classes, args.features), weights.shape, strict=True
+        ):
+            if wanted not in (None, got):
+                raise ModelError(f"{args.weights} has {got} for {option}; wanted {wanted}")
+    w = exported(weights, args.dtype)
+    path = export(args.out, args.name, w, args.dtype, seed)
+    mib = w.nbytes / 2**20
+    print(f"{path}  {list(w.shape)} {args.dtype}  {mib:.1f} MiB  sha256 {sha256(w)[:12]}")
+    return DONE
+
+
+def _verify(args: argparse.Namespace) -> int:
+    found = verify(args.path, args.examples, args.seed)
+    print(_report(found))
+    return DONE if found.ok else WRONG
+
+
+def _report(found: Verification) -> str:
+    said = {None: "not recorded", True: "ok", False: "MISMATCH"}
+    return "\n".join(
+        (
+            f"model         {found.path}",
+            f"examples      {found.examples}",
+            f"agreement     {found.agreement:.2%}",
+            f"near ties     {found.near_ties}",
+            f"wrong labels  {found.wrong_labels}",
+            f"W: sha256     {said[found.sha_ok]}",
+            f"W: seed       {said[found.seed_ok]}",
+            f"verdict       {'ok' if found.ok else 'WRONG'}",
+        )
+    )
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """Return a parser of integers from least on."""
+
+    def parse(text: str) -> int:
+        wanted = f"wanted an integer of {least} or more"
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no integer; {wanted}") from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{number} is too small; {wanted}")
+        return number
+
+    return parse
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or "out of memory"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

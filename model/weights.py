@@ -1,0 +1,127 @@
+"""Where the weights W of a linear model come from."""
+
+import hashlib
+import zipfile
+import zlib
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from model.errors import ModelError
+from model.precision import precision
+
+# Names under which W is usually saved; scikit-learn calls it coef_.
+ARCHIVE_NAMES = ("W", "weights", "coef_")
+
+
+def from_seed(classes: int, features: int, seed: int) -> NDArray[np.float64]:
+    """Draw W from the standard normal distribution: float64 [classes, features].
+
+    W is exactly ``numpy.random.default_rng(seed).standard_normal((classes, features))``; test
+    examples use spawned streams, which are independent of this one (see model.examples).
+
+    Raises:
+        ModelError: classes or features below 1, more than memory can address, a negative seed.
+    """
+    if classes < 1 or features < 1:
+        raise ModelError(
+            f"W has {classes} classes of {features} features; wanted at least 1 of each"
+        )
+    if seed < 0:
+        raise ModelError(f"seed is {seed}; wanted 0 or more")
+    try:
+        return np.random.default_rng(seed).standard_normal((classes, features))
+    except (ValueError, OverflowError, MemoryError) as error:
+        raise ModelError(
+            f"W of [{classes}, {features}] does not fit in memory; wanted a smaller one"
+        ) from error
+
+
+def from_file(path: str | Path) -> NDArray[np.number]:
+    """Load W from a .npy file or a .npz archive: [classes, features] in the dtype of the file.
+
+    An archive holds one array, or exactly one of those named W, weights or coef_.
+
+    Raises:
+        ModelError: not such a file, or an array that `check` refuses.
+        OSError: the file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            # Pickles run code when they are loaded; nobody expects that of weights.
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.lib.npyio.NpzFile):
+                with loaded as archive:
+                    loaded = archive[_chosen(path, archive.files)]
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ModelError(
+            f"{path} cannot be read as numbers ({error}); wanted a .npy or .npz file of numbers"
+        ) from error
+    if not isinstance(loaded, np.ndarray):
+        raise ModelError(f"{path} holds something that is no array; wanted numpy arrays")
+    try:
+        return check(loaded)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def check(weights: NDArray[np.generic]) -> NDArray[np.number]:
+    """Return weights unchanged when they are [classes, features] of finite real numbers.
+
+    Raises:
+        ModelError: another number of axes, an empty axis, a dtype that is not real, NaN, infinity.
+    """
+    if weights.ndim != 2:
+        raise ModelError(f"W has shape {list(weights.shape)}; wanted [classes, features]")
+    if 0 in weights.shape:
+        raise ModelError(
+            f"W has shape {list(weights.shape)}; wanted at least 1 class of at least 1 feature"
+        )
+    if weights.dtype.kind not in "iuf":
+        raise ModelError(f"W has dtype {weights.dtype}; wanted real numbers")
+    numbers = cast(NDArray[np.number], weights)
+    wrong = numbers.size - int(np.count_nonzero(np.isfinite(numbers)))
+    if wrong:
+        raise ModelError(f"W has {wrong} NaN or infinite numbers; wanted finite ones only")
+    return numbers
+
+
+def exported(weights: NDArray[np.generic], dtype: DTypeLike) -> NDArray[np.floating]:
+    """Return W as it is exported: [classes, features], dtype, little-endian, C-contiguous.
+
+    Raises:
+        ModelError: dtype is not float32 or float64, `check` refuses W, or W overflows in dtype.
+    """
+    wanted = precision(dtype)
+    with np.errstate(over="ignore"):
+        rounded = np.ascontiguousarray(check(weights), dtype=wanted)
+    if rounded.dtype != weights.dtype and not np.isfinite(rounded).all():
+        raise ModelError(f"W has numbers too large for {wanted.name}; wanted smaller ones")
+    return rounded
+
+
+def sha256(weights: NDArray[np.floating]) -> str:
+    """Hash the C-contiguous little-endian bytes of W [classes, features], 64 hex digits.
+
+    The digest depends on the dtype, so W is given in the dtype that is exported.
+
+    Raises:
+        ModelError: W is not float32 or float64.
+    """
+    data = np.ascontiguousarray(weights, dtype=precision(weights.dtype))
+    return hashlib.sha256(data.data).hexdigest()
+
+
+def _chosen(path: str | Path, names: list[str]) -> str:
+    """Return the name of the array that holds W."""
+    known = [name for name in ARCHIVE_NAMES if name in names]
+    if len(names) == 1:
+        return names[0]
+    if len(known) == 1:
+        return known[0]
+    raise ModelError(
+        f"{path} holds the arrays {names or 'none'}; "
+        f"wanted one array, or exactly one named {' or '.join(ARCHIVE_NAMES)}"
+    )

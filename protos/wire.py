@@ -1,0 +1,86 @@
+"""Find one field of a protobuf message without copying its payload.
+
+Protobuf's Python runtime copies every bytes field, when parsing as when reading it. A message that
+carries a tensor is a few small fields around one large one, so we walk the top level by hand
+(https://protobuf.dev/programming-guides/encoding/), hand the small rest to protobuf,
+and leave the large field where it lies.
+"""
+
+from typing import NamedTuple
+
+_VARINT, _FIXED64, _LEN, _FIXED32 = 0, 1, 2, 5
+_MAX_LENGTH = 2**31 - 1  # protobuf allows no longer field
+
+
+class Split(NamedTuple):
+    """A message taken apart: `rest` is a valid message; `spans` are (start, stop) of the field."""
+
+    rest: bytes
+    spans: list[tuple[int, int]]
+
+
+def _varint(message: bytes, at: int, stop: int, longest: int) -> tuple[int, int]:
+    """Value of the varint at `at`, and where it ends; ValueError when it runs over."""
+    value = shift = 0
+    for position in range(at, min(stop, at + longest)):
+        byte = message[position]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position + 1
+        shift += 7
+    raise ValueError("varint runs over its bounds")
+
+
+def split(message: bytes, field: int, start: int = 0, stop: int | None = None) -> Split | None:
+    """Separate every occurrence of the length-delimited `field` from the rest of the message.
+
+    Looks at `message[start:stop]`, top level only. Returns None for anything out of the ordinary
+    (truncation, groups, over-long varints): then protobuf's own parser must judge.
+    """
+    end = len(message) if stop is None else stop
+    spans: list[tuple[int, int]] = []
+    rest: list[bytes] = []
+    at = kept = start
+    try:
+        while at < end:
+            begin = at
+            tag, at = _varint(message, at, end, 5)
+            wire_type = tag & 7
+            if tag < 8 or tag > 0xFFFFFFFF:
+                return None
+            if wire_type == _LEN:
+                length, at = _varint(message, at, end, 5)
+                if length > _MAX_LENGTH or length > end - at:
+                    return None
+                payload, at = at, at + length
+                if tag >> 3 == field:
+                    rest.append(message[kept:begin])
+                    spans.append((payload, at))
+                    kept = at
+            elif wire_type == _VARINT:
+                _, at = _varint(message, at, end, 10)
+            elif wire_type in (_FIXED64, _FIXED32):
+                at += 8 if wire_type == _FIXED64 else 4
+                if at > end:
+                    return None
+            else:
+                return None
+    except ValueError:
+        return None
+    rest.append(message[kept:end])
+    return Split(b"".join(rest), spans)
+
+
+def encode_varint(value: int) -> bytes:
+    """Shortest varint of a non-negative value."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def length_prefix(field: int, length: int) -> bytes:
+    """Tag and length that go before the payload of a length-delimited field."""
+    return encode_varint(field << 3 | _LEN) + encode_varint(length)

@@ -1,0 +1,35 @@
+"""Command line of the server: `python -m server --models DIR`."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from protos import buffers
+from server import config, logs
+from server.app import Server
+from server.errors import StartError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT, then drain. 0: done; 2: it could not start."""
+    settings = config.parse(argv, os.environ)
+    logs.set_up(settings.log_level)
+    buffers.keep_in_process()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        server = Server(settings)
+    except StartError as error:
+        print(f"argmax-server: error: {error}", file=sys.stderr)
+        return 2
+    print(f"listening on {server.address}", flush=True)
+    stop.wait()
+    server.drain()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Compose the service from a Config, start it, drain it."""
+
+import logging
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from server.batching import Limits
+from server.budget import ByteBudget
+from server.config import Config
+from server.errors import StartError
+from server.inference import Inference
+from server.model import ModelLimits
+from server.repository import Repository
+from server.servicer import SERVICE, Servicer, StreamLimits, handlers
+
+_log = logging.getLogger(__name__)
+
+# One request's rows run in slices this many groups long: larger executions gain a little more, but
+# what is cancelled should end soon.
+_SLICE_GROUPS = 4
+_QUICK_WORKERS = 4
+
+
+class Server:
+    """A service that listens; `drain` is the only way to end it."""
+
+    def __init__(self, config: Config) -> None:
+        """Load the models and listen. StartError names the file, option or port at fault."""
+        self._config = config
+        self._repository = Repository(
+            config.models,
+            ModelLimits(
+                threads=config.threads,
+                max_batch_rows=config.max_batch_rows,
+                batching=Limits(
+                    group_rows=min(config.group_rows, config.max_batch_rows),
+                    slice_rows=min(_SLICE_GROUPS * config.group_rows, config.max_batch_rows),
+                    queue_delay_ns=config.queue_delay_us * 1000,
+                ),
+            ),
+        )
+        self._servicer = Servicer(
+            self._repository,
+            Inference(self._repository, ByteBudget(config.max_inflight_bytes)),
+            StreamLimits(config.max_streams, config.max_stream_bytes, config.stream_idle_s),
+            {
+                "max_message_bytes": str(config.max_message_bytes),
+                "group_rows": str(config.group_rows),
+            },
+        )
+        self._health = health.HealthServicer(
+            experimental_thread_pool=ThreadPoolExecutor(_QUICK_WORKERS, "health")
+        )
+        try:
+            self._grpc = self._listen()
+        except StartError:
+            self._repository.close()
+            raise
+        self._grpc.start()
+        for service in ("", SERVICE):
+            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        _log.info("serving", extra={"address": self.address})
+
+    def drain(self) -> None:
+        """Refuse what is new, finish what is here, up to the grace period, then let go of all."""
+        _log.info("draining", extra={"grace_s": self._config.grace_s})
+        self._health.enter_graceful_shutdown()
+        self._repository.stop()
+        self._servicer.stop_streams()
+        self._grpc.stop(self._config.grace_s).wait()
+        self._repository.close()
+        _log.info("stopped")
+
+    def _listen(self) -> grpc.Server:
+        config = self._config
+        # A stream keeps its thread as long as it is open, so each has one of its own.
+        pool = ThreadPoolExecutor(config.workers + config.max_streams, "rpc")
+        server = grpc.server(pool, options=_channel_options(config))
+        quick = ThreadPoolExecutor(_QUICK_WORKERS, "quick")
+        server.add_generic_rpc_handlers((handlers(self._servicer, quick),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflected = config.local_only if config.reflection is None else config.reflection
+        if reflected:
+            names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        self.address = _bind(server, config.address)
+        return server
+
+
+def _channel_options(config: Config) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        # Else a second server would share the port without a word.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", config.workers + config.max_streams),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        # Find out about peers that vanished without closing.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 3),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.absolute_max_metadata_size", 32 * 1024),
+    ]
+
+
+def _bind(server: grpc.Server, address: str) -> str:
+    """Listen there; the address with the real port."""
+    unix_path = address.removeprefix("unix:")
+    if unix_path != address:
+        if not unix_path:
+            raise StartError("--address unix: lacks a path; wanted unix:/path")
+        if _answers(unix_path):
+            raise StartError(f"--address {address} is taken by another server")
+    else:
+        host, colon, port_text = address.rpartition(":")
+        if not (colon and host and port_text.isascii() and port_text.isdigit()):
+            raise StartError(f"--address {address!r} came; wanted HOST:PORT or unix:/path")
+        if int(port_text) > 65535:
+            raise StartError(f"--address {address!r}: port {port_text} is over 65535")
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        raise StartError(
+            f"--address {address} cannot be listened on: taken, or not of this machine"
+        ) from None
+    return address if unix_path != address else f"{host}:{port}"
+
+
+def _answers(unix_path: str) -> bool:
+    # gRPC replaces a socket file that is there, also that of a living server.
+    if not os.path.exists(unix_path):
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(unix_path) == 0

@@ -1,0 +1,123 @@
+"""Decide which rows of the queue make the next batch."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from server.request import Request
+
+
+class Closed(StrEnum):
+    """Why a batch took no more rows."""
+
+    FULL = "full"  # it reached the most rows that one execution takes
+    IDLE = "idle"  # a worker was free, so nothing was gained by waiting
+    DELAY = "delay"  # the time that requests may wait for others was up
+    SHAPE = "shape"  # the next request differs in shape or in the outputs it wants
+    BYTES = "bytes"  # senders wait for room, so no more rows can come
+    DRAIN = "drain"  # the server is stopping
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a batch.
+
+    `group_rows`: most rows copied together from several requests. `slice_rows`: most rows of one
+    request run in place. `queue_delay_ns`: how long a request waits for company. `linger_ns`: how
+    long requests that announce more wait for the next one.
+    """
+
+    group_rows: int
+    slice_rows: int
+    queue_delay_ns: int = 0
+    linger_ns: int = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows `start` up to `stop` of one request."""
+
+    request: Request
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one execution of the model takes."""
+
+    pieces: tuple[Piece, ...]
+    closed: Closed
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(piece.rows for piece in self.pieces)
+
+
+def wait_ns(
+    queue: Iterable[Request], limits: Limits, now_ns: int, *, hurry: bool
+) -> tuple[int, Closed]:
+    """How long the head of a non-empty queue should still wait, 0 for not, and why it may go."""
+    rows = 0
+    head: Request | None = None
+    all_announce_more = True
+    for request in queue:
+        if head is None:
+            head = request
+        elif request.key != head.key:
+            return 0, Closed.SHAPE
+        rows += request.rows - request.taken_rows
+        if rows >= limits.group_rows:
+            return 0, Closed.FULL
+        all_announce_more &= request.more_follows
+    if head is None:
+        raise ValueError("an empty queue has no head")
+    if hurry:
+        return 0, Closed.BYTES
+    if all_announce_more:
+        # As long as they keep coming; what fell silent is not waited for.
+        left_ns = request.arrived_ns + limits.linger_ns - now_ns
+    else:
+        left_ns = head.arrived_ns + limits.queue_delay_ns - now_ns
+    if left_ns > 0:
+        return left_ns, Closed.DELAY
+    return 0, Closed.DELAY if all_announce_more or limits.queue_delay_ns else Closed.IDLE
+
+
+def take(queue: deque[Request], limits: Limits, closed: Closed) -> Batch:
+    """Remove the next batch from the head of a non-empty queue.
+
+    A request with enough rows of its own runs alone, so that nothing needs copying; others are
+    gathered, in order, while their keys are equal.
+    """
+    head = queue[0]
+    left = head.rows - head.taken_rows
+    if left >= limits.group_rows:
+        piece = _advance(queue, min(left, limits.slice_rows))
+        return Batch((piece,), Closed.FULL)
+    pieces: list[Piece] = []
+    room = limits.group_rows
+    while queue and room and queue[0].key == head.key:
+        left = queue[0].rows - queue[0].taken_rows
+        if left > room and left >= limits.group_rows:
+            break  # it is large enough to run in place, on its own
+        piece = _advance(queue, min(left, room))
+        pieces.append(piece)
+        room -= piece.rows
+    return Batch(tuple(pieces), closed)
+
+
+def _advance(queue: deque[Request], rows: int) -> Piece:
+    request = queue[0]
+    piece = Piece(request, request.taken_rows, request.taken_rows + rows)
+    request.taken_rows = piece.stop
+    if piece.stop == request.rows:
+        queue.popleft()
+    return piece

@@ -1,0 +1,108 @@
+"""Own one ONNX Runtime session on one execution provider."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from server.errors import InvalidInput, StartError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_DTYPES = {
+    "tensor(bool)": "?",
+    "tensor(uint8)": "u1",
+    "tensor(uint16)": "u2",
+    "tensor(uint32)": "u4",
+    "tensor(uint64)": "u8",
+    "tensor(int8)": "i1",
+    "tensor(int16)": "i2",
+    "tensor(int32)": "i4",
+    "tensor(int64)": "i8",
+    "tensor(float16)": "f2",
+    "tensor(float)": "f4",
+    "tensor(double)": "f8",
+    "tensor(string)": "O",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output of a model; None in the shape stands for any size."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, free dimensions counted as 1."""
+        return int(np.prod([size or 1 for size in self.shape[1:]])) * self.dtype.itemsize
+
+
+class Engine:
+    """A loaded graph; `run` is safe to call from several threads."""
+
+    def __init__(self, path: Path, threads: int, provider: str = "CPUExecutionProvider") -> None:
+        """Load `path`; StartError names the file when ONNX Runtime cannot, or lacks the provider.
+
+        `threads`: how many one execution uses.
+        """
+        available = ort.get_available_providers()
+        if provider not in available:
+            raise StartError(
+                f"execution provider {provider} is not here; there are {', '.join(available)}"
+            )
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Idle threads that spin take the core that receiving messages needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Its own log lines would break up the structured ones; errors come as exceptions.
+        options.log_severity_level = 4
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=[provider])
+            self.inputs = _specs(self._session.get_inputs())
+            self.outputs = _specs(self._session.get_outputs())
+        except StartError as error:
+            raise StartError(f"{path}: {error}") from None
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StartError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
+        # ONNX Runtime falls back to another provider with no more than a warning.
+        if self._session.get_providers()[0] != provider:
+            raise StartError(f"{path}: ONNX Runtime replaced {provider} by another provider")
+        self.provider = provider
+        self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+
+    @property
+    def batches(self) -> bool:
+        """Whether every input and output leads with a batch axis of any size."""
+        return all(spec.shape and spec.shape[0] is None for spec in (*self.inputs, *self.outputs))
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
+        """Execute the graph once; the named outputs, in their order.
+
+        Arrays must be C-contiguous and aligned. InvalidInput when the graph itself refuses them.
+        """
+        try:
+            result: list[Array] = self._session.run(outputs, inputs)
+        except Exception as error:
+            # What only the graph can know, such as shapes that do not fit each other.
+            if type(error).__name__ in ("InvalidArgument", "RuntimeException", "Fail"):
+                raise InvalidInput("the model cannot be run on these inputs") from error
+            raise
+        return result
+
+
+def _specs(values: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    specs = []
+    for value in values:
+        code = _DTYPES.get(value.type)
+        if code is None:
+            raise StartError(f"{value.name!r} has type {value.type}, which is not served")
+        shape = tuple(size if isinstance(size, int) and size >= 0 else None for size in value.shape)
+        specs.append(TensorSpec(value.name, np.dtype(code), shape))
+    return tuple(specs)

@@ -1,0 +1,61 @@
+"""What can go wrong with a request or at start, in the service's own terms."""
+
+
+class ServingError(Exception):
+    """Base of all of them; the text is meant for the client."""
+
+
+class InvalidInput(ServingError):
+    """The request does not fit the model it names."""
+
+
+class ModelNotFound(ServingError):
+    """No model, or no version of it, of that name is here."""
+
+
+class ModelUnavailable(ServingError):
+    """The model is known, but cannot serve now."""
+
+
+class ModelBroken(ServingError):
+    """The model does not do what its signature says."""
+
+
+class ServerStopping(ServingError):
+    """The server drains and takes no more requests."""
+
+
+class QueueTimeout(ServingError):
+    """The request waited longer than it said it would."""
+
+
+class QueueFull(ServingError):
+    """There was no room for the request before its deadline."""
+
+
+class TooLarge(ServingError):
+    """The request needs more than the server could ever give it."""
+
+
+class TooMany(ServingError):
+    """More streams are open than the server allows."""
+
+
+class DeadlinePassed(ServingError):
+    """The client's deadline passed before an answer was there."""
+
+
+class Cancelled(ServingError):
+    """The client gave the request up."""
+
+
+class Unsupported(ServingError):
+    """The feature is switched off, or not part of this server."""
+
+
+class StreamIdle(ServingError):
+    """A stream sent nothing for longer than it may."""
+
+
+class StartError(ServingError):
+    """The server cannot start; the text says which file or option is at fault."""

@@ -1,0 +1,119 @@
+"""Take a decoded inference message through the queue to its encoded answer."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+
+from protos.codec import InferRequest, InferResponse, Parameter, Tensor
+from server.budget import ByteBudget
+from server.errors import DeadlinePassed, ServingError
+from server.model import TIMINGS, Model
+from server.repository import Repository
+from server.request import Request, Result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pending:
+    """A message that was accepted, and waits for its result.
+
+    It keeps no tensor: those belong to the request, which lets go of them once they are computed.
+    """
+
+    id: str
+    model: Model
+    request: Request
+    decode_ns: int
+    wants_timings: bool
+
+
+class Inference:
+    """What ModelInfer and ModelStreamInfer have in common."""
+
+    def __init__(self, repository: Repository, budget: ByteBudget) -> None:
+        self._repository = repository
+        self._budget = budget
+
+    def begin(self, message: InferRequest, arrived_ns: int, deadline_ns: int | None) -> Pending:
+        """Wait for room and queue a message that arrived, undecoded, at `arrived_ns`.
+
+        Raises a ServingError; then nothing is held.
+        """
+        model = self._repository.get(message.model_name, message.model_version)
+        try:
+            request = model.request(message, arrived_ns, deadline_ns)
+            decode_ns = time.monotonic_ns() - arrived_ns
+            self._submit(model, request)
+        except ServingError:
+            model.statistics.failed(time.monotonic_ns() - arrived_ns)
+            raise
+        wants_timings = bool(message.parameters.get(TIMINGS))
+        return Pending(message.id, model, request, decode_ns, wants_timings)
+
+    def finish(
+        self, pending: Pending, encode: Callable[[InferResponse], bytes], **parameters: Parameter
+    ) -> bytes:
+        """Wait for the result of what `begin` queued, up to its deadline, and encode it.
+
+        `parameters` are set on the response. Raises a ServingError.
+        """
+        request, statistics = pending.request, pending.model.statistics
+        try:
+            result = _wait(request)
+        except Exception:
+            statistics.failed(time.monotonic_ns() - request.arrived_ns)
+            raise
+        computed_ns = time.monotonic_ns()
+        data = encode(_response(pending, result, parameters))
+        done_ns = time.monotonic_ns()
+        timings = result.timings
+        statistics.succeeded(
+            total_ns=done_ns - request.arrived_ns,
+            queue_ns=timings.queue_ns,
+            input_ns=pending.decode_ns + timings.assemble_ns,
+            infer_ns=timings.compute_ns,
+            output_ns=done_ns - computed_ns,
+        )
+        return data
+
+    def _submit(self, model: Model, request: Request) -> None:
+        size = request.size_bytes
+        # Room may have to come from what this very queue holds back, waiting for more.
+        self._budget.acquire(size, request.deadline_ns, before_waiting=model.hurry)
+        try:
+            model.submit(request)
+        except ServingError:
+            self._budget.release(size)
+            raise
+        request.future.add_done_callback(lambda _: self._budget.release(size))
+
+
+def _wait(request: Request) -> Result:
+    timeout_s = None
+    if request.deadline_ns is not None:
+        timeout_s = max(0.0, (request.deadline_ns - time.monotonic_ns()) / 1e9)
+    try:
+        return request.future.result(timeout_s)
+    except FutureTimeout:
+        request.cancel()
+        raise DeadlinePassed("the deadline passed before the answer was there") from None
+
+
+def _response(pending: Pending, result: Result, parameters: dict[str, Parameter]) -> InferResponse:
+    if pending.wants_timings:
+        timings = result.timings
+        parameters |= {
+            "decode_ns": pending.decode_ns,
+            "queue_ns": timings.queue_ns,
+            "assemble_ns": timings.assemble_ns,
+            "compute_ns": timings.compute_ns,
+            "batch_rows": timings.batch_rows,
+            "execution_provider": timings.execution_provider,
+        }
+    return InferResponse(
+        model_name=pending.model.name,
+        model_version=pending.model.version,
+        id=pending.id,
+        parameters=parameters,
+        outputs=tuple(Tensor.of(name, data) for name, data in result.outputs.items()),
+    )

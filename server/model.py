@@ -1,0 +1,156 @@
+"""One loaded version of a model: what it takes, and the queue before it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from protos.codec import InferRequest, Parameter, RequestedOutput, Tensor
+from protos.datatypes import BYTES, DTYPES
+from server.batching import Limits
+from server.engine import Engine, TensorSpec
+from server.errors import InvalidInput
+from server.request import Array, Request
+from server.scheduler import Scheduler
+from server.statistics import Statistics
+
+# Our own request parameters.
+TIMINGS = "timings"
+MORE_FOLLOWS = "more_follows"
+_TRITON_ACCEPTED = frozenset({"triton_enable_empty_final_response"})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """How a model is run: threads of one execution, most rows of a request, how batches close."""
+
+    threads: int
+    max_batch_rows: int
+    batching: Limits
+
+
+class Model:
+    """A version that serves: `request` checks what came, `submit` queues it."""
+
+    def __init__(self, name: str, version: str, path: Path, limits: ModelLimits) -> None:
+        """Load the graph at `path`; StartError when that fails."""
+        self.name = name
+        self.version = version
+        self.limits = limits
+        self.statistics = Statistics()
+        self.engine = Engine(path, limits.threads)
+        # 0 is the protocol's word for a model without a batch axis.
+        self.max_batch_rows = limits.max_batch_rows if self.engine.batches else 0
+        self._inputs = {spec.name: spec for spec in self.engine.inputs}
+        self._output_names = tuple(spec.name for spec in self.engine.outputs)
+        self._scheduler = Scheduler(
+            f"{name}:{version}", self.engine, limits.batching, self.statistics
+        )
+        self.submit = self._scheduler.submit
+        self.hurry = self._scheduler.hurry
+        self.close = self._scheduler.close
+
+    def request(self, message: InferRequest, arrived_ns: int, deadline_ns: int | None) -> Request:
+        """Check a message against the model; InvalidInput says what came and what was wanted."""
+        inputs = self._check_inputs(message.inputs)
+        outputs = self._check_outputs(message.outputs)
+        rows = self._check_rows(inputs) if self.max_batch_rows else 1
+        timeout_us, more_follows = _read_parameters(message)
+        shapes = tuple(data.shape[1:] for data in inputs.values())
+        return Request(
+            inputs=inputs,
+            outputs=outputs,
+            rows=rows,
+            size_bytes=message.byte_size,
+            arrived_ns=arrived_ns,
+            deadline_ns=deadline_ns,
+            queue_deadline_ns=arrived_ns + timeout_us * 1000 if timeout_us else None,
+            more_follows=more_follows,
+            key=(shapes, outputs) if self.max_batch_rows else object(),
+        )
+
+    def _check_inputs(self, tensors: Sequence[Tensor]) -> dict[str, Array]:
+        given = [tensor.name for tensor in tensors]
+        if len(given) != len(self._inputs) or set(given) != set(self._inputs):
+            raise InvalidInput(
+                f"inputs {sorted(given)} came; model {self.name!r} takes {sorted(self._inputs)}"
+            )
+        by_name = {tensor.name: tensor for tensor in tensors}
+        return {name: _check_tensor(spec, by_name[name]) for name, spec in self._inputs.items()}
+
+    def _check_outputs(self, requested: Sequence[RequestedOutput]) -> tuple[str, ...]:
+        if not requested:
+            return self._output_names
+        names = tuple(output.name for output in requested)
+        for name in names:
+            if name not in self._output_names:
+                raise InvalidInput(
+                    f"output {name!r} was asked for; "
+                    f"model {self.name!r} gives {sorted(self._output_names)}"
+                )
+        if len(set(names)) != len(names):
+            raise InvalidInput(f"outputs {list(names)} were asked for; each may be named once")
+        return names
+
+    def _check_rows(self, inputs: dict[str, Array]) -> int:
+        counts = {name: len(data) for name, data in inputs.items()}
+        if len(set(counts.values())) != 1:
+            raise InvalidInput(f"inputs disagree on the number of rows: {counts}")
+        rows = next(iter(counts.values()))
+        if not 1 <= rows <= self.max_batch_rows:
+            raise InvalidInput(
+                f"a batch of {rows} rows came; model {self.name!r} takes 1 to {self.max_batch_rows}"
+            )
+        return rows
+
+
+def _check_tensor(spec: TensorSpec, tensor: Tensor) -> Array:
+    what = f"input {spec.name!r}"
+    if DTYPES[tensor.datatype] != spec.dtype:
+        wanted = next(name for name, dtype in DTYPES.items() if dtype == spec.dtype)
+        raise InvalidInput(f"{what} has datatype {tensor.datatype}; the model takes {wanted}")
+    fits = len(tensor.shape) == len(spec.shape) and all(
+        want is None or got == want for got, want in zip(tensor.shape, spec.shape, strict=True)
+    )
+    if not fits:
+        wanted_shape = [-1 if size is None else size for size in spec.shape]
+        raise InvalidInput(f"{what} has shape {list(tensor.shape)}; the model takes {wanted_shape}")
+    if tensor.data is None:
+        raise InvalidInput(f"{what} lies in shared memory, which is switched off")
+    if tensor.datatype == BYTES:
+        return _as_strings(what, tensor.data)
+    return tensor.data
+
+
+def _as_strings(what: str, data: Array) -> Array:
+    """ONNX strings are UTF-8; the protocol's BYTES need not be."""
+    strings = np.empty(math.prod(data.shape), np.object_)
+    try:
+        strings[:] = [element.decode() for element in data.reshape(-1)]
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{what} has elements that are not UTF-8") from None
+    return strings.reshape(data.shape)
+
+
+def _read_parameters(message: InferRequest) -> tuple[int, bool]:
+    """Queue timeout in microseconds (0: none), and whether more follows at once."""
+    parameters = message.parameters
+    if not parameters:
+        return 0, False
+    for name in parameters:
+        if name.startswith("triton_") and name not in _TRITON_ACCEPTED:
+            raise InvalidInput(f"parameter {name!r} is reserved")
+    timeout_us = _typed(parameters.get("timeout", 0), int, "timeout", "microseconds as an integer")
+    if timeout_us < 0:
+        raise InvalidInput(f"parameter 'timeout' is {timeout_us}; it may not be negative")
+    more = _typed(parameters.get(MORE_FOLLOWS, False), bool, MORE_FOLLOWS, "a boolean")
+    _typed(parameters.get(TIMINGS, False), bool, TIMINGS, "a boolean")
+    return int(timeout_us), bool(more)
+
+
+def _typed(value: Parameter, kind: type, name: str, wanted: str) -> int:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InvalidInput(f"parameter {name!r} is {value!r}; wanted {wanted}")
+    return int(value)

@@ -1,0 +1,76 @@
+"""One request on its way through the scheduler."""
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from server.errors import Cancelled, DeadlinePassed, QueueTimeout, ServingError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where a request's time went; sums over its batches when it took more than one."""
+
+    queue_ns: int = 0
+    assemble_ns: int = 0
+    compute_ns: int = 0
+    batch_rows: int = 0
+    execution_provider: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Outputs by name, rows as in the request, with the time they took."""
+
+    outputs: Mapping[str, Array]
+    timings: Timings
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """Inputs that wait, run, perhaps in several batches, and answer through `future`.
+
+    `rows` is the size of the leading batch axis of every input (1 for models without one).
+    Instants are of the monotonic clock, so a step of the wall clock expires nothing.
+    """
+
+    inputs: Mapping[str, Array]
+    outputs: tuple[str, ...]
+    rows: int
+    size_bytes: int = 0
+    deadline_ns: int | None = None
+    queue_deadline_ns: int | None = None
+    # The sender says that more of the same follows at once, as MSG_MORE does for a socket.
+    more_follows: bool = False
+    # Only requests with equal keys share a batch.
+    key: object = None
+    arrived_ns: int = field(default_factory=time.monotonic_ns)
+    future: Future[Result] = field(default_factory=Future)
+    taken_rows: int = 0
+    pieces: list[list[Array]] = field(default_factory=list)
+    timings: Timings = field(default_factory=Timings)
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Give the request up; it is dropped before its next batch."""
+        self.cancelled = True
+
+    def refusal(self, now_ns: int) -> ServingError | None:
+        """Why the request must not run any more, if so."""
+        if self.cancelled:
+            return Cancelled("the client gave the request up")
+        if self.deadline_ns is not None and now_ns >= self.deadline_ns:
+            return DeadlinePassed("the deadline passed before the model was run")
+        if (
+            self.queue_deadline_ns is not None
+            and self.taken_rows == 0
+            and now_ns >= self.queue_deadline_ns
+        ):
+            return QueueTimeout("the request's timeout passed while it was queued")
+        return None

@@ -1,0 +1,178 @@
+"""Queue requests for one model and run them in batches.
+
+This is the one place where requests wait, whether they came alone, on a stream or through shared
+memory.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+
+import numpy as np
+
+from server.batch_buffer import BatchBuffer
+from server.batching import Batch, Closed, Limits, Piece, take, wait_ns
+from server.engine import Engine
+from server.errors import ModelBroken, ServerStopping, ServingError
+from server.request import Array, Request, Result, Timings
+from server.statistics import Statistics
+
+_log = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """A first-in, first-out queue before an engine, with `workers` threads that empty it."""
+
+    def __init__(
+        self, name: str, engine: Engine, limits: Limits, statistics: Statistics, workers: int = 1
+    ) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._statistics = statistics
+        self._queue: deque[Request] = deque()
+        self._changed = threading.Condition()
+        self._hurry = False
+        self._closed = False
+        self._workers = [
+            threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True)
+            for index in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; its future gets the result or the error. ServerStopping once closed."""
+        with self._changed:
+            if self._closed:
+                raise ServerStopping("the server is stopping")
+            self._queue.append(request)
+            self._changed.notify()
+
+    def hurry(self) -> None:
+        """Run what is queued without waiting for more: the sender is out of room."""
+        with self._changed:
+            self._hurry = True
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Run all that is queued, then end the workers."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.join()
+
+    def _work(self) -> None:
+        buffer = BatchBuffer(self._limits.group_rows)
+        while (batch := self._next_batch()) is not None:
+            if batch.pieces:
+                self._execute(batch, buffer)
+
+    def _next_batch(self) -> Batch | None:
+        with self._changed:
+            while True:
+                refused = self._drop_refused()
+                if refused:
+                    break
+                if not self._queue:
+                    if self._closed:
+                        return None
+                    self._hurry = False
+                    self._changed.wait()
+                    continue
+                left_ns, closed = wait_ns(
+                    self._queue,
+                    self._limits,
+                    time.monotonic_ns(),
+                    hurry=self._hurry or self._closed,
+                )
+                if left_ns == 0:
+                    self._hurry = False
+                    if self._closed and closed is Closed.BYTES:
+                        closed = Closed.DRAIN
+                    return take(self._queue, self._limits, closed)
+                self._changed.wait(left_ns / 1e9)
+        # Callbacks of a future must not run under the lock.
+        for request, error in refused:
+            request.future.set_exception(error)
+        return Batch((), Closed.IDLE)
+
+    def _drop_refused(self) -> list[tuple[Request, ServingError]]:
+        """Remove what must not run any more from the part of the queue that could be next."""
+        now_ns = time.monotonic_ns()
+        refused = []
+        kept = []
+        for _ in range(min(len(self._queue), self._limits.group_rows)):
+            request = self._queue.popleft()
+            error = request.refusal(now_ns)
+            if error is None:
+                kept.append(request)
+            else:
+                refused.append((request, error))
+        self._queue.extendleft(reversed(kept))
+        return refused
+
+    def _execute(self, batch: Batch, buffer: BatchBuffer) -> None:
+        try:
+            started_ns = time.monotonic_ns()
+            inputs = buffer.assemble(batch.pieces)
+            assembled_ns = time.monotonic_ns()
+            head = batch.pieces[0].request
+            outputs = self._engine.run(head.outputs, inputs)
+            done_ns = time.monotonic_ns()
+            self._statistics.executed(
+                batch.rows, batch.closed, assembled_ns - started_ns, done_ns - assembled_ns
+            )
+            if self._engine.batches and any(len(output) != batch.rows for output in outputs):
+                raise ModelBroken(
+                    f"the model gave outputs of shapes {[o.shape for o in outputs]} "
+                    f"for {batch.rows} rows; wanted one row each"
+                )
+            at = 0
+            for piece in batch.pieces:
+                self._hand_out(piece, outputs, at, batch.rows, started_ns, assembled_ns, done_ns)
+                at += piece.rows
+        except Exception as error:  # the worker must live on, whatever the batch did
+            if not isinstance(error, ServingError):
+                _log.exception("execution failed", extra={"rows": batch.rows})
+            for piece in batch.pieces:
+                # A request of several batches may have failed in an earlier one.
+                piece.request.cancel()
+                if not piece.request.future.done():
+                    piece.request.future.set_exception(error)
+
+    def _hand_out(
+        self,
+        piece: Piece,
+        outputs: list[Array],
+        at: int,
+        batch_rows: int,
+        started_ns: int,
+        assembled_ns: int,
+        done_ns: int,
+    ) -> None:
+        request = piece.request
+        spent = request.timings
+        request.timings = Timings(
+            # Time between the batches of one request is not spent in the queue.
+            queue_ns=spent.queue_ns or started_ns - request.arrived_ns,
+            assemble_ns=spent.assemble_ns + assembled_ns - started_ns,
+            compute_ns=spent.compute_ns + done_ns - assembled_ns,
+            batch_rows=max(spent.batch_rows, batch_rows),
+            execution_provider=self._engine.provider,
+        )
+        whole = piece.rows == batch_rows
+        request.pieces.append(
+            outputs if whole else [output[at : at + piece.rows] for output in outputs]
+        )
+        if piece.stop < request.rows:
+            return
+        request.inputs = {}  # the message they lie in may go now
+        if len(request.pieces) > 1:
+            outputs = [np.concatenate(parts) for parts in zip(*request.pieces, strict=True)]
+        else:
+            outputs = request.pieces[0]
+        request.future.set_result(
+            Result(dict(zip(request.outputs, outputs, strict=True)), request.timings)
+        )

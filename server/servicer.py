@@ -1,0 +1,210 @@
+"""Answer the RPCs of GRPCInferenceService.
+
+Handlers get the message as raw bytes and parse it in the worker thread: a malformed message becomes
+INVALID_ARGUMENT, tensors are never copied by protobuf, and no parsing holds up gRPC's polling.
+"""
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from protos import inference_pb2 as pb
+from protos.codec import InvalidMessage, decode_request, encode_response
+from server import descriptions, status
+from server.errors import InvalidInput, TooMany
+from server.inference import Inference
+from server.repository import Repository
+from server.stream import InferStream
+
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+SERVER_NAME = "argmax-serving"
+_FOREVER_S = 10 * 365 * 86400
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters", "statistics")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """What bounds streams: how many, the bytes read ahead on each, how long one may be silent."""
+
+    most: int
+    read_ahead_bytes: int
+    idle_s: float
+
+
+class Servicer:
+    """One method per RPC, each: decode, submit, encode."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        inference: Inference,
+        streams: StreamLimits,
+        parameters: Mapping[str, str],
+    ) -> None:
+        """`parameters` are shown in every model's configuration."""
+        self._repository = repository
+        self._inference = inference
+        self._stream_limits = streams
+        self._parameters = parameters
+        self._streams: weakref.WeakSet[InferStream] = weakref.WeakSet()
+        self._streams_lock = threading.Lock()
+
+    def ServerLive(self, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
+        """Whether the process answers."""
+        return pb.ServerLiveResponse(live=True)
+
+    def ServerReady(self, request: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
+        """Whether requests are taken."""
+        return pb.ServerReadyResponse(ready=self._repository.ready)
+
+    def ModelReady(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+        """Whether a version serves; an unknown one is NOT_FOUND."""
+        self._repository.get(request.name, request.version)
+        return pb.ModelReadyResponse(ready=True)
+
+    def ServerMetadata(self, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
+        """Name, version, and the protocol's extensions that are here."""
+        return pb.ServerMetadataResponse(
+            name=SERVER_NAME, version=version("argmax-serving"), extensions=EXTENSIONS
+        )
+
+    def ModelMetadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+        """Inputs and outputs of a version."""
+        return descriptions.metadata(self._repository.get(request.name, request.version))
+
+    def ModelConfig(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
+        """How a version is served."""
+        model = self._repository.get(request.name, request.version)
+        return pb.ModelConfigResponse(config=descriptions.config(model, self._parameters))
+
+    def ModelStatistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+        """What one model did, or all of them when no name is given."""
+        if request.name:
+            models = [self._repository.get(request.name, request.version)]
+        elif request.version:
+            raise InvalidInput("a version came without the name of a model")
+        else:
+            models = self._repository.models()
+        return pb.ModelStatisticsResponse(model_stats=map(descriptions.statistics, models))
+
+    def ModelInfer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+        """Answer one request."""
+        arrived_ns = time.monotonic_ns()
+        message = decode_request(data)
+        pending = self._inference.begin(message, arrived_ns, _deadline_ns(context, arrived_ns))
+        if not context.add_callback(pending.request.cancel):
+            pending.request.cancel()
+        return self._inference.finish(pending, encode_response)
+
+    def ModelStreamInfer(
+        self, messages: Iterator[bytes], context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        """Answer each message of a stream in order."""
+        stream = InferStream(
+            messages,
+            self._inference,
+            deadline_ns=_deadline_ns(context, time.monotonic_ns()),
+            read_ahead_bytes=self._stream_limits.read_ahead_bytes,
+            idle_s=self._stream_limits.idle_s,
+            errors_end_it=("triton_grpc_error", "true") in context.invocation_metadata(),
+        )
+        with self._streams_lock:
+            if len(self._streams) >= self._stream_limits.most:
+                raise TooMany(f"{self._stream_limits.most} streams are open, the most allowed")
+            self._streams.add(stream)
+        try:
+            if context.add_callback(stream.abandon):
+                yield from stream.answers()
+        finally:
+            with self._streams_lock:
+                self._streams.discard(stream)
+
+    def stop_streams(self) -> None:
+        """End every stream once what was read of it is answered."""
+        with self._streams_lock:
+            streams = list(self._streams)
+        for stream in streams:
+            stream.stop()
+
+
+def handlers(servicer: Servicer, quick: ThreadPoolExecutor) -> grpc.GenericRpcHandler:
+    """gRPC's handlers for a servicer.
+
+    `quick` runs the RPCs that never wait, so that they answer while inference keeps every other
+    thread busy.
+    """
+    control: dict[str, tuple[Any, Callable[[Any], Message]]] = {
+        "ServerLive": (pb.ServerLiveRequest, servicer.ServerLive),
+        "ServerReady": (pb.ServerReadyRequest, servicer.ServerReady),
+        "ModelReady": (pb.ModelReadyRequest, servicer.ModelReady),
+        "ServerMetadata": (pb.ServerMetadataRequest, servicer.ServerMetadata),
+        "ModelMetadata": (pb.ModelMetadataRequest, servicer.ModelMetadata),
+        "ModelConfig": (pb.ModelConfigRequest, servicer.ModelConfig),
+        "ModelStatistics": (pb.ModelStatisticsRequest, servicer.ModelStatistics),
+    }
+    table = {
+        name: grpc.unary_unary_rpc_method_handler(_on_pool(_parsed(kind, handle), quick))
+        for name, (kind, handle) in control.items()
+    }
+    table["ModelInfer"] = grpc.unary_unary_rpc_method_handler(_guarded(servicer.ModelInfer))
+    table["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+        _guarded_stream(servicer.ModelStreamInfer)
+    )
+    return grpc.method_handlers_generic_handler(SERVICE, table)
+
+
+def _deadline_ns(context: grpc.ServicerContext, now_ns: int) -> int | None:
+    """The client's deadline on the monotonic clock."""
+    left_s = context.time_remaining()
+    # Without a deadline gRPC tells the time left until the year 10000 or so.
+    return None if left_s is None or left_s > _FOREVER_S else now_ns + int(left_s * 1e9)
+
+
+def _parsed(kind: Any, handle: Callable[[Any], Message]) -> Callable[..., bytes]:
+    def behavior(data: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            request = kind.FromString(data)
+        except DecodeError:
+            raise InvalidMessage(f"malformed {kind.DESCRIPTOR.name}") from None
+        return handle(request).SerializeToString()
+
+    return _guarded(behavior)
+
+
+def _guarded(behavior: Callable[..., bytes]) -> Callable[..., bytes]:
+    def guarded(data: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            return behavior(data, context)
+        except Exception as error:
+            failure = error
+        # Outside of the handler above, because abort itself raises.
+        context.abort(*status.of(failure))
+        raise failure
+
+    return guarded
+
+
+def _guarded_stream(behavior: Callable[..., Iterator[bytes]]) -> Callable[..., Iterator[bytes]]:
+    def guarded(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        try:
+            yield from behavior(messages, context)
+            return
+        except Exception as error:
+            failure = error
+        context.abort(*status.of(failure))
+
+    return guarded
+
+
+def _on_pool(behavior: Callable[..., bytes], pool: ThreadPoolExecutor) -> Callable[..., bytes]:
+    # gRPC's own hook, which its health service uses too.
+    behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return behavior

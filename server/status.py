@@ -1,0 +1,39 @@
+"""The one table from what went wrong to the gRPC status that says so."""
+
+import logging
+
+import grpc
+
+from protos.codec import InvalidMessage
+from server import errors
+
+_log = logging.getLogger(__name__)
+
+_CODES: dict[type[Exception], grpc.StatusCode] = {
+    InvalidMessage: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.ModelUnavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.ServerStopping: grpc.StatusCode.UNAVAILABLE,
+    errors.QueueTimeout: grpc.StatusCode.UNAVAILABLE,
+    errors.QueueFull: grpc.StatusCode.UNAVAILABLE,
+    errors.TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.TooMany: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.StreamIdle: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.Cancelled: grpc.StatusCode.CANCELLED,
+    errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
+    errors.ModelBroken: grpc.StatusCode.INTERNAL,
+}
+
+
+def of(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Status code with the text for the client.
+
+    Anything unforeseen is INTERNAL with a fixed text; its traceback goes to the log only.
+    """
+    code = _CODES.get(type(error))
+    if code is None:
+        _log.error("unforeseen error", exc_info=error)
+        return grpc.StatusCode.INTERNAL, "internal error"
+    return code, str(error)
