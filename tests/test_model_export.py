@@ -87,12 +87,12 @@ def test_the_files_pass_the_full_check_of_onnx(tmp_path, storage):
     np.testing.assert_array_equal(numpy_helper.to_array(stored), W.T.astype(np.float32))
 
 
-@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("seed", [None, 0, 3])
 def test_the_metadata_say_where_the_model_comes_from(tmp_path, seed):
     path = export(tmp_path, "linear", W, "float32", seed)
     metadata = session(path).get_modelmeta().custom_metadata_map
     assert metadata.pop("exporter").startswith("argmax-serving ")
-    assert metadata.pop("seed", None) == (None if seed is None else "3")
+    assert metadata.pop("seed", None) == (None if seed is None else str(seed))
     assert metadata == {
         "classes": str(CLASSES),
         "features": str(FEATURES),

@@ -114,6 +114,20 @@ def test_float32_sums_stay_within_a_tolerance_that_is_tight(positive):
     assert not expected.wrong(scores.argmax(axis=1)).any()
 
 
+@pytest.mark.parametrize(("rows", "features"), [(1, 9000), (3, 2)])
+def test_the_tolerance_is_six_standard_deviations_of_the_top_two(rows, features):
+    w, x = random_case("float64", rows, features)
+    expected = expect(w, x, "float64")
+    for row, scores, tolerance in zip(x, expected.scores, expected.tolerance, strict=True):
+        deviations = [
+            np.sqrt((features + 3) / 3) * abs(scores[c])
+            + np.sqrt((features + 3) / 2) * np.linalg.norm(w[c] * row)
+            for c in np.argsort(scores)[-2:]
+        ]
+        u = np.sqrt(2) * 2.0**-53
+        assert tolerance == pytest.approx(6 * u / np.sqrt(3) * np.hypot(*deviations), rel=1e-9)
+
+
 def test_float64_tolerance_covers_the_reference_too():
     w, x = random_case("float64", rows=3, features=1024)
     expected = expect(w, x, "float64")
@@ -131,7 +145,7 @@ def test_float64_tolerance_covers_the_reference_too():
 
 
 def test_inputs_are_rounded_as_the_model_gets_them():
-    w, x = np.array([[1 + 2**-30, 0], [1, 2**-40]]), np.array([[1, 1 + 2**-30]])
+    w, x = np.array([[1 + 2**-30, 0], [1, 2**-40]]), np.array([[1 + 2**-30, 1]])
     np.testing.assert_array_equal(expect(w, x, "float64").labels, [0])
     expected = expect(w, x, "float32")
     np.testing.assert_array_equal(expected.labels, [1])

@@ -1,0 +1,70 @@
+"""The least a server can do: receive rows into one reused buffer, run ONNX Runtime, send labels.
+
+What this reaches over a socket is the limit for any service on the same machine. It checks nothing
+and serves one client.
+
+    python -m bench.raw_server GRAPH ADDRESS GROUP_ROWS THREADS
+"""
+
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from server.engine import Engine
+
+
+def receive(connection: socket.socket, into: memoryview) -> bool:
+    """Fill `into`; False when the client is gone."""
+    at = 0
+    while at < len(into):
+        got = connection.recv_into(into[at:])
+        if got == 0:
+            return False
+        at += got
+    return True
+
+
+def serve(listener: socket.socket, engine: Engine, group_rows: int) -> None:
+    """Answer clients one after another: `rows` as 4 bytes, then the rows, come back as labels."""
+    (spec,) = engine.inputs
+    ring = np.empty((group_rows, *[size or 1 for size in spec.shape[1:]]), spec.dtype)
+    view = memoryview(ring.reshape(-1).view(np.uint8))
+    header = memoryview(bytearray(4))
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            while receive(connection, header):
+                left = int.from_bytes(header, "little")
+                while left:
+                    rows = min(left, group_rows)
+                    if not receive(connection, view[: rows * spec.row_bytes]):
+                        break
+                    (labels,) = engine.run(["label"], {spec.name: ring[:rows]})
+                    connection.sendall(labels.tobytes())
+                    left -= rows
+
+
+def listen(address: str) -> socket.socket:
+    """Listen on HOST:PORT or unix:/path."""
+    if address.startswith("unix:"):
+        return socket.create_server(address.removeprefix("unix:"), family=socket.AF_UNIX)
+    host, _, port = address.rpartition(":")
+    return socket.create_server((host, int(port)))
+
+
+def main() -> None:
+    graph, address, group_rows, threads = sys.argv[1:]
+    engine = Engine(Path(graph), int(threads))
+    with listen(address) as listener:
+        if address.startswith("unix:"):
+            print(f"listening on {address}", flush=True)
+        else:
+            host, port = listener.getsockname()
+            print(f"listening on {host}:{port}", flush=True)
+        serve(listener, engine, int(group_rows))
+
+
+if __name__ == "__main__":
+    main()
