@@ -59,10 +59,10 @@ def test_every_example_is_run_once(tmp_path):
 
     # Class 1 is right for negative examples, where the graph now gives class 0.
     path = export(tmp_path, "sign", np.array([[1.0], [-1.0]]), "float32")
-    found = verify(changed(path, forget_the_sign), 150, 1)
-    negative = int((standard_normal(150, 1, 1, "float32") < 0).sum())
+    found = verify(changed(path, forget_the_sign), 300, 1)
+    negative = int((standard_normal(300, 1, 1, "float32") < 0).sum())
     assert found.wrong_labels == negative
-    assert found.agreement == 1 - negative / 150
+    assert found.agreement == (300 - negative) / 300
 
 
 @pytest.mark.parametrize("seed", [None, SEED])
