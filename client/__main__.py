@@ -14,7 +14,7 @@ from rich.console import Console
 from client import environment, record, results, table
 from client.client import Client
 from client.errors import RequestFailed, UsageError
-from client.sweep import MODES, Settings, sweep, unary_streams
+from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, unary_streams
 from client.terminal import SweepProgress
 from client.verification import Experiment
 from protos import buffers
@@ -75,9 +75,9 @@ def _parser() -> Parser:
     many.add_argument(
         "--modes",
         type=_modes,
-        default=MODES,
+        default=DEFAULT_MODES,
         metavar="M,M",
-        help=f"of {','.join(MODES)} (default: all)",
+        help=f"of {','.join(MODES)} (default: {','.join(DEFAULT_MODES)})",
     )
     many.add_argument(
         "--out",
@@ -117,7 +117,8 @@ def _parser() -> Parser:
 
 def _predict(args: argparse.Namespace) -> int:
     try:
-        x = np.load(args.input, mmap_mode="r", allow_pickle=False)
+        # Unlike np.load, this reads no archives and no pickles.
+        x = np.lib.format.open_memmap(args.input, mode="r")
     except (ValueError, EOFError) as error:
         raise UsageError(f"{args.input} is no .npy file of numbers: {error}") from None
     with Client(args.address, args.model, deadline_s=args.deadline) as client:

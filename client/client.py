@@ -1,5 +1,6 @@
 """Predict with a served model, from Python."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -10,6 +11,7 @@ import numpy as np
 from client.batch_stream import BatchAnswer, stream_batches
 from client.connection import MAX_MESSAGE_BYTES, Connection, RetryPolicy
 from client.errors import RequestFailed, UsageError
+from client.shared_memory import SharedArray
 from protos import inference_pb2 as pb
 from protos import model_config_pb2 as config_pb
 from protos.codec import (
@@ -145,9 +147,19 @@ class Client:
         parameters: Mapping[str, Parameter] | None = None,
     ) -> InferResponse:
         """Send arrays by input name as one request; none named in `outputs` means all of them."""
+        tensors = [Tensor.of(name, data) for name, data in inputs.items()]
+        return self.infer_tensors(tensors, outputs, parameters)
+
+    def infer_tensors(
+        self,
+        tensors: Iterable[Tensor],
+        outputs: Iterable[str] = (),
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> InferResponse:
+        """As `infer`, with tensors that may lie in shared memory."""
         request = InferRequest(
             self.model,
-            tuple(Tensor.of(name, data) for name, data in inputs.items()),
+            tuple(tensors),
             tuple(RequestedOutput(name) for name in outputs),
             self.version,
             parameters=parameters or {},
@@ -173,6 +185,32 @@ class Client:
             (only,) = inputs
             self._input = ModelInput(only.name, DTYPES[only.datatype], tuple(only.shape[1:]))
         return self._input
+
+    @contextlib.contextmanager
+    def shared(self, x: Array) -> Iterator[SharedArray]:
+        """A copy of `x` in shared memory, registered with the server until the block ends.
+
+        Only for a server on this machine, with shared memory switched on.
+        """
+        with SharedArray(x.shape, x.dtype) as copy:
+            copy.array[...] = x
+            self._connection.control(
+                "SystemSharedMemoryRegister",
+                pb.SystemSharedMemoryRegisterRequest(
+                    name=copy.key, key=copy.key, byte_size=copy.byte_size
+                ),
+                pb.SystemSharedMemoryRegisterResponse,
+                self._deadline_s,
+            )
+            try:
+                yield copy
+            finally:
+                self._connection.control(
+                    "SystemSharedMemoryUnregister",
+                    pb.SystemSharedMemoryUnregisterRequest(name=copy.key),
+                    pb.SystemSharedMemoryUnregisterResponse,
+                    self._deadline_s,
+                )
 
     def live(self) -> bool:
         """Whether the server process answers."""

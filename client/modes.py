@@ -1,5 +1,6 @@
 """The ways to get a batch predicted that a sweep compares."""
 
+import contextlib
 import queue
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,6 +126,33 @@ class Stream:
         self._answers: Iterator[BatchAnswer] = self._client.stream_answers(
             _until_none(self._batches), timings=True
         )
+
+
+class Shm:
+    """Requests whose rows lie in shared memory, where the examples are put once, before."""
+
+    name = "shm"
+
+    def __init__(self, client: Client, examples: Array) -> None:
+        """`predict` takes slices of `examples` only."""
+        self._client = client
+        self._input = client.input().name
+        self._examples = examples
+        self._stack = contextlib.ExitStack()
+        self._shared = self._stack.enter_context(client.shared(examples))
+
+    def predict(self, x: Array) -> Prediction:
+        """Send where the rows of `x` lie."""
+        offset = x.ctypes.data - self._examples.ctypes.data
+        start = offset // self._examples.strides[0]
+        tensor = self._shared.rows(self._input, start, start + len(x))
+        response = self._client.infer_tensors([tensor], ("label",), {"timings": True})
+        now_ns = time.perf_counter_ns()
+        return Prediction(_labels([response]), now_ns, now_ns, _stages([response]))
+
+    def close(self) -> None:
+        """Unregister and remove the examples."""
+        self._stack.close()
 
 
 def _until_none(batches: "queue.SimpleQueue[Array | None]") -> Iterator[Array]:

@@ -13,13 +13,14 @@ from pathlib import Path
 from client.client import Client
 from client.connection import MAX_MESSAGE_BYTES
 from client.errors import RequestFailed, UsageError
-from client.modes import Local, Mode, Stream, Unary
+from client.modes import Local, Mode, Shm, Stream, Unary
 from client.samples import Sample
 from client.server_process import ServerProcess, running_server
 from client.summary import Point, summarise
 from client.verification import Experiment, Truth, check, truth
 
-MODES = ("local", "unary", "stream")
+MODES = ("local", "unary", "stream", "shm")
+DEFAULT_MODES = ("local", "unary", "stream")
 MODEL = "linear_argmax"
 # Rows of one execution in local mode: what the server takes of one large request, too.
 _LOCAL_SLICE_ROWS = 128
@@ -85,6 +86,7 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]
             "local": lambda: Local(graph, settings.threads, _LOCAL_SLICE_ROWS),
             "unary": lambda: Unary(client),
             "stream": lambda: Stream(client),
+            "shm": lambda: Shm(client, reference.x),
         }
         for name in settings.modes:
             modes.append(makers[name]())

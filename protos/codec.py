@@ -5,6 +5,7 @@ unaligned when the sender did not pad. Encoding copies each tensor once, into th
 """
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,8 @@ _INFER_RESPONSE_FIELD = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 _PADDING_FIELD = 15
 _ALIGNMENT = 16
 _WORTH_ALIGNING_BYTES = 4096
+
+_MOST_DIMENSIONS = 64  # numpy's own limit
 
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -289,8 +292,15 @@ def _read_tensor(role: str, header: Any, raw: memoryview | None) -> Tensor:
         raise InvalidMessage(
             f"{what} has datatype {header.datatype!r}; supported are {', '.join(DTYPES)}"
         )
+    if len(shape) > _MOST_DIMENSIONS:
+        raise InvalidMessage(
+            f"{what} has {len(shape)} dimensions; at most {_MOST_DIMENSIONS} were wanted"
+        )
     if any(size < 0 for size in shape):
         raise InvalidMessage(f"{what} has shape {list(shape)}; no dimension may be negative")
+    # Numpy counts the bytes even where a dimension of 0 leaves none.
+    if math.prod(size or 1 for size in shape) * dtype.itemsize > sys.maxsize:
+        raise InvalidMessage(f"{what} has shape {list(shape)}, which is too large")
     typed = header.HasField("contents")
     if "shared_memory_region" in parameters:
         if typed or raw:
@@ -301,7 +311,7 @@ def _read_tensor(role: str, header: Any, raw: memoryview | None) -> Tensor:
     elif typed:
         raise InvalidMessage(f"{what} has typed contents beside raw contents; send one of them")
     elif header.datatype == BYTES:
-        data = _read_elements(what, raw, math.prod(shape))
+        data = decode_elements(what, raw, shape)
     else:
         wanted = math.prod(shape) * dtype.itemsize
         if raw.nbytes != wanted:
@@ -336,8 +346,12 @@ def _read_contents(what: str, header: Any, wanted: int) -> Array:
     return data
 
 
-def _read_elements(what: str, raw: memoryview, wanted: int) -> Array:
-    """BYTES elements: each a 4-byte little-endian length, then as many bytes."""
+def decode_elements(what: str, raw: memoryview, shape: tuple[int, ...]) -> Array:
+    """BYTES elements, each a 4-byte little-endian length before as many bytes, as Python bytes.
+
+    InvalidMessage, which names `what`, when they do not fit the shape or the bytes.
+    """
+    wanted = math.prod(shape)
     elements: list[bytes] = []
     at, end = 0, raw.nbytes
     while at < end:
@@ -348,7 +362,7 @@ def _read_elements(what: str, raw: memoryview, wanted: int) -> Array:
         elements.append(bytes(raw[start:at]))
     if len(elements) != wanted:
         raise InvalidMessage(f"{what} has {len(elements)} elements; its shape takes {wanted}")
-    return _objects(elements)
+    return _objects(elements).reshape(shape)
 
 
 def _objects(elements: Sequence[bytes]) -> Array:
@@ -364,13 +378,14 @@ def _write_tensors(target: Any, tensors: Iterable[Tensor], *, keep_place: bool) 
         entry = target.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         _write_parameters(entry.parameters, tensor.parameters)
         if tensor.data is not None:
-            payloads.append(_payload(tensor.datatype, tensor.data))
+            payloads.append(encode_data(tensor.datatype, tensor.data))
         elif keep_place:
             payloads.append(memoryview(b""))
     return payloads
 
 
-def _payload(datatype: str, data: Array) -> memoryview:
+def encode_data(datatype: str, data: Array) -> memoryview:
+    """Bytes of a tensor as they travel: a view where it lies so already."""
     if datatype == BYTES:
         return memoryview(b"".join(_element(value) for value in data.reshape(-1)))
     little_endian = np.ascontiguousarray(data, DTYPES[datatype])

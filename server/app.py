@@ -3,7 +3,9 @@
 import logging
 import os
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -14,9 +16,11 @@ from server.budget import ByteBudget
 from server.config import Config
 from server.errors import StartError
 from server.inference import Inference
+from server.memory_servicer import MemoryServicer
 from server.model import ModelLimits
 from server.repository import Repository
 from server.servicer import SERVICE, Servicer, StreamLimits, handlers
+from server.shared_memory import Regions
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +28,7 @@ _log = logging.getLogger(__name__)
 # what is cancelled should end soon.
 _SLICE_GROUPS = 4
 _QUICK_WORKERS = 4
+_LAST_CALLS_S = 0.2
 
 
 class Server:
@@ -44,18 +49,20 @@ class Server:
                 ),
             ),
         )
+        # Whoever can reach a shared-memory object is on this machine, so others get none of it.
+        shared = config.local_only if config.shared_memory is None else config.shared_memory
+        regions = Regions(enabled=shared)
+        self._memory = MemoryServicer(regions)
         self._servicer = Servicer(
             self._repository,
-            Inference(self._repository, ByteBudget(config.max_inflight_bytes)),
+            Inference(self._repository, ByteBudget(config.max_inflight_bytes), regions),
             StreamLimits(config.max_streams, config.max_stream_bytes, config.stream_idle_s),
             {
                 "max_message_bytes": str(config.max_message_bytes),
                 "group_rows": str(config.group_rows),
             },
         )
-        self._health = health.HealthServicer(
-            experimental_thread_pool=ThreadPoolExecutor(_QUICK_WORKERS, "health")
-        )
+        self._health = _health_servicer()
         try:
             self._grpc = self._listen()
         except StartError:
@@ -72,6 +79,9 @@ class Server:
         self._health.enter_graceful_shutdown()
         self._repository.stop()
         self._servicer.stop_streams()
+        # gRPC cancels calls that came but wait for a thread of its own. Until they are few, it is
+        # us who refuse what is new, with a status that clients know to retry.
+        time.sleep(_LAST_CALLS_S)
         self._grpc.stop(self._config.grace_s).wait()
         self._repository.close()
         _log.info("stopped")
@@ -82,7 +92,7 @@ class Server:
         pool = ThreadPoolExecutor(config.workers + config.max_streams, "rpc")
         server = grpc.server(pool, options=_channel_options(config))
         quick = ThreadPoolExecutor(_QUICK_WORKERS, "quick")
-        server.add_generic_rpc_handlers((handlers(self._servicer, quick),))
+        server.add_generic_rpc_handlers((handlers(self._servicer, self._memory, quick),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflected = config.local_only if config.reflection is None else config.reflection
         if reflected:
@@ -90,6 +100,17 @@ class Server:
             reflection.enable_server_reflection(names, server)
         self.address = _bind(server, config.address)
         return server
+
+
+def _health_servicer() -> health.HealthServicer:
+    """Health checks that answer while every other thread waits for a model."""
+    pool = ThreadPoolExecutor(_QUICK_WORKERS, "health")
+    servicer = health.HealthServicer(experimental_thread_pool=pool)
+    # The library itself puts only Watch on the pool, and probes call Check.
+    check = partial(servicer.Check)
+    check.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    servicer.Check = check
+    return servicer
 
 
 def _channel_options(config: Config) -> list[tuple[str, int]]:

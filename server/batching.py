@@ -100,7 +100,8 @@ def take(queue: deque[Request], limits: Limits, closed: Closed) -> Batch:
     head = queue[0]
     left = head.rows - head.taken_rows
     if left >= limits.group_rows:
-        piece = _advance(queue, min(left, limits.slice_rows))
+        most = limits.slice_rows if head.in_place else limits.group_rows
+        piece = _advance(queue, min(left, most))
         return Batch((piece,), Closed.FULL)
     pieces: list[Piece] = []
     room = limits.group_rows

@@ -4,42 +4,55 @@ import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 MIB = 2**20
 _ENVIRONMENT_PREFIX = "ARGMAX_SERVER_"
+_INT32_MAX = 2**31 - 1  # gRPC and ONNX Runtime count no further, nor do waits
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+def _integer(least: int, most: int = _INT32_MAX) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        plain = text.isascii() and text.isdigit() and len(text) < 20
+        if not (plain and least <= int(text) <= most):
+            raise ValueError(f"an integer from {least} to {most}")
+        return int(text)
 
-
-def _not_negative(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError
-    return value
+    return parse
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= _INT32_MAX:
+        raise ValueError(f"seconds from 0 to {_INT32_MAX}")
     return value
 
 
-def _switch(text: str) -> bool | None:
-    return {"auto": None, "on": True, "off": False}[text]
+def _one_of(**choices: Any) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        if text not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return choices[text]
+
+    return parse
 
 
-def _level(text: str) -> str:
-    if text not in ("debug", "info", "warning", "error"):
-        raise ValueError
-    return text
+def _folder(text: str) -> Path:
+    if not text:
+        raise ValueError("a folder")
+    return Path(text)
+
+
+_switch = _one_of(auto=None, on=True, off=False)
+_level = _one_of(debug="debug", info="info", warning="warning", error="error")
+_count = _integer(1)
+_threads = _integer(1, 100_000)
+_bytes = _integer(1, 2**63 - 1)
 
 
 def cores() -> int:
@@ -47,8 +60,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _option(parse: Callable[[str], Any], wanted: str, text: str, default: Any = MISSING) -> Any:
-    metadata = {"parse": parse, "wanted": wanted, "help": text}
+def _option(parse: Callable[[str], Any], unit: str, text: str, default: Any = MISSING) -> Any:
+    """A field of Config; `parse` raises ValueError that says what it wanted."""
+    metadata = {"parse": parse, "unit": unit, "help": text}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -58,34 +72,34 @@ def _option(parse: Callable[[str], Any], wanted: str, text: str, default: Any = 
 class Config:
     """Everything that can be set; read from argv and the environment in one place only."""
 
-    models: Path = _option(Path, "folder", "model repository: NAME/VERSION/model.onnx below it")
+    models: Path = _option(_folder, "folder", "model repository: NAME/VERSION/model.onnx below it")
     address: str = _option(
         str,
         "address",
         "where to listen: HOST:PORT (port 0: any free one) or unix:/path",
         "127.0.0.1:8001",
     )
-    threads: int = _option(_positive, "count", "threads that one model execution uses", cores)
+    threads: int = _option(_threads, "count", "threads that one model execution uses", cores)
     max_batch_rows: int = _option(
-        _positive, "rows", "most rows that one request may hold, also the most in one batch", 1024
+        _count, "rows", "most rows that one request may hold, also the most in one batch", 1024
     )
     group_rows: int = _option(
-        _positive, "rows", "most rows gathered from several requests for one execution", 32
+        _count, "rows", "most rows gathered from several requests for one execution", 32
     )
     queue_delay_us: int = _option(
-        _not_negative, "us", "how long a request may wait for others to share its batch", 0
+        _integer(0), "us", "how long a request may wait for others to share its batch", 0
     )
     max_message_bytes: int = _option(
-        _positive, "bytes", "largest message taken; larger ones get RESOURCE_EXHAUSTED", 128 * MIB
+        _count, "bytes", "largest message taken; larger ones get RESOURCE_EXHAUSTED", 128 * MIB
     )
     max_inflight_bytes: int = _option(
-        _positive, "bytes", "most bytes of requests held at once, over all clients", 256 * MIB
+        _bytes, "bytes", "most bytes of requests held at once, over all clients", 256 * MIB
     )
     max_stream_bytes: int = _option(
-        _positive, "bytes", "most bytes read ahead on one stream", 64 * MIB
+        _bytes, "bytes", "most bytes read ahead on one stream", 64 * MIB
     )
-    max_streams: int = _option(_positive, "count", "most streams open at once", 100)
-    workers: int = _option(_positive, "count", "most unary requests taken at once", 64)
+    max_streams: int = _option(_threads, "count", "most streams open at once", 100)
+    workers: int = _option(_threads, "count", "most unary requests taken at once", 64)
     stream_idle_s: float = _option(
         _seconds, "seconds", "a stream that sends nothing this long is ended (0: never)", 600.0
     )
@@ -95,6 +109,12 @@ class Config:
     reflection: bool | None = _option(
         _switch, "auto|on|off", "gRPC reflection; auto: on for loopback and Unix sockets", None
     )
+    shared_memory: bool | None = _option(
+        _switch,
+        "auto|on|off",
+        "tensors in shared memory; auto: on for loopback and Unix sockets",
+        None,
+    )
     log_level: str = _option(
         _level, "debug|info|warning|error", "least severe log line that is written", "info"
     )
@@ -103,11 +123,12 @@ class Config:
     def local_only(self) -> bool:
         """Whether the address can be reached from this machine only."""
         host = self.address.rsplit(":", 1)[0].strip("[]")
-        return (
-            self.address.startswith("unix:")
-            or host in ("localhost", "::1")
-            or host.startswith("127.")
-        )
+        if self.address.startswith("unix:") or host == "localhost":
+            return True
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return False
 
 
 def parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Config:
@@ -129,7 +150,7 @@ def parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Config:
         suffix = "" if shown is MISSING else f" (default: {shown})"
         parser.add_argument(
             _flag(option.name),
-            metavar=option.metadata["wanted"],
+            metavar=option.metadata["unit"],
             help=option.metadata["help"] + suffix,
         )
     given = vars(parser.parse_args(argv))
@@ -145,8 +166,8 @@ def parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Config:
             continue
         try:
             values[option.name] = option.metadata["parse"](text)
-        except (ValueError, KeyError):
-            parser.error(f"{source} got {text!r}; wanted {option.metadata['wanted']}")
+        except ValueError as error:
+            parser.error(f"{source} got {text!r}; wanted {error}")
     return Config(**values)
 
 

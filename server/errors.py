@@ -57,5 +57,17 @@ class StreamIdle(ServingError):
     """A stream sent nothing for longer than it may."""
 
 
+class RegionNotFound(ServingError):
+    """No shared-memory region of that name is registered."""
+
+
+class RegionExists(ServingError):
+    """A shared-memory region of that name is registered already."""
+
+
+class RegionForbidden(ServingError):
+    """The shared memory belongs to somebody else."""
+
+
 class StartError(ServingError):
     """The server cannot start; the text says which file or option is at fault."""

@@ -1,16 +1,17 @@
 """Take a decoded inference message through the queue to its encoded answer."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 
-from protos.codec import InferRequest, InferResponse, Parameter, Tensor
+from protos.codec import InferRequest, InferResponse, Parameter, Tensor, encode_data
 from server.budget import ByteBudget
-from server.errors import DeadlinePassed, ServingError
+from server.errors import DeadlinePassed, InvalidInput, ServingError
 from server.model import TIMINGS, Model
 from server.repository import Repository
-from server.request import Request, Result
+from server.request import Array, Request, Result
+from server.shared_memory import Placement, Region, Regions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,14 +26,16 @@ class Pending:
     request: Request
     decode_ns: int
     wants_timings: bool
+    shared_outputs: Mapping[str, tuple[Region, Placement]]
 
 
 class Inference:
     """What ModelInfer and ModelStreamInfer have in common."""
 
-    def __init__(self, repository: Repository, budget: ByteBudget) -> None:
+    def __init__(self, repository: Repository, budget: ByteBudget, regions: Regions) -> None:
         self._repository = repository
         self._budget = budget
+        self._regions = regions
 
     def begin(self, message: InferRequest, arrived_ns: int, deadline_ns: int | None) -> Pending:
         """Wait for room and queue a message that arrived, undecoded, at `arrived_ns`.
@@ -41,14 +44,15 @@ class Inference:
         """
         model = self._repository.get(message.model_name, message.model_version)
         try:
-            request = model.request(message, arrived_ns, deadline_ns)
+            shared_outputs = self._shared_outputs(message)
+            request = model.request(message, self._regions, arrived_ns, deadline_ns)
             decode_ns = time.monotonic_ns() - arrived_ns
             self._submit(model, request)
         except ServingError:
             model.statistics.failed(time.monotonic_ns() - arrived_ns)
             raise
         wants_timings = bool(message.parameters.get(TIMINGS))
-        return Pending(message.id, model, request, decode_ns, wants_timings)
+        return Pending(message.id, model, request, decode_ns, wants_timings, shared_outputs)
 
     def finish(
         self, pending: Pending, encode: Callable[[InferResponse], bytes], **parameters: Parameter
@@ -60,11 +64,11 @@ class Inference:
         request, statistics = pending.request, pending.model.statistics
         try:
             result = _wait(request)
+            computed_ns = time.monotonic_ns()
+            data = encode(_response(pending, result, parameters))
         except Exception:
             statistics.failed(time.monotonic_ns() - request.arrived_ns)
             raise
-        computed_ns = time.monotonic_ns()
-        data = encode(_response(pending, result, parameters))
         done_ns = time.monotonic_ns()
         timings = result.timings
         statistics.succeeded(
@@ -75,6 +79,16 @@ class Inference:
             output_ns=done_ns - computed_ns,
         )
         return data
+
+    def _shared_outputs(self, message: InferRequest) -> dict[str, tuple[Region, Placement]]:
+        shared = {}
+        for output in message.outputs:
+            placement = Placement.of(output.parameters)
+            if placement is not None:
+                region = self._regions.get(placement.region)
+                region.check(placement.offset, placement.byte_size)
+                shared[output.name] = (region, placement)
+        return shared
 
     def _submit(self, model: Model, request: Request) -> None:
         size = request.size_bytes
@@ -115,5 +129,31 @@ def _response(pending: Pending, result: Result, parameters: dict[str, Parameter]
         model_version=pending.model.version,
         id=pending.id,
         parameters=parameters,
-        outputs=tuple(Tensor.of(name, data) for name, data in result.outputs.items()),
+        outputs=tuple(_output(pending, name, data) for name, data in result.outputs.items()),
+    )
+
+
+def _output(pending: Pending, name: str, data: Array) -> Tensor:
+    """An output for the response; where it goes to shared memory, that is written here."""
+    tensor = Tensor.of(name, data)
+    if name not in pending.shared_outputs:
+        return tensor
+    region, placement = pending.shared_outputs[name]
+    encoded = encode_data(tensor.datatype, data)
+    if encoded.nbytes > placement.byte_size:
+        raise InvalidInput(
+            f"output {name!r} takes {encoded.nbytes} bytes; "
+            f"{placement.byte_size} were set aside for it in shared memory"
+        )
+    region.write(placement.offset, encoded)
+    return Tensor(
+        name,
+        tensor.datatype,
+        tensor.shape,
+        None,
+        {
+            "shared_memory_region": placement.region,
+            "shared_memory_offset": placement.offset,
+            "shared_memory_byte_size": encoded.nbytes,
+        },
     )

@@ -1,7 +1,7 @@
 """One loaded version of a model: what it takes, and the queue before it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from server.engine import Engine, TensorSpec
 from server.errors import InvalidInput
 from server.request import Array, Request
 from server.scheduler import Scheduler
+from server.shared_memory import Regions, SharedTensor
 from server.statistics import Statistics
 
 # Our own request parameters.
@@ -52,9 +53,11 @@ class Model:
         self.hurry = self._scheduler.hurry
         self.close = self._scheduler.close
 
-    def request(self, message: InferRequest, arrived_ns: int, deadline_ns: int | None) -> Request:
+    def request(
+        self, message: InferRequest, regions: Regions, arrived_ns: int, deadline_ns: int | None
+    ) -> Request:
         """Check a message against the model; InvalidInput says what came and what was wanted."""
-        inputs = self._check_inputs(message.inputs)
+        inputs = self._check_inputs(message.inputs, regions)
         outputs = self._check_outputs(message.outputs)
         rows = self._check_rows(inputs) if self.max_batch_rows else 1
         timeout_us, more_follows = _read_parameters(message)
@@ -71,14 +74,24 @@ class Model:
             key=(shapes, outputs) if self.max_batch_rows else object(),
         )
 
-    def _check_inputs(self, tensors: Sequence[Tensor]) -> dict[str, Array]:
+    def _check_inputs(
+        self, tensors: Sequence[Tensor], regions: Regions
+    ) -> dict[str, Array | SharedTensor]:
         given = [tensor.name for tensor in tensors]
         if len(given) != len(self._inputs) or set(given) != set(self._inputs):
             raise InvalidInput(
                 f"inputs {sorted(given)} came; model {self.name!r} takes {sorted(self._inputs)}"
             )
         by_name = {tensor.name: tensor for tensor in tensors}
-        return {name: _check_tensor(spec, by_name[name]) for name, spec in self._inputs.items()}
+        inputs: dict[str, Array | SharedTensor] = {}
+        for name, spec in self._inputs.items():
+            tensor = by_name[name]
+            data = _check_tensor(spec, tensor, regions)
+            # Without a batch axis there are no rows to gather later.
+            if isinstance(data, SharedTensor) and not self.max_batch_rows:
+                data = data.read()
+            inputs[name] = data
+        return inputs
 
     def _check_outputs(self, requested: Sequence[RequestedOutput]) -> tuple[str, ...]:
         if not requested:
@@ -94,7 +107,7 @@ class Model:
             raise InvalidInput(f"outputs {list(names)} were asked for; each may be named once")
         return names
 
-    def _check_rows(self, inputs: dict[str, Array]) -> int:
+    def _check_rows(self, inputs: Mapping[str, Array | SharedTensor]) -> int:
         counts = {name: len(data) for name, data in inputs.items()}
         if len(set(counts.values())) != 1:
             raise InvalidInput(f"inputs disagree on the number of rows: {counts}")
@@ -106,7 +119,7 @@ class Model:
         return rows
 
 
-def _check_tensor(spec: TensorSpec, tensor: Tensor) -> Array:
+def _check_tensor(spec: TensorSpec, tensor: Tensor, regions: Regions) -> Array | SharedTensor:
     what = f"input {spec.name!r}"
     if DTYPES[tensor.datatype] != spec.dtype:
         wanted = next(name for name, dtype in DTYPES.items() if dtype == spec.dtype)
@@ -117,11 +130,12 @@ def _check_tensor(spec: TensorSpec, tensor: Tensor) -> Array:
     if not fits:
         wanted_shape = [-1 if size is None else size for size in spec.shape]
         raise InvalidInput(f"{what} has shape {list(tensor.shape)}; the model takes {wanted_shape}")
-    if tensor.data is None:
-        raise InvalidInput(f"{what} lies in shared memory, which is switched off")
-    if tensor.datatype == BYTES:
-        return _as_strings(what, tensor.data)
-    return tensor.data
+    data: Array | SharedTensor | None = tensor.data
+    if data is None:
+        data = regions.tensor(what, tensor.parameters, tensor.shape, spec.dtype)
+    if tensor.datatype == BYTES and not isinstance(data, SharedTensor):
+        return _as_strings(what, data)
+    return data
 
 
 def _as_strings(what: str, data: Array) -> Array:

@@ -53,7 +53,8 @@ class Repository:
         if version:
             if not (version.isascii() and version.isdigit()):
                 raise InvalidInput(f"version {version!r} came; wanted an integer of at least 0")
-            if int(version) != int(model.version):
+            # As text: Python refuses to read thousands of digits as a number.
+            if (version.lstrip("0") or "0") != model.version:
                 raise ModelNotFound(
                     f"model {name!r} has no version {version} loaded; it has {model.version}"
                 )

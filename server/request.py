@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from server.errors import Cancelled, DeadlinePassed, QueueTimeout, ServingError
+from server.shared_memory import SharedTensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -40,7 +41,7 @@ class Request:
     Instants are of the monotonic clock, so a step of the wall clock expires nothing.
     """
 
-    inputs: Mapping[str, Array]
+    inputs: Mapping[str, Array | SharedTensor]
     outputs: tuple[str, ...]
     rows: int
     size_bytes: int = 0
@@ -56,6 +57,11 @@ class Request:
     pieces: list[list[Array]] = field(default_factory=list)
     timings: Timings = field(default_factory=Timings)
     cancelled: bool = False
+
+    @property
+    def in_place(self) -> bool:
+        """Whether its rows can be run where they lie."""
+        return not any(isinstance(data, SharedTensor) for data in self.inputs.values())
 
     def cancel(self) -> None:
         """Give the request up; it is dropped before its next batch."""

@@ -88,14 +88,15 @@ class Scheduler:
                     hurry=self._hurry or self._closed,
                 )
                 if left_ns == 0:
-                    self._hurry = False
-                    if self._closed and closed is Closed.BYTES:
-                        closed = Closed.DRAIN
+                    # Other batches leave some of what the sender waits for in the queue.
+                    if closed is Closed.BYTES:
+                        self._hurry = False
+                        closed = Closed.DRAIN if self._closed else closed
                     return take(self._queue, self._limits, closed)
                 self._changed.wait(left_ns / 1e9)
         # Callbacks of a future must not run under the lock.
         for request, error in refused:
-            request.future.set_exception(error)
+            _fail(request, error)
         return Batch((), Closed.IDLE)
 
     def _drop_refused(self) -> list[tuple[Request, ServingError]]:
@@ -116,7 +117,7 @@ class Scheduler:
     def _execute(self, batch: Batch, buffer: BatchBuffer) -> None:
         try:
             started_ns = time.monotonic_ns()
-            inputs = buffer.assemble(batch.pieces)
+            inputs, unreadable = buffer.assemble(batch.pieces)
             assembled_ns = time.monotonic_ns()
             head = batch.pieces[0].request
             outputs = self._engine.run(head.outputs, inputs)
@@ -124,23 +125,26 @@ class Scheduler:
             self._statistics.executed(
                 batch.rows, batch.closed, assembled_ns - started_ns, done_ns - assembled_ns
             )
-            if self._engine.batches and any(len(output) != batch.rows for output in outputs):
+            if self._engine.batches and any(
+                output.shape[:1] != (batch.rows,) for output in outputs
+            ):
                 raise ModelBroken(
                     f"the model gave outputs of shapes {[o.shape for o in outputs]} "
                     f"for {batch.rows} rows; wanted one row each"
                 )
             at = 0
             for piece in batch.pieces:
+                if piece.request in unreadable:
+                    _fail(piece.request, unreadable[piece.request])
+                    at += piece.rows
+                    continue
                 self._hand_out(piece, outputs, at, batch.rows, started_ns, assembled_ns, done_ns)
                 at += piece.rows
         except Exception as error:  # the worker must live on, whatever the batch did
             if not isinstance(error, ServingError):
                 _log.exception("execution failed", extra={"rows": batch.rows})
             for piece in batch.pieces:
-                # A request of several batches may have failed in an earlier one.
-                piece.request.cancel()
-                if not piece.request.future.done():
-                    piece.request.future.set_exception(error)
+                _fail(piece.request, error)
 
     def _hand_out(
         self,
@@ -176,3 +180,10 @@ class Scheduler:
         request.future.set_result(
             Result(dict(zip(request.outputs, outputs, strict=True)), request.timings)
         )
+
+
+def _fail(request: Request, error: Exception) -> None:
+    # A request of several batches may have failed in an earlier one, and must not run on.
+    request.cancel()
+    if not request.future.done():
+        request.future.set_exception(error)

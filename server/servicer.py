@@ -19,15 +19,22 @@ from google.protobuf.message import DecodeError, Message
 from protos import inference_pb2 as pb
 from protos.codec import InvalidMessage, decode_request, encode_response
 from server import descriptions, status
-from server.errors import InvalidInput, TooMany
+from server.errors import InvalidInput, ServerStopping, TooMany
 from server.inference import Inference
+from server.memory_servicer import MemoryServicer
 from server.repository import Repository
 from server.stream import InferStream
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 SERVER_NAME = "argmax-serving"
 _FOREVER_S = 10 * 365 * 86400
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters", "statistics")
+EXTENSIONS = (
+    "binary_tensor_data",
+    "model_configuration",
+    "parameters",
+    "statistics",
+    "system_shared_memory",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,9 @@ class Servicer:
                 raise TooMany(f"{self._stream_limits.most} streams are open, the most allowed")
             self._streams.add(stream)
         try:
+            if not self._repository.ready:
+                # It may have come too late for `stop_streams` to see it.
+                raise ServerStopping("the server is stopping")
             if context.add_callback(stream.abandon):
                 yield from stream.answers()
         finally:
@@ -135,8 +145,10 @@ class Servicer:
             stream.stop()
 
 
-def handlers(servicer: Servicer, quick: ThreadPoolExecutor) -> grpc.GenericRpcHandler:
-    """gRPC's handlers for a servicer.
+def handlers(
+    servicer: Servicer, memory: MemoryServicer, quick: ThreadPoolExecutor
+) -> grpc.GenericRpcHandler:
+    """gRPC's handlers of the whole service.
 
     `quick` runs the RPCs that never wait, so that they answer while inference keeps every other
     thread busy.
@@ -150,6 +162,16 @@ def handlers(servicer: Servicer, quick: ThreadPoolExecutor) -> grpc.GenericRpcHa
         "ModelConfig": (pb.ModelConfigRequest, servicer.ModelConfig),
         "ModelStatistics": (pb.ModelStatisticsRequest, servicer.ModelStatistics),
     }
+    for kind in (
+        pb.SystemSharedMemoryStatusRequest,
+        pb.SystemSharedMemoryRegisterRequest,
+        pb.SystemSharedMemoryUnregisterRequest,
+        pb.CudaSharedMemoryStatusRequest,
+        pb.CudaSharedMemoryRegisterRequest,
+        pb.CudaSharedMemoryUnregisterRequest,
+    ):
+        name = kind.DESCRIPTOR.name.removesuffix("Request")
+        control[name] = (kind, getattr(memory, name))
     table = {
         name: grpc.unary_unary_rpc_method_handler(_on_pool(_parsed(kind, handle), quick))
         for name, (kind, handle) in control.items()

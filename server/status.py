@@ -9,6 +9,10 @@ from server import errors
 
 _log = logging.getLogger(__name__)
 
+# Texts quote what came, and clients drop answers with more than 8 KiB of metadata. A character
+# takes up to 12 bytes there: 4 of UTF-8, each written as %XX.
+_LONGEST_TEXT = 600
+
 _CODES: dict[type[Exception], grpc.StatusCode] = {
     InvalidMessage: grpc.StatusCode.INVALID_ARGUMENT,
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -23,6 +27,9 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     errors.StreamIdle: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Cancelled: grpc.StatusCode.CANCELLED,
     errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
+    errors.RegionNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.RegionExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.RegionForbidden: grpc.StatusCode.PERMISSION_DENIED,
     errors.ModelBroken: grpc.StatusCode.INTERNAL,
 }
 
@@ -36,4 +43,10 @@ def of(error: Exception) -> tuple[grpc.StatusCode, str]:
     if code is None:
         _log.error("unforeseen error", exc_info=error)
         return grpc.StatusCode.INTERNAL, "internal error"
-    return code, str(error)
+    return code, _shortened(str(error))
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _LONGEST_TEXT:
+        return text
+    return f"{text[: _LONGEST_TEXT - 3]}..."

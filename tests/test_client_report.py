@@ -117,10 +117,10 @@ def test_failures_are_said_first_in_red(fields):
 
 
 def test_warnings_are_amber():
-    page = Page(render(recorded([point(samples=3)])))
+    page = Page(render(recorded([point(samples=2)])))
     assert page.classes[:2] == ["verdict", "warn"]
     assert "good" not in page.classes
-    assert "fewer than 5 samples" in page.words
+    assert "fewer than 3 samples" in page.words
 
 
 def test_failures_show_although_the_record_lost_its_findings():
@@ -129,12 +129,12 @@ def test_failures_show_although_the_record_lost_its_findings():
 
 
 def test_findings_that_the_record_adds_are_shown():
-    written = recorded([*sweep(), point(batch_size=8, samples=3)])
+    written = recorded([*sweep(), point(batch_size=8, samples=2)])
     written["findings"].append({"level": "fail", "text": "the client was the bottleneck"})
     page = Page(render(written))
     assert page.classes[:2] == ["verdict", "fail"]
     assert "the client was the bottleneck" in page.words
-    assert page.words.count("fewer than 5 samples") == 1
+    assert page.words.count("fewer than 3 samples") == 1
 
 
 def test_hostile_text_stays_text():

@@ -148,10 +148,10 @@ def test_quiet_machine_with_enough_samples_gives_no_finding():
     assert warnings([point], {"steal_fraction": None, "load_average_start": None}) == []
 
 
-def test_four_samples_are_too_few():
-    (finding,) = warnings([summarise("unary", 2, [sample()] * 4)], {})
+def test_two_samples_are_too_few():
+    (finding,) = warnings([summarise("unary", 2, [sample()] * 2)], {})
     assert finding.level == "warn"
-    assert "as few as 4" in finding.text
+    assert "as few as 2" in finding.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""Hold arrays where a server on the same machine can read them."""
+
+import contextlib
+import mmap
+import os
+import secrets
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from protos.codec import Tensor
+from protos.datatypes import datatype_of
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_FOLDER = Path("/dev/shm")
+
+
+class SharedArray:
+    """An array in a shared-memory object of its own, removed by `close`.
+
+    Raises OSError when there is no room for it.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        self.key = f"argmax-{os.getpid()}-{secrets.token_hex(4)}"
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        path = _FOLDER / self.key
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            # Unlike ftruncate this fails now, instead of killing us when a page is touched later.
+            os.posix_fallocate(fd, 0, size)
+            self._memory = mmap.mmap(fd, size)
+        except Exception:
+            path.unlink()
+            raise
+        finally:
+            os.close(fd)
+        self.array: Array = np.frombuffer(self._memory, dtype).reshape(shape)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def byte_size(self) -> int:
+        """Bytes of the whole array."""
+        return len(self._memory)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows `[start:stop]` as the input `name` of a request; the region has our key's name."""
+        shape = (stop - start, *self.array.shape[1:])
+        row_bytes = self.array.nbytes // len(self.array)
+        return Tensor(
+            name,
+            datatype_of(self.array.dtype),
+            shape,
+            None,
+            {
+                "shared_memory_region": self.key,
+                "shared_memory_offset": start * row_bytes,
+                "shared_memory_byte_size": (stop - start) * row_bytes,
+            },
+        )
+
+    def close(self) -> None:
+        """Remove the object; servers that use it see it until they let go."""
+        with contextlib.suppress(FileNotFoundError):
+            (_FOLDER / self.key).unlink()
+        # The mapping itself goes with the last array that lies in it.

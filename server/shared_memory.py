@@ -1,0 +1,255 @@
+"""Move tensors through memory that clients share with the server.
+
+A client owns its region, so it may truncate or rewrite it at any moment. Touching a mapping that
+lost its file kills a process with SIGBUS; so nothing is mapped here. Bytes are read with preadv
+into the server's own memory, where a region that became shorter is a short read, which is an error
+of that request and nothing more.
+"""
+
+import math
+import os
+import re
+import stat
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from protos.codec import Parameter, decode_elements
+from server.errors import (
+    InvalidInput,
+    RegionExists,
+    RegionForbidden,
+    RegionNotFound,
+    TooMany,
+    Unsupported,
+)
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+FOLDER = Path("/dev/shm")
+_KEY = re.compile(r"/?[A-Za-z0-9_.-]{1,200}")
+# Each keeps a descriptor, of which a process often has no more than 1024.
+_MOST_REGIONS = 512
+
+
+class Region:
+    """A registered stretch of a shared-memory object, kept open while a request uses it."""
+
+    def __init__(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        """Open the object. InvalidInput or RegionForbidden when it is not one to read from."""
+        self.name = name
+        self.key = key
+        self.offset = offset
+        self.byte_size = byte_size
+        self._fd = _open(key)
+        try:
+            self._check_owner_and_size()
+        except Exception:
+            os.close(self._fd)
+            self._fd = -1
+            raise
+
+    def __del__(self) -> None:
+        # Requests under way hold the region, so it closes after the last of them.
+        if getattr(self, "_fd", -1) >= 0:
+            os.close(self._fd)
+
+    def check(self, offset: int, byte_size: int) -> None:
+        """InvalidInput unless these bytes lie within the region."""
+        if offset < 0 or byte_size < 0 or offset + byte_size > self.byte_size:
+            raise InvalidInput(
+                f"{byte_size} bytes at offset {offset} of region {self.name!r} were asked for; "
+                f"it has {self.byte_size}"
+            )
+
+    def read(self, offset: int, into: Array) -> None:
+        """Fill an array from `offset`; InvalidInput when the object has become shorter."""
+        left = into.reshape(-1).view(np.uint8).data
+        self.check(offset, len(left))
+        at = self.offset + offset
+        while left:
+            count = os.preadv(self._fd, [left], at)
+            if count == 0:
+                raise self._too_short()
+            at += count
+            left = left[count:]
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Store bytes at `offset`; InvalidInput when the object has become shorter."""
+        self.check(offset, len(data))
+        at = self.offset + offset
+        # Writing past the end would make a truncated object grow again.
+        if os.fstat(self._fd).st_size < at + len(data):
+            raise self._too_short()
+        while data:
+            count = os.pwritev(self._fd, [data], at)
+            at += count
+            data = data[count:]
+
+    def _check_owner_and_size(self) -> None:
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidInput(f"the key of region {self.name!r} names no shared memory")
+        if status.st_uid != os.geteuid():
+            raise RegionForbidden(f"the shared memory of region {self.name!r} is not accessible")
+        if self.offset + self.byte_size > status.st_size:
+            raise InvalidInput(
+                f"region {self.name!r} spans bytes {self.offset} to "
+                f"{self.offset + self.byte_size} of an object that is smaller"
+            )
+
+    def _too_short(self) -> InvalidInput:
+        return InvalidInput(f"the shared memory of region {self.name!r} has become too small")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SharedTensor:
+    """An input that still lies in a region: rows are read when their batch is assembled."""
+
+    region: Region
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self) -> Array:
+        """The whole tensor, in memory of its own."""
+        data = np.empty(self.shape, self.dtype)
+        self.region.read(self.offset, data)
+        return data
+
+    def read_rows(self, start: int, into: Array) -> None:
+        """Fill `into` with as many rows as it has, from row `start` on."""
+        row_bytes = into.nbytes // len(into)
+        self.region.read(self.offset + start * row_bytes, into)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a request says that a tensor lies."""
+
+    region: str
+    offset: int
+    byte_size: int
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Parameter]) -> "Placement | None":
+        """Read a tensor's parameters; None when it lies in the message. Raises InvalidInput."""
+        region = parameters.get("shared_memory_region")
+        if region is None:
+            return None
+        offset = parameters.get("shared_memory_offset", 0)
+        byte_size = parameters.get("shared_memory_byte_size")
+        if not isinstance(region, str) or type(offset) is not int or type(byte_size) is not int:
+            raise InvalidInput(
+                "a tensor in shared memory takes shared_memory_region as a string, "
+                "shared_memory_byte_size and shared_memory_offset as integers; "
+                f"{dict(parameters)} came"
+            )
+        return cls(region, offset, byte_size)
+
+
+class Regions:
+    """The regions that clients registered, by name; safe to use from several threads."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled
+        self._regions: dict[str, Region] = {}
+        self._lock = threading.Lock()
+
+    def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        """Open a region under a name.
+
+        Raises Unsupported, RegionExists, TooMany, InvalidInput, RegionForbidden.
+        """
+        self._check_enabled()
+        if not name:
+            raise InvalidInput("a region came without a name")
+        if byte_size == 0:
+            raise InvalidInput(f"region {name!r} has no bytes")
+        with self._lock:
+            if name in self._regions:
+                raise RegionExists(f"region {name!r} is registered already")
+            if len(self._regions) >= _MOST_REGIONS:
+                raise TooMany(f"{_MOST_REGIONS} regions are registered, the most allowed")
+            self._regions[name] = Region(name, key, offset, byte_size)
+
+    def unregister(self, name: str) -> None:
+        """Forget a region, "" all of them; one that is not there is no error.
+
+        Requests that use it already still get their answers.
+        """
+        self._check_enabled()
+        with self._lock:
+            if name:
+                self._regions.pop(name, None)
+            else:
+                self._regions.clear()
+
+    def status(self, name: str) -> list[Region]:
+        """One region, or all of them for ""; RegionNotFound."""
+        self._check_enabled()
+        if name:
+            return [self.get(name)]
+        with self._lock:
+            return list(self._regions.values())
+
+    def get(self, name: str) -> Region:
+        """Region of that name; RegionNotFound, Unsupported."""
+        self._check_enabled()
+        with self._lock:
+            region = self._regions.get(name)
+        if region is None:
+            raise RegionNotFound(f"region {name!r} is not registered")
+        return region
+
+    def tensor(
+        self, what: str, parameters: Mapping[str, Parameter], shape: tuple[int, ...], dtype: Any
+    ) -> SharedTensor | Array:
+        """An input that its parameters place in a region.
+
+        BYTES elements, whose size is known only from their content, are read at once. Raises
+        Unsupported, RegionNotFound, InvalidInput.
+        """
+        placement = Placement.of(parameters)
+        if placement is None:
+            raise InvalidInput(f"{what} carries no data")
+        region = self.get(placement.region)
+        region.check(placement.offset, placement.byte_size)
+        if dtype == np.object_:
+            encoded = np.empty(placement.byte_size, np.uint8)
+            region.read(placement.offset, encoded)
+            return decode_elements(what, encoded.data, shape)
+        wanted = math.prod(shape) * dtype.itemsize
+        if placement.byte_size != wanted:
+            raise InvalidInput(
+                f"{what} has {placement.byte_size} bytes in shared memory; "
+                f"its shape {list(shape)} takes {wanted}"
+            )
+        return SharedTensor(region, placement.offset, shape, dtype)
+
+    def _check_enabled(self) -> None:
+        if not self._enabled:
+            raise Unsupported("shared memory is switched off")
+
+
+def _open(key: str) -> int:
+    if not _KEY.fullmatch(key) or not key.strip("/."):
+        raise InvalidInput(
+            "the key of a region must be up to 200 letters, digits, '_', '.' and '-', "
+            "with at most one '/' before them"
+        )
+    # A FIFO must not block us, a symbolic link not lead us elsewhere.
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(FOLDER / key.lstrip("/"), flags)
+    except PermissionError:
+        raise RegionForbidden("the shared memory of that key is not accessible") from None
+    except OSError:
+        raise InvalidInput("there is no shared memory of that key") from None

@@ -1,0 +1,204 @@
+import re
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+
+from server.config import Config, cores, parse
+
+NAMES = [option.name for option in fields(Config)]
+MODELS = ["--models", "m"]
+
+# For each option: two values that differ from the default and each other, and what they mean.
+VALUES = {
+    "models": [("a", Path("a")), ("b/c", Path("b/c"))],
+    "address": [("0.0.0.0:0", "0.0.0.0:0"), ("unix:/s", "unix:/s")],
+    "threads": [("1001", 1001), ("1002", 1002)],
+    "max_batch_rows": [("1", 1), ("2147483647", 2147483647)],
+    "group_rows": [("1", 1), ("64", 64)],
+    "queue_delay_us": [("1", 1), ("100", 100)],
+    "max_message_bytes": [("1", 1), ("2147483647", 2147483647)],
+    "max_inflight_bytes": [("1", 1), ("9223372036854775807", 2**63 - 1)],
+    "max_stream_bytes": [("1", 1), ("4294967296", 2**32)],
+    "max_streams": [("1", 1), ("2", 2)],
+    "workers": [("1", 1), ("2", 2)],
+    "stream_idle_s": [("0", 0.0), ("0.5", 0.5)],
+    "grace_s": [("0", 0.0), ("1e3", 1000.0)],
+    "reflection": [("on", True), ("off", False)],
+    "shared_memory": [("on", True), ("off", False)],
+    "log_level": [("debug", "debug"), ("error", "error")],
+}
+
+NO_COUNT = ["", "0", "-1", "1.5", "x", "1_0", " 1", "\u0663", "1e3", "0" * 19 + "1" * 5, "9" * 5000]
+NO_INT32 = [*NO_COUNT, "2147483648"]
+NO_SECONDS = ["", "-1", "x", "nan", "inf", "1e10"]
+NO_SWITCH = ["", "yes", "ON", "true", "1"]
+BAD = {
+    "models": ([""], "a folder"),
+    "threads": ([*NO_COUNT, "100001"], "an integer from 1 to 100000"),
+    "max_batch_rows": (NO_INT32, "an integer from 1 to 2147483647"),
+    "group_rows": (NO_INT32, "an integer from 1 to 2147483647"),
+    "queue_delay_us": ([v for v in NO_INT32 if v != "0"], "an integer from 0 to 2147483647"),
+    "max_message_bytes": (NO_INT32, "an integer from 1 to 2147483647"),
+    "max_inflight_bytes": ([*NO_COUNT, str(2**63)], "an integer from 1 to 9223372036854775807"),
+    "max_stream_bytes": ([*NO_COUNT, str(2**63)], "an integer from 1 to 9223372036854775807"),
+    "max_streams": ([*NO_COUNT, "100001"], "an integer from 1 to 100000"),
+    "workers": ([*NO_COUNT, "100001"], "an integer from 1 to 100000"),
+    "stream_idle_s": (NO_SECONDS, "seconds from 0 to 2147483647"),
+    "grace_s": (NO_SECONDS, "seconds from 0 to 2147483647"),
+    "reflection": (NO_SWITCH, "one of auto, on, off"),
+    "shared_memory": (NO_SWITCH, "one of auto, on, off"),
+    "log_level": (["", "INFO", "trace"], "one of debug, info, warning, error"),
+}
+
+
+def flag(name):
+    return "--" + name.replace("_", "-")
+
+
+def variable(name):
+    return "ARGMAX_SERVER_" + name.upper()
+
+
+def usage_error(capsys, argv, environment=None):
+    """The one line on stderr with which the arguments are refused."""
+    with pytest.raises(SystemExit) as caught:
+        parse(argv, environment or {})
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("argmax-server: error: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    return err.removeprefix("argmax-server: error: ").rstrip("\n")
+
+
+def given(name, text):
+    """Arguments that set an option, with what is needed besides."""
+    needed = [] if name == "models" else MODELS
+    return [*needed, flag(name), text]
+
+
+def test_every_option_is_tested_here():
+    assert list(VALUES) == NAMES
+    assert set(BAD) == set(NAMES) - {"address"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_flag_comes_before_the_environment_before_the_default(name):
+    (one, meant), (other, also_meant) = VALUES[name]
+    needed = {variable("models"): "m"}
+    environment = needed | {variable(name): other}
+    assert getattr(parse([flag(name), one], environment), name) == meant
+    assert getattr(parse([], environment), name) == also_meant
+    default = getattr(parse([], needed), name)
+    assert default == getattr(Config(models=Path("m")), name)
+    assert default not in (meant, also_meant)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_setting_one_option_leaves_the_others_alone(name):
+    text, meant = VALUES[name][0]
+    config = parse(given(name, text), {})
+    for other in NAMES:
+        wanted = meant if other == name else getattr(Config(models=Path("m")), other)
+        assert getattr(config, other) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [(name, text) for name in BAD for text in BAD[name][0]],
+    ids=lambda text: ascii(text[:20]),
+)
+def test_a_bad_value_is_refused_in_one_line(capsys, name, text):
+    wanted = BAD[name][1]
+    line = usage_error(capsys, given(name, text))
+    assert line == f"{flag(name)} got {text!r}; wanted {wanted}"
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_value_in_the_environment_is_refused_in_one_line(capsys, name):
+    (text, *_), wanted = BAD[name]
+    environment = {variable("models"): "m", variable(name): text}
+    line = usage_error(capsys, [], environment)
+    assert line == f"{variable(name)} got {text!r}; wanted {wanted}"
+
+
+def test_a_good_flag_hides_a_bad_value_in_the_environment():
+    assert parse([*MODELS, "--threads", "3"], {variable("threads"): "x"}).threads == 3
+
+
+def test_a_value_of_several_lines_is_refused_in_one(capsys):
+    line = usage_error(capsys, [*MODELS, "--log-level", "a\nb"])
+    assert line.startswith(r"--log-level got 'a\nb'; wanted")
+
+
+def test_the_models_are_needed(capsys):
+    line = usage_error(capsys, [])
+    assert line == "--models is needed: model repository: NAME/VERSION/model.onnx below it"
+
+
+def test_a_flag_that_does_not_exist_is_refused_in_one_line(capsys):
+    assert "--frobnicate" in usage_error(capsys, [*MODELS, "--frobnicate", "1"])
+
+
+def test_a_flag_without_a_value_is_refused_in_one_line(capsys):
+    assert "--threads" in usage_error(capsys, [*MODELS, "--threads"])
+
+
+def test_variables_of_others_are_not_read():
+    config = parse(MODELS, {"THREADS": "x", "ARGMAX_SERVER_": "x", "argmax_server_threads": "x"})
+    assert config == Config(models=Path("m"))
+
+
+def test_help_tells_every_option_with_its_default(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"], {})
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    defaults = Config(models=Path("m"))
+    for option in fields(Config):
+        assert option.metadata["help"]
+        assert re.search(rf"{flag(option.name)} \S+ {re.escape(option.metadata['help'])}", text)
+        if option.name != "models":
+            default = getattr(defaults, option.name)
+            shown = "auto" if default is None else default
+            assert f"{option.metadata['help']} (default: {shown})" in text
+    assert "ARGMAX_SERVER_NAME" in text
+
+
+def test_executions_use_all_cores_unless_told():
+    assert parse(MODELS, {}).threads == cores() >= 1
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        parse(MODELS, {}).threads = 2
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:8001", "127.8.9.10:0", "localhost:1", "[::1]:8001", "unix:/run/s", "unix:s"],
+)
+def test_an_address_of_this_machine_is_local_only(address):
+    assert parse([*MODELS, "--address", address], {}).local_only
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "0.0.0.0:8001",
+        "[::]:8001",
+        "10.0.0.1:8001",
+        "192.168.127.1:1",
+        "128.0.0.1:1",
+        "example.com:8001",
+        "127.example.com:8001",
+        "localhost.example.com:1",
+        "unixx:1",
+        ":8001",
+        "",
+    ],
+)
+def test_an_address_that_others_reach_is_not_local_only(address):
+    assert not parse([*MODELS, "--address", address], {}).local_only
