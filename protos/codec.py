@@ -264,23 +264,19 @@ def _write_parameters(target: Any, parameters: Mapping[str, Parameter]) -> None:
 
 
 def _read_tensors(role: str, headers: Sequence[Any], raw: list[memoryview]) -> tuple[Tensor, ...]:
-    in_message = [header for header in headers if "shared_memory_region" not in header.parameters]
-    if raw:
-        # For an output in shared memory the sender leaves an empty entry in its place.
-        if role == "output" and len(raw) == len(headers):
-            entries = iter(raw)
-        elif len(raw) == len(in_message):
-            headers_with_data = {id(header) for header in in_message}
-            supply = iter(raw)
-            entries = iter(
-                [next(supply) if id(h) in headers_with_data else memoryview(b"") for h in headers]
-            )
-        else:
-            raise InvalidMessage(
-                f"{len(raw)} raw contents came for {len(in_message)} {role}s; one each was wanted"
-            )
-        return tuple(_read_tensor(role, header, next(entries)) for header in headers)
-    return tuple(_read_tensor(role, header, None) for header in headers)
+    shared = ["shared_memory_region" in header.parameters for header in headers]
+    # For an output in shared memory the sender may leave an empty entry in its place.
+    keeps_place = role == "output" and len(raw) == len(headers)
+    wanted = len(headers) if keeps_place else shared.count(False)
+    if raw and len(raw) != wanted:
+        raise InvalidMessage(
+            f"{len(raw)} raw contents came for {wanted} {role}s; one each was wanted"
+        )
+    supply = iter(raw)
+    return tuple(
+        _read_tensor(role, header, next(supply) if raw and (keeps_place or not absent) else None)
+        for header, absent in zip(headers, shared, strict=True)
+    )
 
 
 def _read_tensor(role: str, header: Any, raw: memoryview | None) -> Tensor:
@@ -320,6 +316,9 @@ def _read_tensor(role: str, header: Any, raw: memoryview | None) -> Tensor:
                 f"{header.datatype} of shape {list(shape)} takes {wanted}"
             )
         data = np.frombuffer(raw, dtype)
+        if header.datatype == "BOOL":
+            # Any byte may come; one that is neither 0 nor 1 is no bool to numpy or ONNX Runtime.
+            data = data.view(np.uint8) != 0
     return Tensor(header.name, header.datatype, shape, data.reshape(shape), parameters)
 
 

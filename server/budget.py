@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from server.errors import QueueFull, TooLarge
@@ -13,6 +14,7 @@ class ByteBudget:
     def __init__(self, total_bytes: int) -> None:
         self._total = total_bytes
         self._used = 0
+        self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
 
     @property
@@ -36,21 +38,36 @@ class ByteBudget:
                 f"the request holds {size_bytes} bytes; the server's whole budget is {self._total}"
             )
         with self._changed:
-            if self._fits(size_bytes):
+            if not self._waiting and self._fits(size_bytes):
                 self._used += size_bytes
                 return
-        before_waiting()
-        with self._changed:
-            timeout = None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9
-            if not self._changed.wait_for(lambda: self._fits(size_bytes), timeout):
-                raise QueueFull("the server's byte budget stayed exhausted until the deadline")
-            self._used += size_bytes
+            ticket = object()
+            self._waiting.append(ticket)
+        try:
+            before_waiting()
+            self._wait(ticket, size_bytes, deadline_ns)
+        finally:
+            with self._changed:
+                self._waiting.remove(ticket)
+                # The next in line may fit already.
+                self._changed.notify_all()
 
     def release(self, size_bytes: int) -> None:
         """Give bytes back."""
         with self._changed:
             self._used -= size_bytes
             self._changed.notify_all()
+
+    def _wait(self, ticket: object, size_bytes: int, deadline_ns: int | None) -> None:
+        # In turn, or small requests would pass a large one for ever.
+        def ready() -> bool:
+            return self._waiting[0] is ticket and self._fits(size_bytes)
+
+        with self._changed:
+            timeout = None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9
+            if not self._changed.wait_for(ready, timeout):
+                raise QueueFull("the server's byte budget stayed exhausted until the deadline")
+            self._used += size_bytes
 
     def _fits(self, size_bytes: int) -> bool:
         return self._used + size_bytes <= self._total

@@ -19,14 +19,17 @@ from server.request import Array, Request, Result, Timings
 from server.statistics import Statistics
 
 _log = logging.getLogger(__name__)
+_RECHECK_S = 0.05
 
 
 class Scheduler:
-    """A first-in, first-out queue before an engine, with `workers` threads that empty it."""
+    """A first-in, first-out queue before an engine, with one thread that empties it.
 
-    def __init__(
-        self, name: str, engine: Engine, limits: Limits, statistics: Statistics, workers: int = 1
-    ) -> None:
+    One, because the slices of a large request must end in order, and because an execution uses
+    every core already: a second worker was measured to gain nothing.
+    """
+
+    def __init__(self, name: str, engine: Engine, limits: Limits, statistics: Statistics) -> None:
         self._engine = engine
         self._limits = limits
         self._statistics = statistics
@@ -34,12 +37,8 @@ class Scheduler:
         self._changed = threading.Condition()
         self._hurry = False
         self._closed = False
-        self._workers = [
-            threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True)
-            for index in range(workers)
-        ]
-        for worker in self._workers:
-            worker.start()
+        self._worker = threading.Thread(target=self._work, name=name, daemon=True)
+        self._worker.start()
 
     def submit(self, request: Request) -> None:
         """Queue a request; its future gets the result or the error. ServerStopping once closed."""
@@ -56,12 +55,11 @@ class Scheduler:
             self._changed.notify()
 
     def close(self) -> None:
-        """Run all that is queued, then end the workers."""
+        """Run all that is queued, then end the worker."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
-        for worker in self._workers:
-            worker.join()
+            self._changed.notify()
+        self._worker.join()
 
     def _work(self) -> None:
         buffer = BatchBuffer(self._limits.group_rows)
@@ -93,7 +91,8 @@ class Scheduler:
                         self._hurry = False
                         closed = Closed.DRAIN if self._closed else closed
                     return take(self._queue, self._limits, closed)
-                self._changed.wait(left_ns / 1e9)
+                # What is cancelled or expires meanwhile must not hold its bytes much longer.
+                self._changed.wait(min(left_ns / 1e9, _RECHECK_S))
         # Callbacks of a future must not run under the lock.
         for request, error in refused:
             _fail(request, error)

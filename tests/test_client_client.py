@@ -161,7 +161,8 @@ def test_batches_are_drawn_no_faster_than_the_server_takes_them(serve, models, e
             most_ahead = max(most_ahead, drawn - number)
             labels.append(got)
     assert len(labels) == batches
-    assert most_ahead < batches / 2
+    # Four in the window, the rest in the buffers of the connection: 11 in all on a quiet machine.
+    assert most_ahead < batches / 8
 
 
 def test_the_array_may_be_changed_once_predict_returned(client, examples):

@@ -319,7 +319,20 @@ def test_changed_stream_responses_fare_as_with_protobuf(id, data):
     assert response.id == whole.infer_response.id
     assert [o.name for o in response.outputs] == [o.name for o in whole.infer_response.outputs]
     raw = [wire_bytes(output.data, output.datatype) for output in response.outputs]
-    assert raw == list(whole.infer_response.raw_output_contents)
+    sent = [
+        bytes(map(bool, data)) if output.datatype == "BOOL" else data
+        for output, data in zip(
+            response.outputs, whole.infer_response.raw_output_contents, strict=True
+        )
+    ]
+    assert raw == sent
+
+
+def test_every_raw_bool_but_zero_is_true():
+    message = pb.ModelInferRequest(raw_input_contents=[bytes([0, 1, 2, 255])])
+    message.inputs.add(name="x", datatype="BOOL", shape=[4])
+    (tensor,) = decode_request(message.SerializeToString()).inputs
+    assert tensor.data.tobytes() == bytes([0, 1, 1, 1])
 
 
 def test_a_stream_response_cut_anywhere_is_malformed():

@@ -131,6 +131,12 @@ def test_only_the_given_range_is_looked_at(fields, before, after):
     assert inner.spans == [(start + shift, stop + shift) for start, stop in alone.spans]
 
 
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 127, 128, 300, 2**14 - 1, 2**14, 2**21])
+def test_payloads_of_any_size_are_found(size):
+    message = length_delimited(RAW, b"a" * size) + length_delimited(RAW, b"b" * size)
+    assert agrees_with_protobuf(message)
+
+
 def test_the_rest_keeps_every_other_byte_in_order():
     others = [length_delimited(1, b"m"), tag(99, VARINT) + b"\x07", length_delimited(3, b"id")]
     raw = length_delimited(RAW, b"payload")

@@ -155,3 +155,24 @@ def test_the_total_is_never_exceeded_under_load():
         assert not thread.is_alive()
     assert 60 <= most <= TOTAL
     assert budget.used_bytes == 0
+
+
+def test_small_requests_do_not_pass_a_large_one_that_waits():
+    budget = ByteBudget(10)
+    budget.acquire(6)
+    waiting, order = threading.Event(), []
+
+    def large():
+        budget.acquire(10, before_waiting=waiting.set)
+        order.append("large")
+        budget.release(10)
+
+    thread = threading.Thread(target=large)
+    thread.start()
+    assert waiting.wait(5)
+    with pytest.raises(QueueFull):  # it would fit, but the large one came first
+        budget.acquire(1, deadline_ns=time.monotonic_ns() + 50_000_000)
+    budget.release(6)
+    thread.join(5)
+    budget.acquire(1)
+    assert order == ["large"]

@@ -175,6 +175,18 @@ def test_answers_do_not_lie_in_memory_that_is_used_again(start, requests):
     np.testing.assert_array_equal(first, expected)
 
 
+@pytest.mark.parametrize("widths", [(3, 3, 3, 3), (3, 5, 7, 9), (3, 3, 5, 5)])
+def test_requests_are_answered_in_the_order_they_came(start, widths):
+    scheduler, _ = start(add_one, PATIENT)
+    order = []
+    sent = [request(numbers(1, width=width)) for width in widths]
+    for number, each in enumerate(sent):
+        each.future.add_done_callback(lambda _, number=number: order.append(number))
+    run(scheduler, *sent)
+    scheduler.close()
+    assert order == [0, 1, 2, 3]
+
+
 def test_a_large_request_runs_in_slices(start):
     scheduler, counts = start(add_one)
     (sent,) = submit(scheduler, request(numbers(50)))
