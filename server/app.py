@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 _SLICE_GROUPS = 4
 _QUICK_WORKERS = 4
 _LAST_CALLS_S = 0.2
+_LAST_ANSWERS_S = 2.0
 
 
 class Server:
@@ -82,7 +83,10 @@ class Server:
         # gRPC cancels calls that came but wait for a thread of its own. Until they are few, it is
         # us who refuse what is new, with a status that clients know to retry.
         time.sleep(_LAST_CALLS_S)
-        self._grpc.stop(self._config.grace_s).wait()
+        if not self._servicer.activity.wait_until_idle(self._config.grace_s):
+            _log.warning("grace period over: requests under way are cancelled")
+        # Others, such as those who watch the health service, need not be waited for.
+        self._grpc.stop(_LAST_ANSWERS_S).wait()
         self._repository.close()
         _log.info("stopped")
 
@@ -119,7 +123,8 @@ def _channel_options(config: Config) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         # Else a second server would share the port without a word.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_concurrent_streams", config.workers + config.max_streams),
+        # Of one connection; a call that ended still counts for a moment, hence the room.
+        ("grpc.max_concurrent_streams", 2 * (config.workers + config.max_streams)),
         ("grpc.server_handshake_timeout_ms", 10_000),
         # Find out about peers that vanished without closing.
         ("grpc.keepalive_time_ms", 30_000),

@@ -4,6 +4,7 @@ The layout is Triton's: NAME/VERSION/model.onnx, versions being integers; the hi
 """
 
 import logging
+import re
 from pathlib import Path
 
 from server.errors import InvalidInput, ModelNotFound, ModelUnavailable, StartError
@@ -11,6 +12,7 @@ from server.model import Model, ModelLimits
 
 _log = logging.getLogger(__name__)
 _GRAPH = "model.onnx"
+_VERSION = re.compile("0|[1-9][0-9]{0,18}")
 
 
 class Repository:
@@ -75,16 +77,19 @@ class Repository:
 
 def _newest_versions(folder: Path) -> dict[str, int]:
     try:
-        models = [entry for entry in folder.iterdir() if entry.is_dir()]
+        return {
+            model.name: max(versions)
+            for model in folder.iterdir()
+            if model.is_dir() and (versions := _versions(model))
+        }
     except OSError as error:
-        raise StartError(f"--models {folder}: {error.strerror}") from None
-    newest = {}
-    for model in models:
-        versions = [
-            int(entry.name)
-            for entry in model.iterdir()
-            if entry.name.isascii() and entry.name.isdigit() and (entry / _GRAPH).is_file()
-        ]
-        if versions:
-            newest[model.name] = max(versions)
-    return newest
+        raise StartError(f"--models {error.filename}: {error.strerror}") from None
+
+
+def _versions(model: Path) -> list[int]:
+    return [
+        int(entry.name)
+        for entry in model.iterdir()
+        # A folder such as 01 is none: it would not be found again under its number.
+        if _VERSION.fullmatch(entry.name) and (entry / _GRAPH).is_file()
+    ]

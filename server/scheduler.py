@@ -14,7 +14,7 @@ import numpy as np
 from server.batch_buffer import BatchBuffer
 from server.batching import Batch, Closed, Limits, Piece, take, wait_ns
 from server.engine import Engine
-from server.errors import ModelBroken, ServerStopping, ServingError
+from server.errors import InvalidInput, ModelBroken, ServerStopping, ServingError
 from server.request import Array, Request, Result, Timings
 from server.statistics import Statistics
 
@@ -115,35 +115,39 @@ class Scheduler:
 
     def _execute(self, batch: Batch, buffer: BatchBuffer) -> None:
         try:
-            started_ns = time.monotonic_ns()
-            inputs, unreadable = buffer.assemble(batch.pieces)
-            assembled_ns = time.monotonic_ns()
-            head = batch.pieces[0].request
-            outputs = self._engine.run(head.outputs, inputs)
-            done_ns = time.monotonic_ns()
-            self._statistics.executed(
-                batch.rows, batch.closed, assembled_ns - started_ns, done_ns - assembled_ns
-            )
-            if self._engine.batches and any(
-                output.shape[:1] != (batch.rows,) for output in outputs
-            ):
-                raise ModelBroken(
-                    f"the model gave outputs of shapes {[o.shape for o in outputs]} "
-                    f"for {batch.rows} rows; wanted one row each"
-                )
-            at = 0
-            for piece in batch.pieces:
-                if piece.request in unreadable:
-                    _fail(piece.request, unreadable[piece.request])
-                    at += piece.rows
-                    continue
-                self._hand_out(piece, outputs, at, batch.rows, started_ns, assembled_ns, done_ns)
-                at += piece.rows
+            self._run(batch, buffer)
         except Exception as error:  # the worker must live on, whatever the batch did
+            if isinstance(error, InvalidInput) and len(batch.pieces) > 1:
+                # The values of one request must not fail its neighbours.
+                for piece in batch.pieces:
+                    self._execute(Batch((piece,), batch.closed), buffer)
+                return
             if not isinstance(error, ServingError):
                 _log.exception("execution failed", extra={"rows": batch.rows})
             for piece in batch.pieces:
                 _fail(piece.request, error)
+
+    def _run(self, batch: Batch, buffer: BatchBuffer) -> None:
+        started_ns = time.monotonic_ns()
+        inputs, unreadable = buffer.assemble(batch.pieces)
+        assembled_ns = time.monotonic_ns()
+        outputs = self._engine.run(batch.pieces[0].request.outputs, inputs)
+        done_ns = time.monotonic_ns()
+        self._statistics.executed(
+            batch.rows, batch.closed, assembled_ns - started_ns, done_ns - assembled_ns
+        )
+        if self._engine.batches and any(o.shape[:1] != (batch.rows,) for o in outputs):
+            raise ModelBroken(
+                f"the model gave outputs of shapes {[o.shape for o in outputs]} "
+                f"for {batch.rows} rows; wanted one row each"
+            )
+        at = 0
+        for piece in batch.pieces:
+            if piece.request in unreadable:
+                _fail(piece.request, unreadable[piece.request])
+            else:
+                self._hand_out(piece, outputs, at, batch.rows, started_ns, assembled_ns, done_ns)
+            at += piece.rows
 
     def _hand_out(
         self,

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from protos import inference_pb2 as pb
 from protos.codec import InvalidMessage, decode_request, encode_response
 from server import descriptions, status
+from server.activity import Activity
 from server.errors import InvalidInput, ServerStopping, TooMany
 from server.inference import Inference
 from server.memory_servicer import MemoryServicer
@@ -61,6 +62,7 @@ class Servicer:
         self._inference = inference
         self._stream_limits = streams
         self._parameters = parameters
+        self.activity = Activity()
         self._streams: weakref.WeakSet[InferStream] = weakref.WeakSet()
         self._streams_lock = threading.Lock()
 
@@ -104,12 +106,13 @@ class Servicer:
 
     def ModelInfer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer one request."""
-        arrived_ns = time.monotonic_ns()
-        message = decode_request(data)
-        pending = self._inference.begin(message, arrived_ns, _deadline_ns(context, arrived_ns))
-        if not context.add_callback(pending.request.cancel):
-            pending.request.cancel()
-        return self._inference.finish(pending, encode_response)
+        with self.activity:
+            arrived_ns = time.monotonic_ns()
+            message = decode_request(data)
+            pending = self._inference.begin(message, arrived_ns, _deadline_ns(context, arrived_ns))
+            if not context.add_callback(pending.request.cancel):
+                pending.request.cancel()
+            return self._inference.finish(pending, encode_response)
 
     def ModelStreamInfer(
         self, messages: Iterator[bytes], context: grpc.ServicerContext
@@ -132,7 +135,8 @@ class Servicer:
                 # It may have come too late for `stop_streams` to see it.
                 raise ServerStopping("the server is stopping")
             if context.add_callback(stream.abandon):
-                yield from stream.answers()
+                with self.activity:
+                    yield from stream.answers()
         finally:
             with self._streams_lock:
                 self._streams.discard(stream)

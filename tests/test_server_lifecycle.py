@@ -348,3 +348,13 @@ def test_a_file_that_is_no_socket_is_left_alone(models, tmp_path):
     path.write_text("data")
     assert str(path) in refused("--models", models, "--address", f"unix:{path}")
     assert path.read_text() == "data"
+
+
+def test_somebody_who_watches_health_does_not_hold_up_the_end(models, launch, call):
+    process = launch(models, "--grace-s", "15")
+    stub = health_pb2_grpc.HealthStub(call(process.address).channel)
+    statuses = stub.Watch(health_pb2.HealthCheckRequest())
+    assert next(statuses).status == health_pb2.HealthCheckResponse.SERVING
+    started = time.monotonic()
+    assert process.stop() == 0
+    assert time.monotonic() - started < 10

@@ -512,7 +512,7 @@ def test_deadline_of_a_stream_ends_it_with_deadline_exceeded_and_runs_nothing(ca
     with caller.busy_worker():
         message = caller.message("steps", steps=ONE_STEP)
         with pytest.raises(grpc.RpcError) as caught:
-            caller.stream([message, message], errors_end_it=True, timeout=0.2)
+            caller.stream([message], errors_end_it=True, timeout=0.2)
         assert caught.value.code() is Code.DEADLINE_EXCEEDED
     eventually(lambda: failures(caller) > failed, "the worker is free again")
     caller.infer(caller.message("steps", steps=np.array([[1], [1]])))
