@@ -7,7 +7,7 @@ ARGS ?=
 RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 
-.PHONY: help sweep test test-lowest check stubs clean
+.PHONY: help sweep bench test test-lowest check stubs clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,9 @@ help:  ## what can be made
 sweep: .venv/installed  ## the main job: the batch-size experiment (DTYPE=float64, OUT=dir, ARGS='...')
 	$(RUN) -m client sweep --dtype $(DTYPE) --out $(OUT) $(ARGS)
 
+bench: .venv/installed  ## beside its limits and other servers (ARGS=--quick: 5 minutes, no others)
+	$(RUN) -m bench $(ARGS)
+
 test: .venv-dev/installed  ## all tests (ARGS='-k name')
 	$(DEV) -m pytest $(ARGS)
 
@@ -48,4 +51,4 @@ stubs: .venv-dev/installed  ## generate the stubs again from the .proto files
 	$(DEV) protos/generate.py
 
 clean:  ## remove what the other targets made
-	rm -rf .venv .venv-dev .venv-lowest results
+	rm -rf .venv .venv-dev .venv-lowest .bench results

@@ -14,10 +14,11 @@ from rich.console import Console
 from client import environment, record, results, table
 from client.client import Client
 from client.errors import RequestFailed, UsageError
-from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, unary_streams
+from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, unary_streams, with_scale
 from client.terminal import SweepProgress
 from client.verification import Experiment
 from protos import buffers
+from protos.quantize import WIRE_DTYPES
 
 PROGRAM = "argmax-client"
 DONE, WRONG, REFUSED = 0, 1, 2
@@ -91,6 +92,11 @@ def _parser() -> Parser:
     many.add_argument(
         "--dtype", choices=("float32", "float64"), default="float32", help="default: %(default)s"
     )
+    many.add_argument(
+        "--wire",
+        choices=("float32", *WIRE_DTYPES),
+        help="what float32 examples are sent as (default: what --dtype is)",
+    )
     many.add_argument("--seed", type=int, default=0, help="of W and X (default: %(default)s)")
     many.add_argument(
         "--examples",
@@ -132,6 +138,8 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
+    if args.wire is not None and args.dtype != "float32":
+        raise UsageError(f"--wire {args.wire} came with --dtype {args.dtype}; wanted float32")
     settings = Settings(
         experiment=Experiment(
             classes=args.classes,
@@ -139,6 +147,7 @@ def _sweep(args: argparse.Namespace) -> int:
             dtype=args.dtype,
             seed=args.seed,
             examples=args.examples or max(1024, *args.batch_sizes),
+            wire=args.wire if args.wire in WIRE_DTYPES else None,
         ),
         batch_sizes=args.batch_sizes,
         modes=args.modes,
@@ -154,6 +163,7 @@ def _sweep(args: argparse.Namespace) -> int:
         )
     # Hours of measuring must not end at a folder that cannot be written.
     settings.out.mkdir(parents=True, exist_ok=True)
+    settings = with_scale(settings)
     console = Console()
     start = environment.snapshot()
     with SweepProgress(console) as progress:
@@ -161,6 +171,7 @@ def _sweep(args: argparse.Namespace) -> int:
     content = record.to_json(
         {
             **asdict(settings.experiment),
+            "wire": settings.experiment.sent,
             "batch_sizes": list(settings.batch_sizes),
             "modes": list(settings.modes),
             "repeats": settings.repeats,
@@ -175,7 +186,8 @@ def _sweep(args: argparse.Namespace) -> int:
         for b in unary_streams(settings)
     ]
     paths = results.write(settings.out, content)
-    console.print(table.render(sorted(points, key=lambda p: settings.modes.index(p.mode))))
+    in_order = sorted(points, key=lambda p: settings.modes.index(p.mode))
+    console.print(table.render(in_order, agreement=settings.experiment.wire is not None))
     for path in paths:
         console.print(str(path), highlight=False, soft_wrap=True)
     failed = any(point.wrong_labels or point.errors for point in points)

@@ -1,7 +1,7 @@
 """Predict with a served model, from Python."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +23,8 @@ from protos.codec import (
     decode_response,
     encode_request,
 )
-from protos.datatypes import DTYPES
+from protos.datatypes import DTYPES, datatype_of
+from protos.quantize import WIRE_DTYPES, to_wire, wire_scale
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -31,15 +32,22 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # answering overlap.
 STREAM_MESSAGE_BYTES = 4 * 2**20
 _HEADER_BYTES = 64 * 1024
+_NARROW = {datatype_of(np.dtype(name)) for name in WIRE_DTYPES}
+# Rows that are converted at a time on their way into shared memory.
+_SHARED_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """The one input of a model with a batch axis: its name, numpy dtype, and a row's shape."""
+    """The one input of a model with a batch axis: its name, numpy dtype, and a row's shape.
+
+    `scale`: what an int8 counts, where the server tells it.
+    """
 
     name: str
     dtype: np.dtype[Any]
     row_shape: tuple[int, ...]
+    scale: float | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -70,6 +78,7 @@ class Client:
         self._deadline_s = deadline_s
         self._output = output
         self._connection = Connection(address, retry)
+        self._told_inputs: Sequence[pb.ModelMetadataResponse.TensorMetadata] | None = None
         self._input: ModelInput | None = None
         self._max_message_bytes: int | None = None
 
@@ -95,17 +104,18 @@ class Client:
     def predict(self, x: Array) -> Array:
         """Labels, int64 `[n]`, of the rows of `x` `[n, features]`, or of one row `[features]`.
 
-        An input over a few MiB is split into messages of a stream. UsageError when `x` does not
-        fit the model.
+        An input over a few MiB is split into messages of a stream. A model may take float16, or
+        int8 in units of a scale that the server tells: floats are rounded to it, message by
+        message. UsageError when `x` does not fit the model.
         """
-        row_shape = self.input().row_shape
+        spec = self.input()
         rows = np.asarray(x)
-        if rows.ndim == len(row_shape):
+        if rows.ndim == len(spec.row_shape):
             rows = rows[np.newaxis]
-        if rows.nbytes > STREAM_MESSAGE_BYTES:
+        if rows.size * spec.dtype.itemsize > STREAM_MESSAGE_BYTES:
             (labels,) = self.stream([rows])
             return labels
-        response = self.infer({self.input().name: self._rows(rows)}, (self._output,))
+        response = self.infer({spec.name: self._rows(rows)}, (self._output,))
         return _output(response, self._output)
 
     def stream(self, batches: Iterable[Array]) -> Iterator[Array]:
@@ -146,7 +156,14 @@ class Client:
         outputs: Iterable[str] = (),
         parameters: Mapping[str, Parameter] | None = None,
     ) -> InferResponse:
-        """Send arrays by input name as one request; none named in `outputs` means all of them."""
+        """Send arrays by input name as one request; none named in `outputs` means all of them.
+
+        Floats for the one input of a model that takes float16 or int8 are rounded to it as
+        `predict` does; anything else is sent as it is.
+        """
+        if len(inputs) == 1:
+            ((name, data),) = inputs.items()
+            inputs = {name: self._narrowed(name, data)}
         tensors = [Tensor.of(name, data) for name, data in inputs.items()]
         return self.infer_tensors(tensors, outputs, parameters)
 
@@ -176,24 +193,29 @@ class Client:
     def input(self) -> ModelInput:
         """What `predict` sends; UsageError when the model has not exactly one input."""
         if self._input is None:
-            inputs = self.metadata().inputs
+            inputs = self._inputs()
             if len(inputs) != 1 or len(inputs[0].shape) < 1:
                 raise UsageError(
                     f"model {self.model!r} has inputs {[i.name for i in inputs]}; "
                     "predict needs exactly one, with a batch axis: use infer"
                 )
             (only,) = inputs
-            self._input = ModelInput(only.name, DTYPES[only.datatype], tuple(only.shape[1:]))
+            dtype = DTYPES[only.datatype]
+            scale = self._told_scale() if dtype == np.int8 else None
+            self._input = ModelInput(only.name, dtype, tuple(only.shape[1:]), scale)
         return self._input
 
     @contextlib.contextmanager
     def shared(self, x: Array) -> Iterator[SharedArray]:
-        """A copy of `x` in shared memory, registered with the server until the block ends.
+        """A copy of rows, as the model takes them, in shared memory that the server has.
 
-        Only for a server on this machine, with shared memory switched on.
+        It is registered until the block ends. Only for a server on this machine, with shared
+        memory switched on.
         """
-        with SharedArray(x.shape, x.dtype) as copy:
-            copy.array[...] = x
+        with SharedArray(x.shape, self.input().dtype) as copy:
+            for start in range(0, len(x), _SHARED_ROWS):
+                rows = slice(start, start + _SHARED_ROWS)
+                copy.array[rows] = self._rows(x[rows])
             self._connection.control(
                 "SystemSharedMemoryRegister",
                 pb.SystemSharedMemoryRegisterRequest(
@@ -273,9 +295,44 @@ class Client:
                 + ", ".join(map(str, spec.row_shape))
                 + "]"
             )
+        if rows.dtype.kind == "f" and rows.dtype != spec.dtype and spec.dtype.name in WIRE_DTYPES:
+            return _rounded(rows, spec)
         if not np.can_cast(rows.dtype, spec.dtype, "same_kind"):
             raise UsageError(f"x has dtype {rows.dtype}; the model takes {spec.dtype}")
         return rows.astype(spec.dtype, copy=False)
+
+    def _narrowed(self, name: str, data: Array) -> Array:
+        """What is sent for an input: `data`, or what the model's one input narrows it to."""
+        if data.dtype.kind != "f":
+            return data
+        names = {only.name for only in self._inputs() if only.datatype in _NARROW and only.shape}
+        if names != {name} or len(self._inputs()) != 1 or data.dtype == self.input().dtype:
+            return data
+        return _rounded(data, self.input())
+
+    def _inputs(self) -> Sequence[pb.ModelMetadataResponse.TensorMetadata]:
+        if self._told_inputs is None:
+            self._told_inputs = self.metadata().inputs
+        return self._told_inputs
+
+    def _told_scale(self) -> float | None:
+        told = self.config().parameters["wire_scale"].string_value
+        try:
+            return wire_scale(told) if told else None
+        except ValueError as error:
+            raise UsageError(f"the server tells a scale that is none: {error}") from None
+
+
+def _rounded(data: Array, spec: ModelInput) -> Array:
+    if spec.dtype == np.int8 and spec.scale is None:
+        raise UsageError(
+            f"{spec.name} has dtype {data.dtype}; the model takes int8, and the server tells no "
+            "wire_scale to round by"
+        )
+    try:
+        return to_wire(data, spec.dtype, spec.scale)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _output(response: InferResponse, name: str) -> Array:

@@ -49,6 +49,8 @@ class Connection:
             options.append(("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES))
             options.append(("grpc.service_config", _service_config(retry)))
         self._channel = grpc.insecure_channel(address, options=options)
+        self._infer = self._channel.unary_unary(f"/{_SERVICE}/ModelInfer")
+        self._infer_stream = self._channel.stream_stream(f"/{_SERVICE}/ModelStreamInfer")
 
     def control(
         self, method: str, request: Any, response: type[Response], deadline_s: float | None = None
@@ -66,9 +68,7 @@ class Connection:
     def infer(self, message: bytes, deadline_s: float | None = None) -> bytes:
         """Send an encoded ModelInferRequest; the encoded ModelInferResponse."""
         with _translated():
-            answer: bytes = self._channel.unary_unary(f"/{_SERVICE}/ModelInfer")(
-                message, timeout=deadline_s
-            )
+            answer: bytes = self._infer(message, timeout=deadline_s)
         return answer
 
     def infer_stream(
@@ -78,7 +78,7 @@ class Connection:
 
         The first error ends the stream. Leaving the generator early cancels the call.
         """
-        call = self._channel.stream_stream(f"/{_SERVICE}/ModelStreamInfer")(
+        call = self._infer_stream(
             messages, timeout=deadline_s, metadata=(("triton_grpc_error", "true"),)
         )
         try:

@@ -14,6 +14,7 @@ from client.batch_stream import BatchAnswer
 from client.client import Client
 from client.samples import Stages
 from protos.codec import InferResponse, Parameter
+from protos.quantize import WIRE_DTYPES, to_wire, wire_scale
 from server.engine import Engine
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -48,16 +49,20 @@ class Local:
 
     def __init__(self, graph: Path, threads: int, slice_rows: int) -> None:
         self._engine = Engine(graph, threads)
-        self._input = self._engine.inputs[0].name
+        self._input = self._engine.inputs[0]
+        told = self._engine.metadata.get("wire_scale")
+        self._scale = wire_scale(told) if told else None
         self._slice_rows = slice_rows
 
     def predict(self, x: Array) -> Prediction:
-        """Run `x` in the slices that the server uses."""
+        """Run `x` in the slices that the server uses, each rounded to what the graph takes."""
         labels: list[Array] = []
         first_ns = 0
         for start in range(0, len(x), self._slice_rows):
             rows = x[start : start + self._slice_rows]
-            labels += self._engine.run(["label"], {self._input: rows})
+            if self._input.dtype.name in WIRE_DTYPES:
+                rows = to_wire(rows, self._input.dtype, self._scale)
+            labels += self._engine.run(["label"], {self._input.name: rows})
             first_ns = first_ns or time.perf_counter_ns()
         return Prediction(np.concatenate(labels), first_ns, time.perf_counter_ns())
 
@@ -129,7 +134,10 @@ class Stream:
 
 
 class Shm:
-    """Requests whose rows lie in shared memory, where the examples are put once, before."""
+    """Requests whose rows lie in shared memory, where the examples are put once, before.
+
+    They are put there as the model takes them, so that rounding them is not measured.
+    """
 
     name = "shm"
 

@@ -76,7 +76,7 @@ def render(record: Mapping[str, Any]) -> str:
         plots={name: _plot(name, figure) for name, figure in plots.items() if figure},
         modes=list(modes),
         looks=modes,
-        verdicts=verdicts(points, _findings(record, points)),
+        verdicts=verdicts(points, _findings(record, points), _wire(settings)),
         sentence=sentence(points, settings, environment),
         bests=[_best(of_mode(points, mode), look.colour) for mode, look in modes.items()],
         points=[point for mode in modes for point in of_mode(points, mode)],
@@ -85,15 +85,20 @@ def render(record: Mapping[str, Any]) -> str:
     )
 
 
-def verdicts(points: Sequence[Point], findings: Sequence[Finding]) -> list[Verdict]:
-    """Verdicts in the order of their weight, at least one."""
+def verdicts(
+    points: Sequence[Point], findings: Sequence[Finding], wire: str | None = None
+) -> list[Verdict]:
+    """Verdicts in the order of their weight, at least one.
+
+    `wire`: what the examples were rounded to on their way, if they were.
+    """
     failures = [finding.text for finding in findings if finding.level == "fail"]
     doubts = [finding.text for finding in findings if finding.level != "fail"]
     answer = []
     if failures:
         answer.append(Verdict("fail", "Failed: do not trust these numbers.", failures))
     else:
-        answer.append(Verdict("warn" if doubts else "good", _agreement(points), []))
+        answer.append(Verdict("warn" if doubts else "good", _agreement(points, wire), []))
     if doubts:
         answer.append(Verdict("warn", "Read with care.", doubts))
     # One amber box, not two.
@@ -113,6 +118,8 @@ def sentence(
         of = f" of argmax(Wx) with {classes:,} classes, {features:,} features"
     if settings.get("dtype"):
         of += f" in {settings['dtype']}"
+    if _wire(settings):
+        of += f", sent as {_wire(settings)}"
     swept = "no batch size"
     if sizes:
         swept = f"{len(sizes)} batch sizes from {sizes[0]:,} to {sizes[-1]:,}"
@@ -155,14 +162,20 @@ def _findings(record: Mapping[str, Any], points: Sequence[Point]) -> list[Findin
     return judged + [finding for finding in stored if finding not in judged]
 
 
-def _agreement(points: Sequence[Point]) -> str:
+def _wire(settings: Mapping[str, Any]) -> str | None:
+    wire = settings.get("wire")
+    return None if wire == settings.get("dtype") else wire
+
+
+def _agreement(points: Sequence[Point], wire: str | None) -> str:
     total = sum(point.rows for point in points)
     differ = sum(round((1 - p.agreement) * p.rows) for p in points if p.agreement is not None)
     if not differ:
         return f"All {total:,} labels agree with the float64 reference."
     return (
         f"No wrong label: {total - differ:,} of {total:,} labels agree with the float64 "
-        f"reference, the other {differ:,} are near ties."
+        f"reference, the other {differ:,} are near ties"
+        + (f" or were changed by rounding to {wire}." if wire else ".")
     )
 
 

@@ -25,7 +25,8 @@ class Sample:
 
     `rows` is how many predictions came back. Of their labels, `disagreements` differ from the
     float64 reference's; `near_ties` are rows too close to call in the model's own precision, and
-    `wrong_labels` are the disagreements that no near tie explains. `error` is None when every
+    `wrong_labels` are the disagreements that neither a near tie explains nor what rounding on the
+    wire made of the examples. `error` is None when every
     row was answered. Warm-up runs are never made into samples.
     """
 

@@ -7,10 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.client import Client
+from client.client import Client, ModelInput
 from client.connection import MAX_MESSAGE_BYTES
 from client.errors import RequestFailed, UsageError
 from client.modes import Local, Mode, Shm, Stream, Unary
@@ -18,6 +18,7 @@ from client.samples import Sample
 from client.server_process import ServerProcess, running_server
 from client.summary import Point, summarise
 from client.verification import Experiment, Truth, check, truth
+from protos.quantize import DEFAULT_SCALE
 
 MODES = ("local", "unary", "stream", "shm")
 DEFAULT_MODES = ("local", "unary", "stream")
@@ -33,7 +34,8 @@ class Settings:
     """What to measure.
 
     Each batch size is measured with at least `repeats` batches, and with as many as it takes to
-    have every example predicted once. `address` None: a server of one's own.
+    have every example predicted once. `address` None: a server of one's own. `with_scale` says
+    what int8 counts, if that is what the experiment's wire is.
     """
 
     experiment: Experiment
@@ -101,6 +103,28 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]
     return points
 
 
+def with_scale(settings: Settings) -> Settings:
+    """Settings with the scale of int8 on the wire: the server's, or that of a model of one's own.
+
+    UsageError when the server tells none.
+    """
+    experiment = settings.experiment
+    if experiment.wire != "int8":
+        return settings
+    scale: float | None = DEFAULT_SCALE
+    if settings.address is not None and set(settings.modes) - {"local"}:
+        with Client(settings.address, MODEL) as client:
+            client.wait_until_ready(_READY_TIMEOUT_S)
+            spec = _input(client)
+        scale = spec.scale
+        if scale is None:
+            raise UsageError(
+                f"the server's model takes {spec.dtype} and tells no wire_scale; "
+                "--wire int8 wants a model of --wire int8"
+            )
+    return replace(settings, experiment=replace(experiment, wire_scale=scale))
+
+
 def _measure(
     mode: Mode, batch_size: int, reference: Truth, repeats: int, server: ServerProcess | None
 ) -> Point:
@@ -150,6 +174,10 @@ def _export(settings: Settings) -> Path:
     command = [sys.executable, "-m", "model", "export", "--out", str(models.resolve())]
     command += ["--name", MODEL, "--dtype", experiment.dtype, "--seed", str(experiment.seed)]
     command += ["--classes", str(experiment.classes), "--features", str(experiment.features)]
+    if experiment.wire is not None:
+        command += ["--wire", experiment.wire]
+    if experiment.wire_scale is not None:
+        command += ["--wire-scale", repr(experiment.wire_scale)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=_SOURCE, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["it said nothing"]
@@ -160,7 +188,7 @@ def _export(settings: Settings) -> Path:
 def _server_options(settings: Settings) -> Iterator[str]:
     """Room for the largest batch as one message, if a message can be that large at all."""
     largest = max(settings.batch_sizes)
-    row_bytes = settings.experiment.features * (8 if settings.experiment.dtype == "float64" else 4)
+    row_bytes = settings.experiment.row_bytes
     fitting = [b * row_bytes + 2**20 for b in settings.batch_sizes]
     message_bytes = max((b for b in fitting if b <= MAX_MESSAGE_BYTES), default=MAX_MESSAGE_BYTES)
     if "unary" in settings.modes:
@@ -170,19 +198,27 @@ def _server_options(settings: Settings) -> Iterator[str]:
     yield from ("--threads", str(settings.threads))
 
 
-def _check_model(client: Client, experiment: Experiment, reference: Truth) -> None:
-    """Refuse to measure another model than the one whose labels are known."""
+def _input(client: Client) -> ModelInput:
     try:
-        spec = client.input()
-        parameters = client.config().parameters
+        return client.input()
     except RequestFailed as error:
         raise UsageError(f"the server does not serve model {client.model!r}: {error}") from None
-    wanted = ((experiment.features,), experiment.dtype)
+
+
+def _check_model(client: Client, experiment: Experiment, reference: Truth) -> None:
+    """Refuse to measure another model than the one whose labels are known."""
+    spec = _input(client)
+    parameters = client.config().parameters
+    wanted = ((experiment.features,), experiment.sent)
     if (spec.row_shape, str(spec.dtype)) != wanted:
         raise UsageError(
             f"the server's model takes rows of {list(spec.row_shape)} {spec.dtype}; "
-            f"the sweep has [{experiment.features}] {experiment.dtype}: "
-            "set --features and --dtype"
+            f"the sweep has [{experiment.features}] {experiment.sent}: "
+            "set --features, --dtype and --wire"
+        )
+    if spec.scale != experiment.wire_scale:
+        raise UsageError(
+            f"the server's int8 counts {spec.scale}; the sweep's {experiment.wire_scale}"
         )
     told = parameters["weights_sha256"].string_value
     if told and told != reference.weights_sha256:
@@ -196,6 +232,5 @@ def unary_streams(settings: Settings) -> Sequence[int]:
     """Batch sizes that no single message can hold, so that mode unary streams them."""
     if "unary" not in settings.modes:
         return ()
-    itemsize = 8 if settings.experiment.dtype == "float64" else 4
-    row_bytes = settings.experiment.features * itemsize
+    row_bytes = settings.experiment.row_bytes
     return [b for b in settings.batch_sizes if b * row_bytes + 2**20 > MAX_MESSAGE_BYTES]

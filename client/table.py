@@ -22,8 +22,11 @@ _COLUMNS = (
 )
 
 
-def render(points: Sequence[Point]) -> Table:
-    """Table of points, one row each, in the order given; latencies in milliseconds."""
+def render(points: Sequence[Point], *, agreement: bool = False) -> Table:
+    """Table of points, one row each, in the order given; latencies in milliseconds.
+
+    `agreement`: show the share of labels that equal the reference's, too.
+    """
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -34,6 +37,8 @@ def render(points: Sequence[Point]) -> Table:
     table.add_column("mode")
     for heading in _COLUMNS:
         table.add_column(heading, justify="right")
+    if agreement:
+        table.add_column("agree", justify="right")
     previous = points[0].mode if points else ""
     for point in points:
         if point.mode != previous:
@@ -50,6 +55,7 @@ def render(points: Sequence[Point]) -> Table:
             _alarm(point.wrong_labels),
             f"{point.near_ties:,}",
             _alarm(point.errors),
+            *([_share(point.agreement)] if agreement else []),
         )
     return table
 
@@ -72,6 +78,13 @@ def significant(value: float) -> str:
     # The exponent of what is shown, not of the value: 9.996 is shown as 10.0.
     exponent = int(f"{rounded:e}".partition("e")[2])
     return f"{rounded:,.{max(2 - exponent, 0)}f}"
+
+
+def _share(value: float | None) -> str:
+    """Percentage that reads 100% only where nothing is missing."""
+    if value is None:
+        return "-"
+    return "100%" if value == 1 else f"{min(value, 0.9999):.2%}"
 
 
 def _alarm(count: int) -> Text:

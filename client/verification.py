@@ -1,6 +1,6 @@
 """Make the experiment's examples again from its seed, with the labels they should get."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -10,33 +10,61 @@ from model.errors import ModelError
 from model.examples import standard_normal
 from model.reference import Expected, expect
 from model.weights import exported, from_seed, sha256
+from protos.quantize import from_wire, to_wire
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+# Memory beyond X is that of so many rows widened again: 128 MiB of 262,144 features.
+_BLOCK_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """W [classes, features] and X [examples, features], standard normal, in one dtype."""
+    """W [classes, features] and X [examples, features], standard normal, in one dtype.
+
+    `wire`: what X is rounded to on its way to the model, where that is not `dtype`; `wire_scale`:
+    what int8 counts.
+    """
 
     classes: int
     features: int
     dtype: str
     seed: int
     examples: int = 1024
+    wire: str | None = None
+    wire_scale: float | None = None
+
+    @property
+    def sent(self) -> str:
+        """The dtype in which examples travel."""
+        return self.wire or self.dtype
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one example as it travels."""
+        return self.features * np.dtype(self.sent).itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Examples `x`, what the float64 reference says of them, and the hash of the weights."""
+    """Examples `x`, what the float64 reference says of them, and the hash of the weights.
+
+    `expected` is of `x`, `judged` of what the wire leaves of it: what rounding on the wire changes
+    is a disagreement, but no wrong label. Without a wire they are the same.
+    """
 
     x: Array
     expected: Expected
+    judged: Expected
     weights_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """How many labels of a batch are wrong, near ties, or different from the reference's."""
+    """How many labels of a batch are wrong, near ties, or different from the reference's.
+
+    The first two are of the rows as the model gets them, the last of the examples themselves.
+    """
 
     wrong_labels: int
     near_ties: int
@@ -52,16 +80,34 @@ def truth(experiment: Experiment) -> Truth:
         x = standard_normal(
             experiment.examples, experiment.features, experiment.seed, experiment.dtype
         )
-        return Truth(x, expect(weights, x, experiment.dtype), sha256(weights))
-    except ModelError as error:
+        expected = judged = expect(weights, x, experiment.dtype)
+        if experiment.wire is not None:
+            judged = _judged(weights, x, experiment.dtype, experiment.wire, experiment.wire_scale)
+        return Truth(x, expected, judged, sha256(weights))
+    except (ModelError, ValueError) as error:
         raise UsageError(str(error)) from None
+
+
+def _judged(weights: Array, x: Array, dtype: str, wire: str, scale: float | None) -> Expected:
+    """Return what the model should say of `x` after the wire, a block of rows in memory at once."""
+    parts = []
+    for start in range(0, len(x), _BLOCK_ROWS):
+        sent = to_wire(x[start : start + _BLOCK_ROWS], wire, scale)
+        parts.append(expect(weights, from_wire(sent, scale), dtype))
+    return Expected(
+        *(
+            np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(Expected)
+        )
+    )
 
 
 def check(truth: Truth, start: int, labels: Array) -> Check:
     """Hold labels of the examples from `start` on against the reference."""
-    expected = truth.expected.rows(slice(start, start + len(labels)))
+    rows = slice(start, start + len(labels))
+    judged = truth.judged.rows(rows)
     return Check(
-        wrong_labels=int(expected.wrong(labels).sum()),
-        near_ties=int(expected.near_ties.sum()),
-        disagreements=int((labels != expected.labels).sum()),
+        wrong_labels=int(judged.wrong(labels).sum()),
+        near_ties=int(judged.near_ties.sum()),
+        disagreements=int((labels != truth.expected.labels[rows]).sum()),
     )

@@ -14,6 +14,7 @@ from model.errors import ModelError
 from model.export import export
 from model.verify import Verification, verify
 from model.weights import exported, from_file, from_seed, sha256
+from protos.quantize import DEFAULT_SCALE, WIRE_DTYPES
 
 PROGRAM = "argmax-model"
 DONE, WRONG, REFUSED = 0, 1, 2
@@ -67,6 +68,17 @@ def _parser() -> Parser:
         help="what the model computes in (default: %(default)s)",
     )
     make.add_argument(
+        "--wire",
+        choices=("float32", *WIRE_DTYPES),
+        help="what a float32 model takes, to be widened inside (default: its own dtype)",
+    )
+    make.add_argument(
+        "--wire-scale",
+        type=float,
+        metavar="S",
+        help=f"what int8 counts (default: {DEFAULT_SCALE}, for standard normal examples)",
+    )
+    make.add_argument(
         "--weights",
         type=Path,
         metavar="FILE",
@@ -112,9 +124,10 @@ def _export(args: argparse.Namespace) -> int:
             if wanted not in (None, got):
                 raise ModelError(f"{args.weights} has {got} for {option}; wanted {wanted}")
     w = exported(weights, args.dtype)
-    path = export(args.out, args.name, w, args.dtype, seed)
+    path = export(args.out, args.name, w, args.dtype, seed, wire=args.wire, scale=args.wire_scale)
     mib = w.nbytes / 2**20
-    print(f"{path}  {list(w.shape)} {args.dtype}  {mib:.1f} MiB  sha256 {sha256(w)[:12]}")
+    taken = f" from {args.wire}" if args.wire in WIRE_DTYPES else ""
+    print(f"{path}  {list(w.shape)} {args.dtype}{taken}  {mib:.1f} MiB  sha256 {sha256(w)[:12]}")
     return DONE
 
 
@@ -126,10 +139,18 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _report(found: Verification) -> str:
     said = {None: "not recorded", True: "ok", False: "MISMATCH"}
+    wire: tuple[str, ...] = ()
+    if found.wire in WIRE_DTYPES:
+        of = "" if found.wire_scale is None else f" times {found.wire_scale:g}"
+        wire = (
+            f"wire          {found.wire}{of}: agreement is with the examples before narrowing",
+            f"wire: told    {said[found.wire_ok]}",
+        )
     return "\n".join(
         (
             f"model         {found.path}",
             f"examples      {found.examples}",
+            *wire,
             f"agreement     {found.agreement:.2%}",
             f"near ties     {found.near_ties}",
             f"wrong labels  {found.wrong_labels}",
