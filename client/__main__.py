@@ -14,7 +14,7 @@ from rich.console import Console
 from client import environment, record, results, table
 from client.client import Client
 from client.errors import RequestFailed, UsageError
-from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, unary_streams, with_scale
+from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
 from client.terminal import SweepProgress
 from client.verification import Experiment
 from protos import buffers
@@ -181,10 +181,6 @@ def _sweep(args: argparse.Namespace) -> int:
         environment.describe(start, environment.snapshot()),
         points,
     )
-    content["findings"] += [
-        {"level": "warn", "text": f"unary {b}: no message holds that much, so it was streamed"}
-        for b in unary_streams(settings)
-    ]
     paths = results.write(settings.out, content)
     in_order = sorted(points, key=lambda p: settings.modes.index(p.mode))
     console.print(table.render(in_order, agreement=settings.experiment.wire is not None))

@@ -32,6 +32,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # answering overlap.
 STREAM_MESSAGE_BYTES = 4 * 2**20
 _HEADER_BYTES = 64 * 1024
+# Up to here one request is as fast as a stream, and can be retried whole.
+_UNARY_BYTES = 4 * 2**20
 _NARROW = {datatype_of(np.dtype(name)) for name in WIRE_DTYPES}
 # Rows that are converted at a time on their way into shared memory.
 _SHARED_ROWS = 16
@@ -112,7 +114,8 @@ class Client:
         rows = np.asarray(x)
         if rows.ndim == len(spec.row_shape):
             rows = rows[np.newaxis]
-        if rows.size * spec.dtype.itemsize > STREAM_MESSAGE_BYTES:
+        size = rows.size * spec.dtype.itemsize
+        if min(_UNARY_BYTES, self._most_message_bytes() - _HEADER_BYTES) < size:
             (labels,) = self.stream([rows])
             return labels
         response = self.infer({spec.name: self._rows(rows)}, (self._output,))
@@ -147,8 +150,9 @@ class Client:
                 )
             )
 
-        message_rows = max(1, STREAM_MESSAGE_BYTES // spec.row_bytes)
-        return stream_batches(self._connection, batches, encode, message_rows, self._deadline_s)
+        return stream_batches(
+            self._connection, batches, encode, self._message_rows(), self._deadline_s
+        )
 
     def infer(
         self,
@@ -185,10 +189,18 @@ class Client:
 
     def fits_one_message(self, rows: int) -> bool:
         """Whether the server takes a request of that many rows."""
+        return rows * self.input().row_bytes + _HEADER_BYTES <= self._most_message_bytes()
+
+    def _message_rows(self) -> int:
+        """Rows of one message of a stream."""
+        size = min(STREAM_MESSAGE_BYTES, self._most_message_bytes() - _HEADER_BYTES)
+        return max(1, size // self.input().row_bytes)
+
+    def _most_message_bytes(self) -> int:
         if self._max_message_bytes is None:
             told = self.config().parameters["max_message_bytes"].string_value
             self._max_message_bytes = int(told) if told else MAX_MESSAGE_BYTES
-        return rows * self.input().row_bytes + _HEADER_BYTES <= self._max_message_bytes
+        return self._max_message_bytes
 
     def input(self) -> ModelInput:
         """What `predict` sends; UsageError when the model has not exactly one input."""

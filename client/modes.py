@@ -28,6 +28,7 @@ class Prediction:
     first_ns: int
     done_ns: int
     stages: Stages | None = None
+    messages: int = 0
 
 
 class Mode(Protocol):
@@ -87,7 +88,7 @@ class Unary:
             return self._stream.predict(x)
         response = self._client.infer({self._input: x}, ("label",), {"timings": True})
         now_ns = time.perf_counter_ns()
-        return Prediction(_labels([response]), now_ns, now_ns, _stages([response]))
+        return Prediction(_labels([response]), now_ns, now_ns, _stages([response]), 1)
 
     def close(self) -> None:
         """Close the stream, if one was needed."""
@@ -118,6 +119,7 @@ class Stream:
             answer.first_ns,
             answer.done_ns,
             _stages(answer.responses),
+            len(answer.responses),
         )
 
     def close(self) -> None:
@@ -156,7 +158,7 @@ class Shm:
         tensor = self._shared.rows(self._input, start, start + len(x))
         response = self._client.infer_tensors([tensor], ("label",), {"timings": True})
         now_ns = time.perf_counter_ns()
-        return Prediction(_labels([response]), now_ns, now_ns, _stages([response]))
+        return Prediction(_labels([response]), now_ns, now_ns, _stages([response]), 1)
 
     def close(self) -> None:
         """Unregister and remove the examples."""

@@ -31,6 +31,7 @@ _POINT = (
     "error_kinds",
     "stages",
     "server_peak_rss_bytes",
+    "messages",
 )
 _MAY_BE_NULL = {"agreement", "stages", "server_peak_rss_bytes", "other_ns"}
 _TEXTS = {"mode", "execution_provider"}

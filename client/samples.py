@@ -27,7 +27,8 @@ class Sample:
     float64 reference's; `near_ties` are rows too close to call in the model's own precision, and
     `wrong_labels` are the disagreements that neither a near tie explains nor what rounding on the
     wire made of the examples. `error` is None when every
-    row was answered. Warm-up runs are never made into samples.
+    row was answered. `messages` is how many carried the batch to a server. Warm-up runs are never
+    made into samples.
     """
 
     mode: str
@@ -40,6 +41,7 @@ class Sample:
     near_ties: int = 0
     disagreements: int = 0
     error: str | None = None
+    messages: int = 0
     stages: Stages | None = None
 
     @property

@@ -50,7 +50,8 @@ class Point:
     Times are spread over the samples without error; `throughput_per_s` is the rows of those
     samples over `elapsed_ns`, the time of all samples. `agreement` is the share of rows whose
     label equals the float64 reference's, None without rows. `error_kinds` counts the most
-    frequent error texts, so its sum may be below `errors`.
+    frequent error texts, so its sum may be below `errors`. `messages` is the most that one batch
+    was sent as.
     """
 
     mode: str
@@ -67,6 +68,7 @@ class Point:
     error_kinds: dict[str, int]
     stages: StageSplit | None
     server_peak_rss_bytes: int | None
+    messages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def summarise(
         error_kinds=dict(failures.most_common(MOST_ERROR_KINDS)),
         stages=_split(mode, answered),
         server_peak_rss_bytes=server_peak_rss_bytes,
+        messages=max((s.messages for s in samples), default=0),
     )
 
 
@@ -140,13 +143,14 @@ def _split(mode: str, answered: Sequence[Sample]) -> StageSplit | None:
     def mean(values: Iterable[float]) -> float:
         return sum(values) / len(staged)
 
+    whole = all(s.messages <= 1 for s in answered)
     other_ns = mean(latency_ns - _accounted_ns(stages) for latency_ns, stages in staged)
     return StageSplit(
         decode_ns=mean(stages.decode_ns for _, stages in staged),
         queue_ns=mean(stages.queue_ns for _, stages in staged),
         assemble_ns=mean(stages.assemble_ns for _, stages in staged),
         compute_ns=mean(stages.compute_ns for _, stages in staged),
-        other_ns=max(other_ns, 0.0) if mode == "unary" else None,
+        other_ns=max(other_ns, 0.0) if mode == "unary" and whole else None,
         batch_rows=mean(stages.batch_rows for _, stages in staged),
         execution_provider=", ".join(sorted({s.execution_provider for _, s in staged})),
     )
@@ -161,7 +165,12 @@ def warnings(points: Sequence[Point], environment: Mapping[str, Any]) -> list[Fi
 
     `environment` is what `client.environment.describe` returns; keys it lacks are not judged.
     """
-    return [*_failures(points), *_few_samples(points), *_disturbances(environment)]
+    return [
+        *_failures(points),
+        *_few_samples(points),
+        *_split_requests(points),
+        *_disturbances(environment),
+    ]
 
 
 def _failures(points: Sequence[Point]) -> Iterable[Finding]:
@@ -190,6 +199,16 @@ def _few_samples(points: Sequence[Point]) -> Iterable[Finding]:
             f"{mode}: fewer than {FEWEST_SAMPLES} samples (as few as {fewest}) "
             f"at batch size {sizes}; percentiles are weak",
         )
+
+
+def _split_requests(points: Sequence[Point]) -> Iterable[Finding]:
+    for point in points:
+        if point.mode == "unary" and point.messages > 1:
+            yield Finding(
+                "warn",
+                f"unary, batch size {point.batch_size:,}: no message may hold that much, "
+                f"so it was streamed as {point.messages:,}",
+            )
 
 
 def _disturbances(environment: Mapping[str, Any]) -> Iterable[Finding]:

@@ -5,7 +5,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -165,6 +165,7 @@ def _run(mode: Mode, batch_size: int, reference: Truth, start: int) -> Sample:
         disagreements=found.disagreements,
         error=None if len(prediction.labels) == len(x) else "an answer lacks rows",
         stages=prediction.stages,
+        messages=prediction.messages,
     )
 
 
@@ -226,11 +227,3 @@ def _check_model(client: Client, experiment: Experiment, reference: Truth) -> No
             "the server's model has other weights than the reference: "
             "set --seed and --classes to those it was exported with"
         )
-
-
-def unary_streams(settings: Settings) -> Sequence[int]:
-    """Batch sizes that no single message can hold, so that mode unary streams them."""
-    if "unary" not in settings.modes:
-        return ()
-    row_bytes = settings.experiment.row_bytes
-    return [b for b in settings.batch_sizes if b * row_bytes + 2**20 > MAX_MESSAGE_BYTES]
