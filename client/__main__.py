@@ -17,7 +17,6 @@ from client.errors import RequestFailed, UsageError
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
 from client.terminal import SweepProgress
 from client.verification import Experiment
-from protos import buffers
 from protos.quantize import WIRE_DTYPES
 
 PROGRAM = "argmax-client"
@@ -34,7 +33,6 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. 0: done; 1: wrong labels or failed requests; 2: usage or environment."""
-    buffers.keep_in_process()
     try:
         args = _parser().parse_args(argv)
         command: Callable[[argparse.Namespace], int] = args.command

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import grpc
 
 from client.errors import DeadlineExceeded, RequestFailed, Unavailable
+from protos import buffers
 from protos import inference_pb2 as pb
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -35,6 +36,7 @@ class Connection:
     """A channel to `address` (HOST:PORT or unix:/path); errors come as `RequestFailed`."""
 
     def __init__(self, address: str, retry: RetryPolicy | None = None) -> None:
+        buffers.keep_in_process()
         self.address = address
         retry = retry or RetryPolicy()
         options: list[tuple[str, Any]] = [

@@ -3,6 +3,7 @@
 import math
 import mmap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,23 @@ from server.shared_memory import SharedTensor
 _HUGE_PAGE_BYTES = 2 * 2**20
 
 
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """Inputs of a batch by name, each with the rows of all pieces.
+
+    `copied`: they lie in the buffer, where the next batch overwrites them. Rows of the requests in
+    `unreadable` could not be read: they hold old bytes, and their results are worth nothing.
+    """
+
+    inputs: Mapping[str, Array]
+    copied: bool
+    unreadable: Mapping[Request, InvalidInput]
+
+    def rows(self, start: int, stop: int) -> Mapping[str, Array]:
+        """Inputs of these rows only."""
+        return {name: data[start:stop] for name, data in self.inputs.items()}
+
+
 class BatchBuffer:
     """Memory that one worker gathers its batches in."""
 
@@ -23,19 +41,12 @@ class BatchBuffer:
         self._rows = rows
         self._arrays: dict[str, Array] = {}
 
-    def assemble(
-        self, pieces: Sequence[Piece]
-    ) -> tuple[Mapping[str, Array], Mapping[Request, InvalidInput]]:
-        """Inputs of a batch by name, and the requests whose rows could not be read.
-
-        The inputs are views where the rows of one request make the batch, else they are copied
-        here and overwritten by the next call. Rows that could not be read hold old bytes: they
-        keep their place, and their results are worth nothing.
-        """
+    def assemble(self, pieces: Sequence[Piece]) -> Assembled:
+        """Gather rows: views where those of one request make the batch, else copies."""
         if len(pieces) == 1 and pieces[0].request.in_place:
-            return _in_place(pieces[0]), {}
+            return Assembled(_in_place(pieces[0]), copied=False, unreadable={})
         inputs: dict[str, Array] = {}
-        failed: dict[Request, InvalidInput] = {}
+        unreadable: dict[Request, InvalidInput] = {}
         rows = sum(piece.rows for piece in pieces)
         for name, like in pieces[0].request.inputs.items():
             target = inputs[name] = self._array(name, like)[:rows]
@@ -48,10 +59,10 @@ class BatchBuffer:
                     try:
                         source.read_rows(piece.start, into)
                     except InvalidInput as error:
-                        failed[piece.request] = error
+                        unreadable[piece.request] = error
                 else:
                     np.copyto(into, source[piece.start : piece.stop])
-        return inputs, failed
+        return Assembled(inputs, copied=True, unreadable=unreadable)
 
     def _array(self, name: str, like: Array | SharedTensor) -> Array:
         array = self._arrays.get(name)

@@ -99,7 +99,7 @@ class Inference:
         except ServingError:
             self._budget.release(size)
             raise
-        request.future.add_done_callback(lambda _: self._budget.release(size))
+        request.released.add_done_callback(lambda _: self._budget.release(size))
 
 
 def _wait(request: Request) -> Result:

@@ -37,6 +37,8 @@ class Result:
 class Request:
     """Inputs that wait, run, perhaps in several batches, and answer through `future`.
 
+    `released` is done as soon as the inputs are needed no more: once they are copied, or run.
+
     `rows` is the size of the leading batch axis of every input (1 for models without one).
     Instants are of the monotonic clock, so a step of the wall clock expires nothing.
     """
@@ -53,6 +55,7 @@ class Request:
     key: object = None
     arrived_ns: int = field(default_factory=time.monotonic_ns)
     future: Future[Result] = field(default_factory=Future)
+    released: Future[None] = field(default_factory=Future)
     taken_rows: int = 0
     pieces: list[list[Array]] = field(default_factory=list)
     timings: Timings = field(default_factory=Timings)
@@ -62,6 +65,24 @@ class Request:
     def in_place(self) -> bool:
         """Whether its rows can be run where they lie."""
         return not any(isinstance(data, SharedTensor) for data in self.inputs.values())
+
+    def release(self) -> None:
+        """Let go of the inputs, and with them of the message they lie in."""
+        if not self.released.done():
+            self.inputs = {}
+            self.released.set_result(None)
+
+    def succeed(self, outputs: Mapping[str, Array]) -> None:
+        """Answer with outputs."""
+        self.release()
+        self.future.set_result(Result(outputs, self.timings))
+
+    def fail(self, error: Exception) -> None:
+        """Answer with an error, unless there was one already; nothing more of it runs."""
+        self.cancelled = True
+        self.release()
+        if not self.future.done():
+            self.future.set_exception(error)
 
     def cancel(self) -> None:
         """Give the request up; it is dropped before its next batch."""

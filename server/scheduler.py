@@ -8,14 +8,15 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 
 import numpy as np
 
-from server.batch_buffer import BatchBuffer
+from server.batch_buffer import Assembled, BatchBuffer
 from server.batching import Batch, Closed, Limits, Piece, take, wait_ns
 from server.engine import Engine
 from server.errors import InvalidInput, ModelBroken, ServerStopping, ServingError
-from server.request import Array, Request, Result, Timings
+from server.request import Array, Request, Timings
 from server.statistics import Statistics
 
 _log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class Scheduler:
                 self._changed.wait(min(left_ns / 1e9, _RECHECK_S))
         # Callbacks of a future must not run under the lock.
         for request, error in refused:
-            _fail(request, error)
+            request.fail(error)
         return Batch((), Closed.IDLE)
 
     def _drop_refused(self) -> list[tuple[Request, ServingError]]:
@@ -115,78 +116,87 @@ class Scheduler:
 
     def _execute(self, batch: Batch, buffer: BatchBuffer) -> None:
         try:
-            self._run(batch, buffer)
+            started_ns = time.monotonic_ns()
+            assembled = buffer.assemble(batch.pieces)
+            assemble_ns = time.monotonic_ns() - started_ns
+            for piece in batch.pieces:
+                if piece.request in assembled.unreadable:
+                    piece.request.fail(assembled.unreadable[piece.request])
+                elif assembled.copied and piece.stop == piece.request.rows:
+                    piece.request.release()
+            self._compute(batch, assembled, started_ns, assemble_ns)
         except Exception as error:  # the worker must live on, whatever the batch did
-            if isinstance(error, InvalidInput) and len(batch.pieces) > 1:
-                # The values of one request must not fail its neighbours.
-                for piece in batch.pieces:
-                    self._execute(Batch((piece,), batch.closed), buffer)
-                return
             if not isinstance(error, ServingError):
                 _log.exception("execution failed", extra={"rows": batch.rows})
             for piece in batch.pieces:
-                _fail(piece.request, error)
+                piece.request.fail(error)
 
-    def _run(self, batch: Batch, buffer: BatchBuffer) -> None:
-        started_ns = time.monotonic_ns()
-        inputs, unreadable = buffer.assemble(batch.pieces)
-        assembled_ns = time.monotonic_ns()
-        outputs = self._engine.run(batch.pieces[0].request.outputs, inputs)
-        done_ns = time.monotonic_ns()
-        self._statistics.executed(
-            batch.rows, batch.closed, assembled_ns - started_ns, done_ns - assembled_ns
-        )
+    def _compute(
+        self, batch: Batch, assembled: Assembled, started_ns: int, assemble_ns: int
+    ) -> None:
+        computing_ns = time.monotonic_ns()
+        try:
+            outputs = self._engine.run(batch.pieces[0].request.outputs, assembled.inputs)
+        except InvalidInput:
+            if len(batch.pieces) == 1:
+                raise
+            # The values of one request must not fail its neighbours.
+            self._compute_alone(batch, assembled, started_ns, assemble_ns)
+            return
+        compute_ns = time.monotonic_ns() - computing_ns
+        self._statistics.executed(batch.rows, batch.closed, assemble_ns, compute_ns)
         if self._engine.batches and any(o.shape[:1] != (batch.rows,) for o in outputs):
             raise ModelBroken(
                 f"the model gave outputs of shapes {[o.shape for o in outputs]} "
                 f"for {batch.rows} rows; wanted one row each"
             )
-        at = 0
-        for piece in batch.pieces:
-            if piece.request in unreadable:
-                _fail(piece.request, unreadable[piece.request])
-            else:
-                self._hand_out(piece, outputs, at, batch.rows, started_ns, assembled_ns, done_ns)
-            at += piece.rows
-
-    def _hand_out(
-        self,
-        piece: Piece,
-        outputs: list[Array],
-        at: int,
-        batch_rows: int,
-        started_ns: int,
-        assembled_ns: int,
-        done_ns: int,
-    ) -> None:
-        request = piece.request
-        spent = request.timings
-        request.timings = Timings(
-            # Time between the batches of one request is not spent in the queue.
-            queue_ns=spent.queue_ns or started_ns - request.arrived_ns,
-            assemble_ns=spent.assemble_ns + assembled_ns - started_ns,
-            compute_ns=spent.compute_ns + done_ns - assembled_ns,
-            batch_rows=max(spent.batch_rows, batch_rows),
+        spent = Timings(
+            assemble_ns=assemble_ns,
+            compute_ns=compute_ns,
+            batch_rows=batch.rows,
             execution_provider=self._engine.provider,
         )
-        whole = piece.rows == batch_rows
-        request.pieces.append(
-            outputs if whole else [output[at : at + piece.rows] for output in outputs]
-        )
-        if piece.stop < request.rows:
-            return
-        request.inputs = {}  # the message they lie in may go now
-        if len(request.pieces) > 1:
-            outputs = [np.concatenate(parts) for parts in zip(*request.pieces, strict=True)]
-        else:
-            outputs = request.pieces[0]
-        request.future.set_result(
-            Result(dict(zip(request.outputs, outputs, strict=True)), request.timings)
-        )
+        for piece, start, stop in _places(batch):
+            if piece.request not in assembled.unreadable:
+                rows = (
+                    [output[start:stop] for output in outputs] if len(batch.pieces) > 1 else outputs
+                )
+                _hand_out(piece, rows, started_ns, spent)
+
+    def _compute_alone(
+        self, batch: Batch, assembled: Assembled, started_ns: int, assemble_ns: int
+    ) -> None:
+        for piece, start, stop in _places(batch):
+            alone = Assembled(assembled.rows(start, stop), True, assembled.unreadable)
+            try:
+                self._compute(Batch((piece,), batch.closed), alone, started_ns, assemble_ns)
+            except InvalidInput as error:
+                piece.request.fail(error)
 
 
-def _fail(request: Request, error: Exception) -> None:
-    # A request of several batches may have failed in an earlier one, and must not run on.
-    request.cancel()
-    if not request.future.done():
-        request.future.set_exception(error)
+def _places(batch: Batch) -> Iterator[tuple[Piece, int, int]]:
+    """Each piece with the rows of the batch that are its."""
+    start = 0
+    for piece in batch.pieces:
+        yield piece, start, start + piece.rows
+        start += piece.rows
+
+
+def _hand_out(piece: Piece, outputs: list[Array], started_ns: int, spent: Timings) -> None:
+    """Give a request its rows of the outputs; the last of them is its answer."""
+    request = piece.request
+    before = request.timings
+    request.timings = Timings(
+        # Time between the batches of one request is not spent in the queue.
+        queue_ns=before.queue_ns or started_ns - request.arrived_ns,
+        assemble_ns=before.assemble_ns + spent.assemble_ns,
+        compute_ns=before.compute_ns + spent.compute_ns,
+        batch_rows=max(before.batch_rows, spent.batch_rows),
+        execution_provider=spent.execution_provider,
+    )
+    request.pieces.append(outputs)
+    if piece.stop < request.rows:
+        return
+    if len(request.pieces) > 1:
+        outputs = [np.concatenate(parts) for parts in zip(*request.pieces, strict=True)]
+    request.succeed(dict(zip(request.outputs, outputs, strict=True)))

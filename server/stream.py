@@ -144,10 +144,10 @@ class InferStream:
         if gone:
             pending.request.cancel()
 
-        def release(_: object) -> None:
+        def forget(_: object) -> None:
             with self._lock:
                 self._open.discard(pending)
-            self._window.release(size)
 
-        pending.request.future.add_done_callback(release)
+        pending.request.released.add_done_callback(lambda _: self._window.release(size))
+        pending.request.future.add_done_callback(forget)
         return pending

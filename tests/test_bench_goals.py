@@ -92,7 +92,7 @@ def test_batching_is_told_with_the_reasons_why_batches_closed():
 
 @pytest.mark.parametrize(("peak", "verdict"), [(319, REACHED), (321, MISSED)])
 def test_peak_memory_may_be_the_weights_and_256_mib(peak, verdict):
-    told = Memory(1024, 64, 150, [300, peak, peak], [200, 201, 203.5], 0)
+    told = Memory(1024, 64, 150, [300, peak, 300], [200, 201, 203.5], 0)
     goal = p9(Measured([], memory=told))
     assert goal.verdict == verdict
     assert "+3.5 MiB" in goal.notes[0]
