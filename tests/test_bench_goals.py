@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -153,6 +155,16 @@ def test_a_later_failure_keeps_what_there_is(expected):
     assert len(found.rows_per_s) == 2
     assert found.error == "RESOURCE_EXHAUSTED: too large"
     assert failing.turns == 4
+
+
+def test_a_peer_that_memory_cannot_hold_is_not_tried(expected, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+    peer, service = Stub("a", expected.expected.labels), Stub("b", expected.expected.labels)
+    service.kind = "service"
+    left_out, measured = measure([peer, service], 16, 1, expected, lambda _: None)
+    assert "memory" in left_out.error
+    assert peer.turns == 0
+    assert measured.error is None
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16, 64, 256, 1024])
