@@ -33,6 +33,8 @@ def ratio(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Ratio:
     """
     if len(a) != len(b) or not a:
         raise ValueError(f"{len(a)} and {len(b)} values came; wanted pairs")
+    if min(*a, *b) <= 0:
+        raise ValueError(f"a value of {min(*a, *b)} came; wanted values over 0")
     logs = np.array([math.log(x / y) for x, y in zip(a, b, strict=True)])
     draws = np.random.default_rng(seed).integers(0, len(logs), (_RESAMPLES, len(logs)))
     medians = np.median(logs[draws], axis=1)

@@ -1,0 +1,117 @@
+"""The physical limits: memory, the engine in process, raw sockets."""
+
+import contextlib
+import mmap
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.processes import child
+from bench.systems import InProcess, System
+from client.errors import RequestFailed, UsageError
+from client.modes import Local, Mode, Prediction
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_MIB = 2**20
+_COPY_BYTES = 256 * _MIB
+_GROUP_ROWS = 32
+# Rows of one in-process execution: what the server takes of one large request, too.
+_SLICE_ROWS = 128
+_TIMEOUT_S = 120.0
+_LISTENING = "listening on "
+
+
+def memcpy_gib_per_s(rounds: int) -> tuple[list[float], list[float]]:
+    """Copying 256 MiB on one core, GiB/s a round: into memory in use, and into fresh memory."""
+    source = np.ones(_COPY_BYTES, np.uint8)
+    used = np.ones(_COPY_BYTES, np.uint8)
+    warm, fresh = [], []
+    for _ in range(rounds):
+        warm.append(_copy_rate(source, used))
+        # The kernel clears each page when it is touched first.
+        with mmap.mmap(-1, _COPY_BYTES) as memory:
+            target = np.frombuffer(memory, np.uint8)
+            fresh.append(_copy_rate(source, target))
+            del target
+    return warm, fresh
+
+
+def _copy_rate(source: Array, target: Array) -> float:
+    started_ns = time.perf_counter_ns()
+    np.copyto(target, source)
+    return source.nbytes / 2**30 * 1e9 / (time.perf_counter_ns() - started_ns)
+
+
+class RawSocket:
+    """A client of bench/raw_server.py, on one connection; a mode as those of client.modes."""
+
+    def __init__(self, address: str) -> None:
+        self.name = "raw"
+        path = address.removeprefix("unix:")
+        if path != address:
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(_TIMEOUT_S)
+            self._socket.connect(path)
+        else:
+            host, _, port = address.rpartition(":")
+            self._socket = socket.create_connection((host, int(port)), _TIMEOUT_S)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def predict(self, x: Array) -> Prediction:
+        """Send all rows of `x`, then read their labels: they fit into the socket's buffer."""
+        try:
+            self._socket.sendall(len(x).to_bytes(4, "little"))
+            self._socket.sendall(x.data.cast("B"))
+            labels = np.empty(len(x), np.int64)
+            view = labels.data.cast("B")
+            at = 0
+            first_ns = 0
+            while at < len(view):
+                got = self._socket.recv_into(view[at:])
+                if got == 0:
+                    raise RequestFailed("UNAVAILABLE", "the raw server closed the connection")
+                first_ns = first_ns or time.perf_counter_ns()
+                at += got
+        except OSError as error:
+            raise RequestFailed("UNAVAILABLE", f"raw socket: {error}") from None
+        return Prediction(labels, first_ns, time.perf_counter_ns())
+
+    def close(self) -> None:
+        """Close the connection; the server waits for the next."""
+        self._socket.close()
+
+
+@contextlib.contextmanager
+def raw_server(graph: Path, threads: int, *, unix: bool) -> Iterator[str]:
+    """Run bench/raw_server.py; its address."""
+    with contextlib.ExitStack() as stack:
+        address = "127.0.0.1:0"
+        if unix:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+            address = f"unix:{os.path.join(folder, 'raw')}"
+        command = [sys.executable, "-m", "bench.raw_server", str(graph.resolve()), address]
+        command += [str(_GROUP_ROWS), str(threads)]
+        process = stack.enter_context(child(command, stdout=subprocess.PIPE))
+        assert process.stdout is not None
+        line = process.stdout.readline().decode()
+        if not line.startswith(_LISTENING):
+            raise UsageError("the raw socket server did not start")
+        yield line.removeprefix(_LISTENING).strip()
+
+
+def limit_systems(stack: contextlib.ExitStack, graph: Path, threads: int, x: Array) -> list[System]:
+    """The engine in this process, and raw sockets to one that does nothing else."""
+    modes: dict[str, Mode] = {"local": Local(graph, threads, _SLICE_ROWS)}
+    for name, unix in (("raw_tcp", False), ("raw_unix", True)):
+        modes[name] = RawSocket(stack.enter_context(raw_server(graph, threads, unix=unix)))
+        stack.callback(modes[name].close)
+    return [InProcess(name, "limit", mode, x) for name, mode in modes.items()]

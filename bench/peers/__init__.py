@@ -1,0 +1,1 @@
+"""What runs in the other servers' environments; imports nothing of this project."""
