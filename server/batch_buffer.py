@@ -82,7 +82,7 @@ def _huge_pages(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     if size < _HUGE_PAGE_BYTES or dtype.hasobject:
         return np.zeros(shape, dtype)
     # The kernel uses huge pages from the first boundary of one on.
-    memory = mmap.mmap(-1, size + _HUGE_PAGE_BYTES)
+    memory = mmap.mmap(-1, size + _HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     start = -np.frombuffer(memory, np.uint8).ctypes.data % _HUGE_PAGE_BYTES
