@@ -29,3 +29,14 @@ def keep_in_process() -> bool:
         (_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES),
     )
     return all(mallopt(name, value) for name, value in settings)
+
+
+def give_back() -> None:
+    """Return free memory to the kernel, also from below what is still in use.
+
+    For after a message so large that keeping its buffers would be a waste: gRPC receives it in
+    small pieces, which free all at once but in the middle of the heap.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

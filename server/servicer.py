@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from protos import buffers
 from protos import inference_pb2 as pb
 from protos.codec import InvalidMessage, decode_request, encode_response
 from server import descriptions, status
@@ -28,6 +29,8 @@ from server.stream import InferStream
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 SERVER_NAME = "argmax-serving"
+# The buffers of larger messages are not worth keeping for the next one.
+_LARGE_MESSAGE_BYTES = 64 * 2**20
 _FOREVER_S = 10 * 365 * 86400
 EXTENSIONS = (
     "binary_tensor_data",
@@ -112,7 +115,11 @@ class Servicer:
             pending = self._inference.begin(message, arrived_ns, _deadline_ns(context, arrived_ns))
             if not context.add_callback(pending.request.cancel):
                 pending.request.cancel()
-            return self._inference.finish(pending, encode_response)
+            try:
+                return self._inference.finish(pending, encode_response)
+            finally:
+                if len(data) >= _LARGE_MESSAGE_BYTES:
+                    buffers.give_back()
 
     def ModelStreamInfer(
         self, messages: Iterator[bytes], context: grpc.ServicerContext
