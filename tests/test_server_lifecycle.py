@@ -358,3 +358,23 @@ def test_somebody_who_watches_health_does_not_hold_up_the_end(models, launch, ca
     started = time.monotonic()
     assert process.stop() == 0
     assert time.monotonic() - started < 10
+
+
+def resident_bytes(process):
+    for line in Path(f"/proc/{process.popen.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmRSS")
+
+
+def test_memory_of_a_very_large_request_is_given_back(tmp_path, launch, call, eventually):
+    features, rows, mib = 65_536, 512, 2**20
+    export(tmp_path, "wide", from_seed(2, features, 0), "float32")
+    process = launch(tmp_path, "--max-message-bytes", str(160 * mib))
+    caller = call(process.address)
+    small = caller.message("wide", x=np.ones((1, features), np.float32))
+    caller.infer(small)
+    before = resident_bytes(process)
+    caller.infer(caller.message("wide", x=np.ones((rows, features), np.float32)))
+    eventually(lambda: resident_bytes(process) - before < 48 * mib, "the memory is given back")
+    caller.infer(small)
