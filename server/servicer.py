@@ -16,7 +16,6 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from protos import buffers
 from protos import inference_pb2 as pb
 from protos.codec import InvalidMessage, decode_request, encode_response
 from server import descriptions, status
@@ -25,12 +24,11 @@ from server.errors import InvalidInput, ServerStopping, TooMany
 from server.inference import Inference
 from server.memory_servicer import MemoryServicer
 from server.repository import Repository
+from server.spare_memory import SpareMemory
 from server.stream import InferStream
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 SERVER_NAME = "argmax-serving"
-# The buffers of larger messages are not worth keeping for the next one.
-_LARGE_MESSAGE_BYTES = 64 * 2**20
 _FOREVER_S = 10 * 365 * 86400
 EXTENSIONS = (
     "binary_tensor_data",
@@ -66,6 +64,7 @@ class Servicer:
         self._stream_limits = streams
         self._parameters = parameters
         self.activity = Activity()
+        self._spare_memory = SpareMemory()
         self._streams: weakref.WeakSet[InferStream] = weakref.WeakSet()
         self._streams_lock = threading.Lock()
 
@@ -109,17 +108,13 @@ class Servicer:
 
     def ModelInfer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer one request."""
-        with self.activity:
+        with self.activity, self._spare_memory.around(len(data)):
             arrived_ns = time.monotonic_ns()
             message = decode_request(data)
             pending = self._inference.begin(message, arrived_ns, _deadline_ns(context, arrived_ns))
             if not context.add_callback(pending.request.cancel):
                 pending.request.cancel()
-            try:
-                return self._inference.finish(pending, encode_response)
-            finally:
-                if len(data) >= _LARGE_MESSAGE_BYTES:
-                    buffers.give_back()
+            return self._inference.finish(pending, encode_response)
 
     def ModelStreamInfer(
         self, messages: Iterator[bytes], context: grpc.ServicerContext
