@@ -32,8 +32,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # answering overlap.
 STREAM_MESSAGE_BYTES = 4 * 2**20
 _HEADER_BYTES = 64 * 1024
-# Up to here one request is as fast as a stream, and can be retried whole.
-_UNARY_BYTES = 4 * 2**20
 _NARROW = {datatype_of(np.dtype(name)) for name in WIRE_DTYPES}
 # Rows that are converted at a time on their way into shared memory.
 _SHARED_ROWS = 16
@@ -114,8 +112,8 @@ class Client:
         rows = np.asarray(x)
         if rows.ndim == len(spec.row_shape):
             rows = rows[np.newaxis]
-        size = rows.size * spec.dtype.itemsize
-        if min(_UNARY_BYTES, self._most_message_bytes() - _HEADER_BYTES) < size:
+        # What fits one message gains nothing from a stream, and can be retried whole.
+        if rows.size * spec.dtype.itemsize > self._message_bytes():
             (labels,) = self.stream([rows])
             return labels
         response = self.infer({spec.name: self._rows(rows)}, (self._output,))
@@ -193,8 +191,11 @@ class Client:
 
     def _message_rows(self) -> int:
         """Rows of one message of a stream."""
-        size = min(STREAM_MESSAGE_BYTES, self._most_message_bytes() - _HEADER_BYTES)
-        return max(1, size // self.input().row_bytes)
+        return max(1, self._message_bytes() // self.input().row_bytes)
+
+    def _message_bytes(self) -> int:
+        """Bytes of tensor that one message carries, as long as a row fits."""
+        return min(STREAM_MESSAGE_BYTES, self._most_message_bytes() - _HEADER_BYTES)
 
     def _most_message_bytes(self) -> int:
         if self._max_message_bytes is None:

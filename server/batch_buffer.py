@@ -75,8 +75,8 @@ class BatchBuffer:
 def _huge_pages(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Zeros; large arrays lie in huge pages where the kernel has them.
 
-    Copying into 4 KiB pages spends as much time on looking up addresses as on moving bytes: with
-    huge pages preadv fills the same buffer 1.6 times as fast.
+    Fewer addresses have to be looked up then: preadv fills a buffer of 32 MiB 1.09 times as fast
+    (median of 12 interleaved pairs, 1.02 to 1.33) as it does with pages of 4 KiB.
     """
     size = math.prod(shape) * dtype.itemsize
     if size < _HUGE_PAGE_BYTES or dtype.hasobject:
