@@ -1,6 +1,6 @@
 """Measure how near a stream of 1,024 examples comes to a raw socket, with nothing else beside.
 
-python -m bench.stream_limit [ROUNDS]
+python -m bench.stream_limit [ROUNDS]    exit code 0: at least half, the interval's lower end too
 """
 
 import sys
@@ -21,7 +21,7 @@ _SHARE = 0.5
 
 
 def main() -> int:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 30
     experiment = Experiment(classes=64, features=262_144, dtype="float32", seed=0)
     settings = Settings(
         experiment=experiment,
@@ -60,7 +60,7 @@ def main() -> int:
     print("raw socket, examples/s:", *(f"{value:,.0f}" for value in raw))
     print(f"ratio {found.median:.2f} [{found.low:.2f}, {found.high:.2f}] of {found.pairs} pairs")
     print(f"wrong labels: {wrong}")
-    return 0 if found.median >= _SHARE and not wrong else 1
+    return 0 if found.low >= _SHARE and not wrong else 1
 
 
 if __name__ == "__main__":

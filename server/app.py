@@ -11,7 +11,6 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from server.batching import Limits
 from server.budget import ByteBudget
 from server.config import Config
 from server.errors import StartError
@@ -24,9 +23,6 @@ from server.shared_memory import Regions
 
 _log = logging.getLogger(__name__)
 
-# One request's rows run in slices this many groups long: larger executions gain a little more, but
-# what is cancelled should end soon.
-_SLICE_GROUPS = 4
 _QUICK_WORKERS = 4
 _LAST_CALLS_S = 0.2
 _LAST_ANSWERS_S = 2.0
@@ -43,11 +39,8 @@ class Server:
             ModelLimits(
                 threads=config.threads,
                 max_batch_rows=config.max_batch_rows,
-                batching=Limits(
-                    group_rows=min(config.group_rows, config.max_batch_rows),
-                    slice_rows=min(_SLICE_GROUPS * config.group_rows, config.max_batch_rows),
-                    queue_delay_ns=config.queue_delay_us * 1000,
-                ),
+                group_rows=config.group_rows,
+                queue_delay_ns=config.queue_delay_us * 1000,
             ),
         )
         # Whoever can reach a shared-memory object is on this machine, so others get none of it.
@@ -58,10 +51,7 @@ class Server:
             self._repository,
             Inference(self._repository, ByteBudget(config.max_inflight_bytes), regions),
             StreamLimits(config.max_streams, config.max_stream_bytes, config.stream_idle_s),
-            {
-                "max_message_bytes": str(config.max_message_bytes),
-                "group_rows": str(config.group_rows),
-            },
+            {"max_message_bytes": str(config.max_message_bytes)},
         )
         self._health = _health_servicer()
         try:

@@ -12,6 +12,7 @@ class Closed(StrEnum):
     """Why a batch took no more rows."""
 
     FULL = "full"  # it reached the most rows that one execution takes
+    START = "start"  # it holds the first rows of several messages, whose answers should come early
     IDLE = "idle"  # a worker was free, so nothing was gained by waiting
     DELAY = "delay"  # the time that requests may wait for others was up
     SHAPE = "shape"  # the next request differs in shape or in the outputs it wants
@@ -25,13 +26,15 @@ class Limits:
 
     `group_rows`: most rows copied together from several requests. `slice_rows`: most rows of one
     request run in place. `queue_delay_ns`: how long a request waits for company. `linger_ns`: how
-    long requests that announce more wait for the next one.
+    long requests that announce more wait for the next one; `first_rows`: how many of their rows
+    make the first batch.
     """
 
     group_rows: int
     slice_rows: int
     queue_delay_ns: int = 0
     linger_ns: int = 20_000_000
+    first_rows: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,12 @@ class Batch:
 
 
 def wait_ns(
-    queue: Iterable[Request], limits: Limits, now_ns: int, *, hurry: bool
+    queue: Iterable[Request], limits: Limits, now_ns: int, *, enough_rows: int, hurry: bool
 ) -> tuple[int, Closed]:
-    """How long the head of a non-empty queue should still wait, 0 for not, and why it may go."""
+    """How long the head of a non-empty queue should still wait, 0 for not, and why it may go.
+
+    `enough_rows` is what `rows_to_wait_for` said.
+    """
     rows = 0
     head: Request | None = None
     all_announce_more = True
@@ -82,6 +88,8 @@ def wait_ns(
     if hurry:
         return 0, Closed.BYTES
     if all_announce_more:
+        if rows >= enough_rows:
+            return 0, Closed.START
         # As long as they keep coming; what fell silent is not waited for.
         left_ns = request.arrived_ns + limits.linger_ns - now_ns
     else:
@@ -89,6 +97,17 @@ def wait_ns(
     if left_ns > 0:
         return left_ns, Closed.DELAY
     return 0, Closed.DELAY if all_announce_more or limits.queue_delay_ns else Closed.IDLE
+
+
+def rows_to_wait_for(before: int, batch: Batch, limits: Limits) -> int:
+    """Rows that requests that announce more are waited for, after `batch` was taken.
+
+    Few at first, because the first answer waits for all of them, then twice as many each time, as
+    large batches cost less a row.
+    """
+    if batch.pieces[-1].request.more_follows:
+        return min(2 * before, limits.group_rows)
+    return limits.first_rows
 
 
 def take(queue: deque[Request], limits: Limits, closed: Closed) -> Batch:

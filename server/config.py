@@ -48,6 +48,18 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
+def _auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    def parse_or_none(text: str) -> Any:
+        if text == "auto":
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ValueError(f"auto or {error}") from None
+
+    return parse_or_none
+
+
 _switch = _one_of(auto=None, on=True, off=False)
 _level = _one_of(debug="debug", info="info", warning="warning", error="error")
 _count = _integer(1)
@@ -83,8 +95,11 @@ class Config:
     max_batch_rows: int = _option(
         _count, "rows", "most rows that one request may hold, also the most in one batch", 1024
     )
-    group_rows: int = _option(
-        _count, "rows", "most rows gathered from several requests for one execution", 32
+    group_rows: int | None = _option(
+        _auto_or(_count),
+        "rows",
+        "most rows gathered from several requests for one execution; auto: measured at start",
+        None,
     )
     queue_delay_us: int = _option(
         _integer(0), "us", "how long a request may wait for others to share its batch", 0
@@ -96,7 +111,7 @@ class Config:
         _bytes, "bytes", "most bytes of requests held at once, over all clients", 256 * MIB
     )
     max_stream_bytes: int = _option(
-        _bytes, "bytes", "most bytes read ahead on one stream", 40 * MIB
+        _bytes, "bytes", "most bytes read ahead on one stream", 72 * MIB
     )
     max_streams: int = _option(_threads, "count", "most streams open at once", 100)
     workers: int = _option(_threads, "count", "most unary requests taken at once", 64)

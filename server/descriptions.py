@@ -50,7 +50,7 @@ def config(model: Model, server_parameters: Mapping[str, str]) -> config_pb.Mode
     for spec in model.engine.outputs:
         described.output.add(name=spec.name, data_type=_data_type(spec), dims=_dims(spec, batches))
     if batches:
-        limits = model.limits.batching
+        limits = model.batching
         described.dynamic_batching.preferred_batch_size.append(limits.group_rows)
         described.dynamic_batching.max_queue_delay_microseconds = limits.queue_delay_ns // 1000
         described.dynamic_batching.preserve_ordering = True

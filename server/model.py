@@ -12,6 +12,7 @@ from protos.datatypes import BYTES, DTYPES
 from server.batching import Limits
 from server.engine import Engine, TensorSpec
 from server.errors import InvalidInput
+from server.group_size import measured_group_rows
 from server.request import Array, Request
 from server.scheduler import Scheduler
 from server.shared_memory import Regions, SharedTensor
@@ -23,13 +24,24 @@ MORE_FOLLOWS = "more_follows"
 _TRITON_ACCEPTED = frozenset({"triton_enable_empty_final_response"})
 
 
+# One request's rows run in slices this many groups long, up to so many rows: longer executions gain
+# nothing more, and what is cancelled should end soon.
+_SLICE_GROUPS = 4
+_SLICE_ROWS = 128
+
+
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """How a model is run: threads of one execution, most rows of a request, how batches close."""
+    """How models are run.
+
+    `threads` of one execution, most rows of a request, most rows gathered for one execution (None:
+    to be measured), how long a request waits for company.
+    """
 
     threads: int
     max_batch_rows: int
-    batching: Limits
+    group_rows: int | None = None
+    queue_delay_ns: int = 0
 
 
 class Model:
@@ -39,15 +51,15 @@ class Model:
         """Load the graph at `path`; StartError when that fails."""
         self.name = name
         self.version = version
-        self.limits = limits
         self.statistics = Statistics()
         self.engine = Engine(path, limits.threads)
         # 0 is the protocol's word for a model without a batch axis.
         self.max_batch_rows = limits.max_batch_rows if self.engine.batches else 0
         self._inputs = {spec.name: spec for spec in self.engine.inputs}
         self._output_names = tuple(spec.name for spec in self.engine.outputs)
+        self.batching = _batching(self.engine, limits)
         self._scheduler = Scheduler(
-            f"{name}:{version}", self.engine, limits.batching, self.statistics
+            f"{name}:{version}", self.engine, self.batching, self.statistics
         )
         self.submit = self._scheduler.submit
         self.hurry = self._scheduler.hurry
@@ -117,6 +129,17 @@ class Model:
                 f"a batch of {rows} rows came; model {self.name!r} takes 1 to {self.max_batch_rows}"
             )
         return rows
+
+
+def _batching(engine: Engine, limits: ModelLimits) -> Limits:
+    group_rows = limits.group_rows or measured_group_rows(engine, limits.max_batch_rows)
+    group_rows = min(group_rows, limits.max_batch_rows)
+    slice_rows = min(_SLICE_GROUPS * group_rows, _SLICE_ROWS)
+    return Limits(
+        group_rows=group_rows,
+        slice_rows=min(max(group_rows, slice_rows), limits.max_batch_rows),
+        queue_delay_ns=limits.queue_delay_ns,
+    )
 
 
 def _check_tensor(spec: TensorSpec, tensor: Tensor, regions: Regions) -> Array | SharedTensor:

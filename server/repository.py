@@ -27,8 +27,11 @@ class Repository:
         try:
             for name, version in sorted(found.items()):
                 path = folder / name / str(version) / _GRAPH
-                self._models[name] = Model(name, str(version), path, limits)
-                _log.info("model loaded", extra={"model": name, "version": version})
+                model = self._models[name] = Model(name, str(version), path, limits)
+                rows = model.batching.group_rows
+                _log.info(
+                    "model loaded", extra={"model": name, "version": version, "group_rows": rows}
+                )
         except StartError:
             self.close()
             raise

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from server.batch_buffer import Assembled, BatchBuffer
-from server.batching import Batch, Closed, Limits, Piece, take, wait_ns
+from server.batching import Batch, Closed, Limits, Piece, rows_to_wait_for, take, wait_ns
 from server.engine import Engine
 from server.errors import InvalidInput, ModelBroken, ServerStopping, ServingError
 from server.request import Array, Request, Timings
@@ -37,6 +37,7 @@ class Scheduler:
         self._queue: deque[Request] = deque()
         self._changed = threading.Condition()
         self._hurry = False
+        self._enough_rows = limits.first_rows
         self._closed = False
         self._worker = threading.Thread(target=self._work, name=name, daemon=True)
         self._worker.start()
@@ -47,7 +48,9 @@ class Scheduler:
             if self._closed:
                 raise ServerStopping("the server is stopping")
             self._queue.append(request)
-            self._changed.notify()
+            # A worker that waits for more rows need not wake for each of them.
+            if len(self._queue) == 1 or self._due()[0] == 0:
+                self._changed.notify()
 
     def hurry(self) -> None:
         """Run what is queued without waiting for more: the sender is out of room."""
@@ -80,24 +83,30 @@ class Scheduler:
                     self._hurry = False
                     self._changed.wait()
                     continue
-                left_ns, closed = wait_ns(
-                    self._queue,
-                    self._limits,
-                    time.monotonic_ns(),
-                    hurry=self._hurry or self._closed,
-                )
+                left_ns, closed = self._due()
                 if left_ns == 0:
                     # Other batches leave some of what the sender waits for in the queue.
                     if closed is Closed.BYTES:
                         self._hurry = False
                         closed = Closed.DRAIN if self._closed else closed
-                    return take(self._queue, self._limits, closed)
+                    batch = take(self._queue, self._limits, closed)
+                    self._enough_rows = rows_to_wait_for(self._enough_rows, batch, self._limits)
+                    return batch
                 # What is cancelled or expires meanwhile must not hold its bytes much longer.
                 self._changed.wait(min(left_ns / 1e9, _RECHECK_S))
         # Callbacks of a future must not run under the lock.
         for request, error in refused:
             request.fail(error)
         return Batch((), Closed.IDLE)
+
+    def _due(self) -> tuple[int, Closed]:
+        return wait_ns(
+            self._queue,
+            self._limits,
+            time.monotonic_ns(),
+            enough_rows=self._enough_rows,
+            hurry=self._hurry or self._closed,
+        )
 
     def _drop_refused(self) -> list[tuple[Request, ServingError]]:
         """Remove what must not run any more from the part of the queue that could be next."""

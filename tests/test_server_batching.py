@@ -1,10 +1,11 @@
+import dataclasses
 from collections import deque
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.batching import Closed, Limits, take, wait_ns
+from server.batching import Closed, Limits, rows_to_wait_for, take, wait_ns
 from server.request import Request
 
 MS = 1_000_000
@@ -21,8 +22,8 @@ def announced(rows, arrived_ns=0):
     return waiting(rows, arrived_ns, more_follows=True)
 
 
-def verdict(*queue, limits=LIMITS, now_ns=0, hurry=False):
-    return wait_ns(queue, limits, now_ns, hurry=hurry)
+def verdict(*queue, limits=LIMITS, now_ns=0, enough_rows=8, hurry=False):
+    return wait_ns(queue, limits, now_ns, enough_rows=enough_rows, hurry=hurry)
 
 
 def batches(*queue, limits=LIMITS):
@@ -109,6 +110,23 @@ def test_the_last_of_the_announced_requests_ends_the_wait():
 def test_a_request_without_company_announced_keeps_nobody_waiting():
     assert verdict(waiting(1), announced(1)) == (0, Closed.IDLE)
     assert verdict(waiting(1), announced(1), limits=PATIENT) == (5 * MS, Closed.DELAY)
+
+
+def test_the_first_of_the_announced_requests_go_early():
+    queue = announced(1), announced(2)
+    assert verdict(*queue, enough_rows=4) == (20 * MS, Closed.DELAY)
+    assert verdict(*queue, enough_rows=3) == (0, Closed.START)
+    assert verdict(announced(3), waiting(1), limits=PATIENT, enough_rows=3)[1] is Closed.DELAY
+
+
+def test_rows_waited_for_double_up_to_a_group_until_nothing_more_follows():
+    limits = Limits(group_rows=20, slice_rows=20, first_rows=3)
+    enough = limits.first_rows
+    found = []
+    for request in [announced(1)] * 4 + [waiting(1)] + [announced(1)] * 2:
+        batch = take(deque([dataclasses.replace(request)]), limits, Closed.START)
+        found.append(enough := rows_to_wait_for(enough, batch, limits))
+    assert found == [6, 12, 20, 20, 3, 6, 12]
 
 
 # What to take.
@@ -232,6 +250,6 @@ def test_every_row_is_handed_out_once_and_in_order(limits, arriving):
 )
 def test_waiting_as_long_as_told_is_enough(queue, now_ns, delay_ns):
     limits = Limits(8, 20, queue_delay_ns=delay_ns)
-    left_ns, _ = wait_ns(queue, limits, now_ns, hurry=False)
+    left_ns, _ = verdict(*queue, limits=limits, now_ns=now_ns)
     assert 0 <= left_ns <= max(0, queue[0].arrived_ns + delay_ns - now_ns)
-    assert wait_ns(queue, limits, now_ns + left_ns, hurry=False)[0] == 0
+    assert verdict(*queue, limits=limits, now_ns=now_ns + left_ns)[0] == 0

@@ -37,7 +37,7 @@ BAD = {
     "models": ([""], "a folder"),
     "threads": ([*NO_COUNT, "100001"], "an integer from 1 to 100000"),
     "max_batch_rows": (NO_INT32, "an integer from 1 to 2147483647"),
-    "group_rows": (NO_INT32, "an integer from 1 to 2147483647"),
+    "group_rows": (NO_INT32, "auto or an integer from 1 to 2147483647"),
     "queue_delay_us": ([v for v in NO_INT32 if v != "0"], "an integer from 0 to 2147483647"),
     "max_message_bytes": (NO_INT32, "an integer from 1 to 2147483647"),
     "max_inflight_bytes": ([*NO_COUNT, str(2**63)], "an integer from 1 to 9223372036854775807"),

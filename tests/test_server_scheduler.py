@@ -220,6 +220,19 @@ def test_announced_requests_run_when_the_batch_is_full(start):
     assert counts.closed == {Closed.FULL: 1}
 
 
+def test_the_first_batches_of_announced_requests_are_small(start):
+    limits = Limits(group_rows=8, slice_rows=20, linger_ns=HOUR_NS, first_rows=2)
+    scheduler, counts = start(add_one, limits)
+    sent = [request(numbers(1), more_follows=True) for _ in range(2 + 4 + 8)]
+    at = 0
+    for size in (2, 4, 8):  # each batch runs before the next is queued
+        for each in submit(scheduler, *sent[at : at + size]):
+            answer(each)
+        at += size
+    assert counts.batches.keys() == {2, 4, 8}
+    assert counts.closed == {Closed.START: 2, Closed.FULL: 1}
+
+
 def test_a_request_runs_when_its_delay_is_up(start):
     limits = Limits(group_rows=8, slice_rows=20, queue_delay_ns=30_000_000)
     scheduler, counts = start(add_one, limits)
