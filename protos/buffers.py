@@ -13,29 +13,37 @@ import ctypes
 # <malloc.h>; glibc caps the mmap threshold at half of an arena's heap, 32 MiB.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
-_LARGEST_KEPT_BYTES = 32 * 2**20
+LARGEST_KEPT_BYTES = 32 * 2**20
 _KEPT_FREE_BYTES = 128 * 2**20
+_KEPT_FREE_BYTES_OF_ALL_SIZES = 512 * 2**20
 
 
-def keep_in_process() -> bool:
-    """Pin glibc's settings; call before threads start. False where there is no glibc."""
+def keep_in_process(*, all_sizes: bool = False) -> bool:
+    """Pin glibc's settings; call before threads start. False where there is no glibc.
+
+    With `all_sizes` also buffers over 32 MiB, for a process that calls `give_back` itself: any
+    large array that is freed stays in the heap until then.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    settings = (
-        (_M_ARENA_MAX, 1),
-        (_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES),
-        (_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES),
-    )
-    return all(mallopt(name, value) for name, value in settings)
+    if all_sizes:
+        settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES_OF_ALL_SIZES))
+    else:
+        settings = (
+            (_M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES),
+            (_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES),
+        )
+    return all(mallopt(name, value) for name, value in ((_M_ARENA_MAX, 1), *settings))
 
 
 def give_back() -> None:
     """Return free memory to the kernel, also from below what is still in use.
 
-    For after a message so large that keeping its buffers would be a waste: gRPC receives it in
-    small pieces, which free all at once but in the middle of the heap.
+    For when much was freed that is not soon needed again: buffers of large messages, a graph that
+    has been loaded.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then drain. 0: done; 2: it could not start."""
     settings = config.parse(argv, os.environ)
     logs.set_up(settings.log_level)
-    buffers.keep_in_process()
+    buffers.keep_in_process(all_sizes=True)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

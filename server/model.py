@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from protos import buffers
 from protos.codec import InferRequest, Parameter, RequestedOutput, Tensor
 from protos.datatypes import BYTES, DTYPES
 from server.batching import Limits
@@ -61,6 +62,8 @@ class Model:
         self._scheduler = Scheduler(
             f"{name}:{version}", self.engine, self.batching, self.statistics
         )
+        # Loading leaves copies of the weights behind.
+        buffers.give_back()
         self.submit = self._scheduler.submit
         self.hurry = self._scheduler.hurry
         self.close = self._scheduler.close

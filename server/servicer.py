@@ -137,7 +137,8 @@ class Servicer:
                 # It may have come too late for `stop_streams` to see it.
                 raise ServerStopping("the server is stopping")
             if context.add_callback(stream.abandon):
-                with self.activity:
+                read_ahead_bytes = self._stream_limits.read_ahead_bytes
+                with self.activity, self._spare_memory.around(read_ahead_bytes):
                     yield from stream.answers()
         finally:
             with self._streams_lock:

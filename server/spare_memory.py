@@ -1,4 +1,4 @@
-"""Give memory back to the kernel once very large messages have stopped coming."""
+"""Give memory back to the kernel once large messages have stopped coming."""
 
 import contextlib
 import threading
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from protos import buffers
 
-_LARGE_BYTES = 64 * 2**20
 _QUIET_S = 2.0
 
 
@@ -20,7 +19,7 @@ class SpareMemory:
     @contextlib.contextmanager
     def around(self, message_bytes: int) -> Iterator[None]:
         """Surround the handling of a message of this size."""
-        if message_bytes < _LARGE_BYTES:
+        if message_bytes <= buffers.LARGEST_KEPT_BYTES:
             yield
             return
         self._replace(None)

@@ -14,7 +14,7 @@ def linear(graphs, name, features, dtype="float32", shape=None):
         name,
         [helper.make_node("MatMul", ["x", "W"], ["y"])],
         {"x": (dtype, shape or ["n", features])},
-        {"y": (dtype, (shape or ["n"])[:1] + [3])},
+        {"y": (dtype, [*(shape or ["n"])[:1], 3])},
         {"W": weights},
     )
     return Engine(path, 1)
