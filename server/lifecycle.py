@@ -43,7 +43,7 @@ class Lifecycle:
         self.serving: Mapping[str, Model] = {}
         # The files that a version was made of.
         self._sources: dict[Model, tuple[Fingerprint, Fingerprint]] = {}
-        self._seen: object = None
+        self._seen: tuple[object, ...] = ()
         self._loading: Collection[str] = ()
         self._retiring: dict[Model, threading.Thread] = {}
         # Why the last load failed, or else why nothing serves.
@@ -55,7 +55,7 @@ class Lifecycle:
     @property
     def changed(self) -> bool:
         """Whether the files are others than when they were last loaded, or tried."""
-        return self._look() != self._seen
+        return self._folder.fingerprint() != self._seen
 
     def get(self, version: str) -> Model:
         """The version that serves, digits without leading zeros; "" stands for the highest.
@@ -137,10 +137,12 @@ class Lifecycle:
         self, override: ModelConfig | None, made: list[Model], old: Mapping[str, Model]
     ) -> dict[str, Model]:
         # Before anything is read: a change in between is then seen later, not missed.
-        self._seen = self._look()
+        self._seen = self._folder.fingerprint()
         own_files = self._folder.own_files()
         with self._naming_the_file():
-            config = override or model_config.parse_text(self._folder.config() or "")
+            config = override
+            if config is None:
+                config = model_config.parse_text(self._folder.config() or "")
             for what in model_config.check(config, self.name):
                 extra = {"model": self.name, "field": what}
                 _log.warning("configuration without effect", extra=extra)
@@ -177,12 +179,6 @@ class Lifecycle:
             yield
         except LoadError as error:
             raise LoadError(f"{self._folder.path / CONFIG}: {error}") from None
-
-    def _look(self) -> object:
-        try:
-            return self._folder.fingerprint()
-        except LoadError as error:
-            return str(error)
 
     def _retire(self, models: Iterable[Model]) -> None:
         """Close them once what they have queued is run, without waiting for it."""

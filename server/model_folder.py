@@ -6,8 +6,9 @@ versions are integers.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from server.errors import InvalidInput, LoadError
@@ -90,9 +91,19 @@ class ModelFolder:
         if not self._inside(path).is_file():
             raise LoadError(f"{path} does not exist")
 
-    def fingerprint(self) -> tuple[Fingerprint, ...]:
-        """All that the folder and those of its versions hold."""
-        return (self.own_files(), *map(self.version_files, self.version_folders()))
+    def fingerprint(self) -> tuple[object, ...]:
+        """Equal as long as nothing in the folder and those of its versions changes; never raises."""
+
+        def or_error(look: Callable[[], object]) -> object:
+            try:
+                return look()
+            except LoadError as error:
+                return str(error)
+
+        folders = or_error(self.version_folders)
+        numbers = folders if isinstance(folders, list) else []
+        versions = [or_error(partial(self.version_files, number)) for number in numbers]
+        return folders, or_error(self.own_files), versions
 
     def shown(self, text: str) -> str:
         """A text for clients, whom it does not concern where the repository lies."""

@@ -91,7 +91,11 @@ class Repository:
         """Every version of every model, those in the folder and those that still serve."""
         models = self._models
         states: list[VersionState] = []
-        for name in sorted({*models, *model_names(self._folder)}):
+        try:
+            in_folder = model_names(self._folder)
+        except LoadError:  # it cannot be read; what is loaded goes on all the same
+            in_folder = []
+        for name in sorted({*models, *in_folder}):
             lifecycle = models.get(name) or Lifecycle(self._model_folder(name), self._limits)
             states += lifecycle.states()
         return [state for state in states if state.state == READY or not ready_only]
