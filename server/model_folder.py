@@ -92,7 +92,7 @@ class ModelFolder:
             raise LoadError(f"{path} does not exist")
 
     def fingerprint(self) -> tuple[object, ...]:
-        """Equal as long as nothing in the folder and those of its versions changes; never raises."""
+        """Equal as long as nothing in it or its versions changes; never raises."""
 
         def or_error(look: Callable[[], object]) -> object:
             try:

@@ -60,13 +60,13 @@ class Repository:
         return self._ready
 
     def models(self, name: str = "", version: str = "") -> list[Model]:
-        """Every version that serves, of one model or of all; errors as those of `get`."""
+        """Every version that serves, lowest first, of one model or of all; errors as of `get`."""
         if version:
             return [self.get(name, version)]
         if name:
             self.get(name)
-            return list(self._models[name].serving.values())
-        return [model for each in self._models.values() for model in each.serving.values()]
+            return _lowest_first(self._models[name])
+        return [model for each in self._models.values() for model in _lowest_first(each)]
 
     def get(self, name: str, version: str = "") -> Model:
         """The version that serves; "" stands for the highest.
@@ -187,6 +187,10 @@ class Repository:
 
     def _model_folder(self, name: str) -> ModelFolder:
         return ModelFolder(self._folder, name)
+
+
+def _lowest_first(lifecycle: Lifecycle) -> list[Model]:
+    return [*lifecycle.serving.values()][::-1]
 
 
 def _not_loaded(name: str, error: StartError) -> None:
