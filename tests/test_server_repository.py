@@ -505,6 +505,39 @@ def test_what_waits_is_answered_by_the_version_that_took_it(
         assert decode_response(call_under_way.result()).outputs[0].data == 3
 
 
+def test_what_was_on_its_way_to_the_old_version_goes_to_the_new(
+    graphs, folder, explicit, eventually
+):
+    graphs.folder = folder
+    graphs.add_steps()
+    add(folder)
+    caller = explicit(load_model=("*",), group_rows=2, max_inflight_bytes=10_000)
+    large = caller.message("linear", outputs=["scores"], parameters={"note": "n" * 6000}, x=X)
+    small = caller.message("linear", x=X)
+    with caller.busy_worker():
+        # There is no room beside the request that keeps the worker busy, nor a way past this one.
+        on_its_way = caller.infer_later(large)
+        eventually(lambda: times_out(caller, small), "it waits for room")
+        add(folder, seed=7)
+        load(caller)
+        # Which waits until the first is closed.
+        load(caller)
+        assert not on_its_way.done()
+    response = decode_response(on_its_way.result())
+    np.testing.assert_allclose(response.outputs[0].data, scores(7), rtol=1e-5)
+    assert caller.statistics("linear").inference_stats.fail.count == 0
+
+
+def times_out(caller, message):
+    try:
+        caller.infer(message, timeout=0.1)
+    except grpc.RpcError as error:
+        if error.code() not in (Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE):
+            raise
+        return True
+    return False
+
+
 def test_a_version_is_loading_until_it_is_warmed_up(explicit, call, folder, eventually):
     add(folder)
     caller = explicit()
