@@ -500,7 +500,12 @@ def test_what_waits_is_answered_by_the_version_that_took_it(
         # The new one serves beside the old, which is busy still.
         assert other.infer(message).outputs[0].data == -3
         assert index(other) == {("steps", "1"): ("READY", "")}
+        # A third would be one too many in memory.
+        third = Background(load, other, "steps")
+        assert {other.infer(message).outputs[0].data.item() for _ in range(100)} == {-3}
+        assert not third.done()
         assert not any(call.done() for call in waiting)
+    third.join()
     for call_under_way in waiting:
         assert decode_response(call_under_way.result()).outputs[0].data == 3
 
@@ -610,6 +615,7 @@ def test_polling_finds_what_is_new_changed_and_gone(polled, folder, eventually):
     shutil.rmtree(folder / "second")
     eventually(lambda: ("second", "1") not in index(caller), "the second is gone")
     assert refused(answers, caller, 1, name="second")[0] is Code.NOT_FOUND
+    assert "second:1" not in [thread.name for thread in threading.enumerate()]
     assert answers(caller, 5, name="first")
 
 
@@ -629,7 +635,7 @@ def test_polling_loads_a_new_version_and_leaves_the_others_alone(polled, folder,
     assert answers(caller, 1)
 
 
-def test_polling_goes_on_after_what_cannot_be_loaded(polled, folder, eventually):
+def test_polling_goes_on_after_what_cannot_be_loaded(polled, folder, eventually, caplog):
     add(folder)
     add(folder, "broken").write_bytes(b"no graph")
     caller = polled()
@@ -639,6 +645,8 @@ def test_polling_goes_on_after_what_cannot_be_loaded(polled, folder, eventually)
     assert answers(caller, 1)
     configure(folder, "max_batch_size: x")
     eventually(lambda: "line 1" in index(caller)["linear", "1"][1], "it says what is wrong")
+    # It was tried once: polls since then found the files to be what they were.
+    assert [one.model for one in caplog.records if one.levelname == "ERROR"] == ["broken", "linear"]
     assert index(caller)["linear", "1"][0] == "READY"
     assert answers(caller, 1)
     configure(folder, "max_batch_size: 6")
