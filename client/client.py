@@ -294,7 +294,8 @@ class Client:
         answer = self._connection.control(
             "ModelStatistics", request, pb.ModelStatisticsResponse, self._deadline_s
         )
-        return answer.model_stats[0]
+        # Without a version, those of all come; the highest is the one that answers.
+        return max(answer.model_stats, key=lambda one: int(one.version))
 
     def _rows(self, rows: Array) -> Array:
         """Rows in the model's dtype; UsageError when that loses more than precision."""

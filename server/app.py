@@ -17,13 +17,16 @@ from server.errors import StartError
 from server.inference import Inference
 from server.memory_servicer import MemoryServicer
 from server.model import ModelLimits
-from server.repository import Repository
+from server.repository import POLL, Control, Repository
+from server.repository_poll import RepositoryPoll
+from server.repository_servicer import RepositoryServicer
 from server.servicer import SERVICE, Servicer, StreamLimits, handlers
 from server.shared_memory import Regions
 
 _log = logging.getLogger(__name__)
 
 _QUICK_WORKERS = 4
+_LOADING_WORKERS = 4
 _LAST_CALLS_S = 0.2
 _LAST_ANSWERS_S = 2.0
 
@@ -42,6 +45,7 @@ class Server:
                 group_rows=config.group_rows,
                 queue_delay_ns=config.queue_delay_us * 1000,
             ),
+            Control(config.model_control, config.load_model),
         )
         # Whoever can reach a shared-memory object is on this machine, so others get none of it.
         shared = config.local_only if config.shared_memory is None else config.shared_memory
@@ -53,12 +57,18 @@ class Server:
             StreamLimits(config.max_streams, config.max_stream_bytes, config.stream_idle_s),
             {"max_message_bytes": str(config.max_message_bytes)},
         )
+        self._repository_servicer = RepositoryServicer(self._repository)
         self._health = _health_servicer()
         try:
             self._grpc = self._listen()
         except StartError:
             self._repository.close()
             raise
+        self._poll = (
+            RepositoryPoll(self._repository, config.poll_s)
+            if config.model_control == POLL
+            else None
+        )
         self._grpc.start()
         for service in ("", SERVICE):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -77,6 +87,8 @@ class Server:
             _log.warning("grace period over: requests under way are cancelled")
         # Others, such as those who watch the health service, need not be waited for.
         self._grpc.stop(_LAST_ANSWERS_S).wait()
+        if self._poll is not None:
+            self._poll.stop()
         self._repository.close()
         _log.info("stopped")
 
@@ -86,7 +98,9 @@ class Server:
         pool = ThreadPoolExecutor(config.workers + config.max_streams, "rpc")
         server = grpc.server(pool, options=_channel_options(config))
         quick = ThreadPoolExecutor(_QUICK_WORKERS, "quick")
-        server.add_generic_rpc_handlers((handlers(self._servicer, self._memory, quick),))
+        loading = ThreadPoolExecutor(_LOADING_WORKERS, "loading")
+        table = handlers(self._servicer, self._memory, self._repository_servicer, quick, loading)
+        server.add_generic_rpc_handlers((table,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflected = config.local_only if config.reflection is None else config.reflection
         if reflected:

@@ -23,14 +23,17 @@ def _integer(least: int, most: int = _INT32_MAX) -> Callable[[str], int]:
     return parse
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= _INT32_MAX:
-        raise ValueError(f"seconds from 0 to {_INT32_MAX}")
-    return value
+def _duration(least: float = 0) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not least <= value <= _INT32_MAX:
+            raise ValueError(f"seconds from {least} to {_INT32_MAX}")
+        return value
+
+    return parse
 
 
 def _one_of(**choices: Any) -> Callable[[str], Any]:
@@ -60,6 +63,14 @@ def _auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return parse_or_none
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if not all(names):
+        raise ValueError("names with commas between them")
+    return names
+
+
+_seconds = _duration()
 _switch = _one_of(auto=None, on=True, off=False)
 _level = _one_of(debug="debug", info="info", warning="warning", error="error")
 _count = _integer(1)
@@ -73,8 +84,11 @@ def cores() -> int:
 
 
 def _option(parse: Callable[[str], Any], unit: str, text: str, default: Any = MISSING) -> Any:
-    """A field of Config; `parse` raises ValueError that says what it wanted."""
-    metadata = {"parse": parse, "unit": unit, "help": text}
+    """A field of Config; `parse` raises ValueError that says what it wanted.
+
+    One that is a tuple may be given several times, or once with commas.
+    """
+    metadata = {"parse": parse, "unit": unit, "help": text, "many": default == ()}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -130,6 +144,21 @@ class Config:
         "tensors in shared memory; auto: on for loopback and Unix sockets",
         None,
     )
+    model_control: str = _option(
+        _one_of(none="none", poll="poll", explicit="explicit"),
+        "none|poll|explicit",
+        "who loads models: all at start, whenever the folder changes, or requests",
+        "none",
+    )
+    load_model: tuple[str, ...] = _option(
+        _names,
+        "NAME,NAME",
+        "models that explicit control starts with, '*' for all; may be repeated",
+        (),
+    )
+    poll_s: float = _option(
+        _duration(0.01), "seconds", "how long to wait before the folder is polled again", 15.0
+    )
     log_level: str = _option(
         _level, "debug|info|warning|error", "least severe log line that is written", "info"
     )
@@ -160,11 +189,12 @@ def parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Config:
     parser.format_usage = lambda: ""  # type: ignore[method-assign]
     for option in fields(Config):
         shown = option.default_factory() if callable(option.default_factory) else option.default
-        if shown is None:
-            shown = "auto"
+        if shown in (None, ()):
+            shown = "auto" if shown is None else "none"
         suffix = "" if shown is MISSING else f" (default: {shown})"
         parser.add_argument(
             _flag(option.name),
+            action="append",
             metavar=option.metadata["unit"],
             help=option.metadata["help"] + suffix,
         )
@@ -172,13 +202,14 @@ def parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Config:
     values: dict[str, Any] = {}
     for option in fields(Config):
         variable = _ENVIRONMENT_PREFIX + option.name.upper()
-        text, source = given[option.name], _flag(option.name)
-        if text is None and variable in environment:
-            text, source = environment[variable], variable
-        if text is None:
+        texts, source = given[option.name], _flag(option.name)
+        if texts is None and variable in environment:
+            texts, source = [environment[variable]], variable
+        if texts is None:
             if option.default is MISSING and option.default_factory is MISSING:
                 parser.error(f"{source} is needed: {option.metadata['help']}")
             continue
+        text = ",".join(texts) if option.metadata["many"] else texts[-1]
         try:
             values[option.name] = option.metadata["parse"](text)
         except ValueError as error:

@@ -1,60 +1,40 @@
 """Describe models in the protocol's messages: metadata, configuration, statistics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from protos import inference_pb2 as pb
 from protos import model_config_pb2 as config_pb
-from protos.datatypes import BYTES, datatype_of
+from protos.datatypes import datatype_of
 from server.engine import TensorSpec
 from server.model import Model
 from server.statistics import Duration
 
-PLATFORM = "onnxruntime_onnx"
-BACKEND = "onnxruntime"
 
-
-def metadata(model: Model) -> pb.ModelMetadataResponse:
-    """Names, datatypes and shapes, the batch axis included."""
+def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
+    """Names, datatypes and shapes, the batch axis included, with all versions that serve."""
     return pb.ModelMetadataResponse(
         name=model.name,
-        versions=[model.version],
-        platform=PLATFORM,
-        inputs=[_tensor_metadata(spec) for spec in model.engine.inputs],
-        outputs=[_tensor_metadata(spec) for spec in model.engine.outputs],
+        versions=versions,
+        platform=model.config.platform,
+        inputs=[_tensor_metadata(spec) for spec in model.inputs],
+        outputs=[_tensor_metadata(spec) for spec in model.outputs],
     )
 
 
 def config(model: Model, server_parameters: Mapping[str, str]) -> config_pb.ModelConfig:
     """How the model is served, as Triton's clients read it.
 
-    Parameters are the server's own, then what the graph's metadata says.
+    Parameters are the server's own, then the configuration's, then the graph's metadata.
     """
-    batches = model.max_batch_rows > 0
-    described = config_pb.ModelConfig(
-        name=model.name,
-        platform=PLATFORM,
-        backend=BACKEND,
-        max_batch_size=model.max_batch_rows,
-        version_policy=config_pb.ModelVersionPolicy(
-            latest=config_pb.ModelVersionPolicy.Latest(num_versions=1)
-        ),
-        instance_group=[
-            config_pb.ModelInstanceGroup(
-                name=model.name, count=1, kind=config_pb.ModelInstanceGroup.KIND_CPU
-            )
-        ],
-        default_model_filename="model.onnx",
-    )
-    for spec in model.engine.inputs:
-        described.input.add(name=spec.name, data_type=_data_type(spec), dims=_dims(spec, batches))
-    for spec in model.engine.outputs:
-        described.output.add(name=spec.name, data_type=_data_type(spec), dims=_dims(spec, batches))
-    if batches:
-        limits = model.batching
-        described.dynamic_batching.preferred_batch_size.append(limits.group_rows)
-        described.dynamic_batching.max_queue_delay_microseconds = limits.queue_delay_ns // 1000
-        described.dynamic_batching.preserve_ordering = True
-    for name, value in {**model.engine.metadata, **server_parameters}.items():
+    described = config_pb.ModelConfig()
+    described.CopyFrom(model.config)
+    if model.max_batch_rows:
+        batching = described.dynamic_batching
+        batching.preferred_batch_size[:] = [model.batching.group_rows]
+        batching.max_queue_delay_microseconds = model.batching.queue_delay_ns // 1000
+        batching.preserve_ordering = True
+    configured = {name: value.string_value for name, value in model.config.parameters.items()}
+    for name, value in {**model.engine.metadata, **configured, **server_parameters}.items():
         described.parameters[name].string_value = value
     return described
 
@@ -95,15 +75,7 @@ def _duration(duration: Duration) -> pb.StatisticDuration:
 
 def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
     return pb.ModelMetadataResponse.TensorMetadata(
-        name=spec.name, datatype=datatype_of(spec.dtype), shape=_dims(spec, skip_batch=False)
+        name=spec.name,
+        datatype=datatype_of(spec.dtype),
+        shape=[-1 if size is None else size for size in spec.shape],
     )
-
-
-def _dims(spec: TensorSpec, skip_batch: bool) -> list[int]:
-    return [-1 if size is None else size for size in spec.shape[1 if skip_batch else 0 :]]
-
-
-def _data_type(spec: TensorSpec) -> int:
-    datatype = datatype_of(spec.dtype)
-    name = "STRING" if datatype == BYTES else datatype
-    return config_pb.DataType.Value(f"TYPE_{name}")

@@ -44,7 +44,7 @@ class TensorSpec:
 
 
 class Engine:
-    """A loaded graph; `run` is safe to call from several threads."""
+    """A loaded graph; `run` is safe to call from several threads, until `close`."""
 
     def __init__(self, path: Path, threads: int, provider: str = "CPUExecutionProvider") -> None:
         """Load `path`; StartError names the file when ONNX Runtime cannot, or lacks the provider.
@@ -95,6 +95,10 @@ class Engine:
                 raise InvalidInput("the model cannot be run on these inputs") from error
             raise
         return result
+
+    def close(self) -> None:
+        """Let go of the weights, whoever still holds the engine."""
+        del self._session
 
 
 def _specs(values: Sequence[Any]) -> tuple[TensorSpec, ...]:

@@ -71,3 +71,11 @@ class RegionForbidden(ServingError):
 
 class StartError(ServingError):
     """The server cannot start; the text says which file or option is at fault."""
+
+
+class LoadError(StartError):
+    """A model cannot be loaded; the text says which file or field is at fault."""
+
+
+class ControlOff(ServingError):
+    """Models are not loaded and unloaded by request in this server."""

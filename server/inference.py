@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from protos.codec import InferRequest, InferResponse, Parameter, Tensor, encode_data
 from server.budget import ByteBudget
-from server.errors import DeadlinePassed, InvalidInput, ServingError
+from server.errors import DeadlinePassed, InvalidInput, ServerStopping, ServingError
 from server.model import TIMINGS, Model
 from server.repository import Repository
 from server.request import Array, Request, Result
@@ -42,12 +42,24 @@ class Inference:
 
         Raises a ServingError; then nothing is held.
         """
-        model = self._repository.get(message.model_name, message.model_version)
+        while True:
+            model = self._repository.get(message.model_name, message.model_version)
+            try:
+                return self._begin(model, message, arrived_ns, deadline_ns)
+            except ServerStopping:
+                # Only this version does: another one replaced it since. `get` knows better.
+                continue
+
+    def _begin(
+        self, model: Model, message: InferRequest, arrived_ns: int, deadline_ns: int | None
+    ) -> Pending:
         try:
             shared_outputs = self._shared_outputs(message)
             request = model.request(message, self._regions, arrived_ns, deadline_ns)
             decode_ns = time.monotonic_ns() - arrived_ns
             self._submit(model, request)
+        except ServerStopping:
+            raise
         except ServingError:
             model.statistics.failed(time.monotonic_ns() - arrived_ns)
             raise

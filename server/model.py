@@ -10,14 +10,17 @@ import numpy as np
 from protos import buffers
 from protos.codec import InferRequest, Parameter, RequestedOutput, Tensor
 from protos.datatypes import BYTES, DTYPES
-from server.batching import Limits
+from protos.model_config_pb2 import ModelConfig
+from server import config_completion, execution, model_settings
 from server.engine import Engine, TensorSpec
 from server.errors import InvalidInput
 from server.group_size import measured_group_rows
+from server.model_settings import QueuePolicy
 from server.request import Array, Request
 from server.scheduler import Scheduler
 from server.shared_memory import Regions, SharedTensor
 from server.statistics import Statistics
+from server.warmup import warm_up
 
 # Our own request parameters.
 TIMINGS = "timings"
@@ -25,15 +28,9 @@ MORE_FOLLOWS = "more_follows"
 _TRITON_ACCEPTED = frozenset({"triton_enable_empty_final_response"})
 
 
-# One request's rows run in slices this many groups long, up to so many rows: longer executions gain
-# nothing more, and what is cancelled should end soon.
-_SLICE_GROUPS = 4
-_SLICE_ROWS = 128
-
-
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """How models are run.
+    """How a model is run that has no configuration of its own.
 
     `threads` of one execution, most rows of a request, most rows gathered for one execution (None:
     to be measured), how long a request waits for company.
@@ -48,25 +45,50 @@ class ModelLimits:
 class Model:
     """A version that serves: `request` checks what came, `submit` queues it."""
 
-    def __init__(self, name: str, version: str, path: Path, limits: ModelLimits) -> None:
-        """Load the graph at `path`; StartError when that fails."""
+    def __init__(
+        self, name: str, version: str, path: Path, config: ModelConfig, limits: ModelLimits
+    ) -> None:
+        """Load the graph at `path`, served as `config` says; StartError when that fails."""
         self.name = name
         self.version = version
         self.statistics = Statistics()
-        self.engine = Engine(path, limits.threads)
+        threads = model_settings.threads(config, limits.threads)
+        self.engine = engine = Engine(path, threads, execution.provider(config))
+        self.config = config_completion.complete(
+            config, name, engine.inputs, engine.outputs, limits.max_batch_rows
+        )
         # 0 is the protocol's word for a model without a batch axis.
-        self.max_batch_rows = limits.max_batch_rows if self.engine.batches else 0
-        self._inputs = {spec.name: spec for spec in self.engine.inputs}
-        self._output_names = tuple(spec.name for spec in self.engine.outputs)
-        self.batching = _batching(self.engine, limits)
+        self.max_batch_rows = self.config.max_batch_size
+        batched = self.max_batch_rows > 0
+        self.inputs = config_completion.served(self.config.input, engine.inputs, batched)
+        self.outputs = config_completion.served(self.config.output, engine.outputs, batched)
+        warm_up(engine, self.config, self.inputs)
+        group_rows = model_settings.group_rows(config) or limits.group_rows
+        self.batching = model_settings.batching(
+            self.config,
+            group_rows or measured_group_rows(engine, self.max_batch_rows),
+            limits.queue_delay_ns,
+        )
+        self._queue_policy = QueuePolicy.of(config)
+        self._inputs = {spec.name: spec for spec in self.inputs}
+        self._output_names = tuple(spec.name for spec in self.outputs)
         self._scheduler = Scheduler(
-            f"{name}:{version}", self.engine, self.batching, self.statistics
+            f"{name}:{version}",
+            engine,
+            self.batching,
+            self.statistics,
+            batched=batched,
+            most_requests=self._queue_policy.most_requests,
         )
         # Loading leaves copies of the weights behind.
         buffers.give_back()
         self.submit = self._scheduler.submit
         self.hurry = self._scheduler.hurry
-        self.close = self._scheduler.close
+
+    def close(self) -> None:
+        """Run what is queued, then let go of the graph; nothing can be submitted any more."""
+        self._scheduler.close()
+        self.engine.close()
 
     def request(
         self, message: InferRequest, regions: Regions, arrived_ns: int, deadline_ns: int | None
@@ -76,6 +98,7 @@ class Model:
         outputs = self._check_outputs(message.outputs)
         rows = self._check_rows(inputs) if self.max_batch_rows else 1
         timeout_us, more_follows = _read_parameters(message)
+        timeout_us = self._queue_policy.effective_us(timeout_us)
         shapes = tuple(data.shape[1:] for data in inputs.values())
         return Request(
             inputs=inputs,
@@ -132,17 +155,6 @@ class Model:
                 f"a batch of {rows} rows came; model {self.name!r} takes 1 to {self.max_batch_rows}"
             )
         return rows
-
-
-def _batching(engine: Engine, limits: ModelLimits) -> Limits:
-    group_rows = limits.group_rows or measured_group_rows(engine, limits.max_batch_rows)
-    group_rows = min(group_rows, limits.max_batch_rows)
-    slice_rows = min(_SLICE_GROUPS * group_rows, _SLICE_ROWS)
-    return Limits(
-        group_rows=group_rows,
-        slice_rows=min(max(group_rows, slice_rows), limits.max_batch_rows),
-        queue_delay_ns=limits.queue_delay_ns,
-    )
 
 
 def _check_tensor(spec: TensorSpec, tensor: Tensor, regions: Regions) -> Array | SharedTensor:

@@ -1,71 +1,140 @@
-"""Know which models and versions are loaded.
-
-The layout is Triton's: NAME/VERSION/model.onnx, versions being integers; the highest one serves.
-"""
+"""Know the models of one folder: which are loaded, and who may change that."""
 
 import logging
-import re
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 
-from server.errors import InvalidInput, ModelNotFound, ModelUnavailable, StartError
+from protos.model_config_pb2 import ModelConfig
+from server.errors import (
+    ControlOff,
+    InvalidInput,
+    LoadError,
+    ModelNotFound,
+    ModelUnavailable,
+    ServerStopping,
+    StartError,
+)
+from server.lifecycle import READY, Lifecycle, VersionState
 from server.model import Model, ModelLimits
+from server.model_folder import GRAPH, ModelFolder, model_names
 
 _log = logging.getLogger(__name__)
-_GRAPH = "model.onnx"
-_VERSION = re.compile("0|[1-9][0-9]{0,18}")
+
+NONE, POLL, EXPLICIT = "none", "poll", "explicit"
+ALL = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Who changes what is loaded: nobody, `poll`, or requests; those load `at_start` first."""
+
+    mode: str = NONE
+    at_start: tuple[str, ...] = ()
 
 
 class Repository:
     """The models of one folder."""
 
-    def __init__(self, folder: Path, limits: ModelLimits) -> None:
-        """Load the newest version of every model; StartError names what cannot be loaded."""
-        found = _newest_versions(folder)
-        if not found:
-            raise StartError(f"{folder} holds no model; wanted NAME/VERSION/{_GRAPH} below it")
-        self._models: dict[str, Model] = {}
+    def __init__(self, folder: Path, limits: ModelLimits, control: Control) -> None:
+        """Load what is to serve from the start; StartError names what cannot be loaded.
+
+        A model that cannot be loaded while the folder is polled is no error: it may be there soon.
+        """
+        self._folder = folder
+        self._limits = limits
+        self._control = control
+        self._ready = True
+        # Replaced as a whole, so that it can be read without the lock.
+        self._models: dict[str, Lifecycle] = {}
+        self._adding = threading.Lock()
         try:
-            for name, version in sorted(found.items()):
-                path = folder / name / str(version) / _GRAPH
-                model = self._models[name] = Model(name, str(version), path, limits)
-                rows = model.batching.group_rows
-                _log.info(
-                    "model loaded", extra={"model": name, "version": version, "group_rows": rows}
-                )
+            self._start()
         except StartError:
             self.close()
             raise
-        self._ready = True
 
     @property
     def ready(self) -> bool:
         """Whether requests are taken."""
         return self._ready
 
-    def models(self) -> list[Model]:
-        """Every loaded version, by name."""
-        return list(self._models.values())
+    def models(self, name: str = "", version: str = "") -> list[Model]:
+        """Every version that serves, lowest first, of one model or of all; errors as of `get`."""
+        if version:
+            return [self.get(name, version)]
+        if name:
+            self.get(name)
+            return _lowest_first(self._models[name])
+        return [model for each in self._models.values() for model in _lowest_first(each)]
 
     def get(self, name: str, version: str = "") -> Model:
-        """The version that serves; "" stands for the newest.
+        """The version that serves; "" stands for the highest.
 
         ModelNotFound when there is none of that name or version, InvalidInput when the version is
-        no integer, ModelUnavailable while stopping.
+        no integer, ModelUnavailable while it is not loaded, or the server stopping.
         """
-        model = self._models.get(name)
-        if model is None:
-            raise ModelNotFound(f"model {name!r} is not here; there are {sorted(self._models)}")
+        models = self._models
+        lifecycle = models.get(name)
+        if lifecycle is None:
+            raise ModelNotFound(f"model {name!r} is not here; there are {sorted(models)}")
+        if not self._ready:
+            raise ModelUnavailable(f"model {name!r} is being unloaded: the server is stopping")
         if version:
             if not (version.isascii() and version.isdigit()):
                 raise InvalidInput(f"version {version!r} came; wanted an integer of at least 0")
             # As text: Python refuses to read thousands of digits as a number.
-            if (version.lstrip("0") or "0") != model.version:
-                raise ModelNotFound(
-                    f"model {name!r} has no version {version} loaded; it has {model.version}"
-                )
-        if not self._ready:
-            raise ModelUnavailable(f"model {name!r} is being unloaded: the server is stopping")
-        return model
+            version = version.lstrip("0") or "0"
+        return lifecycle.get(version)
+
+    def index(self, *, ready_only: bool) -> list[VersionState]:
+        """Every version of every model, those in the folder and those that still serve."""
+        models = self._models
+        states: list[VersionState] = []
+        try:
+            in_folder = model_names(self._folder)
+        except LoadError:  # it cannot be read; what is loaded goes on all the same
+            in_folder = []
+        for name in sorted({*models, *in_folder}):
+            lifecycle = models.get(name) or Lifecycle(self._model_folder(name), self._limits)
+            states += lifecycle.states()
+        return [state for state in states if state.state == READY or not ready_only]
+
+    def load(self, name: str, override: ModelConfig | None = None) -> None:
+        """Load a model, or load it anew, by its configuration or by the one given instead.
+
+        ControlOff where requests may not; ModelNotFound; LoadError says why it failed, then what
+        served before goes on.
+        """
+        self._check_control()
+        lifecycle = self._lifecycle(name)
+        try:
+            lifecycle.load(override)
+        except StartError as error:
+            _not_loaded(name, error)
+            raise LoadError(f"model {name!r} is not loaded: {lifecycle.failure}") from None
+
+    def unload(self, name: str) -> None:
+        """Unload a model; returns once what was accepted is answered."""
+        self._check_control()
+        self._lifecycle(name).unload()
+        _log.info("model unloaded", extra={"model": name})
+
+    def poll(self) -> None:
+        """Load what is new or changed in the folder, unload what is gone; failures are logged."""
+        names = model_names(self._folder)
+        for name in names:
+            lifecycle = self._lifecycle(name)
+            if lifecycle.changed and self._ready:
+                try:
+                    lifecycle.load(keep_unchanged=True)
+                except StartError as error:
+                    _not_loaded(name, error)
+        for name in self._models.keys() - set(names):
+            self._models[name].unload()
+            with self._adding:
+                self._models = {n: each for n, each in self._models.items() if n != name}
+            _log.info("model unloaded", extra={"model": name})
 
     def stop(self) -> None:
         """Take no new requests."""
@@ -74,25 +143,55 @@ class Repository:
     def close(self) -> None:
         """Run what is queued, then end every model's workers."""
         self._ready = False
-        for model in self._models.values():
-            model.close()
+        for lifecycle in self._models.values():
+            lifecycle.unload()
+
+    def _start(self) -> None:
+        wanted = self._control.at_start
+        if wanted and self._control.mode != EXPLICIT:
+            raise StartError(f"--load-model came with model control {self._control.mode}")
+        if ALL in wanted and len(wanted) > 1:
+            raise StartError("--load-model '*' came with other names")
+        found = model_names(self._folder)
+        if self._control.mode == POLL:
+            self.poll()
+            return
+        if self._control.mode == NONE and not found:
+            raise StartError(f"{self._folder} holds no model; wanted NAME/VERSION/{GRAPH} below it")
+        if self._control.mode == NONE or wanted == (ALL,):
+            wanted = tuple(found)
+        for name in wanted:
+            try:
+                self._lifecycle(name).load()
+            except (InvalidInput, ModelNotFound) as error:
+                raise StartError(f"--load-model {name}: {error}") from None
+
+    def _check_control(self) -> None:
+        if self._control.mode != EXPLICIT:
+            raise ControlOff(
+                "explicit model load / unload is not allowed if polling is enabled, nor without "
+                f"--model-control explicit; it is {self._control.mode}"
+            )
+        if not self._ready:
+            raise ServerStopping("the server is stopping")
+
+    def _lifecycle(self, name: str) -> Lifecycle:
+        """That of a model which is loaded, was, or has a folder."""
+        folder = self._model_folder(name)
+        with self._adding:
+            if name not in self._models:
+                if not folder.exists:
+                    raise ModelNotFound(f"model {name!r} is not in the repository")
+                self._models = {**self._models, name: Lifecycle(folder, self._limits)}
+            return self._models[name]
+
+    def _model_folder(self, name: str) -> ModelFolder:
+        return ModelFolder(self._folder, name)
 
 
-def _newest_versions(folder: Path) -> dict[str, int]:
-    try:
-        return {
-            model.name: max(versions)
-            for model in folder.iterdir()
-            if model.is_dir() and (versions := _versions(model))
-        }
-    except OSError as error:
-        raise StartError(f"--models {error.filename}: {error.strerror}") from None
+def _lowest_first(lifecycle: Lifecycle) -> list[Model]:
+    return [*lifecycle.serving.values()][::-1]
 
 
-def _versions(model: Path) -> list[int]:
-    return [
-        int(entry.name)
-        for entry in model.iterdir()
-        # A folder such as 01 is none: it would not be found again under its number.
-        if _VERSION.fullmatch(entry.name) and (entry / _GRAPH).is_file()
-    ]
+def _not_loaded(name: str, error: StartError) -> None:
+    _log.error("model not loaded", extra={"model": name, "reason": str(error)})

@@ -15,7 +15,7 @@ import numpy as np
 from server.batch_buffer import Assembled, BatchBuffer
 from server.batching import Batch, Closed, Limits, Piece, rows_to_wait_for, take, wait_ns
 from server.engine import Engine
-from server.errors import InvalidInput, ModelBroken, ServerStopping, ServingError
+from server.errors import InvalidInput, ModelBroken, QueueFull, ServerStopping, ServingError
 from server.request import Array, Request, Timings
 from server.statistics import Statistics
 
@@ -30,9 +30,24 @@ class Scheduler:
     every core already: a second worker was measured to gain nothing.
     """
 
-    def __init__(self, name: str, engine: Engine, limits: Limits, statistics: Statistics) -> None:
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        limits: Limits,
+        statistics: Statistics,
+        *,
+        batched: bool = True,
+        most_requests: int = 0,
+    ) -> None:
+        """`batched`: outputs have a row for each of the inputs'.
+
+        `most_requests`: how many may wait, 0 for any number.
+        """
         self._engine = engine
         self._limits = limits
+        self._batched = batched
+        self._most_requests = most_requests
         self._statistics = statistics
         self._queue: deque[Request] = deque()
         self._changed = threading.Condition()
@@ -43,10 +58,15 @@ class Scheduler:
         self._worker.start()
 
     def submit(self, request: Request) -> None:
-        """Queue a request; its future gets the result or the error. ServerStopping once closed."""
+        """Queue a request; its future gets the result or the error.
+
+        ServerStopping once closed, QueueFull when as many wait as may.
+        """
         with self._changed:
             if self._closed:
                 raise ServerStopping("the server is stopping")
+            if self._most_requests and len(self._queue) >= self._most_requests:
+                raise QueueFull(f"{self._most_requests} requests wait, the most this model allows")
             self._queue.append(request)
             # A worker that waits for more rows need not wake for each of them.
             if len(self._queue) == 1 or self._due()[0] == 0:
@@ -154,7 +174,7 @@ class Scheduler:
             return
         compute_ns = time.monotonic_ns() - computing_ns
         self._statistics.executed(batch.rows, batch.closed, assemble_ns, compute_ns)
-        if self._engine.batches and any(o.shape[:1] != (batch.rows,) for o in outputs):
+        if self._batched and any(o.shape[:1] != (batch.rows,) for o in outputs):
             raise ModelBroken(
                 f"the model gave outputs of shapes {[o.shape for o in outputs]} "
                 f"for {batch.rows} rows; wanted one row each"

@@ -20,10 +20,11 @@ from protos import inference_pb2 as pb
 from protos.codec import InvalidMessage, decode_request, encode_response
 from server import descriptions, status
 from server.activity import Activity
-from server.errors import InvalidInput, ServerStopping, TooMany
+from server.errors import InvalidInput, ModelUnavailable, ServerStopping, TooMany
 from server.inference import Inference
 from server.memory_servicer import MemoryServicer
 from server.repository import Repository
+from server.repository_servicer import RepositoryServicer
 from server.spare_memory import SpareMemory
 from server.stream import InferStream
 
@@ -33,6 +34,8 @@ _FOREVER_S = 10 * 365 * 86400
 EXTENSIONS = (
     "binary_tensor_data",
     "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
     "parameters",
     "statistics",
     "system_shared_memory",
@@ -78,7 +81,10 @@ class Servicer:
 
     def ModelReady(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         """Whether a version serves; an unknown one is NOT_FOUND."""
-        self._repository.get(request.name, request.version)
+        try:
+            self._repository.get(request.name, request.version)
+        except ModelUnavailable:
+            return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
     def ServerMetadata(self, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
@@ -89,7 +95,9 @@ class Servicer:
 
     def ModelMetadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         """Inputs and outputs of a version."""
-        return descriptions.metadata(self._repository.get(request.name, request.version))
+        model = self._repository.get(request.name, request.version)
+        versions = [each.version for each in self._repository.models(request.name)]
+        return descriptions.metadata(model, versions)
 
     def ModelConfig(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         """How a version is served."""
@@ -97,13 +105,10 @@ class Servicer:
         return pb.ModelConfigResponse(config=descriptions.config(model, self._parameters))
 
     def ModelStatistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
-        """What one model did, or all of them when no name is given."""
-        if request.name:
-            models = [self._repository.get(request.name, request.version)]
-        elif request.version:
+        """What one version did, all of a model when none is given, or all models."""
+        if request.version and not request.name:
             raise InvalidInput("a version came without the name of a model")
-        else:
-            models = self._repository.models()
+        models = self._repository.models(request.name, request.version)
         return pb.ModelStatisticsResponse(model_stats=map(descriptions.statistics, models))
 
     def ModelInfer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
@@ -153,12 +158,16 @@ class Servicer:
 
 
 def handlers(
-    servicer: Servicer, memory: MemoryServicer, quick: ThreadPoolExecutor
+    servicer: Servicer,
+    memory: MemoryServicer,
+    repository: RepositoryServicer,
+    quick: ThreadPoolExecutor,
+    loading: ThreadPoolExecutor,
 ) -> grpc.GenericRpcHandler:
     """gRPC's handlers of the whole service.
 
     `quick` runs the RPCs that never wait, so that they answer while inference keeps every other
-    thread busy.
+    thread busy; `loading` those that load and unload models.
     """
     control: dict[str, tuple[Any, Callable[[Any], Message]]] = {
         "ServerLive": (pb.ServerLiveRequest, servicer.ServerLive),
@@ -168,6 +177,7 @@ def handlers(
         "ModelMetadata": (pb.ModelMetadataRequest, servicer.ModelMetadata),
         "ModelConfig": (pb.ModelConfigRequest, servicer.ModelConfig),
         "ModelStatistics": (pb.ModelStatisticsRequest, servicer.ModelStatistics),
+        "RepositoryIndex": (pb.RepositoryIndexRequest, repository.RepositoryIndex),
     }
     for kind in (
         pb.SystemSharedMemoryStatusRequest,
@@ -179,9 +189,17 @@ def handlers(
     ):
         name = kind.DESCRIPTOR.name.removesuffix("Request")
         control[name] = (kind, getattr(memory, name))
+    slow: dict[str, tuple[Any, Callable[[Any], Message]]] = {
+        "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, repository.RepositoryModelLoad),
+        "RepositoryModelUnload": (
+            pb.RepositoryModelUnloadRequest,
+            repository.RepositoryModelUnload,
+        ),
+    }
     table = {
-        name: grpc.unary_unary_rpc_method_handler(_on_pool(_parsed(kind, handle), quick))
-        for name, (kind, handle) in control.items()
+        name: grpc.unary_unary_rpc_method_handler(_on_pool(_parsed(kind, handle), pool))
+        for pool, rpcs in ((quick, control), (loading, slow))
+        for name, (kind, handle) in rpcs.items()
     }
     table["ModelInfer"] = grpc.unary_unary_rpc_method_handler(_guarded(servicer.ModelInfer))
     table["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(

@@ -17,6 +17,8 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     InvalidMessage: grpc.StatusCode.INVALID_ARGUMENT,
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.LoadError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.ControlOff: grpc.StatusCode.UNAVAILABLE,
     errors.ModelUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.ServerStopping: grpc.StatusCode.UNAVAILABLE,
     errors.QueueTimeout: grpc.StatusCode.UNAVAILABLE,

@@ -26,6 +26,9 @@ VALUES = {
     "grace_s": [("0", 0.0), ("1e3", 1000.0)],
     "reflection": [("on", True), ("off", False)],
     "shared_memory": [("on", True), ("off", False)],
+    "model_control": [("poll", "poll"), ("explicit", "explicit")],
+    "load_model": [("a", ("a",)), ("*,b", ("*", "b"))],
+    "poll_s": [("0.01", 0.01), ("3", 3.0)],
     "log_level": [("debug", "debug"), ("error", "error")],
 }
 
@@ -48,6 +51,9 @@ BAD = {
     "grace_s": (NO_SECONDS, "seconds from 0 to 2147483647"),
     "reflection": (NO_SWITCH, "one of auto, on, off"),
     "shared_memory": (NO_SWITCH, "one of auto, on, off"),
+    "model_control": (NO_SWITCH, "one of none, poll, explicit"),
+    "load_model": (["", "a,", ",a", "a,,b"], "names with commas between them"),
+    "poll_s": ([*NO_SECONDS, "0"], "seconds from 0.01 to 2147483647"),
     "log_level": (["", "INFO", "trace"], "one of debug, info, warning, error"),
 }
 
@@ -124,6 +130,15 @@ def test_a_bad_value_in_the_environment_is_refused_in_one_line(capsys, name):
     assert line == f"{variable(name)} got {text!r}; wanted {wanted}"
 
 
+def test_names_of_models_may_be_repeated():
+    config = parse([*MODELS, "--load-model", "a", "--load-model", "b,c"], {})
+    assert config.load_model == ("a", "b", "c")
+
+
+def test_of_another_flag_that_is_repeated_the_last_counts():
+    assert parse([*MODELS, "--threads", "3", "--threads", "4"], {}).threads == 4
+
+
 def test_a_good_flag_hides_a_bad_value_in_the_environment():
     assert parse([*MODELS, "--threads", "3"], {variable("threads"): "x"}).threads == 3
 
@@ -162,7 +177,7 @@ def test_help_tells_every_option_with_its_default(capsys):
         assert re.search(rf"{flag(option.name)} \S+ {re.escape(option.metadata['help'])}", text)
         if option.name != "models":
             default = getattr(defaults, option.name)
-            shown = "auto" if default is None else default
+            shown = {None: "auto", (): "none"}.get(default, default)
             assert f"{option.metadata['help']} (default: {shown})" in text
     assert "ARGMAX_SERVER_NAME" in text
 

@@ -19,7 +19,12 @@ MESSAGE_BYTES, BUDGET_BYTES = 64 * 1024, 32 * 1024
 GARBAGE = b"\xff\xff\xff\xff"
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 MODEL_RPCS = ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics")
-SERVED = ("ServerLive", "ServerReady", "ServerMetadata", *MODEL_RPCS, "ModelInfer")
+REPOSITORY_RPCS = ("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")
+SERVED = (
+    *("ServerLive", "ServerReady", "ServerMetadata", "ModelInfer"),
+    *MODEL_RPCS,
+    *REPOSITORY_RPCS,
+)
 MIB = 2**20
 
 Code = grpc.StatusCode

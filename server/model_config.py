@@ -1,0 +1,140 @@
+"""Read a model's configuration, and refuse what this server does not do.
+
+What it says is Triton's ModelConfig. A field that would change answers and is not honoured is an
+error that names it; one that only hints at speed or labels things is a warning.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from google.protobuf import json_format, text_format
+
+from protos.model_config_pb2 import ModelConfig, ModelInput, ModelOutput, ModelQueuePolicy
+from server.errors import LoadError
+
+PLATFORM = "onnxruntime_onnx"
+BACKEND = "onnxruntime"
+
+_NO_FIELD = re.compile(r'Message type "inference\.(\S+)" has no field named "(\S+)"')
+
+
+def parse_text(text: str) -> ModelConfig:
+    """Read protobuf's text format; LoadError tells the line and what is wrong there."""
+    try:
+        return text_format.Parse(text, ModelConfig())
+    except text_format.ParseError as error:
+        where = "" if error.GetLine() is None else f"line {error.GetLine()}: "
+        raise LoadError(where + _reason(re.sub(r"^\d+:\d+ : ", "", str(error)))) from None
+
+
+def parse_json(text: str) -> ModelConfig:
+    """Read the JSON form; LoadError tells what is wrong."""
+    try:
+        return json_format.Parse(text, ModelConfig())
+    except json_format.ParseError as error:
+        raise LoadError(_reason(str(error))) from None
+
+
+def check(config: ModelConfig, name: str) -> list[str]:
+    """What has no effect here, in words; LoadError names the first field that cannot be served."""
+    _check_identity(config, name)
+    for refuse in (_check_tensors, _check_scheduling, _check_warmup, _check_rest):
+        refuse(config)
+    return list(_without_effect(config))
+
+
+def wanted_versions(config: ModelConfig, present: Sequence[int]) -> list[int]:
+    """Those of the versions, given highest first, that the policy serves."""
+    policy = config.version_policy
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return list(present)
+    if choice == "specific":
+        return [version for version in present if version in policy.specific.versions]
+    return list(present[: policy.latest.num_versions or 1])
+
+
+def _reason(text: str) -> str:
+    first = text.splitlines()[0]
+    found = _NO_FIELD.match(first)
+    # It may be misspelled or one of Triton's that is not here; both are said in one.
+    return f"{found[1]} has no field {found[2]!r} that is served here" if found else first
+
+
+def _check_identity(config: ModelConfig, name: str) -> None:
+    for field, wanted in (("name", name), ("platform", PLATFORM), ("backend", BACKEND)):
+        value = getattr(config, field)
+        if value not in ("", wanted):
+            raise LoadError(f"{field} is {value!r}; wanted {wanted!r}")
+    if config.runtime:
+        raise LoadError(f"runtime is {config.runtime!r}; a backend's library cannot be chosen here")
+
+
+def _check_tensors(config: ModelConfig) -> None:
+    if config.max_batch_size < 0:
+        raise LoadError(f"max_batch_size is {config.max_batch_size}; wanted 0 or more")
+    kinds: tuple[tuple[str, Sequence[ModelInput | ModelOutput]], ...] = (
+        ("input", config.input),
+        ("output", config.output),
+    )
+    for kind, tensors in kinds:
+        names = [tensor.name for tensor in tensors]
+        if len(set(names)) != len(names) or "" in names:
+            raise LoadError(f"{kind} names are {names}; wanted each once")
+        for tensor in tensors:
+            if any(size < -1 or size == 0 for size in tensor.dims):
+                raise LoadError(
+                    f"{kind} {tensor.name!r} has dims {list(tensor.dims)}; "
+                    "wanted sizes of at least 1, or -1 for any"
+                )
+    for tensor in config.input:
+        if tensor.optional:
+            raise LoadError(f"input {tensor.name!r} is optional; every input is needed here")
+
+
+def _check_scheduling(config: ModelConfig) -> None:
+    batching = config.dynamic_batching
+    policy = batching.default_queue_policy
+    if policy.timeout_action == ModelQueuePolicy.DELAY:
+        raise LoadError("timeout_action is DELAY; only REJECT is served here")
+    for size in batching.preferred_batch_size:
+        if size < 1 or 0 < config.max_batch_size < size:
+            raise LoadError(f"preferred_batch_size has {size}; wanted 1 to max_batch_size")
+    for group in config.instance_group:
+        if group.count < 0:
+            raise LoadError(f"instance_group count is {group.count}; wanted 1 or more")
+
+
+def _check_warmup(config: ModelConfig) -> None:
+    for sample in config.model_warmup:
+        for tensor, source in sample.inputs.items():
+            what = f"model_warmup {sample.name!r} input {tensor!r}"
+            if source.WhichOneof("input_data_type") == "input_data_file":
+                raise LoadError(f"{what} has input_data_file; wanted zero_data or random_data")
+            if source.WhichOneof("input_data_type") is None:
+                raise LoadError(f"{what} has no data; wanted zero_data or random_data")
+
+
+def _check_rest(config: ModelConfig) -> None:
+    if config.response_cache.enable:
+        raise LoadError("response_cache.enable is true; answers are not cached here")
+    if config.model_transaction_policy.decoupled:
+        raise LoadError(
+            "model_transaction_policy.decoupled is true; every request has one answer here"
+        )
+
+
+def _without_effect(config: ModelConfig) -> Iterator[str]:
+    instances = sum(group.count or 1 for group in config.instance_group)
+    if instances > 1:
+        yield f"instance_group has {instances} instances: one uses every thread, more gain nothing"
+    if len(set(config.dynamic_batching.preferred_batch_size)) > 1:
+        yield "preferred_batch_size has several sizes: the largest counts"
+    for field, _ in config.optimization.ListFields():
+        if field.name != "execution_accelerators":
+            yield f"optimization.{field.name} is a hint that is not taken here"
+    if config.metric_tags:
+        yield "metric_tags: models have no metrics of their own here"
+    for tensor in config.input:
+        if tensor.format:
+            yield f"input {tensor.name!r} has a format: tensors go to the graph as they come"

@@ -1,0 +1,164 @@
+"""Find what a model repository holds on disk, and nothing that lies outside of it.
+
+The layout is Triton's: NAME/config.pbtxt, which may be missing, and NAME/VERSION/model.onnx, where
+versions are integers.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from server.errors import InvalidInput, LoadError
+
+CONFIG = "config.pbtxt"
+GRAPH = "model.onnx"
+
+# Which files are there, with what tells whether they are still the same.
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+
+# A folder such as 01 is none: it would not be found again under its number.
+_VERSION = re.compile("0|[1-9][0-9]{0,18}")
+
+
+def model_names(repository: Path) -> list[str]:
+    """Folders that hold a version or a configuration, sorted; LoadError when none can be read."""
+    with _named_errors():
+        return sorted(
+            folder.name
+            for folder in repository.iterdir()
+            if not folder.name.startswith(".") and folder.is_dir() and _is_model(repository, folder)
+        )
+
+
+def is_name(name: str) -> bool:
+    """Whether it names a folder right below the repository, not one elsewhere."""
+    return bool(name) and not name.startswith(".") and not {"/", "\0"} & set(name)
+
+
+class ModelFolder:
+    """The folder of one model; everything raises LoadError that names the path at fault."""
+
+    def __init__(self, repository: Path, name: str) -> None:
+        """InvalidInput when the name is none of a folder; that it exists is not checked."""
+        if not is_name(name):
+            raise InvalidInput(f"model name {name!r} came; wanted the name of a folder")
+        self.name = name
+        self.path = repository / name
+        self._repository = repository
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a folder."""
+        return self.path.is_dir()
+
+    def config(self) -> str | None:
+        """Text of the configuration; None where there is none."""
+        path = self.path / CONFIG
+        if not os.path.lexists(path):
+            return None
+        with _named_errors():
+            try:
+                return self._inside(path).read_text()
+            except UnicodeDecodeError:
+                raise LoadError(f"{path} is no UTF-8 text") from None
+
+    def versions(self, graph: str) -> list[int]:
+        """Versions that hold a file of that name, highest first."""
+        _check_file_name(graph)
+        found = [number for number in self.version_folders() if self._version(number, graph)]
+        return sorted(found, reverse=True)
+
+    def version_folders(self) -> list[int]:
+        """Versions that have a folder, whatever is in it."""
+        with _named_errors():
+            return sorted(
+                int(entry.name)
+                for entry in self._inside(self.path).iterdir()
+                if _VERSION.fullmatch(entry.name) and entry.is_dir()
+            )
+
+    def graph(self, version: int, graph: str) -> Path:
+        """Where the graph of a version lies."""
+        return self._inside(self.path / str(version) / graph)
+
+    def check_file(self, name: str) -> None:
+        """LoadError unless the folder holds a file of that name."""
+        _check_file_name(name)
+        path = self.path / name
+        if not self._inside(path).is_file():
+            raise LoadError(f"{path} does not exist")
+
+    def fingerprint(self) -> tuple[object, ...]:
+        """Equal as long as nothing in it or its versions changes; never raises."""
+
+        def or_error(look: Callable[[], object]) -> object:
+            try:
+                return look()
+            except LoadError as error:
+                return str(error)
+
+        folders = or_error(self.version_folders)
+        numbers = folders if isinstance(folders, list) else []
+        versions = [or_error(partial(self.version_files, number)) for number in numbers]
+        return folders, or_error(self.own_files), versions
+
+    def shown(self, text: str) -> str:
+        """A text for clients, whom it does not concern where the repository lies."""
+        return text.replace(f"{self._repository}/", "")
+
+    def own_files(self) -> Fingerprint:
+        """What the folder holds beside its versions."""
+        return self._files(self.path)
+
+    def version_files(self, version: int) -> Fingerprint:
+        """What the folder of a version holds."""
+        return self._files(self.path / str(version))
+
+    def _version(self, number: int, graph: str) -> bool:
+        path = self.path / str(number) / graph
+        # What leads elsewhere counts, so that loading it fails and says so.
+        return path.is_symlink() or path.is_file()
+
+    def _files(self, folder: Path) -> Fingerprint:
+        with _named_errors(), os.scandir(self._inside(folder)) as entries:
+            found = []
+            for entry in entries:
+                # Files that are being written start with a dot, until they are renamed.
+                if not entry.name.startswith(".") and entry.is_file():
+                    stat = entry.stat()
+                    found.append((entry.name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+            return tuple(sorted(found))
+
+    def _inside(self, path: Path) -> Path:
+        """The path itself, once it is known that it leads nowhere else."""
+        if not _leads_inside(self._repository, path):
+            raise LoadError(f"{path} leads out of the model repository")
+        return path
+
+
+def _is_model(repository: Path, folder: Path) -> bool:
+    if not _leads_inside(repository, folder):
+        return True  # loading it says what is wrong with it
+    return (folder / CONFIG).exists() or any(
+        _VERSION.fullmatch(entry.name) and entry.is_dir() for entry in folder.iterdir()
+    )
+
+
+def _leads_inside(repository: Path, path: Path) -> bool:
+    return path.resolve().is_relative_to(repository.resolve())
+
+
+def _check_file_name(name: str) -> None:
+    if not is_name(name):
+        raise LoadError(f"file name {name!r} came; wanted one in the model's own folder")
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LoadError(f"{error.filename}: {error.strerror}") from None
