@@ -19,7 +19,7 @@ def metadata(model: Model) -> pb.ModelMetadataResponse:
         name=model.name,
         versions=[model.version],
         platform=PLATFORM,
-        inputs=[_tensor_metadata(spec) for spec in model.engine.inputs],
+        inputs=[_tensor_metadata(spec) for spec in (*model.engine.inputs, *model.optional_inputs)],
         outputs=[_tensor_metadata(spec) for spec in model.engine.outputs],
     )
 
@@ -47,6 +47,9 @@ def config(model: Model, server_parameters: Mapping[str, str]) -> config_pb.Mode
     )
     for spec in model.engine.inputs:
         described.input.add(name=spec.name, data_type=_data_type(spec), dims=_dims(spec, batches))
+    for spec in model.optional_inputs:
+        data_type, dims = _data_type(spec), _dims(spec, batches)
+        described.input.add(name=spec.name, data_type=data_type, dims=dims, optional=True)
     for spec in model.engine.outputs:
         described.output.add(name=spec.name, data_type=_data_type(spec), dims=_dims(spec, batches))
     if batches:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from protos.codec import InferRequest, Parameter, RequestedOutput, Tensor
+from protos.codec import InferRequest, RequestedOutput
 from protos.datatypes import BYTES, DTYPES
+from protos.parameters import Parameter
+from protos.tensors import Tensor
 from server.batching import Limits
 from server.engine import Engine, TensorSpec
 from server.errors import InvalidInput
@@ -44,7 +46,10 @@ class Model:
         self.engine = Engine(path, limits.threads)
         # 0 is the protocol's word for a model without a batch axis.
         self.max_batch_rows = limits.max_batch_rows if self.engine.batches else 0
-        self._inputs = {spec.name: spec for spec in self.engine.inputs}
+        # Requests that share a batch would have to share these too.
+        self.optional_inputs = () if self.engine.batches else self.engine.optional_inputs
+        self._needed_inputs = {spec.name for spec in self.engine.inputs}
+        self._inputs = {spec.name: spec for spec in (*self.engine.inputs, *self.optional_inputs)}
         self._output_names = tuple(spec.name for spec in self.engine.outputs)
         self._scheduler = Scheduler(
             f"{name}:{version}", self.engine, limits.batching, self.statistics
@@ -78,20 +83,29 @@ class Model:
         self, tensors: Sequence[Tensor], regions: Regions
     ) -> dict[str, Array | SharedTensor]:
         given = [tensor.name for tensor in tensors]
-        if len(given) != len(self._inputs) or set(given) != set(self._inputs):
-            raise InvalidInput(
-                f"inputs {sorted(given)} came; model {self.name!r} takes {sorted(self._inputs)}"
-            )
         by_name = {tensor.name: tensor for tensor in tensors}
+        if (
+            len(given) != len(by_name)
+            or not self._needed_inputs <= by_name.keys() <= self._inputs.keys()
+        ):
+            raise InvalidInput(
+                f"inputs {sorted(given)} came; model {self.name!r} takes {self._described_inputs()}"
+            )
         inputs: dict[str, Array | SharedTensor] = {}
         for name, spec in self._inputs.items():
-            tensor = by_name[name]
-            data = _check_tensor(spec, tensor, regions)
+            if name not in by_name:
+                continue
+            data = _check_tensor(spec, by_name[name], regions)
             # Without a batch axis there are no rows to gather later.
             if isinstance(data, SharedTensor) and not self.max_batch_rows:
                 data = data.read()
             inputs[name] = data
         return inputs
+
+    def _described_inputs(self) -> str:
+        optional = sorted(spec.name for spec in self.optional_inputs)
+        also = f", and may be given {optional}" if optional else ""
+        return f"{sorted(self._needed_inputs)}{also}"
 
     def _check_outputs(self, requested: Sequence[RequestedOutput]) -> tuple[str, ...]:
         if not requested:
@@ -127,7 +141,7 @@ def _check_tensor(spec: TensorSpec, tensor: Tensor, regions: Regions) -> Array |
     fits = len(tensor.shape) == len(spec.shape) and all(
         want is None or got == want for got, want in zip(tensor.shape, spec.shape, strict=True)
     )
-    if not fits:
+    if not (fits or spec.any_rank):
         wanted_shape = [-1 if size is None else size for size in spec.shape]
         raise InvalidInput(f"{what} has shape {list(tensor.shape)}; the model takes {wanted_shape}")
     data: Array | SharedTensor | None = tensor.data

@@ -17,7 +17,8 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from protos import inference_pb2 as pb
-from protos.codec import InvalidMessage, decode_request, encode_response
+from protos.codec import decode_request, encode_response
+from protos.errors import InvalidMessage
 from server import descriptions, status
 from server.activity import Activity
 from server.errors import InvalidInput, ServerStopping, TooMany

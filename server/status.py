@@ -4,7 +4,7 @@ import logging
 
 import grpc
 
-from protos.codec import InvalidMessage
+from protos.errors import InvalidMessage
 from server import errors
 
 _log = logging.getLogger(__name__)

@@ -19,11 +19,11 @@ from protos import inference_pb2 as pb
 from protos.codec import (
     InferRequest,
     RequestedOutput,
-    Tensor,
     decode_response,
     decode_stream_response,
     encode_request,
 )
+from protos.tensors import Tensor
 from server.app import Server
 from server.config import Config
 

@@ -13,11 +13,11 @@ from client.shared_memory import SharedArray
 from protos.codec import (
     InferRequest,
     RequestedOutput,
-    Tensor,
     decode_response,
     decode_stream_response,
     encode_request,
 )
+from protos.tensors import Tensor
 
 SHM = Path("/dev/shm")
 COLUMNS = 512
