@@ -20,6 +20,7 @@ from server.memory_servicer import MemoryServicer
 from server.model import ModelLimits
 from server.repository import Repository
 from server.servicer import SERVICE, Servicer, StreamLimits, handlers
+from server.settings_servicer import SettingsServicer
 from server.shared_memory import Regions
 
 _log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Server:
         shared = config.local_only if config.shared_memory is None else config.shared_memory
         regions = Regions(enabled=shared)
         self._memory = MemoryServicer(regions)
+        self._settings = SettingsServicer(self._repository)
         self._servicer = Servicer(
             self._repository,
             Inference(self._repository, ByteBudget(config.max_inflight_bytes), regions),
@@ -96,7 +98,9 @@ class Server:
         pool = ThreadPoolExecutor(config.workers + config.max_streams, "rpc")
         server = grpc.server(pool, options=_channel_options(config))
         quick = ThreadPoolExecutor(_QUICK_WORKERS, "quick")
-        server.add_generic_rpc_handlers((handlers(self._servicer, self._memory, quick),))
+        server.add_generic_rpc_handlers(
+            (handlers(self._servicer, self._memory, self._settings, quick),)
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflected = config.local_only if config.reflection is None else config.reflection
         if reflected:

@@ -25,6 +25,7 @@ from server.errors import InvalidInput, ServerStopping, TooMany
 from server.inference import Inference
 from server.memory_servicer import MemoryServicer
 from server.repository import Repository
+from server.settings_servicer import SettingsServicer
 from server.spare_memory import SpareMemory
 from server.stream import InferStream
 
@@ -33,11 +34,23 @@ SERVER_NAME = "argmax-serving"
 _FOREVER_S = 10 * 365 * 86400
 EXTENSIONS = (
     "binary_tensor_data",
+    "logging",
     "model_configuration",
     "parameters",
     "statistics",
     "system_shared_memory",
 )
+
+
+_MEMORY_REQUESTS: tuple[Any, ...] = (
+    pb.SystemSharedMemoryStatusRequest,
+    pb.SystemSharedMemoryRegisterRequest,
+    pb.SystemSharedMemoryUnregisterRequest,
+    pb.CudaSharedMemoryStatusRequest,
+    pb.CudaSharedMemoryRegisterRequest,
+    pb.CudaSharedMemoryUnregisterRequest,
+)
+_SETTINGS_REQUESTS: tuple[Any, ...] = (pb.TraceSettingRequest, pb.LogSettingsRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +166,10 @@ class Servicer:
 
 
 def handlers(
-    servicer: Servicer, memory: MemoryServicer, quick: ThreadPoolExecutor
+    servicer: Servicer,
+    memory: MemoryServicer,
+    settings: SettingsServicer,
+    quick: ThreadPoolExecutor,
 ) -> grpc.GenericRpcHandler:
     """gRPC's handlers of the whole service.
 
@@ -169,16 +185,10 @@ def handlers(
         "ModelConfig": (pb.ModelConfigRequest, servicer.ModelConfig),
         "ModelStatistics": (pb.ModelStatisticsRequest, servicer.ModelStatistics),
     }
-    for kind in (
-        pb.SystemSharedMemoryStatusRequest,
-        pb.SystemSharedMemoryRegisterRequest,
-        pb.SystemSharedMemoryUnregisterRequest,
-        pb.CudaSharedMemoryStatusRequest,
-        pb.CudaSharedMemoryRegisterRequest,
-        pb.CudaSharedMemoryUnregisterRequest,
-    ):
-        name = kind.DESCRIPTOR.name.removesuffix("Request")
-        control[name] = (kind, getattr(memory, name))
+    for group, kinds in ((memory, _MEMORY_REQUESTS), (settings, _SETTINGS_REQUESTS)):
+        for kind in kinds:
+            name = kind.DESCRIPTOR.name.removesuffix("Request")
+            control[name] = (kind, getattr(group, name))
     table = {
         name: grpc.unary_unary_rpc_method_handler(_on_pool(_parsed(kind, handle), quick))
         for name, (kind, handle) in control.items()

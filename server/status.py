@@ -27,6 +27,7 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     errors.StreamIdle: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Cancelled: grpc.StatusCode.CANCELLED,
     errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
+    errors.FeatureUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.RegionNotFound: grpc.StatusCode.NOT_FOUND,
     errors.RegionExists: grpc.StatusCode.ALREADY_EXISTS,
     errors.RegionForbidden: grpc.StatusCode.PERMISSION_DENIED,
