@@ -3,12 +3,11 @@
 import ctypes
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 
 from protos.datatypes import BFLOAT16
@@ -37,15 +36,11 @@ _DTYPES: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """An input or output of a model; None in the shape stands for any size.
-
-    `any_rank`: an input that takes any shape at all; `shape` is () then.
-    """
+    """An input or output of a model; None in the shape stands for any size."""
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
-    any_rank: bool = False
 
     @property
     def row_bytes(self) -> int:
@@ -74,7 +69,7 @@ class Engine:
         options.log_severity_level = 4
         try:
             self._session = ort.InferenceSession(str(path), options, providers=[provider])
-            self.inputs = _with_ranks(_specs(self._session.get_inputs()), path)
+            self.inputs = _specs(self._session.get_inputs())
             self.outputs = _specs(self._session.get_outputs())
             self.optional_inputs = _optional(self._session.get_overridable_initializers())
             self._run = self._run_values if self._has_bfloat16() else self._session.run
@@ -135,15 +130,6 @@ def _array(value: Any) -> Array:
     shape = value.shape()
     data = ctypes.string_at(value.data_ptr(), math.prod(shape) * BFLOAT16.itemsize)
     return np.frombuffer(data, BFLOAT16).reshape(shape)
-
-
-def _with_ranks(specs: tuple[TensorSpec, ...], path: Path) -> tuple[TensorSpec, ...]:
-    # ONNX Runtime shows a scalar and a tensor of any rank alike; only the graph tells which it is.
-    if all(spec.shape for spec in specs):
-        return specs
-    graph = onnx.load_model(path, load_external_data=False).graph
-    ranked = {value.name: value.type.tensor_type.HasField("shape") for value in graph.input}
-    return tuple(replace(spec, any_rank=not ranked[spec.name]) for spec in specs)
 
 
 def _optional(initializers: Sequence[Any]) -> tuple[TensorSpec, ...]:

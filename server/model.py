@@ -141,7 +141,7 @@ def _check_tensor(spec: TensorSpec, tensor: Tensor, regions: Regions) -> Array |
     fits = len(tensor.shape) == len(spec.shape) and all(
         want is None or got == want for got, want in zip(tensor.shape, spec.shape, strict=True)
     )
-    if not (fits or spec.any_rank):
+    if not fits:
         wanted_shape = [-1 if size is None else size for size in spec.shape]
         raise InvalidInput(f"{what} has shape {list(tensor.shape)}; the model takes {wanted_shape}")
     data: Array | SharedTensor | None = tensor.data

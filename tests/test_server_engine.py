@@ -127,16 +127,6 @@ def test_bfloat16_is_widened_and_passed_on_in_one_run(path, shape):
     assert g.tolist() == [-1.0, 2.0]
 
 
-def test_a_scalar_and_a_tensor_of_any_rank_are_told_apart(path):
-    nodes = [helper.make_node("Add", ["any", "one"], ["y"])]
-    inputs = [("any", TensorProto.FLOAT, None), ("one", TensorProto.FLOAT, [])]
-    engine = Engine(save(path, nodes, inputs, [("y", TensorProto.FLOAT, None)]), 1)
-    assert engine.inputs == (
-        TensorSpec("any", np.dtype(np.float32), (), any_rank=True),
-        TensorSpec("one", np.dtype(np.float32), ()),
-    )
-
-
 def test_constants_that_may_be_replaced_are_optional_inputs(path):
     nodes = [helper.make_node("Mul", ["x", "factor"], ["y"])]
     inputs = [("x", TensorProto.DOUBLE, ["n", 2]), ("factor", TensorProto.DOUBLE, [2])]
