@@ -30,9 +30,7 @@ def address(program, graphs, launch_for_module):
 @pytest.mark.parametrize("batch_size", [1, 16])
 @pytest.mark.parametrize("shared", [False, True], ids=["messages", "shared memory"])
 @pytest.mark.parametrize("options", [(), ("--streaming", "--async")], ids=["unary", "stream"])
-def test_it_measures_and_reads_the_servers_stages(
-    program, address, call, options, shared, batch_size
-):
+def test_it_measures_and_reads_the_stages(program, address, call, options, shared, batch_size):
     caller = call(address)
     before = caller.statistics(MODEL)
     target = Target("service", address, shared)
@@ -44,10 +42,8 @@ def test_it_measures_and_reads_the_servers_stages(
     # What it says it sent in its windows, the server has counted.
     assert after.inference_count - before.inference_count >= rows_per_s * 3 * WINDOW_MS / 1000 * 0.5
     assert after.inference_stats.fail.count == before.inference_stats.fail.count
-    stages = [
-        f"Server {stage}" for stage in ("Queue", "Compute Input", "Compute Infer", "Compute Output")
-    ]
-    assert set(stages) <= set(measured), sorted(measured)
+    for stage in ("Queue", "Compute Input", "Compute Infer", "Compute Output"):
+        assert float(measured[f"Server {stage}"]) >= 0
+    assert float(measured["Server Queue"]) > 0
     assert float(measured["Server Compute Infer"]) > 0
-    assert sum(float(measured[stage]) for stage in stages) < float(measured["p99 latency"])
     assert not caller.control("SystemSharedMemoryStatus").regions
