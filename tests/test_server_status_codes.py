@@ -19,7 +19,11 @@ MESSAGE_BYTES, BUDGET_BYTES = 64 * 1024, 32 * 1024
 GARBAGE = b"\xff\xff\xff\xff"
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 MODEL_RPCS = ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics")
-SERVED = ("ServerLive", "ServerReady", "ServerMetadata", *MODEL_RPCS, "ModelInfer")
+SERVED = (
+    *("ServerLive", "ServerReady", "ServerMetadata", *MODEL_RPCS, "ModelInfer"),
+    *(m.name for m in DESCRIPTOR.methods if m.name.endswith(("Register", "Unregister", "Status"))),
+    *("TraceSetting", "LogSettings"),
+)
 MIB = 2**20
 
 Code = grpc.StatusCode
