@@ -124,6 +124,7 @@ def cancelled(client):
     rows = CANCELLED_ROWS
     spec = request({"model_name": "steps", "shape": [rows, 1], "elements": rows})
     call = client.async_infer(**spec, callback=lambda result, error: answers.put(error))
+    client.infer(**request({}))  # once this is answered, the other has come to the server
     call.cancel()
     error = answers.get(timeout=TIMEOUT_S)
     return {"code": error.status(), "text": error.message()}
@@ -138,6 +139,7 @@ def cancelled_stream(client):
     client.async_stream_infer(
         **request({"model_name": "steps", "shape": [rows, 1], "elements": rows})
     )
+    client.infer(**request({}))
     client.stop_stream(cancel_requests=True)
     result, error = answers.get(timeout=TIMEOUT_S)
     assert result is None
