@@ -7,7 +7,7 @@ ARGS ?=
 RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 
-.PHONY: help sweep bench test test-lowest check stubs clean
+.PHONY: help sweep bench test test-lowest perf-analyzer check stubs clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ test: .venv-dev/installed  ## all tests (ARGS='-k name')
 
 test-lowest: .venv-lowest/installed  ## all tests with the oldest versions that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest $(ARGS)
+
+perf-analyzer: .venv-dev/installed  ## Triton's load generator, below .bench/, for the tests that run it
+	$(DEV) -c "from bench.perf_analyzer import PerfAnalyzer; PerfAnalyzer()"
 
 check: .venv-dev/installed  ## style, types, import rules, generated stubs up to date
 	$(DEV) -m ruff check .

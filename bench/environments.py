@@ -29,6 +29,11 @@ class Venv:
         return self.folder / "bin" / "python"
 
     @property
+    def marker(self) -> Path:
+        """The file that is written once all is installed, and says what."""
+        return self.folder / "installed"
+
+    @property
     def packages(self) -> Path:
         """Where its packages lie."""
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -45,17 +50,28 @@ def installed(name: str, requirements: Sequence[str], *, dependencies: bool = Tr
 
     NotAvailable says what pip said.
     """
-    venv = Venv(FOLDER / "venvs" / name)
-    marker = venv.folder / "installed"
-    wanted = "\n".join((sys.version, *requirements))
-    if marker.exists() and marker.read_text() == wanted:
-        return venv
+    try:
+        return found(name, requirements)
+    except NotAvailable:
+        venv = Venv(FOLDER / "venvs" / name)
     _run([sys.executable, "-m", "venv", "--clear", str(venv.folder)], "venv")
     options = () if dependencies else ("--no-deps",)
     command = [str(venv.python), "-m", "pip", "install", "--quiet"]
     _run([*command, "--disable-pip-version-check", *options, *requirements], "pip")
-    marker.write_text(wanted)
+    venv.marker.write_text(_contents(requirements))
     return venv
+
+
+def found(name: str, requirements: Sequence[str]) -> Venv:
+    """The environment NAME if it is there with just these `requirements`; else NotAvailable."""
+    venv = Venv(FOLDER / "venvs" / name)
+    if venv.marker.exists() and venv.marker.read_text() == _contents(requirements):
+        return venv
+    raise NotAvailable(f"{name} is not installed below {FOLDER}")
+
+
+def _contents(requirements: Sequence[str]) -> str:
+    return "\n".join((sys.version, *requirements))
 
 
 def _run(command: Sequence[str], what: str) -> None:

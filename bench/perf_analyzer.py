@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.environments import FOLDER, NotAvailable, installed
+from bench.environments import FOLDER, NotAvailable, found, installed
 from bench.peer_servers import MODEL
 from bench.processes import child
 from bench.rounds import Cell
@@ -19,6 +19,8 @@ from client.comparison import interleaved
 
 _REQUIREMENTS = ("tritonclient==2.41.0", "nvidia-cuda-runtime-cu12")
 _DEBIAN = "libb64-0d"
+_DEBIAN_FOLDER = FOLDER / "debian"
+_DEBIAN_LIBRARY = _DEBIAN_FOLDER / "usr" / "lib" / "x86_64-linux-gnu"
 _CONCURRENCY = 2
 _WINDOW_MS = 1000
 _WINDOWS = 3
@@ -39,10 +41,15 @@ class Target:
 class PerfAnalyzer:
     """The installed program; NotAvailable tells what it lacks."""
 
-    def __init__(self) -> None:
-        venv = installed("perf_analyzer", _REQUIREMENTS, dependencies=False)
+    def __init__(self, *, install: bool = True) -> None:
+        """`install`: fetch what is not here yet."""
+        if install:
+            venv = installed("perf_analyzer", _REQUIREMENTS, dependencies=False)
+            _fetch_debian_library()
+        else:
+            venv = found("perf_analyzer", _REQUIREMENTS)
         self._program = venv.folder / "bin" / "perf_analyzer"
-        folders = [venv.packages / "nvidia" / "cuda_runtime" / "lib", _debian_library()]
+        folders = [venv.packages / "nvidia" / "cuda_runtime" / "lib", _DEBIAN_LIBRARY]
         libraries = [*map(str, folders), os.environ.get("LD_LIBRARY_PATH", "")]
         self._environment = {"LD_LIBRARY_PATH": ":".join(filter(None, libraries))}
         self._check_libraries()
@@ -60,17 +67,23 @@ class PerfAnalyzer:
             raise NotAvailable(f"it lacks {', '.join(missing) or done.stderr.strip()}")
 
     def rows_per_s(self, target: Target, batch_size: int) -> float:
-        """Rows per second, two requests at a time, mean of three windows.
+        """Rows per second, two requests at a time, mean of three windows; or NotAvailable."""
+        return float(self.measure(target, batch_size)["Inferences/Second"])
 
-        NotAvailable with what the program said when it gives no rate.
+    def measure(
+        self, target: Target, batch_size: int, *options: str, window_ms: int = _WINDOW_MS
+    ) -> dict[str, str]:
+        """What the program reports of two requests at a time, by the names of its columns.
+
+        NotAvailable with what it said when it gives none.
         """
         with tempfile.TemporaryDirectory() as folder:
             report, said = Path(folder) / "report.csv", Path(folder) / "said"
             command = [str(self._program), "-m", MODEL, "-u", target.address, "-i", "grpc"]
             command += ["-b", str(batch_size), "--concurrency-range", str(_CONCURRENCY)]
-            command += ["--measurement-interval", str(_WINDOW_MS), "--max-trials", str(_WINDOWS)]
+            command += ["--measurement-interval", str(window_ms), "--max-trials", str(_WINDOWS)]
             # Its own idea of a stable rate would end some runs early, others late.
-            command += ["--stability-percentage", "999", "-f", str(report)]
+            command += ["--stability-percentage", "999", "-f", str(report), *options]
             if target.shared:
                 size = _OUTPUT_BYTES * batch_size
                 command += ["--shared-memory", "system", "--output-shared-memory-size", str(size)]
@@ -88,7 +101,7 @@ class PerfAnalyzer:
                 lines = said.read_text(errors="replace").strip().splitlines()
                 raise NotAvailable(lines[-1] if lines else f"it ended with {status}")
             with report.open(newline="") as file:
-                return float(next(csv.DictReader(file))["Inferences/Second"])
+                return next(csv.DictReader(file))
 
 
 def drive(
@@ -117,19 +130,17 @@ def drive(
     return cells
 
 
-def _debian_library() -> Path:
-    """Where Debian's base64 library lies, taken from its package where it is not installed."""
-    folder = FOLDER / "debian"
-    library = folder / "usr" / "lib" / "x86_64-linux-gnu"
-    if list(library.glob("libb64.so*")):
-        return library
+def _fetch_debian_library() -> None:
+    """Take Debian's base64 library out of its package."""
+    folder = _DEBIAN_FOLDER
+    if list(_DEBIAN_LIBRARY.glob("libb64.so*")):
+        return
     folder.mkdir(parents=True, exist_ok=True)
     # Unpacked here, it changes nothing on the machine; where this fails, ldd will say so.
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         _quietly(["apt-get", "download", _DEBIAN], folder)
         for package in folder.glob(f"{_DEBIAN}_*.deb"):
             _quietly(["dpkg-deb", "-x", str(package), "."], folder)
-    return library
 
 
 def _quietly(command: Sequence[str], folder: Path) -> None:

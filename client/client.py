@@ -17,14 +17,14 @@ from protos import model_config_pb2 as config_pb
 from protos.codec import (
     InferRequest,
     InferResponse,
-    Parameter,
     RequestedOutput,
-    Tensor,
     decode_response,
     encode_request,
 )
 from protos.datatypes import DTYPES, datatype_of
+from protos.parameters import Parameter
 from protos.quantize import WIRE_DTYPES, to_wire, wire_scale
+from protos.tensors import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -13,7 +13,8 @@ import numpy as np
 from client.batch_stream import BatchAnswer
 from client.client import Client
 from client.samples import Stages
-from protos.codec import InferResponse, Parameter
+from protos.codec import InferResponse
+from protos.parameters import Parameter
 from protos.quantize import WIRE_DTYPES, to_wire, wire_scale
 from server.engine import Engine
 

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from protos.codec import Tensor
 from protos.datatypes import datatype_of
+from protos.tensors import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import ml_dtypes
 import numpy as np
 
 BYTES = "BYTES"
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 # Everything on the wire is little-endian; BYTES elements become Python bytes objects.
 DTYPES: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
@@ -22,6 +24,7 @@ DTYPES: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
         "FP16": np.dtype("<f2"),
         "FP32": np.dtype("<f4"),
         "FP64": np.dtype("<f8"),
+        "BF16": BFLOAT16,
         BYTES: np.dtype(np.object_),
     }
 )

@@ -11,6 +11,8 @@ from server import config, logs
 from server.app import Server
 from server.errors import StartError
 
+_WAKE_S = 0.1
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then drain. 0: done; 2: it could not start."""
@@ -26,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"argmax-server: error: {error}", file=sys.stderr)
         return 2
     print(f"listening on {server.address}", flush=True)
-    stop.wait()
+    # A signal that the kernel gives to another thread does not wake this one.
+    while not stop.wait(_WAKE_S):
+        pass
     server.drain()
     return 0
 

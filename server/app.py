@@ -21,6 +21,7 @@ from server.repository import POLL, Control, Repository
 from server.repository_poll import RepositoryPoll
 from server.repository_servicer import RepositoryServicer
 from server.servicer import SERVICE, Servicer, StreamLimits, handlers
+from server.settings_servicer import SettingsServicer
 from server.shared_memory import Regions
 
 _log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Server:
         shared = config.local_only if config.shared_memory is None else config.shared_memory
         regions = Regions(enabled=shared)
         self._memory = MemoryServicer(regions)
+        self._settings = SettingsServicer(self._repository)
         self._servicer = Servicer(
             self._repository,
             Inference(self._repository, ByteBudget(config.max_inflight_bytes), regions),
@@ -99,7 +101,8 @@ class Server:
         server = grpc.server(pool, options=_channel_options(config))
         quick = ThreadPoolExecutor(_QUICK_WORKERS, "quick")
         loading = ThreadPoolExecutor(_LOADING_WORKERS, "loading")
-        table = handlers(self._servicer, self._memory, self._repository_servicer, quick, loading)
+        groups = (self._memory, self._settings, self._repository_servicer)
+        table = handlers(self._servicer, *groups, quick, loading)
         server.add_generic_rpc_handlers((table,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflected = config.local_only if config.reflection is None else config.reflection

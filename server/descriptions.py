@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from protos import inference_pb2 as pb
 from protos import model_config_pb2 as config_pb
 from protos.datatypes import datatype_of
+from server.config_completion import data_type
 from server.engine import TensorSpec
 from server.model import Model
 from server.statistics import Duration
@@ -16,7 +17,7 @@ def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
         name=model.name,
         versions=versions,
         platform=model.config.platform,
-        inputs=[_tensor_metadata(spec) for spec in model.inputs],
+        inputs=[_tensor_metadata(spec) for spec in (*model.inputs, *model.optional_inputs)],
         outputs=[_tensor_metadata(spec) for spec in model.outputs],
     )
 
@@ -28,6 +29,13 @@ def config(model: Model, server_parameters: Mapping[str, str]) -> config_pb.Mode
     """
     described = config_pb.ModelConfig()
     described.CopyFrom(model.config)
+    for spec in model.optional_inputs:
+        described.input.add(
+            name=spec.name,
+            data_type=data_type(spec),
+            dims=_shape(spec),
+            optional=True,
+        )
     if model.max_batch_rows:
         batching = described.dynamic_batching
         batching.preferred_batch_size[:] = [model.batching.group_rows]
@@ -77,5 +85,9 @@ def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadat
     return pb.ModelMetadataResponse.TensorMetadata(
         name=spec.name,
         datatype=datatype_of(spec.dtype),
-        shape=[-1 if size is None else size for size in spec.shape],
+        shape=_shape(spec),
     )
+
+
+def _shape(spec: TensorSpec) -> list[int]:
+    return [-1 if size is None else size for size in spec.shape]

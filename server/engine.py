@@ -1,5 +1,7 @@
 """Own one ONNX Runtime session on one execution provider."""
 
+import ctypes
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +10,13 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from protos.datatypes import BFLOAT16
 from server.errors import InvalidInput, StartError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_DTYPES = {
+_ONNX_BFLOAT16 = 16  # of TensorProto.DataType
+_DTYPES: Mapping[str, Any] = {
     "tensor(bool)": "?",
     "tensor(uint8)": "u1",
     "tensor(uint16)": "u2",
@@ -25,6 +29,7 @@ _DTYPES = {
     "tensor(float16)": "f2",
     "tensor(float)": "f4",
     "tensor(double)": "f8",
+    "tensor(bfloat16)": BFLOAT16,
     "tensor(string)": "O",
 }
 
@@ -66,6 +71,8 @@ class Engine:
             self._session = ort.InferenceSession(str(path), options, providers=[provider])
             self.inputs = _specs(self._session.get_inputs())
             self.outputs = _specs(self._session.get_outputs())
+            self.optional_inputs = _optional(self._session.get_overridable_initializers())
+            self._run = self._run_values if self._has_bfloat16() else self._session.run
         except StartError as error:
             raise StartError(f"{path}: {error}") from None
         except Exception as error:
@@ -88,7 +95,7 @@ class Engine:
         Arrays must be C-contiguous and aligned. InvalidInput when the graph itself refuses them.
         """
         try:
-            result: list[Array] = self._session.run(outputs, inputs)
+            result: list[Array] = self._run(outputs, inputs)
         except Exception as error:
             # What only the graph can know, such as shapes that do not fit each other.
             if type(error).__name__ in ("InvalidArgument", "RuntimeException", "Fail"):
@@ -98,7 +105,40 @@ class Engine:
 
     def close(self) -> None:
         """Let go of the weights, whoever still holds the engine."""
-        del self._session
+        del self._session, self._run
+
+    def _has_bfloat16(self) -> bool:
+        if all(spec.dtype != BFLOAT16 for spec in (*self.inputs, *self.outputs)):
+            return False
+        if any(spec.dtype.hasobject for spec in self.inputs):
+            raise StartError("it has string inputs beside bfloat16 tensors, which is not served")
+        return True
+
+    def _run_values(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
+        """Run by way of ONNX Runtime's own values: as arrays it takes and gives no bfloat16."""
+        values = {name: _value(data) for name, data in inputs.items()}
+        return [_array(value) for value in self._session.run_with_ort_values(outputs, values)]
+
+
+def _value(data: Array) -> Any:
+    if data.dtype != BFLOAT16:
+        return ort.OrtValue.ortvalue_from_numpy(data)
+    bits = data.view(np.uint16)
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BFLOAT16)
+
+
+def _array(value: Any) -> Array:
+    if value.data_type() != "tensor(bfloat16)":
+        array: Array = value.numpy()
+        return array
+    shape = value.shape()
+    data = ctypes.string_at(value.data_ptr(), math.prod(shape) * BFLOAT16.itemsize)
+    return np.frombuffer(data, BFLOAT16).reshape(shape)
+
+
+def _optional(initializers: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    """Constants of the graph that a request may replace."""
+    return _specs([value for value in initializers if value.type in _DTYPES])
 
 
 def _specs(values: Sequence[Any]) -> tuple[TensorSpec, ...]:

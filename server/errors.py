@@ -53,6 +53,10 @@ class Unsupported(ServingError):
     """The feature is switched off, or not part of this server."""
 
 
+class FeatureUnavailable(ServingError):
+    """A part of the protocol that its clients know some servers to lack."""
+
+
 class StreamIdle(ServingError):
     """A stream sent nothing for longer than it may."""
 

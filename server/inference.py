@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 
-from protos.codec import InferRequest, InferResponse, Parameter, Tensor, encode_data
+from protos.codec import InferRequest, InferResponse
+from protos.parameters import Parameter
+from protos.tensors import Tensor, encode_data
 from server.budget import ByteBudget
 from server.errors import DeadlinePassed, InvalidInput, ServerStopping, ServingError
 from server.model import TIMINGS, Model

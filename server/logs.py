@@ -3,12 +3,29 @@
 import logging
 import os
 import sys
+from collections.abc import Set as AbstractSet
 
 from pythonjsonlogger.json import JsonFormatter
 
 # gRPC's core writes lines of its own to stderr, no JSON, of errors that come as exceptions too. It
 # reads this when grpc is imported, so this module comes first.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+SEVERITIES = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
+
+
+class _Unwritten(logging.Filter):
+    """Drop lines of severities that are off while a lesser one is on."""
+
+    severities: AbstractSet[int] = frozenset()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        known = [severity for severity in SEVERITIES if severity <= record.levelno]
+        return max(known, default=logging.DEBUG) not in self.severities
+
+
+_unwritten = _Unwritten()
 
 
 def set_up(level: str) -> None:
@@ -22,3 +39,22 @@ def set_up(level: str) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def written() -> frozenset[int]:
+    """Which of SEVERITIES are written."""
+    root = logging.getLogger()
+    return frozenset(
+        severity
+        for severity in SEVERITIES
+        if root.isEnabledFor(severity) and severity not in _unwritten.severities
+    )
+
+
+def write_only(severities: AbstractSet[int]) -> None:
+    """Write lines of these of SEVERITIES from now on, and no others."""
+    root = logging.getLogger()
+    _unwritten.severities = frozenset(SEVERITIES) - severities
+    for handler in root.handlers:
+        handler.addFilter(_unwritten)
+    root.setLevel(min(severities, default=logging.CRITICAL + 1))

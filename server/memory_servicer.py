@@ -1,7 +1,7 @@
 """Answer the RPCs that register shared memory."""
 
 from protos import inference_pb2 as pb
-from server.errors import RegionNotFound, Unsupported
+from server.errors import InvalidInput, RegionNotFound
 from server.shared_memory import Regions
 
 
@@ -53,7 +53,9 @@ class MemoryServicer:
         self, request: pb.CudaSharedMemoryRegisterRequest
     ) -> pb.CudaSharedMemoryRegisterResponse:
         """Refuse: memory of a GPU is not shared."""
-        raise Unsupported("CUDA shared memory is not served")
+        raise InvalidInput(
+            f"CUDA region {request.name!r} cannot be registered: the server shares no GPU's memory"
+        )
 
     def CudaSharedMemoryUnregister(
         self, request: pb.CudaSharedMemoryUnregisterRequest

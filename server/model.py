@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from protos import buffers
-from protos.codec import InferRequest, Parameter, RequestedOutput, Tensor
+from protos.codec import InferRequest, RequestedOutput
 from protos.datatypes import BYTES, DTYPES
 from protos.model_config_pb2 import ModelConfig
+from protos.parameters import Parameter
+from protos.tensors import Tensor
 from server import config_completion, execution, model_settings
 from server.engine import Engine, TensorSpec
 from server.errors import InvalidInput
@@ -70,7 +72,10 @@ class Model:
             limits.queue_delay_ns,
         )
         self._queue_policy = QueuePolicy.of(config)
-        self._inputs = {spec.name: spec for spec in self.inputs}
+        # Requests that share a batch would have to share these too.
+        self.optional_inputs = () if batched else engine.optional_inputs
+        self._needed_inputs = {spec.name for spec in self.inputs}
+        self._inputs = {spec.name: spec for spec in (*self.inputs, *self.optional_inputs)}
         self._output_names = tuple(spec.name for spec in self.outputs)
         self._scheduler = Scheduler(
             f"{name}:{version}",
@@ -116,20 +121,29 @@ class Model:
         self, tensors: Sequence[Tensor], regions: Regions
     ) -> dict[str, Array | SharedTensor]:
         given = [tensor.name for tensor in tensors]
-        if len(given) != len(self._inputs) or set(given) != set(self._inputs):
-            raise InvalidInput(
-                f"inputs {sorted(given)} came; model {self.name!r} takes {sorted(self._inputs)}"
-            )
         by_name = {tensor.name: tensor for tensor in tensors}
+        if (
+            len(given) != len(by_name)
+            or not self._needed_inputs <= by_name.keys() <= self._inputs.keys()
+        ):
+            raise InvalidInput(
+                f"inputs {sorted(given)} came; model {self.name!r} takes {self._described_inputs()}"
+            )
         inputs: dict[str, Array | SharedTensor] = {}
         for name, spec in self._inputs.items():
-            tensor = by_name[name]
-            data = _check_tensor(spec, tensor, regions)
+            if name not in by_name:
+                continue
+            data = _check_tensor(spec, by_name[name], regions)
             # Without a batch axis there are no rows to gather later.
             if isinstance(data, SharedTensor) and not self.max_batch_rows:
                 data = data.read()
             inputs[name] = data
         return inputs
+
+    def _described_inputs(self) -> str:
+        optional = sorted(spec.name for spec in self.optional_inputs)
+        also = f", and may be given {optional}" if optional else ""
+        return f"{sorted(self._needed_inputs)}{also}"
 
     def _check_outputs(self, requested: Sequence[RequestedOutput]) -> tuple[str, ...]:
         if not requested:

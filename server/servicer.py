@@ -17,7 +17,8 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from protos import inference_pb2 as pb
-from protos.codec import InvalidMessage, decode_request, encode_response
+from protos.codec import decode_request, encode_response
+from protos.errors import InvalidMessage
 from server import descriptions, status
 from server.activity import Activity
 from server.errors import InvalidInput, ModelUnavailable, ServerStopping, TooMany
@@ -25,6 +26,7 @@ from server.inference import Inference
 from server.memory_servicer import MemoryServicer
 from server.repository import Repository
 from server.repository_servicer import RepositoryServicer
+from server.settings_servicer import SettingsServicer
 from server.spare_memory import SpareMemory
 from server.stream import InferStream
 
@@ -33,6 +35,7 @@ SERVER_NAME = "argmax-serving"
 _FOREVER_S = 10 * 365 * 86400
 EXTENSIONS = (
     "binary_tensor_data",
+    "logging",
     "model_configuration",
     "model_repository",
     "model_repository(unload_dependents)",
@@ -40,6 +43,17 @@ EXTENSIONS = (
     "statistics",
     "system_shared_memory",
 )
+
+
+_MEMORY_REQUESTS: tuple[Any, ...] = (
+    pb.SystemSharedMemoryStatusRequest,
+    pb.SystemSharedMemoryRegisterRequest,
+    pb.SystemSharedMemoryUnregisterRequest,
+    pb.CudaSharedMemoryStatusRequest,
+    pb.CudaSharedMemoryRegisterRequest,
+    pb.CudaSharedMemoryUnregisterRequest,
+)
+_SETTINGS_REQUESTS: tuple[Any, ...] = (pb.TraceSettingRequest, pb.LogSettingsRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +174,7 @@ class Servicer:
 def handlers(
     servicer: Servicer,
     memory: MemoryServicer,
+    settings: SettingsServicer,
     repository: RepositoryServicer,
     quick: ThreadPoolExecutor,
     loading: ThreadPoolExecutor,
@@ -179,16 +194,10 @@ def handlers(
         "ModelStatistics": (pb.ModelStatisticsRequest, servicer.ModelStatistics),
         "RepositoryIndex": (pb.RepositoryIndexRequest, repository.RepositoryIndex),
     }
-    for kind in (
-        pb.SystemSharedMemoryStatusRequest,
-        pb.SystemSharedMemoryRegisterRequest,
-        pb.SystemSharedMemoryUnregisterRequest,
-        pb.CudaSharedMemoryStatusRequest,
-        pb.CudaSharedMemoryRegisterRequest,
-        pb.CudaSharedMemoryUnregisterRequest,
-    ):
-        name = kind.DESCRIPTOR.name.removesuffix("Request")
-        control[name] = (kind, getattr(memory, name))
+    for group, kinds in ((memory, _MEMORY_REQUESTS), (settings, _SETTINGS_REQUESTS)):
+        for kind in kinds:
+            name = kind.DESCRIPTOR.name.removesuffix("Request")
+            control[name] = (kind, getattr(group, name))
     slow: dict[str, tuple[Any, Callable[[Any], Message]]] = {
         "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, repository.RepositoryModelLoad),
         "RepositoryModelUnload": (

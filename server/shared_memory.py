@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from protos.codec import Parameter, decode_elements
+from protos.parameters import Parameter
+from protos.tensors import decode_elements
 from server.errors import (
     InvalidInput,
     RegionExists,

@@ -4,7 +4,7 @@ import logging
 
 import grpc
 
-from protos.codec import InvalidMessage
+from protos.errors import InvalidMessage
 from server import errors
 
 _log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     errors.StreamIdle: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Cancelled: grpc.StatusCode.CANCELLED,
     errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
+    errors.FeatureUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.RegionNotFound: grpc.StatusCode.NOT_FOUND,
     errors.RegionExists: grpc.StatusCode.ALREADY_EXISTS,
     errors.RegionForbidden: grpc.StatusCode.PERMISSION_DENIED,

@@ -1,6 +1,7 @@
 """Real servers, real processes and raw gRPC callers that the end-to-end tests share."""
 
 import contextlib
+import json
 import signal
 import subprocess
 import sys
@@ -19,11 +20,11 @@ from protos import inference_pb2 as pb
 from protos.codec import (
     InferRequest,
     RequestedOutput,
-    Tensor,
     decode_response,
     decode_stream_response,
     encode_request,
 )
+from protos.tensors import Tensor
 from server.app import Server
 from server.config import Config
 
@@ -270,9 +271,8 @@ def call():
         yield connect
 
 
-@pytest.fixture
-def launch():
-    """Start servers as processes of their own."""
+@contextlib.contextmanager
+def _launcher():
     with contextlib.ExitStack() as stack:
 
         def start(models, *options, **more):
@@ -281,3 +281,40 @@ def launch():
             return process
 
         yield start
+
+
+@pytest.fixture
+def launch():
+    """Start servers as processes of their own."""
+    with _launcher() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def launch_for_module():
+    """Start servers as processes that all tests of a module share."""
+    with _launcher() as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def run_script():
+    """Run a script that uses `script_report`; a function from a step's name to its value.
+
+    That function raises AssertionError with what the script caught when the step failed.
+    """
+
+    def run(path, *arguments):
+        done = subprocess.run(
+            [sys.executable, path, *arguments], stdout=subprocess.PIPE, timeout=100, check=True
+        )
+        outcomes = json.loads(done.stdout)
+
+        def value(step):
+            outcome = outcomes[step]
+            assert "error" not in outcome, outcome["error"]
+            return outcome["value"]
+
+        return value
+
+    return run

@@ -10,9 +10,7 @@ from protos import inference_pb2 as pb
 from protos.codec import (
     InferRequest,
     InferResponse,
-    InvalidMessage,
     RequestedOutput,
-    Tensor,
     decode_request,
     decode_response,
     decode_stream_response,
@@ -22,6 +20,8 @@ from protos.codec import (
     encode_stream_response,
 )
 from protos.datatypes import BYTES, DTYPES, datatype_of
+from protos.errors import InvalidMessage
+from protos.tensors import Tensor
 
 NUMERIC = [name for name in DTYPES if name != BYTES]
 TYPED = {
@@ -675,8 +675,8 @@ def test_more_dimensions_than_numpy_holds_are_invalid(count):
 
 
 def test_an_unknown_datatype_is_invalid():
-    text = refusal(("BF16", [1], {}), raw=[bytes(2)])
-    assert text == f"input 'x0' has datatype 'BF16'; supported are {', '.join(DTYPES)}"
+    text = refusal(("FP8", [2], {}), raw=[bytes(2)])
+    assert text == f"input 'x0' has datatype 'FP8'; supported are {', '.join(DTYPES)}"
 
 
 @pytest.mark.parametrize("size", range(1, len(raw_elements(b"ab", b"", b"cde"))))

@@ -1,3 +1,4 @@
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -7,7 +8,7 @@ from server.engine import Engine, TensorSpec
 from server.errors import InvalidInput, StartError
 
 
-def save(path, nodes, inputs, outputs, constants=()):
+def save(path, nodes, inputs, outputs, constants=(), opset=17):
     """Write a graph; inputs and outputs are (name, type, shape)."""
     graph = helper.make_graph(
         nodes,
@@ -16,7 +17,7 @@ def save(path, nodes, inputs, outputs, constants=()):
         [helper.make_tensor_value_info(*each) for each in outputs],
         [numpy_helper.from_array(np.array(value), name) for name, value in constants],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
     helper.set_model_props(model, {"author": "somebody"})
     onnx.save(model, path)
     return path
@@ -91,6 +92,7 @@ def test_specs_tell_names_dtypes_and_shapes(path):
         (TensorProto.FLOAT16, np.float16),
         (TensorProto.FLOAT, np.float32),
         (TensorProto.DOUBLE, np.float64),
+        (TensorProto.BFLOAT16, ml_dtypes.bfloat16),
     ],
 )
 def test_each_datatype_passes_unchanged(path, kind, dtype):
@@ -100,6 +102,41 @@ def test_each_datatype_passes_unchanged(path, kind, dtype):
     (y,) = engine.run(["y"], {"x": x})
     assert y.dtype == dtype
     np.testing.assert_array_equal(y, x)
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
+def test_bfloat16_is_widened_and_passed_on_in_one_run(path, shape):
+    nodes = [
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Identity", ["x"], ["y"]),
+        helper.make_node("Neg", ["f"], ["g"]),
+    ]
+    inputs = [("x", TensorProto.BFLOAT16, shape), ("f", TensorProto.DOUBLE, [2])]
+    outputs = [
+        ("wide", TensorProto.FLOAT, shape),
+        ("y", TensorProto.BFLOAT16, shape),
+        ("g", TensorProto.DOUBLE, [2]),
+    ]
+    engine = Engine(save(path, nodes, inputs, outputs), 1)
+    bits = np.random.default_rng(1).integers(0, 0x7F80, shape, np.uint16)
+    x = np.asarray(bits).view(ml_dtypes.bfloat16)
+    y, g, wide = engine.run(["y", "g", "wide"], {"x": x, "f": np.array([1.0, -2.0])})
+    assert (y.dtype, y.shape, y.tobytes()) == (x.dtype, shape, x.tobytes())
+    # A float32 whose lower half is zero has the value of its upper half as a bfloat16.
+    np.testing.assert_array_equal(wide.view(np.uint32), bits.astype(np.uint32) << 16)
+    assert g.tolist() == [-1.0, 2.0]
+
+
+def test_constants_that_may_be_replaced_are_optional_inputs(path):
+    nodes = [helper.make_node("Mul", ["x", "factor"], ["y"])]
+    inputs = [("x", TensorProto.DOUBLE, ["n", 2]), ("factor", TensorProto.DOUBLE, [2])]
+    outputs = [("y", TensorProto.DOUBLE, ["n", 2])]
+    engine = Engine(save(path, nodes, inputs, outputs, [("factor", [1.0, 10.0])]), 1)
+    assert engine.inputs == (TensorSpec("x", np.dtype(np.float64), (None, 2)),)
+    assert engine.optional_inputs == (TensorSpec("factor", np.dtype(np.float64), (2,)),)
+    x = np.ones((1, 2))
+    assert engine.run(["y"], {"x": x})[0].tolist() == [[1.0, 10.0]]
+    assert engine.run(["y"], {"x": x, "factor": np.array([3.0, 4.0])})[0].tolist() == [[3.0, 4.0]]
 
 
 def test_float64_keeps_its_precision(path):
@@ -206,8 +243,39 @@ def test_an_operator_that_does_not_exist_is_named(path):
 
 
 def test_a_type_that_is_not_served_is_named(path):
-    save_identity(path, TensorProto.BFLOAT16)
-    assert start_error(path) == f"{path}: 'x' has type tensor(bfloat16), which is not served"
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
+    inputs, outputs = [("x", TensorProto.FLOAT8E4M3FN, [4])], [("y", TensorProto.FLOAT, [4])]
+    save(path, nodes, inputs, outputs, opset=19)
+    assert start_error(path) == f"{path}: 'x' has type tensor(float8e4m3fn), which is not served"
+
+
+@pytest.mark.parametrize(
+    ("make", "type_name"),
+    [
+        (helper.make_sequence_type_proto, "seq(tensor(float))"),
+        (helper.make_optional_type_proto, "optional(tensor(float))"),
+    ],
+)
+def test_what_is_no_tensor_is_named(path, make, type_name):
+    kind = make(helper.make_tensor_type_proto(TensorProto.FLOAT, [2]))
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "graph",
+        [helper.make_value_info("x", kind)],
+        [helper.make_value_info("y", kind)],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=9), path
+    )
+    assert start_error(path) == f"{path}: 'x' has type {type_name}, which is not served"
+
+
+def test_strings_beside_bfloat16_are_refused(path):
+    nodes = [helper.make_node("Identity", [a], [b]) for a, b in ("xy", "st")]
+    ends = [("xy"[i], TensorProto.BFLOAT16, [2]) for i in (0, 1)]
+    texts = [("st"[i], TensorProto.STRING, [2]) for i in (0, 1)]
+    save(path, nodes, [ends[0], texts[0]], [ends[1], texts[1]])
+    assert "string inputs beside bfloat16" in start_error(path)
 
 
 # What cannot be run.

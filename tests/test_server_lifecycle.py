@@ -1,4 +1,5 @@
 import contextlib
+import ctypes
 import json
 import re
 import signal
@@ -211,6 +212,14 @@ def test_health_says_not_serving_while_requests_finish(launch, call, models):
             caller.infer(caller.message("steps", steps=np.array([[1]])))
         assert caught.value.code() is Code.UNAVAILABLE
     watch.cancel()
+    assert process.wait() == 0
+
+
+def test_a_signal_that_another_thread_gets_ends_the_server_too(launch, models):
+    process = launch(models)
+    pid = process.popen.pid
+    threads = {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()} - {pid}
+    assert ctypes.CDLL(None).tgkill(pid, min(threads), signal.SIGTERM) == 0
     assert process.wait() == 0
 
 

@@ -48,6 +48,14 @@ def models(graphs):
         {"x": ("float32", [])},
         {"y": ("float32", [])},
     )
+    for name, first in (("scaled", 1), ("scaled_rows", "batch")):
+        graphs.add(
+            name,
+            [helper.make_node("Mul", ["x", "factor"], ["y"])],
+            {"x": ("float32", [first, 2]), "factor": ("float32", [2])},
+            {"y": ("float32", [first, 2])},
+            {"factor": np.array([1, 10], np.float32)},
+        )
     for name, dtype in (("bool", "bool"), ("text", "string"), ("small", "int8")):
         graphs.add(
             name,
@@ -162,7 +170,18 @@ def test_statistics_count_requests_rows_and_executions(caller):
 def test_statistics_of_no_name_are_those_of_every_model(caller):
     told = caller.control("ModelStatistics").model_stats
     assert sorted(one.name for one in told) == sorted(
-        ["linear", "steps", "two", "fixed", "scalar", "bool", "text", "small"]
+        [
+            "linear",
+            "steps",
+            "two",
+            "fixed",
+            "scalar",
+            "scaled",
+            "scaled_rows",
+            "bool",
+            "text",
+            "small",
+        ]
     )
 
 
@@ -213,6 +232,30 @@ def test_a_model_without_a_batch_axis_takes_exactly_its_shape(caller, model, sha
     np.testing.assert_array_equal(answer(response, "y"), -x)
     with pytest.raises(grpc.RpcError) as caught:
         caller.infer(caller.message(model, x=np.ones((3, 3), np.float32)))
+    assert caught.value.code() is Code.INVALID_ARGUMENT
+
+
+def test_a_constant_that_may_be_replaced_is_an_optional_input(caller):
+    inputs = caller.control("ModelConfig", name="scaled").config.input
+    assert {entry.name: entry.optional for entry in inputs} == {"x": False, "factor": True}
+    listed = caller.control("ModelMetadata", name="scaled").inputs
+    assert [entry.name for entry in listed] == ["x", "factor"]
+    x, factor = np.ones((1, 2), np.float32), np.array([3, 4], np.float32)
+    assert answer(caller.infer(caller.message("scaled", x=x)), "y").tolist() == [[1, 10]]
+    response = caller.infer(caller.message("scaled", x=x, factor=factor))
+    assert answer(response, "y").tolist() == [[3, 4]]
+    with pytest.raises(grpc.RpcError) as caught:
+        caller.infer(caller.message("scaled", factor=factor))
+    assert caught.value.code() is Code.INVALID_ARGUMENT
+    assert "takes ['x'], and may be given ['factor']" in caught.value.details()
+
+
+def test_requests_that_may_share_a_batch_share_its_constants(caller):
+    assert len(caller.control("ModelConfig", name="scaled_rows").config.input) == 1
+    x, factor = np.ones((1, 2), np.float32), np.array([3, 4], np.float32)
+    assert answer(caller.infer(caller.message("scaled_rows", x=x)), "y").tolist() == [[1, 10]]
+    with pytest.raises(grpc.RpcError) as caught:
+        caller.infer(caller.message("scaled_rows", x=x, factor=factor))
     assert caught.value.code() is Code.INVALID_ARGUMENT
 
 

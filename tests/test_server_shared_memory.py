@@ -13,11 +13,11 @@ from client.shared_memory import SharedArray
 from protos.codec import (
     InferRequest,
     RequestedOutput,
-    Tensor,
     decode_response,
     decode_stream_response,
     encode_request,
 )
+from protos.tensors import Tensor
 
 SHM = Path("/dev/shm")
 COLUMNS = 512
@@ -349,11 +349,3 @@ def test_shared_memory_that_is_off_is_unimplemented(graphs, serve, call, server)
         with pytest.raises(grpc.RpcError) as caught:
             attempt()
         assert status_of(caught) == "UNIMPLEMENTED"
-
-
-def test_cuda_shared_memory_answers_as_without_a_gpu(caller):
-    assert not caller.control("CudaSharedMemoryStatus", name="").regions
-    caller.control("CudaSharedMemoryUnregister", name="")
-    with pytest.raises(grpc.RpcError) as caught:
-        caller.control("CudaSharedMemoryRegister", name="a", raw_handle=b"h", byte_size=8)
-    assert status_of(caught) == "UNIMPLEMENTED"

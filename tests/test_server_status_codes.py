@@ -21,9 +21,9 @@ DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 MODEL_RPCS = ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics")
 REPOSITORY_RPCS = ("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")
 SERVED = (
-    *("ServerLive", "ServerReady", "ServerMetadata", "ModelInfer"),
-    *MODEL_RPCS,
-    *REPOSITORY_RPCS,
+    *("ServerLive", "ServerReady", "ServerMetadata", *MODEL_RPCS, "ModelInfer"),
+    *(m.name for m in DESCRIPTOR.methods if m.name.endswith(("Register", "Unregister", "Status"))),
+    *("TraceSetting", "LogSettings", *REPOSITORY_RPCS),
 )
 MIB = 2**20
 

@@ -1,0 +1,193 @@
+"""Turn tensors into numpy arrays as they travel, without copying their bytes.
+
+Arrays that were read are read-only views into what was received, which they keep alive; they may be
+unaligned.
+"""
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from protos.datatypes import BYTES, DTYPES, datatype_of
+from protos.errors import InvalidMessage
+from protos.parameters import Parameter, read_parameters, write_parameters
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_MOST_DIMENSIONS = 64  # numpy's own limit
+
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    BYTES: "bytes_contents",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A named tensor as it travels; `data` is None when it lies in shared memory."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Array | None
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, data: Array) -> "Tensor":
+        """Tensor of a numpy array; TypeError when the protocol has no such dtype."""
+        return cls(name, datatype_of(data.dtype), data.shape, data)
+
+
+def read_tensors(role: str, headers: Sequence[Any], raw: list[memoryview]) -> tuple[Tensor, ...]:
+    """Tensors of a message from their headers and the raw contents beside them.
+
+    `role` is "input" or "output". InvalidMessage when headers and contents contradict each other.
+    """
+    shared = ["shared_memory_region" in header.parameters for header in headers]
+    # For an output in shared memory the sender may leave an empty entry in its place.
+    keeps_place = role == "output" and len(raw) == len(headers)
+    wanted = len(headers) if keeps_place else shared.count(False)
+    if raw and len(raw) != wanted:
+        raise InvalidMessage(
+            f"{len(raw)} raw contents came for {wanted} {role}s; one each was wanted"
+        )
+    supply = iter(raw)
+    return tuple(
+        _read_tensor(role, header, next(supply) if raw and (keeps_place or not absent) else None)
+        for header, absent in zip(headers, shared, strict=True)
+    )
+
+
+def _read_tensor(role: str, header: Any, raw: memoryview | None) -> Tensor:
+    what = f"{role} {header.name!r}"
+    shape = tuple(header.shape)
+    parameters = read_parameters(header.parameters)
+    dtype = DTYPES.get(header.datatype)
+    if dtype is None:
+        raise InvalidMessage(
+            f"{what} has datatype {header.datatype!r}; supported are {', '.join(DTYPES)}"
+        )
+    if len(shape) > _MOST_DIMENSIONS:
+        raise InvalidMessage(
+            f"{what} has {len(shape)} dimensions; at most {_MOST_DIMENSIONS} were wanted"
+        )
+    if any(size < 0 for size in shape):
+        raise InvalidMessage(f"{what} has shape {list(shape)}; no dimension may be negative")
+    # Numpy counts the bytes even where a dimension of 0 leaves none.
+    if math.prod(size or 1 for size in shape) * dtype.itemsize > sys.maxsize:
+        raise InvalidMessage(f"{what} has shape {list(shape)}, which is too large")
+    typed = header.HasField("contents")
+    if "shared_memory_region" in parameters:
+        if typed or raw:
+            raise InvalidMessage(f"{what} lies in shared memory and must carry no contents")
+        return Tensor(header.name, header.datatype, shape, None, parameters)
+    if raw is None:
+        data = _read_contents(what, header, math.prod(shape))
+    elif typed:
+        raise InvalidMessage(f"{what} has typed contents beside raw contents; send one of them")
+    elif header.datatype == BYTES:
+        data = decode_elements(what, raw, shape)
+    else:
+        wanted = math.prod(shape) * dtype.itemsize
+        if raw.nbytes != wanted:
+            raise InvalidMessage(
+                f"{what} has {raw.nbytes} bytes; "
+                f"{header.datatype} of shape {list(shape)} takes {wanted}"
+            )
+        data = np.frombuffer(raw, dtype)
+        if header.datatype == "BOOL":
+            # Any byte may come; one that is neither 0 nor 1 is no bool to numpy or ONNX Runtime.
+            data = data.view(np.uint8) != 0
+    return Tensor(header.name, header.datatype, shape, data.reshape(shape), parameters)
+
+
+def _read_contents(what: str, header: Any, wanted: int) -> Array:
+    attribute = _CONTENTS.get(header.datatype)
+    if attribute is None:
+        raise InvalidMessage(f"{what} is {header.datatype}, which travels as raw contents only")
+    for descriptor, values in header.contents.ListFields():
+        if descriptor.name != attribute and len(values):
+            raise InvalidMessage(
+                f"{what} is {header.datatype} but carries {descriptor.name}; wanted {attribute}"
+            )
+    values = getattr(header.contents, attribute)
+    if len(values) != wanted:
+        raise InvalidMessage(
+            f"{what} has {len(values)} elements; shape {list(header.shape)} takes {wanted}"
+        )
+    if header.datatype == BYTES:
+        return _objects(values)
+    try:
+        data: Array = np.array(values, DTYPES[header.datatype])
+    except OverflowError:
+        raise InvalidMessage(f"{what} has elements that {header.datatype} cannot hold") from None
+    return data
+
+
+def decode_elements(what: str, raw: memoryview, shape: tuple[int, ...]) -> Array:
+    """BYTES elements, each a 4-byte little-endian length before as many bytes, as Python bytes.
+
+    InvalidMessage, which names `what`, when they do not fit the shape or the bytes.
+    """
+    wanted = math.prod(shape)
+    elements: list[bytes] = []
+    at, end = 0, raw.nbytes
+    while at < end:
+        start = at + 4
+        at = start + int.from_bytes(raw[at:start], "little")
+        if at > end:
+            raise InvalidMessage(f"{what} has an element that runs over its {end} bytes")
+        elements.append(bytes(raw[start:at]))
+    if len(elements) != wanted:
+        raise InvalidMessage(f"{what} has {len(elements)} elements; its shape takes {wanted}")
+    return _objects(elements).reshape(shape)
+
+
+def _objects(elements: Sequence[bytes]) -> Array:
+    # np.array would make a fixed-width string array of them.
+    data = np.empty(len(elements), np.object_)
+    data[:] = elements
+    return data
+
+
+def write_tensors(target: Any, tensors: Iterable[Tensor], *, keep_place: bool) -> list[memoryview]:
+    """Add a header for each tensor to `target`; the raw contents that belong to them.
+
+    `keep_place`: a tensor in shared memory has empty contents instead of none.
+    """
+    payloads: list[memoryview] = []
+    for tensor in tensors:
+        entry = target.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        write_parameters(entry.parameters, tensor.parameters)
+        if tensor.data is not None:
+            payloads.append(encode_data(tensor.datatype, tensor.data))
+        elif keep_place:
+            payloads.append(memoryview(b""))
+    return payloads
+
+
+def encode_data(datatype: str, data: Array) -> memoryview:
+    """Bytes of a tensor as they travel: a view where it lies so already."""
+    if datatype == BYTES:
+        return memoryview(b"".join(_element(value) for value in data.reshape(-1)))
+    little_endian = np.ascontiguousarray(data, DTYPES[datatype])
+    return little_endian.reshape(-1).view(np.uint8).data
+
+
+def _element(value: Any) -> bytes:
+    encoded = value.encode() if isinstance(value, str) else bytes(value)
+    return len(encoded).to_bytes(4, "little") + encoded
