@@ -38,8 +38,9 @@ func openExamples(inputs, labels, model string, input *pb.ModelMetadataResponse_
 	return e, nil
 }
 
-// request asks for the labels of some rows.
-func (e *examples) request(first, rows int) (*pb.ModelInferRequest, error) {
+// request asks for the labels of some rows. With moreFollows the server may wait for the next
+// request of the stream before it runs the model.
+func (e *examples) request(first, rows int, moreFollows bool) (*pb.ModelInferRequest, error) {
 	raw := make([]byte, rows*e.rowBytes)
 	if _, err := e.file.ReadAt(raw, int64(first)*int64(e.rowBytes)); err != nil {
 		return nil, err
@@ -53,8 +54,7 @@ func (e *examples) request(first, rows int) (*pb.ModelInferRequest, error) {
 		Outputs:          []*pb.ModelInferRequest_InferRequestedOutputTensor{{Name: "label"}},
 		RawInputContents: [][]byte{raw},
 	}
-	if first+rows < len(e.labels) {
-		// The server may wait for the next message before it runs the model.
+	if moreFollows {
 		request.Parameters = map[string]*pb.InferParameter{
 			"more_follows": {ParameterChoice: &pb.InferParameter_BoolParam{BoolParam: true}},
 		}
@@ -62,7 +62,7 @@ func (e *examples) request(first, rows int) (*pb.ModelInferRequest, error) {
 	return request, nil
 }
 
-// wrong counts the labels in the answer to request(first, rows) that are not those of the file.
+// wrong counts the labels in the answer about some rows that are not those of the file.
 func (e *examples) wrong(response *pb.ModelInferResponse, first, rows int) (int, error) {
 	if response.GetId() != strconv.Itoa(first) || len(response.GetRawOutputContents()) != 1 {
 		return 0, fmt.Errorf("answer %q came; wanted %d, with one output", response.GetId(), first)

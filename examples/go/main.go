@@ -24,6 +24,7 @@ import (
 
 const (
 	messageBytes = 4 << 20
+	messageRows  = 1024 // The server takes no more in one request unless it is told to.
 	// Messages sent and not yet answered. The model runs on groups of 32 rows: with fewer than two
 	// groups on their way, here 16 messages of 4 rows, it would wait for the network.
 	inFlight       = 16
@@ -120,7 +121,7 @@ func describe(ctx context.Context, client pb.GRPCInferenceServiceClient, model s
 
 // inferOne sends the first example alone, and returns how many labels are wrong.
 func inferOne(ctx context.Context, client pb.GRPCInferenceServiceClient, data *examples) (int, error) {
-	request, err := data.request(0, 1)
+	request, err := data.request(0, 1, false)
 	if err != nil {
 		return 0, err
 	}
@@ -145,11 +146,11 @@ func inferStream(ctx context.Context, client pb.GRPCInferenceServiceClient, data
 	if err != nil {
 		return 0, err
 	}
-	rows, step := len(data.labels), max(1, messageBytes/data.rowBytes)
+	rows, step := len(data.labels), min(max(1, messageBytes/data.rowBytes), messageRows)
 	wrong, sent := 0, 0
 	for answered := 0; answered < rows; answered += step {
 		for ; sent < rows && sent-answered < inFlight*step; sent += step {
-			request, err := data.request(sent, min(step, rows-sent))
+			request, err := data.request(sent, min(step, rows-sent), sent+step < rows)
 			if err != nil {
 				return 0, err
 			}

@@ -29,11 +29,13 @@ export class Examples {
     this.#rows = openSync(inputs, "r");
   }
 
-  /** Asks for the labels of some rows. */
-  request(first: number, rows: number): ModelInferRequest {
+  /**
+   * Asks for the labels of some rows. With `moreFollows` the server may wait for the next request
+   * of the stream before it runs the model.
+   */
+  request(first: number, rows: number, moreFollows: boolean): ModelInferRequest {
     const raw = Buffer.allocUnsafe(rows * this.rowBytes);
     readSync(this.#rows, raw, 0, raw.length, first * this.rowBytes);
-    const moreFollows = first + rows < this.count;
     return {
       model_name: this.#model,
       id: String(first),
@@ -42,12 +44,11 @@ export class Examples {
       ],
       outputs: [{ name: "label" }],
       raw_input_contents: [raw],
-      // The server may wait for the next message before it runs the model.
       parameters: moreFollows ? { more_follows: { bool_param: true } } : {},
     };
   }
 
-  /** Counts the labels in the answer to `request(first, rows)` that are not those of the file. */
+  /** Counts the labels in the answer about some rows that are not those of the file. */
   wrong(response: ModelInferResponse__Output | null, first: number, rows: number): number {
     const [labels] = response?.raw_output_contents ?? [];
     if (response?.id !== String(first) || labels === undefined) {

@@ -20,6 +20,8 @@ import type { ModelStreamInferResponse__Output } from "../generated/inference/Mo
 import type { ServerMetadataResponse__Output } from "../generated/inference/ServerMetadataResponse.js";
 
 const MESSAGE_BYTES = 4 << 20;
+// The server takes no more in one request unless it is told to.
+const MESSAGE_ROWS = 1024;
 // Messages sent and not yet answered. The model runs on groups of 32 rows: with fewer than two
 // groups on their way, here 16 messages of 4 rows, it would wait for the network.
 const IN_FLIGHT = 16;
@@ -95,7 +97,7 @@ async function describe(client: GRPCInferenceServiceClient, model: string): Prom
 
 /** Sends the first example alone, and returns how many labels are wrong. */
 async function inferOne(client: GRPCInferenceServiceClient, examples: Examples): Promise<number> {
-  const request = examples.request(0, 1);
+  const request = examples.request(0, 1, false);
   const start = performance.now();
   const response = await unary<ModelInferResponse__Output>((options, done) =>
     client.modelInfer(request, options, done),
@@ -111,14 +113,16 @@ async function inferStream(client: GRPCInferenceServiceClient, examples: Example
   metadata.set("triton_grpc_error", "true");
   const call = client.modelStreamInfer(metadata, { deadline: Date.now() + STREAM_DEADLINE_MS });
   const rows = examples.count;
-  const step = Math.max(1, Math.floor(MESSAGE_BYTES / examples.rowBytes));
+  const fitting = Math.max(1, Math.floor(MESSAGE_BYTES / examples.rowBytes));
+  const step = Math.min(fitting, MESSAGE_ROWS);
   let wrong = 0;
   let sent = 0;
   let answered = 0;
   const send = () => {
     for (; sent < rows && sent - answered < IN_FLIGHT * step; sent += step) {
-      call.write(examples.request(sent, Math.min(step, rows - sent)));
-      if (sent + step >= rows) {
+      const moreFollows = sent + step < rows;
+      call.write(examples.request(sent, Math.min(step, rows - sent), moreFollows));
+      if (!moreFollows) {
         call.end();
       }
     }

@@ -45,8 +45,11 @@ final class Examples implements AutoCloseable {
     return Float.BYTES * (int) input.getShape(1);
   }
 
-  /** Asks for the labels of some rows. */
-  ModelInferRequest request(int first, int count) throws IOException {
+  /**
+   * Asks for the labels of some rows. With {@code moreFollows} the server may wait for the next
+   * request of the stream before it runs the model.
+   */
+  ModelInferRequest request(int first, int count, boolean moreFollows) throws IOException {
     var raw = new byte[count * rowBytes()];
     rows.seek((long) first * rowBytes());
     rows.readFully(raw);
@@ -63,15 +66,14 @@ final class Examples implements AutoCloseable {
             .addOutputs(InferRequestedOutputTensor.newBuilder().setName("label"))
             // Nobody changes these bytes any more, so they need not be copied.
             .addRawInputContents(UnsafeByteOperations.unsafeWrap(raw));
-    if (first + count < count()) {
-      // The server may wait for the next message before it runs the model.
+    if (moreFollows) {
       request.putParameters(
           "more_follows", InferParameter.newBuilder().setBoolParam(true).build());
     }
     return request.build();
   }
 
-  /** Counts the labels in the answer to {@code request(first, count)} that the file denies. */
+  /** Counts the labels in the answer about some rows that are not those of the file. */
   int wrong(ModelInferResponse response, int first, int count) throws IOException {
     if (!response.getId().equals(Integer.toString(first))
         || response.getRawOutputContentsCount() != 1) {

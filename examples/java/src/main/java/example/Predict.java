@@ -25,6 +25,9 @@ import java.util.concurrent.TimeUnit;
 public final class Predict {
   private static final int MESSAGE_BYTES = 4 << 20;
 
+  /** The server takes no more in one request unless it is told to. */
+  private static final int MESSAGE_ROWS = 1024;
+
   /**
    * Messages sent and not yet answered. The model runs on groups of 32 rows: with fewer than two
    * groups on their way, here 16 messages of 4 rows, it would wait for the network.
@@ -129,7 +132,7 @@ public final class Predict {
 
   /** Sends the first example alone, and returns how many labels are wrong. */
   private int inferOne(Examples examples) throws IOException, StatusException {
-    var request = examples.request(0, 1);
+    var request = examples.request(0, 1, false);
     long start = System.nanoTime();
     var response = stub.withDeadlineAfter(UNARY_DEADLINE_S, TimeUnit.SECONDS).modelInfer(request);
     System.out.printf("one      %.1f ms%n", (System.nanoTime() - start) / 1e6);
@@ -147,14 +150,15 @@ public final class Predict {
             .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(headers))
             .modelStreamInfer();
     int rows = examples.count();
-    int step = Math.max(1, MESSAGE_BYTES / examples.rowBytes());
+    int step = Math.min(Math.max(1, MESSAGE_BYTES / examples.rowBytes()), MESSAGE_ROWS);
     int wrong = 0;
     int sent = 0;
     for (int answered = 0; answered < rows; answered += step) {
       // A write is false when the stream has ended; the read tells why.
       while (sent < rows
           && sent - answered < IN_FLIGHT * step
-          && call.write(examples.request(sent, Math.min(step, rows - sent)))) {
+          && call.write(
+              examples.request(sent, Math.min(step, rows - sent), sent + step < rows))) {
         sent += step;
       }
       ModelStreamInferResponse answer = call.read();
