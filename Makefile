@@ -7,7 +7,7 @@ ARGS ?=
 RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 
-.PHONY: help sweep bench test test-lowest perf-analyzer check stubs clean
+.PHONY: help sweep bench test test-lowest perf-analyzer examples check stubs clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,9 @@ test-lowest: .venv-lowest/installed  ## all tests with the oldest versions that 
 perf-analyzer: .venv-dev/installed  ## Triton's load generator, below .bench/, for the tests that run it
 	$(DEV) -c "from bench.perf_analyzer import PerfAnalyzer; PerfAnalyzer()"
 
+examples: .venv-dev/installed  ## build and run the clients in other languages (ARGS='--only Go')
+	$(DEV) -m examples.run $(ARGS)
+
 check: .venv-dev/installed  ## style, types, import rules, generated stubs up to date
 	$(DEV) -m ruff check .
 	$(DEV) -m ruff format --check .
@@ -54,4 +57,5 @@ stubs: .venv-dev/installed  ## generate the stubs again from the .proto files
 	$(DEV) protos/generate.py
 
 clean:  ## remove what the other targets made
-	rm -rf .venv .venv-dev .venv-lowest .bench results
+	rm -rf .venv .venv-dev .venv-lowest .bench .examples results
+	rm -rf examples/go/inference examples/java/target examples/node/dist examples/node/generated examples/node/node_modules

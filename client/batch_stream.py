@@ -1,6 +1,7 @@
-"""Send batches as small messages on one stream, and put their answers together again."""
+"""Send batches as small messages on a stream, and put their answers together again."""
 
 import itertools
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from client.connection import Connection
-from client.errors import ClientError, RequestFailed
+from client.errors import ClientError, RequestFailed, Unavailable
 from protos.codec import InferResponse, decode_stream_response
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,29 +39,16 @@ def stream_batches(
     """Answers to `batches`, in order, while later batches are being sent.
 
     `batches` is drawn from another thread, no faster than the server takes messages. `encode`
-    makes a message of some rows, its id, and whether more rows of the same batch follow. Raises
-    RequestFailed for an error of the server, and whatever `batches` or `encode` raise.
+    makes a message of some rows, its id, and whether more rows of the same batch follow. When the
+    stream breaks because the server is unavailable, messages without an answer are sent again on a
+    new one, as the connection's retry policy says. Raises RequestFailed for an error of the
+    server, and whatever `batches` or `encode` raise.
     """
     expected: deque[int] = deque()
-    failure: list[Exception] = []
-    ids = itertools.count()
-
-    def messages() -> Iterator[bytes]:
-        try:
-            for batch in batches:
-                starts = range(0, len(batch), message_rows)
-                if not starts:
-                    raise ClientError("a batch without rows cannot be predicted")
-                expected.append(len(starts))
-                for start in starts:
-                    stop = start + message_rows
-                    yield encode(batch[start:stop], str(next(ids)), stop < len(batch))
-        except Exception as error:  # gRPC would log it and answer UNKNOWN
-            failure.append(error)
-
+    messages = _Messages(_encoded(batches, encode, message_rows, expected))
     responses: list[InferResponse] = []
     first_ns = 0
-    for answered, data in enumerate(connection.infer_stream(messages(), deadline_s)):
+    for answered, data in enumerate(_answers(connection, messages, deadline_s)):
         now_ns = time.perf_counter_ns()
         text, response = decode_stream_response(data)
         if text:
@@ -76,7 +64,95 @@ def stream_batches(
             yield BatchAnswer(tuple(responses), first_ns, now_ns)
             expected.popleft()
             responses = []
-    if failure:
-        raise failure[0]
+    if messages.failure is not None:
+        raise messages.failure
     if responses or expected:
         raise RequestFailed("DATA_LOSS", "the stream ended before every message was answered")
+
+
+class _Messages:
+    """Numbered messages, each made once and kept until it is answered.
+
+    gRPC draws them in a thread of its own, and one that drew for a broken stream may still be at
+    it when the next stream begins.
+    """
+
+    def __init__(self, source: Iterator[bytes]) -> None:
+        self._source = source
+        self._drawing = threading.Lock()
+        # Never held while drawing: answers must not wait for batches that are yet to come.
+        self._lock = threading.Lock()
+        self._kept: deque[bytes] = deque()
+        self._answered = 0
+        self.failure: Exception | None = None
+
+    def unanswered(self) -> Iterator[bytes]:
+        """Messages from the first without an answer on, up to the last there will be."""
+        for number in itertools.count(self._answered):
+            message = self._kept_message(number)
+            if message is None:
+                with self._drawing:
+                    message = self._kept_message(number) or self._draw()
+            if message is None:
+                return
+            yield message
+
+    def answer(self) -> None:
+        """Let go of the first message."""
+        with self._lock:
+            self._kept.popleft()
+            self._answered += 1
+
+    def _kept_message(self, number: int) -> bytes | None:
+        with self._lock:
+            at = number - self._answered
+            # A broken stream may be behind.
+            return self._kept[at] if 0 <= at < len(self._kept) else None
+
+    def _draw(self) -> bytes | None:
+        try:
+            message = next(self._source, None)
+        except Exception as error:  # gRPC would log it and answer UNKNOWN
+            self.failure = error
+            return None
+        if message is not None:
+            with self._lock:
+                self._kept.append(message)
+        return message
+
+
+def _encoded(
+    batches: Iterable[Array],
+    encode: Callable[[Array, str, bool], bytes],
+    message_rows: int,
+    expected: deque[int],
+) -> Iterator[bytes]:
+    """Messages of the batches; how many each batch has goes to `expected`."""
+    ids = itertools.count()
+    for batch in batches:
+        starts = range(0, len(batch), message_rows)
+        if not starts:
+            raise ClientError("a batch without rows cannot be predicted")
+        expected.append(len(starts))
+        for start in starts:
+            stop = start + message_rows
+            yield encode(batch[start:stop], str(next(ids)), stop < len(batch))
+
+
+def _answers(
+    connection: Connection, messages: _Messages, deadline_s: float | None
+) -> Iterator[bytes]:
+    """Answers to all messages, over as many streams as it takes."""
+    failures = 0
+    while True:
+        try:
+            for data in connection.infer_stream(messages.unanswered(), deadline_s):
+                messages.answer()
+                failures = 0
+                yield data
+            return
+        except Unavailable:
+            failures += 1
+            if failures >= connection.retry.attempts:
+                raise
+        time.sleep(connection.retry.backoff_s(failures))

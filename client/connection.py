@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,15 +22,21 @@ Response = TypeVar("Response")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How UNAVAILABLE is retried: gRPC's own policy, with exponential backoff in seconds.
+    """How UNAVAILABLE is retried: with exponential backoff, in seconds.
 
-    Inference keeps no state, so sending a request again is safe. A stream is only retried as long
-    as no answer has come.
+    Inference keeps no state, so sending a request again is safe. gRPC does so for single requests;
+    of a stream, where it may lose messages, `client.batch_stream` sends what has no answer again.
+    There the attempts count since the last answer.
     """
 
     attempts: int = 4
     initial_backoff_s: float = 0.1
     max_backoff_s: float = 2.0
+
+    def backoff_s(self, failures: int) -> float:
+        """How long to wait after so many failures in a row: random, as gRPC does, by a fifth."""
+        wait_s = min(self.initial_backoff_s * 2.0 ** (failures - 1), self.max_backoff_s)
+        return wait_s * random.uniform(0.8, 1.2)
 
 
 class Connection:
@@ -38,7 +45,7 @@ class Connection:
     def __init__(self, address: str, retry: RetryPolicy | None = None) -> None:
         buffers.keep_in_process()
         self.address = address
-        retry = retry or RetryPolicy()
+        self.retry = retry = retry or RetryPolicy()
         options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
@@ -126,7 +133,9 @@ def _service_config(retry: RetryPolicy) -> str:
                         "backoffMultiplier": 2,
                         "retryableStatusCodes": ["UNAVAILABLE"],
                     },
-                }
+                },
+                # gRPC's C++ core loses messages of a stream that it sends again.
+                {"name": [{"service": _SERVICE, "method": "ModelStreamInfer"}]},
             ]
         }
     )

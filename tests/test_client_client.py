@@ -11,6 +11,7 @@ from onnx import helper
 from client.client import STREAM_MESSAGE_BYTES, Client
 from client.connection import RetryPolicy
 from client.errors import DeadlineExceeded, RequestFailed, Unavailable, UsageError
+from examples.refusing_proxy import refusing_proxy
 from model.examples import standard_normal
 from model.export import export
 from model.reference import expect
@@ -327,6 +328,59 @@ def test_a_server_that_is_replaced_is_found_again(launch, models, examples):
             for rows in (20, ROWS):
                 np.testing.assert_array_equal(client.predict(x[:rows]), labels[:rows])
             assert process.stop() == 0
+
+
+@pytest.fixture
+def small_messages(monkeypatch):
+    """Let streams have many messages, of 10 rows."""
+    monkeypatch.setattr("client.client.STREAM_MESSAGE_BYTES", 10 * FEATURES * 4)
+
+
+@pytest.mark.usefixtures("small_messages")
+def test_a_stream_goes_on_where_a_killed_server_left_it(launch, models, examples):
+    x, labels = examples
+    address = f"127.0.0.1:{free_port()}"
+    process = launch(models, address=address)
+    buffer = np.empty((60, FEATURES), np.float32)
+
+    def batches():
+        for start in range(0, ROWS, len(buffer)):
+            buffer[:] = x[start : start + len(buffer)]
+            yield buffer  # overwritten as soon as the next one is asked for
+
+    retry = RetryPolicy(attempts=10, initial_backoff_s=0.2)
+    with Client(address, retry=retry) as client:
+        answers = client.stream(batches())
+        got = [next(answers)]
+        for _ in range(2):
+            process.popen.kill()
+            process.wait()
+            process = launch(models, address=address)
+            got.append(next(answers))
+        got += answers
+    np.testing.assert_array_equal(np.concatenate(got), labels)
+
+
+@pytest.mark.usefixtures("small_messages")
+def test_a_stream_that_is_refused_while_it_is_sent_loses_nothing(server, examples):
+    x, labels = examples
+    retry = RetryPolicy(attempts=3, initial_backoff_s=0.01)
+    with refusing_proxy(server.address) as proxy, Client(proxy, retry=retry) as client:
+        for _ in range(5):
+            np.testing.assert_array_equal(client.predict(x), labels)
+
+
+@pytest.mark.usefixtures("small_messages")
+def test_a_stream_that_breaks_without_progress_is_given_up(launch, models, examples):
+    address = f"127.0.0.1:{free_port()}"
+    process = launch(models, address=address)
+    with Client(address, retry=RetryPolicy(attempts=3, initial_backoff_s=0.01)) as client:
+        answers = client.stream(iter([examples[0][:60]] * 100))
+        next(answers)
+        process.popen.kill()
+        process.wait()
+        with pytest.raises(Unavailable):
+            list(answers)
 
 
 def test_an_answer_that_takes_too_long_is_deadline_exceeded(server, steps_client):
