@@ -9,9 +9,10 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from model import extras, precision
+from model import extras, files, inspection_page, inspection_text, precision
 from model.errors import ModelError
 from model.export import export
+from model.inspection import inspect
 from model.verify import Verification, verify
 from model.weights import exported, from_file, from_seed, sha256
 from protos.quantize import DEFAULT_SCALE, WIRE_DTYPES
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog=PROGRAM, description="Make or check a linear argmax model as ONNX.")
+    parser = Parser(prog=PROGRAM, description="Make, check or show a model as ONNX.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     make = commands.add_parser("export", help="write a model into a repository")
@@ -118,6 +119,18 @@ def _parser() -> Parser:
         metavar="N",
         help="seed of the examples (default: %(default)s)",
     )
+
+    show = commands.add_parser("inspect", help="say what any ONNX file holds")
+    show.set_defaults(command=_inspect)
+    show.add_argument(
+        "path", type=Path, metavar="PATH", help="a .onnx file, a model, a repository of one model"
+    )
+    show.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write it as one HTML page as well, with a picture of the graph",
+    )
     return parser
 
 
@@ -181,6 +194,14 @@ def _verify(args: argparse.Namespace) -> int:
     found = verify(args.path, args.examples, args.seed)
     print(_report(found))
     return DONE if found.ok else WRONG
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    found = inspect(args.path)
+    if args.html is not None:
+        files.replace(args.html, inspection_page.render(found).encode())
+    print(inspection_text.text(found))
+    return DONE
 
 
 def _report(found: Verification) -> str:
