@@ -40,7 +40,7 @@ _TAKEN = {
 class LinearArgmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """`classes_[argmax_i (coef_ x + intercept_)_i]`, the first index winning a tie.
 
-    It is not fitted but made, by `of`.
+    It is made, by `of`; fitting changes nothing.
 
     Attributes:
         coef_: float64 [classes, features], at least two classes.
@@ -77,6 +77,11 @@ class LinearArgmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         made.n_features_in_ = w.shape[1]
         return made
 
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803
+        """Leave everything as it is, as scikit-learn's FrozenEstimator does."""
+        check_is_fitted(self)
+        return self
+
     def decision_function(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
         """Return the scores of examples [n, features], float64 [n, classes]."""
         check_is_fitted(self)
@@ -86,7 +91,8 @@ class LinearArgmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """Return the classes of examples [n, features], [n]."""
-        labels: NDArray[Any] = self.classes_[self.decision_function(X).argmax(axis=1)]
+        indices = self.decision_function(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[indices]
         return labels
 
 
