@@ -65,7 +65,7 @@ def _parser() -> Parser:
     make.add_argument(
         "--dtype",
         choices=precision.NAMES,
-        help="what the model computes in (default: float32; float64, as estimators do, for --from)",
+        help="what the model computes in (default: float32), float64 with --from, as estimators do",
     )
     make.add_argument(
         "--wire",

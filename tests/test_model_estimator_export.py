@@ -229,7 +229,7 @@ def test_sparse_coefficients_are_taken(tmp_path):
 def test_an_estimator_trained_in_float32_is_taken(tmp_path):
     x, y = data(CLASSES["names"])
     x = x.astype(np.float32)
-    estimator = LogisticRegression(max_iter=2000).fit(x[:TRAINED], y[:TRAINED])
+    estimator = LinearDiscriminantAnalysis().fit(x[:TRAINED], y[:TRAINED])
     assert estimator.coef_.dtype == np.float32
     for dtype in ("float32", "float64"):
         path = export_estimator(tmp_path, dtype, estimator, dtype).path
