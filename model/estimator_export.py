@@ -1,7 +1,6 @@
 """Export a scikit-learn estimator once its graph is seen to predict what it does."""
 
 import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from model import label_file
 from model.errors import ModelError
-from model.estimators import fold, spread
+from model.estimators import fold, predict, spread
 from model.examples import standard_normal
 from model.export import INLINE_LIMIT_BYTES, write
 from model.graph import checked_wire
@@ -74,10 +73,11 @@ def export_estimator(
     lines = label_file.check(linear.classes_)
     w = exported(linear.coef_, dtype)
     taken = checked_wire(wire, scale, w.dtype.name)
-    bias = linear.intercept_.astype(precision(dtype))
+    with np.errstate(over="ignore"):
+        bias = linear.intercept_.astype(precision(dtype))
     if not np.isfinite(bias).all():
         raise ModelError(f"b has numbers too large for {w.dtype.name}; wanted smaller ones")
-    properties = {"labels": json.dumps(linear.classes_.tolist())}
+    properties = {"labels": json.dumps(linear.classes_.tolist(), default=str)}
     if bias.any():
         properties["bias_sha256"] = sha256(bias)
     same = 0
@@ -112,11 +112,7 @@ def agreement(graph: Path, estimator: Any, linear: LinearArgmax) -> int:
     for first in range(0, EXAMPLES, GROUP_ROWS):
         drawn = standard_normal(GROUP_ROWS, linear.n_features_in_, SEED, np.float64, first)
         x = drawn * scale + center
-        with warnings.catch_warnings():
-            # Of an estimator that was fitted on named columns.
-            warnings.filterwarnings("ignore", "X does not have valid feature names")
-            predicted = estimator.predict(x).tolist()
-        wanted = np.array([index[name] for name in predicted])
+        wanted = np.array([index.get(name, -1) for name in predict(estimator, x).tolist()])
         folded = expect(linear.coef_, x, np.float64, linear.intercept_)
         if folded.wrong(wanted).any():
             raise ModelError(

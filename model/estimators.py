@@ -1,5 +1,6 @@
 """Make one linear model of a fitted scikit-learn classifier or pipeline."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,13 @@ def spread(estimator: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return _scaling(estimator.steps[:-1] if isinstance(estimator, Pipeline) else [])
 
 
+def predict(estimator: Any, x: NDArray[np.floating]) -> NDArray[Any]:
+    """Return what an estimator predicts for examples [n, features], whose columns have no names."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
+        return np.asarray(estimator.predict(x))
+
+
 def _scaling(steps: list[tuple[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return m and s, so that the steps together make (x - m) / s of x."""
     center, scale = np.zeros(1), np.ones(1)
@@ -117,9 +125,9 @@ def _fitted(step: Any) -> None:
 
 
 def _single_label(classifier: Any) -> None:
-    predicted = classifier.predict(np.zeros((1, classifier.n_features_in_)))
-    if np.ndim(predicted) != 1:
+    predicted = predict(classifier, np.zeros((1, classifier.n_features_in_)))
+    if predicted.ndim != 1:
         raise ModelError(
-            f"the {type(classifier).__name__} is multilabel: it predicts {np.shape(predicted)[1]} "
+            f"the {type(classifier).__name__} is multilabel: it predicts {predicted.shape[1]} "
             "labels per example; wanted one"
         )

@@ -2,7 +2,7 @@
 
 Importing this module registers the converter, so `skl2onnx.to_onnx` takes the estimator, alone or
 at the end of a pipeline. skl2onnx makes of scikit-learn's own linear classifiers the operator
-LinearClassifier, whose weights ONNX Runtime packs again on every run; ours become MatMul.
+LinearClassifier, whose weights ONNX Runtime does not prepack; ours become MatMul.
 """
 
 from typing import Any, Self

@@ -237,6 +237,33 @@ def test_an_estimator_trained_in_float32_is_taken(tmp_path):
         np.testing.assert_array_equal(estimator.classes_[indices], estimator.predict(x[TRAINED:]))
 
 
+def test_columns_that_had_names_are_no_reason_to_warn(tmp_path):
+    estimator, _ = fitted(LogisticRegression(), [StandardScaler()], CLASSES["names"])
+    for step in estimator:
+        step.feature_names_in_ = np.array([f"c{i}" for i in range(FEATURES)], object)
+    with pytest.warns(UserWarning, match="valid feature names"):
+        estimator.predict(np.zeros((1, FEATURES)))
+    assert export_estimator(tmp_path, "m", estimator).same == 256
+
+
+def test_classes_that_json_lacks_are_told_as_text(tmp_path):
+    days = np.array(["2026-01-02", "2026-01-03"], "datetime64[D]")
+    estimator, _ = fitted(LogisticRegression(), [], CLASSES["two names"])
+    estimator.classes_ = days
+    path = export_estimator(tmp_path, "m", estimator).path
+    told = {item.key: item.value for item in onnx.load(path).metadata_props}["labels"]
+    assert json.loads(told) == ["2026-01-02", "2026-01-03"]
+    assert (tmp_path / "m" / "labels.txt").read_text() == "2026-01-02\n2026-01-03\n"
+
+
+def test_a_bias_too_large_for_the_dtype_is_refused(tmp_path):
+    estimator, _ = fitted(LogisticRegression(), [], CLASSES["names"])
+    estimator.intercept_ = estimator.intercept_ + 1e39
+    with pytest.raises(ModelError, match="b has numbers too large for float32"):
+        export_estimator(tmp_path, "m", estimator, "float32")
+    assert export_estimator(tmp_path, "m", estimator).path.exists()
+
+
 def test_the_label_file_is_named_by_a_config_that_is_the_owners_from_then_on(tmp_path):
     estimator, _ = fitted(LogisticRegression(), [], CLASSES["names"])
     export_estimator(tmp_path, "m", estimator)
