@@ -21,7 +21,7 @@ from model.reference import expect
 from model.stored import read, run, session
 from model.weights import exported, sha256
 
-EXAMPLES, GROUP_ROWS, SEED = 256, 32, 1
+EXAMPLES, GROUP_ROWS, SEED = 256, 128, 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,8 +110,9 @@ def agreement(graph: Path, estimator: Any, linear: LinearArgmax) -> int:
     index = {name: i for i, name in enumerate(linear.classes_.tolist())}
     same = 0
     for first in range(0, EXAMPLES, GROUP_ROWS):
-        drawn = standard_normal(GROUP_ROWS, linear.n_features_in_, SEED, np.float64, first)
-        x = drawn * scale + center
+        x = standard_normal(GROUP_ROWS, linear.n_features_in_, SEED, np.float64, first)
+        x *= scale
+        x += center
         wanted = np.array([index.get(name, -1) for name in predict(estimator, x).tolist()])
         folded = expect(linear.coef_, x, np.float64, linear.intercept_)
         if folded.wrong(wanted).any():
