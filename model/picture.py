@@ -174,7 +174,11 @@ def _place(
     }
     edges = []
     for (start, end), name in tensors.items():
-        points = [(center[start] - left, boxes[start].y + boxes[start].height)]
+        x, bottom_y = center[start] - left, boxes[start].y + boxes[start].height
+        points = [(x, bottom_y)]
+        # Beside a taller box it may not turn yet.
+        if bottom_y < band[layers[start]][1]:
+            points.append((x, band[layers[start]][1]))
         for slot in ways[start, end][1:-1]:
             points += [(center[slot] - left, y) for y in band[at[slot]]]
         edges.append(Edge(name, (*points, (center[end] - left, boxes[end].y))))

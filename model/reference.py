@@ -110,7 +110,8 @@ def expect(
     k and k^2 at small n. The tolerance is six standard deviations of the difference of the top
     two classes (root of the sum of squares). The reference rounds like a float64 model, so u^2
     is the sum of both squares: the model's share for float32, twice it for float64. A bias b is one
-    more term; sums drift to s - b before it is added, which |s| + |b| in the place of |s| covers.
+    more term. It is added last whatever its sign, so sums drift to s - b before it; as ||p||_2 is
+    at least |b|, the bound on the walk covers that, too, but for a factor below sqrt(2).
 
     Not covered: formats coarser than dtype inside the model (TF32, bfloat16), underflow, sums
     whose order follows the sign of the terms. A row with a score that is not finite, or not in
@@ -142,14 +143,13 @@ def expect(
                 squares[rows] += x_block @ w_block.T
     labels = scores.argmax(axis=1)
     return Expected(
-        labels, scores, _tolerance(scores, np.sqrt(squares), np.abs(b), labels, wanted, w.shape[1])
+        labels, scores, _tolerance(scores, np.sqrt(squares), labels, wanted, w.shape[1])
     )
 
 
 def _tolerance(
     scores: NDArray[np.float64],
     norms: NDArray[np.float64],
-    biases: NDArray[np.float64],
     labels: NDArray[np.int64],
     dtype: DTypeLike,
     features: int,
@@ -163,7 +163,7 @@ def _tolerance(
     with np.errstate(over="ignore", invalid="ignore"):
         # With a single class the second is the first again, which only widens the tolerance.
         for top in (labels, others.argmax(axis=1)):
-            drift, walk = np.abs(_at(scores, top)) + biases[top], _at(norms, top)
+            drift, walk = np.abs(_at(scores, top)), _at(norms, top)
             variance += np.square(np.sqrt(n / 3) * drift + np.sqrt(n / 2) * walk) / 3
         representable = np.abs(scores).max(axis=1) <= largest(dtype)
         judged = representable & np.isfinite(variance)
