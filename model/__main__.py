@@ -9,9 +9,10 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from model import precision
+from model import extras, files, inspection_page, inspection_text, precision
 from model.errors import ModelError
 from model.export import export
+from model.inspection import inspect
 from model.verify import Verification, verify
 from model.weights import exported, from_file, from_seed, sha256
 from protos.quantize import DEFAULT_SCALE, WIRE_DTYPES
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog=PROGRAM, description="Make or check a linear argmax model as ONNX.")
+    parser = Parser(prog=PROGRAM, description="Make, check or show a model as ONNX.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     make = commands.add_parser("export", help="write a model into a repository")
@@ -64,8 +65,7 @@ def _parser() -> Parser:
     make.add_argument(
         "--dtype",
         choices=precision.NAMES,
-        default="float32",
-        help="what the model computes in (default: %(default)s)",
+        help="what the model computes in (default: float32), float64 with --from, as estimators do",
     )
     make.add_argument(
         "--wire",
@@ -82,7 +82,22 @@ def _parser() -> Parser:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="take W [classes, features] from this .npy or .npz file (default: from the seed)",
+        help="take W [classes, features] from this .npy, .npz or .safetensors file "
+        "(default: from the seed)",
+    )
+    make.add_argument(
+        "--tensor",
+        metavar="NAME",
+        help="which tensor of --weights is W (default: the only one, or W, weights or coef_)",
+    )
+    make.add_argument(
+        "--from",
+        dest="estimator",
+        type=Path,
+        metavar="FILE",
+        help="take a linear classifier of scikit-learn, also behind scalers in a pipeline, from "
+        "this file saved by joblib. WARNING: loading it runs the code it contains; use it only "
+        "for files that you trust",
     )
 
     check = commands.add_parser("verify", help="run a model against the float64 reference")
@@ -104,18 +119,35 @@ def _parser() -> Parser:
         metavar="N",
         help="seed of the examples (default: %(default)s)",
     )
+
+    show = commands.add_parser("inspect", help="say what any ONNX file holds")
+    show.set_defaults(command=_inspect)
+    show.add_argument(
+        "path", type=Path, metavar="PATH", help="a .onnx file, a model, a repository of one model"
+    )
+    show.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write it as one HTML page as well, with a picture of the graph",
+    )
     return parser
 
 
 def _export(args: argparse.Namespace) -> int:
+    if args.estimator is not None:
+        return _export_estimator(args)
+    dtype = args.dtype or "float32"
     if args.weights is None:
         seed = SEED if args.seed is None else args.seed
+        if args.tensor is not None:
+            raise ModelError(f"--tensor {args.tensor} came without --weights; wanted both")
         weights: NDArray[np.number] = from_seed(
             args.classes or CLASSES, args.features or FEATURES, seed
         )
     else:
         seed = None
-        weights = from_file(args.weights)
+        weights = from_file(args.weights, args.tensor)
         if args.seed is not None:
             raise ModelError(f"--seed {args.seed} came with --weights; wanted one of them")
         for option, wanted, got in zip(
@@ -123,18 +155,53 @@ def _export(args: argparse.Namespace) -> int:
         ):
             if wanted not in (None, got):
                 raise ModelError(f"{args.weights} has {got} for {option}; wanted {wanted}")
-    w = exported(weights, args.dtype)
-    path = export(args.out, args.name, w, args.dtype, seed, wire=args.wire, scale=args.wire_scale)
-    mib = w.nbytes / 2**20
-    taken = f" from {args.wire}" if args.wire in WIRE_DTYPES else ""
-    print(f"{path}  {list(w.shape)} {args.dtype}{taken}  {mib:.1f} MiB  sha256 {sha256(w)[:12]}")
+    w = exported(weights, dtype)
+    path = export(args.out, args.name, w, dtype, seed, wire=args.wire, scale=args.wire_scale)
+    print(_exported(path, w, args.wire))
     return DONE
+
+
+def _export_estimator(args: argparse.Namespace) -> int:
+    for option in ("classes", "features", "seed", "weights", "tensor"):
+        value = getattr(args, option)
+        if value is not None:
+            raise ModelError(f"--{option} {value} came with --from; wanted one of them")
+    # Only --from needs scikit-learn, and only `export` joblib.
+    estimators = extras.imported("model.estimators", "sklearn")
+    estimator = estimators.load(args.estimator)
+    made = extras.imported("model.estimator_export", "sklearn").export_estimator(
+        args.out,
+        args.name,
+        estimator,
+        args.dtype or "float64",
+        wire=args.wire,
+        scale=args.wire_scale,
+    )
+    print(_exported(made.path, made.w, args.wire))
+    print(
+        f"agrees with {type(estimator).__name__}.predict on {made.same} of {made.examples} examples"
+    )
+    return DONE
+
+
+def _exported(path: Path, w: NDArray[np.floating], wire: str | None) -> str:
+    mib = w.nbytes / 2**20
+    taken = f" from {wire}" if wire in WIRE_DTYPES else ""
+    return f"{path}  {list(w.shape)} {w.dtype.name}{taken}  {mib:.1f} MiB  sha256 {sha256(w)[:12]}"
 
 
 def _verify(args: argparse.Namespace) -> int:
     found = verify(args.path, args.examples, args.seed)
     print(_report(found))
     return DONE if found.ok else WRONG
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    found = inspect(args.path)
+    if args.html is not None:
+        files.replace(args.html, inspection_page.render(found).encode())
+    print(inspection_text.text(found))
+    return DONE
 
 
 def _report(found: Verification) -> str:

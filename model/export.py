@@ -1,40 +1,24 @@
-"""Write the linear model as an ONNX graph."""
+"""Write the linear model into a repository as an ONNX file."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import DTypeLike, NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from model import files
-from model.errors import ModelError
+from model.graph import SCALE, WEIGHTS, Wire, build, checked_wire, scale_text
 from model.layout import graph_path
 from model.weights import exported, sha256
-from protos.quantize import DEFAULT_SCALE, wire_scale
-
-# The oldest pair in which ArgMax takes doubles and says which of equals wins: ORT 1.7 reads it.
-OPSET = 13
-IR_VERSION = 7
 
 DISTRIBUTION = "argmax-serving"
 # protobuf refuses messages of 2 GiB; the graph around W is far below the slack.
 INLINE_LIMIT_BYTES = 2**31 - 1
 SLACK_BYTES = 1 << 20
-ELEMENT_TYPES = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
-SCALE = "wire_scale"
-WIRE_TYPES = {"float16": TensorProto.FLOAT16, "int8": TensorProto.INT8}
-
-
-@dataclass(frozen=True, slots=True)
-class Wire:
-    """What the graph takes where that is narrower than what it computes in; int8 has a scale."""
-
-    dtype: str
-    scale: float | None = None
 
 
 def export(
@@ -54,15 +38,11 @@ def export(
     The graph takes `x`, dtype [batch, features], which MatMul turns into `scores`, dtype
     [batch, classes], from which ArgMax takes `label`, int64 [batch], the first index winning a
     tie. Its metadata hold classes, features, dtype, weights_sha256, exporter, and the seed when
-    it is given. The bytes written depend on nothing but the arguments and the version of this
-    software; a file that has them already is left untouched, any other is replaced at once.
-
-    W beyond inline_limit_bytes goes to a file beside the graph (ONNX external data), named after
-    its content, so that the graph it replaces keeps its own until the moment of replacement.
+    it is given.
 
     A float32 model may take `x` as float16 or int8, its wire, and widen it itself. int8 values
     stand for multiples of scale (default: protos.quantize.DEFAULT_SCALE). The metadata say `wire`
-    and `wire_scale`.
+    and `wire_scale`. How it is stored: see `write`.
 
     Returns:
         The path of the graph.
@@ -73,17 +53,48 @@ def export(
     """
     path = graph_path(repository, name, version)
     w = exported(weights, dtype)
-    narrow = _wire(wire, scale, w.dtype.name)
+    narrow = checked_wire(wire, scale, w.dtype.name)
+    classes, features = w.shape
+    model = build(classes, features, w.dtype.name, narrow)
+    properties = {} if seed is None else {"seed": str(seed)}
+    return write(path, model, w, narrow, properties, inline_limit_bytes=inline_limit_bytes)
+
+
+def write(
+    path: Path,
+    model: onnx.ModelProto,
+    w: NDArray[np.floating],
+    wire: Wire | None,
+    properties: Mapping[str, str],
+    *,
+    inline_limit_bytes: int = INLINE_LIMIT_BYTES,
+    accept: Callable[[Path], None] | None = None,
+) -> Path:
+    """Put W [classes, features] into a graph that has everything but its data, and store that.
+
+    The bytes written depend on nothing but the arguments and the version of this software; a
+    file that has them already is left untouched, any other is replaced at once. `accept` gets
+    the path of the new graph before it takes its place; when it raises, the old one stays.
+
+    W beyond inline_limit_bytes goes to a file beside the graph (ONNX external data), named after
+    its content, so that the graph it replaces keeps its own until the moment of replacement.
+
+    Raises:
+        OSError: the folder or file cannot be written; a graph that was there is intact.
+    """
     # Stored as MatMul wants its second argument: ORT packs it once instead of transposing.
     stored = np.ascontiguousarray(w.T)
     external = stored.nbytes + SLACK_BYTES > inline_limit_bytes
     data = stored.data.cast("B")
     location = f"{path.name}.{hashlib.sha256(data).hexdigest()[:16]}.data" if external else None
-    model = _model(w, stored, seed, location, narrow)
+    model.producer_name, model.producer_version = DISTRIBUTION, _own_version()
+    _check(model)
+    _place(model, stored, location)
+    helper.set_model_props(model, {**_properties(w, wire), **properties})
     path.parent.mkdir(parents=True, exist_ok=True)
     new = location is not None and files.replace(path.with_name(location), data)
     try:
-        files.replace(path, model.SerializeToString(deterministic=True))
+        files.replace(path, model.SerializeToString(deterministic=True), accept)
     except BaseException:
         if new and location:
             path.with_name(location).unlink()
@@ -94,69 +105,9 @@ def export(
     return path
 
 
-def _wire(dtype: str | None, scale: float | None, computed: str) -> Wire | None:
-    """Check what the graph should take; None where that is what it computes in."""
-    if scale is not None and dtype != "int8":
-        raise ModelError(f"a scale of {scale} came with wire {dtype or computed}; wanted int8")
-    if dtype is None:
-        return None
-    if computed != "float32" or dtype not in ("float32", *WIRE_TYPES):
-        raise ModelError(
-            f"wire is {dtype} of a {computed} model; "
-            f"wanted float32, {' or '.join(WIRE_TYPES)} of a float32 model"
-        )
-    if dtype == "int8":
-        try:
-            return Wire(dtype, wire_scale(DEFAULT_SCALE if scale is None else scale))
-        except ValueError as error:
-            raise ModelError(str(error)) from None
-    return None if dtype == computed else Wire(dtype)
-
-
-def _model(
-    w: NDArray[np.floating],
-    stored: NDArray[np.floating],
-    seed: int | None,
-    location: str | None,
-    wire: Wire | None,
-) -> onnx.ModelProto:
-    """Build the graph: W [classes, features], stored [features, classes], or its location."""
+def _properties(w: NDArray[np.floating], wire: Wire | None) -> dict[str, str]:
+    """Say in words what the graph holds."""
     classes, features = w.shape
-    element = ELEMENT_TYPES[w.dtype.name]
-    tensor = TensorProto(name="W", dims=stored.shape, data_type=element)
-    taken, widening = (WIRE_TYPES[wire.dtype], [_widening(wire)]) if wire else (element, [])
-    nodes = [
-        *widening,
-        helper.make_node("MatMul", ["wide" if wire else "x", "W"], ["scores"], name="scores"),
-        helper.make_node(
-            "ArgMax", ["scores"], ["label"], name="label", axis=1, keepdims=0, select_last_index=0
-        ),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "linear_argmax",
-        inputs=[helper.make_tensor_value_info("x", taken, ["batch", features])],
-        outputs=[
-            helper.make_tensor_value_info("label", TensorProto.INT64, ["batch"]),
-            helper.make_tensor_value_info("scores", element, ["batch", classes]),
-        ],
-        initializer=_scale_tensors(wire),
-    )
-    model = helper.make_model(
-        graph,
-        producer_name=DISTRIBUTION,
-        producer_version=_own_version(),
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-    )
-    _check(model, helper.make_tensor_value_info("W", element, stored.shape))
-    if location is None:
-        tensor.raw_data = stored.tobytes()
-    else:
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", location), ("offset", 0), ("length", stored.nbytes)):
-            tensor.external_data.add(key=key, value=str(value))
-    model.graph.initializer.append(tensor)
     properties = {
         "classes": str(classes),
         "features": str(features),
@@ -164,48 +115,36 @@ def _model(
         "weights_sha256": sha256(w),
         "exporter": f"{DISTRIBUTION} {_own_version()}",
     }
-    if seed is not None:
-        properties["seed"] = str(seed)
     if wire:
         properties["wire"] = wire.dtype
     if wire and wire.scale is not None:
-        properties["wire_scale"] = scale_text(wire.scale)
-    helper.set_model_props(model, properties)
-    return model
+        properties[SCALE] = scale_text(wire.scale)
+    return properties
 
 
-def _widening(wire: Wire) -> onnx.NodeProto:
-    """Build the node that makes float32 `wide` of `x`, before a MatMul whose W stays constant.
-
-    Processor time of one execution by its ratio to float32 (medians of two runs; 32 rows,
-    64 x 262,144, ONNX Runtime 1.32, 2 threads that do not spin): Cast from float16 1.10 and 1.19,
-    DequantizeLinear 1.10 and 1.09, with a zero point 1.15 and 1.12, Cast from int8 with the scale
-    in a Mul behind MatMul 1.19 and 1.11, with the scale in W 1.09 and 1.17. The int8 forms do not
-    differ beyond the noise; DequantizeLinear is never behind, and what it makes of int8 is, bit
-    by bit, what protos.quantize.from_wire makes of it.
-    """
-    if wire.dtype == "int8":
-        return helper.make_node("DequantizeLinear", ["x", SCALE], ["wide"], name="wide")
-    return helper.make_node("Cast", ["x"], ["wide"], name="wide", to=TensorProto.FLOAT)
-
-
-def _scale_tensors(wire: Wire | None) -> list[onnx.TensorProto]:
-    if wire is None or wire.scale is None:
-        return []
-    return [numpy_helper.from_array(np.array(wire.scale, "<f4"), SCALE)]
-
-
-def scale_text(scale: float) -> str:
-    """Write a scale so that it reads back as the same float32."""
-    return str(np.float32(scale))
-
-
-def _check(model: onnx.ModelProto, weights: onnx.ValueInfoProto) -> None:
-    """Check types, shapes and operators with W as an input: external data lies nowhere yet."""
+def _check(model: onnx.ModelProto) -> None:
+    """Check types, shapes and operators with W as an input: its data lies nowhere yet."""
     checked = onnx.ModelProto()
     checked.CopyFrom(model)
-    checked.graph.input.append(weights)
+    w = _weights_tensor(checked)
+    checked.graph.input.append(helper.make_tensor_value_info(w.name, w.data_type, w.dims))
+    checked.graph.initializer.remove(w)
     onnx.checker.check_model(checked, full_check=True)
+
+
+def _place(model: onnx.ModelProto, stored: NDArray[np.floating], location: str | None) -> None:
+    """Give W its data, or the place of it."""
+    tensor = _weights_tensor(model)
+    if location is None:
+        tensor.raw_data = stored.tobytes()
+        return
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", 0), ("length", stored.nbytes)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def _weights_tensor(model: onnx.ModelProto) -> onnx.TensorProto:
+    return next(tensor for tensor in model.graph.initializer if tensor.name == WEIGHTS)
 
 
 def _own_version() -> str:

@@ -2,21 +2,27 @@
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
 
 
-def replace(path: Path, content: bytes | memoryview) -> bool:
+def replace(
+    path: Path, content: bytes | memoryview, accept: Callable[[Path], None] | None = None
+) -> bool:
     """Make content (bytes, or a memoryview of bytes) the content of a file, on disk.
 
     Readers see the old file or the new one, also after a crash. A file that has this content
-    already is left untouched; whether it had to be written is returned.
+    already is left untouched; whether it had to be written is returned. `accept` gets the path
+    of a file with the content, in the same folder, before that takes its place; it may raise.
 
     Raises:
         OSError: the file cannot be written; the old one is intact, nothing is left behind.
     """
     if _has(path, content):
+        if accept:
+            accept(path)
         return False
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -24,6 +30,8 @@ def replace(path: Path, content: bytes | memoryview) -> bool:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
+        if accept:
+            accept(temporary)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)

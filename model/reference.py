@@ -84,11 +84,17 @@ class Expected:
         return given
 
 
-def expect(weights: NDArray[np.generic], x: NDArray[np.floating], dtype: DTypeLike) -> Expected:
+def expect(
+    weights: NDArray[np.generic],
+    x: NDArray[np.floating],
+    dtype: DTypeLike,
+    bias: NDArray[np.floating] | None = None,
+) -> Expected:
     """Compute in float64 what a model of this dtype should give for x.
 
-    W [classes, features] and x [n, features] are first rounded to dtype, as the model gets them.
-    Memory beyond x is bounded: x is converted in blocks of at most 64 MiB.
+    W [classes, features], x [n, features] and the bias [classes], which is added last, are first
+    rounded to dtype, as the model gets them. Memory beyond x is bounded: x is converted in blocks
+    of at most 64 MiB.
 
     The tolerance bounds the error of the difference of two scores s = sum of p_k = w_k x_k, each
     summed in dtype in any order. Rounding errors are modelled as independent variables of mean
@@ -103,7 +109,9 @@ def expect(weights: NDArray[np.generic], x: NDArray[np.floating], dtype: DTypeLi
     where n is taken as features + 3, to cover the rounding of the products as well as the sums of
     k and k^2 at small n. The tolerance is six standard deviations of the difference of the top
     two classes (root of the sum of squares). The reference rounds like a float64 model, so u^2
-    is the sum of both squares: the model's share for float32, twice it for float64.
+    is the sum of both squares: the model's share for float32, twice it for float64. A bias b is one
+    more term. It is added last whatever its sign, so sums drift to s - b before it; as ||p||_2 is
+    at least |b|, the bound on the walk covers that, too, but for a factor below sqrt(2).
 
     Not covered: formats coarser than dtype inside the model (TF32, bfloat16), underflow, sums
     whose order follows the sign of the terms. A row with a score that is not finite, or not in
@@ -115,8 +123,9 @@ def expect(weights: NDArray[np.generic], x: NDArray[np.floating], dtype: DTypeLi
     wanted = precision(dtype)
     w = exported(weights, wanted)
     _check_examples(x, w.shape[1])
-    scores = np.zeros((len(x), len(w)))
-    squares = np.zeros_like(scores)
+    b = np.zeros(len(w)) if bias is None else bias.astype(wanted).astype(np.float64)
+    scores = np.tile(b, (len(x), 1))
+    squares = np.square(scores)
     # One buffer for all blocks: fresh memory would cost more than the conversion.
     buffer = np.empty((min(BLOCK_ROWS, len(x)), min(BLOCK_FEATURES, w.shape[1])))
     with np.errstate(over="ignore", invalid="ignore"):

@@ -4,23 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime as ort
-from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from model.errors import ModelError
 from model.examples import standard_normal
-from model.export import ELEMENT_TYPES, SCALE, WIRE_TYPES, Wire, scale_text
+from model.graph import SCALE, scale_text
 from model.layout import find
-from model.reference import expect
+from model.stored import Stored, read, run, session
 from model.weights import exported, from_seed, sha256
-from protos.quantize import WIRE_DTYPES, from_wire, to_wire, wire_scale
+from protos.quantize import WIRE_DTYPES
 
-# The reference is faster on many rows; the graph is run on as few as a service would send it.
+# The reference is faster on many rows.
 GROUP_ROWS = 256
-RUN_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +65,16 @@ def verify(path: Path, examples: int, seed: int) -> Verification:
     if examples < 1:
         raise ModelError(f"there are {examples} examples; wanted at least 1")
     graph = find(path)
-    w, wire, properties = _read(graph)
-    session = _session(graph)
+    stored = read(graph)
+    loaded = session(graph)
     wrong = ties = same = 0
     for first_row in range(0, examples, GROUP_ROWS):
         rows = min(GROUP_ROWS, examples - first_row)
-        x = standard_normal(rows, w.shape[1], seed, w.dtype, first_row)
-        drawn = given = expect(w, x, w.dtype)
-        if wire.dtype in WIRE_DTYPES:
-            sent = to_wire(x, wire.dtype, wire.scale)
-            given = expect(w, from_wire(sent, wire.scale), w.dtype)
-            labels = _labels(session, sent)
-        else:
-            labels = _labels(session, x)
+        x = standard_normal(rows, stored.w.shape[1], seed, stored.w.dtype, first_row)
+        sent = stored.sent(x)
+        labels = run(loaded, sent)
+        drawn = stored.expected(x)
+        given = drawn if sent is x else stored.expected_of_sent(sent)
         wrong += int(given.wrong(labels).sum())
         ties += int(given.near_ties.sum())
         same += int((labels == drawn.labels).sum())
@@ -93,75 +84,17 @@ def verify(path: Path, examples: int, seed: int) -> Verification:
         wrong_labels=wrong,
         near_ties=ties,
         agreement=same / examples,
-        sha_ok=_sha_ok(w, properties),
-        seed_ok=_seed_ok(w, properties),
-        wire=wire.dtype,
-        wire_scale=wire.scale,
-        wire_ok=_wire_ok(wire, properties),
+        sha_ok=_sha_ok(stored),
+        seed_ok=_seed_ok(stored),
+        wire=stored.wire.dtype,
+        wire_scale=stored.wire.scale,
+        wire_ok=_wire_ok(stored),
     )
 
 
-def _read(graph: Path) -> tuple[NDArray[np.floating], Wire, dict[str, str]]:
-    """Return W [classes, features], what the graph takes, and its metadata."""
-    try:
-        model = onnx.load(graph)
-    except (DecodeError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{graph} cannot be read ({error}); wanted an ONNX graph") from error
-    inputs = [value.name for value in model.graph.input]
-    outputs = [value.name for value in model.graph.output]
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    if inputs != ["x"] or outputs != ["label", "scores"] or set(stored) - {SCALE} != {"W"}:
-        raise ModelError(
-            f"{graph} takes {inputs}, gives {outputs}, holds {list(stored)}; "
-            "wanted a linear argmax model that takes ['x'], gives ['label', 'scores'], holds ['W']"
-        )
-    try:
-        w = numpy_helper.to_array(stored["W"]).T
-        w = exported(w, w.dtype)
-        wire = _taken(model.graph.input[0], stored.get(SCALE))
-    except (ModelError, ValueError) as error:
-        raise ModelError(f"{graph}: {error}") from error
-    return w, wire, {item.key: item.value for item in model.metadata_props}
-
-
-def _taken(value: onnx.ValueInfoProto, stored: onnx.TensorProto | None) -> Wire:
-    """Return the dtype of the graph's input, with the scale that it holds for int8."""
-    element = value.type.tensor_type.elem_type
-    names = {int(number): name for name, number in (ELEMENT_TYPES | WIRE_TYPES).items()}
-    dtype = names.get(element)
-    if dtype is None or (dtype == "int8") != (stored is not None):
-        raise ModelError(
-            f"x is of type {element}, {'no' if stored is None else 'a'} scale is there; "
-            f"wanted {', '.join(names.values())}, with a scale for int8"
-        )
-    if stored is None:
-        return Wire(dtype)
-    scale = numpy_helper.to_array(stored)
-    if scale.size != 1:
-        raise ModelError(f"there are {scale.size} scales; wanted one")
-    return Wire(dtype, wire_scale(float(scale.item())))
-
-
-def _session(graph: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    # Threads that spin between the runs would take cores from the reference.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ORT's errors have no base class of their own
-        raise ModelError(f"{graph} cannot be run: {error}") from error
-
-
-def _labels(session: ort.InferenceSession, x: NDArray[np.floating]) -> NDArray[np.int64]:
-    groups = (x[start : start + RUN_ROWS] for start in range(0, len(x), RUN_ROWS))
-    try:
-        return np.concatenate([session.run(["label"], {"x": group})[0] for group in groups])
-    except Exception as error:  # ORT's errors have no base class of their own
-        raise ModelError(f"the graph fails on {len(x)} examples: {error}") from error
-
-
-def _wire_ok(wire: Wire, properties: dict[str, str]) -> bool | None:
+def _wire_ok(stored: Stored) -> bool | None:
     """Hold against the graph what a client is told of it."""
+    properties, wire = stored.properties, stored.wire
     told = {name: properties[name] for name in ("wire", SCALE) if name in properties}
     if wire.dtype not in WIRE_DTYPES:
         return False if told else None
@@ -171,16 +104,23 @@ def _wire_ok(wire: Wire, properties: dict[str, str]) -> bool | None:
     return told == wanted if told else None
 
 
-def _sha_ok(w: NDArray[np.floating], properties: dict[str, str]) -> bool | None:
-    wanted = properties.get("weights_sha256")
-    return None if wanted is None else sha256(w) == wanted
+def _sha_ok(stored: Stored) -> bool | None:
+    """Hold W, and the bias if there is one, against their hashes."""
+    tensors = {"weights_sha256": stored.w, "bias_sha256": stored.bias}
+    told = [
+        tensor is not None and sha256(tensor) == stored.properties[name]
+        for name, tensor in tensors.items()
+        if name in stored.properties
+    ]
+    return all(told) if told else None
 
 
-def _seed_ok(w: NDArray[np.floating], properties: dict[str, str]) -> bool | None:
-    seed = properties.get("seed")
+def _seed_ok(stored: Stored) -> bool | None:
+    seed = stored.properties.get("seed")
     if seed is None:
         return None
     if not seed.isdecimal():
         return False
-    classes, features = w.shape
-    return np.array_equal(exported(from_seed(classes, features, int(seed)), w.dtype), w)
+    classes, features = stored.w.shape
+    drawn = exported(from_seed(classes, features, int(seed)), stored.w.dtype)
+    return stored.bias is None and np.array_equal(drawn, stored.w)

@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from model import extras
 from model.errors import ModelError
 from model.precision import precision
 
@@ -39,32 +40,56 @@ def from_seed(classes: int, features: int, seed: int) -> NDArray[np.float64]:
         ) from error
 
 
-def from_file(path: str | Path) -> NDArray[np.number]:
-    """Load W from a .npy file or a .npz archive: [classes, features] in the dtype of the file.
+def from_file(path: str | Path, name: str | None = None) -> NDArray[np.number]:
+    """Load W from a .npy, .npz or .safetensors file: [classes, features] in the file's dtype.
 
-    An archive holds one array, or exactly one of those named W, weights or coef_.
+    bfloat16, which numpy lacks, becomes float32. A file of several arrays holds `name`, or without
+    one exactly one of those named W, weights or coef_.
 
     Raises:
-        ModelError: not such a file, or an array that `check` refuses.
+        ModelError: not such a file, no such array, or an array that `check` refuses.
         OSError: the file cannot be read.
     """
+    safe = Path(path).suffix == ".safetensors"
+    loaded = _from_safetensors(path, name) if safe else _from_numpy(path, name)
+    try:
+        return check(loaded)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _from_numpy(path: str | Path, name: str | None) -> NDArray[np.generic]:
     try:
         with Path(path).open("rb") as stream:
             # Pickles run code when they are loaded; nobody expects that of weights.
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.lib.npyio.NpzFile):
                 with loaded as archive:
-                    loaded = archive[_chosen(path, archive.files)]
+                    loaded = archive[_chosen(path, archive.files, name)]
+            elif name is not None:
+                raise ModelError(f"{path} holds one array without a name; {name!r} was wanted")
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(
             f"{path} cannot be read as numbers ({error}); wanted a .npy or .npz file of numbers"
         ) from error
     if not isinstance(loaded, np.ndarray):
         raise ModelError(f"{path} holds something that is no array; wanted numpy arrays")
+    return loaded
+
+
+def _from_safetensors(path: str | Path, name: str | None) -> NDArray[np.generic]:
+    safetensors = extras.imported("safetensors", "safetensors")
+    # Its own error for a file that cannot be opened lacks the name.
+    with Path(path).open("rb"):
+        pass
     try:
-        return check(loaded)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
+        with safetensors.safe_open(path, framework="numpy") as file:
+            loaded: NDArray[np.generic] = file.get_tensor(_chosen(path, list(file.keys()), name))
+    except (safetensors.SafetensorError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{path} cannot be read as numbers ({error}); wanted a .safetensors file of numbers"
+        ) from error
+    return loaded.astype(np.float32) if loaded.dtype.name == "bfloat16" else loaded
 
 
 def check(weights: NDArray[np.generic]) -> NDArray[np.number]:
@@ -114,14 +139,17 @@ def sha256(weights: NDArray[np.floating]) -> str:
     return hashlib.sha256(data.data).hexdigest()
 
 
-def _chosen(path: str | Path, names: list[str]) -> str:
+def _chosen(path: str | Path, names: list[str], name: str | None) -> str:
     """Return the name of the array that holds W."""
-    known = [name for name in ARCHIVE_NAMES if name in names]
-    if len(names) == 1:
+    known = [known for known in ARCHIVE_NAMES if known in names]
+    if name is None and len(names) == 1:
         return names[0]
-    if len(known) == 1:
+    if name is None and len(known) == 1:
         return known[0]
+    if name in names:
+        return name
+    wanted = f"one array, or exactly one named {' or '.join(ARCHIVE_NAMES)}"
     raise ModelError(
-        f"{path} holds the arrays {names or 'none'}; "
-        f"wanted one array, or exactly one named {' or '.join(ARCHIVE_NAMES)}"
+        f"{path} holds the arrays {names or 'none'}; wanted "
+        + (f"{name!r} among them" if name is not None else f"{wanted}, or --tensor to name it")
     )

@@ -34,10 +34,10 @@ RUST_TRACES = (b"/rustc/", b"rustc version ")
 CHUNK_BYTES = 2**20
 
 
-def runtime_closure(name):
+def runtime_closure(name, *extras):
     """Names of the distributions that installing one brings along, itself included."""
     found = set()
-    left = [(name, frozenset())]
+    left = [(name, frozenset(extras))]
     seen = set()
     while left:
         name, extras = left.pop()
@@ -90,6 +90,18 @@ def test_nothing_built_with_rust_is_needed_at_run_time():
     assert native["onnxruntime"]
     assert native["grpcio"]
     assert [path for name in sorted(closure) for path in built_with_rust(name)] == []
+
+
+def test_nothing_built_with_rust_is_needed_to_export_estimators():
+    closure = runtime_closure("argmax-serving", "sklearn")
+    assert {"scikit-learn", "scipy", "joblib", "skl2onnx", "numpy"} <= closure
+    assert [path for name in sorted(closure) for path in built_with_rust(name)] == []
+
+
+def test_only_an_extra_brings_safetensors_which_is_built_with_rust():
+    assert "safetensors" not in runtime_closure("argmax-serving", "sklearn")
+    assert "safetensors" in runtime_closure("argmax-serving", "safetensors")
+    assert built_with_rust("safetensors")
 
 
 @pytest.mark.parametrize("name", ["ruff", "grimp"])

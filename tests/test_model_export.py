@@ -6,11 +6,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from model.errors import ModelError
 from model.examples import standard_normal
 from model.export import export
+from model.graph import IR_VERSION, OPSET
 from model.reference import expect
 from model.weights import from_seed, sha256
 
@@ -85,6 +86,11 @@ def test_the_files_pass_the_full_check_of_onnx(tmp_path, storage):
     assert (model.ir_version, model.opset_import[0].version) == (7, 13)
     (stored,) = model.graph.initializer
     np.testing.assert_array_equal(numpy_helper.to_array(stored), W.T.astype(np.float32))
+
+
+def test_no_older_format_holds_the_opset():
+    opsets = [helper.make_opsetid("", OPSET)]
+    assert helper.find_min_ir_version_for(opsets) == IR_VERSION
 
 
 @pytest.mark.parametrize("seed", [None, 0, 3])

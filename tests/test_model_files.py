@@ -78,3 +78,26 @@ def test_other_users_may_read_what_the_umask_lets_them(tmp_path):
     finally:
         os.umask(umask)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_a_file_that_is_not_accepted_leaves_the_old_one(path):
+    def accept(new):
+        assert new.parent == path.parent
+        assert new.read_bytes() == b"new"
+        assert path.read_bytes() == OLD
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        replace(path, b"new", accept)
+    assert path.read_bytes() == OLD
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_content_that_is_there_already_must_be_accepted_too(path):
+    def accept(same):
+        assert same == path
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        replace(path, OLD, accept)
+    assert path.read_bytes() == OLD

@@ -6,7 +6,7 @@ import pytest
 from model.errors import ModelError
 from model.examples import standard_normal
 from model.reference import Expected, expect
-from model.weights import from_seed
+from model.weights import exported, from_seed
 
 DTYPES = ["float32", "float64"]
 CLASSES, FEATURES = 10, 4096
@@ -206,3 +206,26 @@ def test_labels_of_another_shape_or_kind_are_refused(labels):
 def test_examples_of_another_shape_or_kind_are_refused(x):
     with pytest.raises(ModelError, match=r"wanted floats \[n, 16\]"):
         expect(np.ones((2, 16)), x, "float32")
+
+
+def test_a_bias_is_added_to_the_scores():
+    rng = np.random.default_rng(0)
+    w, x, b = rng.standard_normal((3, 20)), rng.standard_normal((40, 20)), np.array([5.0, 0, -5])
+    found = expect(w, x, "float64", b)
+    np.testing.assert_allclose(found.scores, x @ w.T + b, rtol=1e-12)
+    np.testing.assert_array_equal(found.labels, (x @ w.T + b).argmax(axis=1))
+    assert not np.array_equal(found.labels, expect(w, x, "float64").labels)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_bias_that_undoes_large_sums_widens_the_tolerance(seed):
+    rng = np.random.default_rng(seed)
+    w = exported(rng.uniform(1, 2, (2, 4096)), "float32")
+    b = -w.sum(axis=1, dtype=np.float64)
+    found = expect(w, np.ones((1, 4096), np.float32), "float32", b)
+    # In float32 sums are rounded to their own size, however small the bias leaves the scores.
+    summed = np.cumsum(w, axis=1, dtype=np.float32)[:, -1] + b.astype(np.float32)
+    error = abs(np.subtract(*summed.astype(np.float64)) - np.subtract(*found.scores[0]))
+    assert error > 0
+    assert found.tolerance[0] > error
+    assert found.near_ties[0]

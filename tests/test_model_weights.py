@@ -1,10 +1,12 @@
 import hashlib
+import json
 import re
 import struct
 import zipfile
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from model.errors import ModelError
 from model.weights import exported, from_file, from_seed, sha256
@@ -62,6 +64,75 @@ def test_an_archive_without_one_clear_choice_is_refused(tmp_path, arrays):
         from_file(tmp_path / "w.npz")
 
 
+def test_a_named_array_is_chosen_among_others(tmp_path):
+    np.savez(tmp_path / "w.npz", a=W, W=W + 1)
+    np.testing.assert_array_equal(from_file(tmp_path / "w.npz", "a"), W)
+    with pytest.raises(ModelError, match=r"holds the arrays \['a', 'W'\]; wanted 'b' among them"):
+        from_file(tmp_path / "w.npz", "b")
+
+
+def test_an_npy_file_has_no_names(tmp_path):
+    np.save(tmp_path / "w.npy", W)
+    with pytest.raises(ModelError, match="one array without a name; 'a' was wanted"):
+        from_file(tmp_path / "w.npy", "a")
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f8", "<f2", "<i2", "|u1"])
+def test_a_safetensors_file_keeps_its_numbers(tmp_path, dtype):
+    save_file({"anything": W.astype(dtype)}, tmp_path / "w.safetensors")
+    w = from_file(tmp_path / "w.safetensors")
+    assert w.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(w, W)
+
+
+def test_one_of_several_safetensors_is_chosen(tmp_path):
+    save_file(
+        {"head.weight": W + 1, "coef_": W, "intercept_": np.zeros(2)}, tmp_path / "w.safetensors"
+    )
+    np.testing.assert_array_equal(from_file(tmp_path / "w.safetensors"), W)
+    np.testing.assert_array_equal(from_file(tmp_path / "w.safetensors", "head.weight"), W + 1)
+    with pytest.raises(ModelError, match="wanted 'other' among them"):
+        from_file(tmp_path / "w.safetensors", "other")
+
+
+def safetensors_of(dtype, data):
+    """The bytes of a file with one tensor of [2, 3], written out by hand."""
+    header = json.dumps({"w": {"dtype": dtype, "shape": [2, 3], "data_offsets": [0, len(data)]}})
+    return struct.pack("<Q", len(header)) + header.encode() + data
+
+
+def test_bfloat16_becomes_float32_without_loss(tmp_path):
+    # A bfloat16 is the upper half of a float32.
+    halves = (np.frombuffer(W.astype("<f4").tobytes(), "<u4") >> 16).astype("<u2")
+    (tmp_path / "w.safetensors").write_bytes(safetensors_of("BF16", halves.tobytes()))
+    w = from_file(tmp_path / "w.safetensors")
+    assert w.dtype == np.float32
+    np.testing.assert_array_equal(w, W)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as numbers"),
+        (b"garbage!garbage", "cannot be read as numbers"),
+        (safetensors_of("F32", bytes(24))[:-4], "cannot be read as numbers"),
+        (safetensors_of("BOOL", bytes(6)), "dtype bool; wanted real numbers"),
+        (safetensors_of("F8_E4M3", bytes(6)), "w.safetensors"),
+    ],
+)
+def test_safetensors_without_numbers_are_refused(tmp_path, content, message):
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        from_file(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "safetensors"])
+def test_a_missing_file_is_the_systems_error_with_its_name(tmp_path, suffix):
+    with pytest.raises(FileNotFoundError) as raised:
+        from_file(tmp_path / f"w.{suffix}")
+    assert str(raised.value.filename).endswith(f"w.{suffix}")
+
+
 def test_pickled_objects_are_never_loaded(tmp_path):
     np.save(tmp_path / "w.npy", np.array([[print]], dtype=object), allow_pickle=True)
     with pytest.raises(ModelError, match="cannot be read as numbers"):
@@ -107,11 +178,6 @@ def test_an_archive_of_something_else_is_refused(tmp_path):
         archive.writestr("readme.txt", "no array")
     with pytest.raises(ModelError, match="no array; wanted numpy arrays"):
         from_file(tmp_path / "other.npz")
-
-
-def test_a_missing_file_is_the_systems_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        from_file(tmp_path / "w.npy")
 
 
 def test_the_hash_is_of_little_endian_bytes_row_by_row():

@@ -1,0 +1,138 @@
+"""Read what an ONNX file holds, without its weights."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import helper
+
+from model.errors import ModelError
+from model.layout import find
+
+
+@dataclass(frozen=True, slots=True)
+class TensorValue:
+    """An input, output or initializer; None among the dims is an axis without a name or size."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str | None, ...]
+    size_bytes: int | None = None
+    file: str | None = None
+
+    @property
+    def shape(self) -> str:
+        """The dims as text, `?` for what has neither name nor size."""
+        return f"[{', '.join('?' if dim is None else str(dim) for dim in self.dims)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What an ONNX file holds.
+
+    Attributes:
+        path: the file.
+        size_bytes: its size, without external data.
+        external_bytes: the size of the tensors beside it.
+        ir_version: the version of the file's format.
+        opsets: version by domain, `ai.onnx` for the default one.
+        producer: what wrote it, with a version.
+        inputs, outputs, initializers: its tensors.
+        operators: how often each occurs, also in subgraphs, the most frequent first; those of
+            another domain than ai.onnx carry it before their name.
+        metadata: its properties.
+        graph: the graph itself.
+    """
+
+    path: Path
+    size_bytes: int
+    external_bytes: int
+    ir_version: int
+    opsets: dict[str, int]
+    producer: str
+    inputs: list[TensorValue]
+    outputs: list[TensorValue]
+    initializers: list[TensorValue]
+    operators: dict[str, int]
+    metadata: dict[str, str]
+    graph: onnx.GraphProto
+
+
+def inspect(path: Path) -> Inspection:
+    """Inspect any ONNX file, or the one that a folder means (see model.layout.find).
+
+    Raises:
+        ModelError: path means no single file, or one that is no ONNX graph.
+        OSError: it cannot be read.
+    """
+    file = find(path)
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except DecodeError as error:
+        raise ModelError(f"{file} cannot be read ({error}); wanted an ONNX graph") from error
+    if not model.ir_version or not model.HasField("graph"):
+        raise ModelError(f"{file} holds no graph; wanted an ONNX graph")
+    graph = model.graph
+    initializers = [_initializer(tensor) for tensor in graph.initializer]
+    constant = {tensor.name for tensor in initializers}
+    return Inspection(
+        path=file,
+        size_bytes=file.stat().st_size,
+        external_bytes=sum(tensor.size_bytes or 0 for tensor in initializers if tensor.file),
+        ir_version=model.ir_version,
+        opsets={opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
+        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        # Until IR 4 initializers had to be inputs as well.
+        inputs=[_value(value) for value in graph.input if value.name not in constant],
+        outputs=[_value(value) for value in graph.output],
+        initializers=initializers,
+        operators=dict(Counter(_operators(graph)).most_common()),
+        metadata={item.key: item.value for item in model.metadata_props},
+        graph=graph,
+    )
+
+
+def operator_name(node: onnx.NodeProto) -> str:
+    """Return an operator's name, its domain first where that is not ai.onnx."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def _operators(graph: onnx.GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield operator_name(node)
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _operators(inner)
+
+
+def _value(value: onnx.ValueInfoProto) -> TensorValue:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        return TensorValue(value.name, str(kind).removesuffix("_type"), ())
+    tensor = value.type.tensor_type
+    dims = tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+        for dim in tensor.shape.dim
+    )
+    return TensorValue(value.name, _dtype(tensor.elem_type), dims)
+
+
+def _initializer(tensor: onnx.TensorProto) -> TensorValue:
+    external = {entry.key: entry.value for entry in tensor.external_data}
+    bits = 0
+    if tensor.data_type != onnx.TensorProto.STRING:
+        bits = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * 8
+    size = prod(tensor.dims) * bits // 8 if bits else sum(map(len, tensor.string_data))
+    return TensorValue(
+        tensor.name, _dtype(tensor.data_type), tuple(tensor.dims), size, external.get("location")
+    )
+
+
+def _dtype(element: int) -> str:
+    if element == onnx.TensorProto.STRING:
+        return "string"
+    return str(helper.tensor_dtype_to_np_dtype(element))
