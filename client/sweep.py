@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from client.client import Client, ModelInput
 from client.connection import MAX_MESSAGE_BYTES
+from client.credentials import Credentials
 from client.errors import RequestFailed, UsageError
 from client.modes import Local, Mode, Shm, Stream, Unary
 from client.samples import Sample
@@ -45,6 +46,7 @@ class Settings:
     threads: int
     address: str | None
     out: Path
+    credentials: Credentials = field(default_factory=Credentials)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]
                     running_server(settings.out / "models", list(_server_options(settings)))
                 )
                 address = server.address
-            client = stack.enter_context(Client(address, MODEL))
+            client = stack.enter_context(Client(address, MODEL, credentials=settings.credentials))
             client.wait_until_ready(_READY_TIMEOUT_S)
             _check_model(client, settings.experiment, reference)
         makers: dict[str, Callable[[], Mode]] = {
@@ -113,7 +115,7 @@ def with_scale(settings: Settings) -> Settings:
         return settings
     scale: float | None = DEFAULT_SCALE
     if settings.address is not None and set(settings.modes) - {"local"}:
-        with Client(settings.address, MODEL) as client:
+        with Client(settings.address, MODEL, credentials=settings.credentials) as client:
             client.wait_until_ready(_READY_TIMEOUT_S)
             spec = _input(client)
         scale = spec.scale

@@ -9,7 +9,7 @@ from server.config import Config, cores, parse
 NAMES = [option.name for option in fields(Config)]
 MODELS = ["--models", "m"]
 
-# For each option: two values that differ from the default and each other, and what they mean.
+# For each option: a value that differs from the default, another one, and what they mean.
 VALUES = {
     "models": [("a", Path("a")), ("b/c", Path("b/c"))],
     "address": [("0.0.0.0:0", "0.0.0.0:0"), ("unix:/s", "unix:/s")],
@@ -26,10 +26,22 @@ VALUES = {
     "grace_s": [("0", 0.0), ("1e3", 1000.0)],
     "reflection": [("on", True), ("off", False)],
     "shared_memory": [("on", True), ("off", False)],
+    "tls_cert": [("a", Path("a")), ("b/c", Path("b/c"))],
+    "tls_key": [("a", Path("a")), ("b/c", Path("b/c"))],
+    "tls_client_ca": [("a", Path("a")), ("b/c", Path("b/c"))],
+    "token_file": [("a", Path("a")), ("b/c", Path("b/c"))],
+    "plaintext_tokens": [("on", True), ("off", False)],
     "model_control": [("poll", "poll"), ("explicit", "explicit")],
     "load_model": [("a", ("a",)), ("*,b", ("*", "b"))],
     "poll_s": [("0.01", 0.01), ("3", 3.0)],
     "log_level": [("debug", "debug"), ("error", "error")],
+}
+
+# How help shows defaults that are no plain numbers or words.
+SHOWN = {
+    **dict.fromkeys(["group_rows", "reflection", "shared_memory"], "auto"),
+    **dict.fromkeys(["load_model", "tls_cert", "tls_key", "tls_client_ca", "token_file"], "none"),
+    "plaintext_tokens": "off",
 }
 
 NO_COUNT = ["", "0", "-1", "1.5", "x", "1_0", " 1", "\u0663", "1e3", "0" * 19 + "1" * 5, "9" * 5000]
@@ -51,6 +63,8 @@ BAD = {
     "grace_s": (NO_SECONDS, "seconds from 0 to 2147483647"),
     "reflection": (NO_SWITCH, "one of auto, on, off"),
     "shared_memory": (NO_SWITCH, "one of auto, on, off"),
+    **dict.fromkeys(["tls_cert", "tls_key", "tls_client_ca", "token_file"], ([""], "a file")),
+    "plaintext_tokens": ([*NO_SWITCH, "auto"], "one of on, off"),
     "model_control": (NO_SWITCH, "one of none, poll, explicit"),
     "load_model": (["", "a,", ",a", "a,,b"], "names with commas between them"),
     "poll_s": ([*NO_SECONDS, "0"], "seconds from 0.01 to 2147483647"),
@@ -99,7 +113,7 @@ def test_a_flag_comes_before_the_environment_before_the_default(name):
     assert getattr(parse([], environment), name) == also_meant
     default = getattr(parse([], needed), name)
     assert default == getattr(Config(models=Path("m")), name)
-    assert default not in (meant, also_meant)
+    assert getattr(parse([], needed | {variable(name): one}), name) == meant != default
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -177,7 +191,7 @@ def test_help_tells_every_option_with_its_default(capsys):
         assert re.search(rf"{flag(option.name)} \S+ {re.escape(option.metadata['help'])}", text)
         if option.name != "models":
             default = getattr(defaults, option.name)
-            shown = {None: "auto", (): "none"}.get(default, default)
+            shown = SHOWN.get(option.name, default)
             assert f"{option.metadata['help']} (default: {shown})" in text
     assert "ARGMAX_SERVER_NAME" in text
 
