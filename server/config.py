@@ -205,6 +205,18 @@ class Config:
     poll_s: float = _option(
         _duration(0.01), "seconds", "how long to wait before the folder is polled again", 15.0
     )
+    validation: bool | None = _option(
+        _switch,
+        "auto|on|off",
+        "try each model in a process of its own first; auto: with model control poll and explicit",
+        None,
+    )
+    validation_s: float = _option(
+        _duration(0.01), "seconds", "how long that process may take", 120.0
+    )
+    validation_bytes: int = _option(
+        _bytes, "bytes", "how much memory that process may map", 16 * 1024 * MIB
+    )
     log_level: str = _option(
         _level, "debug|info|warning|error", "least severe log line that is written", "info"
     )

@@ -34,12 +34,15 @@ VALUES = {
     "model_control": [("poll", "poll"), ("explicit", "explicit")],
     "load_model": [("a", ("a",)), ("*,b", ("*", "b"))],
     "poll_s": [("0.01", 0.01), ("3", 3.0)],
+    "validation": [("on", True), ("off", False)],
+    "validation_s": [("0.01", 0.01), ("3", 3.0)],
+    "validation_bytes": [("1", 1), ("4294967296", 2**32)],
     "log_level": [("debug", "debug"), ("error", "error")],
 }
 
 # How help shows defaults that are no plain numbers or words.
 SHOWN = {
-    **dict.fromkeys(["group_rows", "reflection", "shared_memory"], "auto"),
+    **dict.fromkeys(["group_rows", "reflection", "shared_memory", "validation"], "auto"),
     **dict.fromkeys(["load_model", "tls_cert", "tls_key", "tls_client_ca", "token_file"], "none"),
     "plaintext_tokens": "off",
 }
@@ -68,6 +71,9 @@ BAD = {
     "model_control": (NO_SWITCH, "one of none, poll, explicit"),
     "load_model": (["", "a,", ",a", "a,,b"], "names with commas between them"),
     "poll_s": ([*NO_SECONDS, "0"], "seconds from 0.01 to 2147483647"),
+    "validation": (NO_SWITCH, "one of auto, on, off"),
+    "validation_s": ([*NO_SECONDS, "0"], "seconds from 0.01 to 2147483647"),
+    "validation_bytes": ([*NO_COUNT, str(2**63)], "an integer from 1 to 9223372036854775807"),
     "log_level": (["", "INFO", "trace"], "one of debug, info, warning, error"),
 }
 

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -408,6 +409,42 @@ def test_what_leads_out_of_the_repository_is_not_read(explicit, folder, tmp_path
     assert all(state == "UNAVAILABLE" for state, _ in index(caller).values())
     with pytest.raises(StartError, match="leads out"):
         Server(Config(models=folder, address="127.0.0.1:0"))
+
+
+def _hard_link_graph(folder, outside):
+    os.link(outside / "linear" / "1" / "model.onnx", folder / "linear" / "1" / "model.onnx")
+
+
+def _hard_link_weights(folder, outside):
+    graph = outside / "linear" / "1" / "model.onnx"
+    (folder / "linear" / "1" / "model.onnx").write_bytes(graph.read_bytes())
+    (folder / "linear" / "1" / "deep").mkdir()
+    os.link(graph, folder / "linear" / "1" / "deep" / ".weights")
+
+
+def _hard_link_config(folder, outside):
+    os.link(outside / "linear" / "config.pbtxt", folder / "linear" / "config.pbtxt")
+
+
+@pytest.mark.parametrize("link", [_hard_link_graph, _hard_link_weights, _hard_link_config])
+def test_files_that_have_other_names_are_not_read(explicit, folder, tmp_path, link):
+    outside = tmp_path / "outside"
+    add(outside)
+    configure(outside, "max_batch_size: 3")
+    (folder / "linear" / "1").mkdir(parents=True)
+    link(folder, outside)
+    code, text = refused(load, explicit())
+    assert code is Code.INVALID_ARGUMENT
+    assert "has 2 names (hard links); wanted a copy" in text
+
+
+@pytest.mark.parametrize("place", ["config.pbtxt", "1/weights"])
+def test_what_is_no_file_is_not_opened(explicit, folder, place):
+    add(folder)
+    os.mkfifo(folder / "linear" / place)
+    code, text = refused(load, explicit())
+    assert code is Code.INVALID_ARGUMENT
+    assert text.endswith(f"linear/{place} is neither a file nor a folder")
 
 
 def test_links_within_the_repository_and_to_it_are_fine(serve, call, folder, tmp_path):
