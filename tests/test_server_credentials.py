@@ -10,6 +10,7 @@ from certificates import Authority
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from client import Client, Credentials, RetryPolicy, Unavailable, UsageError
+from client.__main__ import main
 from model.export import export
 from model.weights import from_seed
 
@@ -159,6 +160,30 @@ def test_a_client_with_a_certificate_of_another_authority_is_refused(
 def test_an_expired_client_certificate_is_refused(mutual, authority):
     certificate, key = authority.sign("late", days=-1)
     assert refused(mutual, ca=authority.certificate, certificate=certificate, key=key)
+
+
+# The command line.
+
+
+def flags(authority):
+    certificate, key = authority.sign("shell")
+    options = {"--tls-ca": authority.certificate, "--tls-cert": certificate, "--tls-key": key}
+    return [str(word) for option in options.items() for word in option]
+
+
+def test_the_command_line_predicts_over_tls(mutual, authority, tmp_path, capsys):
+    rows = tmp_path / "x.npy"
+    np.save(rows, X)
+    command = ["predict", "--address", mutual.address, "--input", str(rows)]
+    assert main([*command, *flags(authority)]) == 0
+    assert len(capsys.readouterr().out.split()) == len(X)
+
+
+def test_the_command_line_sweeps_over_tls(mutual, authority, tmp_path):
+    size = ("--classes", "4", "--features", str(FEATURES), "--seed", "1", "--examples", "2")
+    command = ["sweep", "--address", mutual.address, "--modes", "unary,stream,shm", *size]
+    command += ["--batch-sizes", "1,2", "--repeats", "1", "--out", str(tmp_path / "out")]
+    assert main([*command, *flags(authority)]) == 0
 
 
 # Rotation.
