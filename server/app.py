@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from server.budget import ByteBudget
-from server.config import MIB, Config
+from server.config import Config
 from server.errors import StartError
 from server.inference import Inference
 from server.memory_servicer import MemoryServicer
@@ -133,10 +133,6 @@ def _channel_options(config: Config) -> list[tuple[str, int]]:
         # Of one connection; a call that ended still counts for a moment, hence the room.
         ("grpc.max_concurrent_streams", 2 * (config.workers + config.max_streams)),
         ("grpc.server_handshake_timeout_ms", 10_000),
-        # Bytes under way on each stream: a fixed window, as the one that gRPC sizes by itself grows
-        # to tens of MiB on a fast network and gains nothing.
-        ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", 4 * MIB),
         # Find out about peers that vanished without closing.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
