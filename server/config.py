@@ -125,7 +125,7 @@ class Config:
         _bytes, "bytes", "most bytes of requests held at once, over all clients", 256 * MIB
     )
     max_stream_bytes: int = _option(
-        _bytes, "bytes", "most bytes read ahead on one stream", 64 * MIB
+        _bytes, "bytes", "most bytes read ahead on one stream", 48 * MIB
     )
     max_streams: int = _option(_threads, "count", "most streams open at once", 100)
     workers: int = _option(_threads, "count", "most unary requests taken at once", 64)
