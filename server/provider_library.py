@@ -4,9 +4,11 @@ Some are built into ONNX Runtime; others are plugins, packages `onnxruntime_ep_N
 their library is and what provider it registers.
 """
 
+import contextlib
 import ctypes
 import importlib
 import pkgutil
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,12 +50,19 @@ def names() -> list[str]:
 
 
 def devices(name: str) -> list[Any]:
-    """Devices (onnxruntime.OrtEpDevice) of a provider; a plugin is registered first."""
+    """Devices (onnxruntime.OrtEpDevice) of a provider; a plugin is registered first.
+
+    StartError when ONNX Runtime does not take the plugin.
+    """
     with _registering:
         module = plugins().get(name)
         if module is not None and module not in _registered:
             library = importlib.import_module(module).get_library_path()
-            ort.register_execution_provider_library(module, library)
+            try:
+                ort.register_execution_provider_library(module, library)
+            except Exception as error:
+                reason = str(error).splitlines()[0]
+                raise _missing(name, f"ONNX Runtime does not take {module}: {reason}") from None
             _registered.add(module)
     return [device for device in ort.get_ep_devices() if device.ep_name == name]
 
@@ -88,11 +97,14 @@ def session(
     else:
         providers = _with_companions(provider, own_options)
         if name in (CUDA, TENSORRT):
-            # Those of the NVIDIA packages; the system's, if any, are found without this.
-            ort.preload_dlls()
+            # Those of the NVIDIA packages; the system's, if any, are found without this. It prints
+            # what it does not find, and stdout is for the address.
+            with contextlib.redirect_stdout(sys.stderr):
+                ort.preload_dlls()
         made = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     if made.get_providers()[0] != name:
-        raise _missing(name, f"ONNX Runtime replaced it by {made.get_providers()[0]}")
+        replaced = f"ONNX Runtime replaced it by {made.get_providers()[0]}"
+        raise _missing(name, f"{replaced}, as it does when a library that it needs is missing")
     used = used_providers(made, name)
     if name not in used:
         raise StartError(f"ONNX Runtime gave every node to {', '.join(used)}, none to {name}")

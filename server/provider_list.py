@@ -33,7 +33,8 @@ def _providers() -> Table:
             here = "yes"
         except StartError as error:
             here = "no" + str(error).partition("is not here")[2].partition(";")[0]
-        cells = (provider.short_name, name, _source(name), _devices(name), here)
+        devices = _devices(name) if here == "yes" else "-"
+        cells = (provider.short_name, name, _source(name), devices, here)
         table.add_row(*map(escape, cells))
     return table
 

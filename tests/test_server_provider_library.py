@@ -1,6 +1,8 @@
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -8,9 +10,10 @@ import pytest
 
 from server.engine import Engine
 from server.errors import StartError
-from server.execution_provider import CPU, CUDA, OPENVINO, ExecutionProvider, parse
+from server.execution_provider import CPU, CUDA, OPENVINO, WANTED, ExecutionProvider, parse
 from server.provider_library import names, require, used_providers
 
+ROOT = Path(__file__).parents[1]
 CLASSES, FEATURES, EXAMPLES = 64, 4096, 1024
 TIMINGS = {"timings": True}
 
@@ -97,6 +100,43 @@ def test_an_engine_names_the_file_whose_provider_is_missing(models):
 def test_a_provider_that_is_given_no_node_is_no_provider(models):
     with pytest.raises(StartError, match="gave every node to CPUExecutionProvider"):
         Engine(graph(models), 1, ExecutionProvider("AzureExecutionProvider"))
+
+
+def test_a_plugin_that_onnx_runtime_refuses_is_told_in_one_line(models, tmp_path):
+    plugin = tmp_path / "onnxruntime_ep_broken" / "__init__.py"
+    plugin.parent.mkdir()
+    plugin.write_text(
+        'def get_ep_names():\n    return ["BrokenExecutionProvider"]\n\n\n'
+        'def get_library_path():\n    return "/no/such/library.so"\n'
+    )
+    command = [sys.executable, "-m", "server", "--models", models]
+    done = subprocess.run(
+        [*command, "--ep", "BrokenExecutionProvider"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert "ONNX Runtime does not take onnxruntime_ep_broken: " in line
+    assert "/no/such/library.so" in line
+
+
+@pytest.mark.parametrize("mode", ["local", "unary"])
+@pytest.mark.parametrize(("option", "said"), [("cuda", f"{CUDA} is not here"), ("gpu", WANTED)])
+@no_cuda
+def test_a_sweep_on_what_is_not_here_ends_in_one_line(tmp_path, mode, option, said):
+    command = [sys.executable, "-m", "client", "sweep", "--out", tmp_path, "--ep", option]
+    command += ["--features", "8", "--batch-sizes", "1", "--examples", "4", "--modes", mode]
+    done = subprocess.run(
+        [str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("argmax-client: error: ")
+    assert said in line
 
 
 def test_what_runs_on_the_cpu_is_told(models):
