@@ -116,6 +116,13 @@ def _parser() -> Parser:
         metavar="N",
         help="threads of one execution, here and in a server of its own (default: %(default)s)",
     )
+    many.add_argument(
+        "--ep",
+        default="cpu",
+        metavar="NAME[:key=value,...]",
+        help="execution provider, as the server's --ep, here and in a server of its own "
+        "(default: %(default)s)",
+    )
     return parser
 
 
@@ -153,6 +160,7 @@ def _sweep(args: argparse.Namespace) -> int:
         threads=args.threads,
         address=args.address,
         out=args.out,
+        ep=args.ep,
     )
     if max(settings.batch_sizes) > settings.experiment.examples:
         raise UsageError(
@@ -174,6 +182,7 @@ def _sweep(args: argparse.Namespace) -> int:
             "modes": list(settings.modes),
             "repeats": settings.repeats,
             "threads": settings.threads,
+            "ep": settings.ep,
             "address": settings.address,
         },
         environment.describe(start, environment.snapshot()),
