@@ -86,6 +86,13 @@ def _parser() -> Parser:
         metavar="N",
         help="fewest batches measured of each size (default: %(default)s)",
     )
+    many.add_argument(
+        "--ep",
+        default="cpu",
+        metavar="NAME[:key=value,...]",
+        help="execution provider, as the server's --ep, here and in a server of its own "
+        "(default: %(default)s)",
+    )
     compare_command.add(commands)
     return parser
 
@@ -124,6 +131,7 @@ def _sweep(args: argparse.Namespace) -> int:
         threads=args.threads,
         address=args.address,
         out=args.out,
+        ep=args.ep,
     )
     # Hours of measuring must not end at a folder that cannot be written.
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -140,6 +148,7 @@ def _sweep(args: argparse.Namespace) -> int:
             "modes": list(settings.modes),
             "repeats": settings.repeats,
             "threads": settings.threads,
+            "ep": settings.ep,
             "address": settings.address,
         },
         environment.describe(start, environment.snapshot()),

@@ -12,11 +12,14 @@ import numpy as np
 
 from client.batch_stream import BatchAnswer
 from client.client import Client
+from client.errors import UsageError
 from client.samples import Stages
 from protos.codec import InferResponse
 from protos.parameters import Parameter
 from protos.quantize import WIRE_DTYPES, to_wire, wire_scale
+from server import execution_provider
 from server.engine import Engine
+from server.errors import StartError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -49,12 +52,23 @@ class Local:
 
     name = "local"
 
-    def __init__(self, graph: Path, threads: int, slice_rows: int) -> None:
-        self._engine = Engine(graph, threads)
+    def __init__(self, graph: Path, threads: int, slice_rows: int, ep: str = "cpu") -> None:
+        """`ep`: execution provider, as the server's --ep; UsageError when it is not here."""
+        try:
+            self._engine = Engine(graph, threads, execution_provider.parse(ep))
+        except ValueError as error:
+            raise UsageError(f"--ep got {ep!r}; wanted {error}") from None
+        except StartError as error:
+            raise UsageError(str(error)) from None
         self._input = self._engine.inputs[0]
         told = self._engine.metadata.get("wire_scale")
         self._scale = wire_scale(told) if told else None
         self._slice_rows = slice_rows
+
+    @property
+    def execution_provider(self) -> str:
+        """ONNX Runtime's name of what runs the graph."""
+        return self._engine.provider
 
     def predict(self, x: Array) -> Prediction:
         """Run `x` in the slices that the server uses, each rounded to what the graph takes."""

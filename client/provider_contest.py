@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def contest(
     """Measure all providers at each batch size in each mode, in `settings.repeats` rounds.
 
     The rounds are dealt over `starts` fresh servers of each provider, as what a process happens to
-    be dealt (memory above all) favours it for as long as it lives. `settings.address` is not used.
+    be dealt (memory above all) favours it for as long as it lives. `settings.address` and `.ep` are not used.
     Failed requests become errors of their point; UsageError when a provider cannot be had.
     """
     names = labels(specs)
@@ -117,7 +117,7 @@ def _in_process(
     settings: Settings, order: Sequence[tuple[str, str]], graph: Path, stack: ExitStack
 ) -> Iterator[_Contender]:
     for name, spec in order:
-        mode = Local(graph, settings.threads, LOCAL_SLICE_ROWS, ep=spec)
+        mode = Local(graph, settings.threads, LOCAL_SLICE_ROWS, spec)
         stack.callback(mode.close)
         yield _Contender(name, mode)
 
@@ -130,7 +130,7 @@ def _served(
     start_ups: dict[str, list[int]],
 ) -> Iterator[_Contender]:
     for name, spec in order:
-        options = [*server_options(settings), "--ep", spec]
+        options = list(server_options(replace(settings, ep=spec)))
         started_ns = time.perf_counter_ns()
         server = stack.enter_context(running_server(settings.out / "models", options))
         client = stack.enter_context(Client(server.address, MODEL))

@@ -35,7 +35,8 @@ class Settings:
 
     Each batch size is measured with at least `repeats` batches, and with as many as it takes to
     have every example predicted once. `address` None: a server of one's own. `with_scale` says
-    what int8 counts, if that is what the experiment's wire is.
+    what int8 counts, if that is what the experiment's wire is. `ep` is the execution provider, in
+    this process and in a server of one's own, as the server's --ep.
     """
 
     experiment: Experiment
@@ -45,6 +46,7 @@ class Settings:
     threads: int
     address: str | None
     out: Path
+    ep: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]
             client.wait_until_ready(READY_TIMEOUT_S)
             check_model(client, settings.experiment, reference)
         makers: dict[str, Callable[[], Mode]] = {
-            "local": lambda: Local(graph, settings.threads, LOCAL_SLICE_ROWS),
+            "local": lambda: Local(graph, settings.threads, LOCAL_SLICE_ROWS, settings.ep),
             "unary": lambda: Unary(client),
             "stream": lambda: Stream(client),
             "shm": lambda: Shm(client, reference.x),
@@ -199,6 +201,7 @@ def server_options(settings: Settings) -> Iterator[str]:
         yield from ("--max-inflight-bytes", str(max(2 * message_bytes, 256 * 2**20)))
     yield from ("--max-batch-rows", str(max(largest, 1024)))
     yield from ("--threads", str(settings.threads))
+    yield from ("--ep", settings.ep)
 
 
 def _input(client: Client) -> ModelInput:

@@ -8,6 +8,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from server import execution_provider
+from server.execution_provider import ExecutionProvider
+
 MIB = 2**20
 _ENVIRONMENT_PREFIX = "ARGMAX_SERVER_"
 _INT32_MAX = 2**31 - 1  # gRPC and ONNX Runtime count no further, nor do waits
@@ -106,6 +109,12 @@ class Config:
         "127.0.0.1:8001",
     )
     threads: int = _option(_threads, "count", "threads that one model execution uses", cores)
+    ep: ExecutionProvider = _option(
+        execution_provider.parse,
+        "NAME[:key=value,...]",
+        "execution provider: cpu, cuda, tensorrt, openvino, or ONNX Runtime's own name",
+        ExecutionProvider,
+    )
     max_batch_rows: int = _option(
         _count, "rows", "most rows that one request may hold, also the most in one batch", 1024
     )
