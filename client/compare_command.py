@@ -20,7 +20,7 @@ from client.terminal import SweepProgress
 from client.verification import Experiment
 
 DEFAULT_ROUNDS, DEFAULT_STARTS = 16, 4
-_FILE_WIDTH = 120
+_FILE_WIDTH = 140
 
 
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -124,7 +124,7 @@ def _compare(args: argparse.Namespace) -> int:
     found = findings(analysis, around)
     for finding in found:
         colour = "red" if finding.level == "fail" else "yellow"
-        console.print(finding.text, style=colour, markup=False, highlight=False)
+        console.print(finding.text, style=colour, markup=False, highlight=False, soft_wrap=True)
     for path in paths:
         console.print(str(path), highlight=False, soft_wrap=True)
     if broken:

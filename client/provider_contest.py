@@ -69,8 +69,9 @@ def contest(
     """Measure all providers at each batch size in each mode, in `settings.repeats` rounds.
 
     The rounds are dealt over `starts` fresh servers of each provider, as what a process happens to
-    be dealt (memory above all) favours it for as long as it lives. `settings.address` and `.ep` are not used.
-    Failed requests become errors of their point; UsageError when a provider cannot be had.
+    be dealt (memory above all) favours it for as long as it lives. `settings.address` and
+    `settings.ep` are not used. Failed requests become errors of their point; UsageError when a
+    provider cannot be had.
     """
     names = labels(specs)
     steps = [(size, mode) for size in settings.batch_sizes for mode in settings.modes]

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import subprocess
 import sys
@@ -10,6 +9,9 @@ import pytest
 from client import provider_record
 from client.__main__ import main
 from client.provider_contest import labels
+from server import provider_library
+from server.errors import StartError
+from server.execution_provider import OPENVINO, ExecutionProvider
 
 ROOT = Path(__file__).parents[1]
 SIZES = (1, 4, 32)
@@ -132,11 +134,11 @@ def test_the_same_provider_again_is_numbered():
     assert labels(["cpu", "x", "cpu", "cpu", "x"]) == ["cpu", "x", "cpu #2", "cpu #3", "x #2"]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("onnxruntime_ep_openvino") is None,
-    reason="needs the package onnxruntime-ep-openvino",
-)
 def test_openvino_agrees_in_full_precision_and_nearly_in_half(tmp_path):
+    try:
+        provider_library.require(ExecutionProvider(OPENVINO))
+    except StartError as error:
+        pytest.skip(str(error))
     specs = ["cpu", "openvino:precision=f32", "openvino:precision=bf16"]
     words = [word for spec in specs for word in ("--ep", spec)]
     done, content = run(tmp_path, *words, *QUICK)
