@@ -65,22 +65,30 @@ class Local:
         self._scale = wire_scale(told) if told else None
         self._slice_rows = slice_rows
 
-    @property
-    def execution_provider(self) -> str:
-        """ONNX Runtime's name of what runs the graph."""
-        return self._engine.provider
-
     def predict(self, x: Array) -> Prediction:
         """Run `x` in the slices that the server uses, each rounded to what the graph takes."""
         labels: list[Array] = []
-        first_ns = 0
+        first_ns = assemble_ns = compute_ns = 0
         for start in range(0, len(x), self._slice_rows):
+            started_ns = time.perf_counter_ns()
             rows = x[start : start + self._slice_rows]
             if self._input.dtype.name in WIRE_DTYPES:
                 rows = to_wire(rows, self._input.dtype, self._scale)
+            assembled_ns = time.perf_counter_ns()
             labels += self._engine.run(["label"], {self._input.name: rows})
-            first_ns = first_ns or time.perf_counter_ns()
-        return Prediction(np.concatenate(labels), first_ns, time.perf_counter_ns())
+            done_ns = time.perf_counter_ns()
+            first_ns = first_ns or done_ns
+            assemble_ns += assembled_ns - started_ns
+            compute_ns += done_ns - assembled_ns
+        stages = Stages(
+            decode_ns=0,
+            queue_ns=0,
+            assemble_ns=assemble_ns // len(labels),
+            compute_ns=compute_ns // len(labels),
+            batch_rows=len(x) / len(labels),
+            execution_provider=self._engine.provider,
+        )
+        return Prediction(np.concatenate(labels), first_ns, time.perf_counter_ns(), stages)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -184,11 +184,22 @@ class Config:
             return False
 
 
-def parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Config:
+def parse(
+    argv: Sequence[str] | None,
+    environment: Mapping[str, str],
+    list_ep: Callable[[], str] = str,
+) -> Config:
     """Config from flags, else environment variables, else defaults.
 
-    Exits with status 2 with one line on stderr when a value is not what was wanted.
+    Exits with status 2 with one line on stderr when a value is not what was wanted, with 0 after
+    printing what `list_ep` gives where that is asked for.
     """
+
+    class ListProviders(argparse.Action):
+        def __call__(self, *_: Any) -> None:
+            print(list_ep())
+            parser.exit()
+
     parser = argparse.ArgumentParser(
         prog="argmax-server",
         description="Serve ONNX models over gRPC by the Open Inference Protocol.",
@@ -207,6 +218,13 @@ def parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Config:
             metavar=option.metadata["unit"],
             help=option.metadata["help"] + suffix,
         )
+    parser.add_argument(
+        "--list-ep",
+        action=ListProviders,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="show execution providers, their devices and options, and exit",
+    )
     given = vars(parser.parse_args(argv))
     values: dict[str, Any] = {}
     for option in fields(Config):

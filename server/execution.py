@@ -9,7 +9,7 @@ from server.execution_provider import CPU, CUDA, OPENVINO, TENSORRT, ExecutionPr
 
 _OF_KIND = {
     "gpu_execution_accelerator": (CUDA, TENSORRT),
-    "cpu_execution_accelerator": (OPENVINO,),
+    "cpu_execution_accelerator": (OPENVINO, CPU),
 }
 _GPU = (CUDA, TENSORRT)
 
@@ -42,6 +42,11 @@ def provider(config: ModelConfig, default: ExecutionProvider) -> ExecutionProvid
     if devices:
         return _made(chosen.name, {**chosen.options, "device": str(devices[0])}, "gpus")
     return chosen
+
+
+def instance_kind(chosen: ExecutionProvider) -> ModelInstanceGroup.Kind:
+    """What the configuration calls the kind of device that a provider runs on."""
+    return ModelInstanceGroup.KIND_GPU if chosen.name in _GPU else ModelInstanceGroup.KIND_CPU
 
 
 def _accelerators(config: ModelConfig) -> Iterator[ExecutionProvider]:

@@ -57,9 +57,15 @@ class Model:
         self.version = version
         self.statistics = Statistics()
         threads = model_settings.threads(config, limits.threads)
-        self.engine = engine = Engine(path, threads, execution.provider(config, limits.ep))
+        ep = execution.provider(config, limits.ep)
+        self.engine = engine = Engine(path, threads, ep)
         self.config = config_completion.complete(
-            config, name, engine.inputs, engine.outputs, limits.max_batch_rows
+            config,
+            name,
+            engine.inputs,
+            engine.outputs,
+            limits.max_batch_rows,
+            execution.instance_kind(ep),
         )
         # 0 is the protocol's word for a model without a batch axis.
         self.max_batch_rows = self.config.max_batch_size

@@ -62,9 +62,9 @@ def require(provider: ExecutionProvider) -> None:
     """StartError says in one line why the provider is not here, what is, and how to get it."""
     name = provider.name
     if name not in names():
-        raise _missing(name, "this environment has no such provider")
+        raise _missing(name, "it is not installed" if name in EXTRAS else "it is not known")
     if name in (CUDA, TENSORRT) and not _has_nvidia_driver():
-        raise _missing(name, f"no NVIDIA GPU's driver is here ({_NVIDIA_DRIVER})")
+        raise _missing(name, f"no driver of an NVIDIA GPU ({_NVIDIA_DRIVER}) is on this machine")
     if name not in ort.get_available_providers():
         _chosen(provider)
 
@@ -141,10 +141,11 @@ def _chosen(provider: ExecutionProvider) -> list[Any]:
 
 
 def _missing(name: str, cause: str) -> StartError:
-    extra = EXTRAS.get(name)
-    install = f"; pip install 'argmax-serving[{extra}]' brings it" if extra else ""
+    others = [each for each in names() if each != name]
+    extra = EXTRAS.get(name) if name not in names() else None
+    install = f"; it comes with the extra [{extra}] of argmax-serving" if extra else ""
     return StartError(
-        f"execution provider {name} is not here: {cause}; there are {', '.join(names())}{install}"
+        f"execution provider {name} is not here: {cause}; there are {', '.join(others)}{install}"
     )
 
 
