@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.latency_fit import Fit, crossing, crossover, estimate, fit, resampled
@@ -11,6 +11,7 @@ SIZES = [1, 2, 4, 8, 16, 32, 64, 128]
 COST = st.floats(1, 1e9)
 
 
+@settings(deadline=None)
 @given(alpha=COST, beta=COST)
 def test_a_line_is_found_again(alpha, beta):
     found = fit(SIZES, [alpha + beta * size for size in SIZES])
@@ -19,6 +20,7 @@ def test_a_line_is_found_again(alpha, beta):
     assert found.rms_error <= found.worst_error < 1e-6
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1, 1e6), min_size=len(SIZES), max_size=len(SIZES)))
 def test_no_cost_is_negative_and_no_other_line_is_better(latencies):
     found = fit(SIZES, latencies)
@@ -53,6 +55,7 @@ def test_what_makes_no_line_is_refused(sizes, latencies):
         fit(sizes, latencies)
 
 
+@settings(deadline=None)
 @given(alpha=COST, beta=COST)
 def test_half_and_90_percent_of_the_peak_are_reached_where_it_says(alpha, beta):
     line = Fit(alpha, beta, 0, 0)
