@@ -1,7 +1,6 @@
-"""Command line of the client: `python -m client predict` and `python -m client sweep`."""
+"""Command line of the client: `python -m client predict`, `sweep` and `compare`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 from rich.console import Console
 
-from client import environment, record, results, table
+from client import arguments, compare_command, environment, record, results, table
 from client.client import Client
 from client.credentials import Credentials
 from client.errors import RequestFailed, UsageError
@@ -58,68 +57,47 @@ def _parser() -> Parser:
     one.add_argument("--model", default="linear_argmax", help="its name (default: %(default)s)")
     one.add_argument("--out", type=Path, metavar="LABELS.npy", help="write labels here, not stdout")
     one.add_argument(
-        "--deadline", type=_seconds, metavar="S", help="seconds the answer may take (default: any)"
+        "--deadline",
+        type=arguments.seconds,
+        metavar="S",
+        help="seconds the answer may take (default: any)",
     )
 
     many = commands.add_parser(
         "sweep", parents=[secure], help="latency and throughput over batch sizes"
     )
     many.set_defaults(command=_sweep)
+    arguments.add_experiment(many, Path("results/sweep"))
     many.add_argument(
         "--address", metavar="A", help="measure this server (default: one of its own)"
     )
     many.add_argument(
-        "--batch-sizes",
-        type=_sizes,
-        default=tuple(2**k for k in range(11)),
-        metavar="N,N",
-        help="rows of a batch (default: 1,2,4,...,1024)",
-    )
-    many.add_argument(
         "--modes",
-        type=_modes,
+        type=arguments.modes(MODES),
         default=DEFAULT_MODES,
         metavar="M,M",
         help=f"of {','.join(MODES)} (default: {','.join(DEFAULT_MODES)})",
-    )
-    many.add_argument(
-        "--out",
-        type=Path,
-        default=Path("results/sweep"),
-        metavar="DIR",
-        help="folder for the results (default: %(default)s)",
-    )
-    many.add_argument("--classes", type=_positive, default=64, help="default: %(default)s")
-    many.add_argument("--features", type=_positive, default=262_144, help="default: %(default)s")
-    many.add_argument(
-        "--dtype", choices=("float32", "float64"), default="float32", help="default: %(default)s"
     )
     many.add_argument(
         "--wire",
         choices=("float32", *WIRE_DTYPES),
         help="what float32 examples are sent as (default: what --dtype is)",
     )
-    many.add_argument("--seed", type=int, default=0, help="of W and X (default: %(default)s)")
-    many.add_argument(
-        "--examples",
-        type=_positive,
-        metavar="N",
-        help="rows of X (default: 1024, or the largest batch size if that is more)",
-    )
     many.add_argument(
         "--repeats",
-        type=_positive,
+        type=arguments.positive,
         default=3,
         metavar="N",
         help="fewest batches measured of each size (default: %(default)s)",
     )
     many.add_argument(
-        "--threads",
-        type=_positive,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="threads of one execution, here and in a server of its own (default: %(default)s)",
+        "--ep",
+        default="cpu",
+        metavar="NAME[:key=value,...]",
+        help="execution provider, as the server's --ep, here and in a server of its own "
+        "(default: %(default)s)",
     )
+    compare_command.add(commands)
     return parser
 
 
@@ -172,7 +150,7 @@ def _sweep(args: argparse.Namespace) -> int:
             features=args.features,
             dtype=args.dtype,
             seed=args.seed,
-            examples=args.examples or max(1024, *args.batch_sizes),
+            examples=arguments.examples(args),
             wire=args.wire if args.wire in WIRE_DTYPES else None,
         ),
         batch_sizes=args.batch_sizes,
@@ -182,12 +160,8 @@ def _sweep(args: argparse.Namespace) -> int:
         address=args.address,
         out=args.out,
         credentials=credentials,
+        ep=args.ep,
     )
-    if max(settings.batch_sizes) > settings.experiment.examples:
-        raise UsageError(
-            f"batch size {max(settings.batch_sizes)} is over --examples "
-            f"{settings.experiment.examples}"
-        )
     # Hours of measuring must not end at a folder that cannot be written.
     settings.out.mkdir(parents=True, exist_ok=True)
     settings = with_scale(settings)
@@ -203,6 +177,7 @@ def _sweep(args: argparse.Namespace) -> int:
             "modes": list(settings.modes),
             "repeats": settings.repeats,
             "threads": settings.threads,
+            "ep": settings.ep,
             "address": settings.address,
         },
         environment.describe(start, environment.snapshot()),
@@ -215,35 +190,6 @@ def _sweep(args: argparse.Namespace) -> int:
         console.print(str(path), highlight=False, soft_wrap=True)
     failed = any(point.wrong_labels or point.errors for point in points)
     return WRONG if failed else DONE
-
-
-def _positive(text: str) -> int:
-    value = int(text) if text.isascii() and text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted an integer of at least 1")
-    return value
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted seconds over 0")
-    return value
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(_positive(part) for part in text.split(","))
-
-
-def _modes(text: str) -> tuple[str, ...]:
-    modes = tuple(text.split(","))
-    unknown = [mode for mode in modes if mode not in MODES]
-    if unknown or len(set(modes)) != len(modes):
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(MODES)}")
-    return modes
 
 
 def _complain(text: str, status: int) -> int:

@@ -25,8 +25,8 @@ MODES = ("local", "unary", "stream", "shm")
 DEFAULT_MODES = ("local", "unary", "stream")
 MODEL = "linear_argmax"
 # Rows of one execution in local mode: what the server takes of one large request, too.
-_LOCAL_SLICE_ROWS = 128
-_READY_TIMEOUT_S = 30.0
+LOCAL_SLICE_ROWS = 128
+READY_TIMEOUT_S = 30.0
 _SOURCE = Path(__file__).resolve().parent.parent
 
 
@@ -36,7 +36,8 @@ class Settings:
 
     Each batch size is measured with at least `repeats` batches, and with as many as it takes to
     have every example predicted once. `address` None: a server of one's own. `with_scale` says
-    what int8 counts, if that is what the experiment's wire is.
+    what int8 counts, if that is what the experiment's wire is. `ep` is the execution provider, in
+    this process and in a server of one's own, as the server's --ep.
     """
 
     experiment: Experiment
@@ -46,6 +47,7 @@ class Settings:
     threads: int
     address: str | None
     out: Path
+    ep: str = "cpu"
     credentials: Credentials = field(default_factory=Credentials)
 
 
@@ -70,7 +72,7 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]
     with ExitStack() as stack:
         if settings.address is None or "local" in settings.modes:
             report(Progress("exporting the model", 0, total, preparation=True))
-            graph = _export(settings)
+            graph = export(settings)
         report(Progress("computing the float64 reference", 0, total, preparation=True))
         reference = truth(settings.experiment)
         server: ServerProcess | None = None
@@ -80,14 +82,14 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]
             if address is None:
                 report(Progress("starting the server", 0, total, preparation=True))
                 server = stack.enter_context(
-                    running_server(settings.out / "models", list(_server_options(settings)))
+                    running_server(settings.out / "models", list(server_options(settings)))
                 )
                 address = server.address
             client = stack.enter_context(Client(address, MODEL, credentials=settings.credentials))
-            client.wait_until_ready(_READY_TIMEOUT_S)
-            _check_model(client, settings.experiment, reference)
+            client.wait_until_ready(READY_TIMEOUT_S)
+            check_model(client, settings.experiment, reference)
         makers: dict[str, Callable[[], Mode]] = {
-            "local": lambda: Local(graph, settings.threads, _LOCAL_SLICE_ROWS),
+            "local": lambda: Local(graph, settings.threads, LOCAL_SLICE_ROWS, settings.ep),
             "unary": lambda: Unary(client),
             "stream": lambda: Stream(client),
             "shm": lambda: Shm(client, reference.x),
@@ -116,7 +118,7 @@ def with_scale(settings: Settings) -> Settings:
     scale: float | None = DEFAULT_SCALE
     if settings.address is not None and set(settings.modes) - {"local"}:
         with Client(settings.address, MODEL, credentials=settings.credentials) as client:
-            client.wait_until_ready(_READY_TIMEOUT_S)
+            client.wait_until_ready(READY_TIMEOUT_S)
             spec = _input(client)
         scale = spec.scale
         if scale is None:
@@ -133,18 +135,19 @@ def _measure(
     rows = len(reference.x)
     batches = max(repeats, math.ceil(rows / batch_size))
     # The first run of a shape pays for memory and packing; it is no sample.
-    _run(mode, batch_size, reference, 0)
+    run_batch(mode, batch_size, reference, 0)
     if server is not None:
         server.forget_peak_memory()
     starts = itertools.cycle(range(0, rows, batch_size))
     samples = [
-        _run(mode, batch_size, reference, start) for start in itertools.islice(starts, batches)
+        run_batch(mode, batch_size, reference, start) for start in itertools.islice(starts, batches)
     ]
     peak = server.peak_memory_bytes() if server is not None and mode.name != "local" else None
     return summarise(mode.name, batch_size, samples, peak)
 
 
-def _run(mode: Mode, batch_size: int, reference: Truth, start: int) -> Sample:
+def run_batch(mode: Mode, batch_size: int, reference: Truth, start: int) -> Sample:
+    """Predict a batch of the examples from `start` on; a failed request is a sample's error."""
     # The last batch of a size that does not divide the examples is filled up from before it.
     start = max(0, min(start, len(reference.x) - batch_size))
     x = reference.x[start : start + batch_size]
@@ -171,7 +174,8 @@ def _run(mode: Mode, batch_size: int, reference: Truth, start: int) -> Sample:
     )
 
 
-def _export(settings: Settings) -> Path:
+def export(settings: Settings) -> Path:
+    """Write the experiment's model below the folder for results; its graph. UsageError."""
     experiment = settings.experiment
     models = settings.out / "models"
     command = [sys.executable, "-m", "model", "export", "--out", str(models.resolve())]
@@ -188,7 +192,7 @@ def _export(settings: Settings) -> Path:
     return models / MODEL / "1" / "model.onnx"
 
 
-def _server_options(settings: Settings) -> Iterator[str]:
+def server_options(settings: Settings) -> Iterator[str]:
     """Room for the largest batch as one message, if a message can be that large at all."""
     largest = max(settings.batch_sizes)
     row_bytes = settings.experiment.row_bytes
@@ -199,6 +203,7 @@ def _server_options(settings: Settings) -> Iterator[str]:
         yield from ("--max-inflight-bytes", str(max(2 * message_bytes, 256 * 2**20)))
     yield from ("--max-batch-rows", str(max(largest, 1024)))
     yield from ("--threads", str(settings.threads))
+    yield from ("--ep", settings.ep)
 
 
 def _input(client: Client) -> ModelInput:
@@ -208,7 +213,7 @@ def _input(client: Client) -> ModelInput:
         raise UsageError(f"the server does not serve model {client.model!r}: {error}") from None
 
 
-def _check_model(client: Client, experiment: Experiment, reference: Truth) -> None:
+def check_model(client: Client, experiment: Experiment, reference: Truth) -> None:
     """Refuse to measure another model than the one whose labels are known."""
     spec = _input(client)
     parameters = client.config().parameters

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from protos.model_config_pb2 import ModelConfig
 from server.errors import LoadError, StartError
+from server.execution_provider import ExecutionProvider
 from server.model import Model, ModelLimits
 
 
@@ -28,7 +29,7 @@ def main() -> int:
         resource.setrlimit(limit, (bound, hard))
     outcome = None
     try:
-        limits = ModelLimits(**job["limits"])
+        limits = ModelLimits(**{**job["limits"], "ep": ExecutionProvider(**job["limits"]["ep"])})
         Model(job["name"], job["version"], Path(job["path"]), config, limits).close()
     except StartError as error:
         outcome = {"of_configuration": isinstance(error, LoadError), "text": str(error)}
