@@ -1,4 +1,5 @@
 import itertools
+import threading
 
 import grpc
 import numpy as np
@@ -246,20 +247,23 @@ def test_tokens_change_while_the_server_runs(launch, models, tmp_path, call):
 
 def test_a_stream_that_is_open_goes_on_when_its_token_is_gone(serve, models, tmp_path, call):
     path = tmp_path / "tokens"
-    path.write_text(ALL)
+    path.write_text(f"{ALL}\n")
     caller = call(serve(models, token_file=path).address)
     message = caller.message("linear_argmax", x=X)
-    method = f"/{SERVICE}/ModelStreamInfer"
-    messages = iter([message, message])
+    open_stream = caller.channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+    gone = threading.Event()
 
     def sent():
-        yield next(messages)
-        path.write_text(f"{WRONG}-but-new")
-        assert outcome(caller.channel, f"/{SERVICE}/ServerMetadata", bearer(ALL)) in REFUSED
-        yield next(messages)
+        yield message
+        gone.wait(20)
+        yield message
 
-    stream = caller.channel.stream_stream(method)(sent(), timeout=20, metadata=(bearer(ALL),))
-    assert len(list(stream)) == 2
+    stream = open_stream(sent(), timeout=20, metadata=(bearer(ALL),))
+    next(stream)
+    path.write_text(f"{WRONG}-but-new\n")
+    assert outcome(caller.channel, f"/{SERVICE}/ServerMetadata", bearer(ALL)) in REFUSED
+    gone.set()
+    assert len(list(stream)) == 1
 
 
 # What keeps the server from starting.
