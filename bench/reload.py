@@ -1,7 +1,7 @@
 """Swap what a model computes while clients ask, and hold every answer against both contents.
 
-python -m bench.reload [SWAPS]: 0 when no request failed, and each answer was wholly of a content
-that served between its sending and its arrival.
+python -m bench.reload [SWAPS [OPTION...]], options of the server: 0 when no request failed, and
+each answer was wholly of a content that served between its sending and its arrival.
 """
 
 import sys
@@ -32,11 +32,7 @@ MODEL = "swapped"
 SWAPS = 500
 CLASSES, FEATURES = 64, 4096
 # A batch takes 8 rows and a slice of one request 32, so that many requests take several of them.
-# No trial before each swap: it would be most of the time, and is not what is measured.
-OPTIONS = (
-    *("--model-control", "explicit", "--load-model", MODEL, "--validation", "off"),
-    *("--group-rows", "8"),
-)
+OPTIONS = ("--model-control", "explicit", "--load-model", MODEL, "--group-rows", "8")
 MOST_ROWS = 70
 MESSAGES_PER_STREAM = 50
 UNARY, STREAMS = 3, 3
@@ -169,12 +165,12 @@ class Askers:
             self._outcome.answered[name] += 1
 
 
-def run(folder: Path, count: int) -> Outcome:
+def run(folder: Path, count: int, options: Sequence[str] = ()) -> Outcome:
     """Swap `count` times, each once every kind of client was answered since the last."""
     outcome = Outcome()
     swaps = Swaps(folder)
     with ExitStack() as stack:
-        server = stack.enter_context(running_server(folder, OPTIONS))
+        server = stack.enter_context(running_server(folder, (*OPTIONS, *options)))
         channel = stack.enter_context(grpc.insecure_channel(server.address))
         stub = GRPCInferenceServiceStub(channel)
         request = pb.RepositoryModelLoadRequest(model_name=MODEL)
@@ -193,7 +189,7 @@ def main(argv: Sequence[str]) -> int:
     count = int(argv[0]) if argv else SWAPS
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        outcome = run(Path(folder), count)
+        outcome = run(Path(folder), count, argv[1:])
     print(f"{count} swaps in {time.monotonic() - started:.0f} s, {dict(outcome.answered)} answered")
     print(f"errors {len(outcome.errors)}, mixed {outcome.mixed}, stale {outcome.stale}")
     for error in outcome.errors[:5]:

@@ -203,6 +203,8 @@ def server_options(settings: Settings) -> Iterator[str]:
         yield from ("--max-inflight-bytes", str(max(2 * message_bytes, 256 * 2**20)))
     yield from ("--max-batch-rows", str(max(largest, 1024)))
     yield from ("--threads", str(settings.threads))
+    # It was just exported here, and start-up is to be what loading takes.
+    yield from ("--validation", "off")
     yield from ("--ep", settings.ep)
 
 

@@ -20,7 +20,7 @@ from server.errors import StartError
 from server.inference import Inference
 from server.memory_servicer import MemoryServicer
 from server.model import ModelLimits
-from server.repository import NONE, POLL, Control, Repository
+from server.repository import POLL, Control, Repository
 from server.repository_poll import RepositoryPoll
 from server.repository_servicer import RepositoryServicer
 from server.servicer import SERVICE, Servicer, StreamLimits, handlers
@@ -56,7 +56,7 @@ class Server:
                 queue_delay_ns=config.queue_delay_us * 1000,
             ),
             Control(config.model_control, config.load_model),
-            _validation(config),
+            Validation(config.validation_s, config.validation_bytes) if config.validation else None,
         )
         # Whoever can reach a shared-memory object is on this machine, so others get none of it.
         shared = config.local_only if config.shared_memory is None else config.shared_memory
@@ -156,14 +156,6 @@ def _authorization(config: Config) -> Authorization | None:
             "else encrypts"
         )
     return Authorization(config.token_file, ThreadPoolExecutor(_QUICK_WORKERS, "refusing"))
-
-
-def _validation(config: Config) -> Validation | None:
-    """What tries models first, where others serve that they could harm, unless told otherwise."""
-    wanted = config.validation
-    if wanted is None:
-        wanted = config.model_control != NONE
-    return Validation(config.validation_s, config.validation_bytes) if wanted else None
 
 
 def _health_servicer() -> health.HealthServicer:

@@ -81,6 +81,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 _seconds = _duration()
 _switch = _one_of(auto=None, on=True, off=False)
+_on_or_off = _one_of(on=True, off=False)
 _level = _one_of(debug="debug", info="info", warning="warning", error="error")
 _count = _integer(1)
 _threads = _integer(1, 100_000)
@@ -194,7 +195,7 @@ class Config:
         unset="none",
     )
     plaintext_tokens: bool = _option(
-        _one_of(on=True, off=False),
+        _on_or_off,
         "on|off",
         "take tokens from other machines without TLS, because something else encrypts",
         False,
@@ -214,17 +215,14 @@ class Config:
     poll_s: float = _option(
         _duration(0.01), "seconds", "how long to wait before the folder is polled again", 15.0
     )
-    validation: bool | None = _option(
-        _switch,
-        "auto|on|off",
-        "try each model in a process of its own first; auto: with model control poll and explicit",
-        None,
+    validation: bool = _option(
+        _on_or_off, "on|off", "load each model in a process of its own first, which may crash", True
     )
     validation_s: float = _option(
         _duration(0.01), "seconds", "how long that process may take", 120.0
     )
     validation_bytes: int = _option(
-        _bytes, "bytes", "how much memory that process may map", 16 * 1024 * MIB
+        _bytes, "bytes", "how much memory that process may have", 16 * 1024 * MIB
     )
     log_level: str = _option(
         _level, "debug|info|warning|error", "least severe log line that is written", "info"

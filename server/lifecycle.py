@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protos import buffers
 from protos.model_config_pb2 import ModelConfig
@@ -170,12 +170,15 @@ class Lifecycle:
             model = old.get(version)
             if model is None or self._sources[model] != source:
                 path = self._folder.graph(number, graph)
+                limits = self._limits
                 with self._naming_the_file():
                     if self._validation is not None:
-                        self._validation.check(self.name, version, path, config, self._limits)
+                        rows = self._validation.check(self.name, version, path, config, limits)
                         if self._folder.version_files(number) != source[1]:
                             raise LoadError(f"{path.parent} changed while it was loaded")
-                    model = Model(self.name, version, path, config, self._limits)
+                        # Found by running the graph, which is to be done there alone.
+                        limits = replace(limits, group_rows=rows)
+                    model = Model(self.name, version, path, config, limits)
                 made.append(model)
                 self._sources[model] = source
                 rows = model.batching.group_rows

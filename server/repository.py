@@ -140,6 +140,8 @@ class Repository:
                     lifecycle.load(keep_unchanged=True)
                 except StartError as error:
                     _not_loaded(name, error)
+                except ServerStopping:
+                    return
         for name in self._models.keys() - set(names):
             self._models[name].unload()
             with self._adding:
@@ -147,12 +149,14 @@ class Repository:
             _log.info("model unloaded", extra={"model": name})
 
     def stop(self) -> None:
-        """Take no new requests."""
+        """Take no new requests, and load no more models."""
         self._ready = False
+        if self._validation is not None:
+            self._validation.stop()
 
     def close(self) -> None:
         """Run what is queued, then end every model's workers."""
-        self._ready = False
+        self.stop()
         for lifecycle in self._models.values():
             lifecycle.unload()
 

@@ -36,6 +36,9 @@ def parse(text: str) -> tuple[Token, ...]:
     Empty lines and those that start with # do not count. StartError names the line at fault, and
     never what is on it.
     """
+    # The beginning of a token is a token, too, and that of a file may lack some.
+    if not text.endswith("\n"):
+        raise StartError("the last line has no end: the file is empty, or not written to its end")
     found: dict[bytes, Token] = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from stat import S_ISREG
 from typing import Generic, TypeVar
 
 from server.errors import StartError
@@ -15,6 +16,7 @@ Value = TypeVar("Value")
 # By option, so that errors can name it.
 Files = Mapping[str, Path]
 Contents = Mapping[str, bytes]
+Fingerprint = tuple[tuple[int, int, int] | None, ...]
 
 
 class WatchedFiles(Generic[Value]):
@@ -25,6 +27,7 @@ class WatchedFiles(Generic[Value]):
         self._files = files
         self._read = read
         self._changing = threading.Lock()
+        self._complaint = ""
         # Before they are read: a change in between is then seen later, not missed.
         self._seen = _fingerprint(files)
         self._value = read(_contents(files))
@@ -35,22 +38,25 @@ class WatchedFiles(Generic[Value]):
         if seen != self._seen:
             with self._changing:
                 if seen != self._seen:
-                    self._seen = seen
-                    self._read_again()
+                    self._read_again(seen)
         return self._value
 
-    def _read_again(self) -> None:
+    def _read_again(self, seen: Fingerprint) -> None:
         options = list(self._files)
         try:
             self._value = self._read(_contents(self._files))
-        except StartError as error:
-            extra = {"options": options, "reason": str(error)}
-            _log.error("changed files cannot be used, the old content counts", extra=extra)
+        except (StartError, OSError) as error:
+            # They are read again next time, as what kept them from being read may have passed.
+            if self._complaint != str(error):
+                self._complaint = str(error)
+                extra = {"options": options, "reason": self._complaint}
+                _log.error("changed files cannot be used, the old content counts", extra=extra)
         else:
+            self._seen, self._complaint = seen, ""
             _log.info("changed files are in use", extra={"options": options})
 
 
-def _fingerprint(files: Files) -> tuple[tuple[int, int, int] | None, ...]:
+def _fingerprint(files: Files) -> Fingerprint:
     """Equal as long as the files are the same."""
     return tuple(_file_fingerprint(path) for path in files.values())
 
@@ -67,6 +73,9 @@ def _contents(files: Files) -> dict[str, bytes]:
     found = {}
     for option, path in files.items():
         try:
+            # A pipe would hold up whoever asks until somebody writes to it.
+            if not S_ISREG(os.stat(path).st_mode):
+                raise StartError(f"{option} {path} is no plain file")
             found[option] = path.read_bytes()
         except OSError as error:
             raise StartError(f"{option} {path}: {error.strerror}") from None

@@ -61,7 +61,7 @@ def models(graphs):
 def token_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokens") / "tokens"
     lines = [f"{token} {permission}" for permission, token in TOKENS.items()]
-    path.write_text("\n".join([*lines, f"{ALL} {','.join(Permission)}"]))
+    path.write_text("\n".join([*lines, f"{ALL} {','.join(Permission)}\n"]))
     return path
 
 
@@ -234,15 +234,21 @@ def test_tokens_change_while_the_server_runs(launch, models, tmp_path, call):
     assert answer(old) == answer(new) == grpc.StatusCode.OK
     path.write_text(f"{new}\nshort\n")
     assert answer(old) == answer(new) == grpc.StatusCode.OK
+    path.write_text(f"{new}\n{TOKENS[Permission.CONTROL][:-1]}")
+    assert answer(TOKENS[Permission.CONTROL][:-1]) == grpc.StatusCode.UNAUTHENTICATED
+    path.write_text("")
+    assert answer(old) == answer(new) == grpc.StatusCode.OK
     path.write_text(f"{new}\n")
     assert answer(old) == grpc.StatusCode.UNAUTHENTICATED
     assert answer(new) == grpc.StatusCode.OK
     path.unlink()
     assert answer(new) == grpc.StatusCode.OK
     refused = [line for line in process.said() if "the old content counts" in line]
-    assert len(refused) == 2
+    assert len(refused) == 3
     assert "line 2 starts with no token" in refused[0]
-    assert not [line for line in process.said() if old in line or new in line or "short" in line]
+    assert "not written to its end" in refused[1]
+    secrets = (old, new, "short", TOKENS[Permission.CONTROL][:-1])
+    assert not [line for line in process.said() for secret in secrets if secret in line]
 
 
 def test_a_stream_that_is_open_goes_on_when_its_token_is_gone(serve, models, tmp_path, call):
@@ -312,7 +318,13 @@ def test_our_client_sends_no_token_to_other_machines_in_plain_text():
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"short", "line 1 starts with no token"), (b"\xff", "no ASCII text")]
+    ("content", "reason"),
+    [
+        (b"short\n", "line 1 starts with no token"),
+        (b"\xff\n", "no ASCII text"),
+        (ALL.encode(), "the last line has no end"),
+        (b"", "the last line has no end"),
+    ],
 )
 def test_a_token_file_that_is_none_is_named(serve, models, tmp_path, content, reason):
     path = tmp_path / "tokens"

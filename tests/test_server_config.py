@@ -42,7 +42,7 @@ VALUES = {
     "model_control": [("poll", "poll"), ("explicit", "explicit")],
     "load_model": [("a", ("a",)), ("*,b", ("*", "b"))],
     "poll_s": [("0.01", 0.01), ("3", 3.0)],
-    "validation": [("on", True), ("off", False)],
+    "validation": [("off", False), ("on", True)],
     "validation_s": [("0.01", 0.01), ("3", 3.0)],
     "validation_bytes": [("1", 1), ("4294967296", 2**32)],
     "log_level": [("debug", "debug"), ("error", "error")],
@@ -50,15 +50,17 @@ VALUES = {
 
 # How help shows defaults that are no plain numbers or words.
 SHOWN = {
-    **dict.fromkeys(["group_rows", "reflection", "shared_memory", "validation"], "auto"),
+    **dict.fromkeys(["group_rows", "reflection", "shared_memory"], "auto"),
     **dict.fromkeys(["load_model", "tls_cert", "tls_key", "tls_client_ca", "token_file"], "none"),
     "plaintext_tokens": "off",
+    "validation": "on",
 }
 
 NO_COUNT = ["", "0", "-1", "1.5", "x", "1_0", " 1", "\u0663", "1e3", "0" * 19 + "1" * 5, "9" * 5000]
 NO_INT32 = [*NO_COUNT, "2147483648"]
 NO_SECONDS = ["", "-1", "x", "nan", "inf", "1e10"]
 NO_SWITCH = ["", "yes", "ON", "true", "1"]
+NO_ON_OR_OFF = [*NO_SWITCH, "auto"]
 BAD = {
     "models": ([""], "a folder"),
     "threads": ([*NO_COUNT, "100001"], "an integer from 1 to 100000"),
@@ -76,11 +78,11 @@ BAD = {
     "reflection": (NO_SWITCH, "one of auto, on, off"),
     "shared_memory": (NO_SWITCH, "one of auto, on, off"),
     **dict.fromkeys(["tls_cert", "tls_key", "tls_client_ca", "token_file"], ([""], "a file")),
-    "plaintext_tokens": ([*NO_SWITCH, "auto"], "one of on, off"),
+    "plaintext_tokens": (NO_ON_OR_OFF, "one of on, off"),
     "model_control": (NO_SWITCH, "one of none, poll, explicit"),
     "load_model": (["", "a,", ",a", "a,,b"], "names with commas between them"),
     "poll_s": ([*NO_SECONDS, "0"], "seconds from 0.01 to 2147483647"),
-    "validation": (NO_SWITCH, "one of auto, on, off"),
+    "validation": (NO_ON_OR_OFF, "one of on, off"),
     "validation_s": ([*NO_SECONDS, "0"], "seconds from 0.01 to 2147483647"),
     "validation_bytes": ([*NO_COUNT, str(2**63)], "an integer from 1 to 9223372036854775807"),
     "log_level": (["", "INFO", "trace"], "one of debug, info, warning, error"),

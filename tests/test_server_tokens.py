@@ -7,7 +7,7 @@ ONE, OTHER = "one-token-of-many-0001", "another/token+of~many.2="
 
 
 def test_a_token_without_permissions_may_infer():
-    assert permissions(parse(ONE), ONE) == {Permission.INFER}
+    assert permissions(parse(f"{ONE}\n"), ONE) == {Permission.INFER}
 
 
 def test_each_token_has_its_own_permissions():
@@ -26,7 +26,7 @@ def test_a_file_without_tokens_lets_nobody_in():
 
 
 def test_tokens_themselves_are_not_kept():
-    assert ONE not in repr(parse(ONE))
+    assert ONE not in repr(parse(f"{ONE}\n"))
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,9 @@ def test_a_line_that_is_none_is_named_and_not_told(line, reason):
         parse(f"# first\n{ONE}\n{line}\n")
     assert str(caught.value).startswith(f"line 3 {reason}")
     assert line.split()[0] not in str(caught.value)
+
+
+@pytest.mark.parametrize("cut", range(len(f"{ONE} control\n")))
+def test_a_file_that_is_not_written_to_its_end_is_none(cut):
+    with pytest.raises(StartError, match="not written to its end"):
+        parse(f"{ONE} control\n"[:cut])

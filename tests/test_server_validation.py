@@ -1,10 +1,17 @@
+import contextlib
 import os
+import shutil
+import signal
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from protos import inference_pb2 as pb
+
+SERVICE = "/inference.GRPCInferenceService/"
 Code = grpc.StatusCode
 X = np.array([[1, 2]], np.float32)
 CHAIN = 200_000
@@ -81,7 +88,8 @@ def refusal(caller, name):
 
 
 def explicit(launch, models, *options):
-    return launch(models, "--model-control", "explicit", "--load-model", "good", *options)
+    control = ("--model-control", "explicit", "--load-model", "good")
+    return launch(models, *control, *options, validation=True)
 
 
 def test_a_graph_that_crashes_onnx_runtime_is_an_error(launch, models, call):
@@ -110,7 +118,7 @@ def test_without_validation_such_a_graph_takes_the_server_along(launch, models, 
 
 
 def test_what_a_poll_finds_is_tried_too(launch, models, call, eventually):
-    process = launch(models, "--model-control", "poll", "--poll-s", "0.05")
+    process = launch(models, "--model-control", "poll", "--poll-s", "0.05", validation=True)
     caller = call(process.address)
     assert answers(caller)
     save_crashing(models / "bad" / ".1" / "model.onnx")
@@ -126,15 +134,61 @@ def test_what_a_poll_finds_is_tried_too(launch, models, call, eventually):
 
 def test_a_server_starts_without_a_model_that_crashes(launch, models, call):
     save_crashing(models / "bad" / "1" / "model.onnx")
-    assert answers(call(launch(models, "--model-control", "poll").address))
+    assert answers(call(launch(models, "--model-control", "poll", validation=True).address))
 
 
 def test_at_start_the_file_is_named_where_it_is_asked_for(launch, models):
     path = models / "bad" / "1" / "model.onnx"
     save_crashing(path)
-    process = launch(models, "--validation", "on")
+    process = launch(models, validation=True)
     assert process.wait() == 2
     assert process.said()[-1].startswith(f"argmax-server: error: {path}: loading it in a process")
+
+
+@pytest.fixture
+def endless(models):
+    """A model whose warm-up does not end."""
+    shutil.copytree(models / "good", models / "endless")
+    sample = 'name: "s" count: 2000000000 inputs { key: "x" value { dims: 2 zero_data: true } }'
+    (models / "endless" / "config.pbtxt").write_text(f"model_warmup {{ {sample} }}")
+    return "endless"
+
+
+def start_loading(process, caller, eventually, name):
+    """A call that loads a model, and the process that tries it."""
+    load = caller.channel.unary_unary(f"{SERVICE}RepositoryModelLoad").future(
+        pb.RepositoryModelLoadRequest(model_name=name).SerializeToString(), timeout=60
+    )
+    (trial,) = eventually(psutil.Process(process.popen.pid).children, "the model is tried")
+    return load, trial
+
+
+def gone(trial):
+    """Whether the process has ended, be it that nobody has asked for its exit code yet."""
+    return not trial.is_running() or trial.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_server_that_stops_does_not_wait_for_a_trial(launch, models, call, eventually, endless):
+    process = explicit(launch, models)
+    caller = call(process.address)
+    load, trial = start_loading(process, caller, eventually, endless)
+    assert answers(caller)
+    assert process.stop() == 0
+    assert load.code() == Code.UNAVAILABLE
+    assert gone(trial)
+
+
+def test_a_trial_does_not_outlive_a_server_that_was_killed(
+    launch, models, call, eventually, endless
+):
+    process = explicit(launch, models, "--validation-s", "3")
+    _, trial = start_loading(process, call(process.address), eventually, endless)
+    process.stop(signal.SIGKILL)
+    try:
+        eventually(lambda: gone(trial), "the trial has ended")
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            trial.kill()
 
 
 def test_memory_over_the_bound_is_an_error(launch, models, call):
@@ -146,7 +200,8 @@ def test_memory_over_the_bound_is_an_error(launch, models, call):
 
 
 def test_time_over_the_bound_is_an_error(launch, models, call):
-    process = launch(models, "--model-control", "explicit", "--validation-s", "0.01")
+    options = ("--model-control", "explicit", "--validation-s", "0.01")
+    process = launch(models, *options, validation=True)
     text = refusal(call(process.address), "good")
     assert "good/1/model.onnx: loading it took over 0.01 s (--validation-s)" in text
 
