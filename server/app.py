@@ -87,6 +87,8 @@ class Server:
         _log.info("serving", extra={"address": self.address, "tls": credentials is not None})
         if not config.local_only and config.tls_client_ca is None and authorization is None:
             _log.warning("whoever reaches the address may call: no tokens, no client certificates")
+        if not config.local_only and authorization is not None and credentials is None:
+            _log.warning("tokens come in plain text, for whoever is on their way to read")
 
     def drain(self) -> None:
         """Refuse what is new, finish what is here, up to the grace period, then let go of all."""

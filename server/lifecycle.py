@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from protos import buffers
 from protos.model_config_pb2 import ModelConfig
-from server import model_config
+from server import external_data, model_config
 from server.errors import LoadError, ModelNotFound, ModelUnavailable, StartError
 from server.model import Model, ModelLimits
 from server.model_folder import CONFIG, GRAPH, Fingerprint, ModelFolder
@@ -170,6 +170,7 @@ class Lifecycle:
             model = old.get(version)
             if model is None or self._sources[model] != source:
                 path = self._folder.graph(number, graph)
+                external_data.check(path)
                 limits = self._limits
                 with self._naming_the_file():
                     if self._validation is not None:

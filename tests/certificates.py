@@ -18,19 +18,22 @@ class Authority:
         self._folder = folder
         self._key = folder / "ca.key"
         self.certificate = folder / "ca.pem"
-        self._extensions = folder / "extensions"
-        self._extensions.write_text(NAMES)
         _openssl("req", "-x509", "-days", "2", *_new_key("authority", self._key, self.certificate))
 
-    def sign(self, name, days=2):
-        """Return the paths of a new certificate and its key; days below 0: it has expired."""
+    def sign(self, name, days=2, usage=None):
+        """Return the paths of a new certificate and its key; days below 0: it has expired.
+
+        `usage`: what alone it is good for, such as clientAuth.
+        """
         certificate, key = self._folder / f"{name}.pem", self._folder / f"{name}.key"
         request = self._folder / f"{name}.csr"
+        extensions = self._folder / f"{name}.extensions"
+        extensions.write_text(NAMES + (f"extendedKeyUsage={usage}\n" if usage else ""))
         _openssl("req", *_new_key(name, key, request))
         _openssl(
             *("x509", "-req", "-in", request, "-out", certificate, "-days", str(days)),
             *("-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial"),
-            *("-extfile", self._extensions),
+            *("-extfile", extensions),
         )
         return certificate, key
 

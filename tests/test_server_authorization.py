@@ -280,7 +280,7 @@ def test_tokens_are_not_taken_from_other_machines_in_plain_text(serve, models, t
         serve(models, address="0.0.0.0:0", token_file=token_file)
 
 
-def test_unless_something_else_encrypts(serve, models, token_file, call):
+def test_unless_something_else_encrypts(serve, models, token_file, call, caplog):
     open_to_all = serve(
         models, address="0.0.0.0:0", token_file=token_file, plaintext_tokens=True
     ).address
@@ -288,6 +288,7 @@ def test_unless_something_else_encrypts(serve, models, token_file, call):
     method = f"/{SERVICE}/ServerMetadata"
     assert outcome(channel, method, bearer(ALL)) == grpc.StatusCode.OK
     assert outcome(channel, method) == grpc.StatusCode.UNAUTHENTICATED
+    assert "tokens come in plain text" in caplog.text
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@ import os
 import socket
 import ssl
 import subprocess
+import warnings
 
 import grpc
 import numpy as np
@@ -13,6 +14,8 @@ from client import Client, Credentials, RetryPolicy, Unavailable, UsageError
 from client.__main__ import main
 from model.export import export
 from model.weights import from_seed
+from protos import inference_pb2 as pb
+from protos.inference_pb2_grpc import GRPCInferenceServiceStub
 
 FEATURES = 8
 X = np.arange(2 * FEATURES, dtype=np.float32).reshape(2, FEATURES)
@@ -162,6 +165,67 @@ def test_an_expired_client_certificate_is_refused(mutual, authority):
     assert refused(mutual, ca=authority.certificate, certificate=certificate, key=key)
 
 
+def test_a_certificate_for_servers_alone_lets_no_client_in(mutual, authority):
+    certificate, key = authority.sign("no-client", usage="serverAuth")
+    assert refused(mutual, ca=authority.certificate, certificate=certificate, key=key)
+    certificate, key = authority.sign("for-clients", usage="clientAuth")
+    assert len(labels(mutual, ca=authority.certificate, certificate=certificate, key=key)) == len(X)
+
+
+def test_a_certificate_for_clients_alone_is_refused_of_a_server(launch, models, authority):
+    certificate, key = authority.sign("no-server", usage="clientAuth")
+    server = launch(models, "--tls-cert", certificate, "--tls-key", key)
+    assert refused(server, ca=authority.certificate)
+
+
+def handshake(server, authority, **settings):
+    """The version of TLS that a client with these settings comes to."""
+    context = ssl.create_default_context(cafile=authority.certificate)
+    # OpenSSL itself would not offer what is old.
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        for name, value in settings.items():
+            setattr(context, name, value)
+    host, port = server.address.rsplit(":", 1)
+    with (
+        socket.create_connection((host, int(port)), timeout=10) as connection,
+        context.wrap_socket(connection, server_hostname=host) as secure,
+    ):
+        return secure.version()
+
+
+def test_nothing_older_than_tls_1_2_is_spoken(tls, authority):
+    old, new = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_2
+    assert handshake(tls, authority) == "TLSv1.3"
+    assert handshake(tls, authority, minimum_version=new, maximum_version=new) == "TLSv1.2"
+    for version in (old, ssl.TLSVersion.TLSv1_1):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            handshake(tls, authority, minimum_version=old, maximum_version=version)
+
+
+def test_no_handler_is_called_over_a_connection_that_is_refused(mutual, authority, other_authority):
+    ca = authority.certificate
+    for name, signer, how in (
+        ("other", other_authority, {}),
+        ("late", authority, {"days": -1}),
+        ("unfit", authority, {"usage": "serverAuth"}),
+    ):
+        certificate, key = signer.sign(name, **how)
+        assert refused(mutual, ca=ca, certificate=certificate, key=key)
+    assert refused(mutual, ca=ca)
+    with pytest.raises(Unavailable):
+        labels(mutual)
+    certificate, key = authority.sign("accepted")
+    assert len(labels(mutual, ca=ca, certificate=certificate, key=key)) == len(X)
+    known = grpc.ssl_channel_credentials(*(each.read_bytes() for each in (ca, key, certificate)))
+    with grpc.secure_channel(mutual.address, known) as channel:
+        counted = GRPCInferenceServiceStub(channel).ModelStatistics(
+            pb.ModelStatisticsRequest(name="linear_argmax"), timeout=10
+        )
+    assert counted.model_stats[0].inference_stats.success.count == 1
+    assert counted.model_stats[0].inference_stats.fail.count == 0
+
+
 # The command line.
 
 
@@ -217,12 +281,39 @@ def missing_key(pair, other):
     pair[1].unlink()
 
 
+def half_certificate(pair, other):
+    pair[0].write_bytes(pair[0].read_bytes()[:-40])
+
+
+def half_chain(pair, other):
+    whole = pair[0].read_bytes()
+    pair[0].write_bytes(whole + whole[: len(whole) // 2])
+
+
+def half_key(pair, other):
+    pair[1].write_bytes(pair[1].read_bytes()[:-40])
+
+
+def empty_key(pair, other):
+    pair[1].write_bytes(b"")
+
+
+def pipe_for_key(pair, other):
+    pair[1].unlink()
+    os.mkfifo(pair[1])
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         (spoilt_key, "is not the PEM key of --tls-cert"),
         (spoilt_certificate, "holds no PEM certificate"),
         (missing_key, "No such file"),
+        (half_certificate, "holds no PEM certificate"),
+        (half_chain, "holds no PEM certificate"),
+        (half_key, "is not the PEM key of --tls-cert"),
+        (empty_key, "is not the PEM key of --tls-cert"),
+        (pipe_for_key, "is no plain file"),
     ],
 )
 def test_a_bad_pair_is_logged_and_the_old_one_stays(
@@ -311,6 +402,18 @@ def test_a_key_with_a_passphrase_is_refused(launch, models, pair, tmp_path):
     )
     error = start_error(launch, models, "--tls-cert", pair[0], "--tls-key", locked)
     assert error.endswith("wanted one without a passphrase")
+
+
+def test_a_file_that_is_none_or_may_not_be_read_is_named(launch, models, pair, tmp_path):
+    options = ("--tls-cert", pair[0], "--tls-key")
+    assert start_error(launch, models, *options, tmp_path) == (
+        f"--tls-key {tmp_path} is no plain file"
+    )
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert start_error(launch, models, *options, loop) == (
+        f"--tls-key {loop}: Too many levels of symbolic links"
+    )
 
 
 @pytest.mark.parametrize("option", ["--tls-cert", "--tls-key", "--tls-client-ca"])
