@@ -252,7 +252,7 @@ def test_a_damaged_graph_is_not_loaded_and_the_old_one_serves_on(trying, call, d
 
 
 def test_memory_over_the_bound_is_an_error(launch, models, call):
-    process = explicit(launch, models, "--validation-bytes", str(256 * MIB))
+    process = explicit(launch, models, "--validation-bytes", str(160 * MIB))
     caller = call(process.address)
     save_large(models / "large" / "1" / "model.onnx")
     assert refusal(caller, "large").endswith("failed:std::bad_alloc")
