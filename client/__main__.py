@@ -1,4 +1,4 @@
-"""Command line of the client: `python -m client predict` and `python -m client sweep`."""
+"""Command line of the client: `python -m client predict`, `sweep`, `load` and `slo`."""
 
 import argparse
 import os
@@ -11,7 +11,8 @@ from typing import NoReturn
 import numpy as np
 from rich.console import Console
 
-from client import environment, record, results, table
+from client import environment, load_command, record, results, table
+from client.arguments import positive, seconds
 from client.client import Client
 from client.errors import RequestFailed, UsageError
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
@@ -32,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. 0: done; 1: wrong labels or failed requests; 2: usage or environment."""
+    """Run a command. 0: done; 1: wrong labels, failed requests; 2: usage or environment."""
     try:
         args = _parser().parse_args(argv)
         command: Callable[[argparse.Namespace], int] = args.command
@@ -56,7 +57,7 @@ def _parser() -> Parser:
     one.add_argument("--model", default="linear_argmax", help="its name (default: %(default)s)")
     one.add_argument("--out", type=Path, metavar="LABELS.npy", help="write labels here, not stdout")
     one.add_argument(
-        "--deadline", type=_seconds, metavar="S", help="seconds the answer may take (default: any)"
+        "--deadline", type=seconds, metavar="S", help="seconds the answer may take (default: any)"
     )
 
     many = commands.add_parser("sweep", help="latency and throughput over batch sizes")
@@ -85,8 +86,8 @@ def _parser() -> Parser:
         metavar="DIR",
         help="folder for the results (default: %(default)s)",
     )
-    many.add_argument("--classes", type=_positive, default=64, help="default: %(default)s")
-    many.add_argument("--features", type=_positive, default=262_144, help="default: %(default)s")
+    many.add_argument("--classes", type=positive, default=64, help="default: %(default)s")
+    many.add_argument("--features", type=positive, default=262_144, help="default: %(default)s")
     many.add_argument(
         "--dtype", choices=("float32", "float64"), default="float32", help="default: %(default)s"
     )
@@ -98,24 +99,27 @@ def _parser() -> Parser:
     many.add_argument("--seed", type=int, default=0, help="of W and X (default: %(default)s)")
     many.add_argument(
         "--examples",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="rows of X (default: 1024, or the largest batch size if that is more)",
     )
     many.add_argument(
         "--repeats",
-        type=_positive,
+        type=positive,
         default=3,
         metavar="N",
         help="fewest batches measured of each size (default: %(default)s)",
     )
     many.add_argument(
         "--threads",
-        type=_positive,
+        type=positive,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="threads of one execution, here and in a server of its own (default: %(default)s)",
     )
+
+    load_command.add_load(commands)
+    load_command.add_slo(commands)
     return parser
 
 
@@ -188,25 +192,8 @@ def _sweep(args: argparse.Namespace) -> int:
     return WRONG if failed else DONE
 
 
-def _positive(text: str) -> int:
-    value = int(text) if text.isascii() and text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted an integer of at least 1")
-    return value
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted seconds over 0")
-    return value
-
-
 def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(_positive(part) for part in text.split(","))
+    return tuple(positive(part) for part in text.split(","))
 
 
 def _modes(text: str) -> tuple[str, ...]:

@@ -59,12 +59,12 @@ def of_mode(points: Sequence[Point], mode: str) -> list[Point]:
 
 def latency_png(points: Sequence[Point]) -> bytes:
     """PNG of `latency_figure`."""
-    return _png(latency_figure(points))
+    return png(latency_figure(points))
 
 
 def throughput_png(points: Sequence[Point]) -> bytes:
     """PNG of `throughput_figure`."""
-    return _png(throughput_figure(points))
+    return png(throughput_figure(points))
 
 
 def latency_figure(points: Sequence[Point]) -> Figure:
@@ -172,7 +172,8 @@ def _plain(value: float, _: int | None = None) -> str:
     return f"{value:.12g}"
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """PNG of a figure, the same for the same figure."""
     FigureCanvasAgg(figure)
     file = io.BytesIO()
     # Without the version of matplotlib in it, the same points give the same bytes.

@@ -52,7 +52,7 @@ def to_json(
         "points": [_point_to_json(point) for point in points],
         "findings": [asdict(finding) for finding in warnings(points, environment)],
     }
-    return {name: _finite(value) for name, value in record.items()}
+    return {name: finite(value) for name, value in record.items()}
 
 
 def dumps(record: Mapping[str, Any]) -> str:
@@ -101,7 +101,7 @@ def write_csv(path: Path, points: Sequence[Point]) -> None:
     writer = csv.DictWriter(text, _csv_columns(), restval="", lineterminator="\n")
     writer.writeheader()
     for point in points:
-        writer.writerow(_flat(_finite(_point_to_json(point))))
+        writer.writerow(_flat(finite(_point_to_json(point))))
     write_text_atomically(path, text.getvalue())
 
 
@@ -137,13 +137,14 @@ def _flat(point: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """What JSON can say: numbers that are not finite become None, all the way down."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
+        return {str(key): finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return value
 
 
