@@ -7,13 +7,13 @@ from typing import Self
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
-# One microsecond to an hour, each value to a thousandth of itself.
-_LOWEST_NS, _HIGHEST_NS, _DIGITS = 1_000, 3_600 * 10**9, 3
+# A nanosecond to an hour, each value to a thousandth of itself.
+_LOWEST_NS, _HIGHEST_NS, _DIGITS = 1, 3_600 * 10**9, 3
 CONFIDENCE = 0.99
 
 
 class Histogram:
-    """Times in nanoseconds; one below a microsecond counts as such, one over an hour as an hour."""
+    """Times in nanoseconds; one over an hour counts as an hour, one below zero as zero."""
 
     def __init__(self) -> None:
         self._counts = HdrHistogram(_LOWEST_NS, _HIGHEST_NS, _DIGITS)

@@ -20,6 +20,7 @@ from client.load_terminal import LoadProgress
 from client.slo import slo
 
 DONE, WRONG = 0, 1
+_PLAIN_WIDTH = 120
 
 
 def add_load(commands: Any) -> None:
@@ -158,7 +159,7 @@ def _load(args: argparse.Namespace) -> int:
     if not args.concurrency and not args.rate:
         raise UsageError("neither --concurrency nor --rate came; wanted one of them, or both")
     settings = _settings(args)
-    console = Console()
+    console = _console()
     start = environment.snapshot()
     with LoadProgress(console) as progress, target(settings, progress) as found:
         points = load(settings, found, progress)
@@ -174,7 +175,7 @@ def _load(args: argparse.Namespace) -> int:
 
 def _slo(args: argparse.Namespace) -> int:
     settings = _settings(args)
-    console = Console()
+    console = _console()
     start = environment.snapshot()
     p99_ns = round(args.p99_ms * 1e6)
     with LoadProgress(console) as progress, target(settings, progress) as where:
@@ -202,6 +203,12 @@ def _slo(args: argparse.Namespace) -> int:
         console.print(str(path), highlight=False, soft_wrap=True)
     wrong = any(point.wrong_labels for point in points)
     return WRONG if wrong or found.met is None or found.untold is not None else DONE
+
+
+def _console() -> Console:
+    """Wide enough for the tables, where nobody says how wide it is."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PLAIN_WIDTH)
 
 
 def _write(

@@ -17,13 +17,11 @@ LOOPS = {
     "whether they could be sent or not",
 }
 _POINT_COLUMNS = (
-    "asked",
     "requests\nper s",
     "rows\nper s",
-    "mean\nunder way",
+    "under\nway",
     "p50",
     "p90",
-    "p95",
     "p99",
     "p99.9",
     "max",
@@ -32,7 +30,7 @@ _POINT_COLUMNS = (
     "wrong",
     "valid",
 )
-_PERCENTILES = ("p50", "p90", "p95", "p99", "p99_9")
+_PERCENTILES = ("p50", "p90", "p99", "p99_9")
 
 
 def verdicts(points: Sequence[LoadPoint]) -> list[str]:
@@ -47,9 +45,12 @@ def verdicts(points: Sequence[LoadPoint]) -> list[str]:
 
 def name(point: LoadPoint) -> str:
     """What a point was to be, in a few words."""
-    asked = point.asked
-    level = f"{asked.level:g}" + ("" if asked.loop == "closed" else "/s")
-    return f"{asked.mode}, {asked.loop} loop, {level}"
+    return f"{point.asked.mode}, {_load(point)}"
+
+
+def _load(point: LoadPoint) -> str:
+    unit = "" if point.asked.loop == "closed" else "/s"
+    return f"{point.asked.loop} {point.asked.level:g}{unit}"
 
 
 def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[Table | Text]:
@@ -70,7 +71,7 @@ def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[T
 def _points(points: Sequence[LoadPoint]) -> Table:
     table = _table(
         "latency in ms, nearest rank; -: too few samples to tell (99% confidence)",
-        ("mode", "loop"),
+        ("mode", "loop and load"),
         _POINT_COLUMNS,
     )
     for point in points:
@@ -78,8 +79,7 @@ def _points(points: Sequence[LoadPoint]) -> Table:
         wrong = "-" if point.wrong_labels is None else f"{point.wrong_labels:,}"
         table.add_row(
             escape(point.asked.mode),
-            point.asked.loop,
-            f"{point.asked.level:g}" + ("" if point.asked.loop == "closed" else "/s"),
+            _load(point),
             significant(point.requests_per_s),
             significant(point.rows_per_s),
             significant(point.concurrency),
@@ -96,8 +96,8 @@ def _points(points: Sequence[LoadPoint]) -> Table:
 def _split(points: Sequence[LoadPoint]) -> Table:
     table = _table(
         "means in ms; send lag: sent later than intended; rest: network, gRPC and client",
-        ("mode", "loop"),
-        ("asked", "send lag\np50", "decode", "queue", "assemble", "compute", "rest", "batch\nrows"),
+        ("mode", "loop and load"),
+        ("send lag\np50", "decode", "queue", "assemble", "compute", "rest", "batch\nrows"),
     )
     for point in points:
         split = point.split
@@ -105,8 +105,7 @@ def _split(points: Sequence[LoadPoint]) -> Table:
             continue
         table.add_row(
             escape(point.asked.mode),
-            point.asked.loop,
-            f"{point.asked.level:g}",
+            _load(point),
             milliseconds(point.send_lag_ns.p50),
             *map(milliseconds, (split.decode_ns, split.queue_ns, split.assemble_ns)),
             *map(milliseconds, (split.compute_ns, split.other_ns)),
@@ -120,9 +119,9 @@ def _table(caption: str, left: Sequence[str], right: Sequence[str]) -> Table:
         box=box.SIMPLE_HEAD, show_edge=False, padding=0, caption=caption, caption_justify="left"
     )
     for heading in left:
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for heading in right:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 

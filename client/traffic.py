@@ -81,6 +81,7 @@ class Traffic:
         # Intended send times of what can be sent now.
         self._ready: deque[int] = deque()
         self._started = self._done = self._sum_start_ns = self._sum_done_ns = 0
+        self._stopped = False
         self.ended = False
 
     def slices(self, times: Times, patience_s: float) -> Iterator[Slice]:
@@ -163,11 +164,17 @@ class Traffic:
 
     def _take(self, item: Completion | Stop) -> bool:
         if isinstance(item, Stop):
+            self._stopped = True
             return False
         if item.run != self._run:
             return True  # an earlier load stopped waiting for it
         self._done += 1
         self._sum_done_ns += item.done_ns
+        if not self._open and not self._stopped:
+            # The next request goes out first: judging an answer must not delay it.
+            self._ready.append(item.done_ns)
+            self._slice.due += 1
+            self._send_ready()
         if isinstance(item.answer, RequestFailed):
             self._slice.errors[item.answer.code] += 1
         else:
@@ -179,9 +186,6 @@ class Traffic:
                 item.done_ns - start_ns,
                 item.done_ns - item.sent_ns,
             )
-        if not self._open:
-            self._ready.append(item.done_ns)
-            self._slice.due += 1
         return True
 
     def _area_ns(self, now_ns: int) -> int:
