@@ -154,9 +154,9 @@ def measure(
     slice_s = min(windows.seconds, _PIECE_S) if windows.requests else windows.seconds
     slices = processes.slices(_paces(one, settings.seed), windows.warm_up_s, slice_s)
     warm_up = next(slices)
-    seen: list[Slice] = []
     # A server that answers nothing from the beginning is not waited for.
-    while not _over(seen or [warm_up], windows):
+    seen = [warm_up] if _fails(warm_up) else []
+    while not seen or not _over(seen, windows):
         window = slices.send(False)
         while windows.requests and not _full(window, settings):
             window.add(slices.send(False))
@@ -166,15 +166,19 @@ def measure(
     slices.close()
     steal = environment.steal_fraction(start, environment.snapshot())
     known = target.experiment is not None
-    point = summarise(one, seen or [warm_up], last, labels_known=known, steal=steal)
+    point = summarise(one, seen, last, labels_known=known, steal=steal)
     report(Progress(_name(one), point=point))
     return point
 
 
 def _over(seen: Sequence[Slice], windows: Windows) -> bool:
-    nothing_but_errors = seen[-1].errors.total() > 0 and not seen[-1].answered
     stable = is_stable([window_of(window) for window in seen])
-    return nothing_but_errors or stable or len(seen) >= windows.most
+    return _fails(seen[-1]) or stable or len(seen) >= windows.most
+
+
+def _fails(window: Slice) -> bool:
+    """Whether there was nothing but errors."""
+    return window.errors.total() > 0 and not window.answered
 
 
 def _full(window: Slice, settings: Settings) -> bool:

@@ -4,13 +4,15 @@ import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from client.load_summary import LoadPoint
 from client.plots import png
 
 _LABELS = {"closed": "concurrency (closed loop)", "open": "requests/second asked (open loop)"}
 _PERCENTILES = (("p50", "#0072B2"), ("p90", "#009E73"), ("p99", "#E69F00"), ("p99_9", "#D55E00"))
-_MARKERS = {"unary": "s", "stream": "^", "shm": "D"}
+# Markers are those of a sweep's plots.
+_STYLES = {"unary": ("s", "-"), "stream": ("^", "--"), "shm": ("D", ":")}
 
 
 def latency_png(points: Sequence[LoadPoint], loop: str) -> bytes:
@@ -38,13 +40,15 @@ def latency_figure(points: Sequence[LoadPoint], loop: str) -> Figure:
             values = [math.nan if time_ns is None else time_ns / 1e6 for time_ns in told]
             if all(map(math.isnan, values)):
                 continue
+            marker, style = _STYLES[mode]
             label = f"{mode} {percentile.replace('_', '.')}"
-            axes.plot(levels, values, color=colour, label=label)
+            axes.plot(levels, values, style, marker=marker, color=colour, label=label)
             for level, value, point in zip(levels, values, of_mode, strict=True):
-                fill = colour if point.valid else "white"
-                axes.plot([level], [value], _MARKERS[mode], color=colour, markerfacecolor=fill)
+                if not point.valid:
+                    axes.plot([level], [value], marker, color=colour, markerfacecolor="white")
     if axes.lines:
         axes.legend(frameon=False)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,14 @@ from client.connection import Connection, RetryPolicy
 from client.errors import ClientError, RequestFailed, UsageError
 from client.load_job import Job, Load
 from client.load_slice import Slice
-from client.senders import Sender, StreamSender, UnarySender, requests_of
+from client.senders import (
+    Outcome,
+    Sender,
+    StreamSender,
+    UnarySender,
+    decoded,
+    requests_of,
+)
 from client.timings import stages_of
 from client.traffic import Stop, Traffic
 from client.verification import Truth, check, truth
@@ -117,11 +124,11 @@ def _first_request(sender: Sender, timeout_s: float) -> None:
 
     It pays for what the first of a shape costs, and tells that the model takes such requests.
     """
-    answers: SimpleQueue[InferResponse | RequestFailed] = SimpleQueue()
-    sender.send(0, lambda answer, _: answers.put(answer))
+    outcomes: SimpleQueue[Outcome] = SimpleQueue()
+    sender.send(0, lambda outcome, _: outcomes.put(outcome))
     try:
-        answer = answers.get(timeout=timeout_s + 1)
-    except Exception:
+        answer = decoded(outcomes.get(timeout=timeout_s + 1))
+    except Empty:
         raise RequestFailed("DEADLINE_EXCEEDED", "the first request was not answered") from None
     if isinstance(answer, RequestFailed):
         raise answer

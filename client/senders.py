@@ -18,8 +18,10 @@ from protos.codec import (
 )
 from protos.tensors import Tensor
 
-# Gets the answer, or why there is none, and when it came (time.perf_counter_ns).
-Done = Callable[[InferResponse | RequestFailed, int], None]
+# An answer, decoded or not yet, or why there is none.
+Outcome = bytes | InferResponse | RequestFailed
+# Gets an outcome, and when it came (time.perf_counter_ns).
+Done = Callable[[Outcome, int], None]
 
 _CLOSING_S = 5.0
 
@@ -48,12 +50,10 @@ class UnarySender:
     def send(self, number: int, done: Done) -> None:
         """Begin a call."""
 
-        def ended(outcome: bytes | RequestFailed) -> None:
-            now_ns = time.perf_counter_ns()
-            done(outcome if isinstance(outcome, RequestFailed) else _decoded(outcome), now_ns)
-
         message = self._messages[number % len(self._messages)]
-        self._connection.infer_later(message, self._timeout_s, ended)
+        self._connection.infer_later(
+            message, self._timeout_s, lambda outcome: done(outcome, time.perf_counter_ns())
+        )
 
     def close(self) -> None:
         """Nothing but the connection is open."""
@@ -147,9 +147,12 @@ def requests_of(
     ]
 
 
-def _decoded(data: bytes) -> InferResponse | RequestFailed:
+def decoded(outcome: Outcome) -> InferResponse | RequestFailed:
+    """Answer of an outcome; a malformed one is a failure."""
+    if not isinstance(outcome, bytes):
+        return outcome
     try:
-        return decode_response(data)
+        return decode_response(outcome)
     except ValueError as error:
         return RequestFailed("DATA_LOSS", f"the answer is malformed: {error}")
 

@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from client.arrivals import Arrivals, due_times_ns
 from client.errors import RequestFailed
 from client.load_slice import Slice
-from client.senders import Sender
+from client.senders import Outcome, Sender, decoded
 from protos.codec import InferResponse
 
 # Gets an answer and the number of its request; adds to a slice the rows it brought and what of
@@ -43,14 +43,14 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A request that ended: its number, its instants, its answer; `run` says of which load."""
+    """A request that ended: its number, its instants, its outcome; `run` says of which load."""
 
     run: int
     number: int
     intended_ns: int
     sent_ns: int
     done_ns: int
-    answer: InferResponse | RequestFailed
+    outcome: Outcome
 
 
 class Stop:
@@ -136,11 +136,11 @@ class Traffic:
             self._sum_start_ns += intended_ns if self._open else sent_ns
 
             def done(
-                answer: InferResponse | RequestFailed,
+                outcome: Outcome,
                 done_ns: int,
                 of: tuple[int, int, int] = (number, intended_ns, sent_ns),
             ) -> None:
-                self._inbox.put(Completion(self._run, *of, done_ns, answer))
+                self._inbox.put(Completion(self._run, *of, done_ns, outcome))
 
             self._sender.send(number, done)
 
@@ -171,18 +171,19 @@ class Traffic:
         self._done += 1
         self._sum_done_ns += item.done_ns
         if not self._open and not self._stopped:
-            # The next request goes out first: judging an answer must not delay it.
+            # The next request goes out first: reading an answer must not delay it.
             self._ready.append(item.done_ns)
             self._slice.due += 1
             self._send_ready()
-        if isinstance(item.answer, RequestFailed):
-            self._slice.errors[item.answer.code] += 1
+        answer = decoded(item.outcome)
+        if isinstance(answer, RequestFailed):
+            self._slice.errors[answer.code] += 1
         else:
             start_ns = item.intended_ns if self._open else item.sent_ns
             self._judge(
                 self._slice,
                 item.number,
-                item.answer,
+                answer,
                 item.done_ns - start_ns,
                 item.done_ns - item.sent_ns,
             )
