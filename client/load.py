@@ -92,9 +92,8 @@ Report = Callable[[Progress], None]
 def asked(settings: Settings) -> Iterator[Asked]:
     """Points that settings ask for, mode by mode."""
     for mode in settings.modes:
-        common = ("closed", mode, settings.rows, settings.processes)
         for concurrency in settings.concurrencies:
-            yield Asked(*common, concurrency=concurrency)  # type: ignore[arg-type]
+            yield Asked("closed", mode, settings.rows, settings.processes, concurrency=concurrency)
         for rate_per_s in settings.rates_per_s:
             yield open_loop(settings, mode, rate_per_s)
 
@@ -114,7 +113,8 @@ def open_loop(settings: Settings, mode: Mode, rate_per_s: float) -> Asked:
 def load(settings: Settings, target: Target, report: Report) -> list[LoadPoint]:
     """Measure all points that settings ask for.
 
-    A point of failed requests only is the last: there is no server, or it takes none of them.
+    A point that ended with nothing but failed requests is the last: the server is gone, and what
+    was measured before is kept.
     """
     points: list[LoadPoint] = []
     for mode in settings.modes:
@@ -122,7 +122,7 @@ def load(settings: Settings, target: Target, report: Report) -> list[LoadPoint]:
         with loading(settings, target, mode) as processes:
             for one in (one for one in asked(settings) if one.mode == mode):
                 points.append(measure(processes, one, settings, target, report))
-                if not points[-1].latency_ns.samples:
+                if points[-1].errors and not points[-1].windows[-1].rate_per_s:
                     return points
     return points
 

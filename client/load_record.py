@@ -12,6 +12,7 @@ from client.record import finite, write_text_atomically
 
 SCHEMA = "argmax-serving/load/1"
 
+_VARIED = ("concurrency", "rate_per_s")
 _NOT_IN_CSV = ("windows", "checks", "errors", "latency_histogram", "send_lag_histogram")
 
 
@@ -53,7 +54,9 @@ def _flat(point: LoadPoint) -> dict[str, Any]:
         if key in _NOT_IN_CSV:
             continue
         if key == "asked":
-            row |= value
+            row |= {
+                f"asked_{name}" if name in _VARIED else name: inner for name, inner in value.items()
+            }
         elif key.endswith("_ns") and isinstance(value, dict):
             # latency_ns.p50 becomes latency_p50_ns: the unit stays last.
             stem = key.removesuffix("_ns")

@@ -126,6 +126,8 @@ def test_a_load_of_a_server_of_its_own_measures_every_mode_in_both_loops(tmp_pat
     with (tmp_path / "load.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["loop"] for row in rows] == loops * 3
+    assert [row["asked_concurrency"] for row in rows] == ["1", "3", ""] * 3
+    assert [row["asked_rate_per_s"] for row in rows] == ["", "", "60.0"] * 3
     assert [int(row["latency_samples"]) for row in rows] == [
         point["latency_ns"]["samples"] for point in content["points"]
     ]
@@ -253,7 +255,7 @@ def test_a_server_that_dies_ends_the_load_with_its_errors(
         "--max-windows",
         100,
         "--modes",
-        mode,
+        f"{mode},shm",
         "--classes",
         CLASSES,
         *load,
@@ -263,7 +265,9 @@ def test_a_server_that_dies_ends_the_load_with_its_errors(
         server.stop(signal.SIGKILL)
         status, content = ended()
     assert status == 1
+    # Nothing more is tried, and what was measured is kept.
     (point,) = content["points"]
+    assert point["asked"]["mode"] == mode
     assert set(point["errors"]) == {"UNAVAILABLE"}
     assert not point["valid"]
     # What was answered is not mixed with what was not.
