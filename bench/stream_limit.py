@@ -21,7 +21,7 @@ _SHARE = 0.5
 
 
 def main() -> int:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 30
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 40
     experiment = Experiment(classes=64, features=262_144, dtype="float32", seed=0)
     settings = Settings(
         experiment=experiment,

@@ -1,7 +1,6 @@
-"""Command line of the client: `python -m client predict`, `sweep`, `load` and `slo`."""
+"""Command line of the client: `python -m client predict`, `sweep`, `compare`, `load`, `slo`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -11,8 +10,7 @@ from typing import NoReturn
 import numpy as np
 from rich.console import Console
 
-from client import environment, load_command, record, results, table
-from client.arguments import positive, seconds
+from client import arguments, compare_command, environment, load_command, record, results, table
 from client.client import Client
 from client.errors import RequestFailed, UsageError
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
@@ -57,67 +55,45 @@ def _parser() -> Parser:
     one.add_argument("--model", default="linear_argmax", help="its name (default: %(default)s)")
     one.add_argument("--out", type=Path, metavar="LABELS.npy", help="write labels here, not stdout")
     one.add_argument(
-        "--deadline", type=seconds, metavar="S", help="seconds the answer may take (default: any)"
+        "--deadline",
+        type=arguments.seconds,
+        metavar="S",
+        help="seconds the answer may take (default: any)",
     )
 
     many = commands.add_parser("sweep", help="latency and throughput over batch sizes")
     many.set_defaults(command=_sweep)
+    arguments.add_experiment(many, Path("results/sweep"))
     many.add_argument(
         "--address", metavar="A", help="measure this server (default: one of its own)"
     )
     many.add_argument(
-        "--batch-sizes",
-        type=_sizes,
-        default=tuple(2**k for k in range(11)),
-        metavar="N,N",
-        help="rows of a batch (default: 1,2,4,...,1024)",
-    )
-    many.add_argument(
         "--modes",
-        type=_modes,
+        type=arguments.modes(MODES),
         default=DEFAULT_MODES,
         metavar="M,M",
         help=f"of {','.join(MODES)} (default: {','.join(DEFAULT_MODES)})",
-    )
-    many.add_argument(
-        "--out",
-        type=Path,
-        default=Path("results/sweep"),
-        metavar="DIR",
-        help="folder for the results (default: %(default)s)",
-    )
-    many.add_argument("--classes", type=positive, default=64, help="default: %(default)s")
-    many.add_argument("--features", type=positive, default=262_144, help="default: %(default)s")
-    many.add_argument(
-        "--dtype", choices=("float32", "float64"), default="float32", help="default: %(default)s"
     )
     many.add_argument(
         "--wire",
         choices=("float32", *WIRE_DTYPES),
         help="what float32 examples are sent as (default: what --dtype is)",
     )
-    many.add_argument("--seed", type=int, default=0, help="of W and X (default: %(default)s)")
-    many.add_argument(
-        "--examples",
-        type=positive,
-        metavar="N",
-        help="rows of X (default: 1024, or the largest batch size if that is more)",
-    )
     many.add_argument(
         "--repeats",
-        type=positive,
+        type=arguments.positive,
         default=3,
         metavar="N",
         help="fewest batches measured of each size (default: %(default)s)",
     )
     many.add_argument(
-        "--threads",
-        type=positive,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="threads of one execution, here and in a server of its own (default: %(default)s)",
+        "--ep",
+        default="cpu",
+        metavar="NAME[:key=value,...]",
+        help="execution provider, as the server's --ep, here and in a server of its own "
+        "(default: %(default)s)",
     )
-
+    compare_command.add(commands)
     load_command.add_load(commands)
     load_command.add_slo(commands)
     return parser
@@ -148,7 +124,7 @@ def _sweep(args: argparse.Namespace) -> int:
             features=args.features,
             dtype=args.dtype,
             seed=args.seed,
-            examples=args.examples or max(1024, *args.batch_sizes),
+            examples=arguments.examples(args),
             wire=args.wire if args.wire in WIRE_DTYPES else None,
         ),
         batch_sizes=args.batch_sizes,
@@ -157,12 +133,8 @@ def _sweep(args: argparse.Namespace) -> int:
         threads=args.threads,
         address=args.address,
         out=args.out,
+        ep=args.ep,
     )
-    if max(settings.batch_sizes) > settings.experiment.examples:
-        raise UsageError(
-            f"batch size {max(settings.batch_sizes)} is over --examples "
-            f"{settings.experiment.examples}"
-        )
     # Hours of measuring must not end at a folder that cannot be written.
     settings.out.mkdir(parents=True, exist_ok=True)
     settings = with_scale(settings)
@@ -178,6 +150,7 @@ def _sweep(args: argparse.Namespace) -> int:
             "modes": list(settings.modes),
             "repeats": settings.repeats,
             "threads": settings.threads,
+            "ep": settings.ep,
             "address": settings.address,
         },
         environment.describe(start, environment.snapshot()),
@@ -190,18 +163,6 @@ def _sweep(args: argparse.Namespace) -> int:
         console.print(str(path), highlight=False, soft_wrap=True)
     failed = any(point.wrong_labels or point.errors for point in points)
     return WRONG if failed else DONE
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(positive(part) for part in text.split(","))
-
-
-def _modes(text: str) -> tuple[str, ...]:
-    modes = tuple(text.split(","))
-    unknown = [mode for mode in modes if mode not in MODES]
-    if unknown or len(set(modes)) != len(modes):
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(MODES)}")
-    return modes
 
 
 def _complain(text: str, status: int) -> int:

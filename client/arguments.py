@@ -1,23 +1,23 @@
-"""Read the values of options."""
+"""Parse what several commands are told alike."""
 
 import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from client.errors import UsageError
 
 
 def positive(text: str) -> int:
-    """Integer of at least 1."""
+    """Return an integer of at least 1."""
     value = int(text) if text.isascii() and text.isdigit() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}; wanted an integer of at least 1")
     return value
 
 
-def seconds(text: str) -> float:
-    """Seconds over 0."""
-    return over_zero(text, "seconds")
-
-
 def over_zero(text: str, what: str = "a number") -> float:
-    """Finite number over 0."""
+    """Return a finite number over 0."""
     try:
         value = float(text)
     except ValueError:
@@ -27,11 +27,21 @@ def over_zero(text: str, what: str = "a number") -> float:
     return value
 
 
+def seconds(text: str) -> float:
+    """Return a time over 0."""
+    return over_zero(text, "seconds")
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """Return batch sizes with commas between them."""
+    return tuple(positive(part) for part in text.split(","))
+
+
 def concurrencies(text: str) -> tuple[int, ...]:
-    """`1,4,16`, or the powers of two in `1:16` with its end."""
+    """Return numbers of requests under way: `1,4,16`, or 1, 2, 4, 8, 16 of `1:16`."""
     first, colon, last = text.partition(":")
     if not colon:
-        return tuple(positive(part) for part in text.split(","))
+        return sizes(text)
     start, stop = positive(first), positive(last)
     if start > stop:
         raise argparse.ArgumentTypeError(f"got {text!r}; wanted FIRST:LAST, rising")
@@ -43,7 +53,7 @@ def concurrencies(text: str) -> tuple[int, ...]:
 
 
 def rates(text: str) -> tuple[float, ...]:
-    """`50,80.5`, or start:stop:step, both ends included."""
+    """Return rates per second: `50,80.5`, or START:STOP:STEP with both ends."""
     if ":" not in text:
         return tuple(over_zero(part) for part in text.split(","))
     parts = [over_zero(part) for part in text.split(":")]
@@ -52,3 +62,65 @@ def rates(text: str) -> tuple[float, ...]:
     start, stop, step = parts
     # A step that is no binary fraction must not lose the last rate.
     return tuple(start + number * step for number in range(int((stop - start) / step + 1e-9) + 1))
+
+
+def modes(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """Return a parser of some of the modes `known`, each at most once, with commas between."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        found = tuple(text.split(","))
+        if not set(found) <= set(known) or len(set(found)) != len(found):
+            raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(known)}")
+        return found
+
+    return parse
+
+
+def add_experiment(parser: argparse.ArgumentParser, results: Path) -> None:
+    """Declare what every measurement over batch sizes is told."""
+    parser.add_argument(
+        "--batch-sizes",
+        type=sizes,
+        default=tuple(2**k for k in range(11)),
+        metavar="N,N",
+        help="rows of a batch (default: 1,2,4,...,1024)",
+    )
+    parser.add_argument(
+        "--examples",
+        type=positive,
+        metavar="N",
+        help="rows of X (default: 1024, or the largest batch size if that is more)",
+    )
+    add_model(parser, results)
+
+
+def add_model(parser: argparse.ArgumentParser, results: Path) -> None:
+    """Declare what every measurement of the linear model is told: sizes, seed, threads, folder."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=results,
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
+    )
+    parser.add_argument("--classes", type=positive, default=64, help="default: %(default)s")
+    parser.add_argument("--features", type=positive, default=262_144, help="default: %(default)s")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float64"), default="float32", help="default: %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of W and X (default: %(default)s)")
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="threads of one execution, here and in a server of its own (default: %(default)s)",
+    )
+
+
+def examples(args: argparse.Namespace) -> int:
+    """Return how many rows X has; UsageError when a batch would be larger."""
+    count: int = args.examples or max(1024, *args.batch_sizes)
+    if max(args.batch_sizes) > count:
+        raise UsageError(f"batch size {max(args.batch_sizes)} is over --examples {count}")
+    return count

@@ -44,7 +44,8 @@ def latency(points: Sequence[Point]) -> Figure:
         data += [_band(mode, look, chosen, p50, p90), _line(mode, look, chosen, _seconds(p50))]
     return {
         "data": data,
-        "layout": _layout(LATENCY_TITLE) | {"xaxis": _batch(points), "yaxis": _log(LATENCY_LABEL)},
+        "layout": layout_of(LATENCY_TITLE)
+        | {"xaxis": batch_axis(points), "yaxis": log_axis(LATENCY_LABEL)},
     }
 
 
@@ -56,8 +57,8 @@ def throughput(points: Sequence[Point]) -> Figure:
         data.append(_line(mode, look, chosen, [p.throughput_per_s or None for p in chosen]))
     return {
         "data": data,
-        "layout": _layout(THROUGHPUT_TITLE)
-        | {"xaxis": _batch(points), "yaxis": _log(THROUGHPUT_LABEL)},
+        "layout": layout_of(THROUGHPUT_TITLE)
+        | {"xaxis": batch_axis(points), "yaxis": log_axis(THROUGHPUT_LABEL)},
     }
 
 
@@ -70,9 +71,9 @@ def first_and_last(points: Sequence[Point], mode: str = "stream") -> Figure | No
     first = [point.first_prediction_ns.p50 for point in chosen]
     last = [point.latency_ns.p50 for point in chosen]
     waits = [
-        _trace(look, chosen, _seconds(last), "last prediction")
+        line_of(look, chosen, _seconds(last), "last prediction")
         | {"line": {"color": look.colour, "width": 2.5, "dash": "dot"}},
-        _trace(look, chosen, _seconds(first), "first prediction"),
+        line_of(look, chosen, _seconds(first), "first prediction"),
     ]
     for trace, times in zip(waits, (last, first), strict=True):
         trace["legendgroup"] = trace["name"]
@@ -80,8 +81,8 @@ def first_and_last(points: Sequence[Point], mode: str = "stream") -> Figure | No
         trace["hovertemplate"] = f"{trace['name']}: %{{customdata}} ms<extra></extra>"
     return {
         "data": [_band(mode, look, chosen, first, last), *waits],
-        "layout": _layout(FIRST_AND_LAST_TITLE)
-        | {"xaxis": _batch(chosen), "yaxis": _log("median time (seconds)")},
+        "layout": layout_of(FIRST_AND_LAST_TITLE)
+        | {"xaxis": batch_axis(chosen), "yaxis": log_axis("median time (seconds)")},
     }
 
 
@@ -107,15 +108,15 @@ def stage_split(points: Sequence[Point], mode: str = "unary") -> Figure | None:
         }
         for stage, colour in _STAGES.items()
     ]
-    layout = _layout(STAGES_TITLE) | {
+    layout = layout_of(STAGES_TITLE) | {
         "barmode": "stack",
         "bargap": 0.25,
         # On a phone its five names take three rows, for which there is room below.
         "legend": {"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.22, "yanchor": "top"}
         | {"traceorder": "normal"},
         "margin": {"l": 70, "r": 16, "t": 56, "b": 60},
-        "xaxis": _axis(BATCH_LABEL) | {"type": "category", "showgrid": False} | _HOVER_TITLE,
-        "yaxis": _axis("share of mean latency (%)") | {"range": [0, 100]},
+        "xaxis": linear_axis(BATCH_LABEL) | {"type": "category", "showgrid": False} | _HOVER_TITLE,
+        "yaxis": linear_axis("share of mean latency (%)") | {"range": [0, 100]},
     }
     return {"data": data, "layout": layout}
 
@@ -138,7 +139,7 @@ def _line(
     mode: str, look: Look, chosen: Sequence[Point], values: Sequence[float | None]
 ) -> dict[str, Any]:
     name = escape(mode)
-    return _trace(look, chosen, values, name) | {
+    return line_of(look, chosen, values, name) | {
         "legendgroup": name,
         "customdata": [
             [
@@ -153,9 +154,10 @@ def _line(
     }
 
 
-def _trace(
+def line_of(
     look: Look, chosen: Sequence[Point], values: Sequence[float | None], name: str
 ) -> dict[str, Any]:
+    """Return a line with its marks over the batch sizes of `chosen`."""
     return {
         "type": "scatter",
         "mode": "lines+markers",
@@ -194,7 +196,8 @@ def _band(
     }
 
 
-def _layout(title: str) -> dict[str, Any]:
+def layout_of(title: str) -> dict[str, Any]:
+    """Return what all plots have in common."""
     return {
         "title": {"text": title, "x": 0, "pad": {"l": 12}, "y": 0.97, "yanchor": "top"},
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": _INK},
@@ -214,7 +217,8 @@ _HOVER_TITLE = {
 }
 
 
-def _axis(title: str) -> dict[str, Any]:
+def linear_axis(title: str) -> dict[str, Any]:
+    """Return an axis with what all of them have in common."""
     return {
         "title": {"text": title, "standoff": 12},
         "gridcolor": _GRID,
@@ -228,15 +232,17 @@ def _axis(title: str) -> dict[str, Any]:
     }
 
 
-def _batch(points: Sequence[Point]) -> dict[str, Any]:
+def batch_axis(points: Sequence[Point]) -> dict[str, Any]:
+    """Return the axis of batch sizes."""
     ticks = batch_ticks(points)
     return (
-        _axis(BATCH_LABEL)
+        linear_axis(BATCH_LABEL)
         | {"type": "log", "tickmode": "array", "hoverformat": "d"}
         | {"tickvals": ticks, "ticktext": [str(tick) for tick in ticks]}
         | _HOVER_TITLE
     )
 
 
-def _log(title: str) -> dict[str, Any]:
-    return _axis(title) | {"type": "log", "dtick": "D2", "tickformat": "~r"}
+def log_axis(title: str) -> dict[str, Any]:
+    """Return a logarithmic axis."""
+    return linear_axis(title) | {"type": "log", "dtick": "D2", "tickformat": "~r"}

@@ -31,6 +31,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # Large enough that a message's fixed cost is small, small enough that receiving, computing and
 # answering overlap.
 STREAM_MESSAGE_BYTES = 4 * 2**20
+# How long whoever measures waits for a server to come up.
+READY_TIMEOUT_S = 30.0
 _HEADER_BYTES = 64 * 1024
 _NARROW = {datatype_of(np.dtype(name)) for name in WIRE_DTYPES}
 # Rows that are converted at a time on their way into shared memory.

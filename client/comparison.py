@@ -25,11 +25,13 @@ class Ratio:
         return self.low > 1 or self.high < 1
 
 
-def ratio(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Ratio:
+def ratio(
+    a: Sequence[float], b: Sequence[float], seed: int = 0, confidence: float = _CONFIDENCE
+) -> Ratio:
     """Ratio of a to b, whose i-th values were measured next to each other.
 
-    Medians and the 95% percentile bootstrap are taken of log-ratios, so that a/b and b/a agree.
-    ValueError for unequal or no pairs, or values that are not over 0.
+    Medians and the percentile bootstrap (95% unless told) are taken of log-ratios, so that a/b and
+    b/a agree. ValueError for unequal or no pairs, or values that are not over 0.
     """
     if len(a) != len(b) or not a:
         raise ValueError(f"{len(a)} and {len(b)} values came; wanted pairs")
@@ -38,13 +40,33 @@ def ratio(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Ratio:
     logs = np.array([math.log(x / y) for x, y in zip(a, b, strict=True)])
     draws = np.random.default_rng(seed).integers(0, len(logs), (_RESAMPLES, len(logs)))
     medians = np.median(logs[draws], axis=1)
-    low, high = np.quantile(medians, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Ratio(
         median=math.exp(float(np.median(logs))),
         low=math.exp(float(low)),
         high=math.exp(float(high)),
         pairs=len(logs),
     )
+
+
+def sign_test(a: Sequence[float], b: Sequence[float]) -> float:
+    """Two-sided p-value of the exact sign test that the median of a/b is 1.
+
+    It takes the pairs to be independent and nothing else; pairs that are equal say nothing.
+    """
+    above = sum(x > y for x, y in zip(a, b, strict=True))
+    below = sum(x < y for x, y in zip(a, b, strict=True))
+    told = above + below
+    tail = sum(math.comb(told, k) for k in range(min(above, below) + 1))
+    return min(1.0, math.ldexp(tail, 1 - told))
+
+
+def fewest_pairs(comparisons: int, level: float) -> int:
+    """Pairs below which the sign test cannot pass even where all agree.
+
+    Each of the comparisons has its part of `level`, so that no more is the chance of any error.
+    """
+    return math.ceil(1 + math.log2(comparisons / level))
 
 
 def interleaved(runs: Sequence[Callable[[], float]], rounds: int) -> list[list[float]]:

@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 
 DISTRIBUTIONS = ("numpy", "onnx", "onnxruntime", "grpcio", "protobuf")
+# What brings execution providers, in place of onnxruntime or beside it; told where it is installed.
+PROVIDERS = ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-ep-openvino")
 GIT_TIMEOUT_S = 10.0
 SOURCE = Path(__file__).resolve().parent.parent
 CPUINFO = Path("/proc/cpuinfo")
@@ -65,7 +67,9 @@ def describe(
         "dirty": dirty,
         "started": start.time,
         "ended": end.time,
-        "versions": {"python": platform.python_version()} | {n: _version(n) for n in DISTRIBUTIONS},
+        "versions": {"python": platform.python_version()}
+        | {name: _version(name) for name in DISTRIBUTIONS}
+        | {name: version for name in PROVIDERS if (version := _version(name)) is not None},
         "cpu_model": _cpu_model(CPUINFO),
         "cores": os.cpu_count(),
         "affinity_cores": _affinity_cores(),

@@ -9,7 +9,7 @@ import numpy as np
 
 from client import environment, own_server
 from client.arrivals import Arrivals
-from client.client import Client, ModelInput
+from client.client import READY_TIMEOUT_S, Client, ModelInput
 from client.errors import RequestFailed, UsageError
 from client.load_job import Job, Mode
 from client.load_processes import LoadProcesses, load_processes
@@ -20,7 +20,6 @@ from client.traffic import Pace
 from client.verification import Experiment, truth
 from protos.quantize import WIRE_DTYPES
 
-_READY_TIMEOUT_S = 30.0
 # Windows of so many requests are made of pieces that long.
 _PIECE_S = 0.1
 # Rows that are sent in turn, so that no request finds all of the one before in a cache.
@@ -64,6 +63,7 @@ class Settings:
     dtype: str
     seed: int
     threads: int
+    ep: str
     out: Path
 
 
@@ -220,12 +220,14 @@ def target(settings: Settings, report: Report) -> Iterator[Target]:
             report(Progress("exporting the model"))
             own_server.export(experiment, settings.model, settings.out / "models")
             report(Progress("starting the server"))
-            options = own_server.options(experiment, (settings.rows,), settings.threads, whole=True)
+            options = own_server.options(
+                experiment, (settings.rows,), settings.threads, settings.ep, whole=True
+            )
             server = stack.enter_context(running_server(settings.out / "models", list(options)))
             yield Target(server.address, experiment.examples, experiment, None)
             return
         with Client(settings.address, settings.model, settings.version) as client:
-            client.wait_until_ready(_READY_TIMEOUT_S)
+            client.wait_until_ready(READY_TIMEOUT_S)
             spec = client.input()
             report(Progress("looking for the right labels"))
             examples = _examples(settings.rows, spec.row_bytes)

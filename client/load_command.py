@@ -1,7 +1,6 @@
 """The commands `load` and `slo`: their options, what they print and write."""
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from client import environment, load_plots, load_record, load_table, record, slo_table
-from client.arguments import concurrencies, over_zero, positive, rates, seconds
+from client.arguments import add_model, concurrencies, modes, over_zero, positive, rates, seconds
 from client.arrivals import ARRIVALS
 from client.errors import UsageError
 from client.load import Settings, Windows, load, target
-from client.load_job import MODES, Mode
+from client.load_job import MODES
 from client.load_summary import LoadPoint
 from client.load_terminal import LoadProgress
 from client.slo import slo
@@ -43,7 +42,7 @@ def add_load(commands: Any) -> None:
     )
     parser.add_argument(
         "--modes",
-        type=_modes,
+        type=modes(MODES),
         default=("unary",),
         metavar="M,M",
         help=f"of {','.join(MODES)} (default: unary)",
@@ -91,6 +90,8 @@ def add_slo(commands: Any) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser, out: Path) -> None:
+    add_model(parser, out)
+
     def add(flag: str, kind: Any, default: Any, metavar: str, text: str) -> None:
         parser.add_argument(
             flag, type=kind, default=default, metavar=metavar, help=f"{text} (default: %(default)s)"
@@ -118,14 +119,12 @@ def _add_common(parser: argparse.ArgumentParser, out: Path) -> None:
     )
     add("--max-windows", positive, 10, "N", "windows to end with even if three never agree")
     add("--timeout", seconds, 30.0, "S", "a request that takes longer failed")
-    add("--classes", positive, 64, "N", "of the model whose labels are known")
-    add("--features", positive, 262_144, "N", "of the model of a server of its own")
     parser.add_argument(
-        "--dtype", choices=("float32", "float64"), default="float32", help="default: %(default)s"
+        "--ep",
+        default="cpu",
+        metavar="NAME[:key=value,...]",
+        help="execution provider of a server of its own, as the server's --ep (default: cpu)",
     )
-    add("--seed", int, 0, "N", "of W, X and the arrivals")
-    add("--threads", positive, len(os.sched_getaffinity(0)), "N", "of a server of its own")
-    add("--out", Path, out, "DIR", "folder for the results")
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -151,6 +150,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         dtype=args.dtype,
         seed=args.seed,
         threads=args.threads,
+        ep=args.ep,
         out=args.out,
     )
 
@@ -224,15 +224,8 @@ def _write(
     return paths
 
 
-def _modes(text: str) -> tuple[Mode, ...]:
-    modes = tuple(mode for mode in MODES if mode in text.split(","))
-    if sorted(text.split(",")) != sorted(modes):
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(MODES)}")
-    return modes
-
-
-def _mode(text: str) -> tuple[Mode, ...]:
-    modes = _modes(text)
-    if len(modes) != 1:
+def _mode(text: str) -> tuple[str, ...]:
+    chosen = modes(MODES)(text)
+    if len(chosen) != 1:
         raise argparse.ArgumentTypeError(f"got {text!r}; wanted one of {','.join(MODES)}")
-    return modes
+    return chosen

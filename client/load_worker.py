@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from client.client import Client, ModelInput
+from client.client import READY_TIMEOUT_S, Client, ModelInput
 from client.connection import Connection, RetryPolicy
 from client.errors import ClientError, RequestFailed, UsageError
 from client.load_job import Job, Load
@@ -35,7 +35,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # What answers and calls under way may take of memory; gRPC copies each message.
 _UNDER_WAY_BYTES = 512 * 2**20
 _FEWEST_UNDER_WAY, _MOST_UNDER_WAY = 32, 4096
-_READY_TIMEOUT_S = 30.0
 _ONCE = RetryPolicy(attempts=1)
 # A waiting thread gets the interpreter lock that soon: sends must not wait for answers.
 _SWITCH_INTERVAL_S = 0.0002
@@ -50,7 +49,7 @@ def main() -> int:
             client = stack.enter_context(
                 Client(job.address, job.model, job.version, deadline_s=job.timeout_s, retry=_ONCE)
             )
-            client.wait_until_ready(_READY_TIMEOUT_S)
+            client.wait_until_ready(READY_TIMEOUT_S)
             data = _Data(client, job)
             connection = Connection(job.address, _ONCE)
             stack.callback(connection.close)

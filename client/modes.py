@@ -12,11 +12,14 @@ import numpy as np
 
 from client.batch_stream import BatchAnswer
 from client.client import Client
+from client.errors import UsageError
 from client.samples import Stages
 from client.timings import stages_of
 from protos.codec import InferResponse
 from protos.quantize import WIRE_DTYPES, to_wire, wire_scale
+from server import execution_provider
 from server.engine import Engine
+from server.errors import StartError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -49,8 +52,14 @@ class Local:
 
     name = "local"
 
-    def __init__(self, graph: Path, threads: int, slice_rows: int) -> None:
-        self._engine = Engine(graph, threads)
+    def __init__(self, graph: Path, threads: int, slice_rows: int, ep: str = "cpu") -> None:
+        """`ep`: execution provider, as the server's --ep; UsageError when it is not here."""
+        try:
+            self._engine = Engine(graph, threads, execution_provider.parse(ep))
+        except ValueError as error:
+            raise UsageError(f"--ep got {ep!r}; wanted {error}") from None
+        except StartError as error:
+            raise UsageError(str(error)) from None
         self._input = self._engine.inputs[0]
         told = self._engine.metadata.get("wire_scale")
         self._scale = wire_scale(told) if told else None
@@ -59,14 +68,27 @@ class Local:
     def predict(self, x: Array) -> Prediction:
         """Run `x` in the slices that the server uses, each rounded to what the graph takes."""
         labels: list[Array] = []
-        first_ns = 0
+        first_ns = assemble_ns = compute_ns = 0
         for start in range(0, len(x), self._slice_rows):
+            started_ns = time.perf_counter_ns()
             rows = x[start : start + self._slice_rows]
             if self._input.dtype.name in WIRE_DTYPES:
                 rows = to_wire(rows, self._input.dtype, self._scale)
+            assembled_ns = time.perf_counter_ns()
             labels += self._engine.run(["label"], {self._input.name: rows})
-            first_ns = first_ns or time.perf_counter_ns()
-        return Prediction(np.concatenate(labels), first_ns, time.perf_counter_ns())
+            done_ns = time.perf_counter_ns()
+            first_ns = first_ns or done_ns
+            assemble_ns += assembled_ns - started_ns
+            compute_ns += done_ns - assembled_ns
+        stages = Stages(
+            decode_ns=0,
+            queue_ns=0,
+            assemble_ns=assemble_ns // len(labels),
+            compute_ns=compute_ns // len(labels),
+            batch_rows=len(x) / len(labels),
+            execution_provider=self._engine.provider,
+        )
+        return Prediction(np.concatenate(labels), first_ns, time.perf_counter_ns(), stages)
 
     def close(self) -> None:
         """Nothing is open."""

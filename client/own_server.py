@@ -32,7 +32,7 @@ def export(experiment: Experiment, model: str, models: Path) -> Path:
 
 
 def options(
-    experiment: Experiment, batch_sizes: Sequence[int], threads: int, *, whole: bool
+    experiment: Experiment, batch_sizes: Sequence[int], threads: int, ep: str, *, whole: bool
 ) -> Iterator[str]:
     """Room for the largest batch; `whole`: as one message, if a message can be that large."""
     fitting = [b * experiment.row_bytes + 2**20 for b in batch_sizes]
@@ -42,3 +42,4 @@ def options(
         yield from ("--max-inflight-bytes", str(max(2 * message_bytes, 256 * 2**20)))
     yield from ("--max-batch-rows", str(max(*batch_sizes, 1024)))
     yield from ("--threads", str(threads))
+    yield from ("--ep", ep)

@@ -49,7 +49,8 @@ def looks(points: Sequence[Point]) -> dict[str, Look]:
     modes = list(dict.fromkeys(point.mode for point in points))
     known = {mode: look for mode, look in _LOOKS.items() if mode in modes}
     others = [mode for mode in modes if mode not in _LOOKS]
-    return known | {mode: _SPARE[i % len(_SPARE)] for i, mode in enumerate(others)}
+    spare = [*_SPARE, *(look for mode, look in _LOOKS.items() if mode not in modes)]
+    return known | {mode: spare[i % len(spare)] for i, mode in enumerate(others)}
 
 
 def of_mode(points: Sequence[Point], mode: str) -> list[Point]:
@@ -76,8 +77,9 @@ def latency_figure(points: Sequence[Point]) -> Figure:
         p50_s = [_seconds(point.first_prediction_ns.p50) for point in chosen]
         p90_s = [_seconds(point.first_prediction_ns.p90) for point in chosen]
         axes.fill_between(sizes, p50_s, p90_s, color=look.colour, alpha=0.18, linewidth=0)
-        _line(axes, mode, look, sizes, p50_s)
-    return _finish(figure, axes, "lines: median; bands: median to 90th percentile")
+        draw_line(axes, mode, look, sizes, p50_s)
+    finish(axes, "lines: median; bands: median to 90th percentile")
+    return figure
 
 
 def throughput_figure(points: Sequence[Point]) -> Figure:
@@ -87,8 +89,9 @@ def throughput_figure(points: Sequence[Point]) -> Figure:
         chosen = of_mode(points, mode)
         # A point where everything failed leaves a gap: zero has no place on a log scale.
         rates = [point.throughput_per_s or math.nan for point in chosen]
-        _line(axes, mode, look, [point.batch_size for point in chosen], rates)
-    return _finish(figure, axes, "rows answered without error over the time of all batches")
+        draw_line(axes, mode, look, [point.batch_size for point in chosen], rates)
+    finish(axes, "rows answered without error over the time of all batches")
+    return figure
 
 
 def _seconds(time_ns: int | None) -> float:
@@ -99,6 +102,12 @@ def _canvas(points: Sequence[Point], title: str, label: str) -> tuple[Figure, Ax
     figure = Figure(figsize=(8, 5), dpi=150, facecolor="white")
     figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
     axes = figure.add_subplot()
+    prepare(axes, points, title, label)
+    return figure, axes
+
+
+def prepare(axes: Axes, points: Sequence[Point], title: str, label: str) -> None:
+    """Give axes a title, logarithmic scales, and the batch sizes of `points` below."""
     axes.set_title(title, fontsize=15, fontweight="bold", color=_INK, pad=34)
     axes.set_xlabel(BATCH_LABEL, fontsize=11, color=_INK, labelpad=8)
     axes.set_ylabel(label, fontsize=11, color=_INK, labelpad=8)
@@ -107,7 +116,6 @@ def _canvas(points: Sequence[Point], title: str, label: str) -> tuple[Figure, Ax
     axes.xaxis.set_major_locator(FixedLocator([float(tick) for tick in batch_ticks(points)]))
     axes.xaxis.set_major_formatter(FuncFormatter(_plain))
     axes.xaxis.set_minor_locator(NullLocator())
-    return figure, axes
 
 
 def batch_ticks(points: Sequence[Point]) -> list[int]:
@@ -117,7 +125,8 @@ def batch_ticks(points: Sequence[Point]) -> list[int]:
     return [2**i for i in range(first, last + 1)]
 
 
-def _line(axes: Axes, mode: str, look: Look, sizes: list[int], values: list[float]) -> None:
+def draw_line(axes: Axes, mode: str, look: Look, sizes: list[int], values: list[float]) -> None:
+    """Draw a line with its marks, as `mode` in the legend."""
     axes.plot(
         sizes,
         values,
@@ -131,7 +140,8 @@ def _line(axes: Axes, mode: str, look: Look, sizes: list[int], values: list[floa
     )
 
 
-def _finish(figure: Figure, axes: Axes, note: str) -> Figure:
+def finish(axes: Axes, note: str) -> None:
+    """Label what was drawn: scales, grid, legend, and a note below."""
     low, high = axes.get_ylim()
     # Where the powers of ten alone would label too little, 2 and 5 are labelled too.
     steps = (1.0, 2.0, 5.0) if high / low < 10**2.5 else (1.0,)
@@ -165,7 +175,6 @@ def _finish(figure: Figure, axes: Axes, note: str) -> Figure:
         )
     else:
         axes.text(0.5, 0.5, "no points", transform=axes.transAxes, ha="center", color=_MUTED)
-    return figure
 
 
 def _plain(value: float, _: int | None = None) -> str:
@@ -173,7 +182,7 @@ def _plain(value: float, _: int | None = None) -> str:
 
 
 def png(figure: Figure) -> bytes:
-    """PNG of a figure, the same for the same figure."""
+    """Draw a figure; the same figure gives the same bytes."""
     FigureCanvasAgg(figure)
     file = io.BytesIO()
     # Without the version of matplotlib in it, the same points give the same bytes.

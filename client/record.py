@@ -49,7 +49,7 @@ def to_json(
         "schema": SCHEMA,
         "environment": dict(environment),
         "settings": dict(settings),
-        "points": [_point_to_json(point) for point in points],
+        "points": [point_to_json(point) for point in points],
         "findings": [asdict(finding) for finding in warnings(points, environment)],
     }
     return {name: finite(value) for name, value in record.items()}
@@ -72,7 +72,7 @@ def from_json(record: object) -> list[Point]:
     points = _get(whole, "points", "the record")
     if not isinstance(points, list):
         raise RecordError(f"points is {type(points).__name__}; it must be a list")
-    return [_point_from_json(point, f"points[{i}]") for i, point in enumerate(points)]
+    return [point_from_json(point, f"points[{i}]") for i, point in enumerate(points)]
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -101,7 +101,7 @@ def write_csv(path: Path, points: Sequence[Point]) -> None:
     writer = csv.DictWriter(text, _csv_columns(), restval="", lineterminator="\n")
     writer.writeheader()
     for point in points:
-        writer.writerow(_flat(finite(_point_to_json(point))))
+        writer.writerow(_flat(finite(point_to_json(point))))
     write_text_atomically(path, text.getvalue())
 
 
@@ -138,7 +138,7 @@ def _flat(point: dict[str, Any]) -> dict[str, Any]:
 
 
 def finite(value: Any) -> Any:
-    """What JSON can say: numbers that are not finite become None, all the way down."""
+    """Return a value for JSON; numbers in it that are not finite become None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -148,12 +148,14 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _point_to_json(point: Point) -> dict[str, Any]:
+def point_to_json(point: Point) -> dict[str, Any]:
+    """Return a point by its names, in the order in which they are written."""
     flat = asdict(point)
     return {name: flat[name] for name in _POINT}
 
 
-def _point_from_json(value: object, where: str) -> Point:
+def point_from_json(value: object, where: str) -> Point:
+    """Return the point; RecordError says what of it is missing or of a wrong type."""
     point = _fields(value, _POINT, where)
     for name in _SPREADS:
         inner = f"{where}.{name}"

@@ -2,29 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import plotly.io
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
-from client import charts
+from client import charts, page
 from client.plots import looks, of_mode
 from client.record import from_json
 from client.summary import Finding, Point, warnings
 from client.table import milliseconds, significant
-from client.table import rows as mean_rows
-
-_PLOT_HEIGHT = "460px"
-_PLOT_CONFIG = {
-    "responsive": True,
-    "displaylogo": False,
-    # Named one by one: newer versions of plotly add a button that sends the data to its cloud.
-    "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
-    "plotlyServerURL": "",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +45,10 @@ def render(record: Mapping[str, Any]) -> str:
         "first-and-last": charts.first_and_last(points),
         "stages": charts.stage_split(points),
     }
-    page = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page.filters |= {"ms": milliseconds, "significant": significant}
-    page.filters |= {"share": share, "mean_rows": mean_rows}
     modes = looks(points)
-    return page.get_template("report.html.j2").render(
-        plotlyjs=Markup(get_plotlyjs()),
-        plots={name: _plot(name, figure) for name, figure in plots.items() if figure},
+    return page.render(
+        "report.html.j2",
+        {name: figure for name, figure in plots.items() if figure},
         modes=list(modes),
         looks=modes,
         verdicts=verdicts(points, _findings(record, points), _wire(settings)),
@@ -149,13 +124,6 @@ def rows(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return answer
 
 
-def share(value: float | None) -> str:
-    """Percentage that reads 100% only where nothing is missing; `-` for None."""
-    if value is None:
-        return "-"
-    return "100%" if value == 1 else f"{min(value, 0.999999):.4%}"
-
-
 def _findings(record: Mapping[str, Any], points: Sequence[Point]) -> list[Finding]:
     judged = warnings(points, record["environment"])
     stored = [Finding(f["level"], f["text"]) for f in record.get("findings", [])]
@@ -191,19 +159,6 @@ def _best(points: Sequence[Point], colour: str) -> Best:
         first_prediction_ms=milliseconds(wait_ns),
         first_prediction_at="-" if soonest is None else f"{soonest.batch_size:,}",
     )
-
-
-def _plot(name: str, figure: charts.Figure) -> Markup:
-    html = plotly.io.to_html(
-        figure,
-        config=_PLOT_CONFIG,
-        include_plotlyjs=False,
-        full_html=False,
-        default_height=_PLOT_HEIGHT,
-        div_id=name,
-        validate=False,
-    )
-    return Markup(html)
 
 
 def _listed(words: Sequence[str]) -> str:

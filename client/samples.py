@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """Where the server says the time went: one request, or the mean over one batch's messages.
+    """Where the engine's side says the time went: one request, or the mean over a batch's messages.
 
     Times are in nanoseconds. `batch_rows` is the number of rows the server ran together, which
-    may come from several requests. `execution_provider` is ONNX Runtime's name of what ran it.
+    may come from several requests. `execution_provider` is ONNX Runtime's name of what ran it. In
+    local mode a slice of the batch counts as a message, and rounding it as assembling.
     """
 
     decode_ns: int

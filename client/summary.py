@@ -169,7 +169,7 @@ def warnings(points: Sequence[Point], environment: Mapping[str, Any]) -> list[Fi
         *_failures(points),
         *_few_samples(points),
         *_split_requests(points),
-        *_disturbances(environment),
+        *disturbances(environment),
     ]
 
 
@@ -211,7 +211,8 @@ def _split_requests(points: Sequence[Point]) -> Iterable[Finding]:
             )
 
 
-def _disturbances(environment: Mapping[str, Any]) -> Iterable[Finding]:
+def disturbances(environment: Mapping[str, Any]) -> Iterable[Finding]:
+    """What of the machine may have disturbed a measurement."""
     steal = environment.get("steal_fraction")
     if steal is not None and steal > MOST_STEAL:
         yield Finding("warn", f"the hypervisor took {steal:.1%} of the processor time (steal)")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client import own_server
-from client.client import Client, ModelInput
+from client.client import READY_TIMEOUT_S, Client, ModelInput
 from client.errors import RequestFailed, UsageError
 from client.modes import Local, Mode, Shm, Stream, Unary
 from client.samples import Sample
@@ -22,8 +22,7 @@ MODES = ("local", "unary", "stream", "shm")
 DEFAULT_MODES = ("local", "unary", "stream")
 MODEL = "linear_argmax"
 # Rows of one execution in local mode: what the server takes of one large request, too.
-_LOCAL_SLICE_ROWS = 128
-_READY_TIMEOUT_S = 30.0
+LOCAL_SLICE_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,8 @@ class Settings:
 
     Each batch size is measured with at least `repeats` batches, and with as many as it takes to
     have every example predicted once. `address` None: a server of one's own. `with_scale` says
-    what int8 counts, if that is what the experiment's wire is.
+    what int8 counts, if that is what the experiment's wire is. `ep` is the execution provider, in
+    this process and in a server of one's own, as the server's --ep.
     """
 
     experiment: Experiment
@@ -42,6 +42,7 @@ class Settings:
     threads: int
     address: str | None
     out: Path
+    ep: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +79,16 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]
                     settings.experiment,
                     settings.batch_sizes,
                     settings.threads,
+                    settings.ep,
                     whole="unary" in settings.modes,
                 )
                 server = stack.enter_context(running_server(settings.out / "models", list(options)))
                 address = server.address
             client = stack.enter_context(Client(address, MODEL))
-            client.wait_until_ready(_READY_TIMEOUT_S)
-            _check_model(client, settings.experiment, reference)
+            client.wait_until_ready(READY_TIMEOUT_S)
+            check_model(client, settings.experiment, reference)
         makers: dict[str, Callable[[], Mode]] = {
-            "local": lambda: Local(graph, settings.threads, _LOCAL_SLICE_ROWS),
+            "local": lambda: Local(graph, settings.threads, LOCAL_SLICE_ROWS, settings.ep),
             "unary": lambda: Unary(client),
             "stream": lambda: Stream(client),
             "shm": lambda: Shm(client, reference.x),
@@ -115,7 +117,7 @@ def with_scale(settings: Settings) -> Settings:
     scale: float | None = DEFAULT_SCALE
     if settings.address is not None and set(settings.modes) - {"local"}:
         with Client(settings.address, MODEL) as client:
-            client.wait_until_ready(_READY_TIMEOUT_S)
+            client.wait_until_ready(READY_TIMEOUT_S)
             spec = _input(client)
         scale = spec.scale
         if scale is None:
@@ -132,18 +134,19 @@ def _measure(
     rows = len(reference.x)
     batches = max(repeats, math.ceil(rows / batch_size))
     # The first run of a shape pays for memory and packing; it is no sample.
-    _run(mode, batch_size, reference, 0)
+    run_batch(mode, batch_size, reference, 0)
     if server is not None:
         server.forget_peak_memory()
     starts = itertools.cycle(range(0, rows, batch_size))
     samples = [
-        _run(mode, batch_size, reference, start) for start in itertools.islice(starts, batches)
+        run_batch(mode, batch_size, reference, start) for start in itertools.islice(starts, batches)
     ]
     peak = server.peak_memory_bytes() if server is not None and mode.name != "local" else None
     return summarise(mode.name, batch_size, samples, peak)
 
 
-def _run(mode: Mode, batch_size: int, reference: Truth, start: int) -> Sample:
+def run_batch(mode: Mode, batch_size: int, reference: Truth, start: int) -> Sample:
+    """Predict a batch of the examples from `start` on; a failed request is a sample's error."""
     # The last batch of a size that does not divide the examples is filled up from before it.
     start = max(0, min(start, len(reference.x) - batch_size))
     x = reference.x[start : start + batch_size]
@@ -177,7 +180,7 @@ def _input(client: Client) -> ModelInput:
         raise UsageError(f"the server does not serve model {client.model!r}: {error}") from None
 
 
-def _check_model(client: Client, experiment: Experiment, reference: Truth) -> None:
+def check_model(client: Client, experiment: Experiment, reference: Truth) -> None:
     """Refuse to measure another model than the one whose labels are known."""
     spec = _input(client)
     parameters = client.config().parameters

@@ -52,10 +52,10 @@ def render(points: Sequence[Point], *, agreement: bool = False) -> Table:
             milliseconds(point.first_prediction_ns.p50),
             significant(point.throughput_per_s),
             "-" if point.stages is None else rows(point.stages.batch_rows),
-            _alarm(point.wrong_labels),
+            alarm(point.wrong_labels),
             f"{point.near_ties:,}",
-            _alarm(point.errors),
-            *([_share(point.agreement)] if agreement else []),
+            alarm(point.errors),
+            *([share(point.agreement, 2)] if agreement else []),
         )
     return table
 
@@ -80,12 +80,13 @@ def significant(value: float) -> str:
     return f"{rounded:,.{max(2 - exponent, 0)}f}"
 
 
-def _share(value: float | None) -> str:
-    """Percentage that reads 100% only where nothing is missing."""
+def share(value: float | None, decimals: int = 4) -> str:
+    """Percentage that reads 100% only where nothing is missing; `-` for None."""
     if value is None:
         return "-"
-    return "100%" if value == 1 else f"{min(value, 0.9999):.2%}"
+    return "100%" if value == 1 else f"{min(value, 1 - 10 ** -(decimals + 2)):.{decimals}%}"
 
 
-def _alarm(count: int) -> Text:
+def alarm(count: int) -> Text:
+    """Return a count that is red unless it is 0."""
     return Text(f"{count:,}", style="bold red" if count else "")

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from protos import buffers
-from server import config, logs
+from server import config, logs, provider_list
 from server.app import Server
 from server.errors import StartError
 
@@ -16,7 +16,7 @@ _WAKE_S = 0.1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then drain. 0: done; 2: it could not start."""
-    settings = config.parse(argv, os.environ)
+    settings = config.parse(argv, os.environ, provider_list.text)
     logs.set_up(settings.log_level)
     buffers.keep_in_process(all_sizes=True)
     stop = threading.Event()

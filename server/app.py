@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from server import provider_library
 from server.budget import ByteBudget
 from server.config import Config
 from server.errors import StartError
@@ -38,10 +39,13 @@ class Server:
     def __init__(self, config: Config) -> None:
         """Load the models and listen. StartError names the file, option or port at fault."""
         self._config = config
+        # Models that come later may be the first to need it.
+        provider_library.require(config.ep)
         self._repository = Repository(
             config.models,
             ModelLimits(
                 threads=config.threads,
+                ep=config.ep,
                 max_batch_rows=config.max_batch_rows,
                 group_rows=config.group_rows,
                 queue_delay_ns=config.queue_delay_us * 1000,

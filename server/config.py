@@ -8,6 +8,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from server import execution_provider
+from server.execution_provider import ExecutionProvider
+
 MIB = 2**20
 _ENVIRONMENT_PREFIX = "ARGMAX_SERVER_"
 _INT32_MAX = 2**31 - 1  # gRPC and ONNX Runtime count no further, nor do waits
@@ -106,6 +109,12 @@ class Config:
         "127.0.0.1:8001",
     )
     threads: int = _option(_threads, "count", "threads that one model execution uses", cores)
+    ep: ExecutionProvider = _option(
+        execution_provider.parse,
+        "NAME[:key=value,...]",
+        "execution provider: cpu, cuda, tensorrt, openvino, or ONNX Runtime's own name",
+        ExecutionProvider,
+    )
     max_batch_rows: int = _option(
         _count, "rows", "most rows that one request may hold, also the most in one batch", 1024
     )
@@ -125,7 +134,7 @@ class Config:
         _bytes, "bytes", "most bytes of requests held at once, over all clients", 256 * MIB
     )
     max_stream_bytes: int = _option(
-        _bytes, "bytes", "most bytes read ahead on one stream", 64 * MIB
+        _bytes, "bytes", "most bytes read ahead on one stream", 48 * MIB
     )
     max_streams: int = _option(_threads, "count", "most streams open at once", 100)
     workers: int = _option(_threads, "count", "most unary requests taken at once", 64)
@@ -175,11 +184,22 @@ class Config:
             return False
 
 
-def parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Config:
+def parse(
+    argv: Sequence[str] | None,
+    environment: Mapping[str, str],
+    list_ep: Callable[[], str] = str,
+) -> Config:
     """Config from flags, else environment variables, else defaults.
 
-    Exits with status 2 with one line on stderr when a value is not what was wanted.
+    Exits with status 2 with one line on stderr when a value is not what was wanted, with 0 after
+    printing what `list_ep` gives where that is asked for.
     """
+
+    class ListProviders(argparse.Action):
+        def __call__(self, *_: Any) -> None:
+            print(list_ep())
+            parser.exit()
+
     parser = argparse.ArgumentParser(
         prog="argmax-server",
         description="Serve ONNX models over gRPC by the Open Inference Protocol.",
@@ -198,6 +218,13 @@ def parse(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Config:
             metavar=option.metadata["unit"],
             help=option.metadata["help"] + suffix,
         )
+    parser.add_argument(
+        "--list-ep",
+        action=ListProviders,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="show execution providers, their devices and options, and exit",
+    )
     given = vars(parser.parse_args(argv))
     values: dict[str, Any] = {}
     for option in fields(Config):

@@ -22,11 +22,16 @@ _Tensor = TypeVar("_Tensor", ModelInput, ModelOutput)
 
 
 def complete(
-    config: ModelConfig, name: str, inputs: Specs, outputs: Specs, most_rows: int
+    config: ModelConfig,
+    name: str,
+    inputs: Specs,
+    outputs: Specs,
+    most_rows: int,
+    kind: ModelInstanceGroup.Kind,
 ) -> ModelConfig:
     """A copy that says everything; LoadError where it contradicts the graph.
 
-    `most_rows` is the largest batch where the configuration sets none.
+    `most_rows` is the largest batch where the configuration sets none, `kind` what it runs on.
     """
     done = ModelConfig()
     done.CopyFrom(config)
@@ -43,7 +48,7 @@ def complete(
     done.output.extend(_completed("output", config.output, outputs, batched, ModelOutput))
     # There is one instance, whatever was asked for.
     del done.instance_group[:]
-    done.instance_group.add(name=f"{name}_0", count=1, kind=ModelInstanceGroup.KIND_CPU)
+    done.instance_group.add(name=f"{name}_0", count=1, kind=kind)
     done.default_model_filename = config.default_model_filename or GRAPH
     return done
 

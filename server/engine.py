@@ -11,10 +11,13 @@ import numpy as np
 import onnxruntime as ort
 
 from protos.datatypes import BFLOAT16
+from server import provider_library
 from server.errors import InvalidInput, StartError
+from server.execution_provider import ExecutionProvider
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_CPU = ExecutionProvider()
 _ONNX_BFLOAT16 = 16  # of TensorProto.DataType
 _DTYPES: Mapping[str, Any] = {
     "tensor(bool)": "?",
@@ -51,16 +54,12 @@ class TensorSpec:
 class Engine:
     """A loaded graph; `run` is safe to call from several threads, until `close`."""
 
-    def __init__(self, path: Path, threads: int, provider: str = "CPUExecutionProvider") -> None:
+    def __init__(self, path: Path, threads: int, chosen: ExecutionProvider = _CPU) -> None:
         """Load `path`; StartError names the file when ONNX Runtime cannot, or lacks the provider.
 
-        `threads`: how many one execution uses.
+        `threads`: how many one execution uses. `provider` says what really runs the graph: the
+        provider that was chosen, then any that ONNX Runtime left nodes of the graph to.
         """
-        available = ort.get_available_providers()
-        if provider not in available:
-            raise StartError(
-                f"execution provider {provider} is not here; there are {', '.join(available)}"
-            )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         # Idle threads that spin take the core that receiving messages needs.
@@ -68,7 +67,7 @@ class Engine:
         # Its own log lines would break up the structured ones; errors come as exceptions.
         options.log_severity_level = 4
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=[provider])
+            self._session = provider_library.session(path, options, chosen, threads)
             self.inputs = _specs(self._session.get_inputs())
             self.outputs = _specs(self._session.get_outputs())
             self.optional_inputs = _optional(self._session.get_overridable_initializers())
@@ -78,10 +77,8 @@ class Engine:
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise StartError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
-        # ONNX Runtime falls back to another provider with no more than a warning.
-        if self._session.get_providers()[0] != provider:
-            raise StartError(f"{path}: ONNX Runtime replaced {provider} by another provider")
-        self.provider = provider
+        used = provider_library.used_providers(self._session, chosen.name)
+        self.provider = ", ".join(used)
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     @property

@@ -1,20 +1,68 @@
 """Decide which execution provider runs a model, by its configuration."""
 
+from collections.abc import Iterator
+
 from protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from server import execution_provider
 from server.errors import LoadError
+from server.execution_provider import CPU, CUDA, OPENVINO, TENSORRT, ExecutionProvider
 
-CPU = "CPUExecutionProvider"
+_OF_KIND = {
+    "gpu_execution_accelerator": (CUDA, TENSORRT),
+    "cpu_execution_accelerator": (OPENVINO, CPU),
+}
+_GPU = (CUDA, TENSORRT)
 
 
-def provider(config: ModelConfig) -> str:
-    """ONNX Runtime's name of the provider; LoadError names what is asked for and not here."""
-    for group in config.instance_group:
-        if group.kind == ModelInstanceGroup.KIND_GPU or group.gpus:
-            raise LoadError(
-                "instance_group asks for a GPU (KIND_GPU or gpus); models run on the CPU"
-            )
+def provider(config: ModelConfig, default: ExecutionProvider) -> ExecutionProvider:
+    """The provider that the configuration asks for, or else `default`.
+
+    LoadError names what is no provider, or asks for two at once.
+    """
+    asked = list(_accelerators(config))
+    if len(asked) > 1:
+        names = ", ".join(each.short_name for each in asked)
+        raise LoadError(f"execution_accelerators names {names}; one may run a model")
+    chosen = asked[0] if asked else None
+    devices = sorted({gpu for group in config.instance_group for gpu in group.gpus})
+    kinds = {group.kind for group in config.instance_group}
+    wants_gpu = ModelInstanceGroup.KIND_GPU in kinds or bool(devices)
+    if not wants_gpu:
+        if chosen is None and ModelInstanceGroup.KIND_CPU in kinds and default.name in _GPU:
+            return ExecutionProvider(CPU)
+        return chosen or default
+    if len(devices) > 1:
+        raise LoadError(f"instance_group has gpus {devices}; one may run a model")
+    if chosen is None:
+        chosen = default if default.name in _GPU else ExecutionProvider(CUDA)
+    if chosen.name not in _GPU:
+        raise LoadError(
+            f"instance_group asks for a GPU (KIND_GPU or gpus) beside {chosen.short_name}"
+        )
+    if devices:
+        return _made(chosen.name, {**chosen.options, "device": str(devices[0])}, "gpus")
+    return chosen
+
+
+def instance_kind(chosen: ExecutionProvider) -> ModelInstanceGroup.Kind:
+    """What the configuration calls the kind of device that a provider runs on."""
+    return ModelInstanceGroup.KIND_GPU if chosen.name in _GPU else ModelInstanceGroup.KIND_CPU
+
+
+def _accelerators(config: ModelConfig) -> Iterator[ExecutionProvider]:
     accelerators = config.optimization.execution_accelerators
-    for kind in ("gpu_execution_accelerator", "cpu_execution_accelerator"):
+    for kind, taken in _OF_KIND.items():
         for accelerator in getattr(accelerators, kind):
-            raise LoadError(f"{kind} {accelerator.name!r} is not here; models run on the CPU alone")
-    return CPU
+            what = f"{kind} {accelerator.name!r}"
+            made = _made(accelerator.name, dict(accelerator.parameters), what)
+            if made.name not in taken:
+                names = [s for s, name in execution_provider.SHORT_NAMES.items() if name in taken]
+                raise LoadError(f"{what} is not served; wanted {' or '.join(names)}")
+            yield made
+
+
+def _made(name: str, options: dict[str, str], what: str) -> ExecutionProvider:
+    try:
+        return execution_provider.make(name, options)
+    except ValueError as error:
+        raise LoadError(f"{what}: wanted {error}") from None

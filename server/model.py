@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from protos.tensors import Tensor
 from server import config_completion, execution, model_settings
 from server.engine import Engine, TensorSpec
 from server.errors import InvalidInput
+from server.execution_provider import ExecutionProvider
 from server.group_size import measured_group_rows
 from server.model_settings import QueuePolicy
 from server.request import Array, Request
@@ -35,13 +36,14 @@ class ModelLimits:
     """How a model is run that has no configuration of its own.
 
     `threads` of one execution, most rows of a request, most rows gathered for one execution (None:
-    to be measured), how long a request waits for company.
+    to be measured), how long a request waits for company, execution provider.
     """
 
     threads: int
     max_batch_rows: int
     group_rows: int | None = None
     queue_delay_ns: int = 0
+    ep: ExecutionProvider = field(default_factory=ExecutionProvider)
 
 
 class Model:
@@ -55,9 +57,15 @@ class Model:
         self.version = version
         self.statistics = Statistics()
         threads = model_settings.threads(config, limits.threads)
-        self.engine = engine = Engine(path, threads, execution.provider(config))
+        ep = execution.provider(config, limits.ep)
+        self.engine = engine = Engine(path, threads, ep)
         self.config = config_completion.complete(
-            config, name, engine.inputs, engine.outputs, limits.max_batch_rows
+            config,
+            name,
+            engine.inputs,
+            engine.outputs,
+            limits.max_batch_rows,
+            execution.instance_kind(ep),
         )
         # 0 is the protocol's word for a model without a batch axis.
         self.max_batch_rows = self.config.max_batch_size

@@ -117,19 +117,19 @@ class Caller:
         return self.control("ModelStatistics", name=model).model_stats[0]
 
     @contextlib.contextmanager
-    def busy_worker(self, executions=100):
-        """Keep the worker of model `steps` busy, with whatever is sent meanwhile queued behind.
+    def busy_worker(self, executions=100, model="steps"):
+        """Keep the worker of a model busy, with whatever is sent meanwhile queued behind.
 
         The server must gather GROUP_ROWS rows.
         """
-        before = self.statistics("steps").execution_count
+        before = self.statistics(model).execution_count
         steps = np.full((SLICE_ROWS * (1 + executions), 1), SLOW_STEPS)
         steps[:SLICE_ROWS] = 0
-        call = self.infer_later(self.message("steps", steps=steps))
+        call = self.infer_later(self.message(model, steps=steps))
         try:
             # Its first execution is done, so the others hold the worker.
             wait_until(
-                lambda: self.statistics("steps").execution_count > before, "the worker is busy"
+                lambda: self.statistics(model).execution_count > before, "the worker is busy"
             )
             yield
         finally:
@@ -199,8 +199,8 @@ class Graphs:
         path.write_bytes(model.SerializeToString())
         return path
 
-    def add_steps(self):
-        """Add model `steps`: it counts to the largest of its rows, and gives them back."""
+    def add_steps(self, name="steps"):
+        """Add a model that counts to the largest of its rows, and gives them back."""
         body = helper.make_graph(
             [
                 helper.make_node("Identity", ["go_on"], ["still"]),
@@ -211,7 +211,7 @@ class Graphs:
             [_value("still", "bool", []), _value("next", "int64", [])],
         )
         self.add(
-            "steps",
+            name,
             [
                 helper.make_node("ReduceMax", ["steps"], ["most"], keepdims=0),
                 helper.make_node("Loop", ["most", "", "zero"], ["counted"], body=body),

@@ -7,15 +7,26 @@ share a process.
 CLASSES, FEATURES, MOST_ROWS = 4, 8, 1024
 MESSAGE_BYTES, BUDGET_BYTES = 64 * 1024, 32 * 1024
 
+_STEPS = {"name": "steps", "datatype": "INT64", "shape": [1, 1], "elements": 1}
+
 # Each changes a good request for model `linear`: two rows of 8 features as input `x`. `elements`:
 # how many are sent, or None for no data at all; the others are as tritonclient calls them. `server`
-# is `main`, the default, or `closed`, where shared memory is off.
+# is `main`, the default, or `closed`, where shared memory is off and model `sum` is unloaded. Model
+# `narrow` lets one request wait, and one does.
 REQUESTS = {
     "unknown model": ("NOT_FOUND", {"model_name": "nobody"}),
     "unknown version": ("NOT_FOUND", {"model_version": "9"}),
     "version that is no integer": ("INVALID_ARGUMENT", {"model_version": "one"}),
     "negative version": ("INVALID_ARGUMENT", {"model_version": "-1"}),
     "queue timeout": ("UNAVAILABLE", {"model_name": "steps", "timeout": 1000}),
+    "full queue": (
+        "UNAVAILABLE",
+        {**_STEPS, "model_name": "narrow"},
+    ),
+    "model that is not ready": (
+        "UNAVAILABLE",
+        {"server": "closed", "model_name": "sum", "name": "a"},
+    ),
     "wrong input name": ("INVALID_ARGUMENT", {"name": "z"}),
     "no input": ("INVALID_ARGUMENT", {"copies": 0}),
     "the same input twice": ("INVALID_ARGUMENT", {"copies": 2}),

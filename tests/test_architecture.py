@@ -194,13 +194,18 @@ def process_inputs(path):
     return found
 
 
-@pytest.mark.parametrize("name", ["errors", "config"])
+@pytest.mark.parametrize("name", ["errors", "execution_provider"])
 def test_the_lowest_modules_of_the_server_import_none_of_it(name):
     assert server_modules_imported(ROOT / "server" / f"{name}.py") == set()
 
 
-def test_the_engine_imports_only_the_errors():
-    assert server_modules_imported(ROOT / "server" / "engine.py") == {"errors"}
+def test_the_options_import_only_how_a_provider_is_named():
+    assert server_modules_imported(ROOT / "server" / "config.py") == {"execution_provider"}
+
+
+def test_the_engine_imports_only_the_providers_and_the_errors():
+    providers = {"execution_provider", "provider_library"}
+    assert server_modules_imported(ROOT / "server" / "engine.py") == {"errors", *providers}
 
 
 @pytest.mark.parametrize("path", SERVER, ids=module_id)

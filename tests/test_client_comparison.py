@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from client.comparison import interleaved, ratio
+from client.comparison import fewest_pairs, interleaved, ratio, sign_test
 
 
 def noisy(rng, factor, pairs, drift):
@@ -105,3 +105,28 @@ def test_a_steady_drift_favours_nobody():
 
 def test_no_rounds_run_nothing():
     assert interleaved([lambda: pytest.fail("ran")], 0) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "p"),
+    [(0, 0, 1), (1, 0, 1), (5, 5, 1), (10, 0, 2 / 1024), (0, 10, 2 / 1024), (9, 1, 22 / 1024)],
+)
+def test_sign_test_counts_the_ways_to_be_so_uneven(above, below, p):
+    a, b = [2.0] * above + [1.0] * below + [3.0], [1.0] * above + [2.0] * below + [3.0]
+    assert sign_test(a, b) == pytest.approx(p)
+
+
+@pytest.mark.parametrize(("comparisons", "pairs"), [(1, 6), (22, 10), (66, 12)])
+def test_fewest_pairs_are_those_that_can_pass_at_all(comparisons, pairs):
+    assert fewest_pairs(comparisons, 0.05) == pairs
+    level = 0.05 / comparisons
+    assert sign_test([2.0] * pairs, [1.0] * pairs) <= level
+    assert sign_test([2.0] * (pairs - 1), [1.0] * (pairs - 1)) > level
+
+
+def test_more_confidence_is_a_wider_interval_of_the_same_median():
+    rng = np.random.default_rng(4)
+    a, b = list(rng.lognormal(0, 0.1, 16)), list(rng.lognormal(0, 0.1, 16))
+    usual, wide = ratio(a, b), ratio(a, b, confidence=0.999)
+    assert wide.median == usual.median
+    assert wide.low < usual.low < usual.high < wide.high

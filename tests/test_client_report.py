@@ -6,9 +6,10 @@ import plotly.graph_objects
 import pytest
 
 from client import charts, record
-from client.report import render, rows, share
+from client.report import render, rows
 from client.samples import Sample, Stages
 from client.summary import summarise
+from client.table import share
 
 HOSTILE = "</script><img src=http://evil.example/x onerror=alert(1)>\"'&{{ 7 * 7 }}"
 STAGES = Stages(100_000, 200_000, 300_000, 400_000, 2.0, "CPUExecutionProvider")

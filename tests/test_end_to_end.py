@@ -222,7 +222,7 @@ def unreachable():
 def test_a_sweep_of_an_address_where_nobody_is_fails_with_one_line(
     tmp_path, complaint, monkeypatch
 ):
-    monkeypatch.setattr("client.sweep._READY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("client.sweep.READY_TIMEOUT_S", 0.3)
     address = unreachable()
     options = ("--modes", "unary", "--address", address, "--out", tmp_path)
     line = complaint("sweep", *SMALL, *SIZES, *options, status=1)

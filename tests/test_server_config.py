@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from server.config import Config, cores, parse
+from server.execution_provider import WANTED, ExecutionProvider
 
 NAMES = [option.name for option in fields(Config)]
 MODELS = ["--models", "m"]
@@ -14,6 +15,13 @@ VALUES = {
     "models": [("a", Path("a")), ("b/c", Path("b/c"))],
     "address": [("0.0.0.0:0", "0.0.0.0:0"), ("unix:/s", "unix:/s")],
     "threads": [("1001", 1001), ("1002", 1002)],
+    "ep": [
+        ("cuda", ExecutionProvider("CUDAExecutionProvider")),
+        (
+            "openvino:precision=bf16,device=GPU",
+            ExecutionProvider("OpenVINOExecutionProvider", {"precision": "bf16", "device": "GPU"}),
+        ),
+    ],
     "max_batch_rows": [("1", 1), ("2147483647", 2147483647)],
     "group_rows": [("1", 1), ("64", 64)],
     "queue_delay_us": [("1", 1), ("100", 100)],
@@ -39,6 +47,7 @@ NO_SWITCH = ["", "yes", "ON", "true", "1"]
 BAD = {
     "models": ([""], "a folder"),
     "threads": ([*NO_COUNT, "100001"], "an integer from 1 to 100000"),
+    "ep": (["", "gpu", "CUDA", "cuda:", "cuda:tf32", "cuda:tf32=1,", "cuda:=1"], WANTED),
     "max_batch_rows": (NO_INT32, "an integer from 1 to 2147483647"),
     "group_rows": (NO_INT32, "auto or an integer from 1 to 2147483647"),
     "queue_delay_us": ([v for v in NO_INT32 if v != "0"], "an integer from 0 to 2147483647"),

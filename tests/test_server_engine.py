@@ -6,6 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from server.engine import Engine, TensorSpec
 from server.errors import InvalidInput, StartError
+from server.execution_provider import ExecutionProvider
 
 
 def save(path, nodes, inputs, outputs, constants=(), opset=17):
@@ -195,8 +196,9 @@ def start_error(path, *arguments):
 
 def test_a_provider_that_is_not_here_is_named(path):
     save_identity(path)
-    text = start_error(path, "NoSuchProvider")
-    assert text.startswith("execution provider NoSuchProvider is not here; there are ")
+    text = start_error(path, ExecutionProvider("NoSuchExecutionProvider"))
+    assert text.startswith(f"{path}: execution provider NoSuchExecutionProvider is not here: ")
+    assert "there are " in text
     assert "CPUExecutionProvider" in text
 
 

@@ -102,8 +102,14 @@ REFUSED = [
     ('output { name: "y" label_filename: "../any/labels.txt" }', ["'../any/labels.txt'"]),
     ('default_model_filename: "../../any/1/model.onnx"', ["'../../any/1/model.onnx'"]),
     ('default_model_filename: "other.onnx"', ["no version", "other.onnx"]),
-    ("instance_group { kind: KIND_GPU }", ["instance_group", "KIND_GPU"]),
-    ("instance_group { gpus: [0] }", ["instance_group", "gpus"]),
+    ("instance_group { kind: KIND_GPU }", ["CUDAExecutionProvider is not here"]),
+    ("instance_group { gpus: [0] }", ["CUDAExecutionProvider is not here"]),
+    ("instance_group { gpus: [0, 1] }", ["instance_group", "gpus [0, 1]"]),
+    (
+        "instance_group { kind: KIND_GPU } optimization { execution_accelerators "
+        '{ cpu_execution_accelerator { name: "openvino" } } }',
+        ["instance_group", "KIND_GPU", "openvino"],
+    ),
     ("instance_group { count: -1 }", ["instance_group", "-1"]),
     ("instance_group { rate_limiter {} }", ["line 2", "'rate_limiter'"]),
     ("dynamic_batching { preferred_batch_size: [0] }", ["preferred_batch_size", "0"]),
@@ -121,12 +127,27 @@ REFUSED = [
     (
         "optimization { execution_accelerators { gpu_execution_accelerator "
         '{ name: "tensorrt" } } }',
-        ["gpu_execution_accelerator", "'tensorrt'"],
+        ["TensorrtExecutionProvider is not here"],
     ),
     (
         "optimization { execution_accelerators { cpu_execution_accelerator "
-        '{ name: "openvino" } } }',
-        ["cpu_execution_accelerator", "'openvino'"],
+        '{ name: "tensorrt" } } }',
+        ["cpu_execution_accelerator 'tensorrt'", "wanted cpu or openvino"],
+    ),
+    (
+        "optimization { execution_accelerators { gpu_execution_accelerator "
+        '{ name: "auto_mixed" } } }',
+        ["gpu_execution_accelerator 'auto_mixed'", "wanted cpu, cuda, tensorrt, openvino"],
+    ),
+    (
+        "optimization { execution_accelerators { cpu_execution_accelerator "
+        '{ name: "openvino" parameters { key: "precision" value: "fp8" } } } }',
+        ["cpu_execution_accelerator 'openvino'", "f32, f16 or bf16 as precision"],
+    ),
+    (
+        "optimization { execution_accelerators { cpu_execution_accelerator "
+        '[{ name: "openvino" }, { name: "cpu" }] } }',
+        ["execution_accelerators", "openvino, cpu"],
     ),
     ("response_cache { enable: true }", ["response_cache.enable"]),
     ("model_transaction_policy { decoupled: true }", ["decoupled"]),

@@ -29,6 +29,10 @@ SCRIPT = Path(__file__).with_name("tritonclient_refusals.py")
 def models(graphs):
     export(graphs.folder, "linear", from_seed(CLASSES, FEATURES, 0), "float32", 0)
     graphs.add_steps()
+    graphs.add_steps("narrow")
+    (graphs.folder / "narrow" / "config.pbtxt").write_text(
+        "dynamic_batching { default_queue_policy { max_queue_size: 1 } }"
+    )
     row = ("float32", ["batch", FEATURES])
     add = helper.make_node("Add", ["a", "b"], ["total"])
     graphs.add("sum", [add], {"a": row, "b": row}, {"total": row})
@@ -62,10 +66,11 @@ def main(serve, call, models):
 @pytest.fixture(scope="module")
 def told(main, serve, call, models, launch_for_module, run_script, eventually):
     """What each step of the script gave, by name."""
-    closed = serve(models, shared_memory=False)
+    closed = serve(models, shared_memory=False, model_control="explicit", load_model=("*",))
+    call(closed.address).control("RepositoryModelUnload", model_name="sum")
     stopping = launch_for_module(models, "--group-rows", 2)
     last = call(stopping.address)
-    with main.busy_worker(), last.busy_worker():
+    with main.busy_worker(), main.busy_worker(model="narrow"), last.busy_worker():
         stopping.popen.send_signal(signal.SIGTERM)
         eventually(lambda: last.health() == "NOT_SERVING", "the server is stopping")
         return run_script(SCRIPT, main.address, closed.address, stopping.address)

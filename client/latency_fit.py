@@ -1,0 +1,156 @@
+"""Fit a straight line to latency over batch size, and say what follows from it."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+_RESAMPLES = 1000
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """L(B) = alpha + beta * B: nanoseconds a batch costs, and nanoseconds each of its rows.
+
+    The errors are relative: root of the mean square, and the largest, over the batch sizes.
+    """
+
+    alpha_ns: float
+    beta_ns: float
+    rms_error: float
+    worst_error: float
+
+    @property
+    def half_peak_rows(self) -> float:
+        """Batch size at which throughput is half of what no batch exceeds; inf without a peak."""
+        return self.alpha_ns / self.beta_ns if self.beta_ns > 0 else math.inf
+
+    @property
+    def near_peak_rows(self) -> float:
+        """Batch size at which throughput is 90% of the peak."""
+        return 9 * self.half_peak_rows
+
+    def latency_ns(self, rows: float) -> float:
+        """Nanoseconds the line gives a batch of `rows`."""
+        return self.alpha_ns + self.beta_ns * rows
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with the 95% bootstrap interval of it; inf where there is no bound."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Crossover:
+    """Where two lines cross, and the share of resamples in which they do so in range.
+
+    `rows` is None where they do not cross within the batch sizes that were measured.
+    """
+
+    rows: Estimate | None
+    share: float
+
+    @property
+    def established(self) -> bool:
+        """Whether nearly every resample has it: only then is a crossover claimed."""
+        return self.rows is not None and self.share >= _CONFIDENCE
+
+    @property
+    def excluded(self) -> bool:
+        """Whether nearly no resample has one."""
+        return self.rows is None and self.share <= 1 - _CONFIDENCE
+
+
+def fit(batch_sizes: Sequence[int], latencies_ns: Sequence[float]) -> Fit:
+    """Line of least squares of relative errors, neither coefficient below 0.
+
+    ValueError for fewer than two batch sizes or latencies that are not over 0.
+    """
+    if len(set(batch_sizes)) < 2:
+        raise ValueError(f"batch sizes {list(batch_sizes)} came; wanted two that differ")
+    if len(batch_sizes) != len(latencies_ns) or min(latencies_ns) <= 0:
+        raise ValueError(f"latencies {list(latencies_ns)} came; wanted one over 0 for each size")
+    (found,) = _fits(np.array(batch_sizes, float), np.array([latencies_ns], float))
+    return found
+
+
+def crossing(a: Fit, b: Fit, low: float, high: float) -> float | None:
+    """Batch size from `low` to `high` at which the lines cross; None when they do not."""
+    slope = a.beta_ns - b.beta_ns
+    if slope == 0:
+        return None
+    rows = (b.alpha_ns - a.alpha_ns) / slope
+    return rows if low <= rows <= high else None
+
+
+def resampled(batch_sizes: Sequence[int], runs: Sequence[Array], seed: int = 0) -> list[list[Fit]]:
+    """Fits of resampled rounds, one list per thing that was measured.
+
+    `runs`: nanoseconds `[batch sizes, rounds]` of each. Rounds are drawn alike for all of them, so
+    that what a round did to all does not count as a difference.
+    """
+    rounds = runs[0].shape[1]
+    shape = (_RESAMPLES, len(batch_sizes), rounds)
+    drawn = np.random.default_rng(seed).integers(0, rounds, shape)
+    rows = np.arange(len(batch_sizes))[:, None]
+    sizes = np.array(batch_sizes, float)
+    return [_fits(sizes, np.median(values[rows, drawn], axis=-1)) for values in runs]
+
+
+def estimate(fitted: Fit, resamples: Sequence[Fit], read: Callable[[Fit], float]) -> Estimate:
+    """What `read` gives of a fit, with its interval over the resamples."""
+    low, high = _interval([read(one) for one in resamples])
+    return Estimate(read(fitted), low, high)
+
+
+def crossover(
+    a: Fit, b: Fit, resamples: Sequence[tuple[Fit, Fit]], low: float, high: float
+) -> Crossover:
+    """Where two lines cross from `low` to `high`, with an interval over those that do."""
+    found = [crossing(one, other, low, high) for one, other in resamples]
+    inside = [rows for rows in found if rows is not None]
+    rows = crossing(a, b, low, high)
+    share = len(inside) / len(found)
+    return Crossover(Estimate(rows, *_interval(inside)) if rows and inside else None, share)
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    # A value that was drawn, not one between two: infinities have no middle.
+    low, high = np.quantile(
+        values, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2], method="inverted_cdf"
+    )
+    return float(low), float(high)
+
+
+def _fits(sizes: Array, latencies: Array) -> list[Fit]:
+    """Fit each row of latencies `[n, sizes]`."""
+    # Relative errors: each equation is divided by its latency, so that 1024 rows weigh as 1 does.
+    per_batch, per_row = 1 / latencies, sizes / latencies
+    alpha, beta = _not_negative(per_batch, per_row)
+    errors = np.abs(alpha[:, None] * per_batch + beta[:, None] * per_row - 1)
+    rms, worst = np.sqrt(np.mean(errors**2, axis=1)), errors.max(axis=1)
+    return [Fit(*map(float, one)) for one in zip(alpha, beta, rms, worst, strict=True)]
+
+
+def _not_negative(u: Array, v: Array) -> tuple[Array, Array]:
+    """Least squares of alpha * u + beta * v = 1 with neither below 0, for each row."""
+    uu, uv, vv = (u * u).sum(1), (u * v).sum(1), (v * v).sum(1)
+    u1, v1 = u.sum(1), v.sum(1)
+    determinant = uu * vv - uv * uv
+    alpha = (u1 * vv - v1 * uv) / determinant
+    beta = (v1 * uu - u1 * uv) / determinant
+    # Of a convex problem in two unknowns, the best with one of them 0 lies on that axis.
+    free, flat = alpha >= 0, beta < 0
+    return (
+        np.where(flat, u1 / uu, np.where(free, alpha, 0)),
+        np.where(flat, 0, np.where(free, beta, v1 / vv)),
+    )
