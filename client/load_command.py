@@ -12,9 +12,11 @@ from client import environment, load_plots, load_record, load_table, record, slo
 from client.arguments import add_model, concurrencies, modes, over_zero, positive, rates, seconds
 from client.arrivals import ARRIVALS
 from client.errors import UsageError
-from client.load import Settings, Windows, load, target
+from client.load import load
 from client.load_job import MODES
+from client.load_settings import Settings, Windows
 from client.load_summary import LoadPoint
+from client.load_target import target
 from client.load_terminal import LoadProgress
 from client.slo import slo
 

@@ -28,6 +28,7 @@ from client.timings import stages_of
 from client.traffic import Stop, Traffic
 from client.verification import Truth, check, truth
 from protos.codec import InferResponse
+from protos.parameters import Parameter
 from protos.tensors import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -71,6 +72,9 @@ class _Data:
         self.spec = client.input()
         outputs = [output.name for output in client.metadata().outputs]
         self.output = "label" if "label" in outputs else None
+        # A server that does not take parameters of others might refuse them.
+        told = "parameters" in client.server_metadata().extensions
+        self.parameters: dict[str, Parameter] = {"timings": True} if told else {}
         self.rows = job.rows
         self._truth: Truth | None = None
         if job.experiment is not None:
@@ -92,16 +96,16 @@ class _Data:
             seen = check(self._truth, self.starts[number % len(self.starts)], labels)
             found.wrong_labels += seen.wrong_labels
             found.near_ties += seen.near_ties
-        found.answer(latency_ns, self.rows)
+        found.answer(latency_ns, trip_ns, self.rows)
         stages = stages_of([response])
         if stages is not None:
-            found.split(stages, trip_ns)
+            found.split(stages)
 
 
 @contextlib.contextmanager
 def _sender(client: Client, connection: Connection, data: _Data, job: Job) -> Iterator[Sender]:
     def requests(tensors: Sequence[Tensor]) -> Any:
-        return requests_of(job.model, job.version, tensors, data.output)
+        return requests_of(job.model, job.version, tensors, data.output, data.parameters)
 
     with contextlib.ExitStack() as stack:
         slices = [(start, start + data.rows) for start in data.starts]
@@ -124,7 +128,7 @@ def _first_request(sender: Sender, timeout_s: float) -> None:
     It pays for what the first of a shape costs, and tells that the model takes such requests.
     """
     outcomes: SimpleQueue[Outcome] = SimpleQueue()
-    sender.send(0, lambda outcome, _: outcomes.put(outcome))
+    sender.send(0, lambda outcome, done_ns, receive_ns=0: outcomes.put(outcome))
     try:
         answer = decoded(outcomes.get(timeout=timeout_s + 1))
     except Empty:
