@@ -10,7 +10,16 @@ from typing import NoReturn
 import numpy as np
 from rich.console import Console
 
-from client import arguments, compare_command, environment, load_command, record, results, table
+from client import (
+    arguments,
+    compare_command,
+    environment,
+    load_command,
+    record,
+    results,
+    slo_command,
+    table,
+)
 from client.client import Client
 from client.errors import RequestFailed, UsageError
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
@@ -94,8 +103,8 @@ def _parser() -> Parser:
         "(default: %(default)s)",
     )
     compare_command.add(commands)
-    load_command.add_load(commands)
-    load_command.add_slo(commands)
+    load_command.add(commands)
+    slo_command.add(commands)
     return parser
 
 

@@ -33,9 +33,7 @@ def slo(
 ) -> tuple[Found, list[Trial]]:
     """Try rates with the first of the settings' modes, in an open loop; what was found."""
     (mode, *_) = settings.modes
-    # Enough samples for a p99, whatever the rate.
-    requests = max(settings.windows.requests, -(-fewest_samples(99) // STABLE_WINDOWS))
-    settings = replace(settings, windows=replace(settings.windows, requests=requests))
+    settings = for_p99(settings)
     trials: list[Trial] = []
     with loading(settings, target, mode) as one_mode:
 
@@ -46,6 +44,12 @@ def slo(
             return trials[-1].met
 
         return highest_rate(meets, start, precision, most), trials
+
+
+def for_p99(settings: Settings) -> Settings:
+    """Settings whose windows hold enough samples for a p99, whatever the rate."""
+    requests = max(settings.windows.requests, -(-fewest_samples(99) // STABLE_WINDOWS))
+    return replace(settings, windows=replace(settings.windows, requests=requests))
 
 
 def judge(point: LoadPoint, p99_ns: int) -> Trial:
