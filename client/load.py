@@ -94,7 +94,8 @@ class Loading:
             report(Progress(_name(one), window=window_of(window)))
         last = slices.send(True)
         slices.close()
-        after = None if before is None else statistics_of(self._client)
+        gone = before is None or _fails(seen[-1])
+        after = None if gone else statistics_of(self._client)
         point = summarise(
             one,
             seen,

@@ -99,12 +99,14 @@ class StreamSender:
             self._open.messages.put(message)
 
     def close(self) -> None:
-        """End the stream; what was sent is answered first, if that does not take long."""
+        """End the stream; what has no answer by now is not waited for."""
         with self._lock:
             stream, self._open = self._open, None
+            unanswered = stream is not None and bool(stream.waiting)
         if stream is not None:
             stream.messages.put(None)
-            stream.ended.wait(_CLOSING_S)
+            if not unanswered:
+                stream.ended.wait(_CLOSING_S)
 
     def _read(self, stream: "_OpenStream") -> None:
         failure = RequestFailed("DATA_LOSS", "the stream ended before every message was answered")
