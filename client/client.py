@@ -10,6 +10,7 @@ import numpy as np
 
 from client.batch_stream import BatchAnswer, stream_batches
 from client.connection import MAX_MESSAGE_BYTES, Connection, RetryPolicy
+from client.credentials import Credentials
 from client.errors import RequestFailed, UsageError
 from client.shared_memory import SharedArray
 from protos import inference_pb2 as pb
@@ -60,9 +61,10 @@ class ModelInput:
 class Client:
     """Talks to one model of one server.
 
-    `address`: HOST:PORT or unix:/path. `deadline_s` bounds every call, None: not at all. Safe to
-    use from several threads. Every method raises RequestFailed (Unavailable, DeadlineExceeded)
-    when the server cannot be reached or refuses.
+    `address`: HOST:PORT or unix:/path. `deadline_s` bounds every call, None: not at all.
+    `credentials`: TLS and a token; without them, neither. Safe to use from several threads. Every
+    method raises RequestFailed (Unavailable, DeadlineExceeded) when the server cannot be reached or
+    refuses.
     """
 
     def __init__(
@@ -73,13 +75,14 @@ class Client:
         *,
         deadline_s: float | None = None,
         retry: RetryPolicy | None = None,
+        credentials: Credentials | None = None,
         output: str = "label",
     ) -> None:
         self.model = model
         self.version = version
         self._deadline_s = deadline_s
         self._output = output
-        self._connection = Connection(address, retry)
+        self._connection = Connection(address, retry, credentials)
         self._told_inputs: Sequence[pb.ModelMetadataResponse.TensorMetadata] | None = None
         self._input: ModelInput | None = None
         self._max_message_bytes: int | None = None

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from client.credentials import Credentials
 from client.errors import DeadlineExceeded, RequestFailed, Unavailable
 from protos import buffers
 from protos import inference_pb2 as pb
@@ -42,7 +43,12 @@ class RetryPolicy:
 class Connection:
     """A channel to `address` (HOST:PORT or unix:/path); errors come as `RequestFailed`."""
 
-    def __init__(self, address: str, retry: RetryPolicy | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        retry: RetryPolicy | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
         buffers.keep_in_process()
         self.address = address
         self.retry = retry = retry or RetryPolicy()
@@ -57,7 +63,9 @@ class Connection:
             # The default buffer of 256 KiB would commit every call that carries an example.
             options.append(("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES))
             options.append(("grpc.service_config", _service_config(retry)))
-        self._channel = grpc.insecure_channel(address, options=options)
+        credentials = credentials or Credentials()
+        self._channel = credentials.channel(address, options)
+        self._metadata = credentials.metadata
         self._infer = self._channel.unary_unary(f"/{_SERVICE}/ModelInfer")
         self._infer_stream = self._channel.stream_stream(f"/{_SERVICE}/ModelStreamInfer")
 
@@ -71,13 +79,13 @@ class Connection:
             response_deserializer=response.FromString,  # type: ignore[attr-defined]
         )
         with _translated():
-            answer: Response = call(request, timeout=deadline_s)
+            answer: Response = call(request, timeout=deadline_s, metadata=self._metadata)
         return answer
 
     def infer(self, message: bytes, deadline_s: float | None = None) -> bytes:
         """Send an encoded ModelInferRequest; the encoded ModelInferResponse."""
         with _translated():
-            answer: bytes = self._infer(message, timeout=deadline_s)
+            answer: bytes = self._infer(message, timeout=deadline_s, metadata=self._metadata)
         return answer
 
     def infer_later(
@@ -97,9 +105,8 @@ class Connection:
 
         The first error ends the stream. Leaving the generator early cancels the call.
         """
-        call = self._infer_stream(
-            messages, timeout=deadline_s, metadata=(("triton_grpc_error", "true"),)
-        )
+        metadata = (*self._metadata, ("triton_grpc_error", "true"))
+        call = self._infer_stream(messages, timeout=deadline_s, metadata=metadata)
         try:
             with _translated():
                 yield from call
