@@ -60,7 +60,7 @@ class Server:
         )
         # Whoever can reach a shared-memory object is on this machine, so others get none of it.
         shared = config.local_only if config.shared_memory is None else config.shared_memory
-        regions = Regions(enabled=shared)
+        regions = Regions(enabled=shared, prefix=config.shared_memory_prefix or "")
         self._memory = MemoryServicer(regions)
         self._settings = SettingsServicer(self._repository)
         self._servicer = Servicer(

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from ipaddress import ip_address
@@ -58,6 +59,12 @@ def _file(text: str) -> Path:
     if not text:
         raise ValueError("a file")
     return Path(text)
+
+
+def _prefix(text: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9_.-]{1,200}", text):
+        raise ValueError("up to 200 letters, digits, '_', '.' and '-'")
+    return text
 
 
 def _auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -173,6 +180,9 @@ class Config:
         "auto|on|off",
         "tensors in shared memory; auto: on for loopback and Unix sockets",
         None,
+    )
+    shared_memory_prefix: str | None = _option(
+        _prefix, "text", "what the key of each region must start with", None, unset="none"
     )
     tls_cert: Path | None = _option(
         _file, "PEM", "certificate chain; with it, only TLS is spoken", None, unset="none"

@@ -220,7 +220,7 @@ def test_a_sweep_of_its_own_server_takes_no_credentials(tmp_path, capsys, author
 def test_tokens_change_while_the_server_runs(launch, models, tmp_path, call):
     path = tmp_path / "tokens"
     path.write_text(f"{TOKENS[Permission.INFER]}\n")
-    process = launch(models, "--token-file", path)
+    process = launch(models, "--token-file", path, "--log-level", "debug")
     channel = call(process.address).channel
     method = f"/{SERVICE}/ServerMetadata"
 
@@ -354,8 +354,17 @@ def services(channel):
 
 
 @pytest.mark.parametrize(
-    ("address", "on"), [("127.0.0.1:0", True), ("localhost:0", True), ("0.0.0.0:0", False)]
+    ("address", "on"),
+    [
+        ("127.0.0.1:0", True),
+        ("localhost:0", True),
+        ("unix:{folder}/socket", True),
+        ("0.0.0.0:0", False),
+    ],
 )
-def test_reflection_and_shared_memory_are_off_beyond_this_machine(serve, models, call, address, on):
+def test_reflection_and_shared_memory_are_off_beyond_this_machine(
+    serve, models, call, tmp_path, address, on
+):
+    address = address.format(folder=tmp_path)
     bound = serve(models, address=address).address.replace("0.0.0.0", "127.0.0.1")
     assert services(call(bound).channel) == [on, on]

@@ -34,6 +34,7 @@ VALUES = {
     "grace_s": [("0", 0.0), ("1e3", 1000.0)],
     "reflection": [("on", True), ("off", False)],
     "shared_memory": [("on", True), ("off", False)],
+    "shared_memory_prefix": [("a", "a"), ("b.c-d_", "b.c-d_")],
     "tls_cert": [("a", Path("a")), ("b/c", Path("b/c"))],
     "tls_key": [("a", Path("a")), ("b/c", Path("b/c"))],
     "tls_client_ca": [("a", Path("a")), ("b/c", Path("b/c"))],
@@ -52,6 +53,7 @@ VALUES = {
 SHOWN = {
     **dict.fromkeys(["group_rows", "reflection", "shared_memory"], "auto"),
     **dict.fromkeys(["load_model", "tls_cert", "tls_key", "tls_client_ca", "token_file"], "none"),
+    "shared_memory_prefix": "none",
     "plaintext_tokens": "off",
     "validation": "on",
 }
@@ -60,6 +62,7 @@ NO_COUNT = ["", "0", "-1", "1.5", "x", "1_0", " 1", "\u0663", "1e3", "0" * 19 + 
 NO_INT32 = [*NO_COUNT, "2147483648"]
 NO_SECONDS = ["", "-1", "x", "nan", "inf", "1e10"]
 NO_SWITCH = ["", "yes", "ON", "true", "1"]
+NO_PREFIX = "up to 200 letters, digits, '_', '.' and '-'"
 NO_ON_OR_OFF = [*NO_SWITCH, "auto"]
 BAD = {
     "models": ([""], "a folder"),
@@ -77,6 +80,7 @@ BAD = {
     "grace_s": (NO_SECONDS, "seconds from 0 to 2147483647"),
     "reflection": (NO_SWITCH, "one of auto, on, off"),
     "shared_memory": (NO_SWITCH, "one of auto, on, off"),
+    "shared_memory_prefix": (["", "/", "a/b", "a b", "a" * 201], NO_PREFIX),
     **dict.fromkeys(["tls_cert", "tls_key", "tls_client_ca", "token_file"], ([""], "a file")),
     "plaintext_tokens": (NO_ON_OR_OFF, "one of on, off"),
     "model_control": (NO_SWITCH, "one of none, poll, explicit"),

@@ -40,23 +40,29 @@ def models(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def tls(launch_for_module, models, authority):
+    certificate, key = authority.sign("server")
+    return launch_for_module(models, "--tls-cert", certificate, "--tls-key", key)
+
+
+@pytest.fixture(scope="module")
+def mutual(launch_for_module, models, authority):
+    certificate, key = authority.sign("mutual")
+    options = ("--tls-cert", certificate, "--tls-key", key)
+    return launch_for_module(models, *options, "--tls-client-ca", authority.certificate)
+
+
 @pytest.fixture
 def pair(authority, tmp_path):
     """Files that a server is given, to be replaced as the test likes."""
-    return _replaced(tmp_path / "in-use", *authority.sign("server"))
+    return _replaced(tmp_path / "in-use", *authority.sign("in-use"))
 
 
 @pytest.fixture
-def tls(launch, models, pair):
+def rotating(launch, models, pair):
+    """A server of files that the test replaces."""
     return launch(models, "--tls-cert", pair[0], "--tls-key", pair[1])
-
-
-@pytest.fixture
-def mutual(launch, models, pair, authority):
-    return launch(
-        models,
-        *("--tls-cert", pair[0], "--tls-key", pair[1], "--tls-client-ca", authority.certificate),
-    )
 
 
 def _replaced(folder, certificate, key):
@@ -203,8 +209,22 @@ def test_nothing_older_than_tls_1_2_is_spoken(tls, authority):
             handshake(tls, authority, minimum_version=old, maximum_version=version)
 
 
+def calls(server, authority):
+    """How many requests the model has had, answered or not."""
+    certificate, key = authority.sign("counting")
+    files = (authority.certificate, key, certificate)
+    known = grpc.ssl_channel_credentials(*(each.read_bytes() for each in files))
+    with grpc.secure_channel(server.address, known) as channel:
+        answer = GRPCInferenceServiceStub(channel).ModelStatistics(
+            pb.ModelStatisticsRequest(name="linear_argmax"), timeout=10
+        )
+    counted = answer.model_stats[0].inference_stats
+    return counted.success.count + counted.fail.count
+
+
 def test_no_handler_is_called_over_a_connection_that_is_refused(mutual, authority, other_authority):
     ca = authority.certificate
+    before = calls(mutual, authority)
     for name, signer, how in (
         ("other", other_authority, {}),
         ("late", authority, {"days": -1}),
@@ -215,15 +235,10 @@ def test_no_handler_is_called_over_a_connection_that_is_refused(mutual, authorit
     assert refused(mutual, ca=ca)
     with pytest.raises(Unavailable):
         labels(mutual)
+    assert calls(mutual, authority) == before
     certificate, key = authority.sign("accepted")
     assert len(labels(mutual, ca=ca, certificate=certificate, key=key)) == len(X)
-    known = grpc.ssl_channel_credentials(*(each.read_bytes() for each in (ca, key, certificate)))
-    with grpc.secure_channel(mutual.address, known) as channel:
-        counted = GRPCInferenceServiceStub(channel).ModelStatistics(
-            pb.ModelStatisticsRequest(name="linear_argmax"), timeout=10
-        )
-    assert counted.model_stats[0].inference_stats.success.count == 1
-    assert counted.model_stats[0].inference_stats.fail.count == 0
+    assert calls(mutual, authority) == before + 1
 
 
 # The command line.
@@ -254,19 +269,19 @@ def test_the_command_line_sweeps_over_tls(mutual, authority, tmp_path):
 
 
 def test_new_connections_are_shown_a_new_certificate_and_open_ones_go_on(
-    tls, pair, authority, other_authority
+    rotating, pair, authority, other_authority
 ):
-    before = shown_certificate(tls)
+    before = shown_certificate(rotating)
     known = Credentials.of_files(ca=authority.certificate)
-    with Client(tls.address, retry=ONCE, credentials=known) as client:
+    with Client(rotating.address, retry=ONCE, credentials=known) as client:
         want = client.predict(X).tolist()
         _replaced(pair[0].parent, *other_authority.sign("rotated"))
-        after = shown_certificate(tls)
+        after = shown_certificate(rotating)
         assert after != before
         assert after.strip() in pair[0].read_text()
         assert client.predict(X).tolist() == want
-    assert labels(tls, ca=other_authority.certificate) == want
-    assert refused(tls, ca=authority.certificate)
+    assert labels(rotating, ca=other_authority.certificate) == want
+    assert refused(rotating, ca=authority.certificate)
 
 
 def spoilt_key(pair, other):
@@ -317,18 +332,18 @@ def pipe_for_key(pair, other):
     ],
 )
 def test_a_bad_pair_is_logged_and_the_old_one_stays(
-    tls, pair, authority, other_authority, spoil, reason
+    rotating, pair, authority, other_authority, spoil, reason
 ):
-    before = shown_certificate(tls)
+    before = shown_certificate(rotating)
     spoil(pair, other_authority)
     for _ in range(2):
-        assert shown_certificate(tls) == before
-    said = [line for line in tls.said() if "the old content counts" in line]
+        assert shown_certificate(rotating) == before
+    said = [line for line in rotating.said() if "the old content counts" in line]
     assert len(said) == 1
     assert reason in said[0]
     _replaced(pair[0].parent, *authority.sign("mended"))
-    assert shown_certificate(tls).strip() in pair[0].read_text()
-    assert len(labels(tls, ca=authority.certificate)) == len(X)
+    assert shown_certificate(rotating).strip() in pair[0].read_text()
+    assert len(labels(rotating, ca=authority.certificate)) == len(X)
 
 
 def test_the_authority_of_clients_can_be_replaced(

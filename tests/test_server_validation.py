@@ -5,6 +5,7 @@ import signal
 
 import grpc
 import numpy as np
+import onnx
 import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -137,14 +138,6 @@ def test_a_server_starts_without_a_model_that_crashes(launch, models, call):
     assert answers(call(launch(models, "--model-control", "poll", validation=True).address))
 
 
-def test_at_start_the_file_is_named_where_it_is_asked_for(launch, models):
-    path = models / "bad" / "1" / "model.onnx"
-    save_crashing(path)
-    process = launch(models, validation=True)
-    assert process.wait() == 2
-    assert process.said()[-1].startswith(f"argmax-server: error: {path}: loading it in a process")
-
-
 @pytest.fixture
 def endless(models):
     """A model whose warm-up does not end."""
@@ -189,6 +182,61 @@ def test_a_trial_does_not_outlive_a_server_that_was_killed(
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             trial.kill()
+
+
+def truncated(path):
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+
+
+def huge(path):
+    """Dimensions that no memory holds, of a tensor without its values."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2**40, 2**20], raw_data=b"")
+    save(path, helper.make_node("Add", ["x", "w"], ["y"]), [tensor])
+
+
+def of_a_later_opset(path):
+    model = onnx.load(path)
+    model.opset_import[0].version = 9999
+    onnx.save(model, path)
+
+
+def of_noise(path):
+    path.write_bytes(np.random.default_rng(1).bytes(4096))
+
+
+DAMAGES = [truncated, huge, of_a_later_opset, of_noise, save_crashing]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_graph_ends_the_start_with_its_name(launch, models, damage):
+    path = models / "good" / "1" / "model.onnx"
+    damage(path)
+    process = launch(models, validation=True)
+    assert process.wait() == 2
+    assert process.first_line == ""
+    assert process.said()[-1].startswith(f"argmax-server: error: {path}: ")
+
+
+@pytest.fixture(scope="module")
+def trying(launch_for_module, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trying")
+    save(folder / "good" / "1" / "model.onnx", helper.make_node("Neg", ["x"], ["y"]))
+    return folder, explicit(launch_for_module, folder)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_graph_is_not_loaded_and_the_old_one_serves_on(trying, call, damage):
+    folder, process = trying
+    caller = call(process.address)
+    path = folder / "good" / "1" / "model.onnx"
+    whole = path.read_bytes()
+    damage(path)
+    assert "good/1/model.onnx: " in refusal(caller, "good")
+    assert answers(caller)
+    path.write_bytes(whole)
+    caller.control("RepositoryModelLoad", model_name="good")
+    assert answers(caller)
 
 
 def test_memory_over_the_bound_is_an_error(launch, models, call):
