@@ -50,7 +50,7 @@ def _parser() -> Parser:
 
     one = commands.add_parser("predict", help="labels of the rows of a .npy file")
     one.set_defaults(command=_predict)
-    one.add_argument("--address", required=True, metavar="A", help="HOST:PORT or unix:/path")
+    arguments.add_address(one, "server", required=True)
     one.add_argument("--input", required=True, type=Path, metavar="X.npy", help="rows to predict")
     one.add_argument("--model", default="linear_argmax", help="its name (default: %(default)s)")
     one.add_argument("--out", type=Path, metavar="LABELS.npy", help="write labels here, not stdout")
@@ -60,13 +60,17 @@ def _parser() -> Parser:
         metavar="S",
         help="seconds the answer may take (default: any)",
     )
+    one.add_argument(
+        "--hedge-ms",
+        type=arguments.milliseconds,
+        metavar="MS",
+        help="ask a second server what has no answer by then (default: never)",
+    )
 
     many = commands.add_parser("sweep", help="latency and throughput over batch sizes")
     many.set_defaults(command=_sweep)
     arguments.add_experiment(many, Path("results/sweep"))
-    many.add_argument(
-        "--address", metavar="A", help="measure this server (default: one of its own)"
-    )
+    arguments.add_address(many, "server to measure (default: one of its own)")
     many.add_argument(
         "--modes",
         type=arguments.modes(MODES),
@@ -103,7 +107,9 @@ def _predict(args: argparse.Namespace) -> int:
         x = np.lib.format.open_memmap(args.input, mode="r")
     except (ValueError, EOFError) as error:
         raise UsageError(f"{args.input} is no .npy file of numbers: {error}") from None
-    with Client(args.address, args.model, deadline_s=args.deadline) as client:
+    with Client(
+        args.address, args.model, deadline_s=args.deadline, hedge_after_s=args.hedge_ms
+    ) as client:
         labels = client.predict(x)
     if args.out is None:
         print(*labels.tolist(), sep="\n")
@@ -129,7 +135,7 @@ def _sweep(args: argparse.Namespace) -> int:
         modes=args.modes,
         repeats=args.repeats,
         threads=args.threads,
-        address=args.address,
+        address=None if args.address is None else ",".join(args.address),
         out=args.out,
         ep=args.ep,
     )

@@ -10,9 +10,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.client import Client, ModelInput
-from client.connection import MAX_MESSAGE_BYTES
+from client.channel import MAX_MESSAGE_BYTES
+from client.client import Client
 from client.errors import RequestFailed, UsageError
+from client.model_input import ModelInput
 from client.modes import Local, Mode, Shm, Stream, Unary
 from client.samples import Sample
 from client.server_process import ServerProcess, running_server
