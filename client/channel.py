@@ -37,11 +37,13 @@ class RetryPolicy:
         return wait_s * random.uniform(0.8, 1.2)
 
 
-def open_channel(addresses: Sequence[str], retry: RetryPolicy) -> grpc.Channel:
+def open_channel(
+    addresses: Sequence[str], retry: RetryPolicy, keepalive_s: float | None = None
+) -> grpc.Channel:
     """Open a channel on which single requests are retried.
 
     Several servers take turns: those that are reached and do not call themselves unhealthy.
-    UsageError when the addresses do not go together.
+    `keepalive_s`: as `Client` says. UsageError when the addresses do not go together.
     """
     options: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", -1),
@@ -54,6 +56,14 @@ def open_channel(addresses: Sequence[str], retry: RetryPolicy) -> grpc.Channel:
         ("grpc.max_reconnect_backoff_ms", _MOST_RECONNECT_BACKOFF_MS),
         ("grpc.service_config", _service_config(retry, balanced=len(addresses) > 1)),
     ]
+    if keepalive_s is not None:
+        keepalive_ms = round(1000 * keepalive_s)
+        options += [
+            ("grpc.keepalive_time_ms", keepalive_ms),
+            ("grpc.keepalive_timeout_ms", keepalive_ms),
+            # While one of gRPC's own tests of the throughput has no answer it sends no other.
+            ("grpc.http2.ping_timeout_ms", keepalive_ms),
+        ]
     return grpc.insecure_channel(target(addresses), options=options)
 
 

@@ -45,9 +45,14 @@ class Client(ControlClient):
     `address`: HOST:PORT or unix:/path; of several servers a sequence, or commas between. They take
     turns, and what one of them leaves unanswered another is asked. `deadline_s` bounds every call,
     None: not at all. `hedge_after_s`: whatever is not streamed and has no answer by then is asked
-    of a second server too, and the first answer counts; None: never. Safe to use from several
-    threads. Every method raises RequestFailed (Unavailable, DeadlineExceeded) when no server can
-    be reached or one refuses; UsageError when the addresses are none.
+    of a second server too, and the first answer counts; None: never. `keepalive_s`: a connection
+    that is silent for so long while calls wait is tested, and given up after as long again, which
+    is how a stream gets away from a server that hangs or vanished; servers end connections that are
+    tested too often, this one below 5 s, others below 5 min; None: never.
+
+    Safe to use from several threads. Every method raises RequestFailed (Unavailable,
+    DeadlineExceeded) when no server can be reached or one refuses; UsageError when the addresses
+    are none.
     """
 
     def __init__(
@@ -59,9 +64,10 @@ class Client(ControlClient):
         deadline_s: float | None = None,
         retry: RetryPolicy | None = None,
         hedge_after_s: float | None = None,
+        keepalive_s: float | None = None,
         output: str = "label",
     ) -> None:
-        connection = Connection(addresses.parse(address), retry, hedge_after_s)
+        connection = Connection(addresses.parse(address), retry, hedge_after_s, keepalive_s)
         super().__init__(connection, model, version, deadline_s)
         self._output = output
         self._told_inputs: Sequence[pb.ModelMetadataResponse.TensorMetadata] | None = None

@@ -18,8 +18,7 @@ Response = TypeVar("Response")
 class Connection:
     """A channel to one server or several; errors come as `RequestFailed`.
 
-    `addresses`: HOST:PORT or unix:/path each. `hedge_after_s`: when a second server is asked what
-    is not streamed; None: never.
+    `addresses`: HOST:PORT or unix:/path each. `hedge_after_s`, `keepalive_s`: as `Client` says.
     """
 
     def __init__(
@@ -27,12 +26,15 @@ class Connection:
         addresses: Sequence[str],
         retry: RetryPolicy | None = None,
         hedge_after_s: float | None = None,
+        keepalive_s: float | None = None,
     ) -> None:
         buffers.keep_in_process()
         self.addresses = tuple(addresses)
         self.retry = retry or RetryPolicy()
         self._on_close = contextlib.ExitStack()
-        self._channel = self._on_close.enter_context(open_channel(self.addresses, self.retry))
+        self._channel = self._on_close.enter_context(
+            open_channel(self.addresses, self.retry, keepalive_s)
+        )
         if hedge_after_s is not None:
             hedging = Hedging(self.addresses, self.retry, hedge_after_s)
             self._on_close.callback(hedging.close)

@@ -22,6 +22,7 @@ CLASSES, FEATURES, ROWS = 8, 16384, 64
 ROWS_OF_MIB = 2**20 // (4 * FEATURES)
 SIZES_MIB = (1, 16, 64)
 NEVER = RetryPolicy(attempts=1)
+KEEPALIVE_S = 0.5
 UNARY, STREAMED = "unary", "streamed"
 
 
@@ -175,22 +176,23 @@ def answered_both(client, servers, call):
     return all(answered(call(server.address)) for server in servers)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
-def test_a_stream_goes_on_at_the_other_server(number, launch, models, call, examples):
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGSTOP"])
+def test_a_stream_goes_on_at_the_other_server(name, launch, models, call, examples):
     x, labels = examples
     servers = [launch(models), launch(models)]
     batches = 40
-    with Client([server.address for server in servers], deadline_s=PATIENCE_S) as client:
+    addresses = [server.address for server in servers]
+    with Client(addresses, deadline_s=PATIENCE_S, keepalive_s=KEEPALIVE_S) as client:
         answers = client.stream(x for _ in range(batches))
         np.testing.assert_array_equal(next(answers), labels)
-        counts = [answered(call(server.address)) for server in servers]
+        counts = [answered(call(address)) for address in addresses]
         assert min(counts) == 0 < max(counts)
-        servers[np.argmax(counts)].stop(number)
+        servers[np.argmax(counts)].popen.send_signal(signal.Signals[name])
         rest = list(answers)
         assert len(rest) == batches - 1
         for got in rest:
             np.testing.assert_array_equal(got, labels)
-        assert answered(call(servers[np.argmin(counts)].address)) > 0
+        assert answered(call(addresses[np.argmin(counts)])) > 0
 
 
 def test_a_server_that_drains_is_asked_nothing_more(launch, models, call, examples, eventually):

@@ -116,7 +116,8 @@ def test_an_error_is_an_answer(servers, call):
 
 
 def test_where_one_is_unavailable_the_next_is_asked_at_once(servers):
-    with client_of(free_address(), servers[0].address, hedge_after_s=NEVER_S) as client:
+    options = {"hedge_after_s": NEVER_S, "retry": RetryPolicy(attempts=1)}
+    with client_of(free_address(), servers[0].address, **options) as client:
         ask(client, 10)
 
 
