@@ -61,7 +61,7 @@ def _parser() -> Parser:
     secure = _secure_flags()
     one = commands.add_parser("predict", parents=[secure], help="labels of the rows of a .npy file")
     one.set_defaults(command=_predict)
-    one.add_argument("--address", required=True, metavar="A", help="HOST:PORT or unix:/path")
+    arguments.add_address(one, "server", required=True)
     one.add_argument("--input", required=True, type=Path, metavar="X.npy", help="rows to predict")
     one.add_argument("--model", default="linear_argmax", help="its name (default: %(default)s)")
     one.add_argument("--out", type=Path, metavar="LABELS.npy", help="write labels here, not stdout")
@@ -71,15 +71,19 @@ def _parser() -> Parser:
         metavar="S",
         help="seconds the answer may take (default: any)",
     )
+    one.add_argument(
+        "--hedge-ms",
+        type=arguments.milliseconds,
+        metavar="MS",
+        help="ask a second server what has no answer by then (default: never)",
+    )
 
     many = commands.add_parser(
         "sweep", parents=[secure], help="latency and throughput over batch sizes"
     )
     many.set_defaults(command=_sweep)
     arguments.add_experiment(many, Path("results/sweep"))
-    many.add_argument(
-        "--address", metavar="A", help="measure this server (default: one of its own)"
-    )
+    arguments.add_address(many, "server to measure (default: one of its own)")
     many.add_argument(
         "--modes",
         type=arguments.modes(MODES),
@@ -138,7 +142,11 @@ def _predict(args: argparse.Namespace) -> int:
     except (ValueError, EOFError) as error:
         raise UsageError(f"{args.input} is no .npy file of numbers: {error}") from None
     with Client(
-        args.address, args.model, deadline_s=args.deadline, credentials=_credentials(args)
+        args.address,
+        args.model,
+        deadline_s=args.deadline,
+        hedge_after_s=args.hedge_ms,
+        credentials=_credentials(args),
     ) as client:
         labels = client.predict(x)
     if args.out is None:
@@ -168,7 +176,7 @@ def _sweep(args: argparse.Namespace) -> int:
         modes=args.modes,
         repeats=args.repeats,
         threads=args.threads,
-        address=args.address,
+        address=None if args.address is None else ",".join(args.address),
         out=args.out,
         credentials=credentials,
         ep=args.ep,

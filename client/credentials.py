@@ -1,6 +1,7 @@
 """What a client shows a server, and how it knows that server."""
 
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -61,16 +62,32 @@ class Credentials:
             token=text,
         )
 
-    def channel(self, address: str, options: list[tuple[str, Any]]) -> grpc.Channel:
-        """A channel to the address; UsageError when the token would leave the machine readable."""
+    def channel(
+        self, addresses: Sequence[str], target: str, options: Sequence[tuple[str, Any]]
+    ) -> grpc.Channel:
+        """A channel to `target`, gRPC's name of the addresses.
+
+        UsageError when the token would leave the machine readable, and when TLS has several servers
+        and no one name to know them by.
+        """
         if self.ca is None:
-            if self.token is not None and not self.plaintext_token and not _is_local(address):
-                raise UsageError(f"the token would go to {address} without TLS; wanted a CA")
-            return grpc.insecure_channel(address, options)
-        if self.server_name is not None:
-            options = [*options, ("grpc.ssl_target_name_override", self.server_name)]
+            far = [address for address in addresses if not _is_local(address)]
+            if self.token is not None and not self.plaintext_token and far:
+                raise UsageError(f"the token would go to {far[0]} without TLS; wanted a CA")
+            return grpc.insecure_channel(target, options)
+        name = self.server_name
+        if name is None and len(addresses) > 1:
+            names = {_host(address) for address in addresses}
+            if len(names) > 1:
+                raise UsageError(
+                    f"TLS was asked for with {','.join(addresses)}; wanted the server name that is "
+                    "on the certificates of all"
+                )
+            name = names.pop()
+        if name is not None:
+            options = [*options, ("grpc.ssl_target_name_override", name)]
         shown = grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
-        return grpc.secure_channel(address, shown, options)
+        return grpc.secure_channel(target, shown, options)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -78,8 +95,12 @@ class Credentials:
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
 
 
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
 def _is_local(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
+    host = _host(address)
     if address.startswith("unix:") or host == "localhost":
         return True
     try:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from client.connection import MAX_MESSAGE_BYTES
+from client.channel import MAX_MESSAGE_BYTES
 from client.errors import UsageError
 from client.verification import Experiment
 

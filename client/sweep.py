@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from client import own_server
-from client.client import READY_TIMEOUT_S, Client, ModelInput
+from client.client import READY_TIMEOUT_S, Client
 from client.credentials import Credentials
 from client.errors import RequestFailed, UsageError
+from client.model_input import ModelInput
 from client.modes import Local, Mode, Shm, Stream, Unary
 from client.samples import Sample
 from client.server_process import ServerProcess, running_server
