@@ -19,7 +19,7 @@ from server.errors import InvalidInput
 from server.execution_provider import ExecutionProvider
 from server.group_size import measured_group_rows
 from server.model_settings import QueuePolicy
-from server.request import Array, Request
+from server.request import Array, Caller, Request
 from server.scheduler import Scheduler
 from server.shared_memory import Regions, SharedTensor
 from server.statistics import Statistics
@@ -97,6 +97,7 @@ class Model:
         buffers.give_back()
         self.submit = self._scheduler.submit
         self.hurry = self._scheduler.hurry
+        self.cancel = self._scheduler.cancel
 
     def close(self) -> None:
         """Run what is queued, then let go of the graph; nothing can be submitted any more."""
@@ -104,7 +105,7 @@ class Model:
         self.engine.close()
 
     def request(
-        self, message: InferRequest, regions: Regions, arrived_ns: int, deadline_ns: int | None
+        self, message: InferRequest, regions: Regions, arrived_ns: int, caller: Caller
     ) -> Request:
         """Check a message against the model; InvalidInput says what came and what was wanted."""
         inputs = self._check_inputs(message.inputs, regions)
@@ -119,10 +120,11 @@ class Model:
             rows=rows,
             size_bytes=message.byte_size,
             arrived_ns=arrived_ns,
-            deadline_ns=deadline_ns,
+            deadline_ns=caller.deadline_ns,
             queue_deadline_ns=arrived_ns + timeout_us * 1000 if timeout_us else None,
             more_follows=more_follows,
             key=(shapes, outputs) if self.max_batch_rows else object(),
+            client=caller.client,
         )
 
     def _check_inputs(

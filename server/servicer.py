@@ -26,6 +26,7 @@ from server.inference import Inference
 from server.memory_servicer import MemoryServicer
 from server.repository import Repository
 from server.repository_servicer import RepositoryServicer
+from server.request import Caller
 from server.settings_servicer import SettingsServicer
 from server.spare_memory import SpareMemory
 from server.stream import InferStream
@@ -130,9 +131,12 @@ class Servicer:
         with self.activity, self._spare_memory.around(len(data)):
             arrived_ns = time.monotonic_ns()
             message = decode_request(data)
-            pending = self._inference.begin(message, arrived_ns, _deadline_ns(context, arrived_ns))
-            if not context.add_callback(pending.request.cancel):
-                pending.request.cancel()
+            caller = Caller(
+                context.peer(), _deadline_ns(context, arrived_ns), context.add_callback
+            )
+            pending = self._inference.begin(message, arrived_ns, caller)
+            if not context.add_callback(pending.cancel):
+                pending.cancel()
             return self._inference.finish(pending, encode_response)
 
     def ModelStreamInfer(
@@ -142,6 +146,7 @@ class Servicer:
         stream = InferStream(
             messages,
             self._inference,
+            client=context.peer(),
             deadline_ns=_deadline_ns(context, time.monotonic_ns()),
             read_ahead_bytes=self._stream_limits.read_ahead_bytes,
             idle_s=self._stream_limits.idle_s,
