@@ -138,6 +138,27 @@ class Config:
     )
     max_streams: int = _option(_threads, "count", "most streams open at once", 100)
     workers: int = _option(_threads, "count", "most unary requests taken at once", 64)
+    max_waiting: int = _option(
+        _integer(0),
+        "count",
+        "most unary requests that wait for one of the workers; more get RESOURCE_EXHAUSTED",
+        256,
+    )
+    max_connections: int = _option(
+        _count, "count", "most connections open at once; more are closed", 512
+    )
+    receive_s: float = _option(
+        _seconds,
+        "seconds",
+        "a unary call whose message takes longer to arrive is cancelled (0: never)",
+        60.0,
+    )
+    silent_peer_s: float = _option(
+        _duration(0.1),
+        "seconds",
+        "a connection whose peer does not answer this long, or has not said hello, is closed",
+        9.0,
+    )
     stream_idle_s: float = _option(
         _seconds, "seconds", "a stream that sends nothing this long is ended (0: never)", 600.0
     )

@@ -27,8 +27,9 @@ _NEVER_NS = 2**63
 class Scheduler:
     """A queue before an engine, with one thread that empties it.
 
-    Clients take turns; what one of them sent is run in the order it came. One thread, because the slices of a large request must end in order, and because an execution uses
-    every core already: a second worker was measured to gain nothing.
+    Clients take turns; what one of them sent is run in the order it came. One thread, because the
+    slices of a large request must end in order, and because an execution uses every core already:
+    a second worker was measured to gain nothing.
     """
 
     def __init__(
@@ -74,9 +75,10 @@ class Scheduler:
             request.turn = self._turns.of(request.client, request.rows)
             place(self._queue, request)
             expires_ns = request.expires_ns
-            earlier = expires_ns is not None and expires_ns < self._refuse_ns
-            if earlier:
+            earlier = False
+            if expires_ns is not None and expires_ns < self._refuse_ns:
                 self._refuse_ns = expires_ns
+                earlier = True
             # A worker that waits for more rows need not wake for each of them.
             if earlier or len(self._queue) == 1 or self._due()[0] == 0:
                 self._changed.notify()
