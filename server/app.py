@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from server import provider_library
 from server.budget import ByteBudget
 from server.capacity import Capacity
-from server.config import Config
+from server.config import REJECT, Config
 from server.errors import StartError
 from server.health import SERVICE as HEALTH
 from server.health import Health
@@ -50,6 +50,7 @@ class Server:
                 max_batch_rows=config.max_batch_rows,
                 group_rows=config.group_rows,
                 queue_delay_ns=config.queue_delay_us * 1000,
+                finite_only=config.non_finite == REJECT,
             ),
             Control(config.model_control, config.load_model),
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from server import finite
 from server.batching import Piece
 from server.errors import InvalidInput
 from server.request import Array, Request
@@ -36,9 +37,13 @@ class Assembled:
 class BatchBuffer:
     """Memory that one worker gathers its batches in."""
 
-    def __init__(self, rows: int) -> None:
-        """`rows`: the most that a batch of copied rows has."""
+    def __init__(self, rows: int, *, finite_only: bool = False) -> None:
+        """`rows`: the most that a batch of copied rows has.
+
+        `finite_only`: rows from shared memory that hold anything else count as unreadable.
+        """
         self._rows = rows
+        self._finite_only = finite_only
         self._arrays: dict[str, Array] = {}
 
     def assemble(self, pieces: Sequence[Piece]) -> Assembled:
@@ -58,6 +63,8 @@ class BatchBuffer:
                 if isinstance(source, SharedTensor):
                     try:
                         source.read_rows(piece.start, into)
+                        if self._finite_only:
+                            finite.check(name, into, piece.start)
                     except InvalidInput as error:
                         unreadable[piece.request] = error
                 else:

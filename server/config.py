@@ -12,6 +12,8 @@ from server import execution_provider
 from server.execution_provider import ExecutionProvider
 
 MIB = 2**20
+# What becomes of rows that are not finite.
+PASS, REJECT = "pass", "reject"
 _ENVIRONMENT_PREFIX = "ARGMAX_SERVER_"
 _INT32_MAX = 2**31 - 1  # gRPC and ONNX Runtime count no further, nor do waits
 
@@ -126,6 +128,12 @@ class Config:
     )
     queue_delay_us: int = _option(
         _integer(0), "us", "how long a request may wait for others to share its batch", 0
+    )
+    non_finite: str = _option(
+        _one_of(**{REJECT: REJECT, PASS: PASS}),
+        f"{PASS}|{REJECT}",
+        "rows with NaN or infinite values: computed like any other, or their request is refused",
+        PASS,
     )
     max_message_bytes: int = _option(
         _count, "bytes", "largest message taken; larger ones get RESOURCE_EXHAUSTED", 128 * MIB

@@ -13,7 +13,7 @@ from protos.datatypes import BYTES, DTYPES
 from protos.model_config_pb2 import ModelConfig
 from protos.parameters import Parameter
 from protos.tensors import Tensor
-from server import config_completion, execution, model_settings
+from server import config_completion, execution, finite, model_settings
 from server.engine import Engine, TensorSpec
 from server.errors import InvalidInput
 from server.execution_provider import ExecutionProvider
@@ -36,7 +36,8 @@ class ModelLimits:
     """How a model is run that has no configuration of its own.
 
     `threads` of one execution, most rows of a request, most rows gathered for one execution (None:
-    to be measured), how long a request waits for company, execution provider.
+    to be measured), how long a request waits for company, execution provider, whether requests
+    with NaN or infinite values are refused.
     """
 
     threads: int
@@ -44,6 +45,7 @@ class ModelLimits:
     group_rows: int | None = None
     queue_delay_ns: int = 0
     ep: ExecutionProvider = field(default_factory=ExecutionProvider)
+    finite_only: bool = False
 
 
 class Model:
@@ -79,6 +81,7 @@ class Model:
             group_rows or measured_group_rows(engine, self.max_batch_rows),
             limits.queue_delay_ns,
         )
+        self._finite_only = limits.finite_only
         self._queue_policy = QueuePolicy.of(config)
         # Requests that share a batch would have to share these too.
         self.optional_inputs = () if batched else engine.optional_inputs
@@ -92,6 +95,7 @@ class Model:
             self.statistics,
             batched=batched,
             most_requests=self._queue_policy.most_requests,
+            finite_only=limits.finite_only,
         )
         # Loading leaves copies of the weights behind.
         buffers.give_back()
@@ -147,6 +151,8 @@ class Model:
             # Without a batch axis there are no rows to gather later.
             if isinstance(data, SharedTensor) and not self.max_batch_rows:
                 data = data.read()
+            if self._finite_only and not isinstance(data, SharedTensor):
+                finite.check(name, data)
             inputs[name] = data
         return inputs
 

@@ -41,15 +41,18 @@ class Scheduler:
         *,
         batched: bool = True,
         most_requests: int = 0,
+        finite_only: bool = False,
     ) -> None:
         """`batched`: outputs have a row for each of the inputs'.
 
-        `most_requests`: how many may wait, 0 for any number.
+        `most_requests`: how many may wait, 0 for any number. `finite_only`: refuse NaN and
+        infinite values read from shared memory.
         """
         self._engine = engine
         self._limits = limits
         self._batched = batched
         self._most_requests = most_requests
+        self._finite_only = finite_only
         self._statistics = statistics
         self._queue: deque[Request] = deque()
         self._turns = Turns()
@@ -104,7 +107,7 @@ class Scheduler:
         self._worker.join()
 
     def _work(self) -> None:
-        buffer = BatchBuffer(self._limits.group_rows)
+        buffer = BatchBuffer(self._limits.group_rows, finite_only=self._finite_only)
         while (batch := self._next_batch()) is not None:
             if batch.pieces:
                 self._execute(batch, buffer)
