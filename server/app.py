@@ -125,20 +125,28 @@ def _channel_options(config: Config) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         # Else a second server would share the port without a word.
         ("grpc.so_reuseport", 0),
-        # Of one connection; a call that ended still counts for a moment, hence the room.
-        ("grpc.max_concurrent_streams", 2 * (config.workers + config.max_streams)),
+        # Of one connection. It is Admission that refuses, in words that clients understand; calls
+        # that ended still count for a moment, hence the room.
+        ("grpc.max_concurrent_streams", 100 + 2 * _most_calls(config)),
         ("grpc.max_allowed_incoming_connections", config.max_connections),
         ("grpc.server_handshake_timeout_ms", int(1000 * config.silent_peer_s)),
-        # Find out about peers that vanished without closing: asked half of the time, then waited.
+        # Find out about peers that vanished without closing: asked after half of the time, waited
+        # for as long. The keepalive timeout alone leaves a ping its own, which is a minute.
         ("grpc.keepalive_time_ms", int(500 * config.silent_peer_s)),
         ("grpc.keepalive_timeout_ms", int(500 * config.silent_peer_s)),
-        # Connections without calls too; and else clients that ask us the same are punished for it.
+        ("grpc.http2.ping_timeout_ms", int(500 * config.silent_peer_s)),
+        # Without calls too. Clients may ask as often as we do; that they may without calls needs
+        # the same option.
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(500 * config.silent_peer_s)),
         ("grpc.http2.max_ping_strikes", 3),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.absolute_max_metadata_size", 32 * 1024),
     ]
+
+
+def _most_calls(config: Config) -> int:
+    return config.workers + config.max_waiting + config.max_streams
 
 
 def _bind(server: grpc.Server, address: str) -> str:
