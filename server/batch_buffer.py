@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from server import pinned_memory
+from server import finite, pinned_memory
 from server.batching import Piece
 from server.errors import InvalidInput
 from server.request import Array, Request
@@ -39,10 +39,14 @@ class Assembled:
 class BatchBuffer:
     """Memory that one worker gathers its batches in."""
 
-    def __init__(self, rows: int, *, pinned: bool = False) -> None:
-        """`rows`: the most that a batch of copied rows has. `pinned`: a GPU copies from it."""
+    def __init__(self, rows: int, *, pinned: bool = False, finite_only: bool = False) -> None:
+        """`rows`: the most that a batch of copied rows has. `pinned`: a GPU copies from it.
+
+        `finite_only`: rows from shared memory that hold anything else count as unreadable.
+        """
         self._rows = rows
         self._pinned = pinned
+        self._finite_only = finite_only
         self._arrays: dict[str, Array] = {}
         self._locked: dict[str, Array] = {}
 
@@ -69,6 +73,8 @@ class BatchBuffer:
                 if isinstance(source, SharedTensor):
                     try:
                         source.read_rows(piece.start, into)
+                        if self._finite_only:
+                            finite.check(name, into, piece.start)
                     except InvalidInput as error:
                         unreadable[piece.request] = error
                 else:
