@@ -98,11 +98,13 @@ class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
             self._check(handler_call_details)
         except ServingError as error:
             return self._refusal(error)
-        return continuation(handler_call_details)
+        handler = continuation(handler_call_details)
+        if handler is not None and handler_call_details.method not in PERMISSION_OF:
+            raise AssertionError(f"{handler_call_details.method} has no permission")
+        return handler
 
     def _check(self, call: grpc.HandlerCallDetails) -> None:
-        # An RPC that there is not needs a token too, and is then UNIMPLEMENTED.
-        needed = PERMISSION_OF.get(call.method, Permission.INFER)
+        needed = PERMISSION_OF.get(call.method)
         if needed is None:
             return
         came = _bearer(call.invocation_metadata)
