@@ -363,6 +363,34 @@ def test_the_authority_of_clients_can_be_replaced(
     assert refused(server, ca=authority.certificate, **ours)
 
 
+def test_a_session_is_not_resumed_beyond_its_authority(
+    launch, models, pair, authority, other_authority, tmp_path
+):
+    client_ca = tmp_path / "clients.pem"
+    client_ca.write_bytes(authority.certificate.read_bytes())
+    server = launch(
+        models, "--tls-cert", pair[0], "--tls-key", pair[1], "--tls-client-ca", client_ca
+    )
+    context = ssl.create_default_context(cafile=authority.certificate)
+    # Of this version the handshake itself tells whether the certificate was taken.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(*authority.sign("resuming"))
+    host, port = server.address.rsplit(":", 1)
+
+    def session(known=None):
+        with (
+            socket.create_connection((host, int(port)), timeout=10) as connection,
+            context.wrap_socket(connection, server_hostname=host, session=known) as secure,
+        ):
+            return secure.session, secure.session_reused
+
+    known, _ = session()
+    assert session(known)[1]
+    client_ca.write_bytes(other_authority.certificate.read_bytes())
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        session(known)
+
+
 # A stalled handshake harms nobody.
 
 

@@ -180,6 +180,13 @@ def test_the_request_that_the_others_spoil_is_fine(caller):
     assert caller.infer(linear().SerializeToString()).id == "seven"
 
 
+@pytest.mark.parametrize("name", ["../linear", "/etc", "linear/1", "..", ""])
+def test_a_path_is_the_name_of_no_model(refused, name):
+    message = linear()
+    message.model_name = name
+    refused(message, Code.NOT_FOUND, f"model {name!r} is not here")
+
+
 def test_unknown_model_is_not_found(refused):
     message = linear()
     message.model_name = "nobody"
