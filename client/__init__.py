@@ -7,6 +7,7 @@
 
 from client.channel import RetryPolicy
 from client.client import Client
+from client.credentials import Credentials
 from client.errors import (
     ClientError,
     DeadlineExceeded,
@@ -18,6 +19,7 @@ from client.errors import (
 __all__ = [
     "Client",
     "ClientError",
+    "Credentials",
     "DeadlineExceeded",
     "RequestFailed",
     "RetryPolicy",

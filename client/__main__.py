@@ -1,4 +1,4 @@
-"""Command line of the client: `python -m client predict`, `sweep` and `compare`."""
+"""Command line of the client: `python -m client predict`, `sweep`, `compare`, `load`, `slo`."""
 
 import argparse
 import sys
@@ -10,8 +10,18 @@ from typing import NoReturn
 import numpy as np
 from rich.console import Console
 
-from client import arguments, compare_command, environment, record, results, table
+from client import (
+    arguments,
+    compare_command,
+    environment,
+    load_command,
+    record,
+    results,
+    slo_command,
+    table,
+)
 from client.client import Client
+from client.credentials import Credentials
 from client.errors import RequestFailed, UsageError
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
 from client.terminal import SweepProgress
@@ -31,7 +41,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. 0: done; 1: wrong labels or failed requests; 2: usage or environment."""
+    """Run a command. 0: done; 1: wrong labels, failed requests; 2: usage or environment."""
     try:
         args = _parser().parse_args(argv)
         command: Callable[[argparse.Namespace], int] = args.command
@@ -48,7 +58,8 @@ def _parser() -> Parser:
     parser = Parser(prog=PROGRAM, description="Predict with a served model, or measure it.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    one = commands.add_parser("predict", help="labels of the rows of a .npy file")
+    secure = _secure_flags()
+    one = commands.add_parser("predict", parents=[secure], help="labels of the rows of a .npy file")
     one.set_defaults(command=_predict)
     arguments.add_address(one, "server", required=True)
     one.add_argument("--input", required=True, type=Path, metavar="X.npy", help="rows to predict")
@@ -67,7 +78,9 @@ def _parser() -> Parser:
         help="ask a second server what has no answer by then (default: never)",
     )
 
-    many = commands.add_parser("sweep", help="latency and throughput over batch sizes")
+    many = commands.add_parser(
+        "sweep", parents=[secure], help="latency and throughput over batch sizes"
+    )
     many.set_defaults(command=_sweep)
     arguments.add_experiment(many, Path("results/sweep"))
     arguments.add_address(many, "server to measure (default: one of its own)")
@@ -98,7 +111,28 @@ def _parser() -> Parser:
         "(default: %(default)s)",
     )
     compare_command.add(commands)
+    load_command.add(commands)
+    slo_command.add(commands)
     return parser
+
+
+def _secure_flags() -> Parser:
+    """What every command that talks to a server takes."""
+    flags = Parser(add_help=False)
+    for flag, unit, text in (
+        ("--tls-ca", "PEM", "speak TLS, to a server that one of these certificates signed"),
+        ("--tls-cert", "PEM", "certificate to show the server"),
+        ("--tls-key", "PEM", "its key, without a passphrase"),
+        ("--token-file", "FILE", "send the token in this file with every call"),
+    ):
+        flags.add_argument(flag, type=Path, metavar=unit, help=text)
+    return flags
+
+
+def _credentials(args: argparse.Namespace) -> Credentials:
+    return Credentials.of_files(
+        ca=args.tls_ca, certificate=args.tls_cert, key=args.tls_key, token=args.token_file
+    )
 
 
 def _predict(args: argparse.Namespace) -> int:
@@ -108,7 +142,11 @@ def _predict(args: argparse.Namespace) -> int:
     except (ValueError, EOFError) as error:
         raise UsageError(f"{args.input} is no .npy file of numbers: {error}") from None
     with Client(
-        args.address, args.model, deadline_s=args.deadline, hedge_after_s=args.hedge_ms
+        args.address,
+        args.model,
+        deadline_s=args.deadline,
+        hedge_after_s=args.hedge_ms,
+        credentials=_credentials(args),
     ) as client:
         labels = client.predict(x)
     if args.out is None:
@@ -122,6 +160,9 @@ def _predict(args: argparse.Namespace) -> int:
 def _sweep(args: argparse.Namespace) -> int:
     if args.wire is not None and args.dtype != "float32":
         raise UsageError(f"--wire {args.wire} came with --dtype {args.dtype}; wanted float32")
+    credentials = _credentials(args)
+    if args.address is None and credentials != Credentials():
+        raise UsageError("--tls-* or --token-file came without --address")
     settings = Settings(
         experiment=Experiment(
             classes=args.classes,
@@ -137,6 +178,7 @@ def _sweep(args: argparse.Namespace) -> int:
         threads=args.threads,
         address=None if args.address is None else ",".join(args.address),
         out=args.out,
+        credentials=credentials,
         ep=args.ep,
     )
     # Hours of measuring must not end at a folder that cannot be written.

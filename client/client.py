@@ -12,6 +12,7 @@ from client.batch_stream import BatchAnswer, stream_batches
 from client.channel import MAX_MESSAGE_BYTES, RetryPolicy
 from client.connection import Connection
 from client.control import ControlClient
+from client.credentials import Credentials
 from client.errors import RequestFailed, UsageError
 from client.model_input import ModelInput
 from client.shared_memory import SharedArray
@@ -33,6 +34,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # Large enough that a message's fixed cost is small, small enough that receiving, computing and
 # answering overlap.
 STREAM_MESSAGE_BYTES = 4 * 2**20
+# How long whoever measures waits for a server to come up.
+READY_TIMEOUT_S = 30.0
 _HEADER_BYTES = 64 * 1024
 _NARROW = {datatype_of(np.dtype(name)) for name in WIRE_DTYPES}
 # Rows that are converted at a time on their way into shared memory.
@@ -48,7 +51,8 @@ class Client(ControlClient):
     of a second server too, and the first answer counts; None: never. `keepalive_s`: a connection
     that is silent for so long while calls wait is tested, and given up after as long again, which
     is how a stream gets away from a server that hangs or vanished; servers end connections that are
-    tested too often, this one below 5 s, others below 5 min; None: never.
+    tested too often, this one below 5 s, others below 5 min; None: never. `credentials`: TLS and a
+    token; without them, neither.
 
     Safe to use from several threads. Every method raises RequestFailed (Unavailable,
     DeadlineExceeded) when no server can be reached or one refuses; UsageError when the addresses
@@ -65,9 +69,16 @@ class Client(ControlClient):
         retry: RetryPolicy | None = None,
         hedge_after_s: float | None = None,
         keepalive_s: float | None = None,
+        credentials: Credentials | None = None,
         output: str = "label",
     ) -> None:
-        connection = Connection(addresses.parse(address), retry, hedge_after_s, keepalive_s)
+        connection = Connection(
+            addresses.parse(address),
+            retry,
+            credentials,
+            hedge_after_s=hedge_after_s,
+            keepalive_s=keepalive_s,
+        )
         super().__init__(connection, model, version, deadline_s)
         self._output = output
         self._told_inputs: Sequence[pb.ModelMetadataResponse.TensorMetadata] | None = None

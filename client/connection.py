@@ -1,13 +1,15 @@
 """Call the RPCs of the protocol over one channel."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from client.channel import SERVICE, RetryPolicy, open_channel
+from client.credentials import Credentials
 from client.errors import DeadlineExceeded, RequestFailed, Unavailable
 from client.hedging import Hedging
 from protos import buffers
@@ -18,25 +20,28 @@ Response = TypeVar("Response")
 class Connection:
     """A channel to one server or several; errors come as `RequestFailed`.
 
-    `addresses`: HOST:PORT or unix:/path each. `hedge_after_s`, `keepalive_s`: as `Client` says.
+    `addresses`: HOST:PORT or unix:/path each. The rest is as `Client` says.
     """
 
     def __init__(
         self,
         addresses: Sequence[str],
         retry: RetryPolicy | None = None,
+        credentials: Credentials | None = None,
+        *,
         hedge_after_s: float | None = None,
         keepalive_s: float | None = None,
     ) -> None:
         buffers.keep_in_process()
         self.addresses = tuple(addresses)
         self.retry = retry or RetryPolicy()
+        credentials = credentials or Credentials()
+        self._metadata = credentials.metadata
         self._on_close = contextlib.ExitStack()
-        self._channel = self._on_close.enter_context(
-            open_channel(self.addresses, self.retry, keepalive_s)
-        )
+        self._channel = open_channel(self.addresses, credentials, keepalive_s)
+        self._on_close.callback(self._channel.close)
         if hedge_after_s is not None:
-            hedging = Hedging(self.addresses, self.retry, hedge_after_s)
+            hedging = Hedging(self.addresses, credentials, hedge_after_s)
             self._on_close.callback(hedging.close)
             self._channel = grpc.intercept_channel(self._channel, hedging)
         self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer")
@@ -47,8 +52,7 @@ class Connection:
     ) -> Response:
         """Call an RPC whose messages are small."""
         call = self._channel.unary_unary(f"/{SERVICE}/{method}")
-        with _translated():
-            data = call(request.SerializeToString(), timeout=deadline_s)
+        data = self._answer(call, request.SerializeToString(), deadline_s)
         try:
             answer: Response = response.FromString(data)  # type: ignore[attr-defined]
         except DecodeError:
@@ -57,9 +61,17 @@ class Connection:
 
     def infer(self, message: bytes, deadline_s: float | None = None) -> bytes:
         """Send an encoded ModelInferRequest; the encoded ModelInferResponse."""
-        with _translated():
-            answer: bytes = self._infer(message, timeout=deadline_s)
-        return answer
+        return self._answer(self._infer, message, deadline_s)
+
+    def infer_later(
+        self,
+        message: bytes,
+        deadline_s: float | None,
+        done: Callable[[bytes | RequestFailed], None],
+    ) -> None:
+        """As `infer`, without waiting or retrying: `done` gets the answer in gRPC's thread."""
+        call = self._infer.future(message, timeout=deadline_s, metadata=self._metadata)
+        call.add_done_callback(lambda ended: done(_outcome(ended)))
 
     def infer_stream(
         self, messages: Iterator[bytes], deadline_s: float | None = None
@@ -68,12 +80,12 @@ class Connection:
 
         The first error ends the stream. Leaving the generator early cancels the call.
         """
-        call = self._infer_stream(
-            messages, timeout=deadline_s, metadata=(("triton_grpc_error", "true"),)
-        )
+        metadata = (*self._metadata, ("triton_grpc_error", "true"))
+        call = self._infer_stream(messages, timeout=deadline_s, metadata=metadata)
         try:
-            with _translated():
-                yield from call
+            yield from call
+        except grpc.RpcError as error:
+            raise _failure(error) from None
         finally:
             call.cancel()
 
@@ -91,12 +103,31 @@ class Connection:
         """Close the channel; calls under way are cancelled."""
         self._on_close.close()
 
+    def _answer(self, call: Any, message: bytes, deadline_s: float | None) -> bytes:
+        end_s = None if deadline_s is None else time.monotonic() + deadline_s
+        failures = 0
+        while True:
+            try:
+                answer: bytes = call(message, timeout=deadline_s, metadata=self._metadata)
+                return answer
+            except grpc.RpcError as error:
+                failure = _failure(error)
+            failures += 1
+            if not isinstance(failure, Unavailable) or not self.retry.wait(failures, end_s):
+                raise failure
+            deadline_s = None if end_s is None else end_s - time.monotonic()
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except grpc.RpcError as error:
-        code, text = error.code().name, error.details() or ""
-        kind = {"UNAVAILABLE": Unavailable, "DEADLINE_EXCEEDED": DeadlineExceeded}
-        raise kind.get(code, RequestFailed)(code, text) from None
+
+def _outcome(ended: Any) -> bytes | RequestFailed:
+    """What came of a call that has ended."""
+    if ended.code() is not grpc.StatusCode.OK:
+        return _failure(ended)
+    answer: bytes = ended.result()
+    return answer
+
+
+def _failure(ended: Any) -> RequestFailed:
+    """What a call that did not end well raises."""
+    code, text = ended.code().name, ended.details() or ""
+    kind = {"UNAVAILABLE": Unavailable, "DEADLINE_EXCEEDED": DeadlineExceeded}
+    return kind.get(code, RequestFailed)(code, text)
