@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from client.addresses import authority
 from client.credentials import Credentials
 from protos import inference_pb2 as pb
 
@@ -70,6 +71,8 @@ def open_channel(
     ]
     if len(addresses) > 1:
         options.append(("grpc.service_config", json.dumps(_BALANCED)))
+        # Else the host of calls, and of certificates, were all the addresses in a row.
+        options.append(("grpc.default_authority", authority(addresses)))
     if keepalive_s is not None:
         keepalive_ms = round(1000 * keepalive_s)
         options += [

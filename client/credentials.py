@@ -19,8 +19,9 @@ class Credentials:
 
     `ca`: certificates to know the server by; with them, only TLS is spoken. `certificate`, `key`:
     what a server that asks for client certificates is shown. `server_name`: the name on the
-    server's certificate, where it is not the host of the address. `plaintext_token`: whether the
-    token may leave the machine without TLS, because something else encrypts.
+    server's certificate, where it is not the host of the address, of several the first.
+    `plaintext_token`: whether the token may leave the machine without TLS, because something else
+    encrypts.
 
     UsageError when they contradict each other.
     """
