@@ -18,10 +18,7 @@ def positive(text: str) -> int:
 
 def milliseconds(text: str) -> float:
     """Return a time over 0, in seconds."""
-    try:
-        return seconds(text) / 1000
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted milliseconds over 0") from None
+    return over_zero(text, "milliseconds") / 1000
 
 
 def over_zero(text: str, what: str = "a number") -> float:

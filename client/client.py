@@ -51,11 +51,12 @@ class Client(ControlClient):
     of a second server too, and the first answer counts; None: never. `keepalive_s`: a connection
     that is silent for so long while calls wait is tested, and given up after as long again, which
     is how a stream gets away from a server that hangs or vanished; servers end connections that are
-    tested too often, this one below 5 s, others below 5 min; None: never.
+    tested too often, this one below 5 s, others below 5 min; None: never. `credentials`: TLS and a
+    token; without them, neither.
 
-    `credentials`: TLS and a token; without them, neither. Safe to use from several threads. Every
-    method raises RequestFailed (Unavailable, DeadlineExceeded) when no server can be reached or one
-    refuses; UsageError when the addresses are none.
+    Safe to use from several threads. Every method raises RequestFailed (Unavailable,
+    DeadlineExceeded) when no server can be reached or one refuses; UsageError when the addresses
+    are none.
     """
 
     def __init__(
@@ -66,13 +67,17 @@ class Client(ControlClient):
         *,
         deadline_s: float | None = None,
         retry: RetryPolicy | None = None,
-        credentials: Credentials | None = None,
         hedge_after_s: float | None = None,
         keepalive_s: float | None = None,
+        credentials: Credentials | None = None,
         output: str = "label",
     ) -> None:
         connection = Connection(
-            addresses.parse(address), retry, hedge_after_s, keepalive_s, credentials
+            addresses.parse(address),
+            retry,
+            credentials,
+            hedge_after_s=hedge_after_s,
+            keepalive_s=keepalive_s,
         )
         super().__init__(connection, model, version, deadline_s)
         self._output = output
