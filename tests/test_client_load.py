@@ -238,12 +238,13 @@ def test_a_server_that_hangs_is_not_waited_for_without_end(server, run_while, mo
 
 @pytest.fixture
 def foreign(address):
-    """A plain server of the protocol: no timings, no statistics, no configuration."""
+    """Start a plain server of the protocol: no timings, no configuration, and not all calls."""
     channel = grpc.insecure_channel(address)
+    missing = {"ModelConfig", "ModelStreamInfer"}
 
     class Relay(grpc.GenericRpcHandler):
         def service(self, details):
-            if details.method.endswith(("ModelConfig", "ModelStatistics", "ModelStreamInfer")):
+            if details.method.rpartition("/")[2] in missing:
                 return None
 
             def forward(message, context):
@@ -255,12 +256,16 @@ def foreign(address):
 
             return grpc.unary_unary_rpc_method_handler(forward)
 
+    def start(*without):
+        missing.update(without)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        return f"127.0.0.1:{port}"
+
     with futures.ThreadPoolExecutor(4) as pool:
         server = grpc.server(pool)
         server.add_generic_rpc_handlers((Relay(),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        yield f"127.0.0.1:{port}"
+        yield start
         server.stop(None).wait()
     channel.close()
 
@@ -268,7 +273,8 @@ def foreign(address):
 def test_a_plain_server_of_the_protocol_is_loaded_without_its_split_and_without_labels(
     run, foreign
 ):
-    content, printed = run("load", *SHORT, "--address", foreign, "--concurrency", 2)
+    where = ["--address", foreign("ModelStatistics")]
+    content, printed = run("load", *SHORT, *where, "--concurrency", 2)
     (point,) = content["points"]
     check_numbers(point)
     assert (point["wrong_labels"], point["errors"]) == (None, {})
@@ -277,6 +283,17 @@ def test_a_plain_server_of_the_protocol_is_loaded_without_its_split_and_without_
     assert "does not tell the weights" in content["unchecked_because"]
     assert "the server tells nothing of its time" in printed
     assert "labels are unchecked" in printed
+
+
+def test_statistics_split_the_time_of_a_server_without_timings(run, foreign):
+    content, printed = run("load", *SHORT, "--address", foreign(), "--concurrency", 2)
+    split = content["points"][0]["split"]
+    assert split["told_by"] == "statistics"
+    assert split["decode_ns"] is None
+    for part in ("send_ns", "network_ns", "queue_ns", "assemble_ns", "compute_ns", "encode_ns"):
+        assert split[part] > 0
+    assert 1 <= split["batch_rows"] <= 2
+    assert "the server's times come from ModelStatistics" in printed
 
 
 def test_wrong_labels_are_found_under_load(tmp_path, launch, models, run):
