@@ -18,12 +18,17 @@ def positive(text: str) -> int:
 
 def seconds(text: str) -> float:
     """Return a time over 0."""
+    return over_zero(text, "seconds")
+
+
+def over_zero(text: str, what: str = "a number") -> float:
+    """Return a finite number over 0."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted seconds over 0")
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted {what} over 0")
     return value
 
 
@@ -44,15 +49,8 @@ def modes(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
-def add_experiment(parser: argparse.ArgumentParser, results: Path) -> None:
+def add_model(parser: argparse.ArgumentParser, results: Path) -> None:
     """Declare what every measurement of the linear model is told: sizes, seed, threads, folder."""
-    parser.add_argument(
-        "--batch-sizes",
-        type=sizes,
-        default=tuple(2**k for k in range(11)),
-        metavar="N,N",
-        help="rows of a batch (default: 1,2,4,...,1024)",
-    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -67,17 +65,29 @@ def add_experiment(parser: argparse.ArgumentParser, results: Path) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of W and X (default: %(default)s)")
     parser.add_argument(
-        "--examples",
-        type=positive,
-        metavar="N",
-        help="rows of X (default: 1024, or the largest batch size if that is more)",
-    )
-    parser.add_argument(
         "--threads",
         type=positive,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="threads of one execution, here and in a server of its own (default: %(default)s)",
+    )
+
+
+def add_experiment(parser: argparse.ArgumentParser, results: Path) -> None:
+    """Declare what every measurement over batch sizes is told: those, the model, the examples."""
+    parser.add_argument(
+        "--batch-sizes",
+        type=sizes,
+        default=tuple(2**k for k in range(11)),
+        metavar="N,N",
+        help="rows of a batch (default: 1,2,4,...,1024)",
+    )
+    add_model(parser, results)
+    parser.add_argument(
+        "--examples",
+        type=positive,
+        metavar="N",
+        help="rows of X (default: 1024, or the largest batch size if that is more)",
     )
 
 

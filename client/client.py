@@ -116,7 +116,11 @@ class Client:
         if rows.size * spec.dtype.itemsize > self._message_bytes():
             (labels,) = self.stream([rows])
             return labels
-        response = self.infer({spec.name: self._rows(rows)}, (self._output,))
+        return self.predict_in_one_request(rows)
+
+    def predict_in_one_request(self, x: Array) -> Array:
+        """As `predict`, of rows `[n, features]`, however large; for servers without streams."""
+        response = self.infer({self.input().name: self._rows(x)}, (self._output,))
         return _output(response, self._output)
 
     def stream(self, batches: Iterable[Array]) -> Iterator[Array]:
@@ -199,7 +203,7 @@ class Client:
 
     def _most_message_bytes(self) -> int:
         if self._max_message_bytes is None:
-            told = self.config().parameters["max_message_bytes"].string_value
+            told = self.told("max_message_bytes")
             self._max_message_bytes = int(told) if told else MAX_MESSAGE_BYTES
         return self._max_message_bytes
 
@@ -288,6 +292,16 @@ class Client:
             "ModelConfig", request, pb.ModelConfigResponse, self._deadline_s
         ).config
 
+    def told(self, name: str) -> str:
+        """Parameter of how the model is served; empty where the server tells none of that name."""
+        try:
+            return self.config().parameters[name].string_value
+        except RequestFailed as error:
+            # The Open Inference Protocol itself has no ModelConfig.
+            if error.code == "UNIMPLEMENTED":
+                return ""
+            raise
+
     def statistics(self) -> pb.ModelStatistics:
         """What the model did since it was loaded."""
         request = pb.ModelStatisticsRequest(name=self.model, version=self.version)
@@ -330,7 +344,7 @@ class Client:
         return self._told_inputs
 
     def _told_scale(self) -> float | None:
-        told = self.config().parameters["wire_scale"].string_value
+        told = self.told("wire_scale")
         try:
             return wire_scale(told) if told else None
         except ValueError as error:
