@@ -58,8 +58,9 @@ class ModelInput:
 class Client:
     """Talks to one model of one server.
 
-    `address`: HOST:PORT or unix:/path. `deadline_s` bounds every call, None: not at all. Safe to
-    use from several threads. Every method raises RequestFailed (Unavailable, DeadlineExceeded)
+    `address`: HOST:PORT or unix:/path. `deadline_s` bounds every call, None: not at all. `takes`:
+    what the model takes, for a server that does not tell. Safe to use from several threads. Every
+    method raises RequestFailed (Unavailable, DeadlineExceeded)
     when the server cannot be reached or refuses.
     """
 
@@ -72,6 +73,7 @@ class Client:
         deadline_s: float | None = None,
         retry: RetryPolicy | None = None,
         output: str = "label",
+        takes: ModelInput | None = None,
     ) -> None:
         self.model = model
         self.version = version
@@ -79,7 +81,7 @@ class Client:
         self._output = output
         self._connection = Connection(address, retry)
         self._told_inputs: Sequence[pb.ModelMetadataResponse.TensorMetadata] | None = None
-        self._input: ModelInput | None = None
+        self._input = takes
         self._max_message_bytes: int | None = None
 
     def __enter__(self) -> Self:

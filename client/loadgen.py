@@ -41,6 +41,10 @@ _SOURCE = Path(__file__).resolve().parent.parent
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+# The input of the models that we export.
+_INPUT = "x"
+
+
 class RunFailed(Exception):
     """A run that did not come to its end, and why."""
 
@@ -116,6 +120,15 @@ class Result:
         return verdict.verdict == loadgen_logs.VALID and not verdict.errors and not wrong
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The server that is driven, what it calls its input, and the labels that are right."""
+
+    address: str
+    input_name: str
+    reference: Truth
+
+
 Report = Callable[[Progress], None]
 
 
@@ -142,12 +155,25 @@ def loadgen(plan: Plan, report: Report) -> list[Result]:
             address = stack.enter_context(running_server(plan.out / "models", options)).address
         with Client(address, plan.model) as client:
             client.wait_until_ready(READY_TIMEOUT_S)
-            check_model(client, plan.experiment, reference)
+            input_name = _input_name(client, plan.experiment, reference)
+        where = Target(address, input_name, reference)
         results = []
         for number, scenario in enumerate(plan.scenarios):
             begun = partial(_begun, report, scenario, number * len(MODES), total)
-            results.append(_result(plan, address, scenario, reference, begun))
+            results.append(_result(plan, where, scenario, begun))
     return results
+
+
+def _input_name(client: Client, experiment: Experiment, reference: Truth) -> str:
+    """Name of the model's input; UsageError when it takes, or holds, something else.
+
+    The protocol lets a server keep its inputs to itself, as KServe's does: then it is what our
+    models have, and the labels alone can tell which weights are there.
+    """
+    if not client.metadata().inputs:
+        return _INPUT
+    check_model(client, experiment, reference)
+    return client.input().name
 
 
 def _own(plan: Plan) -> Settings:
@@ -170,7 +196,7 @@ def _begun(report: Report, scenario: Scenario, before: int, total: int, mode: Mo
 
 
 def _result(
-    plan: Plan, address: str, scenario: Scenario, reference: Truth, begun: Callable[[Mode], None]
+    plan: Plan, target: Target, scenario: Scenario, begun: Callable[[Mode], None]
 ) -> Result:
     performance: Performance | None = None
     accuracy: Labels | None = None
@@ -179,23 +205,23 @@ def _result(
         begun(mode)
         folder = plan.out / scenario / mode
         try:
-            outcome = _run(plan, address, scenario, mode, folder)
+            outcome = _run(plan, target, scenario, mode, folder)
             if mode == "performance":
                 performance = Performance(
                     loadgen_logs.verdict(folder),
-                    _judged(reference, *_columns(outcome)),
+                    _judged(target.reference, *_columns(outcome)),
                     outcome.expected_qps,
                     outcome.expected_latency_ns,
                 )
             else:
                 indices, labels = _every_example(folder, plan.experiment.examples)
-                accuracy = _judged(reference, indices, labels, np.ones_like(indices))
+                accuracy = _judged(target.reference, indices, labels, np.ones_like(indices))
         except (RunFailed, LogError, OSError) as error:
             failures[mode] = str(error)
     return Result(scenario, performance, accuracy, failures)
 
 
-def _run(plan: Plan, address: str, scenario: Scenario, mode: Mode, folder: Path) -> Outcome:
+def _run(plan: Plan, target: Target, scenario: Scenario, mode: Mode, folder: Path) -> Outcome:
     """Run LoadGen once. Raises RunFailed."""
     folder.mkdir(parents=True, exist_ok=True)
     # A run that fails must not leave those of an earlier one.
@@ -204,8 +230,9 @@ def _run(plan: Plan, address: str, scenario: Scenario, mode: Mode, folder: Path)
     job = Job(
         scenario,
         mode,
-        address,
+        target.address,
         plan.model,
+        target.input_name,
         plan.transport,
         plan.in_flight,
         plan.timeout_s,

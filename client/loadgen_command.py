@@ -16,6 +16,7 @@ from client.terminal import SweepProgress
 from client.verification import Experiment
 
 QUICK_S = 5.0
+EXAMPLES, QUICK_EXAMPLES = 1024, 256
 _PLAIN_WIDTH = 120
 _EXTRA = "mlcommons-loadgen is not installed; wanted pip install 'argmax-serving[loadgen]'"
 
@@ -95,9 +96,8 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--examples",
         type=arguments.positive,
-        default=1024,
         metavar="N",
-        help="rows of X, the data set (default: %(default)s)",
+        help=f"rows of X, the data set (default: {EXAMPLES}, or {QUICK_EXAMPLES} with --quick)",
     )
 
 
@@ -117,7 +117,7 @@ def _loadgen(args: argparse.Namespace) -> int:
             features=args.features,
             dtype=args.dtype,
             seed=args.seed,
-            examples=args.examples,
+            examples=args.examples or (EXAMPLES if args.quick is None else QUICK_EXAMPLES),
         ),
         rules=Rules(args.quick, args.server_latency_ms, args.server_qps, args.offline_qps),
         transport=args.transport,

@@ -39,6 +39,7 @@ class Rules:
 class Job:
     """One LoadGen run against one model; its logs go to `folder`.
 
+    `input_name` is the name of the input that takes the experiment's examples.
     `in_flight` is how many unary requests are under way at most; a query without an answer for
     `timeout_s` ends the run.
     """
@@ -47,6 +48,7 @@ class Job:
     mode: Mode
     address: str
     model: str
+    input_name: str
     transport: Transport
     in_flight: int
     timeout_s: float

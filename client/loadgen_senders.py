@@ -109,10 +109,11 @@ class UnarySender:
 
 def _checked(labels: Array, batch: Batch) -> Array:
     """Labels as LoadGen logs them, contiguous int64; RequestFailed when they are not one a row."""
-    if labels.shape != (len(batch.ids),) or labels.dtype.kind not in "iu":
+    # Some servers keep an axis of one class index.
+    if labels.size != len(batch.ids) or labels.dtype.kind not in "iu":
         raise RequestFailed(
             "DATA_LOSS",
             f"labels came as {labels.dtype} {list(labels.shape)}; "
             f"wanted integers [{len(batch.ids)}]",
         )
-    return np.ascontiguousarray(labels, np.int64)
+    return np.ascontiguousarray(labels, np.int64).reshape(-1)

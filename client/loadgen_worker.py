@@ -19,7 +19,7 @@ from typing import IO, Any
 import mlperf_loadgen
 import numpy as np
 
-from client.client import Client
+from client.client import Client, ModelInput
 from client.errors import ClientError, DeadlineExceeded
 from client.loadgen_examples import LoadedExamples
 from client.loadgen_job import Job, Outcome, Scenario, rows_of_batch
@@ -29,9 +29,10 @@ from client.loadgen_warm_up import warm_up
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_READY_TIMEOUT_S = 30.0
 # Samples of a query; the one query that Offline has is as long as it takes.
 _QUERY_ROWS: dict[Scenario, int] = {"SingleStream": 1, "MultiStream": 8, "Server": 1}
+# Unary requests wait here, not in memory.
+_MOST_IN_FLIGHT_BYTES = 128 * 2**20
 _WATCH_S = 0.5
 # An audit is configured by a file; ours is never there.
 _NO_AUDIT = "none.conf"
@@ -46,6 +47,7 @@ class Run:
         self._answer = answer
         self._examples = LoadedExamples(job.experiment)
         self._batch_rows = rows_of_batch(job.experiment.row_bytes)
+        self._sent_rows = min(_QUERY_ROWS.get(job.scenario, self._batch_rows), self._batch_rows)
         self._sender: Sender | None = None
         self._lock = threading.Lock()
         self._labels: Counter[tuple[int, int]] = Counter()
@@ -78,7 +80,7 @@ class Run:
         )
 
     def _warm_up(self) -> tuple[float, int]:
-        rows = min(_QUERY_ROWS.get(self._job.scenario, self._batch_rows), self._batch_rows)
+        rows = self._sent_rows
         examples = LoadedExamples(self._job.experiment)
         drawn = range(min(rows, self._job.experiment.examples))
         examples.load(drawn)
@@ -93,7 +95,9 @@ class Run:
     def _open(self, rows: Rows, done: Done) -> Sender:
         if self._job.transport == "stream":
             return StreamSender(self._client, rows, done, self._fail)
-        return UnarySender(self._client, rows, done, self._fail, self._job.in_flight)
+        fitting = _MOST_IN_FLIGHT_BYTES // (self._sent_rows * self._job.experiment.row_bytes)
+        in_flight = min(self._job.in_flight, max(1, fitting))
+        return UnarySender(self._client, rows, done, self._fail, in_flight)
 
     def _issue(self, samples: Sequence[Any]) -> None:
         """Take a query of LoadGen's, in its thread, and return at once."""
@@ -143,9 +147,11 @@ def main() -> int:
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     job = Job.from_json(json.load(sys.stdin))
+    experiment = job.experiment
+    takes = ModelInput(job.input_name, np.dtype(experiment.dtype), (experiment.features,))
     try:
-        with Client(job.address, job.model) as client:
-            client.wait_until_ready(_READY_TIMEOUT_S)
+        with Client(job.address, job.model, takes=takes) as client:
+            client.wait_until_ready(job.timeout_s)
             outcome = Run(job, client, answer)()
     except (ClientError, OSError, MemoryError) as error:
         _say(answer, {"failed": _text(error)})
