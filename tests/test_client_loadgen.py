@@ -19,6 +19,7 @@ from client.__main__ import main
 from client.client import Client, ModelInput
 from client.errors import RequestFailed, UsageError
 from client.loadgen_examples import MOST_LOADED_BYTES, LoadedExamples
+from client.loadgen_job import Job, Rules
 from client.loadgen_table import fewest_samples, metric
 from client.verification import Experiment, check, check_counted, examples, truth
 from model.examples import standard_normal
@@ -139,6 +140,24 @@ def test_the_seeds_are_those_of_loadgen_itself(all_of_them):
     for name in ("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed"):
         assert f"{name} : {getattr(settings, name)}\n" in summary
     assert settings.qsl_rng_seed != 0
+
+
+@needs_loadgen
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_run_that_is_not_quick_has_the_lengths_of_the_rules(scenario):
+    settings_of = importlib.import_module("client.loadgen_settings").settings_of
+    rules = Rules(None, server_latency_ms=20, server_qps=70, offline_qps=None)
+    experiment = Experiment(CLASSES, FEATURES, "float32", 0)
+    job = Job(scenario, "performance", "", "m", "x", "stream", 1, 1, rules, experiment, "")
+    settings = settings_of(job, samples_per_s=100, latency_ns=4e6)
+    assert settings.min_duration_ms == 600_000
+    least = {"MultiStream": 662, "Offline": 24_576}
+    assert settings.min_query_count == least.get(scenario, 100)
+    assert (settings.server_target_qps, settings.server_target_latency_ns) == (70, 20_000_000)
+    # More than the warm-up saw, or the queries would not last.
+    assert settings.offline_expected_qps == 120
+    assert settings.single_stream_expected_latency_ns == 2_000_000
+    assert settings.multi_stream_samples_per_query == 8
 
 
 @needs_loadgen
