@@ -155,7 +155,7 @@ def test_a_run_that_is_not_quick_has_the_lengths_of_the_rules(scenario):
     assert settings.min_query_count == least.get(scenario, 100)
     assert (settings.server_target_qps, settings.server_target_latency_ns) == (70, 20_000_000)
     # More than the warm-up saw, or the queries would not last.
-    assert settings.offline_expected_qps == 120
+    assert settings.offline_expected_qps == 150
     assert settings.single_stream_expected_latency_ns == 2_000_000
     assert settings.multi_stream_samples_per_query == 8
 
