@@ -18,7 +18,10 @@ SUMMARY, DETAIL, ACCURACY = (
 )
 VALID, INVALID = "VALID", "INVALID"
 _DETAIL_PREFIX = ":::MLLOG "
-_PERCENTILE = re.compile(r"result_(\d+\.\d+)_percentile_(?:per_query_)?latency_ns")
+# Of queries, where LoadGen tells them, then of samples.
+_PERCENTILES = tuple(
+    re.compile(rf"result_(\d+\.\d+)_percentile_{of}latency_ns") for of in ("per_query_", "")
+)
 
 
 class LogError(ValueError):
@@ -65,13 +68,7 @@ def verdict(folder: Path) -> Verdict:
         VALID if agreed else INVALID,
         () if agreed else tuple(_reasons(summary, detail)),
         _metric(summary),
-        {
-            match[1]: int(value)
-            for key, value in detail.items()
-            if (match := _PERCENTILE.fullmatch(key))
-        }
-        if "result_query_count" in detail
-        else {},
+        _percentiles(detail),
         int(detail.get("result_query_count", 0)),
         int(estimate) if estimate else None,
         tuple(errors(folder)),
@@ -115,6 +112,18 @@ def _entries(folder: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line.removeprefix(_DETAIL_PREFIX))
             except ValueError as error:
                 raise LogError(f"{path} cannot be read: {error}") from None
+
+
+def _percentiles(detail: Mapping[str, Any]) -> dict[str, int]:
+    for pattern in _PERCENTILES:
+        found = {
+            match[1]: int(value)
+            for key, value in detail.items()
+            if (match := pattern.fullmatch(key))
+        }
+        if found:
+            break
+    return found
 
 
 def _metric(summary: str) -> Metric:
