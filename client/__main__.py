@@ -1,4 +1,4 @@
-"""Command line of the client: `python -m client predict`, `sweep`, `compare`, `load`, `slo`."""
+"""Command line of the client: `python -m client COMMAND`."""
 
 import argparse
 import sys
@@ -15,6 +15,7 @@ from client import (
     compare_command,
     environment,
     load_command,
+    loadgen_command,
     record,
     results,
     slo_command,
@@ -113,6 +114,7 @@ def _parser() -> Parser:
     compare_command.add(commands)
     load_command.add(commands)
     slo_command.add(commands)
+    loadgen_command.add(commands)
     return parser
 
 

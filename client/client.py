@@ -52,7 +52,7 @@ class Client(ControlClient):
     that is silent for so long while calls wait is tested, and given up after as long again, which
     is how a stream gets away from a server that hangs or vanished; servers end connections that are
     tested too often, this one below 5 s, others below 5 min; None: never. `credentials`: TLS and a
-    token; without them, neither.
+    token; without them, neither. `takes`: what the model takes, for a server that does not tell.
 
     Safe to use from several threads. Every method raises RequestFailed (Unavailable,
     DeadlineExceeded) when no server can be reached or one refuses; UsageError when the addresses
@@ -71,6 +71,7 @@ class Client(ControlClient):
         keepalive_s: float | None = None,
         credentials: Credentials | None = None,
         output: str = "label",
+        takes: ModelInput | None = None,
     ) -> None:
         connection = Connection(
             addresses.parse(address),
@@ -82,7 +83,7 @@ class Client(ControlClient):
         super().__init__(connection, model, version, deadline_s)
         self._output = output
         self._told_inputs: Sequence[pb.ModelMetadataResponse.TensorMetadata] | None = None
-        self._input: ModelInput | None = None
+        self._input = takes
         self._max_message_bytes: int | None = None
 
     def __enter__(self) -> Self:
@@ -119,7 +120,12 @@ class Client(ControlClient):
         if rows.size * spec.dtype.itemsize > self._message_bytes():
             (labels,) = self.stream([rows])
             return labels
-        response = self.infer({spec.name: spec.fit(rows)}, (self._output,))
+        return self.predict_in_one_request(rows)
+
+    def predict_in_one_request(self, x: Array) -> Array:
+        """As `predict`, of rows `[n, features]`, however large; for servers without streams."""
+        spec = self.input()
+        response = self.infer({spec.name: spec.fit(x)}, (self._output,))
         return _output(response, self._output)
 
     def stream(self, batches: Iterable[Array]) -> Iterator[Array]:
@@ -202,7 +208,7 @@ class Client(ControlClient):
 
     def _most_message_bytes(self) -> int:
         if self._max_message_bytes is None:
-            told = self.config().parameters["max_message_bytes"].string_value
+            told = self.told("max_message_bytes")
             self._max_message_bytes = int(told) if told else MAX_MESSAGE_BYTES
         return self._max_message_bytes
 
@@ -253,7 +259,7 @@ class Client(ControlClient):
         return self._told_inputs
 
     def _told_scale(self) -> float | None:
-        told = self.config().parameters["wire_scale"].string_value
+        told = self.told("wire_scale")
         try:
             return wire_scale(told) if told else None
         except ValueError as error:
