@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from protos.model_config_pb2 import ModelConfig
-from server.batching import Limits
+from scheduling.batching import Limits
 from server.errors import LoadError
 
 # ONNX Runtime's own parameter, under the name it has in Triton.
