@@ -1,4 +1,4 @@
-"""Command line of the client: `python -m client predict`, `sweep`, `compare`, `load`, `slo`."""
+"""Command line of the client: predict, and the commands that measure and plan."""
 
 import argparse
 import sys
@@ -10,7 +10,16 @@ from typing import NoReturn
 import numpy as np
 from rich.console import Console
 
-from client import arguments, compare_command, environment, load_command, record, results, table
+from client import (
+    arguments,
+    compare_command,
+    environment,
+    load_command,
+    plan_command,
+    record,
+    results,
+    table,
+)
 from client.client import Client
 from client.errors import RequestFailed, UsageError
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
@@ -96,6 +105,7 @@ def _parser() -> Parser:
     compare_command.add(commands)
     load_command.add_load(commands)
     load_command.add_slo(commands)
+    plan_command.add(commands)
     return parser
 
 

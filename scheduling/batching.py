@@ -27,6 +27,11 @@ class Waiting(Protocol):
 
 W = TypeVar("W", bound=Waiting)
 
+# One request's rows run in slices this many groups long, up to so many rows: longer executions gain
+# nothing more, and what is cancelled should end soon.
+_SLICE_GROUPS = 4
+_SLICE_ROWS = 128
+
 
 class Closed(StrEnum):
     """Why a batch took no more rows."""
@@ -55,6 +60,13 @@ class Limits:
     queue_delay_ns: int = 0
     linger_ns: int = 20_000_000
     first_rows: int = 16
+
+    @classmethod
+    def of(cls, group_rows: int, most_rows: int, queue_delay_ns: int) -> "Limits":
+        """Limits with the slices that belong to such groups; nothing takes over `most_rows`."""
+        group_rows = min(group_rows, most_rows)
+        slice_rows = max(group_rows, min(_SLICE_GROUPS * group_rows, _SLICE_ROWS))
+        return cls(group_rows, min(slice_rows, most_rows), queue_delay_ns)
 
 
 @dataclass(frozen=True, slots=True)
