@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from client.bisection import highest_rate
 from client.plan_check import Range
-from client.plan_fit import Predicted, predict
+from client.plan_fit import REQUESTS, Predicted, predict
 from client.plan_observed import Calibration
 from client.simulation import Costs
 from scheduling.batching import Limits
@@ -55,14 +55,19 @@ class Plan:
     options: tuple[Option, ...]
 
 
-def plan(goal: Goal, calibration: Calibration, costs: Costs, trust: Range) -> Plan | None:
-    """The fewest replicas that meet a goal at rates that can be trusted; None when none do."""
+def plan(
+    goal: Goal, calibration: Calibration, costs: Costs, trust: Range, requests: int = REQUESTS
+) -> Plan | None:
+    """The fewest replicas that meet a goal at rates that can be trusted; None when none do.
+
+    `requests`: how many each simulation takes.
+    """
     bound_ns = goal.p99_ns / (1 + trust.margin)
     link_per_s = goal.link_bits_per_s / (8 * calibration.rows * calibration.row_bytes)
     most_per_s = min(trust.most_per_s, goal.rate_per_s, link_per_s)
 
     def found(limits: Limits, rate_per_s: float) -> Predicted:
-        return predict(limits, costs, calibration.rows, rate_per_s)
+        return predict(limits, costs, calibration.rows, rate_per_s, requests)
 
     def meets(limits: Limits, rate_per_s: float) -> bool:
         return found(limits, rate_per_s).p99_ns <= bound_ns

@@ -20,7 +20,7 @@ REQUESTS, _TRIED_REQUESTS = 12_000, 3_000
 # Requests before the queue is as long as it is on average.
 _WARM_UP_SHARE = 0.05
 _Z90 = 1.2815515655446004  # the normal distribution's 90th percentile
-_STEPS = (0.2, 0.1, 0.05, 0.025)
+_STEPS = (0.2, 0.1, 0.05)
 _LEAST_SHARE = 0.05
 # One percentile that is far off must not outweigh all others.
 _MOST_ERROR = 1.0

@@ -9,12 +9,13 @@ from client.plan_fit import predict
 from scheduling.batching import Limits
 
 FAST = 1e12
+REQUESTS = 3000
 TRUST = Range(most_per_s=250.0, margin=0.0)
 MADE = calibration(fitted=(), held_out=())
 
 
 def planned(rate_per_s, p99_ms, link=FAST, trust=TRUST):
-    return plan(Goal(rate_per_s, p99_ms * MS, link), MADE, COSTS, trust)
+    return plan(Goal(rate_per_s, p99_ms * MS, link), MADE, COSTS, trust, REQUESTS)
 
 
 def test_a_rate_that_one_replica_takes_needs_one():
@@ -34,12 +35,14 @@ def test_a_tight_bound_takes_more_replicas_of_less_each():
     found = planned(10_000, 15)
     assert found.replicas > 40
     assert found.rate_per_s == 10_000 / found.replicas
-    assert found.chosen.predicted == predict(found.chosen.limits, COSTS, 1, found.rate_per_s)
+    assert found.chosen.predicted == predict(
+        found.chosen.limits, COSTS, 1, found.rate_per_s, REQUESTS
+    )
     assert found.p99_ns == found.chosen.predicted.p99_ns
     assert found.binds == "the p99"
     # A tenth more for each would miss it, even with the other ways to batch.
     limits = [option.limits for option in (found.chosen, *found.options)]
-    beyond = [predict(one, COSTS, 1, 1.1 * found.rate_per_s) for one in limits]
+    beyond = [predict(one, COSTS, 1, 1.1 * found.rate_per_s, REQUESTS) for one in limits]
     assert all(one.p99_ns > 15 * MS for one in beyond)
 
 
@@ -66,7 +69,7 @@ def test_other_batches_are_taken_where_they_carry_more():
     dear = replace(COSTS, batch_ns=20 * MS, gather_ns=0.0)
     made = replace(MADE, limits=Limits.of(2, 1024, 0))
     goal = Goal(1000.0, 80 * MS, FAST)
-    found = plan(goal, made, dear, TRUST)
+    found = plan(goal, made, dear, TRUST, REQUESTS)
     assert found.chosen.limits.group_rows == 2
     assert {option.limits.queue_delay_ns for option in found.options} == {0, 1 * MS, 5 * MS}
     assert max(option.limits.group_rows for option in found.options) == 2
@@ -74,6 +77,6 @@ def test_other_batches_are_taken_where_they_carry_more():
 
 def test_a_queue_delay_is_left_away_where_it_gains():
     made = replace(MADE, limits=Limits.of(16, 1024, 50 * MS))
-    found = plan(Goal(1000.0, 20 * MS, FAST), made, COSTS, TRUST)
+    found = plan(Goal(1000.0, 20 * MS, FAST), made, COSTS, TRUST, REQUESTS)
     assert found.chosen.limits.queue_delay_ns == 0
     assert found.chosen.limits.group_rows in (4, 16)

@@ -31,21 +31,17 @@ def test_the_costs_of_a_simulated_server_predict_loads_they_were_not_fitted_to(f
     assert max(map(abs, errors)) < 0.2
 
 
-def test_cores_of_their_own_are_told_from_shared_ones():
+def test_cores_of_their_own_are_told_from_shared_ones(fitted):
     apart = replace(COSTS, receive_speed=1.0, execute_speed=1.0)
-    found = fit_costs(calibration(apart))
+    found = fit_costs(calibration(apart, fitted=(loaded(300.0, apart),)))
     assert found.receive_speed + found.execute_speed > 1.6
-    shared = fit_costs(calibration())
-    assert shared.receive_speed + shared.execute_speed < 1.4
+    assert fitted.receive_speed + fitted.execute_speed < 1.4
 
 
 def test_executions_that_slow_down_do_not_make_gathering_dear():
-    loads = [loaded(200.0), loaded(300.0)]
-    slowed = tuple(
-        replace(load, compute_ns=2 * load.compute_ns, assemble_ns=2 * load.assemble_ns)
-        for load in loads
-    )
-    found = fit_costs(calibration(fitted=slowed))
+    load = loaded(300.0)
+    slowed = replace(load, compute_ns=2 * load.compute_ns, assemble_ns=2 * load.assemble_ns)
+    found = fit_costs(calibration(fitted=(slowed,)))
     assert found.gather_ns == pytest.approx(COSTS.gather_ns, rel=0.01)
 
 
