@@ -30,9 +30,9 @@ HELD_OUT_SHARES = (0.3, 0.6, 0.8)
 # The largest lone request.
 _MOST_ROWS, _MOST_BYTES = 64, 64 * 2**20
 _WINDOWS = 3
-_LONE = Windows(warm_up_s=0.3, seconds=0.7, requests=fewest_samples(90) // 2, most=_WINDOWS)
-_BUSY = Windows(warm_up_s=1.0, seconds=1.0, requests=0, most=_WINDOWS)
-_WARM_UP_S = 1.0
+# Of the time that an open loop takes; those are what percentiles are wanted of.
+_LONE_SHARE, _BUSY_SHARE = 1 / 6, 1 / 4
+_MOST_WARM_UP_S = 1.0
 
 
 def limits_of(client: Client) -> Limits:
@@ -61,17 +61,20 @@ def calibrate(settings: Settings, seconds: float, report: Report) -> Calibration
     with target(replace(settings, rows=most_rows), report) as where:
         with Client(where.address, settings.model, settings.version) as client:
             spec, limits = client.input(), limits_of(client)
-        lone = replace(settings, windows=_LONE)
+        lone = replace(settings, windows=_windows(seconds * _LONE_SHARE, 90))
         lone_sizes = sizes(settings.rows, limits.group_rows, spec.row_bytes)
         found = []
         for rows in lone_sizes:
             report(Progress(f"lone requests of {rows} rows"))
             found.append(_closed(replace(lone, rows=rows), where, 1, report))
         report(Progress("what the server can do, then loads below"))
-        busy = _closed(replace(settings, windows=_BUSY), where, CONCURRENCY, report)
-        requests = -(-fewest_samples(99) // _WINDOWS)
-        windows = Windows(_WARM_UP_S, seconds / _WINDOWS, requests, _WINDOWS)
-        opened = replace(settings, windows=windows)
+        busy = _closed(
+            replace(settings, windows=_windows(seconds * _BUSY_SHARE, 50)),
+            where,
+            CONCURRENCY,
+            report,
+        )
+        opened = replace(settings, windows=_windows(seconds, 99))
         return Calibration(
             model=settings.model,
             rows=settings.rows,
@@ -86,6 +89,13 @@ def calibrate(settings: Settings, seconds: float, report: Report) -> Calibration
                 replace(opened, seed=settings.seed + 1), where, busy, HELD_OUT_SHARES, report
             ),
         )
+
+
+def _windows(seconds: float, percentile: float) -> Windows:
+    """Windows of so many seconds in all, longer until a percentile can be told."""
+    requests = -(-fewest_samples(percentile) // _WINDOWS)
+    warm_up_s = min(seconds / _WINDOWS, _MOST_WARM_UP_S)
+    return Windows(warm_up_s, seconds / _WINDOWS, requests, _WINDOWS)
 
 
 def _row_bytes(settings: Settings) -> int:

@@ -15,6 +15,8 @@ _QUEUE_DELAYS_NS = (0, 1_000_000, 5_000_000)
 # Groups are tried that are so much smaller than the one that was measured, and one of a row.
 _SMALLER = (1, 4)
 _PRECISION = 0.02
+# Of the highest rate that can be trusted; who misses the bound even there is not looked at further.
+_LEAST_SHARE = 1 / 64
 # Other batches than those that were measured must be worth it: so many times the rate.
 _WORTH = 1.05
 
@@ -74,14 +76,19 @@ def plan(
 
     def best(limits: Limits) -> float:
         """Highest rate that meets the bound, 0 for none."""
+        if not meets(limits, most_per_s * _LEAST_SHARE):
+            return 0.0
         met = highest_rate(lambda r: meets(limits, r), most_per_s, _PRECISION, most_per_s).met
         return met or 0.0
 
     chosen, rate_per_s = calibration.limits, best(calibration.limits)
     for limits in _others(calibration):
-        wanted_per_s = rate_per_s * _WORTH or most_per_s
-        if wanted_per_s <= most_per_s and meets(limits, wanted_per_s):
-            chosen, rate_per_s = limits, best(limits)
+        worth_per_s = rate_per_s * _WORTH
+        if worth_per_s > most_per_s or (rate_per_s and not meets(limits, worth_per_s)):
+            continue
+        carried_per_s = best(limits)
+        if carried_per_s > rate_per_s:
+            chosen, rate_per_s = limits, carried_per_s
     if not rate_per_s:
         return None
     replicas = math.ceil(goal.rate_per_s / rate_per_s)

@@ -16,7 +16,7 @@ from client.simulation import Costs, simulate
 from scheduling.batching import Limits
 
 # Of a simulation that is compared with what was measured, and of one that the fit tries.
-REQUESTS, _TRIED_REQUESTS = 12_000, 3_000
+REQUESTS, TRIED_REQUESTS = 8_000, 3_000
 # Requests before the queue is as long as it is on average.
 _WARM_UP_SHARE = 0.05
 _Z90 = 1.2815515655446004  # the normal distribution's 90th percentile
@@ -63,12 +63,13 @@ def executions(calibration: Calibration) -> Fit:
     return latency_fit.fit([o.rows for o in sizes], [o.compute_ns for o in sizes])
 
 
-def fit_costs(calibration: Calibration) -> Costs:
+def fit_costs(calibration: Calibration, requests: int = TRIED_REQUESTS) -> Costs:
     """Costs with which the simulation comes nearest to the fitted loads.
 
     Executions and the time that a lone request spends elsewhere are measured. How much of the
     latter keeps other requests waiting, and how receiving and executing slow each other down, is
-    what the search varies. UsageError when there is nothing to fit.
+    what the search varies. Each simulation takes so many `requests`. UsageError when there is
+    nothing to fit.
     """
     line = executions(calibration)
     alone = next((o for o in calibration.sizes if o.rows == calibration.rows), None)
@@ -96,7 +97,7 @@ def fit_costs(calibration: Calibration) -> Costs:
 
     def error(shares: Sequence[float]) -> float:
         tried = costs(shares)
-        return sum(_error(calibration, tried, load) for load in calibration.fitted)
+        return sum(_error(calibration, tried, load, requests) for load in calibration.fitted)
 
     return costs(_search(error))
 
@@ -124,11 +125,11 @@ def _search(error: Callable[[Sequence[float]], float]) -> tuple[float, ...]:
     return best
 
 
-def _error(calibration: Calibration, costs: Costs, load: Observation) -> float:
+def _error(calibration: Calibration, costs: Costs, load: Observation, requests: int) -> float:
     """Squares of the logarithms by which percentiles and batches are off."""
     assert load.rate_per_s is not None
     rows, limits = calibration.rows, calibration.limits
-    found = predict(limits, costs, rows, load.rate_per_s, _TRIED_REQUESTS)
+    found = predict(limits, costs, rows, load.rate_per_s, requests)
     pairs = (
         (found.p50_ns, load.p50_ns),
         (found.p90_ns, load.p90_ns),

@@ -1,6 +1,7 @@
 """Calibrations of servers whose costs are known, because they were simulated."""
 
 from dataclasses import replace
+from functools import cache
 
 from client.plan_fit import predict
 from client.plan_observed import Calibration, Observation
@@ -35,9 +36,10 @@ def alone(rows, costs=COSTS):
     )
 
 
+@cache
 def loaded(rate_per_s, costs=COSTS, seed=11):
     """An open loop, as simulated with other arrivals than the fit simulates."""
-    found = predict(LIMITS, costs, 1, rate_per_s, requests=8000, seed=seed)
+    found = predict(LIMITS, costs, 1, rate_per_s, requests=6000, seed=seed)
     return replace(
         alone(1, costs),
         concurrency=None,
@@ -66,8 +68,3 @@ def calibration(costs=COSTS, **changes):
         held_out=tuple(loaded(share * CAPACITY_PER_S, costs, 12) for share in (0.3, 0.6, 0.8)),
     )
     return replace(made, **changes)
-
-
-def off(one, factor):
-    """The same load with a p99 that is so many times as long."""
-    return replace(one, p99_ns=round(one.p99_ns * factor))

@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from plan_calibrations import COSTS, calibration, loaded, off
+from plan_calibrations import COSTS, calibration, loaded
 
 from client.__main__ import main
-from client.plan_check import MOST_ERROR
 from client.plan_observed import Calibration
 from client.plan_record import SCHEMA
 from model.export import export
@@ -51,42 +50,30 @@ def test_a_million_requests_a_second_are_planned(plan, made):
     assert record["plan"]["chosen"]["limits"]["group_rows"] == made.limits.group_rows
     assert record["answer"] in " ".join(said.split())
     assert "4,000 replicas with 250 requests/s each" in record["answer"]
-    # 1 MiB each: 10^6 MiB/s, and a quarter of that as int8.
-    assert "0.954 TiB/s" in said
+    # 10^6 MiB, and a quarter of that as int8.
+    assert "977 GiB/s" in said
     assert "244 GiB/s" in said
     assert Calibration.from_json(record["calibration"]) == made
     assert record["environment"] == {"cores": 2}
-
-
-def test_the_error_of_each_load_that_was_held_out_is_said(plan, made):
-    _, record, said = plan(made, "--rate", 100, "--p99-ms", 1000)
     assert [one["load"]["rate_per_s"] for one in record["checks"]] == [100, 250]
     for one in record["checks"]:
-        wanted = one["predicted"]["p99_ns"] / one["load"]["p99_ns"] - 1
-        assert one["p99_error"] == pytest.approx(wanted)
-        assert abs(wanted) < MOST_ERROR
-        assert f"{wanted:+.0%}" in said
+        error = one["predicted"]["p99_ns"] / one["load"]["p99_ns"] - 1
+        assert one["p99_error"] == pytest.approx(error)
+        assert f"{error:+.0%}" in said
 
 
 def test_nothing_is_planned_where_predictions_do_not_hold(plan, made):
     wrong = replace(
-        made, held_out=tuple(replace(off(o, 2), doubts=("stable: no",)) for o in made.held_out)
+        made,
+        held_out=tuple(
+            replace(o, p99_ns=2 * o.p99_ns, doubts=("stable: no",)) for o in made.held_out
+        ),
     )
     status, record, said = plan(wrong, "--rate", 100, "--p99-ms", 1000)
     assert status == 1
     assert record["plan"] is None
     assert "no plan: at 100 requests/s" in said
     assert "off by more than 20% (stable: no)" in record["answer"]
-
-
-def test_no_rate_above_a_prediction_that_does_not_hold_is_planned(plan, made):
-    low, high = made.held_out
-    status, record, _ = plan(
-        replace(made, held_out=(low, off(high, 2))), "--rate", 1000, "--p99-ms", 1000
-    )
-    assert status == 0
-    assert record["plan"]["rate_per_s"] <= 100
-    assert record["plan"]["replicas"] == 10
 
 
 def test_a_bound_that_no_number_of_replicas_meets_is_refused(plan, made):
@@ -117,7 +104,7 @@ def test_a_record_of_something_else_is_refused_in_one_line(tmp_path, capsys, con
 def test_a_server_is_measured_and_planned_with(launch, graphs, tmp_path):
     export(graphs.folder, "linear_argmax", from_seed(CLASSES, FEATURES, 0), "float32", 0)
     server = launch(graphs.folder, "--group-rows", "2", "--queue-delay-us", "100")
-    words = ["--rate", 1000, "--p99-ms", 10_000, "--classes", CLASSES, "--seconds", "0.9"]
+    words = ["--rate", 1000, "--p99-ms", 10_000, "--classes", CLASSES, "--seconds", "0.3"]
     words += ["--address", server.address, "--out", tmp_path]
     done = subprocess.run(
         [sys.executable, "-m", "client", "plan", *map(str, words)],

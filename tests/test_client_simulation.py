@@ -29,7 +29,7 @@ def run(limits, spent, *due_ms, rows=1):
 @pytest.mark.parametrize("utilisation", [0.3, 0.6, 0.8])
 def test_one_at_a_time_waits_as_long_as_an_m_d_1_queue(utilisation):
     service_ns = 1 * MS
-    due_ns = itertools.islice(due_times_ns("poisson", utilisation * 1000, seed=5), 50_000)
+    due_ns = itertools.islice(due_times_ns("poisson", utilisation * 1000, seed=5), 40_000)
     seen = simulate(ALONE, Costs(0, 0, service_ns, 0), 1, due_ns)
     waited_ns = np.mean(seen.latencies_ns) - service_ns
     # Pollaczek and Khinchine's mean for a service time without variance.
@@ -38,7 +38,7 @@ def test_one_at_a_time_waits_as_long_as_an_m_d_1_queue(utilisation):
 
 def test_receiving_and_executing_in_turn_are_two_queues_in_a_row():
     # What leaves the first every 2 ms at most never waits at the second, which takes 1 ms.
-    due_ns = list(itertools.islice(due_times_ns("poisson", 300, seed=5), 30_000))
+    due_ns = list(itertools.islice(due_times_ns("poisson", 300, seed=5), 20_000))
     seen = simulate(ALONE, costs(receive=2, batch=1, row=0), 1, due_ns)
     waited_ms = np.mean(seen.latencies_ns) / MS - 3
     assert waited_ms == pytest.approx(0.6 * 2 / (2 * (1 - 0.6)), rel=0.05)
