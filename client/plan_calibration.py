@@ -8,18 +8,10 @@ import numpy as np
 from client.client import READY_TIMEOUT_S, Client
 from client.errors import UsageError
 from client.histogram import fewest_samples
-from client.load import (
-    Progress,
-    Report,
-    Settings,
-    Target,
-    Windows,
-    loading,
-    measure,
-    open_loop,
-    target,
-)
+from client.load import loading
+from client.load_settings import Progress, Report, Settings, Windows, open_loop
 from client.load_summary import Asked, LoadPoint
+from client.load_target import Target, target
 from client.plan_observed import Calibration, Observation
 from scheduling.batching import Limits
 
@@ -111,18 +103,18 @@ def _most_rows(row_bytes: int) -> int:
 
 
 def _closed(settings: Settings, where: Target, concurrency: int, report: Report) -> Observation:
-    with loading(settings, where, "unary") as processes:
+    with loading(settings, where, "unary") as load:
         asked = Asked("closed", "unary", settings.rows, settings.processes, concurrency=concurrency)
-        return _seen(measure(processes, asked, settings, where, report))
+        return _seen(load.measure(asked, report))
 
 
 def _open(
     settings: Settings, where: Target, busy: Observation, shares: Sequence[float], report: Report
 ) -> tuple[Observation, ...]:
-    with loading(settings, where, "unary") as processes:
+    with loading(settings, where, "unary") as load:
         rates_per_s = [share * busy.requests_per_s for share in shares]
         asked = [open_loop(settings, "unary", rate_per_s) for rate_per_s in rates_per_s]
-        return tuple(_seen(measure(processes, a, settings, where, report)) for a in asked)
+        return tuple(_seen(load.measure(a, report)) for a in asked)
 
 
 def _seen(point: LoadPoint) -> Observation:

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from client import environment, plan_record, plan_table, record
 from client.arguments import add_model, over_zero, positive, seconds
-from client.load import Settings, Windows
+from client.load_options import plain_or_terminal
+from client.load_settings import Settings, Windows
 from client.load_terminal import LoadProgress
 from client.plan_calibration import calibrate
 from client.plan_capacity import Goal, Plan, plan
@@ -18,7 +19,6 @@ from client.plan_fit import executions, fit_costs
 from client.plan_observed import Calibration
 
 PLANNED, REFUSED = 0, 1
-_PLAIN_WIDTH = 120
 
 
 def add(commands: Any) -> None:
@@ -77,9 +77,7 @@ def add(commands: Any) -> None:
 def _plan(args: argparse.Namespace) -> int:
     """Exit code 0: planned; 1: nothing is, because predictions do not hold or no rate is enough."""
     args.out.mkdir(parents=True, exist_ok=True)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PLAIN_WIDTH)
+    console = plain_or_terminal()
     if args.result is not None:
         calibration, described = plan_record.read(args.result)
     else:

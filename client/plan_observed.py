@@ -38,8 +38,8 @@ class Observation:
         latency, split = point.latency_ns, point.split
         if latency.mean is None:
             raise UsageError(f"no request was answered: {point.errors}")
-        if split is None:
-            raise UsageError("the server tells no timings, which a plan is made of")
+        if split is None or split.told_by != "timings":
+            raise UsageError("the server tells no timings with its answers; a plan is made of them")
         return cls(
             rows=point.asked.rows,
             concurrency=point.asked.concurrency,
@@ -50,10 +50,10 @@ class Observation:
             p50_ns=latency.p50,
             p90_ns=latency.p90,
             p99_ns=latency.p99,
-            queue_ns=split.queue_ns,
-            assemble_ns=split.assemble_ns,
-            compute_ns=split.compute_ns,
-            batch_rows=split.batch_rows,
+            queue_ns=split.queue_ns or 0.0,
+            assemble_ns=split.assemble_ns or 0.0,
+            compute_ns=split.compute_ns or 0.0,
+            batch_rows=split.batch_rows or 0.0,
             doubts=tuple(f"{c.name}: {c.text}" for c in point.checks if c.passed is False),
         )
 
