@@ -1,4 +1,4 @@
-"""Command line of the client: `python -m client COMMAND`."""
+"""Command line of the client: predict, and the commands that measure and plan."""
 
 import argparse
 import sys
@@ -16,6 +16,7 @@ from client import (
     environment,
     load_command,
     loadgen_command,
+    plan_command,
     record,
     results,
     slo_command,
@@ -115,6 +116,7 @@ def _parser() -> Parser:
     load_command.add(commands)
     slo_command.add(commands)
     loadgen_command.add(commands)
+    plan_command.add(commands)
     return parser
 
 

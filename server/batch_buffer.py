@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from scheduling.batching import Piece
 from server import finite, pinned_memory
-from server.batching import Piece
 from server.errors import InvalidInput
 from server.request import Array, Request
 from server.shared_memory import SharedTensor
@@ -56,7 +56,7 @@ class BatchBuffer:
             self._unlock(name)
         self._arrays.clear()
 
-    def assemble(self, pieces: Sequence[Piece]) -> Assembled:
+    def assemble(self, pieces: Sequence[Piece[Request]]) -> Assembled:
         """Gather rows: views where those of one request make the batch, else copies."""
         if len(pieces) == 1 and pieces[0].request.in_place:
             return Assembled(_in_place(pieces[0]), copied=False, unreadable={})
@@ -131,7 +131,7 @@ def _huge_pages(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return np.frombuffer(memory, dtype, math.prod(shape), start).reshape(shape)
 
 
-def _in_place(piece: Piece) -> dict[str, Array]:
+def _in_place(piece: Piece[Request]) -> dict[str, Array]:
     whole = piece.rows == piece.request.rows
     inputs = {}
     for name, data in piece.request.inputs.items():

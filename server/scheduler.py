@@ -12,8 +12,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from scheduling.batching import (
+    Batch,
+    Closed,
+    Limits,
+    Piece,
+    place,
+    rows_to_wait_for,
+    take,
+    wait_ns,
+)
 from server.batch_buffer import Assembled, BatchBuffer
-from server.batching import Batch, Closed, Limits, Piece, place, rows_to_wait_for, take, wait_ns
 from server.engine import Engine
 from server.errors import InvalidInput, ModelBroken, QueueFull, ServerStopping, ServingError
 from server.request import Array, Request, Timings
@@ -117,7 +126,7 @@ class Scheduler:
                     self._look_for_refused()
         buffer.close()
 
-    def _next_batch(self) -> Batch | None:
+    def _next_batch(self) -> Batch[Request] | None:
         with self._changed:
             while True:
                 refused = self._drop_refused()
@@ -179,7 +188,7 @@ class Scheduler:
         self._queue = kept
         return refused
 
-    def _execute(self, batch: Batch, buffer: BatchBuffer) -> None:
+    def _execute(self, batch: Batch[Request], buffer: BatchBuffer) -> None:
         try:
             started_ns = time.monotonic_ns()
             assembled = buffer.assemble(batch.pieces)
@@ -197,7 +206,7 @@ class Scheduler:
                 piece.request.fail(error)
 
     def _compute(
-        self, batch: Batch, assembled: Assembled, started_ns: int, assemble_ns: int
+        self, batch: Batch[Request], assembled: Assembled, started_ns: int, assemble_ns: int
     ) -> None:
         computing_ns = time.monotonic_ns()
         try:
@@ -229,7 +238,7 @@ class Scheduler:
                 _hand_out(piece, rows, started_ns, spent)
 
     def _compute_alone(
-        self, batch: Batch, assembled: Assembled, started_ns: int, assemble_ns: int
+        self, batch: Batch[Request], assembled: Assembled, started_ns: int, assemble_ns: int
     ) -> None:
         for piece, start, stop in _places(batch):
             alone = Assembled(assembled.rows(start, stop), True, assembled.unreadable)
@@ -239,7 +248,7 @@ class Scheduler:
                 piece.request.fail(error)
 
 
-def _places(batch: Batch) -> Iterator[tuple[Piece, int, int]]:
+def _places(batch: Batch[Request]) -> Iterator[tuple[Piece[Request], int, int]]:
     """Each piece with the rows of the batch that are its."""
     start = 0
     for piece in batch.pieces:
@@ -247,7 +256,7 @@ def _places(batch: Batch) -> Iterator[tuple[Piece, int, int]]:
         start += piece.rows
 
 
-def _hand_out(piece: Piece, outputs: list[Array], started_ns: int, spent: Timings) -> None:
+def _hand_out(piece: Piece[Request], outputs: list[Array], started_ns: int, spent: Timings) -> None:
     """Give a request its rows of the outputs; the last of them is its answer."""
     request = piece.request
     before = request.timings

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from server.batching import Closed, Limits
+from scheduling.batching import Closed, Limits
 from server.engine import Engine
 from server.errors import (
     Cancelled,

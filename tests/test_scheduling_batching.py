@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.batching import Closed, Limits, place, rows_to_wait_for, take, wait_ns
+from scheduling.batching import Closed, Limits, place, rows_to_wait_for, take, wait_ns
 from server.request import Request
 from server.turns import Turns
 
