@@ -20,8 +20,8 @@ import psutil
 from numpy.typing import NDArray
 
 from bench.service import MIB
+from client.channel import RetryPolicy
 from client.client import Client
-from client.connection import RetryPolicy
 from client.server_process import running_server
 from model.export import export
 from model.weights import from_seed

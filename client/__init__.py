@@ -5,8 +5,8 @@
 ...     labels = client.predict(x)  # x: [n, features]
 """
 
+from client.channel import RetryPolicy
 from client.client import Client
-from client.connection import RetryPolicy
 from client.credentials import Credentials
 from client.errors import (
     ClientError,

@@ -1,4 +1,4 @@
-"""Command line of the client: `python -m client predict`, `sweep` and `compare`."""
+"""Command line of the client: predict, and the commands that measure and plan."""
 
 import argparse
 import sys
@@ -10,7 +10,18 @@ from typing import NoReturn
 import numpy as np
 from rich.console import Console
 
-from client import arguments, compare_command, environment, record, results, table
+from client import (
+    arguments,
+    compare_command,
+    environment,
+    load_command,
+    loadgen_command,
+    plan_command,
+    record,
+    results,
+    slo_command,
+    table,
+)
 from client.client import Client
 from client.credentials import Credentials
 from client.errors import RequestFailed, UsageError
@@ -32,7 +43,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. 0: done; 1: wrong labels or failed requests; 2: usage or environment."""
+    """Run a command. 0: done; 1: wrong labels, failed requests; 2: usage or environment."""
     try:
         args = _parser().parse_args(argv)
         command: Callable[[argparse.Namespace], int] = args.command
@@ -52,7 +63,7 @@ def _parser() -> Parser:
     secure = _secure_flags()
     one = commands.add_parser("predict", parents=[secure], help="labels of the rows of a .npy file")
     one.set_defaults(command=_predict)
-    one.add_argument("--address", required=True, metavar="A", help="HOST:PORT or unix:/path")
+    arguments.add_address(one, "server", required=True)
     one.add_argument("--input", required=True, type=Path, metavar="X.npy", help="rows to predict")
     one.add_argument("--model", default="linear_argmax", help="its name (default: %(default)s)")
     one.add_argument("--out", type=Path, metavar="LABELS.npy", help="write labels here, not stdout")
@@ -62,15 +73,19 @@ def _parser() -> Parser:
         metavar="S",
         help="seconds the answer may take (default: any)",
     )
+    one.add_argument(
+        "--hedge-ms",
+        type=arguments.milliseconds,
+        metavar="MS",
+        help="ask a second server what has no answer by then (default: never)",
+    )
 
     many = commands.add_parser(
         "sweep", parents=[secure], help="latency and throughput over batch sizes"
     )
     many.set_defaults(command=_sweep)
     arguments.add_experiment(many, Path("results/sweep"))
-    many.add_argument(
-        "--address", metavar="A", help="measure this server (default: one of its own)"
-    )
+    arguments.add_address(many, "server to measure (default: one of its own)")
     many.add_argument(
         "--modes",
         type=arguments.modes(MODES),
@@ -98,6 +113,10 @@ def _parser() -> Parser:
         "(default: %(default)s)",
     )
     compare_command.add(commands)
+    load_command.add(commands)
+    slo_command.add(commands)
+    loadgen_command.add(commands)
+    plan_command.add(commands)
     return parser
 
 
@@ -127,7 +146,11 @@ def _predict(args: argparse.Namespace) -> int:
     except (ValueError, EOFError) as error:
         raise UsageError(f"{args.input} is no .npy file of numbers: {error}") from None
     with Client(
-        args.address, args.model, deadline_s=args.deadline, credentials=_credentials(args)
+        args.address,
+        args.model,
+        deadline_s=args.deadline,
+        hedge_after_s=args.hedge_ms,
+        credentials=_credentials(args),
     ) as client:
         labels = client.predict(x)
     if args.out is None:
@@ -157,7 +180,7 @@ def _sweep(args: argparse.Namespace) -> int:
         modes=args.modes,
         repeats=args.repeats,
         threads=args.threads,
-        address=args.address,
+        address=None if args.address is None else ",".join(args.address),
         out=args.out,
         credentials=credentials,
         ep=args.ep,

@@ -1,6 +1,7 @@
 """What a client shows a server, and how it knows that server."""
 
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from client.addresses import target
 from client.errors import UsageError
 
 
@@ -17,8 +19,9 @@ class Credentials:
 
     `ca`: certificates to know the server by; with them, only TLS is spoken. `certificate`, `key`:
     what a server that asks for client certificates is shown. `server_name`: the name on the
-    server's certificate, where it is not the host of the address. `plaintext_token`: whether the
-    token may leave the machine without TLS, because something else encrypts.
+    server's certificate, where it is not the host of the address, of several the first.
+    `plaintext_token`: whether the token may leave the machine without TLS, because something else
+    encrypts.
 
     UsageError when they contradict each other.
     """
@@ -61,16 +64,17 @@ class Credentials:
             token=text,
         )
 
-    def channel(self, address: str, options: list[tuple[str, Any]]) -> grpc.Channel:
-        """A channel to the address; UsageError when the token would leave the machine readable."""
+    def channel(self, addresses: Sequence[str], options: list[tuple[str, Any]]) -> grpc.Channel:
+        """A channel to all of them; UsageError when the token would leave the machine readable."""
         if self.ca is None:
-            if self.token is not None and not self.plaintext_token and not _is_local(address):
-                raise UsageError(f"the token would go to {address} without TLS; wanted a CA")
-            return grpc.insecure_channel(address, options)
+            abroad = [address for address in addresses if not _is_local(address)]
+            if self.token is not None and not self.plaintext_token and abroad:
+                raise UsageError(f"the token would go to {abroad[0]} without TLS; wanted a CA")
+            return grpc.insecure_channel(target(addresses), options)
         if self.server_name is not None:
             options = [*options, ("grpc.ssl_target_name_override", self.server_name)]
         shown = grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
-        return grpc.secure_channel(address, shown, options)
+        return grpc.secure_channel(target(addresses), shown, options)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:

@@ -107,6 +107,33 @@ def test_streams_go_over_tls(tls, authority):
     assert [len(part) for part in parts] == [2, 1]
 
 
+@pytest.mark.parametrize("hedge_after_s", [None, 5], ids=["in turn", "hedged"])
+def test_several_servers_are_shown_the_token_over_tls(
+    hedge_after_s, serve, models, authority, other_authority, tmp_path
+):
+    token = "t" * 32
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{token} infer\n")
+    certificate, key = authority.sign("several")
+    options = {"tls_cert": certificate, "tls_key": key, "token_file": tokens}
+    addresses = [serve(models, **options).address for _ in range(2)]
+
+    def counted(ca):
+        known = Credentials(ca=ca.certificate.read_bytes(), token=token)
+        more = {"retry": ONCE, "credentials": known, "deadline_s": 10}
+        with Client(addresses, hedge_after_s=hedge_after_s, **more) as client:
+            client.predict(X)
+        counts = []
+        for address in addresses:
+            with Client(address, **more) as client:
+                counts.append(client.statistics().inference_count)
+        return sum(counts)
+
+    assert counted(authority) == len(X)
+    with pytest.raises(Unavailable):
+        counted(other_authority)
+
+
 def test_a_client_of_another_authority_refuses_the_server(tls, other_authority):
     assert refused(tls, ca=other_authority.certificate)
 

@@ -444,6 +444,14 @@ def test_unknown_rpc_is_unimplemented(caller):
     assert caught.value.code() is Code.UNIMPLEMENTED
 
 
+@pytest.mark.parametrize("method", ["ModelInfer", "ServerLive"])
+def test_a_call_without_a_message_is_unimplemented(caller, method):
+    call = caller.channel.stream_unary(f"/inference.GRPCInferenceService/{method}")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(iter([]), timeout=20)
+    assert caught.value.code() is Code.UNIMPLEMENTED
+
+
 def test_message_over_the_limit_is_resource_exhausted(caller):
     with pytest.raises(grpc.RpcError) as caught:
         caller.raw("ModelInfer", bytes(MESSAGE_BYTES + 1))
