@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from client import environment
 from client.arrivals import Arrivals
+from client.channel import RetryPolicy
 from client.client import Client
-from client.connection import RetryPolicy
 from client.load_job import Job, Mode
 from client.load_processes import LoadProcesses, load_processes
 from client.load_settings import Progress, Report, Settings, Windows, asked

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from client import own_server
-from client.client import READY_TIMEOUT_S, Client, ModelInput
+from client.client import READY_TIMEOUT_S, Client
 from client.errors import RequestFailed, UsageError
 from client.load_settings import Progress, Report, Settings
+from client.model_input import ModelInput
 from client.server_process import running_server
 from client.verification import Experiment, truth
 from protos.quantize import WIRE_DTYPES

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from client.client import READY_TIMEOUT_S, Client, ModelInput
-from client.connection import Connection, RetryPolicy
+from client import addresses
+from client.channel import RetryPolicy
+from client.client import READY_TIMEOUT_S, Client
+from client.connection import Connection
 from client.errors import ClientError, RequestFailed, UsageError
 from client.load_job import Job, Load
 from client.load_slice import Slice
+from client.model_input import ModelInput
 from client.senders import (
     Outcome,
     Sender,
@@ -52,7 +55,7 @@ def main() -> int:
             )
             client.wait_until_ready(READY_TIMEOUT_S)
             data = _Data(client, job)
-            connection = Connection(job.address, _ONCE)
+            connection = Connection(addresses.parse(job.address), _ONCE)
             stack.callback(connection.close)
             sender = stack.enter_context(_sender(client, connection, data, job))
             _first_request(sender, job.timeout_s)
@@ -79,7 +82,7 @@ class _Data:
         self._truth: Truth | None = None
         if job.experiment is not None:
             self._truth = truth(job.experiment)
-            self.x = client.model_rows(self._truth.x)
+            self.x = self.spec.fit(self._truth.x)
         else:
             self.x = _drawn(self.spec, job.examples, job.seed)
         self.starts = range(0, len(self.x) - job.rows + 1, job.rows)

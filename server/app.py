@@ -5,30 +5,35 @@ import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from server import provider_library
+from server.authorization import Authorization
 from server.budget import ByteBudget
-from server.config import Config
+from server.capacity import Capacity
+from server.config import REJECT, Config
+from server.credentials import server_credentials
 from server.errors import StartError
+from server.health import SERVICE as HEALTH
+from server.health import Health
 from server.inference import Inference
 from server.memory_servicer import MemoryServicer
 from server.model import ModelLimits
+from server.reception import Reception
 from server.repository import POLL, Control, Repository
 from server.repository_poll import RepositoryPoll
 from server.repository_servicer import RepositoryServicer
 from server.servicer import SERVICE, Servicer, StreamLimits, handlers
 from server.settings_servicer import SettingsServicer
 from server.shared_memory import Regions
+from server.validation import Validation
 
 _log = logging.getLogger(__name__)
 
-_QUICK_WORKERS = 4
-_LOADING_WORKERS = 4
+_REFLECTION_THREADS = 4
+_REFUSING_THREADS = 4
 _LAST_CALLS_S = 0.2
 _LAST_ANSWERS_S = 2.0
 
@@ -41,6 +46,8 @@ class Server:
         self._config = config
         # Models that come later may be the first to need it.
         provider_library.require(config.ep)
+        # Before the models, which may take long to load.
+        credentials, authorization = _credentials(config), _authorization(config)
         self._repository = Repository(
             config.models,
             ModelLimits(
@@ -49,25 +56,30 @@ class Server:
                 max_batch_rows=config.max_batch_rows,
                 group_rows=config.group_rows,
                 queue_delay_ns=config.queue_delay_us * 1000,
+                finite_only=config.non_finite == REJECT,
             ),
             Control(config.model_control, config.load_model),
+            Validation(config.validation_s, config.validation_bytes) if config.validation else None,
         )
         # Whoever can reach a shared-memory object is on this machine, so others get none of it.
         shared = config.local_only if config.shared_memory is None else config.shared_memory
-        regions = Regions(enabled=shared)
+        regions = Regions(enabled=shared, prefix=config.shared_memory_prefix or "")
         self._memory = MemoryServicer(regions)
         self._settings = SettingsServicer(self._repository)
         self._servicer = Servicer(
             self._repository,
             Inference(self._repository, ByteBudget(config.max_inflight_bytes), regions),
-            StreamLimits(config.max_streams, config.max_stream_bytes, config.stream_idle_s),
+            StreamLimits(config.max_stream_bytes, config.stream_idle_s),
             {"max_message_bytes": str(config.max_message_bytes)},
         )
         self._repository_servicer = RepositoryServicer(self._repository)
-        self._health = _health_servicer()
+        self._capacity = Capacity(config)
+        self._reception = Reception(config.receive_s)
+        self._health = Health(("", SERVICE), self._reception)
         try:
-            self._grpc = self._listen()
+            self._grpc = self._listen(credentials, authorization)
         except StartError:
+            self._reception.close()
             self._repository.close()
             raise
         self._poll = (
@@ -76,56 +88,79 @@ class Server:
             else None
         )
         self._grpc.start()
-        for service in ("", SERVICE):
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        _log.info("serving", extra={"address": self.address})
+        self._health.start()
+        _log.info("serving", extra={"address": self.address, "tls": credentials is not None})
+        if not config.local_only and config.tls_client_ca is None and authorization is None:
+            _log.warning("whoever reaches the address may call: no tokens, no client certificates")
+        if not config.local_only and authorization is not None and credentials is None:
+            _log.warning("tokens come in plain text, for whoever is on their way to read")
 
     def drain(self) -> None:
         """Refuse what is new, finish what is here, up to the grace period, then let go of all."""
         _log.info("draining", extra={"grace_s": self._config.grace_s})
-        self._health.enter_graceful_shutdown()
+        self._health.stop()
         self._repository.stop()
         self._servicer.stop_streams()
         # gRPC cancels calls that came but wait for a thread of its own. Until they are few, it is
         # us who refuse what is new, with a status that clients know to retry.
         time.sleep(_LAST_CALLS_S)
-        if not self._servicer.activity.wait_until_idle(self._config.grace_s):
+        if not self._capacity.wait_until_idle(self._config.grace_s):
             _log.warning("grace period over: requests under way are cancelled")
         # Others, such as those who watch the health service, need not be waited for.
         self._grpc.stop(_LAST_ANSWERS_S).wait()
         if self._poll is not None:
             self._poll.stop()
+        self._reception.close()
         self._repository.close()
         _log.info("stopped")
 
-    def _listen(self) -> grpc.Server:
+    def _listen(
+        self, credentials: grpc.ServerCredentials | None, authorization: Authorization | None
+    ) -> grpc.Server:
         config = self._config
-        # A stream keeps its thread as long as it is open, so each has one of its own.
-        pool = ThreadPoolExecutor(config.workers + config.max_streams, "rpc")
-        server = grpc.server(pool, options=_channel_options(config))
-        quick = ThreadPoolExecutor(_QUICK_WORKERS, "quick")
-        loading = ThreadPoolExecutor(_LOADING_WORKERS, "loading")
+        # All else has threads of its own.
+        pool = ThreadPoolExecutor(_REFLECTION_THREADS, "reflection")
+        server = grpc.server(
+            pool,
+            options=_channel_options(config),
+            interceptors=() if authorization is None else (authorization,),
+        )
         groups = (self._memory, self._settings, self._repository_servicer)
-        table = handlers(self._servicer, *groups, quick, loading)
-        server.add_generic_rpc_handlers((table,))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        table = handlers(self._servicer, *groups, self._reception, self._capacity)
+        server.add_generic_rpc_handlers((table, self._health.handlers))
         reflected = config.local_only if config.reflection is None else config.reflection
         if reflected:
-            names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            names = (SERVICE, HEALTH, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
-        self.address = _bind(server, config.address)
+        self.address = _bind(server, config.address, credentials)
         return server
 
 
-def _health_servicer() -> health.HealthServicer:
-    """Health checks that answer while every other thread waits for a model."""
-    pool = ThreadPoolExecutor(_QUICK_WORKERS, "health")
-    servicer = health.HealthServicer(experimental_thread_pool=pool)
-    # The library itself puts only Watch on the pool, and probes call Check.
-    check = partial(servicer.Check)
-    check.experimental_thread_pool = pool  # type: ignore[attr-defined]
-    servicer.Check = check
-    return servicer
+def _credentials(config: Config) -> grpc.ServerCredentials | None:
+    """Those of the TLS options, None without them."""
+    if config.tls_cert is None or config.tls_key is None:
+        for flag, path in (
+            ("--tls-cert", config.tls_cert),
+            ("--tls-key", config.tls_key),
+            ("--tls-client-ca", config.tls_client_ca),
+        ):
+            if path is not None:
+                raise StartError(f"{flag} {path} came alone; wanted --tls-cert and --tls-key")
+        return None
+    return server_credentials(config.tls_cert, config.tls_key, config.tls_client_ca)
+
+
+def _authorization(config: Config) -> Authorization | None:
+    """What asks for tokens, None where none are needed."""
+    if config.token_file is None:
+        return None
+    if config.tls_cert is None and not config.local_only and not config.plaintext_tokens:
+        raise StartError(
+            f"--token-file came for {config.address} without TLS: everybody on the way could read "
+            "the tokens; wanted --tls-cert and --tls-key, or --plaintext-tokens on where something "
+            "else encrypts"
+        )
+    return Authorization(config.token_file, ThreadPoolExecutor(_REFUSING_THREADS, "refusing"))
 
 
 def _channel_options(config: Config) -> list[tuple[str, int]]:
@@ -134,20 +169,31 @@ def _channel_options(config: Config) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         # Else a second server would share the port without a word.
         ("grpc.so_reuseport", 0),
-        # Of one connection; a call that ended still counts for a moment, hence the room.
-        ("grpc.max_concurrent_streams", 2 * (config.workers + config.max_streams)),
-        ("grpc.server_handshake_timeout_ms", 10_000),
-        # Find out about peers that vanished without closing.
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        # Of one connection. It is Admission that refuses, in words that clients understand; calls
+        # that ended still count for a moment, hence the room.
+        ("grpc.max_concurrent_streams", 100 + 2 * _most_calls(config)),
+        ("grpc.max_allowed_incoming_connections", config.max_connections),
+        ("grpc.server_handshake_timeout_ms", int(1000 * config.silent_peer_s)),
+        # Find out about peers that vanished without closing: asked after half of the time, waited
+        # for as long. The keepalive timeout alone leaves a ping its own, which is a minute.
+        ("grpc.keepalive_time_ms", int(500 * config.silent_peer_s)),
+        ("grpc.keepalive_timeout_ms", int(500 * config.silent_peer_s)),
+        ("grpc.http2.ping_timeout_ms", int(500 * config.silent_peer_s)),
+        # Without calls too. Clients may ask as often as we do; that they may without calls needs
+        # the same option.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(500 * config.silent_peer_s)),
         ("grpc.http2.max_ping_strikes", 3),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.absolute_max_metadata_size", 32 * 1024),
     ]
 
 
-def _bind(server: grpc.Server, address: str) -> str:
+def _most_calls(config: Config) -> int:
+    return config.workers + config.max_waiting + config.max_streams
+
+
+def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
     """Listen there; the address with the real port."""
     unix_path = address.removeprefix("unix:")
     if unix_path != address:
@@ -162,7 +208,10 @@ def _bind(server: grpc.Server, address: str) -> str:
         if int(port_text) > 65535:
             raise StartError(f"--address {address!r}: port {port_text} is over 65535")
     try:
-        port = server.add_insecure_port(address)
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError:
         raise StartError(
             f"--address {address} cannot be listened on: taken, or not of this machine"

@@ -1,5 +1,6 @@
 """Decide which rows of the queue make the next batch."""
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def wait_ns(
     """
     rows = 0
     head: Request | None = None
+    last_arrived_ns = 0
     all_announce_more = True
     for request in queue:
         if head is None:
@@ -83,6 +85,7 @@ def wait_ns(
         if rows >= limits.group_rows:
             return 0, Closed.FULL
         all_announce_more &= request.more_follows
+        last_arrived_ns = max(last_arrived_ns, request.arrived_ns)
     if head is None:
         raise ValueError("an empty queue has no head")
     if hurry:
@@ -91,7 +94,7 @@ def wait_ns(
         if rows >= enough_rows:
             return 0, Closed.START
         # As long as they keep coming; what fell silent is not waited for.
-        left_ns = request.arrived_ns + limits.linger_ns - now_ns
+        left_ns = last_arrived_ns + limits.linger_ns - now_ns
     else:
         left_ns = head.arrived_ns + limits.queue_delay_ns - now_ns
     if left_ns > 0:
@@ -108,6 +111,14 @@ def rows_to_wait_for(before: int, batch: Batch, limits: Limits) -> int:
     if batch.pieces[-1].request.more_follows:
         return min(2 * before, limits.group_rows)
     return limits.first_rows
+
+
+def place(queue: deque[Request], request: Request) -> None:
+    """Put a request into a queue by its turn, after those of the same."""
+    if not queue or queue[-1].turn <= request.turn:
+        queue.append(request)
+    else:
+        queue.insert(bisect_right(queue, request.turn, key=lambda each: each.turn), request)
 
 
 def take(queue: deque[Request], limits: Limits, closed: Closed) -> Batch:
@@ -138,6 +149,10 @@ def _advance(queue: deque[Request], rows: int) -> Piece:
     request = queue[0]
     piece = Piece(request, request.taken_rows, request.taken_rows + rows)
     request.taken_rows = piece.stop
+    request.turn += rows
     if piece.stop == request.rows:
         queue.popleft()
+    elif len(queue) > 1 and queue[1].turn < request.turn:
+        # Others have their turn before the rest of it.
+        place(queue, queue.popleft())
     return piece

@@ -180,6 +180,13 @@ def test_the_request_that_the_others_spoil_is_fine(caller):
     assert caller.infer(linear().SerializeToString()).id == "seven"
 
 
+@pytest.mark.parametrize("name", ["../linear", "/etc", "linear/1", "..", ""])
+def test_a_path_is_the_name_of_no_model(refused, name):
+    message = linear()
+    message.model_name = name
+    refused(message, Code.NOT_FOUND, f"model {name!r} is not here")
+
+
 def test_unknown_model_is_not_found(refused):
     message = linear()
     message.model_name = "nobody"
@@ -437,9 +444,27 @@ def test_unknown_rpc_is_unimplemented(caller):
     assert caught.value.code() is Code.UNIMPLEMENTED
 
 
+@pytest.mark.parametrize("method", ["ModelInfer", "ServerLive"])
+def test_a_call_without_a_message_is_unimplemented(caller, method):
+    call = caller.channel.stream_unary(f"/inference.GRPCInferenceService/{method}")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(iter([]), timeout=20)
+    assert caught.value.code() is Code.UNIMPLEMENTED
+
+
 def test_message_over_the_limit_is_resource_exhausted(caller):
     with pytest.raises(grpc.RpcError) as caught:
         caller.raw("ModelInfer", bytes(MESSAGE_BYTES + 1))
+    assert caught.value.code() is Code.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("large", [(40, 1024), (1, 40 * 1024)])
+def test_metadata_over_the_limit_is_resource_exhausted(caller, large):
+    count, size = large
+    metadata = [(f"k{number}", "v" * size) for number in range(count)]
+    live = caller.channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+    with pytest.raises(grpc.RpcError) as caught:
+        live(b"", timeout=20, metadata=metadata)
     assert caught.value.code() is Code.RESOURCE_EXHAUSTED
 
 
