@@ -20,7 +20,7 @@ from protos import inference_pb2 as pb
 
 SERVICE = "/inference.GRPCInferenceService/"
 CLASSES, FEATURES = 8, 64
-SHORT = ["--warm-up", 0.2, "--window", 0.2, "--max-windows", 3, "--classes", CLASSES]
+SHORT = ["--warm-up", 0.1, "--window", 0.15, "--max-windows", 3, "--classes", CLASSES]
 STALL_S, CONFIDENCE = 1.0, 0.5
 CHECKS = {"errors", "little", "stable", "steal"}
 
@@ -211,7 +211,7 @@ def test_a_closed_loop_hides_a_stall(stalled):
 )
 def test_a_server_that_dies_ends_the_load_with_its_errors(launch, models, run_while, mode, load):
     server = launch(models, "--log-level", "warning")
-    windows = ["--warm-up", 0.3, "--window", 0.3, "--max-windows", 100]
+    windows = ["--warm-up", 0.1, "--window", 0.2, "--max-windows", 100]
     # Nothing more is tried, and what was measured is kept.
     words = [*windows, "--modes", f"{mode},shm", *load]
     point = run_while(server, 100, lambda: server.stop(signal.SIGKILL), *words, status=1)
@@ -224,7 +224,7 @@ def test_a_server_that_dies_ends_the_load_with_its_errors(launch, models, run_wh
 
 @pytest.mark.parametrize("mode", ["unary", "stream"])
 def test_a_server_that_hangs_is_not_waited_for_without_end(server, run_while, mode):
-    windows = ["--warm-up", 0.3, "--window", 0.3, "--max-windows", 3, "--timeout", 0.5]
+    windows = ["--warm-up", 0.1, "--window", 0.2, "--max-windows", 3, "--timeout", 0.5]
     words = [*windows, "--modes", mode, "--concurrency", 2]
     try:
         point = run_while(
