@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bench.goals import REACHED, Goal, Part
@@ -40,7 +41,7 @@ _MOST_REFUSAL_MS = 10.0
 class Settings:
     """Size of the model and of a request, options of the server, how long and how often."""
 
-    classes: int = 8192
+    classes: int = 4096
     features: int = 4096
     rows: int = 8
     streams: int = STREAMS
@@ -177,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and judge."""
     settings, out = _settings(argv)
     before = environment.snapshot()
-    rounds = run(settings, print)
+    rounds = run(settings, partial(print, flush=True))
     described = environment.describe(before, environment.snapshot())
     verdicts = goals(rounds)
     if out is not None:

@@ -7,6 +7,7 @@ from server.activity import Activity
 from server.config import Config
 
 _QUICK_THREADS = 4
+_REFUSING_THREADS = 2
 _LOADING_THREADS = 4
 
 
@@ -17,8 +18,9 @@ class Capacity:
         self.unary_threads = ThreadPoolExecutor(config.workers, "unary")
         # A stream keeps its thread as long as it is open.
         self.stream_threads = ThreadPoolExecutor(config.max_streams, "stream")
-        # For what never waits, refusals too, and for what loads and unloads models.
+        # For what never waits, what is refused, and what loads and unloads models.
         self.quick_threads = ThreadPoolExecutor(_QUICK_THREADS, "quick")
+        self.refusing_threads = ThreadPoolExecutor(_REFUSING_THREADS, "refusing")
         self.loading_threads = ThreadPoolExecutor(_LOADING_THREADS, "loading")
         self.unary = Activity(config.workers + config.max_waiting, "unary requests")
         self.streams = Activity(config.max_streams, "streams")

@@ -222,7 +222,7 @@ def handlers(
         f"/{SERVICE}/ModelStreamInfer": capacity.streams,
     }
     generic = grpc.method_handlers_generic_handler(SERVICE, table)
-    return Admission(generic, activities, capacity.quick_threads)
+    return Admission(generic, activities, capacity.refusing_threads)
 
 
 def _deadline_ns(context: grpc.ServicerContext, now_ns: int) -> int | None:
