@@ -25,6 +25,8 @@ _WINDOWS = 3
 # Of the time that an open loop takes; those are what percentiles are wanted of.
 _LONE_SHARE, _BUSY_SHARE = 1 / 6, 1 / 4
 _MOST_WARM_UP_S = 1.0
+# More requests than a percentile takes, because fewer may come than on average.
+_CHANCE = 1.3
 
 
 def limits_of(client: Client) -> Limits:
@@ -53,20 +55,13 @@ def calibrate(settings: Settings, seconds: float, report: Report) -> Calibration
     with target(replace(settings, rows=most_rows), report) as where:
         with Client(where.address, settings.model, settings.version) as client:
             spec, limits = client.input(), limits_of(client)
-        lone = replace(settings, windows=_windows(seconds * _LONE_SHARE, 90))
-        lone_sizes = sizes(settings.rows, limits.group_rows, spec.row_bytes)
         found = []
-        for rows in lone_sizes:
+        for rows in sizes(settings.rows, limits.group_rows, spec.row_bytes):
             report(Progress(f"lone requests of {rows} rows"))
-            found.append(_closed(replace(lone, rows=rows), where, 1, report))
+            lone = replace(settings, rows=rows)
+            found.append(_closed(lone, where, 1, seconds * _LONE_SHARE, report))
         report(Progress("what the server can do, then loads below"))
-        busy = _closed(
-            replace(settings, windows=_windows(seconds * _BUSY_SHARE, 50)),
-            where,
-            CONCURRENCY,
-            report,
-        )
-        opened = replace(settings, windows=_windows(seconds, 99))
+        busy = _closed(settings, where, CONCURRENCY, seconds * _BUSY_SHARE, report)
         return Calibration(
             model=settings.model,
             rows=settings.rows,
@@ -75,19 +70,31 @@ def calibrate(settings: Settings, seconds: float, report: Report) -> Calibration
             limits=limits,
             sizes=tuple(found),
             busy=busy,
-            fitted=_open(opened, where, busy, FITTED_SHARES, report),
+            fitted=_open(settings, where, busy, FITTED_SHARES, seconds, report),
             # Other arrivals, so that what is held out is not what was fitted.
             held_out=_open(
-                replace(opened, seed=settings.seed + 1), where, busy, HELD_OUT_SHARES, report
+                replace(settings, seed=settings.seed + 1),
+                where,
+                busy,
+                HELD_OUT_SHARES,
+                seconds,
+                report,
             ),
         )
 
 
-def _windows(seconds: float, percentile: float) -> Windows:
-    """Windows of so many seconds in all, longer until a percentile can be told."""
-    requests = -(-fewest_samples(percentile) // _WINDOWS)
+def _windows(seconds: float) -> Windows:
+    """Windows of so many seconds in all.
+
+    Their requests are not counted while they last: that takes the sender time, and those cores.
+    """
     warm_up_s = min(seconds / _WINDOWS, _MOST_WARM_UP_S)
-    return Windows(warm_up_s, seconds / _WINDOWS, requests, _WINDOWS)
+    return Windows(warm_up_s, seconds / _WINDOWS, requests=0, most=_WINDOWS)
+
+
+def _seconds_for(percentile: float, rate_per_s: float) -> float:
+    """How long requests must come until a percentile can be told."""
+    return _CHANCE * fewest_samples(percentile) / rate_per_s
 
 
 def _row_bytes(settings: Settings) -> int:
@@ -102,17 +109,30 @@ def _most_rows(row_bytes: int) -> int:
     return max(min(_MOST_ROWS, _MOST_BYTES // max(row_bytes, 1)), 1)
 
 
-def _closed(settings: Settings, where: Target, concurrency: int, report: Report) -> Observation:
-    with loading(settings, where, "unary") as load:
-        asked = Asked("closed", "unary", settings.rows, settings.processes, concurrency=concurrency)
+def _closed(
+    settings: Settings, where: Target, concurrency: int, seconds: float, report: Report
+) -> Observation:
+    asked = Asked("closed", "unary", settings.rows, settings.processes, concurrency=concurrency)
+    with loading(replace(settings, windows=_windows(seconds)), where, "unary") as load:
+        seen = _seen(load.measure(asked, report))
+    if seen.samples >= fewest_samples(90):
+        return seen
+    longer = _windows(_seconds_for(90, seen.requests_per_s))
+    with loading(replace(settings, windows=longer), where, "unary") as load:
         return _seen(load.measure(asked, report))
 
 
 def _open(
-    settings: Settings, where: Target, busy: Observation, shares: Sequence[float], report: Report
+    settings: Settings,
+    where: Target,
+    busy: Observation,
+    shares: Sequence[float],
+    seconds: float,
+    report: Report,
 ) -> tuple[Observation, ...]:
-    with loading(settings, where, "unary") as load:
-        rates_per_s = [share * busy.requests_per_s for share in shares]
+    rates_per_s = [share * busy.requests_per_s for share in shares]
+    seconds = max(seconds, _seconds_for(99, min(rates_per_s)))
+    with loading(replace(settings, windows=_windows(seconds)), where, "unary") as load:
         asked = [open_loop(settings, "unary", rate_per_s) for rate_per_s in rates_per_s]
         return tuple(_seen(load.measure(a, report)) for a in asked)
 

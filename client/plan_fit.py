@@ -17,6 +17,8 @@ from scheduling.batching import Limits
 
 # Of a simulation that is compared with what was measured, and of one that the fit tries.
 REQUESTS, TRIED_REQUESTS = 8_000, 3_000
+# Of arrivals that no measurement had.
+SEED = 1_000_003
 # Requests before the queue is as long as it is on average.
 _WARM_UP_SHARE = 0.05
 _Z90 = 1.2815515655446004  # the normal distribution's 90th percentile
@@ -43,7 +45,7 @@ def predict(
     rows: int,
     rate_per_s: float,
     requests: int = REQUESTS,
-    seed: int = 1,
+    seed: int = SEED,
 ) -> Predicted:
     """Simulate an open loop of Poisson arrivals."""
     due_ns = itertools.islice(due_times_ns("poisson", rate_per_s, seed), requests)
