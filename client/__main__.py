@@ -1,4 +1,4 @@
-"""Command line of the client: `python -m client predict`, `sweep` and `compare`."""
+"""Command line of the client: `python -m client predict`, `sweep`, `compare` and `report`."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 from rich.console import Console
 
-from client import arguments, compare_command, environment, record, results, table
+from client import arguments, compare_command, environment, record, report_command, results, table
 from client.client import Client
 from client.errors import RequestFailed, UsageError
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
@@ -94,6 +94,7 @@ def _parser() -> Parser:
         "(default: %(default)s)",
     )
     compare_command.add(commands)
+    report_command.add(commands)
     return parser
 
 
