@@ -1,4 +1,4 @@
-"""Command line of the client: `python -m client predict`, `sweep`, `compare` and `report`."""
+"""Command line of the client: `python -m client COMMAND`."""
 
 import argparse
 import sys
@@ -10,7 +10,16 @@ from typing import NoReturn
 import numpy as np
 from rich.console import Console
 
-from client import arguments, compare_command, environment, record, report_command, results, table
+from client import (
+    arguments,
+    compare_command,
+    environment,
+    load_command,
+    record,
+    report_command,
+    results,
+    table,
+)
 from client.client import Client
 from client.errors import RequestFailed, UsageError
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
@@ -31,7 +40,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. 0: done; 1: wrong labels or failed requests; 2: usage or environment."""
+    """Run a command. 0: done; 1: wrong labels, failed requests; 2: usage or environment."""
     try:
         args = _parser().parse_args(argv)
         command: Callable[[argparse.Namespace], int] = args.command
@@ -94,6 +103,8 @@ def _parser() -> Parser:
         "(default: %(default)s)",
     )
     compare_command.add(commands)
+    load_command.add_load(commands)
+    load_command.add_slo(commands)
     report_command.add(commands)
     return parser
 

@@ -16,20 +16,52 @@ def positive(text: str) -> int:
     return value
 
 
-def seconds(text: str) -> float:
-    """Return a time over 0."""
+def over_zero(text: str, what: str = "a number") -> float:
+    """Return a finite number over 0."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted seconds over 0")
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted {what} over 0")
     return value
+
+
+def seconds(text: str) -> float:
+    """Return a time over 0."""
+    return over_zero(text, "seconds")
 
 
 def sizes(text: str) -> tuple[int, ...]:
     """Return batch sizes with commas between them."""
     return tuple(positive(part) for part in text.split(","))
+
+
+def concurrencies(text: str) -> tuple[int, ...]:
+    """Return numbers of requests under way: `1,4,16`, or 1, 2, 4, 8, 16 of `1:16`."""
+    first, colon, last = text.partition(":")
+    if not colon:
+        return sizes(text)
+    start, stop = positive(first), positive(last)
+    if start > stop:
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted FIRST:LAST, rising")
+    values = []
+    while start < stop:
+        values.append(start)
+        start *= 2
+    return (*values, stop)
+
+
+def rates(text: str) -> tuple[float, ...]:
+    """Return rates per second: `50,80.5`, or START:STOP:STEP with both ends."""
+    if ":" not in text:
+        return tuple(over_zero(part) for part in text.split(","))
+    parts = [over_zero(part) for part in text.split(":")]
+    if len(parts) != 3 or parts[0] > parts[1]:
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted START:STOP:STEP, rising")
+    start, stop, step = parts
+    # A step that is no binary fraction must not lose the last rate.
+    return tuple(start + number * step for number in range(int((stop - start) / step + 1e-9) + 1))
 
 
 def modes(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
@@ -45,7 +77,7 @@ def modes(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 
 
 def add_experiment(parser: argparse.ArgumentParser, results: Path) -> None:
-    """Declare what every measurement of the linear model is told: sizes, seed, threads, folder."""
+    """Declare what every measurement over batch sizes is told."""
     parser.add_argument(
         "--batch-sizes",
         type=sizes,
@@ -53,6 +85,17 @@ def add_experiment(parser: argparse.ArgumentParser, results: Path) -> None:
         metavar="N,N",
         help="rows of a batch (default: 1,2,4,...,1024)",
     )
+    parser.add_argument(
+        "--examples",
+        type=positive,
+        metavar="N",
+        help="rows of X (default: 1024, or the largest batch size if that is more)",
+    )
+    add_model(parser, results)
+
+
+def add_model(parser: argparse.ArgumentParser, results: Path) -> None:
+    """Declare what every measurement of the linear model is told: sizes, seed, threads, folder."""
     parser.add_argument(
         "--out",
         type=Path,
@@ -66,12 +109,6 @@ def add_experiment(parser: argparse.ArgumentParser, results: Path) -> None:
         "--dtype", choices=("float32", "float64"), default="float32", help="default: %(default)s"
     )
     parser.add_argument("--seed", type=int, default=0, help="of W and X (default: %(default)s)")
-    parser.add_argument(
-        "--examples",
-        type=positive,
-        metavar="N",
-        help="rows of X (default: 1024, or the largest batch size if that is more)",
-    )
     parser.add_argument(
         "--threads",
         type=positive,

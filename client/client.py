@@ -31,6 +31,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # Large enough that a message's fixed cost is small, small enough that receiving, computing and
 # answering overlap.
 STREAM_MESSAGE_BYTES = 4 * 2**20
+# How long whoever measures waits for a server to come up.
+READY_TIMEOUT_S = 30.0
 _HEADER_BYTES = 64 * 1024
 _NARROW = {datatype_of(np.dtype(name)) for name in WIRE_DTYPES}
 # Rows that are converted at a time on their way into shared memory.
@@ -116,7 +118,7 @@ class Client:
         if rows.size * spec.dtype.itemsize > self._message_bytes():
             (labels,) = self.stream([rows])
             return labels
-        response = self.infer({spec.name: self._rows(rows)}, (self._output,))
+        response = self.infer({spec.name: self.model_rows(rows)}, (self._output,))
         return _output(response, self._output)
 
     def stream(self, batches: Iterable[Array]) -> Iterator[Array]:
@@ -140,7 +142,7 @@ class Client:
             return encode_request(
                 InferRequest(
                     self.model,
-                    (Tensor.of(spec.name, self._rows(rows)),),
+                    (Tensor.of(spec.name, self.model_rows(rows)),),
                     wanted,
                     self.version,
                     request_id,
@@ -228,7 +230,7 @@ class Client:
         with SharedArray(x.shape, self.input().dtype) as copy:
             for start in range(0, len(x), _SHARED_ROWS):
                 rows = slice(start, start + _SHARED_ROWS)
-                copy.array[rows] = self._rows(x[rows])
+                copy.array[rows] = self.model_rows(x[rows])
             self._connection.control(
                 "SystemSharedMemoryRegister",
                 pb.SystemSharedMemoryRegisterRequest(
@@ -297,7 +299,7 @@ class Client:
         # Without a version, those of all come; the highest is the one that answers.
         return max(answer.model_stats, key=lambda one: int(one.version))
 
-    def _rows(self, rows: Array) -> Array:
+    def model_rows(self, rows: Array) -> Array:
         """Rows in the model's dtype; UsageError when that loses more than precision."""
         spec = self.input()
         fits = rows.ndim == len(spec.row_shape) + 1 and all(

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -80,6 +80,16 @@ class Connection:
             answer: bytes = self._infer(message, timeout=deadline_s)
         return answer
 
+    def infer_later(
+        self,
+        message: bytes,
+        deadline_s: float | None,
+        done: Callable[[bytes | RequestFailed], None],
+    ) -> None:
+        """As `infer`, without waiting: `done` gets the answer, in a thread of gRPC's."""
+        call = self._infer.future(message, timeout=deadline_s)
+        call.add_done_callback(lambda ended: done(_outcome(ended)))
+
     def infer_stream(
         self, messages: Iterator[bytes], deadline_s: float | None = None
     ) -> Iterator[bytes]:
@@ -115,9 +125,21 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        code, text = error.code().name, error.details() or ""
-        kind = {"UNAVAILABLE": Unavailable, "DEADLINE_EXCEEDED": DeadlineExceeded}
-        raise kind.get(code, RequestFailed)(code, text) from None
+        raise _failure(error) from None
+
+
+def _outcome(ended: Any) -> bytes | RequestFailed:
+    if ended.code() is not grpc.StatusCode.OK:
+        return _failure(ended)
+    answer: bytes = ended.result()
+    return answer
+
+
+def _failure(ended: Any) -> RequestFailed:
+    """What a call that did not end well raises."""
+    code, text = ended.code().name, ended.details() or ""
+    kind = {"UNAVAILABLE": Unavailable, "DEADLINE_EXCEEDED": DeadlineExceeded}
+    return kind.get(code, RequestFailed)(code, text)
 
 
 def _service_config(retry: RetryPolicy) -> str:

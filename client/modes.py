@@ -3,7 +3,7 @@
 import contextlib
 import queue
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,8 +14,8 @@ from client.batch_stream import BatchAnswer
 from client.client import Client
 from client.errors import UsageError
 from client.samples import Stages
+from client.timings import stages_of
 from protos.codec import InferResponse
-from protos.parameters import Parameter
 from protos.quantize import WIRE_DTYPES, to_wire, wire_scale
 from server import execution_provider
 from server.engine import Engine
@@ -111,7 +111,7 @@ class Unary:
             return self._stream.predict(x)
         response = self._client.infer({self._input: x}, ("label",), {"timings": True})
         now_ns = time.perf_counter_ns()
-        return Prediction(_labels([response]), now_ns, now_ns, _stages([response]), 1)
+        return Prediction(_labels([response]), now_ns, now_ns, stages_of([response]), 1)
 
     def close(self) -> None:
         """Close the stream, if one was needed."""
@@ -141,7 +141,7 @@ class Stream:
             _labels(answer.responses),
             answer.first_ns,
             answer.done_ns,
-            _stages(answer.responses),
+            stages_of(answer.responses),
             len(answer.responses),
         )
 
@@ -181,7 +181,7 @@ class Shm:
         tensor = self._shared.rows(self._input, start, start + len(x))
         response = self._client.infer_tensors([tensor], ("label",), {"timings": True})
         now_ns = time.perf_counter_ns()
-        return Prediction(_labels([response]), now_ns, now_ns, _stages([response]), 1)
+        return Prediction(_labels([response]), now_ns, now_ns, stages_of([response]), 1)
 
     def close(self) -> None:
         """Unregister and remove the examples."""
@@ -202,22 +202,3 @@ def _labels(responses: Sequence[InferResponse]) -> Array:
             if tensor.name == "label" and tensor.data is not None
         ]
     )
-
-
-def _stages(responses: Sequence[InferResponse]) -> Stages | None:
-    """Mean over the messages of a batch; None when the server gives no timings."""
-    told = [response.parameters for response in responses]
-    if any("compute_ns" not in parameters for parameters in told):
-        return None
-    return Stages(
-        decode_ns=int(_mean(told, "decode_ns")),
-        queue_ns=int(_mean(told, "queue_ns")),
-        assemble_ns=int(_mean(told, "assemble_ns")),
-        compute_ns=int(_mean(told, "compute_ns")),
-        batch_rows=_mean(told, "batch_rows"),
-        execution_provider=str(told[0]["execution_provider"]),
-    )
-
-
-def _mean(told: Sequence[Mapping[str, Parameter]], name: str) -> float:
-    return float(np.mean([float(parameters[name]) for parameters in told]))

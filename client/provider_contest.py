@@ -4,11 +4,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from client.client import Client
+from client import own_server
+from client.client import READY_TIMEOUT_S, Client
 from client.comparison import interleaved
 from client.modes import Local, Mode, Stream
 from client.provider_runs import Cell, Measured, Provider
@@ -18,13 +19,10 @@ from client.summary import percentile, summarise
 from client.sweep import (
     LOCAL_SLICE_ROWS,
     MODEL,
-    READY_TIMEOUT_S,
     Progress,
     Settings,
     check_model,
-    export,
     run_batch,
-    server_options,
 )
 from client.verification import Truth, truth
 
@@ -77,7 +75,7 @@ def contest(
     steps = [(size, mode) for size in settings.batch_sizes for mode in settings.modes]
     total, done = len(steps) * starts, 0
     report(Progress("exporting the model", 0, total, preparation=True))
-    graph = export(settings)
+    graph = own_server.export(settings.experiment, MODEL, settings.out / "models")
     report(Progress("computing the float64 reference", 0, total, preparation=True))
     reference = truth(settings.experiment)
     kept = {(mode, size, name): _Kept() for size, mode in steps for name in names}
@@ -131,9 +129,11 @@ def _served(
     start_ups: dict[str, list[int]],
 ) -> Iterator[_Contender]:
     for name, spec in order:
-        options = list(server_options(replace(settings, ep=spec)))
+        options = own_server.options(
+            settings.experiment, settings.batch_sizes, settings.threads, spec, whole=False
+        )
         started_ns = time.perf_counter_ns()
-        server = stack.enter_context(running_server(settings.out / "models", options))
+        server = stack.enter_context(running_server(settings.out / "models", list(options)))
         client = stack.enter_context(Client(server.address, MODEL))
         client.wait_until_ready(READY_TIMEOUT_S)
         start_ups[name].append(time.perf_counter_ns() - started_ns)

@@ -2,16 +2,14 @@
 
 import itertools
 import math
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.client import Client, ModelInput
-from client.connection import MAX_MESSAGE_BYTES
+from client import own_server
+from client.client import READY_TIMEOUT_S, Client, ModelInput
 from client.errors import RequestFailed, UsageError
 from client.modes import Local, Mode, Shm, Stream, Unary
 from client.samples import Sample
@@ -25,8 +23,6 @@ DEFAULT_MODES = ("local", "unary", "stream")
 MODEL = "linear_argmax"
 # Rows of one execution in local mode: what the server takes of one large request, too.
 LOCAL_SLICE_ROWS = 128
-READY_TIMEOUT_S = 30.0
-_SOURCE = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +66,7 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]
     with ExitStack() as stack:
         if settings.address is None or "local" in settings.modes:
             report(Progress("exporting the model", 0, total, preparation=True))
-            graph = export(settings)
+            graph = own_server.export(settings.experiment, MODEL, settings.out / "models")
         report(Progress("computing the float64 reference", 0, total, preparation=True))
         reference = truth(settings.experiment)
         server: ServerProcess | None = None
@@ -79,9 +75,14 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]
             address = settings.address
             if address is None:
                 report(Progress("starting the server", 0, total, preparation=True))
-                server = stack.enter_context(
-                    running_server(settings.out / "models", list(server_options(settings)))
+                options = own_server.options(
+                    settings.experiment,
+                    settings.batch_sizes,
+                    settings.threads,
+                    settings.ep,
+                    whole="unary" in settings.modes,
                 )
+                server = stack.enter_context(running_server(settings.out / "models", list(options)))
                 address = server.address
             client = stack.enter_context(Client(address, MODEL))
             client.wait_until_ready(READY_TIMEOUT_S)
@@ -170,38 +171,6 @@ def run_batch(mode: Mode, batch_size: int, reference: Truth, start: int) -> Samp
         stages=prediction.stages,
         messages=prediction.messages,
     )
-
-
-def export(settings: Settings) -> Path:
-    """Write the experiment's model below the folder for results; its graph. UsageError."""
-    experiment = settings.experiment
-    models = settings.out / "models"
-    command = [sys.executable, "-m", "model", "export", "--out", str(models.resolve())]
-    command += ["--name", MODEL, "--dtype", experiment.dtype, "--seed", str(experiment.seed)]
-    command += ["--classes", str(experiment.classes), "--features", str(experiment.features)]
-    if experiment.wire is not None:
-        command += ["--wire", experiment.wire]
-    if experiment.wire_scale is not None:
-        command += ["--wire-scale", repr(experiment.wire_scale)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=_SOURCE, check=False)
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise UsageError(f"the model could not be exported: {said[-1]}")
-    return models / MODEL / "1" / "model.onnx"
-
-
-def server_options(settings: Settings) -> Iterator[str]:
-    """Room for the largest batch as one message, if a message can be that large at all."""
-    largest = max(settings.batch_sizes)
-    row_bytes = settings.experiment.row_bytes
-    fitting = [b * row_bytes + 2**20 for b in settings.batch_sizes]
-    message_bytes = max((b for b in fitting if b <= MAX_MESSAGE_BYTES), default=MAX_MESSAGE_BYTES)
-    if "unary" in settings.modes:
-        yield from ("--max-message-bytes", str(max(message_bytes, 128 * 2**20)))
-        yield from ("--max-inflight-bytes", str(max(2 * message_bytes, 256 * 2**20)))
-    yield from ("--max-batch-rows", str(max(largest, 1024)))
-    yield from ("--threads", str(settings.threads))
-    yield from ("--ep", settings.ep)
 
 
 def _input(client: Client) -> ModelInput:

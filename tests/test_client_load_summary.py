@@ -1,0 +1,209 @@
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.load_slice import Slice
+from client.load_summary import Asked, Window, is_stable, summarise
+from client.samples import Stages
+from client.slo import judge
+
+SECOND_NS, MS = 10**9, 10**6
+CLOSED = Asked("closed", "unary", 2, 1, concurrency=4)
+OPEN = Asked("open", "unary", 2, 1, rate_per_s=400.0, arrivals="constant")
+STAGES = Stages(1 * MS, 2 * MS, 1 * MS, 3 * MS, 4.0, "CPUExecutionProvider")
+
+
+def window(start_s=0, answers=400, latency_ns=10 * MS, under_way=None, lag_ns=1_000, **fields):
+    """One second in which all answers took the same time, Little's law holding by default."""
+    found = Slice(start_s * SECOND_NS, (start_s + 1) * SECOND_NS, due=answers, **fields)
+    for _ in range(answers):
+        found.answer(latency_ns, 2)
+        found.send_lag.record(lag_ns)
+        found.split(STAGES, latency_ns)
+    area_ns = answers * latency_ns if under_way is None else under_way * SECOND_NS
+    found.in_flight_area_ns = area_ns
+    return found
+
+
+def point(asked=CLOSED, windows=None, last=None, labels_known=True, steal=0.0):
+    windows = windows or [window(start_s) for start_s in range(3)]
+    end = windows[-1].end_ns
+    last = last or Slice(end, end)
+    return summarise(asked, windows, last, labels_known=labels_known, steal=steal)
+
+
+def failed(point):
+    return {check.name for check in point.checks if check.passed is False}
+
+
+@pytest.mark.parametrize("asked", [CLOSED, OPEN])
+def test_a_quiet_load_is_valid(asked):
+    found = point(asked)
+    assert failed(found) == set()
+    assert found.valid
+    assert found.requests_per_s == 400
+    assert found.rows_per_s == 800
+    assert found.latency_ns.samples == 1200
+    assert found.latency_ns.p99 == pytest.approx(10 * MS, rel=0.001)
+    assert found.latency_ns.p99_9 is None
+    assert found.concurrency == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "valid"), [(10, True), (9.6, True), (10.4, True), (9.4, False), (10.6, False)]
+)
+def test_littles_law_must_hold_within_a_twentieth_of_the_concurrency(latency_ms, valid):
+    found = point(windows=[window(s, latency_ns=int(latency_ms * MS)) for s in range(3)])
+    assert ("little" not in failed(found)) is valid
+    assert found.valid is valid
+
+
+@given(
+    st.integers(1, 300),
+    st.integers(1 * MS, 100 * MS),
+    st.floats(0.1, 10).map(lambda x: round(x, 3)),
+)
+def test_every_valid_open_loop_obeys_littles_law(answers, latency_ns, share):
+    under_way = answers * latency_ns / SECOND_NS * share
+    windows = [
+        window(s, answers=answers, latency_ns=latency_ns, under_way=int(under_way + 1))
+        for s in range(3)
+    ]
+    found = point(OPEN, windows)
+    told = found.requests_per_s * found.latency_ns.mean / SECOND_NS
+    assert ("little" in failed(found)) == (abs(told / found.concurrency - 1) > 0.05)
+
+
+def test_a_rate_that_was_not_kept_up_is_not_valid():
+    windows = [window(s) for s in range(3)]
+    for one in windows:
+        one.due = 430
+    assert failed(point(OPEN, windows)) == {"rate"}
+    assert failed(point(CLOSED, windows)) == set()
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "lag_ns", "valid"),
+    [(5, 990_000, True), (5, 1_010_000, False), (100, 9_900_000, True), (100, 10_200_000, False)],
+)
+def test_a_late_client_makes_an_open_loop_not_valid(latency_ms, lag_ns, valid):
+    windows = [window(s, latency_ns=latency_ms * MS, lag_ns=lag_ns) for s in range(3)]
+    assert failed(point(OPEN, windows)) == (set() if valid else {"send lag"})
+    assert "send lag" not in {check.name for check in point(CLOSED, windows).checks}
+
+
+def test_errors_and_wrong_labels_are_counted_by_code_and_never_averaged_in():
+    windows = [window(s) for s in range(3)]
+    windows[0].errors["UNAVAILABLE"] = 2
+    last = Slice(windows[-1].end_ns, windows[-1].end_ns, left_behind=3)
+    last.errors["DEADLINE_EXCEEDED"] = 3
+    found = point(windows=windows, last=last)
+    assert found.errors == {"UNAVAILABLE": 2, "DEADLINE_EXCEEDED": 3}
+    assert found.latency_ns.samples == 1200
+    assert failed(found) == {"errors"}
+    windows[0].errors.clear()
+    windows[1].wrong_labels = 1
+    found = point(windows=windows)
+    assert (found.wrong_labels, failed(found)) == (1, {"errors"})
+
+
+def test_labels_that_nobody_knows_are_not_called_right():
+    assert point(labels_known=False).wrong_labels is None
+    assert point().wrong_labels == 0
+
+
+def test_a_stall_that_the_end_cut_off_is_not_valid():
+    last = Slice(3 * SECOND_NS, 4 * SECOND_NS, left_behind=1)
+    last.answer(900 * MS, 2)
+    assert failed(point(last=last)) == {"left behind"}
+
+
+@pytest.mark.parametrize(("steal", "passed"), [(0.0, True), (0.5, False), (None, None)])
+def test_steal_is_judged_where_it_is_known(steal, passed):
+    (check,) = [check for check in point(steal=steal).checks if check.name == "steal"]
+    assert check.passed is passed
+    assert point(steal=steal).valid is (passed is not False)
+
+
+def test_the_split_is_of_what_the_server_told():
+    split = point().split
+    assert (split.decode_ns, split.queue_ns, split.compute_ns) == (1 * MS, 2 * MS, 3 * MS)
+    assert split.other_ns == pytest.approx(3 * MS)
+    assert split.batch_rows == 4
+    silent = [window(s, answers=0) for s in range(3)]
+    assert point(windows=silent).split is None
+
+
+def test_nothing_answered_is_not_valid():
+    found = point(windows=[window(s, answers=0) for s in range(3)])
+    assert "little" in failed(found)
+    assert found.latency_ns.max is None
+
+
+@pytest.mark.parametrize(
+    ("rates", "stable"),
+    [
+        ([100, 100], False),
+        ([100, 100, 100], True),
+        ([1, 100, 100, 100], True),
+        ([100, 100, 130], False),
+        ([95, 100, 109], True),
+        ([0, 0, 0], False),
+    ],
+)
+def test_three_windows_must_agree(rates, stable):
+    windows = [Window(rate, 10.0 if rate else None, 0) for rate in rates]
+    assert is_stable(windows) is stable
+    # The same of latencies.
+    assert is_stable([Window(100, float(rate) or None, 0) for rate in rates]) is stable
+
+
+def test_slices_survive_json():
+    found = window(errors=Counter(UNAVAILABLE=1), near_ties=2)
+    again = Slice.from_json(found.to_json())
+    assert again.to_json() == found.to_json()
+    assert again.errors["UNAVAILABLE"] == 1
+
+
+def test_slices_of_processes_add_up():
+    whole = window(answers=100)
+    whole.add(window(answers=300, latency_ns=20 * MS))
+    assert (whole.answered, whole.rows, whole.due) == (400, 800, 400)
+    assert whole.elapsed_ns == SECOND_NS
+    assert whole.mean_latency_ns == pytest.approx(17.5 * MS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "met"),
+    [
+        ({"latency_ns": 10 * MS}, True),
+        ({"latency_ns": 60 * MS}, False),
+        # The client's lateness is part of the latency: met all the same, but never missed by it.
+        ({"latency_ns": 10 * MS, "lag_ns": 7 * MS}, True),
+        ({"latency_ns": 60 * MS, "lag_ns": 55 * MS}, None),
+        ({"latency_ns": 60 * MS, "errors": Counter(UNAVAILABLE=1)}, False),
+        ({"latency_ns": 10 * MS, "errors": Counter(UNAVAILABLE=1)}, False),
+        ({"latency_ns": 10 * MS, "answers": 100}, None),
+        ({"latency_ns": 10 * MS, "under_way": 9}, None),
+    ],
+)
+def test_a_bound_is_met_missed_or_cannot_be_told(fields, met):
+    trial = judge(point(OPEN, [window(s, **fields) for s in range(3)]), 50 * MS)
+    assert trial.met is met
+    assert trial.because
+
+
+@pytest.mark.parametrize(("p99_ms", "met"), [(10, False), (15, None), (25, None), (30, True)])
+def test_windows_that_disagree_leave_a_bound_open_unless_it_is_far_away(p99_ms, met):
+    found = point(OPEN, [window(s, latency_ns=ms * MS) for s, ms in enumerate((5, 5, 14))])
+    assert failed(found) == {"stable"}
+    assert judge(found, p99_ms * MS).met is met
+
+
+def test_a_rate_that_was_not_kept_up_misses_any_bound():
+    windows = [window(s) for s in range(3)]
+    for one in windows:
+        one.due = 800
+    assert judge(point(OPEN, windows), 50 * MS).met is False
