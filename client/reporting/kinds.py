@@ -5,16 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from client import provider_record, record
+from client import load_record, provider_record, record
 from client.errors import UsageError
 from client.record import RecordError
-from client.reporting import compare, sweep
+from client.reporting import compare, load, sweep
 from client.reporting.section import Section
 
 # A new kind of result is a line here, and a module that makes a section of its record.
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
     record.SCHEMA: sweep.section,
     provider_record.SCHEMA: compare.section,
+    load_record.SCHEMA: load.section,
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from client.histogram import CONFIDENCE, Histogram
 from client.reporting.axes import LEGEND_BELOW, Figure, layout_of, linear_axis, log_axis
 from client.reporting.section import Row, Table
 
@@ -15,8 +16,6 @@ CURVES_TITLE = "Latency by Percentile"
 
 Array = np.ndarray[Any, np.dtype[np.int64]]
 
-# The confidence with which the largest of n samples exceeds a percentile that is drawn.
-_CONFIDENCE = 0.99
 _CURVE_POINTS = 60
 _MOST_BUCKETS = 16
 _TICKS = (0, 50, 90, 99, 99.9, 99.99, 99.999)
@@ -42,6 +41,12 @@ def of_times(label: str, times_ns: Sequence[int]) -> Distribution:
     """Return the distribution of times as they were measured."""
     times, counts = np.unique(np.array(times_ns, np.int64), return_counts=True)
     return Distribution(label, times, counts)
+
+
+def of_histogram(label: str, encoded: str) -> Distribution:
+    """Return the distribution of an HDR histogram, encoded; ValueError when it is none."""
+    times, counts = Histogram.decode(encoded).counts()
+    return Distribution(label, np.array(times, np.int64), np.array(counts, np.int64))
 
 
 def curves(distributions: Sequence[Distribution]) -> Figure | None:
@@ -104,7 +109,7 @@ def histograms(distributions: Sequence[Distribution], what: str) -> Table:
 
 def _last_percentile(samples: int) -> float:
     """Highest percentile below the largest of so many samples, with the confidence asked for."""
-    return 100 * math.pow(1 - _CONFIDENCE, 1 / samples) if samples else 0.0
+    return 100 * math.pow(1 - CONFIDENCE, 1 / samples) if samples else 0.0
 
 
 def _buckets(one: Distribution) -> list[Row]:

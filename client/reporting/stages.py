@@ -14,14 +14,13 @@ WATERFALL_TITLE = "Where the Time Goes"
 
 # In the order in which a request passes them.
 COLOURS = {
-    "send lag": "#CC79A7",
     "decode": "#56B4E9",
     "queue": "#E69F00",
     "assemble": "#009E73",
     "compute": "#0072B2",
     "other": "#999999",
 }
-_TOLD = {f"{name}_ns": name for name in COLOURS if name != "send lag"}
+_TOLD = {f"{name}_ns": name for name in COLOURS}
 
 
 def split(stages: Mapping[str, float | None]) -> dict[str, float]:
