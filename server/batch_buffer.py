@@ -1,5 +1,6 @@
 """Gather the rows of a batch in memory that is used again and again."""
 
+import logging
 import math
 import mmap
 from collections.abc import Mapping, Sequence
@@ -8,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from server import pinned_memory
 from server.batching import Piece
 from server.errors import InvalidInput
 from server.request import Array, Request
 from server.shared_memory import SharedTensor
 
+_log = logging.getLogger(__name__)
 _HUGE_PAGE_BYTES = 2 * 2**20
 
 
@@ -36,10 +39,18 @@ class Assembled:
 class BatchBuffer:
     """Memory that one worker gathers its batches in."""
 
-    def __init__(self, rows: int) -> None:
-        """`rows`: the most that a batch of copied rows has."""
+    def __init__(self, rows: int, *, pinned: bool = False) -> None:
+        """`rows`: the most that a batch of copied rows has. `pinned`: a GPU copies from it."""
         self._rows = rows
+        self._pinned = pinned
         self._arrays: dict[str, Array] = {}
+        self._locked: dict[str, Array] = {}
+
+    def close(self) -> None:
+        """Let go of the memory; no batch may be in it."""
+        for name in list(self._locked):
+            self._unlock(name)
+        self._arrays.clear()
 
     def assemble(self, pieces: Sequence[Piece]) -> Assembled:
         """Gather rows: views where those of one request make the batch, else copies."""
@@ -67,9 +78,34 @@ class BatchBuffer:
     def _array(self, name: str, like: Array | SharedTensor) -> Array:
         array = self._arrays.get(name)
         if array is None or array.shape[1:] != like.shape[1:] or array.dtype != like.dtype:
+            self._unlock(name)
             array = _huge_pages((self._rows, *like.shape[1:]), like.dtype)
             self._arrays[name] = array
+            self._lock(name, array)
         return array
+
+    def _lock(self, name: str, array: Array) -> None:
+        if not self._pinned or array.dtype.hasobject:
+            return
+        try:
+            pinned_memory.lock(array)
+        except OSError as error:
+            # Slower copies, the same labels.
+            _log.warning(
+                "batches are copied to the GPU from pageable memory", extra={"reason": str(error)}
+            )
+            self._pinned = False
+            return
+        self._locked[name] = array
+
+    def _unlock(self, name: str) -> None:
+        array = self._locked.pop(name, None)
+        if array is None:
+            return
+        try:
+            pinned_memory.unlock(array)
+        except OSError as error:
+            _log.warning("memory stays page-locked", extra={"reason": str(error)})
 
 
 def _huge_pages(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

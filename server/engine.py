@@ -1,7 +1,5 @@
 """Own one ONNX Runtime session on one execution provider."""
 
-import ctypes
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +11,12 @@ import onnxruntime as ort
 from protos.datatypes import BFLOAT16
 from server import provider_library
 from server.errors import InvalidInput, StartError
-from server.execution_provider import ExecutionProvider
+from server.execution_provider import GPU, ExecutionProvider
+from server.session_run import way_to_run
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _CPU = ExecutionProvider()
-_ONNX_BFLOAT16 = 16  # of TensorProto.DataType
 _DTYPES: Mapping[str, Any] = {
     "tensor(bool)": "?",
     "tensor(uint8)": "u1",
@@ -66,12 +64,13 @@ class Engine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Its own log lines would break up the structured ones; errors come as exceptions.
         options.log_severity_level = 4
+        self.on_gpu = chosen.name in GPU
         try:
             self._session = provider_library.session(path, options, chosen, threads)
             self.inputs = _specs(self._session.get_inputs())
             self.outputs = _specs(self._session.get_outputs())
             self.optional_inputs = _optional(self._session.get_overridable_initializers())
-            self._run = self._run_values if self._has_bfloat16() else self._session.run
+            self._run = way_to_run(self._session, self._dtypes(), on_gpu=self.on_gpu)
         except StartError as error:
             raise StartError(f"{path}: {error}") from None
         except Exception as error:
@@ -104,33 +103,11 @@ class Engine:
         """Let go of the weights, whoever still holds the engine."""
         del self._session, self._run
 
-    def _has_bfloat16(self) -> bool:
-        if all(spec.dtype != BFLOAT16 for spec in (*self.inputs, *self.outputs)):
-            return False
-        if any(spec.dtype.hasobject for spec in self.inputs):
+    def _dtypes(self) -> set[np.dtype[Any]]:
+        dtypes = {spec.dtype for spec in (*self.inputs, *self.outputs)}
+        if BFLOAT16 in dtypes and any(spec.dtype.hasobject for spec in self.inputs):
             raise StartError("it has string inputs beside bfloat16 tensors, which is not served")
-        return True
-
-    def _run_values(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
-        """Run by way of ONNX Runtime's own values: as arrays it takes and gives no bfloat16."""
-        values = {name: _value(data) for name, data in inputs.items()}
-        return [_array(value) for value in self._session.run_with_ort_values(outputs, values)]
-
-
-def _value(data: Array) -> Any:
-    if data.dtype != BFLOAT16:
-        return ort.OrtValue.ortvalue_from_numpy(data)
-    bits = data.view(np.uint16)
-    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BFLOAT16)
-
-
-def _array(value: Any) -> Array:
-    if value.data_type() != "tensor(bfloat16)":
-        array: Array = value.numpy()
-        return array
-    shape = value.shape()
-    data = ctypes.string_at(value.data_ptr(), math.prod(shape) * BFLOAT16.itemsize)
-    return np.frombuffer(data, BFLOAT16).reshape(shape)
+        return dtypes
 
 
 def _optional(initializers: Sequence[Any]) -> tuple[TensorSpec, ...]:

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from server import execution_provider
 from server.errors import LoadError
-from server.execution_provider import CPU, CUDA, OPENVINO, TENSORRT, ExecutionProvider
+from server.execution_provider import CPU, CUDA, GPU, OPENVINO, ExecutionProvider
 
 _OF_KIND = {
-    "gpu_execution_accelerator": (CUDA, TENSORRT),
+    "gpu_execution_accelerator": GPU,
     "cpu_execution_accelerator": (OPENVINO, CPU),
 }
-_GPU = (CUDA, TENSORRT)
 
 
 def provider(config: ModelConfig, default: ExecutionProvider) -> ExecutionProvider:
@@ -28,14 +27,14 @@ def provider(config: ModelConfig, default: ExecutionProvider) -> ExecutionProvid
     kinds = {group.kind for group in config.instance_group}
     wants_gpu = ModelInstanceGroup.KIND_GPU in kinds or bool(devices)
     if not wants_gpu:
-        if chosen is None and ModelInstanceGroup.KIND_CPU in kinds and default.name in _GPU:
+        if chosen is None and ModelInstanceGroup.KIND_CPU in kinds and default.name in GPU:
             return ExecutionProvider(CPU)
         return chosen or default
     if len(devices) > 1:
         raise LoadError(f"instance_group has gpus {devices}; one may run a model")
     if chosen is None:
-        chosen = default if default.name in _GPU else ExecutionProvider(CUDA)
-    if chosen.name not in _GPU:
+        chosen = default if default.name in GPU else ExecutionProvider(CUDA)
+    if chosen.name not in GPU:
         raise LoadError(
             f"instance_group asks for a GPU (KIND_GPU or gpus) beside {chosen.short_name}"
         )
@@ -46,7 +45,7 @@ def provider(config: ModelConfig, default: ExecutionProvider) -> ExecutionProvid
 
 def instance_kind(chosen: ExecutionProvider) -> ModelInstanceGroup.Kind:
     """What the configuration calls the kind of device that a provider runs on."""
-    return ModelInstanceGroup.KIND_GPU if chosen.name in _GPU else ModelInstanceGroup.KIND_CPU
+    return ModelInstanceGroup.KIND_GPU if chosen.name in GPU else ModelInstanceGroup.KIND_CPU
 
 
 def _accelerators(config: ModelConfig) -> Iterator[ExecutionProvider]:

@@ -13,6 +13,8 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
+# Those that copy their inputs to an NVIDIA GPU.
+GPU = (CUDA, TENSORRT)
 
 SHORT_NAMES: Mapping[str, str] = {
     "cpu": CPU,

@@ -21,6 +21,7 @@ from server.execution_provider import (
     CPU,
     CUDA,
     EXTRAS,
+    GPU,
     OPENVINO,
     TENSORRT,
     ExecutionProvider,
@@ -72,7 +73,7 @@ def require(provider: ExecutionProvider) -> None:
     name = provider.name
     if name not in names():
         raise _missing(name, "it is not installed" if name in EXTRAS else "it is not known")
-    if name in (CUDA, TENSORRT) and not _has_nvidia_driver():
+    if name in GPU and not _has_nvidia_driver():
         raise _missing(name, f"no driver of an NVIDIA GPU ({_NVIDIA_DRIVER}) is on this machine")
     if name not in ort.get_available_providers():
         _chosen(provider)
@@ -96,7 +97,7 @@ def session(
         made = ort.InferenceSession(str(path), options, enable_fallback=0)
     else:
         providers = _with_companions(provider, own_options)
-        if name in (CUDA, TENSORRT):
+        if name in GPU:
             # Those of the NVIDIA packages; the system's, if any, are found without this. It prints
             # what it does not find, and stdout is for the address.
             with contextlib.redirect_stdout(sys.stderr):

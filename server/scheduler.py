@@ -86,10 +86,11 @@ class Scheduler:
         self._worker.join()
 
     def _work(self) -> None:
-        buffer = BatchBuffer(self._limits.group_rows)
+        buffer = BatchBuffer(self._limits.group_rows, pinned=self._engine.on_gpu)
         while (batch := self._next_batch()) is not None:
             if batch.pieces:
                 self._execute(batch, buffer)
+        buffer.close()
 
     def _next_batch(self) -> Batch | None:
         with self._changed:
