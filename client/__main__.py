@@ -22,6 +22,7 @@ from client import (
 )
 from client.client import Client
 from client.errors import RequestFailed, UsageError
+from client.limits import command as limits_command
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
 from client.terminal import SweepProgress
 from client.verification import Experiment
@@ -105,6 +106,7 @@ def _parser() -> Parser:
     compare_command.add(commands)
     load_command.add_load(commands)
     load_command.add_slo(commands)
+    limits_command.add(commands)
     report_command.add(commands)
     return parser
 

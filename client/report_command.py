@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from client import record_files
 from client.errors import UsageError
 from client.record import RecordError, write_text_atomically
 from client.reporting import kinds, page
@@ -45,7 +46,7 @@ def _report(args: argparse.Namespace) -> int:
 def _sections(places: Sequence[Path]) -> Iterator[Section]:
     """Make a section of each record; those of one kind are told apart by where they lie."""
     made = []
-    for path, content in kinds.found(places):
+    for path, content in record_files.found(places, kinds.SECTIONS):
         try:
             made.append((path, kinds.section(content)))
         except RecordError as error:
