@@ -53,9 +53,12 @@ class Histogram:
 
     def counts(self) -> tuple[list[int], list[int]]:
         """Times in nanoseconds that were counted, rising, and how often each was."""
-        found = list(self._counts.get_recorded_iterator())
-        times = [int(one.value_iterated_to) for one in found]
-        return times, [int(one.count_at_value_iterated_to) for one in found]
+        # The iterator hands out one object again and again.
+        found = [
+            (int(one.value_iterated_to), int(one.count_at_value_iterated_to))
+            for one in self._counts.get_recorded_iterator()
+        ]
+        return [time_ns for time_ns, _ in found], [count for _, count in found]
 
     def count_over(self, time_ns: int) -> int:
         """How many are longer than `time_ns`, to the histogram's precision."""

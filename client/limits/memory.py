@@ -31,13 +31,13 @@ def memcpy_gib_per_s(rounds: int) -> tuple[list[float], list[float]]:
 
 def read_gib_per_s(rounds: int, threads: int) -> list[float]:
     """Reading 256 MiB by so many threads at once, GiB/s a round."""
-    parts = np.array_split(np.ones(BUFFER_BYTES // 4, np.float32), threads)
+    parts = np.array_split(np.ones(BUFFER_BYTES // 8, np.uint64), threads)
     rates = []
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(rounds + 1):
             started_ns = time.perf_counter_ns()
-            # The largest of numbers takes one instruction for many, and no interpreter lock.
-            list(pool.map(np.max, parts))
+            # One instruction for many numbers, no interpreter lock: faster than memory is.
+            list(pool.map(np.bitwise_or.reduce, parts))
             rates.append(BUFFER_BYTES / GIB * 1e9 / (time.perf_counter_ns() - started_ns))
     # The first round started the threads.
     return rates[1:]

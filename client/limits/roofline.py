@@ -12,7 +12,7 @@ from client.limits.subject import Work
 from client.plots import looks_of, png
 
 TITLE = "Under the Roofs of the Machine"
-X_LABEL = "operations per byte read from memory"
+X_LABEL = "operations per byte of memory"
 Y_LABEL = "GFLOP/second"
 
 Line = tuple[list[float], list[float]]

@@ -37,9 +37,11 @@ def section(record: Mapping[str, Any]) -> Section:
         )
     settings = record["settings"]
     where = place(record["environment"])
+    result = settings["result"]
+    told = "The roofs alone" if result is None else f"What is placed under them: {result}"
     return Section(
-        heading=f"The machine's roofs, and {settings['result'] or 'nothing'} below them",
-        sentence=f"Best of {settings['rounds']} rounds{', on ' * bool(where)}{where}. {HOW_BINDING}",
+        heading="Roofs of the machine",
+        sentence=f"{told}. Best of {settings['rounds']} rounds{', on ' * bool(where)}{where}. {HOW_BINDING}",
         verdicts=_verdicts(placed, record["differences"]),
         checks=[trust.steal(record["environment"])],
         plots=plots,

@@ -1,12 +1,12 @@
 """Show a load in closed and open loops, and the search for a rate within a bound."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from client.load_record import from_json
 from client.load_summary import LoadPoint
-from client.load_table import LOOPS, name, verdicts
+from client.load_table import LOOPS, name
 from client.reporting import load_charts, percentiles, stages, trust
 from client.reporting.section import Card, Cell, Check, Plot, Row, Section, Table, Verdict
 from client.reporting.values import place
@@ -29,6 +29,7 @@ _COLUMNS = (
     "wrong",
     "valid",
 )
+_MET = {True: "yes", False: "no", None: "?"}
 _QUESTIONS = {
     "errors": trust.LABELS,
     "send lag": trust.SEND_LAG,
@@ -114,7 +115,12 @@ def _verdicts(points: Sequence[LoadPoint]) -> list[Verdict]:
     if not broken:
         return [Verdict("good", f"All {len(points)} points are valid.")]
     headline = f"{broken} of {len(points)} points are not valid: do not trust these."
-    return [Verdict("fail", headline, verdicts(points))]
+    return [Verdict("fail", headline, [_broken(point) for point in points if not point.valid])]
+
+
+def _broken(point: LoadPoint) -> str:
+    failed = [check.name for check in point.checks if check.passed is False]
+    return f"{name(point)}: {', '.join(failed)}"
 
 
 def _answer(record: Mapping[str, Any]) -> Verdict:
@@ -128,7 +134,7 @@ def _bound(record: Mapping[str, Any]) -> float:
 
 
 def _checks(points: Sequence[LoadPoint], record: Mapping[str, Any]) -> list[Check]:
-    """Return what the points' own checks say; steal is that of the worst, too."""
+    """Return what the points' own checks say; without known labels, those are not measured."""
     answer = []
     for own, question in _QUESTIONS.items():
         told = [
@@ -147,9 +153,11 @@ def _sentence(record: Mapping[str, Any], points: Sequence[LoadPoint]) -> str:
     settings = record["settings"]
     loops = " and ".join(dict.fromkeys(f"{point.asked.loop} loops" for point in points))
     where = place(record["environment"])
+    rows, processes = settings["rows"], settings["processes"]
     text = (
-        f"Requests of {settings['rows']} row(s) to {settings['model']}, in {loops or 'no loop'}, "
-        f"from {settings['processes']} process(es){', on ' * bool(where)}{where}."
+        f"Requests of {rows} row{'s' * (rows != 1)} to {settings['model']}, in "
+        f"{loops or 'no loop'}, from {processes} process{'es' * (processes != 1)}"
+        f"{', on ' * bool(where)}{where}."
     )
     unchecked = record["unchecked_because"]
     return text if unchecked is None else f"{text} Labels are unchecked: {unchecked}."
@@ -173,9 +181,8 @@ def _table(points: Sequence[LoadPoint], trials: Sequence[Mapping[str, Any]] | No
     columns: tuple[str, ...] = _COLUMNS
     if trials is not None:
         columns = (*columns, "met", "because")
-        words: Callable[[Any], str] = {True: "yes", False: "no", None: "?"}.__getitem__
         rows = [
-            (*row, words(trial["met"]), str(trial["because"]))
+            (*row, _MET[trial["met"]], str(trial["because"]))
             for row, trial in zip(rows, trials, strict=True)
         ]
     return Table(

@@ -50,7 +50,7 @@ def of_histogram(label: str, encoded: str) -> Distribution:
 
 
 def curves(distributions: Sequence[Distribution]) -> Figure | None:
-    """Time in milliseconds at each percentile, as far as the samples support one.
+    """Time that so large a share of requests took at most, as far as the samples support one.
 
     The axis stretches the slow end, where each further nine has as much room. None if none has
     samples enough for a median.
@@ -90,7 +90,7 @@ def curves(distributions: Sequence[Distribution]) -> Figure | None:
     layout = {
         "hovermode": "closest",
         "showlegend": True,
-        "xaxis": linear_axis("share of requests that took at most as long") | ticks,
+        "xaxis": linear_axis("share of requests") | ticks,
         "yaxis": log_axis("latency (milliseconds)"),
     }
     return {"data": data, "layout": layout_of(CURVES_TITLE) | LEGEND_BELOW | layout}
