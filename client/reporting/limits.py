@@ -41,7 +41,8 @@ def section(record: Mapping[str, Any]) -> Section:
     told = "The roofs alone" if result is None else f"What is placed under them: {result}"
     return Section(
         heading="Roofs of the machine",
-        sentence=f"{told}. Best of {settings['rounds']} rounds{', on ' * bool(where)}{where}. {HOW_BINDING}",
+        sentence=f"{told}. Best of {settings['rounds']} rounds"
+        f"{', on ' * bool(where)}{where}. {HOW_BINDING}",
         verdicts=_verdicts(placed, record["differences"]),
         checks=[trust.steal(record["environment"])],
         plots=plots,
