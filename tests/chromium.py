@@ -6,10 +6,20 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE_S = 60
+
+# Chromium reads commands from file 3 and writes answers to file 4.
+_TO_3_AND_4 = """
+import fcntl, os, sys
+high = [fcntl.fcntl(int(text), fcntl.F_DUPFD, 10) for text in sys.argv[1:3]]
+for number, file in zip((3, 4), high):
+    os.dup2(file, number)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def program():
@@ -26,9 +36,8 @@ def running():
         command = [program(), "--headless=new", "--no-sandbox", "--disable-gpu"]
         command += ["--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"]
         command += [f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
-        # Chromium reads commands from file 3 and writes answers to file 4.
         process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$@" 3<&{to_read} 4>&{from_write}', "sh", *command],
+            [sys.executable, "-c", _TO_3_AND_4, str(to_read), str(from_write), *command],
             pass_fds=(to_read, from_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -69,10 +78,8 @@ class Tab:
                 assert "error" not in answer, answer
                 return answer["result"]
 
-    def open(self, path, width, *, dark=False, touch=False):
-        """Load a file at so many pixels' width, in a light or a dark scheme."""
-        self.errors.clear()
-        self.requests.clear()
+    def emulate(self, width, *, dark=False, touch=False):
+        """Show what follows, and what is there, at a width in pixels and in a scheme."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -83,6 +90,11 @@ class Tab:
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
+
+    def open(self, path):
+        """Load a file."""
+        self.errors.clear()
+        self.requests.clear()
         self._events.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
         while "Page.loadEventFired" not in self._events:
@@ -97,13 +109,6 @@ class Tab:
         )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
-
-    def screenshot(self):
-        """PNG of the whole page."""
-        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
-        found = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
-        return base64.b64decode(found["data"])
 
     def pdf(self):
         """PDF of the page as it is printed."""
