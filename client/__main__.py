@@ -21,6 +21,7 @@ from client import (
     table,
 )
 from client.client import Client
+from client.diff import command as diff_command
 from client.errors import RequestFailed, UsageError
 from client.limits import command as limits_command
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
@@ -107,6 +108,7 @@ def _parser() -> Parser:
     load_command.add_load(commands)
     load_command.add_slo(commands)
     limits_command.add(commands)
+    diff_command.add(commands)
     report_command.add(commands)
     return parser
 
