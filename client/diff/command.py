@@ -13,9 +13,8 @@ from rich.text import Text
 
 from client import environment, record_files
 from client.arguments import over_zero
-from client.diff.side import READERS, Side, side
+from client.diff.side import FEWEST_RUNS, FEWEST_VALUES, READERS, Side, merged, side
 from client.diff.verdicts import (
-    FEWEST_VALUES,
     LEVEL,
     UNTOLD,
     WORSE,
@@ -38,7 +37,10 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.set_defaults(command=_diff)
     for name in ("old", "new"):
         parser.add_argument(
-            name, type=Path, metavar=name.upper(), help="folder or JSON file of a result"
+            name,
+            type=Path,
+            metavar=name.upper(),
+            help="folder or JSON file of a result, or a folder of several runs of it",
         )
     parser.add_argument(
         "--tolerance",
@@ -51,21 +53,21 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def _diff(args: argparse.Namespace) -> int:
     """Exit code 0: no point is worse; 1: one is; 2: they cannot be compared."""
-    contents = [_one(place) for place in (args.old, args.new)]
-    old, new = (_side(place, c) for place, c in zip((args.old, args.new), contents, strict=True))
+    contents = [record_files.found([place], READERS) for place in (args.old, args.new)]
+    old, new = (_side(records) for records in contents)
     why = incomparable(old, new)
     if why is not None:
         raise UsageError(f"cannot compare {args.old} with {args.new}: {why}")
     console = Console()
     console = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
-    changed = environment.differences(*(content["environment"] for content in contents))
+    changed = environment.differences(*(records[0][1]["environment"] for records in contents))
     for text in (f"environments differ: {text}" for text in changed):
         console.print(Text(text, style="yellow"), soft_wrap=True)
     for text in only_in_one(old, new):
         console.print(Text(text, style="yellow"), soft_wrap=True)
     found = differences(old, new, args.tolerance)
     console.print(_table(found))
-    console.print(Text(_how(old, args.tolerance)), soft_wrap=True)
+    console.print(Text(_how(old, new, args.tolerance)), soft_wrap=True)
     worse = [one for one in found if one.verdict == WORSE]
     untold = sum(one.verdict == UNTOLD for one in found)
     told = f"{len(worse)} of {len(found)} are worse"
@@ -75,19 +77,18 @@ def _diff(args: argparse.Namespace) -> int:
     return IS_WORSE if worse else NO_WORSE
 
 
-def _one(place: Path) -> dict[str, Any]:
-    found = record_files.found([place], READERS)
-    if len(found) > 1:
-        names = ", ".join(str(path) for path, _ in found)
-        raise UsageError(f"{place} holds several results: {names}; wanted one")
-    return found[0][1]
-
-
-def _side(place: Path, content: dict[str, Any]) -> Side:
+def _side(records: Sequence[tuple[Path, dict[str, Any]]]) -> Side:
+    """Read the runs of one side; UsageError says of which file it is."""
+    runs = []
+    for path, content in records:
+        try:
+            runs.append(side(content))
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
     try:
-        return side(content)
+        return merged(runs)
     except UsageError as error:
-        raise UsageError(f"{place}: {error}") from None
+        raise UsageError(f"{', '.join(str(path) for path, _ in records)}: {error}") from None
 
 
 def _table(found: Sequence[Difference]) -> Table:
@@ -110,8 +111,8 @@ def _table(found: Sequence[Difference]) -> Table:
     return table
 
 
-def _how(old: Side, tolerance: float) -> str:
-    if old.kind == "slo":
+def _how(old: Side, new: Side, tolerance: float) -> str:
+    if old.kind == "slo" and old.runs == new.runs == 1:
         return (
             "cost: between which the rates lie, the highest that met the bound and the lowest that "
             f"did not; worse: all of that over {1 + tolerance:g}"
@@ -119,11 +120,11 @@ def _how(old: Side, tolerance: float) -> str:
     text = (
         f"cost: ratio of medians, above 1 is worse; brackets: bootstrap interval, {1 - LEVEL:.0%} "
         f"for all at once; worse: all of it over {1 + tolerance:g}; cannot tell: it reaches over "
-        f"a limit, or there are fewer than {FEWEST_VALUES} values"
+        f"a limit, or values are fewer than {FEWEST_VALUES} of one run, {FEWEST_RUNS} of several"
     )
-    if old.kind != "compare":
+    if min(old.runs, new.runs) == 1 and old.kind != "compare":
         text += (
-            "; one run each: what a fresh process happens to be dealt is in no interval, "
-            "which is what the tolerance is for"
+            "; one run of a side: what a fresh process and the hour happen to be is in no "
+            "interval, so take several runs in turn before believing it"
         )
     return text

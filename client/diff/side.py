@@ -1,5 +1,7 @@
 """Read out of a result of any kind what two of them are compared by."""
 
+import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,8 @@ from client.summary import Point
 # Samples next to each other are alike, so that many of them say less than their number; the
 # medians of as many stretches stand for them.
 _MOST_STRETCHES = 32
+# Of fewer rounds, or of fewer runs, nothing is claimed.
+FEWEST_VALUES, FEWEST_RUNS = 10, 3
 
 # What makes two results of one kind results of the same thing.
 _MODEL = ("classes", "features", "dtype", "wire", "wire_scale")
@@ -24,15 +28,17 @@ _LOAD = ("model", "rows", "arrivals", "processes")
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Values over 0 of one point, one for each round, stretch or window.
+    """Values over 0 of one point, one for each round, stretch, window or run.
 
-    `bound` is an interval that the measurement itself gives, where there is nothing to draw from.
+    Of fewer values than `fewest` nothing is claimed. `bound` is an interval that the measurement
+    itself gives, where there is nothing to draw from.
     """
 
     label: str
     metric: str
     higher_is_better: bool
     values: tuple[float, ...]
+    fewest: int = FEWEST_VALUES
     bound: tuple[float, float] | None = None
 
 
@@ -44,6 +50,7 @@ class Side:
     same: Mapping[str, Any]
     series: tuple[Series, ...]
     failures: Mapping[str, int]
+    runs: int = 1
 
 
 def side(content: Mapping[str, Any]) -> Side:
@@ -57,6 +64,32 @@ def side(content: Mapping[str, Any]) -> Side:
         raise UsageError(str(error)) from None
     except KeyError as error:
         raise UsageError(f"the record lacks {error}") from None
+
+
+def merged(runs: Sequence[Side]) -> Side:
+    """Take several runs of the same thing as one result whose values are the medians of runs.
+
+    Processes differ from each other by what they happen to be dealt, which rounds within one do not
+    show. UsageError when they are not of the same thing.
+    """
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    if any((run.kind, run.same) != (first.kind, first.same) for run in runs):
+        raise UsageError("the results are not of the same thing")
+    medians: dict[tuple[str, str, bool], list[float]] = {}
+    failures: Counter[str] = Counter()
+    for run in runs:
+        failures.update(run.failures)
+        for one in run.series:
+            if one.values:
+                place = (one.label, one.metric, one.higher_is_better)
+                medians.setdefault(place, []).append(statistics.median(one.values))
+    series = tuple(
+        Series(label, metric, higher, tuple(values), FEWEST_RUNS)
+        for (label, metric, higher), values in medians.items()
+    )
+    return Side(first.kind, first.same, series, failures, len(runs))
 
 
 def _sweep(content: Mapping[str, Any]) -> Side:

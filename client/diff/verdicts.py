@@ -7,7 +7,6 @@ from client.comparison import Ratio, unpaired_ratio
 from client.diff.side import Series, Side
 
 LEVEL = 0.05
-FEWEST_VALUES = 10
 WORSE, BETTER, SAME, UNTOLD = "WORSE", "better", "the same", "cannot tell"
 
 
@@ -63,7 +62,8 @@ def differences(old: Side, new: Side, tolerance: float) -> list[Difference]:
     found = [_judge(before, after, tolerance, confidence) for before, after in pairs]
     for label, count in new.failures.items():
         earlier = old.failures.get(label)
-        if earlier is not None and count > earlier:
+        # Runs of one side may be more than those of the other.
+        if earlier is not None and count * old.runs > earlier * new.runs:
             what = "failed requests and wrong labels"
             found.append(Difference(label, what, earlier, count, None, WORSE))
     return found
@@ -99,7 +99,7 @@ def _cost(old: Series, new: Series, confidence: float) -> Ratio | None:
             high=old.bound[1] / new.bound[0],
             pairs=1,
         )
-    if min(len(old.values), len(new.values)) < FEWEST_VALUES:
+    if len(old.values) < old.fewest or len(new.values) < new.fewest:
         return None
     if old.higher_is_better:
         return unpaired_ratio(old.values, new.values, confidence=confidence)
