@@ -1,7 +1,7 @@
 """Swap what a model computes while clients ask, and hold every answer against both contents.
 
-python -m bench.reload [SWAPS]: 0 when no request failed, and each answer was wholly of a content
-that served between its sending and its arrival.
+python -m bench.reload [SWAPS [OPTION...]], options of the server: 0 when no request failed, and
+each answer was wholly of a content that served between its sending and its arrival.
 """
 
 import sys
@@ -20,8 +20,8 @@ import psutil
 from numpy.typing import NDArray
 
 from bench.service import MIB
+from client.channel import RetryPolicy
 from client.client import Client
-from client.connection import RetryPolicy
 from client.server_process import running_server
 from model.export import export
 from model.weights import from_seed
@@ -165,12 +165,12 @@ class Askers:
             self._outcome.answered[name] += 1
 
 
-def run(folder: Path, count: int) -> Outcome:
+def run(folder: Path, count: int, options: Sequence[str] = ()) -> Outcome:
     """Swap `count` times, each once every kind of client was answered since the last."""
     outcome = Outcome()
     swaps = Swaps(folder)
     with ExitStack() as stack:
-        server = stack.enter_context(running_server(folder, OPTIONS))
+        server = stack.enter_context(running_server(folder, (*OPTIONS, *options)))
         channel = stack.enter_context(grpc.insecure_channel(server.address))
         stub = GRPCInferenceServiceStub(channel)
         request = pb.RepositoryModelLoadRequest(model_name=MODEL)
@@ -189,7 +189,7 @@ def main(argv: Sequence[str]) -> int:
     count = int(argv[0]) if argv else SWAPS
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        outcome = run(Path(folder), count)
+        outcome = run(Path(folder), count, argv[1:])
     print(f"{count} swaps in {time.monotonic() - started:.0f} s, {dict(outcome.answered)} answered")
     print(f"errors {len(outcome.errors)}, mixed {outcome.mixed}, stale {outcome.stale}")
     for error in outcome.errors[:5]:

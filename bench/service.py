@@ -10,8 +10,8 @@ from pathlib import Path
 from bench.peer_servers import MODEL
 from bench.processes import SOURCE
 from bench.systems import InProcess, System
+from client.channel import MAX_MESSAGE_BYTES
 from client.client import Client
-from client.connection import MAX_MESSAGE_BYTES
 from client.errors import UsageError
 from client.modes import Shm, Stream, Unary
 from client.server_process import ServerProcess, running_server

@@ -5,8 +5,9 @@
 ...     labels = client.predict(x)  # x: [n, features]
 """
 
+from client.channel import RetryPolicy
 from client.client import Client
-from client.connection import RetryPolicy
+from client.credentials import Credentials
 from client.errors import (
     ClientError,
     DeadlineExceeded,
@@ -18,6 +19,7 @@ from client.errors import (
 __all__ = [
     "Client",
     "ClientError",
+    "Credentials",
     "DeadlineExceeded",
     "RequestFailed",
     "RetryPolicy",

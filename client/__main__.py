@@ -18,9 +18,11 @@ from client import (
     record,
     report_command,
     results,
+    slo_command,
     table,
 )
 from client.client import Client
+from client.credentials import Credentials
 from client.diff import command as diff_command
 from client.errors import RequestFailed, UsageError
 from client.limits import command as limits_command
@@ -59,9 +61,10 @@ def _parser() -> Parser:
     parser = Parser(prog=PROGRAM, description="Predict with a served model, or measure it.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    one = commands.add_parser("predict", help="labels of the rows of a .npy file")
+    secure = _secure_flags()
+    one = commands.add_parser("predict", parents=[secure], help="labels of the rows of a .npy file")
     one.set_defaults(command=_predict)
-    one.add_argument("--address", required=True, metavar="A", help="HOST:PORT or unix:/path")
+    arguments.add_address(one, "server", required=True)
     one.add_argument("--input", required=True, type=Path, metavar="X.npy", help="rows to predict")
     one.add_argument("--model", default="linear_argmax", help="its name (default: %(default)s)")
     one.add_argument("--out", type=Path, metavar="LABELS.npy", help="write labels here, not stdout")
@@ -71,13 +74,19 @@ def _parser() -> Parser:
         metavar="S",
         help="seconds the answer may take (default: any)",
     )
+    one.add_argument(
+        "--hedge-ms",
+        type=arguments.milliseconds,
+        metavar="MS",
+        help="ask a second server what has no answer by then (default: never)",
+    )
 
-    many = commands.add_parser("sweep", help="latency and throughput over batch sizes")
+    many = commands.add_parser(
+        "sweep", parents=[secure], help="latency and throughput over batch sizes"
+    )
     many.set_defaults(command=_sweep)
     arguments.add_experiment(many, Path("results/sweep"))
-    many.add_argument(
-        "--address", metavar="A", help="measure this server (default: one of its own)"
-    )
+    arguments.add_address(many, "server to measure (default: one of its own)")
     many.add_argument(
         "--modes",
         type=arguments.modes(MODES),
@@ -105,12 +114,31 @@ def _parser() -> Parser:
         "(default: %(default)s)",
     )
     compare_command.add(commands)
-    load_command.add_load(commands)
-    load_command.add_slo(commands)
+    load_command.add(commands)
+    slo_command.add(commands)
     limits_command.add(commands)
     diff_command.add(commands)
     report_command.add(commands)
     return parser
+
+
+def _secure_flags() -> Parser:
+    """What every command that talks to a server takes."""
+    flags = Parser(add_help=False)
+    for flag, unit, text in (
+        ("--tls-ca", "PEM", "speak TLS, to a server that one of these certificates signed"),
+        ("--tls-cert", "PEM", "certificate to show the server"),
+        ("--tls-key", "PEM", "its key, without a passphrase"),
+        ("--token-file", "FILE", "send the token in this file with every call"),
+    ):
+        flags.add_argument(flag, type=Path, metavar=unit, help=text)
+    return flags
+
+
+def _credentials(args: argparse.Namespace) -> Credentials:
+    return Credentials.of_files(
+        ca=args.tls_ca, certificate=args.tls_cert, key=args.tls_key, token=args.token_file
+    )
 
 
 def _predict(args: argparse.Namespace) -> int:
@@ -119,7 +147,13 @@ def _predict(args: argparse.Namespace) -> int:
         x = np.lib.format.open_memmap(args.input, mode="r")
     except (ValueError, EOFError) as error:
         raise UsageError(f"{args.input} is no .npy file of numbers: {error}") from None
-    with Client(args.address, args.model, deadline_s=args.deadline) as client:
+    with Client(
+        args.address,
+        args.model,
+        deadline_s=args.deadline,
+        hedge_after_s=args.hedge_ms,
+        credentials=_credentials(args),
+    ) as client:
         labels = client.predict(x)
     if args.out is None:
         print(*labels.tolist(), sep="\n")
@@ -132,6 +166,9 @@ def _predict(args: argparse.Namespace) -> int:
 def _sweep(args: argparse.Namespace) -> int:
     if args.wire is not None and args.dtype != "float32":
         raise UsageError(f"--wire {args.wire} came with --dtype {args.dtype}; wanted float32")
+    credentials = _credentials(args)
+    if args.address is None and credentials != Credentials():
+        raise UsageError("--tls-* or --token-file came without --address")
     settings = Settings(
         experiment=Experiment(
             classes=args.classes,
@@ -145,8 +182,9 @@ def _sweep(args: argparse.Namespace) -> int:
         modes=args.modes,
         repeats=args.repeats,
         threads=args.threads,
-        address=args.address,
+        address=None if args.address is None else ",".join(args.address),
         out=args.out,
+        credentials=credentials,
         ep=args.ep,
     )
     # Hours of measuring must not end at a folder that cannot be written.

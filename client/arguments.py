@@ -16,6 +16,14 @@ def positive(text: str) -> int:
     return value
 
 
+def milliseconds(text: str) -> float:
+    """Return a time over 0, in seconds."""
+    try:
+        return seconds(text) / 1000
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted milliseconds over 0") from None
+
+
 def over_zero(text: str, what: str = "a number") -> float:
     """Return a finite number over 0."""
     try:
@@ -74,6 +82,17 @@ def modes(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
         return found
 
     return parse
+
+
+def add_address(parser: argparse.ArgumentParser, text: str, *, required: bool = False) -> None:
+    """Declare which servers are asked."""
+    parser.add_argument(
+        "--address",
+        action="append",
+        required=required,
+        metavar="A",
+        help=f"{text}: HOST:PORT or unix:/path; several that take turns: with commas, or repeated",
+    )
 
 
 def add_experiment(parser: argparse.ArgumentParser, results: Path) -> None:

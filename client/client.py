@@ -2,18 +2,21 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from client import addresses
 from client.batch_stream import BatchAnswer, stream_batches
-from client.connection import MAX_MESSAGE_BYTES, Connection, RetryPolicy
+from client.channel import MAX_MESSAGE_BYTES, RetryPolicy
+from client.connection import Connection
+from client.control import ControlClient
+from client.credentials import Credentials
 from client.errors import RequestFailed, UsageError
+from client.model_input import ModelInput
 from client.shared_memory import SharedArray
 from protos import inference_pb2 as pb
-from protos import model_config_pb2 as config_pb
 from protos.codec import (
     InferRequest,
     InferResponse,
@@ -23,7 +26,7 @@ from protos.codec import (
 )
 from protos.datatypes import DTYPES, datatype_of
 from protos.parameters import Parameter
-from protos.quantize import WIRE_DTYPES, to_wire, wire_scale
+from protos.quantize import WIRE_DTYPES, wire_scale
 from protos.tensors import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -39,47 +42,40 @@ _NARROW = {datatype_of(np.dtype(name)) for name in WIRE_DTYPES}
 _SHARED_ROWS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class ModelInput:
-    """The one input of a model with a batch axis: its name, numpy dtype, and a row's shape.
+class Client(ControlClient):
+    """Talks to one model of one server, or of several that serve the same.
 
-    `scale`: what an int8 counts, where the server tells it.
-    """
+    `address`: HOST:PORT or unix:/path; of several servers a sequence, or commas between. They take
+    turns, and what one of them leaves unanswered another is asked. `deadline_s` bounds every call,
+    None: not at all. `hedge_after_s`: whatever is not streamed and has no answer by then is asked
+    of a second server too, and the first answer counts; None: never. `keepalive_s`: a connection
+    that is silent for so long while calls wait is tested, and given up after as long again, which
+    is how a stream gets away from a server that hangs or vanished; servers end connections that are
+    tested too often, this one below 5 s, others below 5 min; None: never.
 
-    name: str
-    dtype: np.dtype[Any]
-    row_shape: tuple[int, ...]
-    scale: float | None = None
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row; free dimensions count as 1."""
-        return int(np.prod([max(size, 1) for size in self.row_shape])) * self.dtype.itemsize
-
-
-class Client:
-    """Talks to one model of one server.
-
-    `address`: HOST:PORT or unix:/path. `deadline_s` bounds every call, None: not at all. Safe to
-    use from several threads. Every method raises RequestFailed (Unavailable, DeadlineExceeded)
-    when the server cannot be reached or refuses.
+    `credentials`: TLS and a token; without them, neither. Safe to use from several threads. Every
+    method raises RequestFailed (Unavailable, DeadlineExceeded) when no server can be reached or one
+    refuses; UsageError when the addresses are none.
     """
 
     def __init__(
         self,
-        address: str,
+        address: str | Sequence[str],
         model: str = "linear_argmax",
         version: str = "",
         *,
         deadline_s: float | None = None,
         retry: RetryPolicy | None = None,
+        credentials: Credentials | None = None,
+        hedge_after_s: float | None = None,
+        keepalive_s: float | None = None,
         output: str = "label",
     ) -> None:
-        self.model = model
-        self.version = version
-        self._deadline_s = deadline_s
+        connection = Connection(
+            addresses.parse(address), retry, hedge_after_s, keepalive_s, credentials
+        )
+        super().__init__(connection, model, version, deadline_s)
         self._output = output
-        self._connection = Connection(address, retry)
         self._told_inputs: Sequence[pb.ModelMetadataResponse.TensorMetadata] | None = None
         self._input: ModelInput | None = None
         self._max_message_bytes: int | None = None
@@ -118,7 +114,7 @@ class Client:
         if rows.size * spec.dtype.itemsize > self._message_bytes():
             (labels,) = self.stream([rows])
             return labels
-        response = self.infer({spec.name: self.model_rows(rows)}, (self._output,))
+        response = self.infer({spec.name: spec.fit(rows)}, (self._output,))
         return _output(response, self._output)
 
     def stream(self, batches: Iterable[Array]) -> Iterator[Array]:
@@ -142,7 +138,7 @@ class Client:
             return encode_request(
                 InferRequest(
                     self.model,
-                    (Tensor.of(spec.name, self.model_rows(rows)),),
+                    (Tensor.of(spec.name, spec.fit(rows)),),
                     wanted,
                     self.version,
                     request_id,
@@ -227,95 +223,15 @@ class Client:
         It is registered until the block ends. Only for a server on this machine, with shared
         memory switched on.
         """
-        with SharedArray(x.shape, self.input().dtype) as copy:
+        if len(self._connection.addresses) > 1:
+            raise UsageError("shared memory was asked for with several servers; wanted one")
+        spec = self.input()
+        with SharedArray(x.shape, spec.dtype) as copy:
             for start in range(0, len(x), _SHARED_ROWS):
                 rows = slice(start, start + _SHARED_ROWS)
-                copy.array[rows] = self.model_rows(x[rows])
-            self._connection.control(
-                "SystemSharedMemoryRegister",
-                pb.SystemSharedMemoryRegisterRequest(
-                    name=copy.key, key=copy.key, byte_size=copy.byte_size
-                ),
-                pb.SystemSharedMemoryRegisterResponse,
-                self._deadline_s,
-            )
-            try:
+                copy.array[rows] = spec.fit(x[rows])
+            with self._registered(copy):
                 yield copy
-            finally:
-                self._connection.control(
-                    "SystemSharedMemoryUnregister",
-                    pb.SystemSharedMemoryUnregisterRequest(name=copy.key),
-                    pb.SystemSharedMemoryUnregisterResponse,
-                    self._deadline_s,
-                )
-
-    def live(self) -> bool:
-        """Whether the server process answers."""
-        request, response = pb.ServerLiveRequest(), pb.ServerLiveResponse
-        return self._connection.control("ServerLive", request, response, self._deadline_s).live
-
-    def ready(self) -> bool:
-        """Whether the model takes requests."""
-        request = pb.ModelReadyRequest(name=self.model, version=self.version)
-        try:
-            answer = self._connection.control(
-                "ModelReady", request, pb.ModelReadyResponse, self._deadline_s
-            )
-        except RequestFailed as error:
-            if error.code in ("NOT_FOUND", "UNAVAILABLE"):
-                return False
-            raise
-        return answer.ready
-
-    def server_metadata(self) -> pb.ServerMetadataResponse:
-        """Name, version and extensions of the server."""
-        return self._connection.control(
-            "ServerMetadata",
-            pb.ServerMetadataRequest(),
-            pb.ServerMetadataResponse,
-            self._deadline_s,
-        )
-
-    def metadata(self) -> pb.ModelMetadataResponse:
-        """Names, datatypes and shapes of the model's inputs and outputs."""
-        request = pb.ModelMetadataRequest(name=self.model, version=self.version)
-        return self._connection.control(
-            "ModelMetadata", request, pb.ModelMetadataResponse, self._deadline_s
-        )
-
-    def config(self) -> config_pb.ModelConfig:
-        """How the model is served."""
-        request = pb.ModelConfigRequest(name=self.model, version=self.version)
-        return self._connection.control(
-            "ModelConfig", request, pb.ModelConfigResponse, self._deadline_s
-        ).config
-
-    def statistics(self) -> pb.ModelStatistics:
-        """What the model did since it was loaded."""
-        request = pb.ModelStatisticsRequest(name=self.model, version=self.version)
-        answer = self._connection.control(
-            "ModelStatistics", request, pb.ModelStatisticsResponse, self._deadline_s
-        )
-        # Without a version, those of all come; the highest is the one that answers.
-        return max(answer.model_stats, key=lambda one: int(one.version))
-
-    def model_rows(self, rows: Array) -> Array:
-        """Rows in the model's dtype; UsageError when that loses more than precision."""
-        spec = self.input()
-        fits = rows.ndim == len(spec.row_shape) + 1 and all(
-            want in (-1, got) for got, want in zip(rows.shape[1:], spec.row_shape, strict=True)
-        )
-        if not fits:
-            raise UsageError(
-                f"x has shape {list(rows.shape)}; the model takes [n, "
-                + ", ".join(map(str, spec.row_shape))
-                + "]"
-            )
-        if rows.dtype.kind == "f" and rows.dtype != spec.dtype and spec.dtype.name in WIRE_DTYPES:
-            return _rounded(rows, spec)
-        if not np.can_cast(rows.dtype, spec.dtype, "same_kind"):
-            raise UsageError(f"x has dtype {rows.dtype}; the model takes {spec.dtype}")
-        return rows.astype(spec.dtype, copy=False)
 
     def _narrowed(self, name: str, data: Array) -> Array:
         """What is sent for an input: `data`, or what the model's one input narrows it to."""
@@ -324,7 +240,7 @@ class Client:
         names = {only.name for only in self._inputs() if only.datatype in _NARROW and only.shape}
         if names != {name} or len(self._inputs()) != 1 or data.dtype == self.input().dtype:
             return data
-        return _rounded(data, self.input())
+        return self.input().rounded(data)
 
     def _inputs(self) -> Sequence[pb.ModelMetadataResponse.TensorMetadata]:
         if self._told_inputs is None:
@@ -337,18 +253,6 @@ class Client:
             return wire_scale(told) if told else None
         except ValueError as error:
             raise UsageError(f"the server tells a scale that is none: {error}") from None
-
-
-def _rounded(data: Array, spec: ModelInput) -> Array:
-    if spec.dtype == np.int8 and spec.scale is None:
-        raise UsageError(
-            f"{spec.name} has dtype {data.dtype}; the model takes int8, and the server tells no "
-            "wire_scale to round by"
-        )
-    try:
-        return to_wire(data, spec.dtype, spec.scale)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
 
 def _output(response: InferResponse, name: str) -> Array:

@@ -11,10 +11,12 @@ from rich.console import Console
 from client import arguments, environment, provider_results
 from client import provider_record as record
 from client import provider_table as table
+from client.calibration import COMPARE_SCHEMA, calibrate
 from client.errors import UsageError
-from client.provider_analysis import analyse
+from client.provider_analysis import Pair, analyse
 from client.provider_contest import MODES, contest
 from client.provider_findings import broken_limits, findings
+from client.record import dumps, finite, write_text_atomically
 from client.sweep import Settings
 from client.terminal import SweepProgress
 from client.verification import Experiment
@@ -60,6 +62,13 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
         "(default: %(default)s)",
     )
     parser.add_argument(
+        "--aa",
+        type=arguments.positive,
+        metavar="RUNS",
+        help="instead, hold the first --ep against itself in so many runs, and say how many claim "
+        "a difference; exit code 1 if more than a tenth do",
+    )
+    parser.add_argument(
         "--require-agreement",
         type=_share,
         metavar="SHARE",
@@ -75,7 +84,7 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def _compare(args: argparse.Namespace) -> int:
     """Exit code 0: done; 1: failed requests, or a limit is broken."""
-    if len(args.ep) < 2:
+    if len(args.ep) < 2 and args.aa is None:
         raise UsageError(f"--ep came once, {args.ep[0]}; wanted at least two to compare")
     if args.starts > args.rounds:
         raise UsageError(f"--starts {args.starts} is over --rounds {args.rounds}")
@@ -95,28 +104,15 @@ def _compare(args: argparse.Namespace) -> int:
         out=args.out,
     )
     settings.out.mkdir(parents=True, exist_ok=True)
+    if args.aa is not None:
+        return _calibrate(args, settings)
     console = Console()
     start = environment.snapshot()
     with SweepProgress(console) as progress:
         analysis = analyse(contest(settings, args.ep, args.starts, progress))
     around = environment.describe(start, environment.snapshot())
     broken = list(broken_limits(analysis, args.require_agreement, args.max_slowdown))
-    content = record.to_json(
-        {
-            **asdict(settings.experiment),
-            "ep": args.ep,
-            "batch_sizes": list(settings.batch_sizes),
-            "modes": list(settings.modes),
-            "rounds": settings.repeats,
-            "starts": args.starts,
-            "threads": settings.threads,
-            "require_agreement": args.require_agreement,
-            "max_slowdown": args.max_slowdown,
-        },
-        around,
-        analysis,
-        broken,
-    )
+    content = record.to_json(_told(args, settings), around, analysis, broken)
     paths = provider_results.write(settings.out, content)
     # In a file there is room for what a narrow terminal must fold.
     shown = console if console.is_terminal else Console(width=_FILE_WIDTH)
@@ -131,6 +127,52 @@ def _compare(args: argparse.Namespace) -> int:
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         print(f"limit broken: {broken[0]}{more}", file=sys.stderr)
     return 1 if broken or any(finding.level == "fail" for finding in found) else 0
+
+
+def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
+    """Hold the first provider against itself."""
+    console = Console()
+    runs: list[list[Pair]] = []
+    start = environment.snapshot()
+    with SweepProgress(console) as progress:
+
+        def claims() -> bool:
+            specs = [args.ep[0], args.ep[0]]
+            runs.append(list(analyse(contest(settings, specs, args.starts, progress)).pairs))
+            return any(pair.differs for pair in runs[-1])
+
+        found = calibrate(claims, args.aa, console.print)
+    content = {
+        "schema": COMPARE_SCHEMA,
+        "environment": environment.describe(start, environment.snapshot()),
+        "settings": _told(args, settings),
+        "answer": found.text,
+        "passed": found.passed,
+        "runs": [
+            {"differs": any(pair.differs for pair in run), "pairs": [asdict(pair) for pair in run]}
+            for run in runs
+        ],
+    }
+    path = settings.out / "compare-aa.json"
+    write_text_atomically(path, dumps(finite(content)))
+    console.print(found.text, style="" if found.passed else "bold red", highlight=False)
+    console.print(str(path), highlight=False, soft_wrap=True)
+    return 0 if found.passed else 1
+
+
+def _told(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    """Settings as the records tell them."""
+    return {
+        **asdict(settings.experiment),
+        "ep": args.ep,
+        "batch_sizes": list(settings.batch_sizes),
+        "modes": list(settings.modes),
+        "rounds": settings.repeats,
+        "starts": args.starts,
+        "threads": settings.threads,
+        "require_agreement": args.require_agreement,
+        "max_slowdown": args.max_slowdown,
+    }
 
 
 def _share(text: str) -> float:

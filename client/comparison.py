@@ -3,11 +3,15 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
+LEVEL = 0.05
+FEWEST_PAIRS = 10
 _RESAMPLES = 10_000
-_CONFIDENCE = 0.95
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Ratio:
 
 
 def ratio(
-    a: Sequence[float], b: Sequence[float], seed: int = 0, confidence: float = _CONFIDENCE
+    a: Sequence[float], b: Sequence[float], seed: int = 0, confidence: float = 1 - LEVEL
 ) -> Ratio:
     """Ratio of a to b, whose i-th values were measured next to each other.
 
@@ -50,7 +54,7 @@ def ratio(
 
 
 def unpaired_ratio(
-    a: Sequence[float], b: Sequence[float], seed: int = 0, confidence: float = _CONFIDENCE
+    a: Sequence[float], b: Sequence[float], seed: int = 0, confidence: float = 1 - LEVEL
 ) -> Ratio:
     """Ratio of the median of a to that of b, which were measured apart.
 
@@ -74,6 +78,26 @@ def unpaired_ratio(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A ratio, the p-value of its sign test, and whether a difference is claimed."""
+
+    ratio: Ratio
+    p_value: float
+    differs: bool
+
+
+def compare(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> Comparison:
+    """Compare a to b, whose i-th values were measured next to each other.
+
+    A difference is claimed where the interval of the ratio excludes 1, the sign test passes at the
+    same level, and there are at least ten pairs. ValueError as `ratio`.
+    """
+    found, p_value = ratio(a, b, confidence=1 - level), sign_test(a, b)
+    differs = found.differs and p_value <= level and found.pairs >= FEWEST_PAIRS
+    return Comparison(found, p_value, differs)
+
+
 def sign_test(a: Sequence[float], b: Sequence[float]) -> float:
     """Two-sided p-value of the exact sign test that the median of a/b is 1.
 
@@ -94,12 +118,12 @@ def fewest_pairs(comparisons: int, level: float) -> int:
     return math.ceil(1 + math.log2(comparisons / level))
 
 
-def interleaved(runs: Sequence[Callable[[], float]], rounds: int) -> list[list[float]]:
+def interleaved(runs: Sequence[Callable[[], Value]], rounds: int) -> list[list[Value]]:
     """Values of each run, one a round; every other round goes backwards (ABBA).
 
     A drift of the machine then favours none of them.
     """
-    values: list[list[float]] = [[] for _ in runs]
+    values: list[list[Value]] = [[] for _ in runs]
     for number in range(rounds):
         order = range(len(runs)) if number % 2 == 0 else reversed(range(len(runs)))
         for index in order:

@@ -1,83 +1,69 @@
-"""Call the RPCs of one server over one channel."""
+"""Call the RPCs of the protocol over one channel."""
 
 import contextlib
-import json
-import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from client.channel import SERVICE, RetryPolicy, open_channel
+from client.credentials import Credentials
 from client.errors import DeadlineExceeded, RequestFailed, Unavailable
+from client.hedging import Hedging
 from protos import buffers
-from protos import inference_pb2 as pb
-
-_SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-# Protobuf's own bound on one message.
-MAX_MESSAGE_BYTES = 2**31 - 1
 
 Response = TypeVar("Response")
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How UNAVAILABLE is retried: with exponential backoff, in seconds.
+class Connection:
+    """A channel to one server or several; errors come as `RequestFailed`.
 
-    Inference keeps no state, so sending a request again is safe. gRPC does so for single requests;
-    of a stream, where it may lose messages, `client.batch_stream` sends what has no answer again.
-    There the attempts count since the last answer.
+    `addresses`: HOST:PORT or unix:/path each. `hedge_after_s`, `keepalive_s`, `credentials`: as
+    `Client` says.
     """
 
-    attempts: int = 4
-    initial_backoff_s: float = 0.1
-    max_backoff_s: float = 2.0
-
-    def backoff_s(self, failures: int) -> float:
-        """How long to wait after so many failures in a row: random, as gRPC does, by a fifth."""
-        wait_s = min(self.initial_backoff_s * 2.0 ** (failures - 1), self.max_backoff_s)
-        return wait_s * random.uniform(0.8, 1.2)
-
-
-class Connection:
-    """A channel to `address` (HOST:PORT or unix:/path); errors come as `RequestFailed`."""
-
-    def __init__(self, address: str, retry: RetryPolicy | None = None) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        retry: RetryPolicy | None = None,
+        hedge_after_s: float | None = None,
+        keepalive_s: float | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
+        credentials = credentials or Credentials()
         buffers.keep_in_process()
-        self.address = address
-        self.retry = retry = retry or RetryPolicy()
-        options: list[tuple[str, Any]] = [
-            ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.enable_retries", int(retry.attempts > 1)),
-            # Calls share a process-wide connection otherwise, and with it one flow-control window.
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
-        if retry.attempts > 1:
-            # The default buffer of 256 KiB would commit every call that carries an example.
-            options.append(("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES))
-            options.append(("grpc.service_config", _service_config(retry)))
-        self._channel = grpc.insecure_channel(address, options=options)
-        self._infer = self._channel.unary_unary(f"/{_SERVICE}/ModelInfer")
-        self._infer_stream = self._channel.stream_stream(f"/{_SERVICE}/ModelStreamInfer")
+        self.addresses = tuple(addresses)
+        self.retry = retry or RetryPolicy()
+        self._on_close = contextlib.ExitStack()
+        self._channel = self._on_close.enter_context(
+            open_channel(self.addresses, self.retry, keepalive_s, credentials)
+        )
+        self._metadata = credentials.metadata
+        if hedge_after_s is not None:
+            hedging = Hedging(self.addresses, self.retry, hedge_after_s, credentials)
+            self._on_close.callback(hedging.close)
+            self._channel = grpc.intercept_channel(self._channel, hedging)
+        self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        self._infer_stream = self._channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
 
     def control(
         self, method: str, request: Any, response: type[Response], deadline_s: float | None = None
     ) -> Response:
         """Call an RPC whose messages are small."""
-        call = self._channel.unary_unary(
-            f"/{_SERVICE}/{method}",
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=response.FromString,  # type: ignore[attr-defined]
-        )
+        call = self._channel.unary_unary(f"/{SERVICE}/{method}")
         with _translated():
-            answer: Response = call(request, timeout=deadline_s)
+            data = call(request.SerializeToString(), timeout=deadline_s, metadata=self._metadata)
+        try:
+            answer: Response = response.FromString(data)  # type: ignore[attr-defined]
+        except DecodeError:
+            raise RequestFailed("DATA_LOSS", f"the answer to {method} is malformed") from None
         return answer
 
     def infer(self, message: bytes, deadline_s: float | None = None) -> bytes:
         """Send an encoded ModelInferRequest; the encoded ModelInferResponse."""
         with _translated():
-            answer: bytes = self._infer(message, timeout=deadline_s)
+            answer: bytes = self._infer(message, timeout=deadline_s, metadata=self._metadata)
         return answer
 
     def infer_later(
@@ -87,7 +73,7 @@ class Connection:
         done: Callable[[bytes | RequestFailed], None],
     ) -> None:
         """As `infer`, without waiting: `done` gets the answer, in a thread of gRPC's."""
-        call = self._infer.future(message, timeout=deadline_s)
+        call = self._infer.future(message, timeout=deadline_s, metadata=self._metadata)
         call.add_done_callback(lambda ended: done(_outcome(ended)))
 
     def infer_stream(
@@ -97,9 +83,8 @@ class Connection:
 
         The first error ends the stream. Leaving the generator early cancels the call.
         """
-        call = self._infer_stream(
-            messages, timeout=deadline_s, metadata=(("triton_grpc_error", "true"),)
-        )
+        metadata = (*self._metadata, ("triton_grpc_error", "true"))
+        call = self._infer_stream(messages, timeout=deadline_s, metadata=metadata)
         try:
             with _translated():
                 yield from call
@@ -112,12 +97,13 @@ class Connection:
             grpc.channel_ready_future(self._channel).result(timeout_s)
         except grpc.FutureTimeoutError:
             raise Unavailable(
-                "UNAVAILABLE", f"no server answered at {self.address} within {timeout_s:g} s"
+                "UNAVAILABLE",
+                f"no server answered at {','.join(self.addresses)} within {timeout_s:g} s",
             ) from None
 
     def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
-        self._channel.close()
+        self._on_close.close()
 
 
 @contextlib.contextmanager
@@ -140,24 +126,3 @@ def _failure(ended: Any) -> RequestFailed:
     code, text = ended.code().name, ended.details() or ""
     kind = {"UNAVAILABLE": Unavailable, "DEADLINE_EXCEEDED": DeadlineExceeded}
     return kind.get(code, RequestFailed)(code, text)
-
-
-def _service_config(retry: RetryPolicy) -> str:
-    return json.dumps(
-        {
-            "methodConfig": [
-                {
-                    "name": [{}],
-                    "retryPolicy": {
-                        "maxAttempts": retry.attempts,
-                        "initialBackoff": f"{retry.initial_backoff_s}s",
-                        "maxBackoff": f"{retry.max_backoff_s}s",
-                        "backoffMultiplier": 2,
-                        "retryableStatusCodes": ["UNAVAILABLE"],
-                    },
-                },
-                # gRPC's C++ core loses messages of a stream that it sends again.
-                {"name": [{"service": _SERVICE, "method": "ModelStreamInfer"}]},
-            ]
-        }
-    )

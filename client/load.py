@@ -1,113 +1,25 @@
 """Measure a server under load: so many requests under way, or so many a second."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from client import environment, own_server
+from client import environment
 from client.arrivals import Arrivals
-from client.client import READY_TIMEOUT_S, Client, ModelInput
-from client.errors import RequestFailed, UsageError
+from client.channel import RetryPolicy
+from client.client import Client
 from client.load_job import Job, Mode
 from client.load_processes import LoadProcesses, load_processes
+from client.load_settings import Progress, Report, Settings, Windows, asked
 from client.load_slice import Slice
-from client.load_summary import Asked, LoadPoint, Window, is_stable, summarise, window_of
-from client.server_process import running_server
+from client.load_summary import Asked, LoadPoint, LoopKind, is_stable, summarise, window_of
+from client.load_target import Target
+from client.server_statistics import statistics_of
 from client.traffic import Pace
-from client.verification import Experiment, truth
-from protos.quantize import WIRE_DTYPES
 
 # Windows of so many requests are made of pieces that long.
 _PIECE_S = 0.1
-# Rows that are sent in turn, so that no request finds all of the one before in a cache.
-_MOST_REQUESTS, _MOST_DATA_BYTES = 16, 64 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """How long to measure: a warm-up, then windows until three agree, but no more than `most`.
-
-    A window is `seconds` long, and longer until `requests` of it have ended.
-    """
-
-    warm_up_s: float
-    seconds: float
-    requests: int
-    most: int
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What to load, with what.
-
-    `address` None: a server of one's own, with the model of classes, features, dtype and seed.
-    Each of `concurrencies` is a closed loop, each of `rates_per_s` an open one.
-    """
-
-    address: str | None
-    model: str
-    version: str
-    modes: tuple[Mode, ...]
-    rows: int
-    concurrencies: tuple[int, ...]
-    rates_per_s: tuple[float, ...]
-    arrivals: Arrivals
-    processes: int
-    windows: Windows
-    timeout_s: float
-    classes: int
-    features: int
-    dtype: str
-    seed: int
-    threads: int
-    ep: str
-    out: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where to send to; `experiment` None: right labels are not known, for the reason told."""
-
-    address: str
-    examples: int
-    experiment: Experiment | None
-    unchecked_because: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A preparation, a window that ended, or the point that it completed."""
-
-    text: str
-    window: Window | None = None
-    point: LoadPoint | None = None
-
-
-Report = Callable[[Progress], None]
-
-
-def asked(settings: Settings) -> Iterator[Asked]:
-    """Points that settings ask for, mode by mode."""
-    for mode in settings.modes:
-        for concurrency in settings.concurrencies:
-            yield Asked("closed", mode, settings.rows, settings.processes, concurrency=concurrency)
-        for rate_per_s in settings.rates_per_s:
-            yield open_loop(settings, mode, rate_per_s)
-
-
-def open_loop(settings: Settings, mode: Mode, rate_per_s: float) -> Asked:
-    """Point of an open loop."""
-    return Asked(
-        "open",
-        mode,
-        settings.rows,
-        settings.processes,
-        rate_per_s=rate_per_s,
-        arrivals=settings.arrivals,
-    )
+# A server that is too busy to tell its statistics is not waited for.
+_STATISTICS_TIMEOUT_S = 2.0
 
 
 def load(settings: Settings, target: Target, report: Report) -> list[LoadPoint]:
@@ -119,16 +31,16 @@ def load(settings: Settings, target: Target, report: Report) -> list[LoadPoint]:
     points: list[LoadPoint] = []
     for mode in settings.modes:
         report(Progress(f"{mode}: connecting"))
-        with loading(settings, target, mode) as processes:
+        with loading(settings, target, mode) as one_mode:
             for one in (one for one in asked(settings) if one.mode == mode):
-                points.append(measure(processes, one, settings, target, report))
+                points.append(one_mode.measure(one, report))
                 if points[-1].errors and not points[-1].windows[-1].rate_per_s:
                     return points
     return points
 
 
 @contextlib.contextmanager
-def loading(settings: Settings, target: Target, mode: Mode) -> Iterator[LoadProcesses]:
+def loading(settings: Settings, target: Target, mode: Mode) -> Iterator["Loading"]:
     """Start processes that send in one mode."""
     job = Job(
         target.address,
@@ -141,38 +53,63 @@ def loading(settings: Settings, target: Target, mode: Mode) -> Iterator[LoadProc
         settings.timeout_s,
         target.experiment,
     )
-    with load_processes(job, settings.processes) as processes:
-        yield processes
+    client = Client(
+        target.address,
+        settings.model,
+        settings.version,
+        deadline_s=_STATISTICS_TIMEOUT_S,
+        retry=RetryPolicy(attempts=1),
+    )
+    with client, load_processes(job, settings.processes) as processes:
+        yield Loading(processes, client, settings, target.experiment is not None)
 
 
-def measure(
-    processes: LoadProcesses, one: Asked, settings: Settings, target: Target, report: Report
-) -> LoadPoint:
-    """Measure one point. Every window after the warm-up counts, not only those that agree."""
-    windows = settings.windows
-    start = environment.snapshot()
-    slice_s = min(windows.seconds, _PIECE_S) if windows.requests else windows.seconds
-    slices = processes.slices(_paces(one, settings.seed), windows.warm_up_s, slice_s)
-    warm_up = next(slices)
-    # A server that answers nothing from the beginning is not waited for.
-    seen = [warm_up] if _fails(warm_up) else []
-    while not seen or not _over(seen, windows):
-        window = slices.send(False)
-        while windows.requests and not _full(window, settings):
-            window.add(slices.send(False))
-        seen.append(window)
-        report(Progress(_name(one), window=window_of(window)))
-    last = slices.send(True)
-    slices.close()
-    steal = environment.steal_fraction(start, environment.snapshot())
-    known = target.experiment is not None
-    point = summarise(one, seen, last, labels_known=known, steal=steal)
-    report(Progress(_name(one), point=point))
-    return point
+class Loading:
+    """Processes that are connected to a server, and measure it point by point."""
+
+    def __init__(
+        self, processes: LoadProcesses, client: Client, settings: Settings, labels_known: bool
+    ) -> None:
+        self._processes = processes
+        self._client = client
+        self._settings = settings
+        self._labels_known = labels_known
+
+    def measure(self, one: Asked, report: Report) -> LoadPoint:
+        """Measure one point. Every window after the warm-up counts, not only those that agree."""
+        windows = self._settings.windows
+        start = environment.snapshot()
+        slice_s = min(windows.seconds, _PIECE_S) if windows.requests else windows.seconds
+        paces = _paces(one, self._settings.seed)
+        slices = self._processes.slices(paces, windows.warm_up_s, slice_s)
+        warm_up = next(slices)
+        before = statistics_of(self._client)
+        # A server that answers nothing from the beginning is not waited for.
+        seen = [warm_up] if _fails(warm_up) else []
+        while not seen or not _over(seen, windows, one.loop):
+            window = slices.send(False)
+            while windows.requests and not _full(window, self._settings):
+                window.add(slices.send(False))
+            seen.append(window)
+            report(Progress(_name(one), window=window_of(window)))
+        last = slices.send(True)
+        slices.close()
+        gone = before is None or _fails(seen[-1])
+        after = None if gone else statistics_of(self._client)
+        point = summarise(
+            one,
+            seen,
+            last,
+            labels_known=self._labels_known,
+            steal=environment.steal_fraction(start, environment.snapshot()),
+            statistics=None if before is None or after is None else after - before,
+        )
+        report(Progress(_name(one), point=point))
+        return point
 
 
-def _over(seen: Sequence[Slice], windows: Windows) -> bool:
-    stable = is_stable([window_of(window) for window in seen])
+def _over(seen: Sequence[Slice], windows: Windows, loop: LoopKind) -> bool:
+    stable = is_stable([window_of(window) for window in seen], loop)
     return _fails(seen[-1]) or stable or len(seen) >= windows.most
 
 
@@ -201,75 +138,3 @@ def _name(one: Asked) -> str:
     if one.rate_per_s is None:
         return f"{one.mode}, closed loop, concurrency {one.concurrency}"
     return f"{one.mode}, open loop, {one.rate_per_s:g} requests/s"
-
-
-@contextlib.contextmanager
-def target(settings: Settings, report: Report) -> Iterator[Target]:
-    """Where to send to: the server that was given, or one of one's own while the block runs.
-
-    UsageError or RequestFailed when there is none that can be loaded.
-    """
-    with contextlib.ExitStack() as stack:
-        if settings.address is None:
-            experiment = Experiment(
-                settings.classes, settings.features, settings.dtype, settings.seed
-            )
-            experiment = replace(
-                experiment, examples=_examples(settings.rows, experiment.row_bytes)
-            )
-            report(Progress("exporting the model"))
-            own_server.export(experiment, settings.model, settings.out / "models")
-            report(Progress("starting the server"))
-            options = own_server.options(
-                experiment, (settings.rows,), settings.threads, settings.ep, whole=True
-            )
-            server = stack.enter_context(running_server(settings.out / "models", list(options)))
-            yield Target(server.address, experiment.examples, experiment, None)
-            return
-        with Client(settings.address, settings.model, settings.version) as client:
-            client.wait_until_ready(READY_TIMEOUT_S)
-            spec = client.input()
-            report(Progress("looking for the right labels"))
-            examples = _examples(settings.rows, spec.row_bytes)
-            experiment_or_why = _known(client, spec, settings, examples)
-        if isinstance(experiment_or_why, str):
-            yield Target(settings.address, examples, None, experiment_or_why)
-        else:
-            yield Target(settings.address, examples, experiment_or_why, None)
-
-
-def _examples(rows: int, row_bytes: int) -> int:
-    requests = _MOST_DATA_BYTES // max(rows * row_bytes, 1)
-    return rows * min(max(requests, 1), _MOST_REQUESTS)
-
-
-def _known(client: Client, spec: ModelInput, settings: Settings, examples: int) -> Experiment | str:
-    """What the served model's right labels are known by, or why they are not."""
-    try:
-        told = client.config().parameters["weights_sha256"].string_value
-    except RequestFailed as error:
-        told = ""
-        if error.code not in ("UNIMPLEMENTED", "NOT_FOUND"):
-            raise
-    if not told or len(spec.row_shape) != 1 or spec.row_shape[0] < 1:
-        return "the server does not tell the weights of a linear model"
-    narrow = spec.dtype.name in WIRE_DTYPES
-    experiment = Experiment(
-        settings.classes,
-        spec.row_shape[0],
-        np.dtype(np.float32).name if narrow else spec.dtype.name,
-        settings.seed,
-        examples,
-        spec.dtype.name if narrow else None,
-        spec.scale,
-    )
-    try:
-        weights_sha256 = truth(replace(experiment, examples=1)).weights_sha256
-    except UsageError as error:
-        return str(error)
-    if weights_sha256 != told:
-        return (
-            "the server's model has other weights than "
-            f"--classes {settings.classes} --seed {settings.seed} give"
-        )
-    return experiment

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from client.load_split import LoadSplit
 from client.load_summary import Asked, Check, Latency, LoadPoint, Window
 from client.load_table import LOOPS, verdicts
 from client.record import RecordError, finite, write_text_atomically
-from client.summary import StageSplit
 
 SCHEMA = "argmax-serving/load/1"
 
@@ -59,7 +59,7 @@ def _point(point: Mapping[str, Any]) -> LoadPoint:
         "asked": Asked(**told["asked"]),
         "latency_ns": Latency(**told["latency_ns"]),
         "send_lag_ns": Latency(**told["send_lag_ns"]),
-        "split": None if told["split"] is None else StageSplit(**told["split"]),
+        "split": None if told["split"] is None else LoadSplit(**told["split"]),
         "windows": tuple(Window(**window) for window in told["windows"]),
         "checks": tuple(Check(**check) for check in told["checks"]),
     }

@@ -16,6 +16,10 @@ _COUNTS = (
     "near_ties",
     "in_flight_area_ns",
     "left_behind",
+    "send_lag_sum_ns",
+    "send_ns",
+    "receive_ns",
+    "round_trip_ns",
     "staged",
 )
 _STAGES = ("decode_ns", "queue_ns", "assemble_ns", "compute_ns", "batch_rows")
@@ -29,8 +33,10 @@ class Slice:
     actual one in a closed loop; `errors` counts the others, by gRPC's name of their status. `due`
     is how many should have been sent. `send_lag` is how much later they were sent than intended.
     `in_flight_area_ns` is the number of requests under way, integrated over the time.
-    `left_behind` are those that were due but had no answer when the load ended. `stages` are sums
-    over the `staged` answers that told their timings; `round_trip_ns` is theirs, from the send on.
+    `left_behind` are those that were due but had no answer when the load ended. `send_ns` is the
+    time that handing them to gRPC took, `receive_ns` the time that decoding the answers took, and
+    `round_trip_ns` the time between the send and the answer, each the sum over all of them.
+    `stages` are sums over the `staged` answers that told their timings.
     """
 
     start_ns: int
@@ -45,6 +51,10 @@ class Slice:
     near_ties: int = 0
     in_flight_area_ns: int = 0
     left_behind: int = 0
+    send_lag_sum_ns: int = 0
+    send_ns: int = 0
+    receive_ns: int = 0
+    round_trip_ns: int = 0
     staged: int = 0
     stages: Counter[str] = field(default_factory=Counter)
     providers: set[str] = field(default_factory=set)
@@ -69,18 +79,23 @@ class Slice:
         """Mean of the answered requests, None of none."""
         return self.latency_sum_ns / self.answered if self.answered else None
 
-    def answer(self, latency_ns: int, rows: int) -> None:
+    def answer(self, latency_ns: int, round_trip_ns: int, rows: int) -> None:
         """Count an answer."""
+        self.round_trip_ns += round_trip_ns
         self.latency.record(latency_ns)
         self.latency_sum_ns += latency_ns
         self.rows += rows
 
-    def split(self, stages: Stages, round_trip_ns: int) -> None:
+    def send(self, lag_ns: int) -> None:
+        """Count a request that goes out so much later than intended."""
+        self.send_lag.record(lag_ns)
+        self.send_lag_sum_ns += lag_ns
+
+    def split(self, stages: Stages) -> None:
         """Count what an answer told of where its time went."""
         self.staged += 1
         for name in _STAGES:
             self.stages[name] += getattr(stages, name)
-        self.stages["round_trip_ns"] += round_trip_ns
         self.providers.add(stages.execution_provider)
 
     def add(self, other: Self) -> None:

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from client.histogram import Histogram
 from client.load_slice import Slice
-from client.summary import MOST_STEAL, StageSplit
+from client.load_split import LoadSplit, split
+from client.server_statistics import ServerStatistics
+from client.summary import MOST_STEAL
 
 PERCENTILES = (50, 90, 95, 99, 99.9)
 STABLE_WINDOWS = 3
@@ -45,11 +47,12 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What one window saw: answered requests per second, their mean latency, errors."""
+    """What one window saw: requests answered and due per second, mean latency, errors."""
 
     rate_per_s: float
     mean_latency_ns: float | None
     errors: int
+    due_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,8 @@ class LoadPoint:
     latencies are of the same requests: those answered without error between the first and the
     last window. `errors` are of all, those that were under way at the end included.
     `wrong_labels` is None where the right labels are not known. `concurrency` is the mean number
-    of requests under way. `split` is None when the server tells no timings; `other_ns` in it is
-    the time from the send on that no stage accounts for. The histograms are in HDR's encoded form.
+    of requests under way. `split` is None when nothing was answered. The histograms are in HDR's
+    encoded form.
     """
 
     asked: Asked
@@ -94,7 +97,7 @@ class LoadPoint:
     wrong_labels: int | None
     near_ties: int
     left_behind: int
-    split: StageSplit | None
+    split: LoadSplit | None
     windows: tuple[Window, ...]
     checks: tuple[Check, ...]
     latency_histogram: str
@@ -112,15 +115,22 @@ class LoadPoint:
 
 def window_of(found: Slice) -> Window:
     """Summary of a window."""
-    return Window(found.rate_per_s, found.mean_latency_ns, found.errors.total())
+    due_per_s = found.due * 1e9 / found.elapsed_ns
+    return Window(found.rate_per_s, found.mean_latency_ns, found.errors.total(), due_per_s)
 
 
-def is_stable(windows: Sequence[Window]) -> bool:
-    """Whether rate and mean latency of the last three windows are within a tenth of their means."""
+def is_stable(windows: Sequence[Window], loop: LoopKind) -> bool:
+    """Whether rate and mean latency of the last three windows are within a tenth of their means.
+
+    In an open loop the rate is the share of what was due that was answered: chance makes more
+    due in one window than in the next, which says nothing of the server.
+    """
     last = windows[-STABLE_WINDOWS:]
     if len(last) < STABLE_WINDOWS:
         return False
     rates = [window.rate_per_s for window in last]
+    if loop == "open":
+        rates = [rate / max(w.due_per_s, 1e-9) for rate, w in zip(rates, last, strict=True)]
     latencies = [w.mean_latency_ns for w in last if w.mean_latency_ns is not None]
     return len(latencies) == len(last) and _alike(rates) and _alike(latencies)
 
@@ -137,11 +147,18 @@ def latency(histogram: Histogram, mean_ns: float | None) -> Latency:
 
 
 def summarise(
-    asked: Asked, windows: Sequence[Slice], last: Slice, *, labels_known: bool, steal: float | None
+    asked: Asked,
+    windows: Sequence[Slice],
+    last: Slice,
+    *,
+    labels_known: bool,
+    steal: float | None,
+    statistics: ServerStatistics | None = None,
 ) -> LoadPoint:
     """Summary of a load: its windows without the warm-up, and what ended after them.
 
-    `steal` is the share of processor time that the hypervisor took meanwhile.
+    `steal` is the share of processor time that the hypervisor took meanwhile, `statistics` what
+    the server says that it did.
     """
     whole = Slice(windows[0].start_ns, windows[0].end_ns)
     for window in windows:
@@ -155,7 +172,7 @@ def summarise(
         *_little(asked, whole, concurrency),
         *_rate(asked, whole),
         *_send_lag(asked, whole),
-        _stability(summaries),
+        _stability(asked, summaries),
         *_left_behind(whole, last),
         _steal(steal),
     )
@@ -172,24 +189,11 @@ def summarise(
         wrong_labels=wrong,
         near_ties=whole.near_ties,
         left_behind=last.left_behind,
-        split=_split(whole),
+        split=split(whole, statistics),
         windows=summaries,
         checks=checks,
         latency_histogram=whole.latency.encode(),
         send_lag_histogram=whole.send_lag.encode(),
-    )
-
-
-def _split(whole: Slice) -> StageSplit | None:
-    if not whole.staged:
-        return None
-    means = {name: total / whole.staged for name, total in whole.stages.items()}
-    round_trip_ns, batch_rows = means.pop("round_trip_ns"), means.pop("batch_rows")
-    return StageSplit(
-        **means,
-        other_ns=max(round_trip_ns - sum(means.values()), 0.0),
-        batch_rows=batch_rows,
-        execution_provider=", ".join(sorted(whole.providers)),
     )
 
 
@@ -236,9 +240,9 @@ def _send_lag(asked: Asked, whole: Slice) -> Sequence[Check]:
     return [Check("send lag", None, "too few samples")]
 
 
-def _stability(windows: Sequence[Window]) -> Check:
+def _stability(asked: Asked, windows: Sequence[Window]) -> Check:
     text = f"rate and latency of {STABLE_WINDOWS} windows within {STABLE_SHARE:.0%} of their mean"
-    return Check("stable", is_stable(windows), f"{text}; {len(windows)} windows")
+    return Check("stable", is_stable(windows, asked.loop), f"{text}; {len(windows)} windows")
 
 
 def _left_behind(whole: Slice, last: Slice) -> Sequence[Check]:

@@ -57,10 +57,13 @@ def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[T
     """Failed checks in red, a table of all points, a table of where the time went."""
     parts: list[Table | Text] = [Text(line, style="bold red") for line in verdicts(points)]
     parts.append(_points(points))
-    if any(point.split is not None for point in points):
+    splits = [point.split for point in points if point.split is not None]
+    if splits:
         parts.append(_split(points))
-    else:
-        parts.append(Text("the server tells no timings, so latency cannot be split"))
+    if any(split.told_by is None for split in splits):
+        parts.append(Text("the server tells nothing of its time, so it is part of network"))
+    if any(split.told_by == "statistics" for split in splits):
+        parts.append(Text("the server's times come from ModelStatistics: means of all requests"))
     kinds = dict.fromkeys(point.asked.loop for point in points)
     parts += [Text(LOOPS[kind]) for kind in kinds]
     if unchecked_because is not None:
@@ -95,9 +98,22 @@ def _points(points: Sequence[LoadPoint]) -> Table:
 
 def _split(points: Sequence[LoadPoint]) -> Table:
     table = _table(
-        "means in ms; send lag: sent later than intended; rest: network, gRPC and client",
+        "means in ms; send lag: sent later than intended; send: until gRPC had it; network: the "
+        "rest of the round trip; receive: decoding, after the latency; -: nobody tells",
         ("mode", "loop and load"),
-        ("send lag\np50", "decode", "queue", "assemble", "compute", "rest", "batch\nrows"),
+        (
+            "send\nlag",
+            "send",
+            "network",
+            "decode",
+            "queue",
+            "assemble",
+            "compute",
+            "encode",
+            "receive",
+            "batch\nrows",
+            "told by",
+        ),
     )
     for point in points:
         split = point.split
@@ -106,10 +122,11 @@ def _split(points: Sequence[LoadPoint]) -> Table:
         table.add_row(
             escape(point.asked.mode),
             _load(point),
-            milliseconds(point.send_lag_ns.p50),
+            *map(milliseconds, (split.send_lag_ns, split.send_ns, split.network_ns)),
             *map(milliseconds, (split.decode_ns, split.queue_ns, split.assemble_ns)),
-            *map(milliseconds, (split.compute_ns, split.other_ns)),
-            significant(split.batch_rows),
+            *map(milliseconds, (split.compute_ns, split.encode_ns, split.receive_ns)),
+            "-" if split.batch_rows is None else significant(split.batch_rows),
+            split.told_by or "-",
         )
     return table
 

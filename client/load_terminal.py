@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from client.load import Progress
+from client.load_settings import Progress
 from client.load_summary import LoadPoint, Window
 from client.load_table import name
 from client.table import milliseconds, significant

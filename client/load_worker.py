@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from client.client import READY_TIMEOUT_S, Client, ModelInput
-from client.connection import Connection, RetryPolicy
+from client import addresses
+from client.channel import RetryPolicy
+from client.client import READY_TIMEOUT_S, Client
+from client.connection import Connection
 from client.errors import ClientError, RequestFailed, UsageError
 from client.load_job import Job, Load
 from client.load_slice import Slice
+from client.model_input import ModelInput
 from client.senders import (
     Outcome,
     Sender,
@@ -28,6 +31,7 @@ from client.timings import stages_of
 from client.traffic import Stop, Traffic
 from client.verification import Truth, check, truth
 from protos.codec import InferResponse
+from protos.parameters import Parameter
 from protos.tensors import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -51,7 +55,7 @@ def main() -> int:
             )
             client.wait_until_ready(READY_TIMEOUT_S)
             data = _Data(client, job)
-            connection = Connection(job.address, _ONCE)
+            connection = Connection(addresses.parse(job.address), _ONCE)
             stack.callback(connection.close)
             sender = stack.enter_context(_sender(client, connection, data, job))
             _first_request(sender, job.timeout_s)
@@ -71,11 +75,14 @@ class _Data:
         self.spec = client.input()
         outputs = [output.name for output in client.metadata().outputs]
         self.output = "label" if "label" in outputs else None
+        # A server that does not take parameters of others might refuse them.
+        told = "parameters" in client.server_metadata().extensions
+        self.parameters: dict[str, Parameter] = {"timings": True} if told else {}
         self.rows = job.rows
         self._truth: Truth | None = None
         if job.experiment is not None:
             self._truth = truth(job.experiment)
-            self.x = client.model_rows(self._truth.x)
+            self.x = client.input().fit(self._truth.x)
         else:
             self.x = _drawn(self.spec, job.examples, job.seed)
         self.starts = range(0, len(self.x) - job.rows + 1, job.rows)
@@ -92,16 +99,16 @@ class _Data:
             seen = check(self._truth, self.starts[number % len(self.starts)], labels)
             found.wrong_labels += seen.wrong_labels
             found.near_ties += seen.near_ties
-        found.answer(latency_ns, self.rows)
+        found.answer(latency_ns, trip_ns, self.rows)
         stages = stages_of([response])
         if stages is not None:
-            found.split(stages, trip_ns)
+            found.split(stages)
 
 
 @contextlib.contextmanager
 def _sender(client: Client, connection: Connection, data: _Data, job: Job) -> Iterator[Sender]:
     def requests(tensors: Sequence[Tensor]) -> Any:
-        return requests_of(job.model, job.version, tensors, data.output)
+        return requests_of(job.model, job.version, tensors, data.output, data.parameters)
 
     with contextlib.ExitStack() as stack:
         slices = [(start, start + data.rows) for start in data.starts]
@@ -124,7 +131,7 @@ def _first_request(sender: Sender, timeout_s: float) -> None:
     It pays for what the first of a shape costs, and tells that the model takes such requests.
     """
     outcomes: SimpleQueue[Outcome] = SimpleQueue()
-    sender.send(0, lambda outcome, _: outcomes.put(outcome))
+    sender.send(0, lambda outcome, done_ns, receive_ns=0: outcomes.put(outcome))
     try:
         answer = decoded(outcomes.get(timeout=timeout_s + 1))
     except Empty:

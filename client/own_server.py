@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from client.connection import MAX_MESSAGE_BYTES
+from client.channel import MAX_MESSAGE_BYTES
 from client.errors import UsageError
 from client.verification import Experiment
 
@@ -42,4 +42,6 @@ def options(
         yield from ("--max-inflight-bytes", str(max(2 * message_bytes, 256 * 2**20)))
     yield from ("--max-batch-rows", str(max(*batch_sizes, 1024)))
     yield from ("--threads", str(threads))
+    # The model was just exported here, and start-up is to be what loading takes.
+    yield from ("--validation", "off")
     yield from ("--ep", ep)

@@ -6,13 +6,11 @@ from itertools import combinations
 
 import numpy as np
 
-from client.comparison import Ratio, ratio, sign_test
+from client.comparison import LEVEL, Ratio, compare
 from client.latency_fit import Crossover, Estimate, Fit, crossover, estimate, fit, resampled
 from client.provider_runs import Cell, Measured
 
-LEVEL = 0.05
 NO_DIFFERENCE = "no difference"
-FEWEST_ROUNDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +127,16 @@ def _pairs(measured: Measured) -> list[Pair]:
     level = LEVEL / max(len(sides), 1)
     pairs = []
     for base, other in sides:
-        found = ratio(other.rounds_ns, base.rounds_ns, confidence=1 - level)
-        p_value = sign_test(other.rounds_ns, base.rounds_ns)
+        found = compare(other.rounds_ns, base.rounds_ns, level)
         pairs.append(
             Pair(
                 mode=base.point.mode,
                 batch_size=base.point.batch_size,
                 base=base.provider,
                 provider=other.provider,
-                ratio=found,
-                p_value=p_value,
-                differs=found.differs and p_value <= level and found.pairs >= FEWEST_ROUNDS,
+                ratio=found.ratio,
+                p_value=found.p_value,
+                differs=found.differs,
             )
         )
     return pairs

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from client.comparison import fewest_pairs
-from client.provider_analysis import FEWEST_ROUNDS, LEVEL, Analysis
+from client.comparison import FEWEST_PAIRS, LEVEL, fewest_pairs
+from client.provider_analysis import Analysis
 from client.summary import Finding, disturbances
 
 
@@ -60,7 +60,7 @@ def _doubts(analysis: Analysis) -> Iterable[Finding]:
             )
     pairs = analysis.pairs
     fewest = min((pair.ratio.pairs for pair in pairs), default=0)
-    needed = max(fewest_pairs(len(pairs), LEVEL), FEWEST_ROUNDS) if pairs else FEWEST_ROUNDS
+    needed = max(fewest_pairs(len(pairs), LEVEL), FEWEST_PAIRS) if pairs else FEWEST_PAIRS
     if fewest < needed:
         yield Finding(
             "warn",

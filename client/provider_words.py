@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator
 
-from client.comparison import Ratio
+from client.comparison import LEVEL, Ratio
 from client.latency_fit import Estimate
-from client.provider_analysis import LEVEL, Analysis, Meeting
+from client.provider_analysis import Analysis, Meeting
 from client.provider_runs import Provider
 from client.table import milliseconds, significant
 

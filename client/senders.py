@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -16,12 +16,19 @@ from protos.codec import (
     decode_stream_response,
     encode_request,
 )
+from protos.parameters import Parameter
 from protos.tensors import Tensor
 
 # An answer, decoded or not yet, or why there is none.
 Outcome = bytes | InferResponse | RequestFailed
-# Gets an outcome, and when it came (time.perf_counter_ns).
-Done = Callable[[Outcome, int], None]
+
+
+class Done(Protocol):
+    """What is called with an outcome."""
+
+    def __call__(self, outcome: Outcome, done_ns: int, receive_ns: int = 0) -> None:
+        """Take it: it came at `done_ns` (time.perf_counter_ns), decoding it took `receive_ns`."""
+
 
 _CLOSING_S = 5.0
 
@@ -92,12 +99,14 @@ class StreamSender:
             self._open.messages.put(message)
 
     def close(self) -> None:
-        """End the stream; what was sent is answered first, if that does not take long."""
+        """End the stream; what has no answer by now is not waited for."""
         with self._lock:
             stream, self._open = self._open, None
+            unanswered = stream is not None and bool(stream.waiting)
         if stream is not None:
             stream.messages.put(None)
-            stream.ended.wait(_CLOSING_S)
+            if not unanswered:
+                stream.ended.wait(_CLOSING_S)
 
     def _read(self, stream: "_OpenStream") -> None:
         failure = RequestFailed("DATA_LOSS", "the stream ended before every message was answered")
@@ -105,10 +114,11 @@ class StreamSender:
             for data in self._connection.infer_stream(_until_none(stream.messages)):
                 now_ns = time.perf_counter_ns()
                 text, response = decode_stream_response(data)
+                receive_ns = time.perf_counter_ns() - now_ns
                 with self._lock:
                     done = stream.waiting.pop(response.id, None)
                 if done is not None:
-                    done(RequestFailed("UNKNOWN", text) if text else response, now_ns)
+                    done(RequestFailed("UNKNOWN", text) if text else response, now_ns, receive_ns)
         except RequestFailed as error:
             failure = error
         except ValueError as error:
@@ -138,11 +148,12 @@ def requests_of(
     version: str,
     tensors: Sequence[Tensor],
     output: str | None,
+    parameters: Mapping[str, Parameter],
 ) -> list[InferRequest]:
-    """A request for each tensor, which asks for timings; `output` None: for all outputs."""
+    """A request for each tensor; `output` None: for all outputs."""
     wanted = () if output is None else (RequestedOutput(output),)
     return [
-        InferRequest(model, (tensor,), wanted, version, parameters={"timings": True})
+        InferRequest(model, (tensor,), wanted, version, parameters=dict(parameters))
         for tensor in tensors
     ]
 

@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 
 from client.bisection import Found, highest_rate
 from client.histogram import fewest_samples
-from client.load import Report, Settings, Target, loading, measure, open_loop
+from client.load import loading
+from client.load_settings import Report, Settings, open_loop
 from client.load_summary import STABLE_WINDOWS, LoadPoint
+from client.load_target import Target
 
 # Windows that disagree do not matter as far below the bound as this.
 _UNSTABLE_SHARE = 0.5
@@ -31,19 +33,23 @@ def slo(
 ) -> tuple[Found, list[Trial]]:
     """Try rates with the first of the settings' modes, in an open loop; what was found."""
     (mode, *_) = settings.modes
-    # Enough samples for a p99, whatever the rate.
-    requests = max(settings.windows.requests, -(-fewest_samples(99) // STABLE_WINDOWS))
-    settings = replace(settings, windows=replace(settings.windows, requests=requests))
+    settings = for_p99(settings)
     trials: list[Trial] = []
-    with loading(settings, target, mode) as processes:
+    with loading(settings, target, mode) as one_mode:
 
         def meets(rate_per_s: float) -> bool | None:
             asked = open_loop(settings, mode, rate_per_s)
-            point = measure(processes, asked, settings, target, report)
+            point = one_mode.measure(asked, report)
             trials.append(judge(point, p99_ns))
             return trials[-1].met
 
         return highest_rate(meets, start, precision, most), trials
+
+
+def for_p99(settings: Settings) -> Settings:
+    """Settings whose windows hold enough samples for a p99, whatever the rate."""
+    requests = max(settings.windows.requests, -(-fewest_samples(99) // STABLE_WINDOWS))
+    return replace(settings, windows=replace(settings.windows, requests=requests))
 
 
 def judge(point: LoadPoint, p99_ns: int) -> Trial:

@@ -5,12 +5,14 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from client import own_server
-from client.client import READY_TIMEOUT_S, Client, ModelInput
+from client.client import READY_TIMEOUT_S, Client
+from client.credentials import Credentials
 from client.errors import RequestFailed, UsageError
+from client.model_input import ModelInput
 from client.modes import Local, Mode, Shm, Stream, Unary
 from client.samples import Sample
 from client.server_process import ServerProcess, running_server
@@ -43,6 +45,7 @@ class Settings:
     address: str | None
     out: Path
     ep: str = "cpu"
+    credentials: Credentials = field(default_factory=Credentials)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]
                 )
                 server = stack.enter_context(running_server(settings.out / "models", list(options)))
                 address = server.address
-            client = stack.enter_context(Client(address, MODEL))
+            client = stack.enter_context(Client(address, MODEL, credentials=settings.credentials))
             client.wait_until_ready(READY_TIMEOUT_S)
             check_model(client, settings.experiment, reference)
         makers: dict[str, Callable[[], Mode]] = {
@@ -116,7 +119,7 @@ def with_scale(settings: Settings) -> Settings:
         return settings
     scale: float | None = DEFAULT_SCALE
     if settings.address is not None and set(settings.modes) - {"local"}:
-        with Client(settings.address, MODEL) as client:
+        with Client(settings.address, MODEL, credentials=settings.credentials) as client:
             client.wait_until_ready(READY_TIMEOUT_S)
             spec = _input(client)
         scale = spec.scale

@@ -43,7 +43,10 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A request that ended: its number, its instants, its outcome; `run` says of which load."""
+    """A request that ended: its number, its instants, its outcome, what decoding took so far.
+
+    `run` says of which load it is.
+    """
 
     run: int
     number: int
@@ -51,6 +54,7 @@ class Completion:
     sent_ns: int
     done_ns: int
     outcome: Outcome
+    receive_ns: int
 
 
 class Stop:
@@ -130,7 +134,7 @@ class Traffic:
         while self._ready and self._started - self._done < self._most_under_way:
             intended_ns = self._ready.popleft()
             sent_ns = time.perf_counter_ns()
-            self._slice.send_lag.record(sent_ns - intended_ns)
+            self._slice.send(sent_ns - intended_ns)
             number = self._started
             self._started += 1
             self._sum_start_ns += intended_ns if self._open else sent_ns
@@ -138,11 +142,13 @@ class Traffic:
             def done(
                 outcome: Outcome,
                 done_ns: int,
+                receive_ns: int = 0,
                 of: tuple[int, int, int] = (number, intended_ns, sent_ns),
             ) -> None:
-                self._inbox.put(Completion(self._run, *of, done_ns, outcome))
+                self._inbox.put(Completion(self._run, *of, done_ns, outcome, receive_ns))
 
             self._sender.send(number, done)
+            self._slice.send_ns += time.perf_counter_ns() - sent_ns
 
     def _handle(self, until_ns: int) -> bool:
         """Wait for one thing, until an instant; whether to go on."""
@@ -175,7 +181,9 @@ class Traffic:
             self._ready.append(item.done_ns)
             self._slice.due += 1
             self._send_ready()
+        received_ns = time.perf_counter_ns()
         answer = decoded(item.outcome)
+        self._slice.receive_ns += item.receive_ns + time.perf_counter_ns() - received_ns
         if isinstance(answer, RequestFailed):
             self._slice.errors[answer.code] += 1
         else:

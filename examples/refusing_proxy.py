@@ -11,6 +11,7 @@ import grpc
 
 # A stream is refused in the middle: while the client sends, before it has an answer.
 _REFUSED_AFTER_MESSAGES = 5
+_HEALTH = "/grpc.health."
 _WHOLE_MESSAGES = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
@@ -29,15 +30,20 @@ def refusing_proxy(server: str) -> Iterator[str]:
 
 
 class _Refusing(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
-    """Serves any RPC with bytes in and out; those that end in StreamInfer are streams."""
+    """Serves any RPC with bytes in and out; those that end in StreamInfer are streams.
+
+    Health checks are not: a client that were refused those would not even try the rest.
+    """
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
         self._calls: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        """Handle one call."""
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """Handle one call; None: there is no such RPC."""
         method = details.method
+        if method.startswith(_HEALTH):
+            return None
         refused = next(self._calls[method]) % 2 == 0
 
         def unary(message: bytes, context: grpc.ServicerContext) -> Any:

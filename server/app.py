@@ -12,8 +12,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from server import provider_library
+from server.authorization import Authorization
 from server.budget import ByteBudget
 from server.config import Config
+from server.credentials import server_credentials
 from server.errors import StartError
 from server.inference import Inference
 from server.memory_servicer import MemoryServicer
@@ -24,6 +26,7 @@ from server.repository_servicer import RepositoryServicer
 from server.servicer import SERVICE, Servicer, StreamLimits, handlers
 from server.settings_servicer import SettingsServicer
 from server.shared_memory import Regions
+from server.validation import Validation
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ class Server:
         self._config = config
         # Models that come later may be the first to need it.
         provider_library.require(config.ep)
+        # Before the models, which may take long to load.
+        credentials, authorization = _credentials(config), _authorization(config)
         self._repository = Repository(
             config.models,
             ModelLimits(
@@ -51,10 +56,11 @@ class Server:
                 queue_delay_ns=config.queue_delay_us * 1000,
             ),
             Control(config.model_control, config.load_model),
+            Validation(config.validation_s, config.validation_bytes) if config.validation else None,
         )
         # Whoever can reach a shared-memory object is on this machine, so others get none of it.
         shared = config.local_only if config.shared_memory is None else config.shared_memory
-        regions = Regions(enabled=shared)
+        regions = Regions(enabled=shared, prefix=config.shared_memory_prefix or "")
         self._memory = MemoryServicer(regions)
         self._settings = SettingsServicer(self._repository)
         self._servicer = Servicer(
@@ -66,7 +72,7 @@ class Server:
         self._repository_servicer = RepositoryServicer(self._repository)
         self._health = _health_servicer()
         try:
-            self._grpc = self._listen()
+            self._grpc = self._listen(credentials, authorization)
         except StartError:
             self._repository.close()
             raise
@@ -78,7 +84,11 @@ class Server:
         self._grpc.start()
         for service in ("", SERVICE):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        _log.info("serving", extra={"address": self.address})
+        _log.info("serving", extra={"address": self.address, "tls": credentials is not None})
+        if not config.local_only and config.tls_client_ca is None and authorization is None:
+            _log.warning("whoever reaches the address may call: no tokens, no client certificates")
+        if not config.local_only and authorization is not None and credentials is None:
+            _log.warning("tokens come in plain text, for whoever is on their way to read")
 
     def drain(self) -> None:
         """Refuse what is new, finish what is here, up to the grace period, then let go of all."""
@@ -98,11 +108,17 @@ class Server:
         self._repository.close()
         _log.info("stopped")
 
-    def _listen(self) -> grpc.Server:
+    def _listen(
+        self, credentials: grpc.ServerCredentials | None, authorization: Authorization | None
+    ) -> grpc.Server:
         config = self._config
         # A stream keeps its thread as long as it is open, so each has one of its own.
         pool = ThreadPoolExecutor(config.workers + config.max_streams, "rpc")
-        server = grpc.server(pool, options=_channel_options(config))
+        server = grpc.server(
+            pool,
+            options=_channel_options(config),
+            interceptors=() if authorization is None else (authorization,),
+        )
         quick = ThreadPoolExecutor(_QUICK_WORKERS, "quick")
         loading = ThreadPoolExecutor(_LOADING_WORKERS, "loading")
         groups = (self._memory, self._settings, self._repository_servicer)
@@ -113,8 +129,35 @@ class Server:
         if reflected:
             names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
-        self.address = _bind(server, config.address)
+        self.address = _bind(server, config.address, credentials)
         return server
+
+
+def _credentials(config: Config) -> grpc.ServerCredentials | None:
+    """Those of the TLS options, None without them."""
+    if config.tls_cert is None or config.tls_key is None:
+        for flag, path in (
+            ("--tls-cert", config.tls_cert),
+            ("--tls-key", config.tls_key),
+            ("--tls-client-ca", config.tls_client_ca),
+        ):
+            if path is not None:
+                raise StartError(f"{flag} {path} came alone; wanted --tls-cert and --tls-key")
+        return None
+    return server_credentials(config.tls_cert, config.tls_key, config.tls_client_ca)
+
+
+def _authorization(config: Config) -> Authorization | None:
+    """What asks for tokens, None where none are needed."""
+    if config.token_file is None:
+        return None
+    if config.tls_cert is None and not config.local_only and not config.plaintext_tokens:
+        raise StartError(
+            f"--token-file came for {config.address} without TLS: everybody on the way could read "
+            "the tokens; wanted --tls-cert and --tls-key, or --plaintext-tokens on where something "
+            "else encrypts"
+        )
+    return Authorization(config.token_file, ThreadPoolExecutor(_QUICK_WORKERS, "refusing"))
 
 
 def _health_servicer() -> health.HealthServicer:
@@ -147,7 +190,7 @@ def _channel_options(config: Config) -> list[tuple[str, int]]:
     ]
 
 
-def _bind(server: grpc.Server, address: str) -> str:
+def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
     """Listen there; the address with the real port."""
     unix_path = address.removeprefix("unix:")
     if unix_path != address:
@@ -162,7 +205,10 @@ def _bind(server: grpc.Server, address: str) -> str:
         if int(port_text) > 65535:
             raise StartError(f"--address {address!r}: port {port_text} is over 65535")
     try:
-        port = server.add_insecure_port(address)
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError:
         raise StartError(
             f"--address {address} cannot be listened on: taken, or not of this machine"

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from ipaddress import ip_address
@@ -54,6 +55,18 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
+def _file(text: str) -> Path:
+    if not text:
+        raise ValueError("a file")
+    return Path(text)
+
+
+def _prefix(text: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9_.-]{1,200}", text):
+        raise ValueError("up to 200 letters, digits, '_', '.' and '-'")
+    return text
+
+
 def _auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     def parse_or_none(text: str) -> Any:
         if text == "auto":
@@ -75,6 +88,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 _seconds = _duration()
 _switch = _one_of(auto=None, on=True, off=False)
+_on_or_off = _one_of(on=True, off=False)
 _level = _one_of(debug="debug", info="info", warning="warning", error="error")
 _count = _integer(1)
 _threads = _integer(1, 100_000)
@@ -86,12 +100,26 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _option(parse: Callable[[str], Any], unit: str, text: str, default: Any = MISSING) -> Any:
+def _option(
+    parse: Callable[[str], Any],
+    unit: str,
+    text: str,
+    default: Any = MISSING,
+    *,
+    unset: str = "auto",
+) -> Any:
     """A field of Config; `parse` raises ValueError that says what it wanted.
 
-    One that is a tuple may be given several times, or once with commas.
+    One that is a tuple may be given several times, or once with commas. `unset` is how a default
+    of None is shown.
     """
-    metadata = {"parse": parse, "unit": unit, "help": text, "many": default == ()}
+    metadata = {
+        "parse": parse,
+        "unit": unit,
+        "help": text,
+        "many": default == (),
+        "unset": unset,
+    }
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -153,6 +181,35 @@ class Config:
         "tensors in shared memory; auto: on for loopback and Unix sockets",
         None,
     )
+    shared_memory_prefix: str | None = _option(
+        _prefix, "text", "what the key of each region must start with", None, unset="none"
+    )
+    tls_cert: Path | None = _option(
+        _file, "PEM", "certificate chain; with it, only TLS is spoken", None, unset="none"
+    )
+    tls_key: Path | None = _option(
+        _file, "PEM", "key of the certificate, without a passphrase", None, unset="none"
+    )
+    tls_client_ca: Path | None = _option(
+        _file,
+        "PEM",
+        "certificates that must have signed those of clients; without it, clients need none",
+        None,
+        unset="none",
+    )
+    token_file: Path | None = _option(
+        _file,
+        "file",
+        "lines TOKEN [infer,control,shared-memory], one of which calls must carry",
+        None,
+        unset="none",
+    )
+    plaintext_tokens: bool = _option(
+        _on_or_off,
+        "on|off",
+        "take tokens from other machines without TLS, because something else encrypts",
+        False,
+    )
     model_control: str = _option(
         _one_of(none="none", poll="poll", explicit="explicit"),
         "none|poll|explicit",
@@ -167,6 +224,15 @@ class Config:
     )
     poll_s: float = _option(
         _duration(0.01), "seconds", "how long to wait before the folder is polled again", 15.0
+    )
+    validation: bool = _option(
+        _on_or_off, "on|off", "load each model in a process of its own first, which may crash", True
+    )
+    validation_s: float = _option(
+        _duration(0.01), "seconds", "how long that process may take", 120.0
+    )
+    validation_bytes: int = _option(
+        _bytes, "bytes", "how much memory that process may have", 16 * 1024 * MIB
     )
     log_level: str = _option(
         _level, "debug|info|warning|error", "least severe log line that is written", "info"
@@ -210,7 +276,9 @@ def parse(
     for option in fields(Config):
         shown = option.default_factory() if callable(option.default_factory) else option.default
         if shown in (None, ()):
-            shown = "auto" if shown is None else "none"
+            shown = option.metadata["unset"] if shown is None else "none"
+        elif isinstance(shown, bool):
+            shown = "on" if shown else "off"
         suffix = "" if shown is MISSING else f" (default: {shown})"
         parser.add_argument(
             _flag(option.name),

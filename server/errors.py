@@ -57,6 +57,14 @@ class FeatureUnavailable(ServingError):
     """A part of the protocol that its clients know some servers to lack."""
 
 
+class Unauthenticated(ServingError):
+    """The call carries no token, or one that is not valid."""
+
+
+class Forbidden(ServingError):
+    """The call's token is not good for it."""
+
+
 class StreamIdle(ServingError):
     """A stream sent nothing for longer than it may."""
 

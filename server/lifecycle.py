@@ -8,14 +8,15 @@ import logging
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protos import buffers
 from protos.model_config_pb2 import ModelConfig
-from server import model_config
+from server import external_data, model_config
 from server.errors import LoadError, ModelNotFound, ModelUnavailable, StartError
 from server.model import Model, ModelLimits
 from server.model_folder import CONFIG, GRAPH, Fingerprint, ModelFolder
+from server.validation import Validation
 
 _log = logging.getLogger(__name__)
 
@@ -35,10 +36,14 @@ class VersionState:
 class Lifecycle:
     """The versions of one model."""
 
-    def __init__(self, folder: ModelFolder, limits: ModelLimits) -> None:
+    def __init__(
+        self, folder: ModelFolder, limits: ModelLimits, validation: Validation | None
+    ) -> None:
+        """`validation`: what tries a version before it is loaded here, None: nothing does."""
         self.name = folder.name
         self._folder = folder
         self._limits = limits
+        self._validation = validation
         # Highest version first.
         self.serving: Mapping[str, Model] = {}
         # The files that a version was made of.
@@ -165,8 +170,16 @@ class Lifecycle:
             model = old.get(version)
             if model is None or self._sources[model] != source:
                 path = self._folder.graph(number, graph)
+                external_data.check(path)
+                limits = self._limits
                 with self._naming_the_file():
-                    model = Model(self.name, version, path, config, self._limits)
+                    if self._validation is not None:
+                        rows = self._validation.check(self.name, version, path, config, limits)
+                        if self._folder.version_files(number) != source[1]:
+                            raise LoadError(f"{path.parent} changed while it was loaded")
+                        # Found by running the graph, which is to be done there alone.
+                        limits = replace(limits, group_rows=rows)
+                    model = Model(self.name, version, path, config, limits)
                 made.append(model)
                 self._sources[model] = source
                 rows = model.batching.group_rows

@@ -7,9 +7,10 @@ versions are integers.
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 
 from server.errors import InvalidInput, LoadError
 
@@ -21,6 +22,9 @@ Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 # A folder such as 01 is none: it would not be found again under its number.
 _VERSION = re.compile("0|[1-9][0-9]{0,18}")
+
+
+_ABSOLUTE = re.compile(r"""(?<![\w./-])/[^/\s"']+[^\s"']*""")
 
 
 def model_names(repository: Path) -> list[str]:
@@ -61,7 +65,7 @@ class ModelFolder:
             return None
         with _named_errors():
             try:
-                return self._inside(path).read_text()
+                return self._own(path).read_text()
             except UnicodeDecodeError:
                 raise LoadError(f"{path} is no UTF-8 text") from None
 
@@ -81,15 +85,22 @@ class ModelFolder:
             )
 
     def graph(self, version: int, graph: str) -> Path:
-        """Where the graph of a version lies."""
-        return self._inside(self.path / str(version) / graph)
+        """Where the graph of a version lies; whatever else its folder holds may be read with it."""
+        folder = self._inside(self.path / str(version))
+        with _named_errors():
+            for place, folders, files in os.walk(folder):
+                for name in (*folders, *files):
+                    # Some may be gone by now, because they are renamed once they are written.
+                    with suppress(FileNotFoundError):
+                        self._own(Path(place, name))
+            return self._own(folder / graph)
 
     def check_file(self, name: str) -> None:
         """LoadError unless the folder holds a file of that name."""
         _check_file_name(name)
         path = self.path / name
-        if not self._inside(path).is_file():
-            raise LoadError(f"{path} does not exist")
+        with _named_errors():
+            self._own(path)
 
     def fingerprint(self) -> tuple[object, ...]:
         """Equal as long as nothing in it or its versions changes; never raises."""
@@ -106,8 +117,10 @@ class ModelFolder:
         return folders, or_error(self.own_files), versions
 
     def shown(self, text: str) -> str:
-        """A text for clients, whom it does not concern where the repository lies."""
-        return text.replace(f"{self._repository}/", "")
+        """A text for clients, whom it does not concern where what lies on the server."""
+        for path in (self._repository.resolve(), self._repository.absolute(), self._repository):
+            text = text.replace(f"{path}/", "")
+        return _ABSOLUTE.sub(_hidden, text)
 
     def own_files(self) -> Fingerprint:
         """What the folder holds beside its versions."""
@@ -132,11 +145,27 @@ class ModelFolder:
                     found.append((entry.name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
             return tuple(sorted(found))
 
+    def _own(self, path: Path) -> Path:
+        """The path itself, once it is known that what it leads to is nowhere else either."""
+        stat = self._inside(path).stat()
+        if not (S_ISREG(stat.st_mode) or S_ISDIR(stat.st_mode)):
+            raise LoadError(f"{path} is neither a file nor a folder")
+        # Its other name may be that of a file which is nobody's here to read.
+        if S_ISREG(stat.st_mode) and stat.st_nlink > 1:
+            raise LoadError(f"{path} has {stat.st_nlink} names (hard links); wanted a copy")
+        return path
+
     def _inside(self, path: Path) -> Path:
         """The path itself, once it is known that it leads nowhere else."""
         if not _leads_inside(self._repository, path):
             raise LoadError(f"{path} leads out of the model repository")
         return path
+
+
+def _hidden(path: re.Match[str]) -> str:
+    """What stands for a path of this machine; names of nodes may look like one, and stay."""
+    first = "/" + path[0].split("/")[1]
+    return "..." if os.path.lexists(first) else path[0]
 
 
 def _is_model(repository: Path, folder: Path) -> bool:

@@ -18,6 +18,7 @@ from server.errors import (
 from server.lifecycle import READY, Lifecycle, VersionState
 from server.model import Model, ModelLimits
 from server.model_folder import GRAPH, ModelFolder, model_names
+from server.validation import Validation
 
 _log = logging.getLogger(__name__)
 
@@ -36,13 +37,22 @@ class Control:
 class Repository:
     """The models of one folder."""
 
-    def __init__(self, folder: Path, limits: ModelLimits, control: Control) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: ModelLimits,
+        control: Control,
+        validation: Validation | None = None,
+    ) -> None:
         """Load what is to serve from the start; StartError names what cannot be loaded.
+
+        `validation` tries each version before it is loaded.
 
         A model that cannot be loaded while the folder is polled is no error: it may be there soon.
         """
         self._folder = folder
         self._limits = limits
+        self._validation = validation
         self._control = control
         self._ready = True
         # Replaced as a whole, so that it can be read without the lock.
@@ -96,7 +106,7 @@ class Repository:
         except LoadError:  # it cannot be read; what is loaded goes on all the same
             in_folder = []
         for name in sorted({*models, *in_folder}):
-            lifecycle = models.get(name) or Lifecycle(self._model_folder(name), self._limits)
+            lifecycle = models.get(name) or self._new_lifecycle(self._model_folder(name))
             states += lifecycle.states()
         return [state for state in states if state.state == READY or not ready_only]
 
@@ -130,6 +140,8 @@ class Repository:
                     lifecycle.load(keep_unchanged=True)
                 except StartError as error:
                     _not_loaded(name, error)
+                except ServerStopping:
+                    return
         for name in self._models.keys() - set(names):
             self._models[name].unload()
             with self._adding:
@@ -137,12 +149,14 @@ class Repository:
             _log.info("model unloaded", extra={"model": name})
 
     def stop(self) -> None:
-        """Take no new requests."""
+        """Take no new requests, and load no more models."""
         self._ready = False
+        if self._validation is not None:
+            self._validation.stop()
 
     def close(self) -> None:
         """Run what is queued, then end every model's workers."""
-        self._ready = False
+        self.stop()
         for lifecycle in self._models.values():
             lifecycle.unload()
 
@@ -182,8 +196,11 @@ class Repository:
             if name not in self._models:
                 if not folder.exists:
                     raise ModelNotFound(f"model {name!r} is not in the repository")
-                self._models = {**self._models, name: Lifecycle(folder, self._limits)}
+                self._models = {**self._models, name: self._new_lifecycle(folder)}
             return self._models[name]
+
+    def _new_lifecycle(self, folder: ModelFolder) -> Lifecycle:
+        return Lifecycle(folder, self._limits, self._validation)
 
     def _model_folder(self, name: str) -> ModelFolder:
         return ModelFolder(self._folder, name)

@@ -33,8 +33,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 FOLDER = Path("/dev/shm")
 _KEY = re.compile(r"/?[A-Za-z0-9_.-]{1,200}")
-# Each keeps a descriptor, of which a process often has no more than 1024.
+# Each keeps a descriptor, of which a process often has no more than 1024, and its name.
 _MOST_REGIONS = 512
+_LONGEST_NAME = 1024
 
 
 class Region:
@@ -159,8 +160,10 @@ class Placement:
 class Regions:
     """The regions that clients registered, by name; safe to use from several threads."""
 
-    def __init__(self, *, enabled: bool) -> None:
+    def __init__(self, *, enabled: bool, prefix: str = "") -> None:
+        """`prefix`: what keys must start with; objects of other names are somebody else's."""
         self._enabled = enabled
+        self._prefix = prefix
         self._regions: dict[str, Region] = {}
         self._lock = threading.Lock()
 
@@ -172,6 +175,12 @@ class Regions:
         self._check_enabled()
         if not name:
             raise InvalidInput("a region came without a name")
+        if len(name) > _LONGEST_NAME:
+            raise InvalidInput(
+                f"the name of a region has {len(name)} characters; wanted {_LONGEST_NAME} at most"
+            )
+        if not key.removeprefix("/").startswith(self._prefix):
+            raise RegionForbidden(f"keys of regions start with {self._prefix!r} here")
         if byte_size == 0:
             raise InvalidInput(f"region {name!r} has no bytes")
         with self._lock:

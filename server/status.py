@@ -32,6 +32,8 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     errors.FeatureUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.RegionNotFound: grpc.StatusCode.NOT_FOUND,
     errors.RegionExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.Forbidden: grpc.StatusCode.PERMISSION_DENIED,
     errors.RegionForbidden: grpc.StatusCode.PERMISSION_DENIED,
     errors.ModelBroken: grpc.StatusCode.INTERNAL,
 }

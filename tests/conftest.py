@@ -139,9 +139,11 @@ class Caller:
 class Process:
     """A server process: where it listens, what it said."""
 
-    def __init__(self, models, *options, address="127.0.0.1:0"):
+    def __init__(self, models, *options, address="127.0.0.1:0", validation=False):
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         command = [sys.executable, "-m", "server", "--models", models, "--address", address]
+        if not validation:
+            command += ["--validation", "off"]
         self.popen = subprocess.Popen(
             [str(word) for word in (*command, *options)],
             stdout=subprocess.PIPE,
@@ -251,7 +253,9 @@ def serve():
     with contextlib.ExitStack() as stack:
 
         def start(models, **options):
-            server = Server(Config(models=models, **{"address": "127.0.0.1:0", **options}))
+            # Each model that is tried first takes longer to load.
+            defaults = {"address": "127.0.0.1:0", "validation": False}
+            server = Server(Config(models=models, **defaults | options))
             stack.callback(server.drain)
             return server
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from client import load_record, provider_record, record
+from client.calibration import COMPARE_SCHEMA, Calibration
 from client.limits import record as limits_record
 from client.limits.placing import place
 from client.limits.roofs import COPY, FRESH, GEMM, PCIE, READ, TCP, UNITS, UNIX, Roof
@@ -77,9 +78,10 @@ def _load_point(asked, rate, latency_ns, lag_ns=1000, due=None, steal=0.0, seed=
     for start in range(3):
         one = Slice(start * 10**9, (start + 1) * 10**9, due=due or rate)
         for _ in range(rate):
-            one.answer(int(latency_ns * rng.lognormal(0, 0.2)), 2)
-            one.send_lag.record(lag_ns)
-            one.split(STAGES, latency_ns)
+            took_ns = int(latency_ns * rng.lognormal(0, 0.2))
+            one.answer(took_ns, took_ns, 2)
+            one.send(lag_ns)
+            one.split(STAGES)
         one.in_flight_area_ns = one.latency_sum_ns
         windows.append(one)
     last = Slice(3 * 10**9, 3 * 10**9)
@@ -139,4 +141,24 @@ def limits(of=None, **best):
     return _through_text(content)
 
 
-EVERY = {"sweep": sweep, "compare": compare, "load": load, "slo": slo, "limits": limits}
+def calibrated(differing=0, schema=COMPARE_SCHEMA):
+    """An A/A test of ten runs, of which so many claimed a difference."""
+    claimed = Calibration(tuple(number < differing for number in range(10)))
+    return {
+        "schema": schema,
+        "environment": ENVIRONMENT,
+        "settings": SETTINGS,
+        "answer": claimed.text,
+        "passed": claimed.passed,
+        "runs": [{"differs": differs, "pairs": [{}] * 12} for differs in claimed.claimed],
+    }
+
+
+EVERY = {
+    "sweep": sweep,
+    "compare": compare,
+    "load": load,
+    "slo": slo,
+    "limits": limits,
+    "aa": calibrated,
+}

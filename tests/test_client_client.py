@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from client.channel import RetryPolicy
 from client.client import STREAM_MESSAGE_BYTES, Client
-from client.connection import RetryPolicy
 from client.errors import DeadlineExceeded, RequestFailed, Unavailable, UsageError
 from examples.refusing_proxy import refusing_proxy
 from model.examples import standard_normal

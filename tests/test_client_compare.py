@@ -88,6 +88,17 @@ def test_one_mode_needs_no_server(tmp_path):
     assert content["providers"][0]["start_ups_ns"] == []
 
 
+def test_a_provider_is_held_against_itself(tmp_path, capsys):
+    words = ["compare", "--ep", "cpu", "--aa", "2", "--out", str(tmp_path), *SMALL]
+    assert main([*words, "--modes", "local", "--rounds", "2", "--starts", "1"]) == 0
+    assert "A/A: no difference in 2 of 2 runs" in capsys.readouterr().out
+    content = json.loads((tmp_path / "compare-aa.json").read_text())
+    assert [one["differs"] for one in content["runs"]] == [False, False]
+    for one in content["runs"]:
+        assert [pair["provider"] for pair in one["pairs"]] == ["cpu #2"] * len(SIZES)
+        assert [pair["ratio"]["pairs"] for pair in one["pairs"]] == [2] * len(SIZES)
+
+
 def test_a_broken_limit_is_one_line_and_exit_code_1(tmp_path):
     # Nothing is a millionth of itself, so that this limit is broken whatever the machine does.
     limit = ["--max-slowdown", "0.000001", "--require-agreement", "1"]

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from client.comparison import fewest_pairs, interleaved, ratio, sign_test
+from client.comparison import compare, fewest_pairs, interleaved, ratio, sign_test
 
 
 def noisy(rng, factor, pairs, drift):
@@ -130,3 +130,21 @@ def test_more_confidence_is_a_wider_interval_of_the_same_median():
     usual, wide = ratio(a, b), ratio(a, b, confidence=0.999)
     assert wide.median == usual.median
     assert wide.low < usual.low < usual.high < wide.high
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "level", "differs"),
+    [
+        (10, 0, 0.05, True),
+        (9, 0, 0.05, False),  # too few pairs
+        (9, 1, 0.05, True),
+        (9, 1, 0.02, False),
+        (8, 2, 0.05, False),  # only the interval excludes 1
+    ],
+)
+def test_a_difference_takes_pairs_an_interval_and_a_sign_test(above, below, level, differs):
+    a = [1.5] * above + [0.9] * below
+    found = compare(a, [1.0] * len(a), level)
+    assert found.differs is differs
+    assert found.ratio.differs
+    assert compare([1.0] * len(a), a, level).differs is differs

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from client.load_slice import Slice
 from client.load_summary import Asked, Window, is_stable, summarise
 from client.samples import Stages
+from client.server_statistics import ServerStatistics
 from client.slo import judge
 
 SECOND_NS, MS = 10**9, 10**6
@@ -15,23 +16,30 @@ OPEN = Asked("open", "unary", 2, 1, rate_per_s=400.0, arrivals="constant")
 STAGES = Stages(1 * MS, 2 * MS, 1 * MS, 3 * MS, 4.0, "CPUExecutionProvider")
 
 
-def window(start_s=0, answers=400, latency_ns=10 * MS, under_way=None, lag_ns=1_000, **fields):
+def window(
+    start_s=0, answers=400, latency_ns=10 * MS, under_way=None, lag_ns=1_000, told=True, **fields
+):
     """One second in which all answers took the same time, Little's law holding by default."""
     found = Slice(start_s * SECOND_NS, (start_s + 1) * SECOND_NS, due=answers, **fields)
     for _ in range(answers):
-        found.answer(latency_ns, 2)
-        found.send_lag.record(lag_ns)
-        found.split(STAGES, latency_ns)
+        found.answer(latency_ns, latency_ns, 2)
+        found.send(lag_ns)
+        found.send_ns += MS // 10
+        found.receive_ns += MS // 5
+        if told:
+            found.split(STAGES)
     area_ns = answers * latency_ns if under_way is None else under_way * SECOND_NS
     found.in_flight_area_ns = area_ns
     return found
 
 
-def point(asked=CLOSED, windows=None, last=None, labels_known=True, steal=0.0):
+def point(asked=CLOSED, windows=None, last=None, labels_known=True, steal=0.0, statistics=None):
     windows = windows or [window(start_s) for start_s in range(3)]
     end = windows[-1].end_ns
     last = last or Slice(end, end)
-    return summarise(asked, windows, last, labels_known=labels_known, steal=steal)
+    return summarise(
+        asked, windows, last, labels_known=labels_known, steal=steal, statistics=statistics
+    )
 
 
 def failed(point):
@@ -116,7 +124,7 @@ def test_labels_that_nobody_knows_are_not_called_right():
 
 def test_a_stall_that_the_end_cut_off_is_not_valid():
     last = Slice(3 * SECOND_NS, 4 * SECOND_NS, left_behind=1)
-    last.answer(900 * MS, 2)
+    last.answer(900 * MS, 900 * MS, 2)
     assert failed(point(last=last)) == {"left behind"}
 
 
@@ -130,10 +138,27 @@ def test_steal_is_judged_where_it_is_known(steal, passed):
 def test_the_split_is_of_what_the_server_told():
     split = point().split
     assert (split.decode_ns, split.queue_ns, split.compute_ns) == (1 * MS, 2 * MS, 3 * MS)
-    assert split.other_ns == pytest.approx(3 * MS)
-    assert split.batch_rows == 4
+    # Of 10 ms, 7 are in the server and a tenth of one in sending.
+    assert split.network_ns == pytest.approx(2.9 * MS)
+    assert (split.send_lag_ns, split.send_ns, split.receive_ns) == (1_000, 0.1 * MS, 0.2 * MS)
+    assert (split.told_by, split.batch_rows) == ("timings", 4)
     silent = [window(s, answers=0) for s in range(3)]
     assert point(windows=silent).split is None
+
+
+def test_a_server_without_timings_is_split_by_its_statistics_if_it_has_any():
+    windows = [window(s, told=False) for s in range(3)]
+    statistics = ServerStatistics(1200, 300, 2400, *(n * 1200 * MS for n in (1, 2, 3, 1)))
+    split = point(windows=windows, statistics=statistics).split
+    assert (split.told_by, split.batch_rows, split.decode_ns) == ("statistics", 8, None)
+    assert (split.queue_ns, split.assemble_ns) == (1 * MS, 2 * MS)
+    assert (split.compute_ns, split.encode_ns) == (3 * MS, 1 * MS)
+    assert split.network_ns == pytest.approx(2.9 * MS)
+    # What a server does not tell is not taken for nothing.
+    for untold in (None, ServerStatistics(0, 0, 0, 0, 0, 0, 0)):
+        split = point(windows=windows, statistics=untold).split
+        assert (split.told_by, split.compute_ns, split.batch_rows) == (None, None, None)
+        assert split.network_ns == pytest.approx(9.9 * MS)
 
 
 def test_nothing_answered_is_not_valid():
@@ -154,10 +179,18 @@ def test_nothing_answered_is_not_valid():
     ],
 )
 def test_three_windows_must_agree(rates, stable):
-    windows = [Window(rate, 10.0 if rate else None, 0) for rate in rates]
-    assert is_stable(windows) is stable
+    windows = [Window(rate, 10.0 if rate else None, 0, 100.0) for rate in rates]
+    assert is_stable(windows, "closed") is stable
+    assert is_stable(windows, "open") is stable
     # The same of latencies.
-    assert is_stable([Window(100, float(rate) or None, 0) for rate in rates]) is stable
+    windows = [Window(100, float(rate) or None, 0, 100.0) for rate in rates]
+    assert is_stable(windows, "closed") is stable
+
+
+def test_what_chance_makes_due_is_no_instability_of_an_open_loop():
+    windows = [Window(rate, 10.0, 0, rate) for rate in (100.0, 150.0, 80.0)]
+    assert is_stable(windows, "open")
+    assert not is_stable(windows, "closed")
 
 
 def test_slices_survive_json():

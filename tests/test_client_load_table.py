@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from client.bisection import Found
-from client.load import Progress
+from client.load_settings import Progress
 from client.load_slice import Slice
 from client.load_summary import Asked, Window, summarise
 from client.load_table import render
@@ -22,8 +22,8 @@ def point(asked, *, errors=0):
     for start_s in range(3):
         one = Slice(start_s * SECOND_NS, (start_s + 1) * SECOND_NS, due=100)
         for _ in range(100):
-            one.answer(40_000_000, 1)
-            one.send_lag.record(1_000)
+            one.answer(40_000_000, 40_000_000, 1)
+            one.send(1_000)
         one.in_flight_area_ns = 4 * SECOND_NS
         windows.append(one)
     last = Slice(3 * SECOND_NS, 3 * SECOND_NS)
@@ -69,7 +69,7 @@ def test_progress_is_shown_with_and_without_a_terminal(terminal):
     console = Console(file=file, force_terminal=terminal, width=100)
     with LoadProgress(console) as progress:
         progress(Progress("starting the server"))
-        progress(Progress("unary, closed loop", window=Window(120.0, 8e6, 2)))
+        progress(Progress("unary, closed loop", window=Window(120.0, 8e6, 2, 120.0)))
         progress(Progress("unary, closed loop", point=point(CLOSED, errors=1)))
     text = file.getvalue()
     assert "unary, closed 4" in text

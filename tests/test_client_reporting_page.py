@@ -1,6 +1,7 @@
 import pytest
 import report_records
 
+from client.calibration import COMPARE_SCHEMA, LOAD_SCHEMA
 from client.load_record import from_json
 from client.record import RecordError
 from client.reporting import kinds, load_charts, page, percentiles, trust
@@ -59,6 +60,14 @@ def test_a_provider_against_itself_is_the_a_a_test():
     assert answers(report_records.compare(factors=(1.0, 2.0)))[trust.AA].passed is False
     other = answers(report_records.compare(specs=("cpu", "cuda"), factors=(1.0, 2.0)))
     assert other[trust.AA].passed is None
+
+
+@pytest.mark.parametrize("schema", [COMPARE_SCHEMA, LOAD_SCHEMA])
+def test_an_a_a_test_of_its_own_counts_too(schema):
+    told = answers(report_records.sweep(), report_records.calibrated(1, schema))[trust.AA]
+    assert told.passed is True
+    assert told.texts[0].endswith("itself: A/A: no difference in 9 of 10 runs")
+    assert answers(report_records.calibrated(2, schema))[trust.AA].passed is False
 
 
 def test_steal_of_any_result_counts():

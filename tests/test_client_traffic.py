@@ -41,7 +41,7 @@ class SlowSender:
 
 def judge(found, number, response, latency_ns, trip_ns):
     assert response.id == str(number)
-    found.answer(latency_ns, 1)
+    found.answer(latency_ns, trip_ns, 1)
 
 
 def loaded(pace, most_under_way, slices=4):

@@ -62,7 +62,7 @@ def test_an_input_of_many_messages_is_rounded_message_by_message(address, model,
         sizes.append(len(x))
         return to_wire(x, dtype, scale)
 
-    monkeypatch.setattr("client.client.to_wire", counted)
+    monkeypatch.setattr("client.model_input.to_wire", counted)
     x = examples(100)
     with Client(address, model) as client:
         np.testing.assert_array_equal(client.predict(x), wanted(x, model))

@@ -10,7 +10,7 @@ from server.execution_provider import WANTED, ExecutionProvider
 NAMES = [option.name for option in fields(Config)]
 MODELS = ["--models", "m"]
 
-# For each option: two values that differ from the default and each other, and what they mean.
+# For each option: a value that differs from the default, another one, and what they mean.
 VALUES = {
     "models": [("a", Path("a")), ("b/c", Path("b/c"))],
     "address": [("0.0.0.0:0", "0.0.0.0:0"), ("unix:/s", "unix:/s")],
@@ -34,16 +34,36 @@ VALUES = {
     "grace_s": [("0", 0.0), ("1e3", 1000.0)],
     "reflection": [("on", True), ("off", False)],
     "shared_memory": [("on", True), ("off", False)],
+    "shared_memory_prefix": [("a", "a"), ("b.c-d_", "b.c-d_")],
+    "tls_cert": [("a", Path("a")), ("b/c", Path("b/c"))],
+    "tls_key": [("a", Path("a")), ("b/c", Path("b/c"))],
+    "tls_client_ca": [("a", Path("a")), ("b/c", Path("b/c"))],
+    "token_file": [("a", Path("a")), ("b/c", Path("b/c"))],
+    "plaintext_tokens": [("on", True), ("off", False)],
     "model_control": [("poll", "poll"), ("explicit", "explicit")],
     "load_model": [("a", ("a",)), ("*,b", ("*", "b"))],
     "poll_s": [("0.01", 0.01), ("3", 3.0)],
+    "validation": [("off", False), ("on", True)],
+    "validation_s": [("0.01", 0.01), ("3", 3.0)],
+    "validation_bytes": [("1", 1), ("4294967296", 2**32)],
     "log_level": [("debug", "debug"), ("error", "error")],
+}
+
+# How help shows defaults that are no plain numbers or words.
+SHOWN = {
+    **dict.fromkeys(["group_rows", "reflection", "shared_memory"], "auto"),
+    **dict.fromkeys(["load_model", "tls_cert", "tls_key", "tls_client_ca", "token_file"], "none"),
+    "shared_memory_prefix": "none",
+    "plaintext_tokens": "off",
+    "validation": "on",
 }
 
 NO_COUNT = ["", "0", "-1", "1.5", "x", "1_0", " 1", "\u0663", "1e3", "0" * 19 + "1" * 5, "9" * 5000]
 NO_INT32 = [*NO_COUNT, "2147483648"]
 NO_SECONDS = ["", "-1", "x", "nan", "inf", "1e10"]
 NO_SWITCH = ["", "yes", "ON", "true", "1"]
+NO_PREFIX = "up to 200 letters, digits, '_', '.' and '-'"
+NO_ON_OR_OFF = [*NO_SWITCH, "auto"]
 BAD = {
     "models": ([""], "a folder"),
     "threads": ([*NO_COUNT, "100001"], "an integer from 1 to 100000"),
@@ -60,9 +80,15 @@ BAD = {
     "grace_s": (NO_SECONDS, "seconds from 0 to 2147483647"),
     "reflection": (NO_SWITCH, "one of auto, on, off"),
     "shared_memory": (NO_SWITCH, "one of auto, on, off"),
+    "shared_memory_prefix": (["", "/", "a/b", "a b", "a" * 201], NO_PREFIX),
+    **dict.fromkeys(["tls_cert", "tls_key", "tls_client_ca", "token_file"], ([""], "a file")),
+    "plaintext_tokens": (NO_ON_OR_OFF, "one of on, off"),
     "model_control": (NO_SWITCH, "one of none, poll, explicit"),
     "load_model": (["", "a,", ",a", "a,,b"], "names with commas between them"),
     "poll_s": ([*NO_SECONDS, "0"], "seconds from 0.01 to 2147483647"),
+    "validation": (NO_ON_OR_OFF, "one of on, off"),
+    "validation_s": ([*NO_SECONDS, "0"], "seconds from 0.01 to 2147483647"),
+    "validation_bytes": ([*NO_COUNT, str(2**63)], "an integer from 1 to 9223372036854775807"),
     "log_level": (["", "INFO", "trace"], "one of debug, info, warning, error"),
 }
 
@@ -108,7 +134,7 @@ def test_a_flag_comes_before_the_environment_before_the_default(name):
     assert getattr(parse([], environment), name) == also_meant
     default = getattr(parse([], needed), name)
     assert default == getattr(Config(models=Path("m")), name)
-    assert default not in (meant, also_meant)
+    assert getattr(parse([], needed | {variable(name): one}), name) == meant != default
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -186,7 +212,7 @@ def test_help_tells_every_option_with_its_default(capsys):
         assert re.search(rf"{flag(option.name)} \S+ {re.escape(option.metadata['help'])}", text)
         if option.name != "models":
             default = getattr(defaults, option.name)
-            shown = {None: "auto", (): "none"}.get(default, default)
+            shown = SHOWN.get(option.name, default)
             assert f"{option.metadata['help']} (default: {shown})" in text
     assert "ARGMAX_SERVER_NAME" in text
 

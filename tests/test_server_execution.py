@@ -44,6 +44,10 @@ def test_a_configuration_counts_over_the_servers_provider(text, default, wanted)
     [
         (accelerator("gpu", "openvino"), "wanted cuda or tensorrt"),
         (accelerator("cpu", "nothing"), "cpu_execution_accelerator 'nothing'"),
+        (accelerator("cpu", "openvino", CACHE_DIR="/tmp"), "has CACHE_DIR; wanted device, prec"),
+        (accelerator("cpu", "openvino", cache_dir="/tmp"), "has cache_dir; wanted device, prec"),
+        (accelerator("gpu", "cuda", gpu_external_alloc="1"), "has gpu_external_alloc; wanted"),
+        (accelerator("gpu", "tensorrt", trt_extra_plugin_lib_paths="/x.so"), "others in --ep"),
         (accelerator("gpu", "cuda", tf32="2"), "0 or 1 as tf32"),
         (
             "optimization { execution_accelerators { gpu_execution_accelerator "

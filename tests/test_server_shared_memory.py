@@ -1,6 +1,7 @@
 """Shared memory belongs to clients, who may do with it what they like at any moment."""
 
 import os
+import stat
 import threading
 from pathlib import Path
 
@@ -248,14 +249,21 @@ def make_folder(path):
     path.mkdir()
 
 
-@pytest.mark.parametrize("make", [make_fifo, make_symlink, make_folder])
+def make_device(path):
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    except PermissionError:
+        pytest.skip("only root can make a device")
+
+
+@pytest.mark.parametrize("make", [make_fifo, make_symlink, make_folder, make_device])
 def test_what_is_no_shared_memory_is_refused_at_once(caller, make):
     path = SHM / f"argmax-odd-{os.getpid()}"
     make(path)
     try:
         with pytest.raises(grpc.RpcError) as caught:
             register(caller, path.name, 16)
-        assert status_of(caught) == "INVALID_ARGUMENT"
+        assert status_of(caught) in ("INVALID_ARGUMENT", "PERMISSION_DENIED")
         assert str(SHM) not in caught.value.details()
     finally:
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -272,6 +280,39 @@ def test_memory_of_somebody_else_is_refused(caller):
         assert status_of(caught) == "PERMISSION_DENIED"
     finally:
         path.unlink()
+
+
+def test_a_key_without_the_prefix_is_refused_be_there_such_an_object_or_not(
+    server, serve, call, graphs, rows
+):
+    prefixed = call(serve(graphs.folder, shared_memory_prefix=rows.key[:-1]).address)
+    register(prefixed, rows.key, rows.byte_size)
+    register(prefixed, f"/{rows.key}", rows.byte_size, name="again")
+    other = f"other-{rows.key}"
+    (SHM / other).write_bytes(bytes(64))
+    texts = set()
+    try:
+        for key in (other, f"{other}-absent", f"../{rows.key}"):
+            with pytest.raises(grpc.RpcError) as caught:
+                register(prefixed, key, 64, name="x")
+            assert status_of(caught) == "PERMISSION_DENIED"
+            texts.add(caught.value.details())
+    finally:
+        (SHM / other).unlink()
+    assert len(texts) == 1
+
+
+def test_an_output_into_a_region_that_became_shorter_is_invalid(caller, rows):
+    with SharedArray((2, COLUMNS), np.float32) as out:
+        register(caller, out.key, out.byte_size, name="out")
+        os.truncate(SHM / out.key, COLUMNS * 4)
+        place = {"shared_memory_region": "out", "shared_memory_byte_size": 2 * COLUMNS * 4}
+        x = Tensor.of("x", rows.array[:2])
+        with pytest.raises(grpc.RpcError, match="has become too small") as caught:
+            caller.infer(message("plus", x, outputs=(RequestedOutput("y", place),)))
+        assert status_of(caught) == "INVALID_ARGUMENT"
+        assert (SHM / out.key).stat().st_size == COLUMNS * 4
+        os.truncate(SHM / out.key, out.byte_size)
 
 
 def test_a_region_truncated_while_in_use_fails_its_requests_only(caller, server, call, rows):
@@ -327,6 +368,13 @@ def test_descriptors_are_given_back(caller, rows):
         with pytest.raises(grpc.RpcError):
             register(caller, rows.key, 2**40)
     assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_a_name_that_is_very_long_is_invalid(caller, rows):
+    register(caller, rows.key, 64, name="n" * 1024)
+    with pytest.raises(grpc.RpcError, match="has 1025 characters") as caught:
+        register(caller, rows.key, 64, name="n" * 1025)
+    assert status_of(caught) == "INVALID_ARGUMENT"
 
 
 def test_registrations_are_bounded(caller, rows):

@@ -443,6 +443,16 @@ def test_message_over_the_limit_is_resource_exhausted(caller):
     assert caught.value.code() is Code.RESOURCE_EXHAUSTED
 
 
+@pytest.mark.parametrize("large", [(40, 1024), (1, 40 * 1024)])
+def test_metadata_over_the_limit_is_resource_exhausted(caller, large):
+    count, size = large
+    metadata = [(f"k{number}", "v" * size) for number in range(count)]
+    live = caller.channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+    with pytest.raises(grpc.RpcError) as caught:
+        live(b"", timeout=20, metadata=metadata)
+    assert caught.value.code() is Code.RESOURCE_EXHAUSTED
+
+
 def test_message_over_the_limit_ends_a_stream_with_resource_exhausted(caller, canary):
     answered = threading.Event()
 

@@ -107,7 +107,7 @@ def _load(content: Mapping[str, Any]) -> list[Rate]:
             label=name(point),
             mode=point.asked.mode,
             rows_per_s=point.rows_per_s,
-            execution_rows=point.asked.rows if point.split is None else point.split.batch_rows,
+            execution_rows=(point.split and point.split.batch_rows) or point.asked.rows,
             provider=None if point.split is None else point.split.execution_provider,
         )
         for point in load_record.from_json(content)

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from client import load_record, provider_record, record
+from client.calibration import COMPARE_SCHEMA, LOAD_SCHEMA
 from client.limits import record as limits_record
 from client.record import RecordError
-from client.reporting import compare, limits, load, sweep
+from client.reporting import calibration, compare, limits, load, sweep
 from client.reporting.section import Section
 
 # A new kind of result is a line here, and a module that makes a section of its record.
@@ -15,6 +16,8 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
     provider_record.SCHEMA: compare.section,
     load_record.SCHEMA: load.section,
     limits_record.SCHEMA: limits.section,
+    COMPARE_SCHEMA: calibration.section,
+    LOAD_SCHEMA: calibration.section,
 }
 
 

@@ -102,7 +102,8 @@ def _plots(
             Plot(
                 "waterfall",
                 fall,
-                "Means over the requests, from the send on. Other: network, gRPC and client.",
+                "Means over the requests. Network: the rest between send and answer, gRPC's part "
+                "too. Receive is decoding the answer, after the time that latency counts.",
             )
         )
     return drawn

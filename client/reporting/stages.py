@@ -14,16 +14,22 @@ WATERFALL_TITLE = "Where the Time Goes"
 
 # In the order in which a request passes them.
 COLOURS = {
+    "send lag": "#CC79A7",
+    "send": "#F0E442",
+    "network": "#BBBBBB",
     "decode": "#56B4E9",
     "queue": "#E69F00",
     "assemble": "#009E73",
     "compute": "#0072B2",
+    "encode": "#D55E00",
+    "receive": "#882255",
     "other": "#999999",
 }
-_TOLD = {f"{name}_ns": name for name in COLOURS}
+_TOLD = {f"{name.replace(' ', '_')}_ns": name for name in COLOURS}
+_OF_A_SWEEP = ("decode", "queue", "assemble", "compute", "other")
 
 
-def split(stages: Mapping[str, float | None]) -> dict[str, float]:
+def split(stages: Mapping[str, Any]) -> dict[str, float]:
     """Return mean nanoseconds by stage, of a record's own names; what was not told counts 0."""
     return {name: stages.get(key) or 0.0 for key, name in _TOLD.items()}
 
@@ -34,7 +40,7 @@ def shares(points: Sequence[Point], mode: str = "unary") -> Figure | None:
     if not chosen:
         return None
     splits = [
-        {name: getattr(stages, key) or 0.0 for key, name in _TOLD.items()} for _, stages in chosen
+        {name: getattr(stages, f"{name}_ns") or 0.0 for name in _OF_A_SWEEP} for _, stages in chosen
     ]
     totals = [sum(times.values()) for times in splits]
     data = [
@@ -47,7 +53,7 @@ def shares(points: Sequence[Point], mode: str = "unary") -> Figure | None:
             ],
             "hovertemplate": f"{stage}: %{{customdata}} ms (%{{y:.1f}}%)<extra></extra>",
         }
-        for stage in _TOLD.values()
+        for stage in _OF_A_SWEEP
     ]
     layout = {
         "barmode": "stack",

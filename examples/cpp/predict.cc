@@ -37,7 +37,11 @@ constexpr auto kStreamDeadline = std::chrono::seconds(60);
 constexpr int kRetryBytes = 128 << 20;
 // Retries of a stream are left to InferStream: gRPC's C++ core lost messages when it did them
 // (1.51, 1.85), and it gives up once an answer has come.
-constexpr char kServiceConfig[] = R"({"methodConfig": [
+// ADDRESS may name several servers, as ipv4:HOST:PORT,HOST:PORT; those that are healthy take turns.
+constexpr char kServiceConfig[] = R"({
+ "loadBalancingConfig": [{"round_robin": {}}],
+ "healthCheckConfig": {"serviceName": ""},
+ "methodConfig": [
   {"name": [{"service": "inference.GRPCInferenceService"}],
    "retryPolicy": {
      "maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "2s", "backoffMultiplier": 2,

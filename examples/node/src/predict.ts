@@ -29,7 +29,9 @@ const UNARY_DEADLINE_MS = 10_000;
 const STREAM_DEADLINE_MS = 60_000;
 // A call that has sent more than this is not retried; the default is 1 MiB.
 const RETRY_BYTES = (IN_FLIGHT + 1) * MESSAGE_BYTES;
+// ADDRESS may name several servers, as ipv4:HOST:PORT,HOST:PORT; they take turns.
 const SERVICE_CONFIG = {
+  loadBalancingConfig: [{ round_robin: {} }],
   methodConfig: [
     {
       name: [{ service: "inference.GRPCInferenceService" }],

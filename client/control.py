@@ -1,0 +1,96 @@
+"""Ask a server about itself and about a model: all that is not inference."""
+
+import contextlib
+from collections.abc import Iterator
+
+from client.connection import Connection
+from client.errors import RequestFailed
+from client.shared_memory import SharedArray
+from protos import inference_pb2 as pb
+from protos import model_config_pb2 as config_pb
+
+
+class ControlClient:
+    """The calls around inference, for one model.
+
+    Of several servers, whichever has its turn answers.
+    """
+
+    def __init__(
+        self, connection: Connection, model: str, version: str, deadline_s: float | None
+    ) -> None:
+        self.model = model
+        self.version = version
+        self._connection = connection
+        self._deadline_s = deadline_s
+
+    def live(self) -> bool:
+        """Whether the server process answers."""
+        request, response = pb.ServerLiveRequest(), pb.ServerLiveResponse
+        return self._connection.control("ServerLive", request, response, self._deadline_s).live
+
+    def ready(self) -> bool:
+        """Whether the model takes requests."""
+        request = pb.ModelReadyRequest(name=self.model, version=self.version)
+        try:
+            answer = self._connection.control(
+                "ModelReady", request, pb.ModelReadyResponse, self._deadline_s
+            )
+        except RequestFailed as error:
+            if error.code in ("NOT_FOUND", "UNAVAILABLE"):
+                return False
+            raise
+        return answer.ready
+
+    def server_metadata(self) -> pb.ServerMetadataResponse:
+        """Name, version and extensions of the server."""
+        return self._connection.control(
+            "ServerMetadata",
+            pb.ServerMetadataRequest(),
+            pb.ServerMetadataResponse,
+            self._deadline_s,
+        )
+
+    def metadata(self) -> pb.ModelMetadataResponse:
+        """Names, datatypes and shapes of the model's inputs and outputs."""
+        request = pb.ModelMetadataRequest(name=self.model, version=self.version)
+        return self._connection.control(
+            "ModelMetadata", request, pb.ModelMetadataResponse, self._deadline_s
+        )
+
+    def config(self) -> config_pb.ModelConfig:
+        """How the model is served."""
+        request = pb.ModelConfigRequest(name=self.model, version=self.version)
+        return self._connection.control(
+            "ModelConfig", request, pb.ModelConfigResponse, self._deadline_s
+        ).config
+
+    def statistics(self) -> pb.ModelStatistics:
+        """What the model did since it was loaded."""
+        request = pb.ModelStatisticsRequest(name=self.model, version=self.version)
+        answer = self._connection.control(
+            "ModelStatistics", request, pb.ModelStatisticsResponse, self._deadline_s
+        )
+        # Without a version, those of all come; the highest is the one that answers.
+        return max(answer.model_stats, key=lambda one: int(one.version))
+
+    @contextlib.contextmanager
+    def _registered(self, region: SharedArray) -> Iterator[None]:
+        """Let the server know the region until the block ends."""
+        self._connection.control(
+            "SystemSharedMemoryRegister",
+            pb.SystemSharedMemoryRegisterRequest(
+                name=region.key, key=region.key, byte_size=region.byte_size
+            ),
+            pb.SystemSharedMemoryRegisterResponse,
+            self._deadline_s,
+        )
+        try:
+            yield
+        finally:
+            self._connection.control(
+                "SystemSharedMemoryUnregister",
+                pb.SystemSharedMemoryUnregisterRequest(name=region.key),
+                pb.SystemSharedMemoryUnregisterResponse,
+                self._deadline_s,
+            )

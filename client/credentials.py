@@ -1,0 +1,127 @@
+"""What a client shows a server, and how it knows that server."""
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from client.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Certificates as PEM; a token that goes with every call.
+
+    `ca`: certificates to know the server by; with them, only TLS is spoken. `certificate`, `key`:
+    what a server that asks for client certificates is shown. `server_name`: the name on the
+    server's certificate, where it is not the host of the address. `plaintext_token`: whether the
+    token may leave the machine without TLS, because something else encrypts.
+
+    UsageError when they contradict each other.
+    """
+
+    ca: bytes | None = None
+    certificate: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
+    server_name: str | None = None
+    token: str | None = field(default=None, repr=False)
+    plaintext_token: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise UsageError("a client certificate and its key are needed together")
+        if self.ca is None and (self.certificate or self.server_name):
+            raise UsageError("TLS needs the certificates of a CA to know the server by")
+
+    @classmethod
+    def of_files(
+        cls,
+        *,
+        ca: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        token: Path | None = None,
+    ) -> "Credentials":
+        """Of PEM files, and of one with nothing but a token in it; UsageError names the file."""
+        text = None if token is None else _read(token).decode("ascii", "replace").strip()
+        if text is not None and (not text.isascii() or len(text.split()) != 1):
+            raise UsageError(f"{token} holds no token, or more than one")
+        if certificate is not None and key is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, "")
+            except (ssl.SSLError, ValueError):
+                raise UsageError(f"{key} is not the PEM key of {certificate}") from None
+        return cls(
+            ca=_read_ca(ca),
+            certificate=_read(certificate) if certificate else None,
+            key=_read(key) if key else None,
+            token=text,
+        )
+
+    def channel(
+        self, addresses: Sequence[str], target: str, options: Sequence[tuple[str, Any]]
+    ) -> grpc.Channel:
+        """A channel to `target`, gRPC's name of the addresses.
+
+        UsageError when the token would leave the machine readable, and when TLS has several servers
+        and no one name to know them by.
+        """
+        if self.ca is None:
+            far = [address for address in addresses if not _is_local(address)]
+            if self.token is not None and not self.plaintext_token and far:
+                raise UsageError(f"the token would go to {far[0]} without TLS; wanted a CA")
+            return grpc.insecure_channel(target, options)
+        name = self.server_name
+        if name is None and len(addresses) > 1:
+            names = {_host(address) for address in addresses}
+            if len(names) > 1:
+                raise UsageError(
+                    f"TLS was asked for with {','.join(addresses)}; wanted the server name that is "
+                    "on the certificates of all"
+                )
+            name = names.pop()
+        if name is not None:
+            options = [*options, ("grpc.ssl_target_name_override", name)]
+        shown = grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
+        return grpc.secure_channel(target, shown, options)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with every call."""
+        return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
+def _is_local(address: str) -> bool:
+    host = _host(address)
+    if address.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+
+
+def _read_ca(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    data = _read(path)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=data.decode("ascii"))
+    except (ssl.SSLError, ValueError):
+        raise UsageError(f"{path} holds no PEM certificate") from None
+    return data

@@ -1,0 +1,82 @@
+"""Keep what a few files say, and read them again when they change."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from stat import S_ISREG
+from typing import Generic, TypeVar
+
+from server.errors import StartError
+
+_log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+# By option, so that errors can name it.
+Files = Mapping[str, Path]
+Contents = Mapping[str, bytes]
+Fingerprint = tuple[tuple[int, int, int] | None, ...]
+
+
+class WatchedFiles(Generic[Value]):
+    """What `read` makes of the files; safe to use from several threads."""
+
+    def __init__(self, files: Files, read: Callable[[Contents], Value]) -> None:
+        """Read them; StartError, of `read` too, names the option and the file at fault."""
+        self._files = files
+        self._read = read
+        self._changing = threading.Lock()
+        self._complaint = ""
+        # Before they are read: a change in between is then seen later, not missed.
+        self._seen = _fingerprint(files)
+        self._value = read(_contents(files))
+
+    def current(self) -> Value:
+        """What they say now; as long as that is of no use, which is logged, what they said last."""
+        seen = _fingerprint(self._files)
+        if seen != self._seen:
+            with self._changing:
+                if seen != self._seen:
+                    self._read_again(seen)
+        return self._value
+
+    def _read_again(self, seen: Fingerprint) -> None:
+        options = list(self._files)
+        try:
+            self._value = self._read(_contents(self._files))
+        except (StartError, OSError) as error:
+            # They are read again next time, as what kept them from being read may have passed.
+            if self._complaint != str(error):
+                self._complaint = str(error)
+                extra = {"options": options, "reason": self._complaint}
+                _log.error("changed files cannot be used, the old content counts", extra=extra)
+        else:
+            self._seen, self._complaint = seen, ""
+            _log.info("changed files are in use", extra={"options": options})
+
+
+def _fingerprint(files: Files) -> Fingerprint:
+    """Equal as long as the files are the same."""
+    return tuple(_file_fingerprint(path) for path in files.values())
+
+
+def _file_fingerprint(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _contents(files: Files) -> dict[str, bytes]:
+    found = {}
+    for option, path in files.items():
+        try:
+            # A pipe would hold up whoever asks until somebody writes to it.
+            if not S_ISREG(os.stat(path).st_mode):
+                raise StartError(f"{option} {path} is no plain file")
+            found[option] = path.read_bytes()
+        except OSError as error:
+            raise StartError(f"{option} {path}: {error.strerror}") from None
+    return found
