@@ -126,7 +126,7 @@ def roofs(**best):
     return [Roof(n, UNITS[n], (rate / 2, rate, rate * 0.75)) for n, rate in rates.items()]
 
 
-def limits(of=None, **best):
+def limits(of=None, clients=None, **best):
     """The limits with a sweep below them."""
     what = subject(of or sweep())
     content = limits_record.to_json(
@@ -135,7 +135,7 @@ def limits(of=None, **best):
         roofs(**best),
         {PCIE: "no GPU"},
         what,
-        place(what, roofs(**best)),
+        place(what, roofs(**best), clients or {}),
         [],
     )
     return _through_text(content)

@@ -9,8 +9,8 @@ import pytest
 import report_records
 
 from client.errors import UsageError
-from client.limits import memory, sockets, wire
-from client.limits.placing import intensity, place
+from client.limits import ceiling, memory, sockets, wire
+from client.limits.placing import CLIENT, intensity, place
 from client.limits.roofs import COPY, GEMM, PCIE, READ, TCP, UNIX
 from client.limits.subject import Rate, Subject, Work, subject
 
@@ -22,7 +22,8 @@ WORK = Work(row_bytes=2**20, weight_bytes=2**26, flop_per_row=2**25)
 
 def placed(mode="stream", rows=64.0, rate=100.0, unix=False, provider=None, **best):
     one = Rate("a point", mode, rate, rows, provider)
-    (found,) = place(Subject(WORK, (one,), unix), report_records.roofs(**best))
+    what = Subject(WORK, (one,), unix, 2**18, "float32", "float32")
+    (found,) = place(what, report_records.roofs(**best), {})
     return found
 
 
@@ -104,6 +105,23 @@ def test_a_socket_has_a_rate(unix):
     assert min(wire.gib_per_s(1, unix=unix)) > 0
 
 
+def test_the_client_has_a_ceiling_with_a_server_that_computes_nothing():
+    asked = [("unary", 1), ("stream", 1), ("stream", 4), ("local", 1), ("shm", 1)]
+    found = ceiling.rows_per_s(asked, 256, "float32", "float32", rounds=1)
+    assert set(found) == {("unary", 1), ("stream", 1), ("stream", 4)}
+    assert min(found.values()) > 0
+    narrow = ceiling.rows_per_s([("stream", 2)], 256, "float32", "int8", rounds=1)
+    assert narrow["stream", 2] > 0
+    assert ceiling.rows_per_s([("local", 1)], 256, "float32", "float32", rounds=1) == {}
+
+
+def test_a_client_that_is_slow_itself_binds():
+    one = Rate("a point", "unary", 90.0, 64.0, None, batch_size=4)
+    what = Subject(WORK, (one,), False, 2**18, "float32", "float32")
+    (found,) = place(what, report_records.roofs(), {("unary", 4): 100.0, ("unary", 8): 1.0})
+    assert (found.binding, found.share) == (CLIENT, pytest.approx(0.9))
+
+
 def test_receiving_stops_where_the_other_side_goes_away():
     with sockets.listen("127.0.0.1:0") as listener:
         thread = threading.Thread(target=listener.accept()[0].close)
@@ -133,6 +151,7 @@ def test_a_sweep_is_placed_under_the_roofs(tmp_path):
     assert (PCIE in names) != (PCIE in content["skipped"])
     assert next(point["rate"]["label"] for point in content["points"]) == "local, batch size 1"
     for point in content["points"]:
+        assert ("client" in point["ceilings"]) == (point["rate"]["mode"] != "local")
         assert point["binding"] in point["ceilings"]
         assert point["share"] > 0
     assert (tmp_path / "out" / "limits.png").stat().st_size > 10_000

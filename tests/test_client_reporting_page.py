@@ -62,6 +62,18 @@ def test_a_provider_against_itself_is_the_a_a_test():
     assert other[trust.AA].passed is None
 
 
+@pytest.mark.parametrize(("factor", "passed"), [(1.24, False), (1.26, True)])
+def test_the_client_must_be_faster_without_the_servers_work(factor, passed):
+    sweep = report_records.sweep()
+    rates = {
+        (point["mode"], point["batch_size"]): point["throughput_per_s"] for point in sweep["points"]
+    }
+    clients = {place: rate * factor for place, rate in rates.items() if place[0] != "local"}
+    told = answers(report_records.limits(sweep, clients))[trust.CEILING]
+    assert told.passed is passed
+    assert answers(report_records.limits(sweep))[trust.CEILING].passed is None
+
+
 @pytest.mark.parametrize("schema", [COMPARE_SCHEMA, LOAD_SCHEMA])
 def test_an_a_a_test_of_its_own_counts_too(schema):
     told = answers(report_records.sweep(), report_records.calibrated(1, schema))[trust.AA]

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from client import arguments, environment, load_record, provider_record, record, record_files
 from client.errors import UsageError
+from client.limits import ceiling, roofline, roofs, table
 from client.limits import record as limits_record
-from client.limits import roofline, roofs, table
 from client.limits.placing import place
 from client.limits.subject import subject
 
@@ -81,8 +81,15 @@ def _limits(args: argparse.Namespace) -> int:
     console = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
     start = environment.snapshot()
     measured, skipped = roofs.measure(args.rounds, dtype, threads, ep, console.print)
+    placed = []
+    if placed_is:
+        console.print("sending to a server that computes nothing")
+        asked_for = [(rate.mode, rate.batch_size) for rate in placed_is.rates if rate.batch_size]
+        clients = ceiling.rows_per_s(
+            asked_for, placed_is.features, placed_is.dtype, placed_is.sent, args.rounds
+        )
+        placed = place(placed_is, measured, clients)
     around = environment.describe(start, environment.snapshot())
-    placed = place(placed_is, measured) if placed_is else []
     differences = environment.differences(content["environment"], around) if content else []
     written = limits_record.to_json(
         {

@@ -7,6 +7,8 @@ from client.limits.memory import GIB
 from client.limits.roofs import COPY, GEMM, PCIE, READ, TCP, UNIX, Roof
 from client.limits.subject import Rate, Subject, Work
 
+CLIENT = "client"
+
 _SENT = {"unary", "stream"}
 _ON_GPU = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
 
@@ -35,10 +37,12 @@ class Placed:
         return self.rate.rows_per_s / self.ceilings[self.binding]
 
 
-def place(subject: Subject, roofs: Sequence[Roof]) -> list[Placed]:
-    """Place every rate of a result."""
+def place(
+    subject: Subject, roofs: Sequence[Roof], clients: Mapping[tuple[str, int], float]
+) -> list[Placed]:
+    """Place every rate of a result; `clients` are the client's ceilings by mode and batch size."""
     best = {roof.name: roof.best for roof in roofs}
-    return [_place(subject, rate, best) for rate in subject.rates]
+    return [_place(subject, rate, best, clients) for rate in subject.rates]
 
 
 def intensity(work: Work, execution_rows: float) -> float:
@@ -46,7 +50,12 @@ def intensity(work: Work, execution_rows: float) -> float:
     return work.flop_per_row / (work.row_bytes + work.weight_bytes / execution_rows)
 
 
-def _place(subject: Subject, rate: Rate, best: Mapping[str, float]) -> Placed:
+def _place(
+    subject: Subject,
+    rate: Rate,
+    best: Mapping[str, float],
+    clients: Mapping[tuple[str, int], float],
+) -> Placed:
     work = subject.work
     wire = UNIX if subject.unix else TCP
     ceilings = {
@@ -59,6 +68,9 @@ def _place(subject: Subject, rate: Rate, best: Mapping[str, float]) -> Placed:
         ceilings[wire] = best[wire] * GIB / work.row_bytes
     if PCIE in best and rate.provider in _ON_GPU:
         ceilings[PCIE] = best[PCIE] * GIB / work.row_bytes
+    client = clients.get((rate.mode, rate.batch_size or 0))
+    if client is not None:
+        ceilings[CLIENT] = client
     return Placed(
         rate=rate,
         ceilings=ceilings,

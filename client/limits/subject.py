@@ -27,6 +27,7 @@ class Work:
 class Rate:
     """Rows answered a second in one point of a result.
 
+    `batch_size` is that of a batch sent by itself, None under load, where others are sent too.
     `execution_rows` is how many of them shared one execution, and so one reading of the weights.
     """
 
@@ -35,15 +36,22 @@ class Rate:
     rows_per_s: float
     execution_rows: float
     provider: str | None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A result: its work and rates; `unix` tells which kind of socket it used."""
+    """A result: its work and rates; `unix` tells which kind of socket it used.
+
+    `features` of a row, in `dtype`, are sent as `sent`.
+    """
 
     work: Work
     rates: tuple[Rate, ...]
     unix: bool
+    features: int
+    dtype: str
+    sent: str
 
 
 def subject(content: Mapping[str, Any]) -> Subject:
@@ -60,7 +68,14 @@ def subject(content: Mapping[str, Any]) -> Subject:
         settings = content["settings"]
         rates = tuple(rate for rate in readers[schema](content) if rate.rows_per_s > 0)
         address = str(settings.get("address") or "")
-        return Subject(_work(settings), rates, address.startswith("unix:"))
+        return Subject(
+            work=_work(settings),
+            rates=rates,
+            unix=address.startswith("unix:"),
+            features=int(settings["features"]),
+            dtype=str(settings["dtype"]),
+            sent=_sent(settings),
+        )
     except RecordError as error:
         raise UsageError(str(error)) from None
     except KeyError as error:
@@ -69,12 +84,15 @@ def subject(content: Mapping[str, Any]) -> Subject:
 
 def _work(settings: Mapping[str, Any]) -> Work:
     classes, features = int(settings["classes"]), int(settings["features"])
-    sent = settings.get("wire") or settings["dtype"]
     return Work(
-        row_bytes=features * np.dtype(sent).itemsize,
+        row_bytes=features * np.dtype(_sent(settings)).itemsize,
         weight_bytes=classes * features * np.dtype(settings["dtype"]).itemsize,
         flop_per_row=2 * classes * features,
     )
+
+
+def _sent(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("wire") or settings["dtype"])
 
 
 def _sweep(content: Mapping[str, Any]) -> list[Rate]:
@@ -94,6 +112,7 @@ def _of_point(point: Point, label: str) -> Rate:
         rows_per_s=point.throughput_per_s,
         execution_rows=rows if point.stages is None else point.stages.batch_rows,
         provider=None if point.stages is None else point.stages.execution_provider,
+        batch_size=point.batch_size,
     )
 
 

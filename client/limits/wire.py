@@ -1,21 +1,16 @@
 """Measure how fast bytes go from process to process, with nothing done to them."""
 
-import contextlib
-import multiprocessing
-import os
-import tempfile
 import time
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
 from client.errors import UsageError
 from client.limits import sockets
+from client.limits.helper import serving
 from client.limits.memory import GIB
 
 ROUND_BYTES = 256 * 2**20
 # What a message of the experiment holds: 32 examples of 1 MiB.
 _BUFFER_BYTES = 32 * 2**20
-_START_TIMEOUT_S = 60.0
 
 
 def gib_per_s(rounds: int, *, unix: bool) -> list[float]:
@@ -27,7 +22,7 @@ def gib_per_s(rounds: int, *, unix: bool) -> list[float]:
     data = memoryview(bytearray(_BUFFER_BYTES))
     told = bytearray(1)
     rates = []
-    with _drain(unix=unix) as address, sockets.connect(address) as connection:
+    with serving(_read_all, unix=unix) as address, sockets.connect(address) as connection:
         for _ in range(rounds + 1):
             started_ns = time.perf_counter_ns()
             for _ in range(ROUND_BYTES // _BUFFER_BYTES):
@@ -37,31 +32,6 @@ def gib_per_s(rounds: int, *, unix: bool) -> list[float]:
             rates.append(ROUND_BYTES / GIB * 1e9 / (time.perf_counter_ns() - started_ns))
     # The first round touched the buffers for the first time.
     return rates[1:]
-
-
-@contextlib.contextmanager
-def _drain(*, unix: bool) -> Iterator[str]:
-    """Run a process that reads and throws away; its address."""
-    here, there = multiprocessing.Pipe(duplex=False)
-    with tempfile.TemporaryDirectory(prefix="wire-") as folder:
-        wanted = f"{sockets.UNIX}{os.path.join(folder, 's')}" if unix else "127.0.0.1:0"
-        # A fork would copy what this process holds; a process ended with its parent is enough.
-        process = multiprocessing.get_context("spawn").Process(
-            target=_read_all, args=(wanted, there), daemon=True
-        )
-        process.start()
-        there.close()
-        try:
-            if not here.poll(_START_TIMEOUT_S):
-                raise UsageError("the process that reads the socket did not start")
-            try:
-                address: str = here.recv()
-            except EOFError:
-                raise UsageError("the process that reads the socket did not start") from None
-            yield address
-        finally:
-            process.terminate()
-            process.join()
 
 
 def _read_all(address: str, told: Connection) -> None:

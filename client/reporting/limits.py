@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from client.limits.placing import Placed
+from client.limits.placing import CLIENT, Placed
 from client.limits.record import from_json
 from client.limits.roofline import TITLE, X_LABEL, Y_LABEL, lines, span
 from client.limits.roofs import WHAT, Roof
@@ -13,10 +13,12 @@ from client.limits.table import HOW_BINDING
 from client.plots import looks_of
 from client.reporting import trust
 from client.reporting.axes import LEGEND_BELOW, Figure, layout_of, log_axis
-from client.reporting.section import Cell, Plot, Section, Table, Verdict
+from client.reporting.section import Cell, Check, Plot, Section, Table, Verdict
 from client.reporting.values import place
 from client.table import significant
 
+# How much faster the client must be where the server has nothing to do.
+_FASTER = 1.25
 _DASHES = ("solid", "dash", "dashdot", "dot")
 
 
@@ -44,12 +46,23 @@ def section(record: Mapping[str, Any]) -> Section:
         sentence=f"{told}. Best of {settings['rounds']} rounds"
         f"{', on ' * bool(where)}{where}. {HOW_BINDING}",
         verdicts=_verdicts(placed, record["differences"]),
-        checks=[trust.steal(record["environment"])],
+        checks=[*_ceilings(placed), trust.steal(record["environment"])],
         plots=plots,
         tables=tables,
         record=dict(record),
         name="limits.json",
     )
+
+
+def _ceilings(placed: Sequence[Placed]) -> list[Check]:
+    """Whether the client could have shown more than it did."""
+    told = []
+    for one in placed:
+        if CLIENT in one.ceilings:
+            factor = one.ceilings[CLIENT] / one.rate.rows_per_s
+            text = f"{one.rate.label}: without a server's work {factor:.2f} times as fast"
+            told.append((factor >= _FASTER, text))
+    return trust.gathered(trust.CEILING, told)
 
 
 def _verdicts(placed: Sequence[Placed], differences: Sequence[str]) -> list[Verdict]:

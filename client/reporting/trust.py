@@ -15,7 +15,7 @@ MEANING = {
     "than rounding explains: what is fast but wrong is not fast.",
     AA: "A thing measured against itself shows no difference; else the differences between other "
     "things may be as empty.",
-    CEILING: "The same client against a server that computes nothing is at least twice as fast; "
+    CEILING: "The same client is faster by a quarter at least with a server that computes nothing; "
     "else it is the client that was measured.",
     SEND_LAG: "Requests of an open loop left when they were due (p99); else the client shaped the "
     "load.",
