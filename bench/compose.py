@@ -8,13 +8,14 @@ from pathlib import Path
 from bench.concurrency import Concurrency, compare_batching
 from bench.contenders import PERF_ANALYZER, bring_up, load_with_perf_analyzer
 from bench.goals import Measured
-from bench.limits import limit_systems, memcpy_gib_per_s
+from bench.limits import limit_systems
 from bench.memory import Memory, watch
 from bench.narrow import Narrow, compare_wires
 from bench.peer_servers import Work
 from bench.rounds import Cell, measure
 from bench.service import Settings, export, service_systems, serving
 from client.errors import RequestFailed, UsageError
+from client.limits.memory import memcpy_gib_per_s
 from client.verification import Truth, truth
 
 Report = Callable[[str], None]

@@ -4,7 +4,6 @@ python -m bench.gpu_copy [ROUNDS]    exit code 0: at least 0.8 of the copy rate 
 memory, the interval's lower end too; 1: not, or a wrong label; 2: no GPU that could be measured
 """
 
-import ctypes
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ import numpy as np
 from bench.service import Settings, export
 from client.comparison import interleaved, ratio
 from client.errors import UsageError
+from client.limits.pcie import DeviceMemory
 from client.modes import Array, Local
 from client.verification import Experiment, check, truth
 from server import pinned_memory
@@ -25,31 +25,6 @@ _SHARE = 0.8
 _ROWS = 1024
 # The copies are of the same pieces as the executions.
 _SLICE_ROWS = 128
-_HOST_TO_DEVICE = 1
-
-
-class DeviceMemory:
-    """Memory on the current GPU that an array can be copied to."""
-
-    def __init__(self, size_bytes: int) -> None:
-        """UsageError when CUDA has none."""
-        try:
-            self._runtime = pinned_memory.runtime()
-        except OSError as error:
-            raise UsageError(str(error)) from None
-        self._at = ctypes.c_void_p()
-        if self._runtime.cudaMalloc(ctypes.byref(self._at), ctypes.c_size_t(size_bytes)):
-            raise UsageError(f"CUDA has no {size_bytes} bytes on a GPU here")
-
-    def fill(self, array: Array) -> None:
-        """Copy an array in, and wait until it is there."""
-        if self._runtime.cudaMemcpy(
-            self._at,
-            ctypes.c_void_p(array.ctypes.data),
-            ctypes.c_size_t(array.nbytes),
-            ctypes.c_int(_HOST_TO_DEVICE),
-        ):
-            raise UsageError("CUDA could not copy to the GPU")
 
 
 def main() -> int:

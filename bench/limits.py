@@ -1,9 +1,7 @@
-"""The physical limits: memory, the engine in process, raw sockets."""
+"""The limits of a service: the engine in process, and behind raw sockets."""
 
 import contextlib
-import mmap
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,38 +15,15 @@ import numpy as np
 from bench.processes import child
 from bench.systems import InProcess, System
 from client.errors import RequestFailed, UsageError
+from client.limits import sockets
 from client.modes import Local, Mode, Prediction
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_MIB = 2**20
-_COPY_BYTES = 256 * _MIB
 _GROUP_ROWS = 32
 # Rows of one in-process execution: what the server takes of one large request, too.
 _SLICE_ROWS = 128
-_TIMEOUT_S = 120.0
 _LISTENING = "listening on "
-
-
-def memcpy_gib_per_s(rounds: int) -> tuple[list[float], list[float]]:
-    """Copying 256 MiB on one core, GiB/s a round: into memory in use, and into fresh memory."""
-    source = np.ones(_COPY_BYTES, np.uint8)
-    used = np.ones(_COPY_BYTES, np.uint8)
-    warm, fresh = [], []
-    for _ in range(rounds):
-        warm.append(_copy_rate(source, used))
-        # The kernel clears each page when it is touched first.
-        with mmap.mmap(-1, _COPY_BYTES) as memory:
-            target = np.frombuffer(memory, np.uint8)
-            fresh.append(_copy_rate(source, target))
-            del target
-    return warm, fresh
-
-
-def _copy_rate(source: Array, target: Array) -> float:
-    started_ns = time.perf_counter_ns()
-    np.copyto(target, source)
-    return source.nbytes / 2**30 * 1e9 / (time.perf_counter_ns() - started_ns)
 
 
 class RawSocket:
@@ -56,15 +31,7 @@ class RawSocket:
 
     def __init__(self, address: str) -> None:
         self.name = "raw"
-        path = address.removeprefix("unix:")
-        if path != address:
-            self._socket = socket.socket(socket.AF_UNIX)
-            self._socket.settimeout(_TIMEOUT_S)
-            self._socket.connect(path)
-        else:
-            host, _, port = address.rpartition(":")
-            self._socket = socket.create_connection((host, int(port)), _TIMEOUT_S)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = sockets.connect(address)
 
     def predict(self, x: Array) -> Prediction:
         """Send all rows of `x`, then read their labels: they fit into the socket's buffer."""

@@ -12,18 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from client.limits.sockets import address_of, listen, receive
 from server.engine import Engine
-
-
-def receive(connection: socket.socket, into: memoryview) -> bool:
-    """Fill `into`; False when the client is gone."""
-    at = 0
-    while at < len(into):
-        got = connection.recv_into(into[at:])
-        if got == 0:
-            return False
-        at += got
-    return True
 
 
 def serve(listener: socket.socket, engine: Engine, group_rows: int) -> None:
@@ -49,23 +39,11 @@ def serve(listener: socket.socket, engine: Engine, group_rows: int) -> None:
                     left -= rows
 
 
-def listen(address: str) -> socket.socket:
-    """Listen on HOST:PORT or unix:/path."""
-    if address.startswith("unix:"):
-        return socket.create_server(address.removeprefix("unix:"), family=socket.AF_UNIX)
-    host, _, port = address.rpartition(":")
-    return socket.create_server((host, int(port)))
-
-
 def main() -> None:
     graph, address, group_rows, threads = sys.argv[1:]
     engine = Engine(Path(graph), int(threads))
     with listen(address) as listener:
-        if address.startswith("unix:"):
-            print(f"listening on {address}", flush=True)
-        else:
-            host, port = listener.getsockname()
-            print(f"listening on {host}:{port}", flush=True)
+        print(f"listening on {address_of(listener)}", flush=True)
         serve(listener, engine, int(group_rows))
 
 

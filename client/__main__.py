@@ -1,4 +1,4 @@
-"""Command line of the client: predict, and the commands that measure and plan."""
+"""Command line of the client: `python -m client COMMAND`."""
 
 import argparse
 import sys
@@ -18,13 +18,16 @@ from client import (
     loadgen_command,
     plan_command,
     record,
+    report_command,
     results,
     slo_command,
     table,
 )
 from client.client import Client
 from client.credentials import Credentials
+from client.diff import command as diff_command
 from client.errors import RequestFailed, UsageError
+from client.limits import command as limits_command
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
 from client.terminal import SweepProgress
 from client.verification import Experiment
@@ -117,6 +120,9 @@ def _parser() -> Parser:
     slo_command.add(commands)
     loadgen_command.add(commands)
     plan_command.add(commands)
+    limits_command.add(commands)
+    diff_command.add(commands)
+    report_command.add(commands)
     return parser
 
 

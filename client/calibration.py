@@ -6,6 +6,8 @@ from dataclasses import dataclass
 # What a comparison that errs in one run of twenty keeps to nearly always.
 FEWEST_SHARE = 0.9
 
+COMPARE_SCHEMA, LOAD_SCHEMA = "argmax-serving/compare-aa/1", "argmax-serving/load-aa/1"
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:

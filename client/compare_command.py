@@ -11,7 +11,7 @@ from rich.console import Console
 from client import arguments, environment, provider_results
 from client import provider_record as record
 from client import provider_table as table
-from client.calibration import calibrate
+from client.calibration import COMPARE_SCHEMA, calibrate
 from client.errors import UsageError
 from client.provider_analysis import Pair, analyse
 from client.provider_contest import MODES, contest
@@ -143,7 +143,7 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
 
         found = calibrate(claims, args.aa, console.print)
     content = {
-        "schema": "argmax-serving/compare-aa/1",
+        "schema": COMPARE_SCHEMA,
         "environment": environment.describe(start, environment.snapshot()),
         "settings": _told(args, settings),
         "answer": found.text,

@@ -53,6 +53,31 @@ def ratio(
     )
 
 
+def unpaired_ratio(
+    a: Sequence[float], b: Sequence[float], seed: int = 0, confidence: float = 1 - LEVEL
+) -> Ratio:
+    """Ratio of the median of a to that of b, which were measured apart.
+
+    The interval is the percentile bootstrap's, either side drawn for itself; `pairs` is the smaller
+    number of values. ValueError for none, or values that are not over 0.
+    """
+    if not a or not b or min(*a, *b) <= 0:
+        raise ValueError(f"{len(a)} and {len(b)} values came; wanted values over 0 of both")
+    generator = np.random.default_rng(seed)
+    sides = [np.log(np.array(values, float)) for values in (a, b)]
+    drawn = [
+        np.median(side[generator.integers(0, len(side), (_RESAMPLES, len(side)))], axis=1)
+        for side in sides
+    ]
+    low, high = np.quantile(drawn[0] - drawn[1], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Ratio(
+        median=math.exp(float(np.median(sides[0]) - np.median(sides[1]))),
+        low=math.exp(float(low)),
+        high=math.exp(float(high)),
+        pairs=min(len(a), len(b)),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A ratio, the p-value of its sign test, and whether a difference is claimed."""

@@ -5,17 +5,20 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 DISTRIBUTIONS = ("numpy", "onnx", "onnxruntime", "grpcio", "protobuf")
 # What brings execution providers, in place of onnxruntime or beside it; told where it is installed.
 PROVIDERS = ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-ep-openvino")
+# What of a description says on which machine a measurement ran.
+MACHINE = ("cpu_model", "cores", "affinity_cores", "governor", "memory_bytes", "kernel")
 GIT_TIMEOUT_S = 10.0
 SOURCE = Path(__file__).resolve().parent.parent
 CPUINFO = Path("/proc/cpuinfo")
@@ -82,6 +85,21 @@ def describe(
         "free_memory_start_bytes": start.free_memory_bytes,
         "free_memory_end_bytes": end.free_memory_bytes,
     }
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two descriptions, of the machine and of what ran, in words."""
+    found = [
+        f"{name}: {old.get(name)} and {new.get(name)}"
+        for name in MACHINE
+        if old.get(name) != new.get(name)
+    ]
+    before, after = old.get("versions") or {}, new.get("versions") or {}
+    return found + [
+        f"{name}: {before.get(name)} and {after.get(name)}"
+        for name in dict.fromkeys([*before, *after])
+        if before.get(name) != after.get(name)
+    ]
 
 
 def steal_fraction(start: Moment, end: Moment) -> float | None:

@@ -51,6 +51,15 @@ class Histogram:
         """The longest, None of none."""
         return int(self._counts.get_max_value()) if self.samples else None
 
+    def counts(self) -> tuple[list[int], list[int]]:
+        """Times in nanoseconds that were counted, rising, and how often each was."""
+        # The iterator hands out one object again and again.
+        found = [
+            (int(one.value_iterated_to), int(one.count_at_value_iterated_to))
+            for one in self._counts.get_recorded_iterator()
+        ]
+        return [time_ns for time_ns, _ in found], [count for _, count in found]
+
     def count_over(self, time_ns: int) -> int:
         """How many are longer than `time_ns`, to the histogram's precision."""
         counts = np.ctypeslib.as_array(self._counts.counts)

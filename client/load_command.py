@@ -9,7 +9,7 @@ from typing import Any
 
 from client import environment, load_record, load_table, record
 from client.arguments import concurrencies, modes, positive, rates
-from client.calibration import calibrate
+from client.calibration import LOAD_SCHEMA, calibrate
 from client.errors import UsageError
 from client.load import load, loading
 from client.load_duel import Duel, duel
@@ -106,7 +106,7 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
 
         found = calibrate(claims, args.aa, lambda text: progress(Progress(text)))
     content = {
-        "schema": "argmax-serving/load-aa/1",
+        "schema": LOAD_SCHEMA,
         "environment": environment.describe(start, environment.snapshot()),
         "settings": asdict(settings) | {"pairs": args.pairs},
         "asked": asdict(one),

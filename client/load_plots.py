@@ -9,8 +9,8 @@ from matplotlib.ticker import FuncFormatter
 from client.load_summary import LoadPoint
 from client.plots import png
 
-_LABELS = {"closed": "concurrency (closed loop)", "open": "requests/second asked (open loop)"}
-_PERCENTILES = (("p50", "#0072B2"), ("p90", "#009E73"), ("p99", "#E69F00"), ("p99_9", "#D55E00"))
+LABELS = {"closed": "concurrency (closed loop)", "open": "requests/second asked (open loop)"}
+PERCENTILES = (("p50", "#0072B2"), ("p90", "#009E73"), ("p99", "#E69F00"), ("p99_9", "#D55E00"))
 # Markers are those of a sweep's plots.
 _STYLES = {"unary": ("s", "-"), "stream": ("^", "--"), "shm": ("D", ":")}
 
@@ -29,13 +29,13 @@ def latency_figure(points: Sequence[LoadPoint], loop: str) -> Figure:
     figure = Figure(figsize=(8, 5), dpi=150, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     axes.set_title("Latency as Load Changes", fontsize=15, fontweight="bold")
-    axes.set_xlabel(_LABELS[loop])
+    axes.set_xlabel(LABELS[loop])
     axes.set_ylabel("latency (milliseconds)")
     axes.set_yscale("log")
     for mode in dict.fromkeys(point.asked.mode for point in chosen):
         of_mode = [point for point in chosen if point.asked.mode == mode]
         levels = [point.asked.level for point in of_mode]
-        for percentile, colour in _PERCENTILES:
+        for percentile, colour in PERCENTILES:
             told = [getattr(point.latency_ns, percentile) for point in of_mode]
             values = [math.nan if time_ns is None else time_ns / 1e6 for time_ns in told]
             if all(map(math.isnan, values)):

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from client.load_summary import LoadPoint
+from client.load_split import LoadSplit
+from client.load_summary import Asked, Check, Latency, LoadPoint, Window
 from client.load_table import LOOPS, verdicts
-from client.record import finite, write_text_atomically
+from client.record import RecordError, finite, write_text_atomically
 
 SCHEMA = "argmax-serving/load/1"
 
@@ -35,6 +36,34 @@ def to_json(
         "points": [point.to_json() for point in points],
     }
     return {key: finite(value) for key, value in content.items()}
+
+
+def from_json(record: Mapping[str, Any]) -> list[LoadPoint]:
+    """Points of a record. Raises RecordError on another schema or what cannot be read."""
+    if record.get("schema") != SCHEMA:
+        raise RecordError(
+            f"the record's schema is {record.get('schema')!r}; this version reads {SCHEMA!r}"
+        )
+    try:
+        return [_point(point) for point in record["points"]]
+    except KeyError as error:
+        raise RecordError(f"the record lacks {error}") from None
+    except TypeError as error:
+        raise RecordError(f"the record holds a value of a wrong type: {error}") from None
+
+
+def _point(point: Mapping[str, Any]) -> LoadPoint:
+    # That it is valid follows from its checks.
+    told = {name: value for name, value in point.items() if name != "valid"}
+    nested = {
+        "asked": Asked(**told["asked"]),
+        "latency_ns": Latency(**told["latency_ns"]),
+        "send_lag_ns": Latency(**told["send_lag_ns"]),
+        "split": None if told["split"] is None else LoadSplit(**told["split"]),
+        "windows": tuple(Window(**window) for window in told["windows"]),
+        "checks": tuple(Check(**check) for check in told["checks"]),
+    }
+    return LoadPoint(**{**told, **nested})
 
 
 def write_csv(path: Path, points: Sequence[LoadPoint]) -> None:

@@ -46,7 +46,12 @@ _SPARE = (
 
 def looks(points: Sequence[Point]) -> dict[str, Look]:
     """Look of each mode among `points`, the known modes first; a mode keeps its look always."""
-    modes = list(dict.fromkeys(point.mode for point in points))
+    return looks_of([point.mode for point in points])
+
+
+def looks_of(names: Sequence[str]) -> dict[str, Look]:
+    """Look of each of the modes that are named, as `looks` has it."""
+    modes = list(dict.fromkeys(names))
     known = {mode: look for mode, look in _LOOKS.items() if mode in modes}
     others = [mode for mode in modes if mode not in _LOOKS]
     spare = [*_SPARE, *(look for mode, look in _LOOKS.items() if mode not in modes)]

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from client import provider_plots, provider_report
+from client import provider_plots
 from client.provider_analysis import analyse
 from client.provider_record import from_json
 from client.record import dumps, write_bytes_atomically, write_text_atomically
+from client.reporting import compare, page
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> list[Path]:
@@ -18,5 +19,5 @@ def write(folder: Path, content: Mapping[str, Any]) -> list[Path]:
     json_path, png_path, html_path = paths
     write_text_atomically(json_path, dumps(content))
     write_bytes_atomically(png_path, provider_plots.comparison_png(analysis))
-    write_text_atomically(html_path, provider_report.render(content))
+    write_text_atomically(html_path, page.render([compare.section(content)]))
     return paths

@@ -15,6 +15,7 @@ from client.summary import Point, Spread, StageSplit, warnings
 
 SCHEMA = "argmax-serving/sweep/1"
 
+_RAW = "latencies_ns"
 _SPREADS = ("latency_ns", "first_prediction_ns")
 # The order in which a point is written; the first nine are promised to readers of any version.
 _POINT = (
@@ -32,8 +33,10 @@ _POINT = (
     "stages",
     "server_peak_rss_bytes",
     "messages",
+    _RAW,
 )
 _MAY_BE_NULL = {"agreement", "stages", "server_peak_rss_bytes", "other_ns"}
+_NOT_IN_CSV = {"error_kinds", _RAW}
 _TEXTS = {"mode", "execution_provider"}
 
 
@@ -112,7 +115,7 @@ def _csv_columns() -> list[str]:
             columns += [_column(name, field.name) for field in fields(Spread)]
         elif name == "stages":
             columns += [_column(name, field.name) for field in fields(StageSplit)]
-        elif name != "error_kinds":
+        elif name not in _NOT_IN_CSV:
             columns.append(name)
     return columns
 
@@ -128,7 +131,7 @@ def _column(group: str, name: str) -> str:
 def _flat(point: dict[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name, value in point.items():
-        if name == "error_kinds" or value is None:
+        if name in _NOT_IN_CSV or value is None:
             continue
         if isinstance(value, dict):
             row |= {_column(name, key): inner for key, inner in value.items()}
@@ -156,7 +159,8 @@ def point_to_json(point: Point) -> dict[str, Any]:
 
 def point_from_json(value: object, where: str) -> Point:
     """Return the point; RecordError says what of it is missing or of a wrong type."""
-    point = _fields(value, _POINT, where)
+    whole = _object(value, where)
+    point = _fields(whole, [name for name in _POINT if name != _RAW], where)
     for name in _SPREADS:
         inner = f"{where}.{name}"
         names = [field.name for field in fields(Spread)]
@@ -169,6 +173,7 @@ def point_from_json(value: object, where: str) -> Point:
     for text, count in kinds.items():
         _check(count, f"{where}.error_kinds[{text!r}]")
     point["error_kinds"] = dict(kinds)
+    point[_RAW] = _times(whole.get(_RAW, []), f"{where}.{_RAW}")
     return Point(**point)
 
 
@@ -184,6 +189,14 @@ def _fields(
             continue
         _check(inner, f"{where}.{name}", text=name in _TEXTS)
     return found
+
+
+def _times(value: object, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise RecordError(f"{where} is {type(value).__name__}; it must be a list")
+    for number, time_ns in enumerate(value):
+        _check(time_ns, f"{where}[{number}]")
+    return tuple(value)
 
 
 def _check(value: object, where: str, text: bool = False) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from client import plots, record, report
+from client import plots, record
+from client.reporting import page, sweep
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> list[Path]:
@@ -23,5 +24,5 @@ def write(folder: Path, content: Mapping[str, Any]) -> list[Path]:
     record.write_csv(csv_path, points)
     record.write_bytes_atomically(latency_path, plots.latency_png(points))
     record.write_bytes_atomically(throughput_path, plots.throughput_png(points))
-    record.write_text_atomically(html_path, report.render(content))
+    record.write_text_atomically(html_path, page.render([sweep.section(content)]))
     return paths

@@ -51,7 +51,8 @@ class Point:
     samples over `elapsed_ns`, the time of all samples. `agreement` is the share of rows whose
     label equals the float64 reference's, None without rows. `error_kinds` counts the most
     frequent error texts, so its sum may be below `errors`. `messages` is the most that one batch
-    was sent as.
+    was sent as. `latencies_ns` are those of the samples without error, in the order measured; a
+    record made before they were kept has none.
     """
 
     mode: str
@@ -69,6 +70,7 @@ class Point:
     stages: StageSplit | None
     server_peak_rss_bytes: int | None
     messages: int = 0
+    latencies_ns: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ def summarise(
         stages=_split(mode, answered),
         server_peak_rss_bytes=server_peak_rss_bytes,
         messages=max((s.messages for s in samples), default=0),
+        latencies_ns=tuple(s.latency_ns for s in answered),
     )
 
 

@@ -7,9 +7,10 @@ from client import provider_record, record
 from client.comparison import Ratio
 from client.provider_analysis import NO_DIFFERENCE, Pair, analyse, verdict
 from client.provider_findings import broken_limits, findings
-from client.provider_report import render
 from client.provider_runs import Cell, Measured, Provider
 from client.provider_words import meeting_text, summary
+from client.reporting import compare
+from client.reporting import page as pages
 from client.samples import Sample
 from client.summary import summarise
 
@@ -178,8 +179,12 @@ def test_what_is_no_record_is_refused(change, said):
         provider_record.from_json(recorded(analyse(measured(TWICE_AS_SLOW))) | change)
 
 
+def shown(*told):
+    return pages.render([compare.section(recorded(*told))])
+
+
 def test_the_page_shows_every_number_and_loads_nothing():
-    page = render(recorded(analyse(measured(TWICE_AS_SLOW)), ["too slow"]))
+    page = shown(analyse(measured(TWICE_AS_SLOW)), ["too slow"])
     assert "limit broken: too slow" in page
     assert page.count('<th scope="row">local</th>') == 2 * len(SIZES) + 2
     assert "local: a and b do not cross" in page
@@ -188,6 +193,6 @@ def test_the_page_shows_every_number_and_loads_nothing():
 
 
 def test_the_page_escapes_what_providers_are_called():
-    page = render(recorded(analyse(measured({"a": (1e5, 1e4), HOSTILE: (2e5, 2e4)}))))
+    page = shown(analyse(measured({"a": (1e5, 1e4), HOSTILE: (2e5, 2e4)})))
     assert "<img src=http" not in page
     assert "49" not in page.split("<title>")[1].split("</title>")[0]

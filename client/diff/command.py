@@ -1,0 +1,130 @@
+"""The command `diff`: whether a newer result is worse than an older one."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from client import environment, record_files
+from client.arguments import over_zero
+from client.diff.side import FEWEST_RUNS, FEWEST_VALUES, READERS, Side, merged, side
+from client.diff.verdicts import (
+    LEVEL,
+    UNTOLD,
+    WORSE,
+    Difference,
+    differences,
+    incomparable,
+    only_in_one,
+)
+from client.errors import UsageError
+from client.table import significant
+
+NO_WORSE, IS_WORSE, NOT_COMPARABLE = 0, 1, 2
+_PLAIN_WIDTH = 120
+_STYLES = {WORSE: "bold red", "better": "green", UNTOLD: "yellow"}
+
+
+def add(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Declare the command and its options."""
+    parser = commands.add_parser("diff", help="whether a newer result is worse than an older one")
+    parser.set_defaults(command=_diff)
+    for name in ("old", "new"):
+        parser.add_argument(
+            name,
+            type=Path,
+            metavar=name.upper(),
+            help="folder or JSON file of a result, or a folder of several runs of it",
+        )
+    parser.add_argument(
+        "--tolerance",
+        type=over_zero,
+        default=0.1,
+        metavar="SHARE",
+        help="a difference up to this share is none (default: %(default)s)",
+    )
+
+
+def _diff(args: argparse.Namespace) -> int:
+    """Exit code 0: no point is worse; 1: one is; 2: they cannot be compared."""
+    contents = [record_files.found([place], READERS) for place in (args.old, args.new)]
+    old, new = (_side(records) for records in contents)
+    why = incomparable(old, new)
+    if why is not None:
+        raise UsageError(f"cannot compare {args.old} with {args.new}: {why}")
+    console = Console()
+    console = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
+    changed = environment.differences(*(records[0][1]["environment"] for records in contents))
+    for text in (f"environments differ: {text}" for text in changed):
+        console.print(Text(text, style="yellow"), soft_wrap=True)
+    for text in only_in_one(old, new):
+        console.print(Text(text, style="yellow"), soft_wrap=True)
+    found = differences(old, new, args.tolerance)
+    console.print(_table(found))
+    console.print(Text(_how(old, new, args.tolerance)), soft_wrap=True)
+    worse = [one for one in found if one.verdict == WORSE]
+    untold = sum(one.verdict == UNTOLD for one in found)
+    told = f"{len(worse)} of {len(found)} are worse"
+    console.print(Text(told + (f"; {untold} cannot be told" if untold else "")))
+    if worse:
+        print(f"worse: {worse[0].label}: {worse[0].metric}", file=sys.stderr)
+    return IS_WORSE if worse else NO_WORSE
+
+
+def _side(records: Sequence[tuple[Path, dict[str, Any]]]) -> Side:
+    """Read the runs of one side; UsageError says of which file it is."""
+    runs = []
+    for path, content in records:
+        try:
+            runs.append(side(content))
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+    try:
+        return merged(runs)
+    except UsageError as error:
+        raise UsageError(f"{', '.join(str(path) for path, _ in records)}: {error}") from None
+
+
+def _table(found: Sequence[Difference]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("point", "what", "old", "new", "cost: new / old", "verdict"):
+        words = heading in {"point", "what", "verdict"}
+        table.add_column(heading, justify="left" if words else "right", no_wrap=not words)
+    for one in found:
+        cost = one.cost
+        interval = "-"
+        if cost is not None:
+            interval = f"{cost.median:.3f} [{cost.low:.3f}, {cost.high:.3f}]"
+        table.add_row(
+            Text(one.label),
+            one.metric,
+            *("-" if value is None else significant(value) for value in (one.old, one.new)),
+            interval,
+            Text(one.verdict, style=_STYLES.get(one.verdict, "")),
+        )
+    return table
+
+
+def _how(old: Side, new: Side, tolerance: float) -> str:
+    if old.kind == "slo" and old.runs == new.runs == 1:
+        return (
+            "cost: between which the rates lie, the highest that met the bound and the lowest that "
+            f"did not; worse: all of that over {1 + tolerance:g}"
+        )
+    text = (
+        f"cost: ratio of medians, above 1 is worse; brackets: bootstrap interval, {1 - LEVEL:.0%} "
+        f"for all at once; worse: all of it over {1 + tolerance:g}; cannot tell: it reaches over "
+        f"a limit, or values are fewer than {FEWEST_VALUES} of one run, {FEWEST_RUNS} of several"
+    )
+    if min(old.runs, new.runs) == 1 and old.kind != "compare":
+        text += (
+            "; one run of a side: what a fresh process and the hour happen to be is in no "
+            "interval, so take several runs in turn before believing it"
+        )
+    return text

@@ -1,0 +1,1 @@
+"""The roofs of the machine, and how near to them results come."""

@@ -1,0 +1,49 @@
+"""Measure how fast memory is copied and read."""
+
+import mmap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Far more than a core's own caches hold.
+BUFFER_BYTES = 256 * 2**20
+GIB = 2**30
+
+
+def memcpy_gib_per_s(rounds: int) -> tuple[list[float], list[float]]:
+    """Copying 256 MiB on one core, GiB/s a round: into memory in use, and into fresh memory."""
+    source = np.ones(BUFFER_BYTES, np.uint8)
+    used = np.ones(BUFFER_BYTES, np.uint8)
+    warm, fresh = [], []
+    for _ in range(rounds):
+        warm.append(_copy_rate(source, used))
+        # The kernel clears each page when it is touched first.
+        with mmap.mmap(-1, BUFFER_BYTES) as memory:
+            target = np.frombuffer(memory, np.uint8)
+            fresh.append(_copy_rate(source, target))
+            del target
+    return warm, fresh
+
+
+def read_gib_per_s(rounds: int, threads: int) -> list[float]:
+    """Reading 256 MiB by so many threads at once, GiB/s a round."""
+    parts = np.array_split(np.ones(BUFFER_BYTES // 8, np.uint64), threads)
+    rates = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(rounds + 1):
+            started_ns = time.perf_counter_ns()
+            # One instruction for many numbers, no interpreter lock: faster than memory is.
+            list(pool.map(np.bitwise_or.reduce, parts))
+            rates.append(BUFFER_BYTES / GIB * 1e9 / (time.perf_counter_ns() - started_ns))
+    # The first round started the threads.
+    return rates[1:]
+
+
+def _copy_rate(source: Array, target: Array) -> float:
+    started_ns = time.perf_counter_ns()
+    np.copyto(target, source)
+    return source.nbytes / GIB * 1e9 / (time.perf_counter_ns() - started_ns)

@@ -1,0 +1,71 @@
+"""Keep roofs, and what was placed under them, as JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from client.limits.placing import Placed
+from client.limits.roofs import WHAT, Roof
+from client.limits.subject import Rate, Subject, Work
+from client.record import RecordError, finite
+
+SCHEMA = "argmax-serving/limits/1"
+
+
+def to_json(
+    settings: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    roofs: Sequence[Roof],
+    skipped: Mapping[str, str],
+    subject: Subject | None,
+    placed: Sequence[Placed],
+    differences: Sequence[str],
+) -> dict[str, Any]:
+    """Record, ready for `client.record.dumps`.
+
+    `differences` tell where the result was measured elsewhere than the roofs.
+    """
+    whole = {
+        "schema": SCHEMA,
+        "environment": dict(environment),
+        "settings": dict(settings),
+        "roofs": [
+            {"name": roof.name, "unit": roof.unit, "what": WHAT[roof.name]}
+            | {"best": roof.best, "median": roof.median, "rounds": list(roof.rounds)}
+            for roof in roofs
+        ],
+        "skipped": dict(skipped),
+        "differences": list(differences),
+        "work": None if subject is None else asdict(subject.work),
+        "points": [asdict(one) | {"binding": one.binding, "share": one.share} for one in placed],
+    }
+    content: dict[str, Any] = finite(whole)
+    return content
+
+
+def from_json(content: Mapping[str, Any]) -> tuple[list[Roof], list[Placed], Work | None]:
+    """Roofs, points and the work of a row. RecordError on another schema or what is missing."""
+    if content.get("schema") != SCHEMA:
+        raise RecordError(
+            f"the record's schema is {content.get('schema')!r}; this version reads {SCHEMA!r}"
+        )
+    try:
+        roofs = [
+            Roof(str(one["name"]), str(one["unit"]), tuple(one["rounds"]))
+            for one in content["roofs"]
+        ]
+        placed = [
+            Placed(
+                rate=Rate(**one["rate"]),
+                ceilings=dict(one["ceilings"]),
+                intensity=one["intensity"],
+                gflop_per_s=one["gflop_per_s"],
+            )
+            for one in content["points"]
+        ]
+        work = None if content["work"] is None else Work(**content["work"])
+    except KeyError as error:
+        raise RecordError(f"the record lacks {error}") from None
+    except TypeError as error:
+        raise RecordError(f"the record holds a value of a wrong type: {error}") from None
+    return roofs, placed, work

@@ -1,0 +1,46 @@
+"""Open plain sockets, and read a fixed number of bytes from one."""
+
+import socket
+
+TIMEOUT_S = 120.0
+UNIX = "unix:"
+
+
+def listen(address: str) -> socket.socket:
+    """Listen on HOST:PORT or unix:/path."""
+    if address.startswith(UNIX):
+        return socket.create_server(address.removeprefix(UNIX), family=socket.AF_UNIX)
+    host, _, port = address.rpartition(":")
+    return socket.create_server((host, int(port)))
+
+
+def address_of(listener: socket.socket) -> str:
+    """Where a listener can be reached, as `connect` takes it."""
+    if listener.family == socket.AF_UNIX:
+        return f"{UNIX}{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
+    return f"{host}:{port}"
+
+
+def connect(address: str) -> socket.socket:
+    """Connect to HOST:PORT or unix:/path. OSError when nobody listens there."""
+    if address.startswith(UNIX):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(TIMEOUT_S)
+        connection.connect(address.removeprefix(UNIX))
+        return connection
+    host, _, port = address.rpartition(":")
+    connection = socket.create_connection((host, int(port)), TIMEOUT_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def receive(connection: socket.socket, into: memoryview) -> bool:
+    """Fill `into`; False when the other side is gone."""
+    at = 0
+    while at < len(into):
+        got = connection.recv_into(into[at:])
+        if got == 0:
+            return False
+        at += got
+    return True

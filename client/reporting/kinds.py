@@ -1,0 +1,36 @@
+"""Know every kind of result by its schema."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from client import load_record, provider_record, record
+from client.calibration import COMPARE_SCHEMA, LOAD_SCHEMA
+from client.limits import record as limits_record
+from client.record import RecordError
+from client.reporting import calibration, compare, limits, load, sweep
+from client.reporting.section import Section
+
+# A new kind of result is a line here, and a module that makes a section of its record.
+SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
+    record.SCHEMA: sweep.section,
+    provider_record.SCHEMA: compare.section,
+    load_record.SCHEMA: load.section,
+    limits_record.SCHEMA: limits.section,
+    COMPARE_SCHEMA: calibration.section,
+    LOAD_SCHEMA: calibration.section,
+}
+
+
+def section(content: Mapping[str, Any]) -> Section:
+    """Return what a page shows of a record. RecordError says why it cannot be read."""
+    schema = content.get("schema")
+    if schema not in SECTIONS:
+        raise RecordError(
+            f"no page can be made of schema {schema!r}; wanted one of {', '.join(SECTIONS)}"
+        )
+    try:
+        return SECTIONS[schema](content)
+    except KeyError as error:
+        raise RecordError(f"the record lacks {error}") from None
+    except (TypeError, AttributeError) as error:
+        raise RecordError(f"the record holds a value of a wrong type: {error}") from None

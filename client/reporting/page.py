@@ -1,0 +1,84 @@
+"""Make one HTML page that needs nothing else out of any number of sections."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import plotly.io
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from client.record import dumps
+from client.reporting import trust, values
+from client.reporting.axes import Figure
+from client.reporting.section import Cell, Section, Verdict
+
+_TEMPLATE = "page.html.j2"
+_PLOT_HEIGHT = "460px"
+_PLOT_CONFIG = {
+    "responsive": True,
+    "displaylogo": False,
+    # Named one by one: newer versions of plotly add a button that sends the data to its cloud.
+    "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+    "plotlyServerURL": "",
+}
+
+
+def render(sections: Sequence[Section], heading: str | None = None) -> str:
+    """Return the page; one section is a page of its own, several get an index."""
+    page = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page.filters |= {"pairs": values.rows, "json": dumps, "cell": _cell}
+    return page.get_template(_TEMPLATE).render(
+        plotlyjs=Markup(get_plotlyjs()),
+        heading=heading or (sections[0].heading if len(sections) == 1 else "Results"),
+        verdicts=_verdicts(sections),
+        sections=sections,
+        answers=trust.answers(sections),
+        plot=_plot,
+    )
+
+
+def _verdicts(sections: Sequence[Section]) -> Sequence[Verdict]:
+    """What is said before everything else: of one section, its own verdicts."""
+    if len(sections) == 1:
+        return sections[0].verdicts
+    levels = [{verdict.level for verdict in section.verdicts} for section in sections]
+    failed = [s.heading for s, found in zip(sections, levels, strict=True) if "fail" in found]
+    doubted = [
+        s.heading
+        for s, found in zip(sections, levels, strict=True)
+        if "warn" in found and "fail" not in found
+    ]
+    told = []
+    if failed:
+        told.append(Verdict("fail", f"Failed: do not trust {_of(failed, sections)}.", failed))
+    if doubted:
+        told.append(Verdict("warn", f"Read {_of(doubted, sections)} with care.", doubted))
+    return told or [Verdict("good", f"None of {len(sections)} results failed.")]
+
+
+def _of(some: Sequence[str], every: Sequence[Section]) -> str:
+    return f"{len(some)} of {len(every)} results"
+
+
+def _cell(cell: Cell | str) -> Cell:
+    return Cell(cell) if isinstance(cell, str) else cell
+
+
+def _plot(name: str, figure: Figure) -> Markup:
+    html = plotly.io.to_html(
+        figure,
+        config=_PLOT_CONFIG,
+        include_plotlyjs=False,
+        full_html=False,
+        default_height=_PLOT_HEIGHT,
+        div_id=name,
+        validate=False,
+    )
+    return Markup(html)

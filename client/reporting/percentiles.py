@@ -1,0 +1,136 @@
+"""Show how times are spread: percentile curves, and histograms as tables."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from client.histogram import CONFIDENCE, Histogram
+from client.reporting.axes import LEGEND_BELOW, Figure, layout_of, linear_axis, log_axis
+from client.reporting.section import Row, Table
+
+CURVES_TITLE = "Latency by Percentile"
+
+Array = np.ndarray[Any, np.dtype[np.int64]]
+
+_CURVE_POINTS = 60
+_MOST_BUCKETS = 16
+_TICKS = (0, 50, 90, 99, 99.9, 99.99, 99.999)
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+_DASHES = ("solid", "dash", "dot")
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Times in nanoseconds, rising and distinct, int64 `[n]`, and how often each was seen."""
+
+    label: str
+    times_ns: Array
+    counts: Array
+
+    @property
+    def samples(self) -> int:
+        """How many times were seen."""
+        return int(self.counts.sum())
+
+
+def of_times(label: str, times_ns: Sequence[int]) -> Distribution:
+    """Return the distribution of times as they were measured."""
+    times, counts = np.unique(np.array(times_ns, np.int64), return_counts=True)
+    return Distribution(label, times, counts)
+
+
+def of_histogram(label: str, encoded: str) -> Distribution:
+    """Return the distribution of an HDR histogram, encoded; ValueError when it is none."""
+    times, counts = Histogram.decode(encoded).counts()
+    return Distribution(label, np.array(times, np.int64), np.array(counts, np.int64))
+
+
+def curves(distributions: Sequence[Distribution]) -> Figure | None:
+    """Time that so large a share of requests took at most, as far as the samples support one.
+
+    The axis stretches the slow end, where each further nine has as much room. None if none has
+    samples enough for a median.
+    """
+    data = []
+    for number, one in enumerate(distributions):
+        last = _last_percentile(one.samples)
+        if last < 50:
+            continue
+        stretched = np.geomspace(1, 100 / (100 - last), _CURVE_POINTS)
+        ranks = np.ceil((1 - 1 / stretched) * one.samples).clip(1).astype(np.int64)
+        times = one.times_ns[np.searchsorted(np.cumsum(one.counts), ranks)]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": escape(one.label),
+                "x": stretched.tolist(),
+                "y": (times / 1e6).tolist(),
+                "customdata": [f"p{100 - 100 / x:.4g}" for x in stretched],
+                "line": {
+                    "color": _COLOURS[number % len(_COLOURS)],
+                    "dash": _DASHES[number // len(_COLOURS) % len(_DASHES)],
+                    "width": 2,
+                },
+                "hovertemplate": "%{customdata}: %{y:.3~g} ms",
+            }
+        )
+    if not data:
+        return None
+    ticks = {
+        "type": "log",
+        "tickmode": "array",
+        "tickvals": [100 / (100 - p) for p in _TICKS],
+        "ticktext": [f"{p:g}%" for p in _TICKS],
+    }
+    layout = {
+        "hovermode": "closest",
+        "showlegend": True,
+        "xaxis": linear_axis("share of requests") | ticks,
+        "yaxis": log_axis("latency (milliseconds)"),
+    }
+    return {"data": data, "layout": layout_of(CURVES_TITLE) | LEGEND_BELOW | layout}
+
+
+def histograms(distributions: Sequence[Distribution], what: str) -> Table:
+    """Table of how many samples took how long, folded; times in microseconds."""
+    return Table(
+        heading="Histograms",
+        columns=(what, "from, µs", "to, µs", "samples", "share", "up to here"),
+        groups=[list(_buckets(one)) for one in distributions if one.samples],
+        note="Buckets grow by the same factor; those without samples are left out.",
+        folded=True,
+    )
+
+
+def _last_percentile(samples: int) -> float:
+    """Highest percentile below the largest of so many samples, with the confidence asked for."""
+    return 100 * math.pow(1 - CONFIDENCE, 1 / samples) if samples else 0.0
+
+
+def _buckets(one: Distribution) -> list[Row]:
+    low, high = max(int(one.times_ns[0]), 1), int(one.times_ns[-1]) + 1
+    edges = np.geomspace(low, high, _MOST_BUCKETS + 1)
+    places = np.searchsorted(edges, one.times_ns, side="right").clip(1, _MOST_BUCKETS)
+    rows: list[Row] = []
+    seen = 0
+    for place in range(1, _MOST_BUCKETS + 1):
+        count = int(one.counts[places == place].sum())
+        if not count:
+            continue
+        seen += count
+        rows.append(
+            (
+                one.label,
+                f"{edges[place - 1] / 1e3:,.1f}",
+                f"{edges[place] / 1e3:,.1f}",
+                f"{count:,}",
+                f"{count / one.samples:.2%}",
+                f"{seen / one.samples:.2%}",
+            )
+        )
+    return rows

@@ -1,0 +1,87 @@
+"""Ask of a set of results what decides whether their numbers can be trusted."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from client.reporting.section import Check, Section
+from client.summary import MOST_STEAL
+
+LABELS, AA, CEILING = "labels", "A/A", "client ceiling"
+SEND_LAG, LITTLE, STEAL = "send lag", "Little's law", "steal"
+
+MEANING = {
+    LABELS: "Every request was answered, and no label differs from the float64 reference by more "
+    "than rounding explains: what is fast but wrong is not fast.",
+    AA: "A thing measured against itself shows no difference; else the differences between other "
+    "things may be as empty.",
+    CEILING: "The same client is faster by a quarter at least with a server that computes nothing; "
+    "else it is the client that was measured.",
+    SEND_LAG: "Requests of an open loop left when they were due (p99); else the client shaped the "
+    "load.",
+    LITTLE: "Concurrency is rate times latency, within 5%; else some of the time or of the "
+    "requests is not accounted for.",
+    STEAL: f"The hypervisor gave others at most {MOST_STEAL:.0%} of the processor time.",
+}
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What all results say to one question together; `passed` None: none of them tells."""
+
+    name: str
+    passed: bool | None
+    texts: Sequence[str]
+
+    @property
+    def word(self) -> str:
+        """The verdict in a word."""
+        return {True: "passed", False: "FAILED", None: NOT_MEASURED}[self.passed]
+
+    @property
+    def meaning(self) -> str:
+        """What the question is."""
+        return MEANING[self.name]
+
+
+def answers(sections: Sequence[Section]) -> list[Answer]:
+    """Answer every question; one result that fails is enough to fail it."""
+    return [_answer(name, sections) for name in MEANING]
+
+
+def steal(environment: Mapping[str, Any]) -> Check:
+    """Say how much of the processor time the hypervisor took, where the record tells."""
+    share = environment.get("steal_fraction")
+    if share is None:
+        return Check(STEAL, None, "the system does not tell")
+    return Check(STEAL, share <= MOST_STEAL, f"{share:.1%}")
+
+
+def gathered(name: str, verdicts: Iterable[tuple[bool | None, str]]) -> list[Check]:
+    """Make one check out of one verdict for each point: what failed, or how many passed."""
+    found = list(verdicts)
+    failed = [text for passed, text in found if passed is False]
+    passed = sum(passed is True for passed, _ in found)
+    if failed:
+        return [Check(name, False, text) for text in failed]
+    if passed:
+        text = found[0][1] if len(found) == 1 else f"{passed} of {len(found)} points, none failed"
+        return [Check(name, True, text)]
+    return [Check(name, None, text) for _, text in found[:1]]
+
+
+def _answer(name: str, sections: Sequence[Section]) -> Answer:
+    told = [
+        (check, section)
+        for section in sections
+        for check in section.checks
+        if check.name == name and check.passed is not None
+    ]
+    failed = [(check, section) for check, section in told if not check.passed]
+    shown = failed or told
+    where = len(sections) > 1
+    texts = [
+        f"{section.heading}: {check.text}" if where else check.text for check, section in shown
+    ]
+    return Answer(name, not failed if told else None, texts)

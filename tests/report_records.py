@@ -1,0 +1,164 @@
+"""Records of every kind, made of numbers that are known, as their commands write them."""
+
+import json
+
+import numpy as np
+
+from client import load_record, provider_record, record
+from client.calibration import COMPARE_SCHEMA, Calibration
+from client.limits import record as limits_record
+from client.limits.placing import place
+from client.limits.roofs import COPY, FRESH, GEMM, PCIE, READ, TCP, UNITS, UNIX, Roof
+from client.limits.subject import subject
+from client.load_slice import Slice
+from client.load_summary import Asked
+from client.load_summary import summarise as summarise_load
+from client.provider_analysis import analyse
+from client.provider_runs import Cell, Measured, Provider
+from client.samples import Sample, Stages
+from client.summary import summarise
+
+MS = 10**6
+SETTINGS = {"classes": 64, "features": 1024, "dtype": "float32", "seed": 0, "threads": 2}
+ENVIRONMENT = {
+    "cpu_model": "A chip",
+    "cores": 2,
+    "kernel": "Linux 6",
+    "steal_fraction": 0.001,
+    "versions": {"python": "3.11", "numpy": "2"},
+    "command_line": "python -m client " + "--some-long-option value " * 12,
+}
+STAGES = Stages(1 * MS, 2 * MS, 1 * MS, 3 * MS, 4.0, "CPUExecutionProvider")
+BEST = {GEMM: 100.0, READ: 10.0, COPY: 8.0, FRESH: 2.0, TCP: 3.0, UNIX: 4.0}
+
+
+def _through_text(content):
+    return json.loads(record.dumps(content))
+
+
+def sweep(factor=1.0, seed=0, **changes):
+    """A sweep whose batches take a millisecond and a tenth a row, times `factor`, with noise."""
+    rng = np.random.default_rng(seed)
+    points = []
+    for mode in ("local", "unary", "stream"):
+        for size in (1, 16, 256):
+            times = factor * (MS + MS * size / 10) * rng.lognormal(0, 0.05, max(512 // size, 12))
+            samples = [
+                Sample(mode, size, 0, int(t) // 2, int(t), size, messages=1, stages=STAGES)
+                for t in times
+            ]
+            points.append(summarise(mode, size, samples))
+    content = record.to_json(SETTINGS | changes, ENVIRONMENT, points)
+    return _through_text(content)
+
+
+def compare(specs=("cpu", "cpu"), factors=(1.0, 1.0)):
+    """A comparison of providers, each so many times slower than the numbers say."""
+    rng = np.random.default_rng(0)
+    names = [spec if i == specs.index(spec) else f"{spec} #{i + 1}" for i, spec in enumerate(specs)]
+    cells = []
+    for mode in ("local", "stream"):
+        for size in (1, 64):
+            for name, factor in zip(names, factors, strict=True):
+                times = factor * (MS + MS * size / 10) * rng.lognormal(0, 0.02, 16)
+                rounds = tuple(int(t) for t in times)
+                samples = [Sample(mode, size, 0, t, t, size, stages=STAGES) for t in rounds]
+                cells.append(Cell(name, summarise(mode, size, samples), rounds))
+    providers = [
+        Provider(name, spec, (MS, MS), 2**27) for name, spec in zip(names, specs, strict=True)
+    ]
+    measured = Measured(tuple(providers), tuple(cells))
+    settings = SETTINGS | {"ep": list(specs), "rounds": 16, "starts": 1}
+    return _through_text(provider_record.to_json(settings, ENVIRONMENT, analyse(measured)))
+
+
+def _load_point(asked, rate, latency_ns, lag_ns=1000, due=None, steal=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    windows = []
+    for start in range(3):
+        one = Slice(start * 10**9, (start + 1) * 10**9, due=due or rate)
+        for _ in range(rate):
+            took_ns = int(latency_ns * rng.lognormal(0, 0.2))
+            one.answer(took_ns, took_ns, 2)
+            one.send(lag_ns)
+            one.split(STAGES)
+        one.in_flight_area_ns = one.latency_sum_ns
+        windows.append(one)
+    last = Slice(3 * 10**9, 3 * 10**9)
+    return summarise_load(asked, windows, last, labels_known=True, steal=steal)
+
+
+def load(factor=1, **fields):
+    """Open loops of 100, 200 and 300 requests a second, the last of which is not kept up with."""
+    points = [
+        _load_point(
+            Asked("open", "unary", 2, 1, rate_per_s=float(rate), arrivals="poisson"),
+            min(rate, 220),
+            latency_ms * MS * factor,
+            due=rate,
+            **fields,
+        )
+        for rate, latency_ms in ((100, 10), (200, 15), (300, 200))
+    ]
+    points.append(_load_point(Asked("closed", "stream", 2, 1, concurrency=2), 200, 10 * MS))
+    settings = SETTINGS | {"rows": 2, "model": "linear_argmax", "processes": 1}
+    return _through_text(load_record.to_json(settings, ENVIRONMENT, points, None))
+
+
+def slo(met=200.0, missed=210.0):
+    """A search that found a rate."""
+    points = [
+        _load_point(Asked("open", "unary", 2, 1, rate_per_s=rate, arrivals="poisson"), 200, 9 * MS)
+        for rate in (met, missed)
+    ]
+    settings = SETTINGS | {"rows": 2, "model": "linear_argmax", "processes": 1, "p99_ms": 50.0}
+    settings["modes"] = ["unary"]
+    content = load_record.to_json(settings, ENVIRONMENT, points, None)
+    content["found"] = {"met": met, "missed": missed, "untold": None}
+    content["answer"] = f"p99 <= 50 ms: {met} requests/s"
+    content["trials"] = [{"met": True, "because": "below"}, {"met": False, "because": "above"}]
+    return _through_text(content)
+
+
+def roofs(**best):
+    """Roofs of round numbers, each of three rounds."""
+    rates = BEST | best
+    return [Roof(n, UNITS[n], (rate / 2, rate, rate * 0.75)) for n, rate in rates.items()]
+
+
+def limits(of=None, clients=None, **best):
+    """The limits with a sweep below them."""
+    what = subject(of or sweep())
+    content = limits_record.to_json(
+        {"result": "results/sweep", "rounds": 3, "threads": 2, "dtype": "float32", "ep": "cpu"},
+        ENVIRONMENT,
+        roofs(**best),
+        {PCIE: "no GPU"},
+        what,
+        place(what, roofs(**best), clients or {}),
+        [],
+    )
+    return _through_text(content)
+
+
+def calibrated(differing=0, schema=COMPARE_SCHEMA):
+    """An A/A test of ten runs, of which so many claimed a difference."""
+    claimed = Calibration(tuple(number < differing for number in range(10)))
+    return {
+        "schema": schema,
+        "environment": ENVIRONMENT,
+        "settings": SETTINGS,
+        "answer": claimed.text,
+        "passed": claimed.passed,
+        "runs": [{"differs": differs, "pairs": [{}] * 12} for differs in claimed.claimed],
+    }
+
+
+EVERY = {
+    "sweep": sweep,
+    "compare": compare,
+    "load": load,
+    "slo": slo,
+    "limits": limits,
+    "aa": calibrated,
+}
