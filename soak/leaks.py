@@ -1,0 +1,117 @@
+"""Watch a server's memory, descriptors and threads while it gets requests of one kind."""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from soak.growth import FEWEST, Slope, slope
+from soak.kinds import OPTIONS, Asker, prepare
+from soak.servers import SERVER, serving
+from soak.tally import Tally
+
+REQUESTS = 10_000
+KINDS = ("unary", "streamed", "cancelled", "failed", "shared memory", "reload")
+# Of each kind; a fifth of them before anything is measured, so that buffers find their sizes.
+_SAMPLES = 60
+_WARM_UP_SAMPLES = _SAMPLES // 5
+# What grows by less in all is an allocator finding its level.
+_LEAST_BYTES = 256 * 1024
+_SETTLE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What `requests` of one kind left behind: bytes a request, descriptors and threads in all."""
+
+    kind: str
+    requests: int
+    bytes_a_request: Slope
+    descriptors: int
+    threads: int
+
+    @property
+    def grown_bytes(self) -> float:
+        """Memory that the slope adds up to."""
+        return self.bytes_a_request.per_step * self.requests
+
+    @property
+    def leaks(self) -> bool:
+        """Whether memory grows with the requests, or descriptors or threads stay."""
+        grows = self.bytes_a_request.grows and self.grown_bytes > _LEAST_BYTES
+        return grows or self.descriptors > 0 or self.threads > 0
+
+
+def run(tally: Tally, folder: Path) -> None:
+    """Count requests, of every kind as many, that left nothing behind."""
+    prepare(folder)
+    each = tally.target // len(KINDS)
+    for number, kind in enumerate(KINDS):
+        watched = watch(tally, folder, kind, each, tally.left_s / (len(KINDS) - number))
+        if watched is None:
+            continue
+        tally.facts[kind] = {**asdict(watched), "leaks": watched.leaks}
+        if watched.leaks:
+            tally.fail(kind, watched)
+
+
+def watch(
+    tally: Tally,
+    folder: Path,
+    kind: str,
+    requests: int,
+    allowed_s: float,
+    program: Sequence[str] = SERVER,
+) -> Watched | None:
+    """Send requests of one kind to a server of their own; None when there was no time for enough.
+
+    Each sample is of so many requests, with nothing under way.
+    """
+    per_sample = max(1, requests // _SAMPLES)
+    end_s = time.monotonic() + allowed_s
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(folder, OPTIONS, program=program))
+        asker = Asker(folder, server.address)
+        stack.callback(asker.close)
+        process = psutil.Process(server.process.pid)
+        resident: list[float] = []
+        at_rest = (0, 0)
+        sent = 0
+        while sent < requests and time.monotonic() < end_s:
+            count = tally.take(min(per_sample, requests - sent))
+            if not count:
+                break
+            asker.kinds[kind](count)
+            sent += count
+            tally.add(count)
+            resident.append(float(process.memory_info().rss))
+            if len(resident) == _WARM_UP_SAMPLES:
+                at_rest = _held(process)
+        measured = resident[_WARM_UP_SAMPLES:]
+        if len(measured) < FEWEST:
+            return None
+        steps = [float(number * per_sample) for number in range(len(measured))]
+        descriptors, threads = _settled(process, at_rest)
+    return Watched(
+        kind, len(measured) * per_sample, slope(steps, measured), descriptors, threads
+    )
+
+
+def _held(process: psutil.Process) -> tuple[int, int]:
+    """Descriptors and threads."""
+    return process.num_fds(), process.num_threads()
+
+
+def _settled(process: psutil.Process, at_rest: tuple[int, int]) -> tuple[int, int]:
+    """How many more there are than at rest, once what was under way is over."""
+    end_s = time.monotonic() + _SETTLE_S
+    while True:
+        more = tuple(
+            max(0, now - was) for now, was in zip(_held(process), at_rest, strict=True)
+        )
+        if more == (0, 0) or time.monotonic() > end_s:
+            return more[0], more[1]
+        time.sleep(0.05)
