@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from soak import answers, kills, swaps, terminations
+from soak import answers, codec_fuzz, kills, leaks, rpc_fuzz, swaps, terminations
 from soak.questions import FULL_SIZE, SMALL
 from soak.tally import Tally
 
@@ -41,4 +41,14 @@ PARTS: Mapping[str, Part] = {
     ),
     "kills": Part("SIGKILLs under load, no client saw a failure", 100, 20, kills.run),
     "swaps": Part("hot swaps, no request failed or mixed", 500, 10, swaps.run),
+    "leaks": Part(
+        "requests, of each kind as many, that left nothing behind",
+        len(leaks.KINDS) * leaks.REQUESTS,
+        15,
+        leaks.run,
+    ),
+    "codec": Part(
+        "spoiled messages decoded or refused as protobuf does", 10_000_000, 20, codec_fuzz.run
+    ),
+    "rpc": Part("spoiled calls that got a proper status", 100_000, 8, rpc_fuzz.run),
 }

@@ -64,6 +64,11 @@ class Tally:
         with self._lock:
             self.done += count
 
+    def give_up(self, count: int) -> None:
+        """Tell that so many of what was taken were not begun after all."""
+        with self._lock:
+            self._taken -= count
+
     def fail(self, what: str, came: object) -> None:
         """Tell that one failed."""
         with self._lock:
