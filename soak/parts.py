@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from soak import answers, codec_fuzz, kills, leaks, rpc_fuzz, swaps, terminations
+from soak import (
+    answers,
+    codec_fuzz,
+    files_fuzz,
+    frames_fuzz,
+    kills,
+    leaks,
+    rpc_fuzz,
+    swaps,
+    terminations,
+)
 from soak.questions import FULL_SIZE, SMALL
 from soak.tally import Tally
 
@@ -51,4 +61,11 @@ PARTS: Mapping[str, Part] = {
         "spoiled messages decoded or refused as protobuf does", 10_000_000, 20, codec_fuzz.run
     ),
     "rpc": Part("spoiled calls that got a proper status", 100_000, 8, rpc_fuzz.run),
+    "frames": Part(
+        "connections with spoiled HTTP/2 frames, closed, others served",
+        20_000,
+        5,
+        frames_fuzz.run,
+    ),
+    "files": Part("spoiled ONNX files refused or served", 2_000, 5, files_fuzz.run),
 }
