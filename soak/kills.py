@@ -93,9 +93,7 @@ class _Clients:
             time.sleep(0.002)
 
     def _run(self, way: Callable[[Client, int, int], int], client: int) -> None:
-        with Client(
-            self._address, MODEL, deadline_s=STOP_TIMEOUT_S, retry=PATIENT
-        ) as connection:
+        with Client(self._address, MODEL, deadline_s=STOP_TIMEOUT_S, retry=PATIENT) as connection:
             number = client
             while not self._stop.is_set():
                 try:

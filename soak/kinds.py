@@ -24,6 +24,8 @@ _TIMEOUT_S = 60.0
 _SERVICE = "/inference.GRPCInferenceService/"
 # Of one stream.
 _MESSAGES = 50
+# At once, at most.
+_STREAMS = 4
 
 
 class Asker:
@@ -51,6 +53,21 @@ class Asker:
         """Close the connections."""
         self._client.close()
         self._channel.close()
+
+    def fill_pools(self) -> None:
+        """Have the server make the threads that it makes when it needs them and keeps."""
+        infer = self._channel.unary_unary(f"{_SERVICE}ModelInfer")
+        stream = self._channel.stream_stream(f"{_SERVICE}ModelStreamInfer")
+        load = pb.RepositoryModelLoadRequest(model_name=MODEL)
+        for _ in range(5):
+            streams = [stream(iter([self._message] * 4)) for _ in range(_STREAMS)]
+            calls = [infer.future(self._message) for _ in range(4 * _STREAMS)]
+            calls += [self._stub.ServerLive.future(pb.ServerLiveRequest()) for _ in range(16)]
+            calls += [self._stub.RepositoryModelLoad.future(load) for _ in range(8)]
+            for call in calls:
+                call.result()
+            for answers in streams:
+                list(answers)
 
     def _unary(self, count: int) -> None:
         for _ in range(count):

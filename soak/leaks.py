@@ -18,8 +18,9 @@ KINDS = ("unary", "streamed", "cancelled", "failed", "shared memory", "reload")
 # Of each kind; a fifth of them before anything is measured, so that buffers find their sizes.
 _SAMPLES = 60
 _WARM_UP_SAMPLES = _SAMPLES // 5
-# What grows by less in all is an allocator finding its level.
-_LEAST_BYTES = 256 * 1024
+# What grows by less in all is an allocator finding its level, and pools filling late.
+_LEAST_BYTES = 2**20
+_LEAST_HELD = 8
 _SETTLE_S = 5.0
 
 
@@ -42,7 +43,7 @@ class Watched:
     def leaks(self) -> bool:
         """Whether memory grows with the requests, or descriptors or threads stay."""
         grows = self.bytes_a_request.grows and self.grown_bytes > _LEAST_BYTES
-        return grows or self.descriptors > 0 or self.threads > 0
+        return grows or max(self.descriptors, self.threads) > _LEAST_HELD
 
 
 def run(tally: Tally, folder: Path) -> None:
@@ -76,6 +77,7 @@ def watch(
         server = stack.enter_context(serving(folder, OPTIONS, program=program))
         asker = Asker(folder, server.address)
         stack.callback(asker.close)
+        asker.fill_pools()
         process = psutil.Process(server.process.pid)
         resident: list[float] = []
         at_rest = (0, 0)
@@ -95,9 +97,7 @@ def watch(
             return None
         steps = [float(number * per_sample) for number in range(len(measured))]
         descriptors, threads = _settled(process, at_rest)
-    return Watched(
-        kind, len(measured) * per_sample, slope(steps, measured), descriptors, threads
-    )
+    return Watched(kind, len(measured) * per_sample, slope(steps, measured), descriptors, threads)
 
 
 def _held(process: psutil.Process) -> tuple[int, int]:
@@ -109,9 +109,7 @@ def _settled(process: psutil.Process, at_rest: tuple[int, int]) -> tuple[int, in
     """How many more there are than at rest, once what was under way is over."""
     end_s = time.monotonic() + _SETTLE_S
     while True:
-        more = tuple(
-            max(0, now - was) for now, was in zip(_held(process), at_rest, strict=True)
-        )
+        more = tuple(max(0, now - was) for now, was in zip(_held(process), at_rest, strict=True))
         if more == (0, 0) or time.monotonic() > end_s:
             return more[0], more[1]
         time.sleep(0.05)

@@ -13,6 +13,7 @@ from soak import (
     kills,
     leaks,
     rpc_fuzz,
+    sequences,
     swaps,
     terminations,
 )
@@ -46,9 +47,7 @@ PARTS: Mapping[str, Part] = {
         6,
         partial(answers.run, experiment=FULL_SIZE, most_rows=2),
     ),
-    "terminations": Part(
-        "SIGTERMs under load, nothing accepted failed", 200, 20, terminations.run
-    ),
+    "terminations": Part("SIGTERMs under load, nothing accepted failed", 200, 20, terminations.run),
     "kills": Part("SIGKILLs under load, no client saw a failure", 100, 20, kills.run),
     "swaps": Part("hot swaps, no request failed or mixed", 500, 10, swaps.run),
     "leaks": Part(
@@ -68,4 +67,7 @@ PARTS: Mapping[str, Part] = {
         frames_fuzz.run,
     ),
     "files": Part("spoiled ONNX files refused or served", 2_000, 5, files_fuzz.run),
+    "sequences": Part(
+        "random sequences of 25 calls that fared as its state says", 2_000, 5, sequences.run
+    ),
 }

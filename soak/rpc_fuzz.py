@@ -134,7 +134,8 @@ class _Client:
                     self._canary(channel, calls)
 
     def _judged(
-        self, call: Callable[[grpc.Channel, str, list[bytes]], str | None],
+        self,
+        call: Callable[[grpc.Channel, str, list[bytes]], str | None],
         channel: grpc.Channel,
         rpc: str,
     ) -> None:

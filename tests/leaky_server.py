@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from server.__main__ import main
 from server.servicer import Servicer
 
-LEAKED_BYTES = 2048
+LEAKED_BYTES = 4096
 kept = []
 LEAKS = {
     "memory": lambda: kept.append(bytearray(os.urandom(LEAKED_BYTES))),
