@@ -26,6 +26,7 @@ from protos.codec import (
     encode_stream_response,
 )
 from protos.datatypes import DTYPES
+from protos.parameters import Parameter
 from protos.tensors import Tensor
 from soak.codec_oracle import REQUEST, RESPONSE, STREAM_RESPONSE, Decoder, disagreement
 from soak.mutation import mutated
@@ -33,7 +34,7 @@ from soak.tally import Tally
 
 PROCESSES = 2
 _BETWEEN_REPORTS = 2000
-_SHARED = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
+_SHARED: dict[str, Parameter] = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
 
 
 def run(tally: Tally, folder: Path) -> None:
@@ -60,8 +61,8 @@ def seeds() -> dict[str, tuple[Decoder, list[bytes]]]:
     for tensor in tensors:
         requests.append(encode_request(InferRequest("m", (tensor,), id="7")))
         responses.append(encode_response(InferResponse("m", (tensor,), "1", "7")))
-    many = {"a": True, "b": -1, "c": "text", "d": 0.5}
-    wanted = (RequestedOutput("y", {"classification": 3}), RequestedOutput("z", _SHARED))
+    many: dict[str, Parameter] = {"a": True, "b": -1, "c": "text", "d": 0.5}
+    wanted = (RequestedOutput("y", many), RequestedOutput("z", _SHARED))
     pair = (tensors[0], tensors[-1], tensors[-2])
     requests.append(encode_request(InferRequest("m", pair, wanted, "1", "8", many)))
     responses.append(encode_response(InferResponse("m", pair, "1", "8", many)))

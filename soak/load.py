@@ -94,7 +94,7 @@ class Load:
 
     def _judge(self, client: int, number: int, response: InferResponse, wanted: Labels) -> None:
         labels = response.outputs[0].data
-        if response.id != str(number) or not np.array_equal(labels, wanted):
+        if labels is None or response.id != str(number) or not np.array_equal(labels, wanted):
             self._wrong(f"client {client}, request {number}", repr(response))
         else:
             self.answered[client] += 1

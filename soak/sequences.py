@@ -177,7 +177,8 @@ class Sequences(RuleBasedStateMachine):
             assert response.id == str(number + at)
             assert bool(text) == (name not in self.loaded), text
             if not text:
-                assert response.outputs[0].data.tolist() == self.asked[number + at][1].tolist()
+                labels = response.outputs[0].data
+                assert np.array_equal(labels, self.asked[number + at][1])  # type: ignore[arg-type]
 
     @rule(name=models, number=numbers, count=st.integers(1, 6))
     def cancel(self, name: str, number: int, count: int) -> None:
