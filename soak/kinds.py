@@ -31,9 +31,8 @@ _STREAMS = 4
 class Asker:
     """Sends requests of each kind to one server, and sees to it that they fare as they should."""
 
-    def __init__(self, folder: Path, address: str) -> None:
-        """A server with OPTIONS is to serve `folder`, which `prepare` has filled."""
-        self._folder = folder
+    def __init__(self, address: str) -> None:
+        """A server with OPTIONS is to listen there, on a folder that `prepare` has filled."""
         once = RetryPolicy(attempts=1)
         self._client = Client(address, MODEL, deadline_s=_TIMEOUT_S, retry=once)
         self._channel = grpc.insecure_channel(address)

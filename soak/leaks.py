@@ -21,6 +21,8 @@ _WARM_UP_SAMPLES = _SAMPLES // 5
 # What grows by less in all is an allocator finding its level, and pools filling late.
 _LEAST_BYTES = 2**20
 _LEAST_HELD = 8
+# Time is looked at in between.
+_AT_ONCE = 10
 _SETTLE_S = 5.0
 
 
@@ -69,35 +71,55 @@ def watch(
 ) -> Watched | None:
     """Send requests of one kind to a server of their own; None when there was no time for enough.
 
-    Each sample is of so many requests, with nothing under way.
+    Each sample is taken after a part of the requests, or of the time, with nothing under way.
     """
-    per_sample = max(1, requests // _SAMPLES)
-    end_s = time.monotonic() + allowed_s
     with ExitStack() as stack:
         server = stack.enter_context(serving(folder, OPTIONS, program=program))
-        asker = Asker(folder, server.address)
+        asker = Asker(server.address)
         stack.callback(asker.close)
         asker.fill_pools()
         process = psutil.Process(server.process.pid)
-        resident: list[float] = []
+        started_s = time.monotonic()
+        sent: list[int] = []
+        resident: list[int] = []
         at_rest = (0, 0)
-        sent = 0
-        while sent < requests and time.monotonic() < end_s:
-            count = tally.take(min(per_sample, requests - sent))
-            if not count:
-                break
-            asker.kinds[kind](count)
-            sent += count
-            tally.add(count)
-            resident.append(float(process.memory_info().rss))
-            if len(resident) == _WARM_UP_SAMPLES:
+        while count := _send(tally, asker, kind, requests, started_s, allowed_s, len(sent)):
+            sent.append(count + (sent[-1] if sent else 0))
+            resident.append(process.memory_info().rss)
+            if len(sent) == _WARM_UP_SAMPLES:
                 at_rest = _held(process)
-        measured = resident[_WARM_UP_SAMPLES:]
-        if len(measured) < FEWEST:
+        measured = slice(_WARM_UP_SAMPLES, None)
+        if len(sent[measured]) < FEWEST:
+            tally.give_up(sent[-1] if sent else 0)
             return None
-        steps = [float(number * per_sample) for number in range(len(measured))]
         descriptors, threads = _settled(process, at_rest)
-    return Watched(kind, len(measured) * per_sample, slope(steps, measured), descriptors, threads)
+    tally.add(sent[-1])
+    watched = sent[-1] - sent[_WARM_UP_SAMPLES - 1]
+    return Watched(kind, watched, slope(sent[measured], resident[measured]), descriptors, threads)
+
+
+def _send(
+    tally: Tally,
+    asker: Asker,
+    kind: str,
+    requests: int,
+    started_s: float,
+    allowed_s: float,
+    samples: int,
+) -> int:
+    """Send what makes the next sample; how many, 0 when it is over."""
+    most = max(1, requests // _SAMPLES)
+    until_s = started_s + allowed_s * (samples + 1) / _SAMPLES
+    if samples >= _SAMPLES or time.monotonic() > started_s + allowed_s:
+        return 0
+    sent = 0
+    while sent < most and (sent == 0 or time.monotonic() < until_s):
+        count = tally.take(min(_AT_ONCE, most - sent))
+        if not count:
+            break
+        asker.kinds[kind](count)
+        sent += count
+    return sent
 
 
 def _held(process: psutil.Process) -> tuple[int, int]:
