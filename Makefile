@@ -3,11 +3,13 @@ PYTHON ?= python3
 DTYPE ?= float32
 OUT ?= results/sweep-$(DTYPE)
 ARGS ?=
+MINUTES ?= 20
+SECONDS ?= 120
 
 RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 
-.PHONY: help sweep bench test test-lowest perf-analyzer examples check stubs clean
+.PHONY: help sweep bench soak fuzz test test-lowest perf-analyzer examples check stubs clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +35,12 @@ sweep: .venv/installed  ## the main job: the batch-size experiment (DTYPE=float6
 
 bench: .venv/installed  ## beside its limits and other servers (ARGS=--quick: 5 minutes, no others)
 	$(RUN) -m bench $(ARGS)
+
+soak: .venv-dev/installed  ## hold it to its promises (MINUTES=20, ARGS='--only kills,swaps')
+	$(DEV) -m soak --seconds $$(($(MINUTES) * 60)) $(ARGS)
+
+fuzz: .venv-dev/installed  ## spoiled messages, frames, files and random sequences (SECONDS=120)
+	$(DEV) -m soak --seconds $(SECONDS) --only codec,rpc,frames,files,sequences --out results/fuzz $(ARGS)
 
 test: .venv-dev/installed  ## all tests (ARGS='-k name')
 	$(DEV) -m pytest $(ARGS)

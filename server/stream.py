@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,7 @@ from server import status
 from server.budget import ByteBudget
 from server.errors import ServerStopping, StreamIdle
 from server.inference import Inference, Pending
-from server.request import Caller
+from server.request import Caller, Result
 
 
 def _nothing() -> None:
@@ -62,7 +63,7 @@ class InferStream:
         self._idle_s = idle_s or None
         self._errors_end_it = errors_end_it
         self._entries: queue.SimpleQueue[Pending | _Refused | _Mark] = queue.SimpleQueue()
-        self._open: set[Pending] = set()
+        self._open: dict[Future[Result], Pending] = {}
         self._lock = threading.Lock()
         self._gone = False
 
@@ -91,7 +92,7 @@ class InferStream:
         """Drop all that waits; the client is gone."""
         with self._lock:
             self._gone = True
-            pending = list(self._open)
+            pending = list(self._open.values())
             wake = self._wake
         for entry in pending:
             entry.cancel()
@@ -132,8 +133,9 @@ class InferStream:
                 del data, entry
                 if self._gone:
                     break
-        except Exception:
-            pass
+        except Exception as error:
+            # The client left. gRPC keeps the error with the call, and its frames hold the call.
+            error.__traceback__ = None
         finally:
             self._entries.put(_END)
 
@@ -154,15 +156,16 @@ class InferStream:
             self._window.release(size)
             return _Refused(getattr(error, "request_id", request_id), error)
         with self._lock:
-            self._open.add(pending)
+            self._open[pending.request.future] = pending
             gone = self._gone
         if gone:
             pending.cancel()
 
-        def forget(_: object) -> None:
-            with self._lock:
-                self._open.discard(pending)
-
+        # Futures keep what is called when they are done: that must not lead back to them.
         pending.request.released.add_done_callback(lambda _: self._window.release(size))
-        pending.request.future.add_done_callback(forget)
+        pending.request.future.add_done_callback(self._forget)
         return pending
+
+    def _forget(self, answered: Future[Result]) -> None:
+        with self._lock:
+            self._open.pop(answered, None)

@@ -1,0 +1,137 @@
+"""Watch a server's memory, descriptors and threads while it gets requests of one kind."""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from soak.growth import FEWEST, Slope, slope
+from soak.kinds import OPTIONS, Asker, prepare
+from soak.servers import SERVER, serving
+from soak.tally import Tally
+
+REQUESTS = 10_000
+KINDS = ("unary", "streamed", "cancelled", "failed", "shared memory", "reload")
+# Of each kind; a fifth of them before anything is measured, so that buffers find their sizes.
+_SAMPLES = 60
+_WARM_UP_SAMPLES = _SAMPLES // 5
+# What grows by less in all is an allocator finding its level, and pools filling late.
+_LEAST_BYTES = 2**20
+_LEAST_HELD = 8
+# Time is looked at in between.
+_AT_ONCE = 10
+_SETTLE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What `requests` of one kind left behind: bytes a request, descriptors and threads in all."""
+
+    kind: str
+    requests: int
+    bytes_a_request: Slope
+    descriptors: int
+    threads: int
+
+    @property
+    def grown_bytes(self) -> float:
+        """Memory that the slope adds up to."""
+        return self.bytes_a_request.per_step * self.requests
+
+    @property
+    def leaks(self) -> bool:
+        """Whether memory grows with the requests, or descriptors or threads stay."""
+        grows = self.bytes_a_request.grows and self.grown_bytes > _LEAST_BYTES
+        return grows or max(self.descriptors, self.threads) > _LEAST_HELD
+
+
+def run(tally: Tally, folder: Path) -> None:
+    """Count requests, of every kind as many, that left nothing behind."""
+    prepare(folder)
+    each = tally.target // len(KINDS)
+    for number, kind in enumerate(KINDS):
+        watched = watch(tally, folder, kind, each, tally.left_s / (len(KINDS) - number))
+        if watched is None:
+            continue
+        tally.facts[kind] = {**asdict(watched), "leaks": watched.leaks}
+        if watched.leaks:
+            tally.fail(kind, watched)
+
+
+def watch(
+    tally: Tally,
+    folder: Path,
+    kind: str,
+    requests: int,
+    allowed_s: float,
+    program: Sequence[str] = SERVER,
+) -> Watched | None:
+    """Send requests of one kind to a server of their own; None when there was no time for enough.
+
+    Each sample is taken after a part of the requests, or of the time, with nothing under way.
+    """
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(folder, OPTIONS, program=program))
+        asker = Asker(server.address)
+        stack.callback(asker.close)
+        asker.fill_pools()
+        process = psutil.Process(server.process.pid)
+        started_s = time.monotonic()
+        sent: list[int] = []
+        resident: list[int] = []
+        at_rest = (0, 0)
+        while count := _send(tally, asker, kind, requests, started_s, allowed_s, len(sent)):
+            sent.append(count + (sent[-1] if sent else 0))
+            resident.append(process.memory_info().rss)
+            if len(sent) == _WARM_UP_SAMPLES:
+                at_rest = _held(process)
+        measured = slice(_WARM_UP_SAMPLES, None)
+        if len(sent[measured]) < FEWEST:
+            tally.give_up(sent[-1] if sent else 0)
+            return None
+        descriptors, threads = _settled(process, at_rest)
+    tally.add(sent[-1])
+    watched = sent[-1] - sent[_WARM_UP_SAMPLES - 1]
+    return Watched(kind, watched, slope(sent[measured], resident[measured]), descriptors, threads)
+
+
+def _send(
+    tally: Tally,
+    asker: Asker,
+    kind: str,
+    requests: int,
+    started_s: float,
+    allowed_s: float,
+    samples: int,
+) -> int:
+    """Send what makes the next sample; how many, 0 when it is over."""
+    most = max(1, requests // _SAMPLES)
+    until_s = started_s + allowed_s * (samples + 1) / _SAMPLES
+    if samples >= _SAMPLES or time.monotonic() > started_s + allowed_s:
+        return 0
+    sent = 0
+    while sent < most and (sent == 0 or time.monotonic() < until_s):
+        count = tally.take(min(_AT_ONCE, most - sent))
+        if not count:
+            break
+        asker.kinds[kind](count)
+        sent += count
+    return sent
+
+
+def _held(process: psutil.Process) -> tuple[int, int]:
+    """Descriptors and threads."""
+    return process.num_fds(), process.num_threads()
+
+
+def _settled(process: psutil.Process, at_rest: tuple[int, int]) -> tuple[int, int]:
+    """How many more there are than at rest, once what was under way is over."""
+    end_s = time.monotonic() + _SETTLE_S
+    while True:
+        more = tuple(max(0, now - was) for now, was in zip(_held(process), at_rest, strict=True))
+        if more == (0, 0) or time.monotonic() > end_s:
+            return more[0], more[1]
+        time.sleep(0.05)

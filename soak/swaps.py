@@ -1,0 +1,23 @@
+"""Swap a model under load, as often as there is time for."""
+
+from pathlib import Path
+
+from bench import reload
+from soak.tally import Tally
+
+# Of one server; time is looked at in between.
+_PER_SERVER = 50
+
+
+def run(tally: Tally, folder: Path) -> None:
+    """Count swaps during which no request failed and no answer was of what did not serve."""
+    while swaps := tally.take(_PER_SERVER):
+        outcome = reload.run(folder / str(tally.done + tally.failed), swaps)
+        for way, count in outcome.answered.items():
+            tally.note(way, count)
+        if outcome.good:
+            tally.add(swaps)
+            continue
+        came = f"mixed {outcome.mixed}, stale {outcome.stale}, errors {outcome.errors}"
+        for _ in range(swaps):
+            tally.fail(f"one of {swaps} swaps", came)

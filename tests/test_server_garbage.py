@@ -1,0 +1,99 @@
+import gc
+import threading
+
+import grpc
+import numpy as np
+import pytest
+
+from model.export import export
+from model.weights import from_seed
+
+FEATURES = 16
+Code = grpc.StatusCode
+# A connection has room for twice as many calls as there are threads, those counted that ended and
+# are not let go of yet.
+THREADS = 2
+CALLS = 60
+
+
+@pytest.fixture(scope="module")
+def caller(graphs, serve, call):
+    export(graphs.folder, "linear", from_seed(4, FEATURES, 0), "float32", 0)
+    return call(serve(graphs.folder, workers=THREADS, max_streams=THREADS).address)
+
+
+@pytest.fixture
+def _no_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def good(caller):
+    return caller.message("linear", x=np.zeros((1, FEATURES), np.float32))
+
+
+def narrow(caller):
+    return caller.message("linear", x=np.zeros((1, FEATURES - 1), np.float32))
+
+
+def status(ask):
+    """Call; the status, whatever it is."""
+    try:
+        ask()
+    except grpc.RpcError as error:
+        return error.code()
+    return Code.OK
+
+
+def unary(message, code):
+    def ask(caller):
+        assert status(lambda: caller.infer(message(caller))) is code
+
+    return ask
+
+
+def stream(messages, *, errors_end_it=False, code=Code.OK):
+    def ask(caller):
+        sent = [message(caller) for message in messages]
+        assert status(lambda: caller.stream(sent, errors_end_it=errors_end_it)) is code
+
+    return ask
+
+
+def cancelled_stream(caller):
+    silence = threading.Event()
+
+    def messages():
+        yield good(caller)
+        silence.wait(20)
+
+    call = caller.open_stream(messages())
+    next(call)
+    call.cancel()
+    silence.set()
+
+
+def late(caller):
+    code = status(lambda: caller.infer(good(caller), timeout=1e-6))
+    assert code in (Code.OK, Code.DEADLINE_EXCEEDED)
+
+
+WAYS = {
+    "unary": unary(good, Code.OK),
+    "unary, refused": unary(narrow, Code.INVALID_ARGUMENT),
+    "unary, malformed": unary(lambda _: b"\xff", Code.INVALID_ARGUMENT),
+    "unary, late": late,
+    "stream": stream([good, good]),
+    "stream with an error": stream([good, narrow, good]),
+    "stream that an error ends": stream([narrow], errors_end_it=True, code=Code.INVALID_ARGUMENT),
+    "stream, cancelled": cancelled_stream,
+}
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("ask", WAYS.values(), ids=WAYS)
+def test_a_call_that_ended_needs_no_collector_to_be_let_go_of(caller, ask):
+    for _ in range(CALLS):
+        ask(caller)
