@@ -94,7 +94,7 @@ def test_seeds_are_good_and_mutations_of_them_mostly_are_not():
         pytest.param(codec_fuzz.run, 20_000, id="codec"),
         pytest.param(rpc_fuzz.run, 1500, id="rpc"),
         pytest.param(frames_fuzz.run, 600, id="frames"),
-        pytest.param(files_fuzz.run, 40, id="files"),
+        pytest.param(files_fuzz.run, 12, id="files"),
         pytest.param(sequences.run, 10, id="sequences"),
     ],
 )
