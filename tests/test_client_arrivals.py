@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.arrivals import due_times_ns
@@ -28,6 +28,7 @@ def test_a_constant_rate_does_not_drift():
     assert first(7 * 3600 + 1, "constant", 7)[-1] == 3600 * 10**9
 
 
+@settings(deadline=None)
 @given(rate=st.floats(0.5, 10_000), parts=st.integers(1, 5))
 def test_parts_of_a_constant_rate_make_the_whole(rate, parts):
     together = sorted(

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.bisection import Found, highest_rate
@@ -7,6 +7,7 @@ from client.bisection import Found, highest_rate
 START, PRECISION, MOST = 20.0, 0.05, 100_000.0
 
 
+@settings(deadline=None)
 @given(st.floats(1.0, 50_000.0))
 def test_the_highest_rate_is_found_to_the_precision(limit):
     tried = []

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.histogram import Histogram, fewest_samples
@@ -24,6 +24,7 @@ def test_a_percentile_needs_so_many_samples(p, samples):
     assert histogram([10**6] * samples).percentile(p) is not None
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1_000, HOUR_NS), min_size=44, max_size=200))
 def test_percentiles_are_the_nearest_rank_to_a_thousandth(values):
     counted = histogram(values)
@@ -33,6 +34,7 @@ def test_percentiles_are_the_nearest_rank_to_a_thousandth(values):
     assert counted.samples == len(values)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1_000, HOUR_NS)), st.lists(st.integers(1_000, HOUR_NS), min_size=44))
 def test_histograms_of_processes_add_up(some, others):
     sum_of_both = Histogram.decode(histogram(some).encode())

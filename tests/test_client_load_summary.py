@@ -1,7 +1,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.load_slice import Slice
@@ -68,6 +68,7 @@ def test_littles_law_must_hold_within_a_twentieth_of_the_concurrency(latency_ms,
     assert found.valid is valid
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 300),
     st.integers(1 * MS, 100 * MS),

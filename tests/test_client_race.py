@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.race import race
@@ -42,6 +42,7 @@ def test_one_bad_trial_is_no_verdict(bad_luck):
     assert found.met == (200.0,)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(50, 1000), min_size=1, max_size=8),
     st.integers(0, 60),
