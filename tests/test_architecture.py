@@ -211,7 +211,8 @@ def test_the_engine_imports_only_the_providers_and_the_errors():
 @pytest.mark.parametrize("path", SERVER, ids=module_id)
 def test_only_the_edge_of_the_server_knows_grpc(path):
     known = imported_packages(path) & {"grpc", "grpc_health", "grpc_reflection"}
-    assert not known or path.stem in ("servicer", "app", "status")
+    edge = ("servicer", "reception", "health", "app", "status")
+    assert not known or path.stem in edge
 
 
 def test_the_edge_of_the_server_is_found_to_know_grpc():
