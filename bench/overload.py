@@ -46,7 +46,7 @@ class Settings:
     rows: int = 8
     streams: int = STREAMS
     rounds: int = 5
-    seconds: float = 3.0
+    seconds: float = 2.0
     deadline_s: float = 5.0
     server: tuple[str, ...] = ("--threads", "1", "--group-rows", "8")
 

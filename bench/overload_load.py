@@ -213,7 +213,10 @@ class Asker:
         """Let the streams end."""
         elapsed_s = time.perf_counter() - self._streaming_since
         answered = sum(stream.answered for stream in self._streams)
-        failed = [error for stream in self._streams if (error := stream.stop())]
+        # All at once: those that go on would keep the others waiting.
+        for stream in self._streams:
+            stream.stop()
+        failed = [error for stream in self._streams if (error := stream.wait())]
         return Outcome(elapsed_s, offered=answered, answered=answered, failed=failed)
 
 
@@ -247,9 +250,12 @@ class _BusyStream:
             self._error = str(error.code())
         self.first.set()
 
-    def stop(self) -> str:
-        """End it; what went wrong."""
+    def stop(self) -> None:
+        """Send no more."""
         self._room.put(False)
+
+    def wait(self) -> str:
+        """Wait for what is under way; what went wrong."""
         self._thread.join(_STOP_S)
         return self._error
 
