@@ -26,6 +26,7 @@ _SERVICE = "/inference.GRPCInferenceService/"
 _MESSAGES = 50
 # At once, at most.
 _STREAMS = 4
+_BURSTS = 5
 
 
 class Asker:
@@ -58,14 +59,15 @@ class Asker:
         infer = self._channel.unary_unary(f"{_SERVICE}ModelInfer")
         stream = self._channel.stream_stream(f"{_SERVICE}ModelStreamInfer")
         load = pb.RepositoryModelLoadRequest(model_name=MODEL)
-        for _ in range(5):
-            streams = [stream(iter([self._message] * 4)) for _ in range(_STREAMS)]
-            calls = [infer.future(self._message) for _ in range(4 * _STREAMS)]
-            calls += [self._stub.ServerLive.future(pb.ServerLiveRequest()) for _ in range(16)]
-            calls += [self._stub.RepositoryModelLoad.future(load) for _ in range(8)]
-            for call in calls:
+        for _ in range(_BURSTS):
+            for call in [infer.future(self._message) for _ in range(2 * _STREAMS)]:
                 call.result()
-            for answers in streams:
+            for call in [self._stub.RepositoryModelLoad.future(load) for _ in range(_STREAMS)]:
+                call.result()
+            live = pb.ServerLiveRequest()
+            for call in [self._stub.ServerLive.future(live) for _ in range(_STREAMS)]:
+                call.result()
+            for answers in [stream(iter([self._message] * 4)) for _ in range(_STREAMS - 1)]:
                 list(answers)
 
     def _unary(self, count: int) -> None:
