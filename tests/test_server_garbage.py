@@ -1,5 +1,6 @@
 import gc
 import threading
+from functools import partial
 
 import grpc
 import numpy as np
@@ -71,7 +72,7 @@ def cancelled_stream(caller):
 
     call = caller.open_stream(messages())
     # Those before may be about to end.
-    while (code := status(lambda: next(call))) is Code.RESOURCE_EXHAUSTED:
+    while (code := status(partial(next, call))) is Code.RESOURCE_EXHAUSTED:
         call = caller.open_stream(messages())
     assert code is Code.OK
     call.cancel()
