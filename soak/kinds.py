@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -87,11 +88,21 @@ class Asker:
             if number % 2:
                 unary.future(self._message, timeout=_TIMEOUT_S).cancel()
             else:
-                call = stream(iter([self._message] * 4), timeout=_TIMEOUT_S)
-                next(call)
-                call.cancel()
+                self._answered_once(stream).cancel()
         # What was cancelled may still be on its way; this comes behind it.
         self._client.predict(self._x)
+
+    def _answered_once(self, stream: Any) -> Any:
+        """A stream that is open and has one answer, once those before have ended."""
+        while True:
+            call = stream(iter([self._message] * 4), timeout=_TIMEOUT_S)
+            try:
+                next(call)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+            else:
+                return call
 
     def _failed(self, count: int) -> None:
         """Malformed, of another width, for nobody, and one that ends its stream."""
