@@ -19,14 +19,14 @@ from soak.questions import MODEL, SMALL, put_model
 # Few threads to answer with: a pool that still grows to its size is no leak, but looks like one.
 OPTIONS = (
     *("--model-control", "explicit", "--load-model", MODEL),
-    *("--workers", "4", "--max-streams", "4"),
+    *("--workers", "8", "--max-streams", "8"),
 )
 _TIMEOUT_S = 60.0
 _SERVICE = "/inference.GRPCInferenceService/"
 # Of one stream.
 _MESSAGES = 50
 # At once, at most.
-_STREAMS = 4
+_STREAMS = 8
 _BURSTS = 5
 
 

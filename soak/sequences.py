@@ -67,6 +67,7 @@ def drawn(count: int) -> settings:
         stateful_step_count=_STEPS,
         deadline=None,
         database=None,
+        report_multiple_bugs=False,
         phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
