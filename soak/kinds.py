@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -18,14 +19,15 @@ from soak.questions import MODEL, SMALL, put_model
 # Few threads to answer with: a pool that still grows to its size is no leak, but looks like one.
 OPTIONS = (
     *("--model-control", "explicit", "--load-model", MODEL),
-    *("--workers", "4", "--max-streams", "4"),
+    *("--workers", "8", "--max-streams", "8"),
 )
 _TIMEOUT_S = 60.0
 _SERVICE = "/inference.GRPCInferenceService/"
 # Of one stream.
 _MESSAGES = 50
 # At once, at most.
-_STREAMS = 4
+_STREAMS = 8
+_BURSTS = 5
 
 
 class Asker:
@@ -58,14 +60,15 @@ class Asker:
         infer = self._channel.unary_unary(f"{_SERVICE}ModelInfer")
         stream = self._channel.stream_stream(f"{_SERVICE}ModelStreamInfer")
         load = pb.RepositoryModelLoadRequest(model_name=MODEL)
-        for _ in range(5):
-            streams = [stream(iter([self._message] * 4)) for _ in range(_STREAMS)]
-            calls = [infer.future(self._message) for _ in range(4 * _STREAMS)]
-            calls += [self._stub.ServerLive.future(pb.ServerLiveRequest()) for _ in range(16)]
-            calls += [self._stub.RepositoryModelLoad.future(load) for _ in range(8)]
-            for call in calls:
+        for _ in range(_BURSTS):
+            for call in [infer.future(self._message) for _ in range(2 * _STREAMS)]:
                 call.result()
-            for answers in streams:
+            for call in [self._stub.RepositoryModelLoad.future(load) for _ in range(_STREAMS)]:
+                call.result()
+            live = pb.ServerLiveRequest()
+            for call in [self._stub.ServerLive.future(live) for _ in range(_STREAMS)]:
+                call.result()
+            for answers in [stream(iter([self._message] * 4)) for _ in range(_STREAMS - 1)]:
                 list(answers)
 
     def _unary(self, count: int) -> None:
@@ -85,11 +88,21 @@ class Asker:
             if number % 2:
                 unary.future(self._message, timeout=_TIMEOUT_S).cancel()
             else:
-                call = stream(iter([self._message] * 4), timeout=_TIMEOUT_S)
-                next(call)
-                call.cancel()
+                self._answered_once(stream).cancel()
         # What was cancelled may still be on its way; this comes behind it.
         self._client.predict(self._x)
+
+    def _answered_once(self, stream: Any) -> Any:
+        """A stream that is open and has one answer, once those before have ended."""
+        while True:
+            call = stream(iter([self._message] * 4), timeout=_TIMEOUT_S)
+            try:
+                next(call)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+            else:
+                return call
 
     def _failed(self, count: int) -> None:
         """Malformed, of another width, for nobody, and one that ends its stream."""

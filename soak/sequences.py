@@ -47,25 +47,30 @@ def run(tally: Tally, folder: Path) -> None:
     with machine(folder) as kind:
         batch = 0
         while taken := tally.take(_BATCH):
-            check = settings(
-                max_examples=taken,
-                stateful_step_count=_STEPS,
-                deadline=None,
-                database=None,
-                phases=(Phase.generate, Phase.shrink),
-                suppress_health_check=list(HealthCheck),
-            )
             # Each batch its own seed: else all would draw the same.
             seeded = seed(tally.seed + batch)(kind)
             batch += 1
             try:
-                run_state_machine_as_test(seeded, settings=check)
+                run_state_machine_as_test(seeded, settings=drawn(taken))
             except Exception as error:
                 notes = "; ".join(getattr(error, "__notes__", []))
                 for _ in range(taken):
                     tally.fail("a sequence", f"{error!r} {notes}")
                 return
             tally.add(taken)
+
+
+def drawn(count: int) -> settings:
+    """How so many sequences are drawn; what fails is not made shorter, which takes minutes."""
+    return settings(
+        max_examples=count,
+        stateful_step_count=_STEPS,
+        deadline=None,
+        database=None,
+        report_multiple_bugs=False,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 @contextlib.contextmanager
@@ -190,11 +195,11 @@ class Sequences(RuleBasedStateMachine):
         infer = self.channel.unary_unary(f"{_SERVICE}ModelInfer")
         infer.future(message, timeout=_TIMEOUT_S).cancel()
 
-    @rule(name=models, data=st.binary(max_size=64))
-    def malformed(self, name: str, data: bytes) -> None:
-        """Send what is no message: an unfinished group ends it."""
+    @rule(name=models)
+    def malformed(self, name: str) -> None:
+        """Send what is no message: a group that does not end."""
         infer = self.channel.unary_unary(f"{_SERVICE}ModelInfer")
-        self.expect(Code.INVALID_ARGUMENT, infer, self.message(name, 0) + b"\x0b" + data + b"\x0c")
+        self.expect(Code.INVALID_ARGUMENT, infer, self.message(name, 0) + b"\x0b")
 
     @invariant()
     def it_says_what_it_is(self) -> None:

@@ -1,6 +1,7 @@
 import dataclasses
 import random
 
+import grpc
 import numpy as np
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
@@ -92,7 +93,7 @@ def test_seeds_are_good_and_mutations_of_them_mostly_are_not():
     ("part", "count"),
     [
         pytest.param(codec_fuzz.run, 20_000, id="codec"),
-        pytest.param(rpc_fuzz.run, 1500, id="rpc"),
+        pytest.param(rpc_fuzz.run, 800, id="rpc"),
         pytest.param(frames_fuzz.run, 600, id="frames"),
         pytest.param(files_fuzz.run, 12, id="files"),
         pytest.param(sequences.run, 10, id="sequences"),
@@ -109,12 +110,9 @@ def test_what_is_spoiled_breaks_nothing(tmp_path, part, count):
 def test_a_server_that_is_in_another_state_than_it_should_be_is_found(tmp_path):
     with sequences.machine(tmp_path) as kind:
 
-        class Forgetful(kind):
-            def expect(self, wanted, call, request):
-                answer = super().expect(wanted, call, request)
-                if type(request).__name__ == "RepositoryModelUnloadRequest":
-                    self.loaded |= {request.model_name} - {sequences.NOBODY}
-                return answer
+        class Mistaken(kind):
+            def state(self, name):
+                return grpc.StatusCode.OK
 
         with pytest.raises(AssertionError):
-            run_state_machine_as_test(Forgetful)
+            run_state_machine_as_test(Mistaken, settings=sequences.drawn(15))
