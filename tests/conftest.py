@@ -159,6 +159,19 @@ class Process:
         self.popen.send_signal(number)
         return self.wait()
 
+    def freeze(self):
+        """Stop the process until SIGCONT; returns once all its threads stand still."""
+        self.popen.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.popen.pid}/task")
+        wait_until(
+            lambda: all(
+                # The name before it may hold anything.
+                (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+                for thread in threads.iterdir()
+            ),
+            "all threads stand still",
+        )
+
     def wait(self):
         """Return the exit code once the process ended."""
         return self.popen.wait(PATIENCE_S)

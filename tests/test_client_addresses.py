@@ -1,5 +1,3 @@
-import signal
-
 import numpy as np
 import pytest
 
@@ -108,7 +106,7 @@ def test_predict_takes_several_addresses_and_hedges(launch, models, tmp_path, ca
     first, second = (server.address for server in servers)
     with Client(second) as client:
         want = client.predict(X).tolist()
-    servers[0].popen.send_signal(signal.SIGSTOP)
+    servers[0].freeze()
     rest = ["--hedge-ms", "50", "--deadline", "60", "--input", str(tmp_path / "x.npy")]
     for told in (["--address", f"{first},{second}"], ["--address", first, "--address", second]):
         assert main(["predict", *told, *rest]) == 0

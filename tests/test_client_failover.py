@@ -149,7 +149,7 @@ def test_messages_of_any_size_that_a_killed_server_had_are_answered_by_the_other
     got = {}
     with Client([stuck.address, other.address], deadline_s=PATIENCE_S) as client:
         eventually(lambda: answered_both(client, (stuck, other), call), "both")
-        stuck.popen.send_signal(signal.SIGSTOP)
+        stuck.freeze()
         threads = []
         for done, mib in enumerate(SIZES_MIB, 1):
             rows = np.resize(np.arange(ROWS), mib * ROWS_OF_MIB)
