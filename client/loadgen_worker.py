@@ -126,9 +126,15 @@ class Run:
             self._last_ns = time.monotonic_ns()
 
     def _watch(self) -> None:
-        """Give up on a server that has stopped answering; LoadGen would wait for ever."""
+        """Give up on a server that has stopped answering; LoadGen would wait for ever.
+
+        End, too, when nobody is left who reads the outcome.
+        """
+        parent = os.getppid()
         while True:
             time.sleep(_WATCH_S)
+            if os.getppid() != parent:
+                os._exit(1)
             with self._lock:
                 silent_s = (time.monotonic_ns() - self._last_ns) / 1e9
                 waiting = self._under_way

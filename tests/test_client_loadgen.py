@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from onnx import helper
 
@@ -233,6 +234,27 @@ def test_a_server_that_goes_away_ends_the_run(
     assert result["accuracy"] is None
     assert result["failures"]["performance"].startswith(said)
     assert f"SingleStream, performance: failed: {said}" in stdout
+
+
+@needs_loadgen
+def test_nothing_goes_on_when_the_command_is_killed(
+    launch, graphs, server, call, eventually, tmp_path
+):
+    process = launch(graphs.folder)
+    caller = call(process.address)
+
+    def answered():
+        return caller.statistics("linear_argmax").inference_count
+
+    options = ["--address", process.address, "--scenario", "SingleStream"]
+    running = subprocess.Popen(command(tmp_path, *options, quick_s=60), **PIPES)
+    try:
+        eventually(lambda: answered() > 200, "LoadGen runs")
+        (worker,) = psutil.Process(running.pid).children()
+    finally:
+        running.kill()
+        running.communicate()
+    worker.wait(20)
 
 
 class Forwarding(grpc.GenericRpcHandler):
