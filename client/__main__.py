@@ -15,6 +15,8 @@ from client import (
     compare_command,
     environment,
     load_command,
+    loadgen_command,
+    plan_command,
     record,
     report_command,
     results,
@@ -116,6 +118,8 @@ def _parser() -> Parser:
     compare_command.add(commands)
     load_command.add(commands)
     slo_command.add(commands)
+    loadgen_command.add(commands)
+    plan_command.add(commands)
     limits_command.add(commands)
     diff_command.add(commands)
     report_command.add(commands)

@@ -40,6 +40,11 @@ def target(addresses: Sequence[str]) -> str:
     raise UsageError(f"addresses {','.join(addresses)} are some of IPv4, some of IPv6")
 
 
+def authority(addresses: Sequence[str]) -> str:
+    """The host that calls to all of them name, and that certificates must show: the first."""
+    return "localhost" if addresses[0].startswith(_UNIX) else addresses[0]
+
+
 def _look_up(address: str) -> list[tuple[int, tuple[str, int]]]:
     """Address families, each with a numeric host and the port."""
     host, colon, port = address.rpartition(":")

@@ -18,10 +18,7 @@ def positive(text: str) -> int:
 
 def milliseconds(text: str) -> float:
     """Return a time over 0, in seconds."""
-    try:
-        return seconds(text) / 1000
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted milliseconds over 0") from None
+    return over_zero(text, "milliseconds") / 1000
 
 
 def over_zero(text: str, what: str = "a number") -> float:
@@ -95,24 +92,6 @@ def add_address(parser: argparse.ArgumentParser, text: str, *, required: bool = 
     )
 
 
-def add_experiment(parser: argparse.ArgumentParser, results: Path) -> None:
-    """Declare what every measurement over batch sizes is told."""
-    parser.add_argument(
-        "--batch-sizes",
-        type=sizes,
-        default=tuple(2**k for k in range(11)),
-        metavar="N,N",
-        help="rows of a batch (default: 1,2,4,...,1024)",
-    )
-    parser.add_argument(
-        "--examples",
-        type=positive,
-        metavar="N",
-        help="rows of X (default: 1024, or the largest batch size if that is more)",
-    )
-    add_model(parser, results)
-
-
 def add_model(parser: argparse.ArgumentParser, results: Path) -> None:
     """Declare what every measurement of the linear model is told: sizes, seed, threads, folder."""
     parser.add_argument(
@@ -134,6 +113,24 @@ def add_model(parser: argparse.ArgumentParser, results: Path) -> None:
         default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="threads of one execution, here and in a server of its own (default: %(default)s)",
+    )
+
+
+def add_experiment(parser: argparse.ArgumentParser, results: Path) -> None:
+    """Declare what every measurement over batch sizes is told: those, the model, the examples."""
+    parser.add_argument(
+        "--batch-sizes",
+        type=sizes,
+        default=tuple(2**k for k in range(11)),
+        metavar="N,N",
+        help="rows of a batch (default: 1,2,4,...,1024)",
+    )
+    add_model(parser, results)
+    parser.add_argument(
+        "--examples",
+        type=positive,
+        metavar="N",
+        help="rows of X (default: 1024, or the largest batch size if that is more)",
     )
 
 

@@ -143,16 +143,17 @@ def _answers(
     connection: Connection, messages: _Messages, deadline_s: float | None
 ) -> Iterator[bytes]:
     """Answers to all messages, over as many streams as it takes."""
+    end_s = None if deadline_s is None else time.monotonic() + deadline_s
     failures = 0
     while True:
+        left_s = None if end_s is None else end_s - time.monotonic()
         try:
-            for data in connection.infer_stream(messages.unanswered(), deadline_s):
+            for data in connection.infer_stream(messages.unanswered(), left_s):
                 messages.answer()
                 failures = 0
                 yield data
             return
         except Unavailable:
             failures += 1
-            if failures >= connection.retry.attempts:
+            if not connection.retry.wait(failures, end_s):
                 raise
-        time.sleep(connection.retry.backoff_s(failures))

@@ -51,11 +51,12 @@ class Client(ControlClient):
     of a second server too, and the first answer counts; None: never. `keepalive_s`: a connection
     that is silent for so long while calls wait is tested, and given up after as long again, which
     is how a stream gets away from a server that hangs or vanished; servers end connections that are
-    tested too often, this one below 5 s, others below 5 min; None: never.
+    tested too often, this one below 5 s, others below 5 min; None: never. `credentials`: TLS and a
+    token; without them, neither. `takes`: what the model takes, for a server that does not tell.
 
-    `credentials`: TLS and a token; without them, neither. Safe to use from several threads. Every
-    method raises RequestFailed (Unavailable, DeadlineExceeded) when no server can be reached or one
-    refuses; UsageError when the addresses are none.
+    Safe to use from several threads. Every method raises RequestFailed (Unavailable,
+    DeadlineExceeded) when no server can be reached or one refuses; UsageError when the addresses
+    are none.
     """
 
     def __init__(
@@ -66,18 +67,23 @@ class Client(ControlClient):
         *,
         deadline_s: float | None = None,
         retry: RetryPolicy | None = None,
-        credentials: Credentials | None = None,
         hedge_after_s: float | None = None,
         keepalive_s: float | None = None,
+        credentials: Credentials | None = None,
         output: str = "label",
+        takes: ModelInput | None = None,
     ) -> None:
         connection = Connection(
-            addresses.parse(address), retry, hedge_after_s, keepalive_s, credentials
+            addresses.parse(address),
+            retry,
+            credentials,
+            hedge_after_s=hedge_after_s,
+            keepalive_s=keepalive_s,
         )
         super().__init__(connection, model, version, deadline_s)
         self._output = output
         self._told_inputs: Sequence[pb.ModelMetadataResponse.TensorMetadata] | None = None
-        self._input: ModelInput | None = None
+        self._input = takes
         self._max_message_bytes: int | None = None
 
     def __enter__(self) -> Self:
@@ -114,7 +120,12 @@ class Client(ControlClient):
         if rows.size * spec.dtype.itemsize > self._message_bytes():
             (labels,) = self.stream([rows])
             return labels
-        response = self.infer({spec.name: spec.fit(rows)}, (self._output,))
+        return self.predict_in_one_request(rows)
+
+    def predict_in_one_request(self, x: Array) -> Array:
+        """As `predict`, of rows `[n, features]`, however large; for servers without streams."""
+        spec = self.input()
+        response = self.infer({spec.name: spec.fit(x)}, (self._output,))
         return _output(response, self._output)
 
     def stream(self, batches: Iterable[Array]) -> Iterator[Array]:
@@ -197,7 +208,7 @@ class Client(ControlClient):
 
     def _most_message_bytes(self) -> int:
         if self._max_message_bytes is None:
-            told = self.config().parameters["max_message_bytes"].string_value
+            told = self.told("max_message_bytes")
             self._max_message_bytes = int(told) if told else MAX_MESSAGE_BYTES
         return self._max_message_bytes
 
@@ -248,7 +259,7 @@ class Client(ControlClient):
         return self._told_inputs
 
     def _told_scale(self) -> float | None:
-        told = self.config().parameters["wire_scale"].string_value
+        told = self.told("wire_scale")
         try:
             return wire_scale(told) if told else None
         except ValueError as error:

@@ -1,6 +1,7 @@
 """Call the RPCs of the protocol over one channel."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -19,29 +20,28 @@ Response = TypeVar("Response")
 class Connection:
     """A channel to one server or several; errors come as `RequestFailed`.
 
-    `addresses`: HOST:PORT or unix:/path each. `hedge_after_s`, `keepalive_s`, `credentials`: as
-    `Client` says.
+    `addresses`: HOST:PORT or unix:/path each. The rest is as `Client` says.
     """
 
     def __init__(
         self,
         addresses: Sequence[str],
         retry: RetryPolicy | None = None,
+        credentials: Credentials | None = None,
+        *,
         hedge_after_s: float | None = None,
         keepalive_s: float | None = None,
-        credentials: Credentials | None = None,
     ) -> None:
-        credentials = credentials or Credentials()
         buffers.keep_in_process()
         self.addresses = tuple(addresses)
         self.retry = retry or RetryPolicy()
-        self._on_close = contextlib.ExitStack()
-        self._channel = self._on_close.enter_context(
-            open_channel(self.addresses, self.retry, keepalive_s, credentials)
-        )
+        credentials = credentials or Credentials()
         self._metadata = credentials.metadata
+        self._on_close = contextlib.ExitStack()
+        self._channel = open_channel(self.addresses, credentials, keepalive_s)
+        self._on_close.callback(self._channel.close)
         if hedge_after_s is not None:
-            hedging = Hedging(self.addresses, self.retry, hedge_after_s, credentials)
+            hedging = Hedging(self.addresses, credentials, hedge_after_s)
             self._on_close.callback(hedging.close)
             self._channel = grpc.intercept_channel(self._channel, hedging)
         self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer")
@@ -52,8 +52,7 @@ class Connection:
     ) -> Response:
         """Call an RPC whose messages are small."""
         call = self._channel.unary_unary(f"/{SERVICE}/{method}")
-        with _translated():
-            data = call(request.SerializeToString(), timeout=deadline_s, metadata=self._metadata)
+        data = self._answer(call, request.SerializeToString(), deadline_s)
         try:
             answer: Response = response.FromString(data)  # type: ignore[attr-defined]
         except DecodeError:
@@ -62,9 +61,7 @@ class Connection:
 
     def infer(self, message: bytes, deadline_s: float | None = None) -> bytes:
         """Send an encoded ModelInferRequest; the encoded ModelInferResponse."""
-        with _translated():
-            answer: bytes = self._infer(message, timeout=deadline_s, metadata=self._metadata)
-        return answer
+        return self._answer(self._infer, message, deadline_s)
 
     def infer_later(
         self,
@@ -72,7 +69,7 @@ class Connection:
         deadline_s: float | None,
         done: Callable[[bytes | RequestFailed], None],
     ) -> None:
-        """As `infer`, without waiting: `done` gets the answer, in a thread of gRPC's."""
+        """As `infer`, without waiting or retrying: `done` gets the answer in gRPC's thread."""
         call = self._infer.future(message, timeout=deadline_s, metadata=self._metadata)
         call.add_done_callback(lambda ended: done(_outcome(ended)))
 
@@ -86,8 +83,9 @@ class Connection:
         metadata = (*self._metadata, ("triton_grpc_error", "true"))
         call = self._infer_stream(messages, timeout=deadline_s, metadata=metadata)
         try:
-            with _translated():
-                yield from call
+            yield from call
+        except grpc.RpcError as error:
+            raise _failure(error) from None
         finally:
             call.cancel()
 
@@ -105,16 +103,23 @@ class Connection:
         """Close the channel; calls under way are cancelled."""
         self._on_close.close()
 
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise _failure(error) from None
+    def _answer(self, call: Any, message: bytes, deadline_s: float | None) -> bytes:
+        end_s = None if deadline_s is None else time.monotonic() + deadline_s
+        failures = 0
+        while True:
+            try:
+                answer: bytes = call(message, timeout=deadline_s, metadata=self._metadata)
+                return answer
+            except grpc.RpcError as error:
+                failure = _failure(error)
+            failures += 1
+            if not isinstance(failure, Unavailable) or not self.retry.wait(failures, end_s):
+                raise failure
+            deadline_s = None if end_s is None else end_s - time.monotonic()
 
 
 def _outcome(ended: Any) -> bytes | RequestFailed:
+    """What came of a call that has ended."""
     if ended.code() is not grpc.StatusCode.OK:
         return _failure(ended)
     answer: bytes = ended.result()

@@ -65,6 +65,16 @@ class ControlClient:
             "ModelConfig", request, pb.ModelConfigResponse, self._deadline_s
         ).config
 
+    def told(self, name: str) -> str:
+        """Parameter of how the model is served; empty where the server tells none of that name."""
+        try:
+            return self.config().parameters[name].string_value
+        except RequestFailed as error:
+            # The Open Inference Protocol itself has no ModelConfig.
+            if error.code == "UNIMPLEMENTED":
+                return ""
+            raise
+
     def statistics(self) -> pb.ModelStatistics:
         """What the model did since it was loaded."""
         request = pb.ModelStatisticsRequest(name=self.model, version=self.version)

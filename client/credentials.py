@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from client.addresses import target
 from client.errors import UsageError
 
 
@@ -18,8 +19,9 @@ class Credentials:
 
     `ca`: certificates to know the server by; with them, only TLS is spoken. `certificate`, `key`:
     what a server that asks for client certificates is shown. `server_name`: the name on the
-    server's certificate, where it is not the host of the address. `plaintext_token`: whether the
-    token may leave the machine without TLS, because something else encrypts.
+    server's certificate, where it is not the host of the address, of several the first.
+    `plaintext_token`: whether the token may leave the machine without TLS, because something else
+    encrypts.
 
     UsageError when they contradict each other.
     """
@@ -62,32 +64,17 @@ class Credentials:
             token=text,
         )
 
-    def channel(
-        self, addresses: Sequence[str], target: str, options: Sequence[tuple[str, Any]]
-    ) -> grpc.Channel:
-        """A channel to `target`, gRPC's name of the addresses.
-
-        UsageError when the token would leave the machine readable, and when TLS has several servers
-        and no one name to know them by.
-        """
+    def channel(self, addresses: Sequence[str], options: list[tuple[str, Any]]) -> grpc.Channel:
+        """A channel to all of them; UsageError when the token would leave the machine readable."""
         if self.ca is None:
-            far = [address for address in addresses if not _is_local(address)]
-            if self.token is not None and not self.plaintext_token and far:
-                raise UsageError(f"the token would go to {far[0]} without TLS; wanted a CA")
-            return grpc.insecure_channel(target, options)
-        name = self.server_name
-        if name is None and len(addresses) > 1:
-            names = {_host(address) for address in addresses}
-            if len(names) > 1:
-                raise UsageError(
-                    f"TLS was asked for with {','.join(addresses)}; wanted the server name that is "
-                    "on the certificates of all"
-                )
-            name = names.pop()
-        if name is not None:
-            options = [*options, ("grpc.ssl_target_name_override", name)]
+            abroad = [address for address in addresses if not _is_local(address)]
+            if self.token is not None and not self.plaintext_token and abroad:
+                raise UsageError(f"the token would go to {abroad[0]} without TLS; wanted a CA")
+            return grpc.insecure_channel(target(addresses), options)
+        if self.server_name is not None:
+            options = [*options, ("grpc.ssl_target_name_override", self.server_name)]
         shown = grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
-        return grpc.secure_channel(target, shown, options)
+        return grpc.secure_channel(target(addresses), shown, options)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -95,12 +82,8 @@ class Credentials:
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
 
 
-def _host(address: str) -> str:
-    return address.rpartition(":")[0].strip("[]")
-
-
 def _is_local(address: str) -> bool:
-    host = _host(address)
+    host = address.rpartition(":")[0].strip("[]")
     if address.startswith("unix:") or host == "localhost":
         return True
     try:

@@ -8,12 +8,11 @@ from typing import Any
 
 import grpc
 
-from client.channel import RetryPolicy, open_channel
+from client.channel import open_channel
 from client.credentials import Credentials
 from client.errors import UsageError
 
 _AT_A_TIME = 2
-_NEXT_AT_ONCE = RetryPolicy(attempts=1)
 
 
 class Hedging(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc has no types
@@ -21,26 +20,15 @@ class Hedging(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc h
 
     One that has no answer after `after_s` goes to the next server too, so that two work on it at
     most; the first answer counts, the other call is cancelled. Where a server is unavailable the
-    next is asked at once; where all are, `retry` says when to begin anew. Any other error counts as
-    an answer. UsageError for a single server.
+    next is asked at once; any other error counts as an answer. UsageError for a single server.
     """
 
-    def __init__(
-        self,
-        addresses: Sequence[str],
-        retry: RetryPolicy,
-        after_s: float,
-        credentials: Credentials | None = None,
-    ) -> None:
+    def __init__(self, addresses: Sequence[str], credentials: Credentials, after_s: float) -> None:
         if len(addresses) < 2:
             raise UsageError(f"hedging was asked for with {addresses[0]} alone; wanted two servers")
         if after_s < 0:
             raise UsageError(f"hedging was asked for after {after_s:g} s; wanted 0 or more")
-        self._channels = [
-            open_channel((address,), _NEXT_AT_ONCE, credentials=credentials)
-            for address in addresses
-        ]
-        self._retry = retry
+        self._channels = [open_channel((address,), credentials) for address in addresses]
         self._after_s = after_s
         self._turns = itertools.count()
 
@@ -49,21 +37,6 @@ class Hedging(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc h
     ) -> Any:
         """Take gRPC's call; the one that was answered first, or failed last."""
         end_s = None if details.timeout is None else time.monotonic() + details.timeout
-        for failures in itertools.count(1):
-            call = self._race(details, message, end_s)
-            wait_s = self._retry.backoff_s(failures)
-            too_late = end_s is not None and time.monotonic() + wait_s >= end_s
-            if not _unavailable(call) or failures >= self._retry.attempts or too_late:
-                break
-            time.sleep(wait_s)
-        return call
-
-    def close(self) -> None:
-        """Close the channels; calls under way are cancelled."""
-        for channel in self._channels:
-            channel.close()
-
-    def _race(self, details: grpc.ClientCallDetails, message: bytes, end_s: float | None) -> Any:
         first = next(self._turns)
         count = len(self._channels)
         waiting = [self._channels[(first + number) % count] for number in reversed(range(count))]
@@ -83,18 +56,20 @@ class Hedging(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc h
                     )
                     open_calls.add(call)
                     call.add_done_callback(ended.put)
-                may_start = waiting and len(open_calls) < _AT_A_TIME
+                more = waiting and len(open_calls) < _AT_A_TIME
                 try:
-                    call = ended.get(timeout=self._after_s if may_start else None)
+                    call = ended.get(timeout=self._after_s if more else None)
                 except queue.Empty:
                     continue
                 open_calls.remove(call)
-                if not _unavailable(call) or not (waiting or open_calls):
+                unavailable = call.code() is grpc.StatusCode.UNAVAILABLE
+                if not unavailable or not (waiting or open_calls):
                     return call
         finally:
             for call in open_calls:
                 call.cancel()
 
-
-def _unavailable(call: Any) -> bool:
-    return bool(call.code() == grpc.StatusCode.UNAVAILABLE)
+    def close(self) -> None:
+        """Close the channels; calls under way are cancelled."""
+        for channel in self._channels:
+            channel.close()

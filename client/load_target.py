@@ -38,19 +38,13 @@ def target(settings: Settings, report: Report) -> Iterator[Target]:
     if settings.address is not None:
         yield _given(settings, settings.address, report)
         return
-    experiment = exported(settings, report)
-    report(Progress("starting the server"))
-    with own_target(settings, experiment) as found:
-        yield found
-
-
-def exported(settings: Settings, report: Report) -> Experiment:
-    """Export the model for servers of one's own; UsageError when that fails."""
     report(Progress("exporting the model"))
     experiment = Experiment(settings.classes, settings.features, settings.dtype, settings.seed)
     experiment = replace(experiment, examples=_examples(settings.rows, experiment.row_bytes))
     own_server.export(experiment, settings.model, settings.out / "models")
-    return experiment
+    report(Progress("starting the server"))
+    with own_target(settings, experiment) as found:
+        yield found
 
 
 @contextlib.contextmanager

@@ -82,7 +82,7 @@ class _Data:
         self._truth: Truth | None = None
         if job.experiment is not None:
             self._truth = truth(job.experiment)
-            self.x = client.input().fit(self._truth.x)
+            self.x = self.spec.fit(self._truth.x)
         else:
             self.x = _drawn(self.spec, job.examples, job.seed)
         self.starts = range(0, len(self.x) - job.rows + 1, job.rows)

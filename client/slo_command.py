@@ -11,11 +11,10 @@ from client.bisection import Found
 from client.errors import UsageError
 from client.load_job import MODES
 from client.load_options import add_common, plain_or_terminal, settings_of, write
-from client.load_settings import Report, Settings
 from client.load_target import target
 from client.load_terminal import LoadProgress
 from client.slo import slo
-from client.tune import DEFAULTS, Candidate, Search, Tuning, tune
+from client.tune import DEFAULTS, Candidate, Search, tune
 
 DONE, WRONG = 0, 1
 # Fresh servers of each side over which the pairs with the defaults are dealt.
@@ -110,7 +109,9 @@ def _slo(args: argparse.Namespace) -> int:
             found, trials = slo(
                 settings, where, p99_ns, args.start, args.precision, args.most, progress
             )
-        tuning = _tune(args, settings, found, p99_ns, progress) if args.tune else None
+        tuning = None
+        if args.tune and where.experiment is not None:
+            tuning = tune(settings, where.experiment, p99_ns, _search(args, found), progress)
     described = environment.describe(start, environment.snapshot())
     points = [trial.point for trial in trials]
     searched = {
@@ -136,25 +137,21 @@ def _slo(args: argparse.Namespace) -> int:
             console.print(part)
     for path in paths:
         console.print(str(path), highlight=False, soft_wrap=True)
-    wrong = any(point.wrong_labels for point in points)
+    tuned = [] if tuning is None else [trial.point for _, trial in tuning.trials]
+    wrong = any(point.wrong_labels for point in [*points, *tuned])
     return WRONG if wrong or found.met is None or found.untold is not None else DONE
 
 
-def _tune(
-    args: argparse.Namespace, settings: Settings, found: Found, p99_ns: int, report: Report
-) -> Tuning:
-    start = found.met or found.missed or found.untold or args.start
-    factor = 1 + 2 * args.precision
-    search = Search(
+def _search(args: argparse.Namespace, found: Found) -> Search:
+    return Search(
         candidates=_candidates(args),
-        start=start,
-        factor=factor,
+        start=found.met or found.missed or found.untold or args.start,
+        factor=1 + 2 * args.precision,
         most=args.most,
         trials=args.tune_trials,
         pairs=args.tune_pairs,
         starts=min(_STARTS, args.tune_pairs),
     )
-    return tune(settings, p99_ns, search, report)
 
 
 def _candidates(args: argparse.Namespace) -> tuple[Candidate, ...]:

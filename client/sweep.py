@@ -186,7 +186,6 @@ def _input(client: Client) -> ModelInput:
 def check_model(client: Client, experiment: Experiment, reference: Truth) -> None:
     """Refuse to measure another model than the one whose labels are known."""
     spec = _input(client)
-    parameters = client.config().parameters
     wanted = ((experiment.features,), experiment.sent)
     if (spec.row_shape, str(spec.dtype)) != wanted:
         raise UsageError(
@@ -198,7 +197,7 @@ def check_model(client: Client, experiment: Experiment, reference: Truth) -> Non
         raise UsageError(
             f"the server's int8 counts {spec.scale}; the sweep's {experiment.wire_scale}"
         )
-    told = parameters["weights_sha256"].string_value
+    told = client.told("weights_sha256")
     if told and told != reference.weights_sha256:
         raise UsageError(
             "the server's model has other weights than the reference: "

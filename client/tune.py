@@ -10,7 +10,7 @@ from client.load import loading
 from client.load_duel import Duel, duel
 from client.load_settings import Progress, Report, Settings, open_loop
 from client.load_summary import LoadPoint
-from client.load_target import exported, own_target
+from client.load_target import own_target
 from client.race import Race, race
 from client.slo import Trial, for_p99, judge
 from client.verification import Experiment
@@ -109,10 +109,14 @@ class Tuning:
         }
 
 
-def tune(settings: Settings, p99_ns: int, search: Search, report: Report) -> Tuning:
-    """Race the candidates, each trial on a fresh server; then hold the best to the defaults."""
+def tune(
+    settings: Settings, experiment: Experiment, p99_ns: int, search: Search, report: Report
+) -> Tuning:
+    """Race the candidates, each trial on a fresh server; then hold the best to the defaults.
+
+    The servers serve the model of `experiment`, as it was exported.
+    """
     settings = for_p99(settings)
-    experiment = exported(settings, report)
     trials: list[tuple[Candidate, Trial]] = []
 
     def meets(index: int, rate_per_s: float) -> bool | None:

@@ -1,5 +1,7 @@
 """Make the experiment's examples again from its seed, with the labels they should get."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -7,7 +9,7 @@ import numpy as np
 
 from client.errors import UsageError
 from model.errors import ModelError
-from model.examples import standard_normal
+from model.examples import BLOCK_ROWS, THREADS, standard_normal
 from model.reference import Expected, expect
 from model.weights import exported, from_seed, sha256
 from protos.quantize import from_wire, to_wire
@@ -111,3 +113,43 @@ def check(truth: Truth, start: int, labels: Array) -> Check:
         near_ties=int(judged.near_ties.sum()),
         disagreements=int((labels != truth.expected.labels[rows]).sum()),
     )
+
+
+def check_counted(truth: Truth, indices: Array, labels: Array, counts: Array) -> Check:
+    """Hold labels against the reference, int64 `[n]`: each came `counts` times of an example.
+
+    UsageError when there is no such example.
+    """
+    if len(indices) and not 0 <= indices.min() <= indices.max() < len(truth.expected.labels):
+        raise UsageError(
+            f"labels came of examples {indices.min()} to {indices.max()}; "
+            f"there are {len(truth.expected.labels)}"
+        )
+    judged = truth.judged.rows(indices)
+    return Check(
+        wrong_labels=int(counts[judged.wrong(labels)].sum()),
+        near_ties=int(counts[judged.near_ties].sum()),
+        disagreements=int(counts[labels != truth.expected.labels[indices]].sum()),
+    )
+
+
+def examples(experiment: Experiment, indices: Sequence[int]) -> Array:
+    """Draw some examples of an experiment `[n, features]`, in the order of their indices.
+
+    Memory beyond the answer is that of two blocks of rows, as those are drawn as a whole.
+    """
+    wanted = np.asarray(indices, np.int64)
+    x = np.empty((len(wanted), experiment.features), experiment.dtype)
+    blocks = wanted // BLOCK_ROWS
+
+    def fill(block: int) -> None:
+        places = np.flatnonzero(blocks == block)
+        start = block * BLOCK_ROWS
+        rows = 1 + int(wanted[places].max()) - start
+        drawn = standard_normal(rows, experiment.features, experiment.seed, x.dtype, start)
+        x[places] = drawn[wanted[places] - start]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(fill, np.unique(blocks).tolist()):
+            pass
+    return x

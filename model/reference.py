@@ -70,8 +70,8 @@ class Expected:
             raise ModelError("there are no labels; wanted at least 1")
         return float(np.mean(given == self.labels))
 
-    def rows(self, rows: slice) -> "Expected":
-        """Return what a slice of the examples should give (views, no copies)."""
+    def rows(self, rows: slice | NDArray[np.integer]) -> "Expected":
+        """Return what some of the examples should give: of a slice views, no copies."""
         return Expected(self.labels[rows], self.scores[rows], self.tolerance[rows])
 
     def _checked(self, labels: NDArray[np.integer]) -> NDArray[np.integer]:

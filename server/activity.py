@@ -1,25 +1,38 @@
-"""Know how many inference calls are under way."""
+"""Count calls of one kind from their arrival to their end, and let no more in than may be open."""
 
 import threading
-from typing import Self
+
+from server.errors import TooMany
 
 
 class Activity:
-    """A count of the `with` blocks that are open."""
+    """How many calls are open, of those that may be."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int, what: str) -> None:
+        """`what` the calls are called in the text for those that are refused."""
+        self._most = most
+        self._what = what
         self._open = 0
         self._changed = threading.Condition()
 
-    def __enter__(self) -> Self:
+    def enter(self) -> bool:
+        """Count one more, unless as many are open as may be; whether it was counted."""
         with self._changed:
+            if self._open >= self._most:
+                return False
             self._open += 1
-        return self
+            return True
 
-    def __exit__(self, *_: object) -> None:
+    def leave(self) -> None:
+        """Count one that was let in as over."""
         with self._changed:
             self._open -= 1
-            self._changed.notify_all()
+            if not self._open:
+                self._changed.notify_all()
+
+    def refusal(self) -> TooMany:
+        """What a call that is not let in is told."""
+        return TooMany(f"{self._most} {self._what} are open, the most allowed")
 
     def wait_until_idle(self, timeout_s: float) -> bool:
         """Wait for the count to be 0; whether it was within the time."""

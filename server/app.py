@@ -5,21 +5,23 @@ import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from server import provider_library
 from server.authorization import Authorization
 from server.budget import ByteBudget
-from server.config import Config
+from server.capacity import Capacity
+from server.config import REJECT, Config
 from server.credentials import server_credentials
 from server.errors import StartError
+from server.health import SERVICE as HEALTH
+from server.health import Health
 from server.inference import Inference
 from server.memory_servicer import MemoryServicer
 from server.model import ModelLimits
+from server.reception import Reception
 from server.repository import POLL, Control, Repository
 from server.repository_poll import RepositoryPoll
 from server.repository_servicer import RepositoryServicer
@@ -30,8 +32,8 @@ from server.validation import Validation
 
 _log = logging.getLogger(__name__)
 
-_QUICK_WORKERS = 4
-_LOADING_WORKERS = 4
+_REFLECTION_THREADS = 4
+_REFUSING_THREADS = 4
 _LAST_CALLS_S = 0.2
 _LAST_ANSWERS_S = 2.0
 
@@ -54,6 +56,7 @@ class Server:
                 max_batch_rows=config.max_batch_rows,
                 group_rows=config.group_rows,
                 queue_delay_ns=config.queue_delay_us * 1000,
+                finite_only=config.non_finite == REJECT,
             ),
             Control(config.model_control, config.load_model),
             Validation(config.validation_s, config.validation_bytes) if config.validation else None,
@@ -66,14 +69,17 @@ class Server:
         self._servicer = Servicer(
             self._repository,
             Inference(self._repository, ByteBudget(config.max_inflight_bytes), regions),
-            StreamLimits(config.max_streams, config.max_stream_bytes, config.stream_idle_s),
+            StreamLimits(config.max_stream_bytes, config.stream_idle_s),
             {"max_message_bytes": str(config.max_message_bytes)},
         )
         self._repository_servicer = RepositoryServicer(self._repository)
-        self._health = _health_servicer()
+        self._capacity = Capacity(config)
+        self._reception = Reception(config.receive_s)
+        self._health = Health(("", SERVICE), self._reception)
         try:
             self._grpc = self._listen(credentials, authorization)
         except StartError:
+            self._reception.close()
             self._repository.close()
             raise
         self._poll = (
@@ -82,8 +88,7 @@ class Server:
             else None
         )
         self._grpc.start()
-        for service in ("", SERVICE):
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._health.start()
         _log.info("serving", extra={"address": self.address, "tls": credentials is not None})
         if not config.local_only and config.tls_client_ca is None and authorization is None:
             _log.warning("whoever reaches the address may call: no tokens, no client certificates")
@@ -93,18 +98,19 @@ class Server:
     def drain(self) -> None:
         """Refuse what is new, finish what is here, up to the grace period, then let go of all."""
         _log.info("draining", extra={"grace_s": self._config.grace_s})
-        self._health.enter_graceful_shutdown()
+        self._health.stop()
         self._repository.stop()
         self._servicer.stop_streams()
         # gRPC cancels calls that came but wait for a thread of its own. Until they are few, it is
         # us who refuse what is new, with a status that clients know to retry.
         time.sleep(_LAST_CALLS_S)
-        if not self._servicer.activity.wait_until_idle(self._config.grace_s):
+        if not self._capacity.wait_until_idle(self._config.grace_s):
             _log.warning("grace period over: requests under way are cancelled")
         # Others, such as those who watch the health service, need not be waited for.
         self._grpc.stop(_LAST_ANSWERS_S).wait()
         if self._poll is not None:
             self._poll.stop()
+        self._reception.close()
         self._repository.close()
         _log.info("stopped")
 
@@ -112,22 +118,19 @@ class Server:
         self, credentials: grpc.ServerCredentials | None, authorization: Authorization | None
     ) -> grpc.Server:
         config = self._config
-        # A stream keeps its thread as long as it is open, so each has one of its own.
-        pool = ThreadPoolExecutor(config.workers + config.max_streams, "rpc")
+        # All else has threads of its own.
+        pool = ThreadPoolExecutor(_REFLECTION_THREADS, "reflection")
         server = grpc.server(
             pool,
             options=_channel_options(config),
             interceptors=() if authorization is None else (authorization,),
         )
-        quick = ThreadPoolExecutor(_QUICK_WORKERS, "quick")
-        loading = ThreadPoolExecutor(_LOADING_WORKERS, "loading")
         groups = (self._memory, self._settings, self._repository_servicer)
-        table = handlers(self._servicer, *groups, quick, loading)
-        server.add_generic_rpc_handlers((table,))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        table = handlers(self._servicer, *groups, self._reception, self._capacity)
+        server.add_generic_rpc_handlers((table, self._health.handlers))
         reflected = config.local_only if config.reflection is None else config.reflection
         if reflected:
-            names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            names = (SERVICE, HEALTH, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
         self.address = _bind(server, config.address, credentials)
         return server
@@ -157,18 +160,7 @@ def _authorization(config: Config) -> Authorization | None:
             "the tokens; wanted --tls-cert and --tls-key, or --plaintext-tokens on where something "
             "else encrypts"
         )
-    return Authorization(config.token_file, ThreadPoolExecutor(_QUICK_WORKERS, "refusing"))
-
-
-def _health_servicer() -> health.HealthServicer:
-    """Health checks that answer while every other thread waits for a model."""
-    pool = ThreadPoolExecutor(_QUICK_WORKERS, "health")
-    servicer = health.HealthServicer(experimental_thread_pool=pool)
-    # The library itself puts only Watch on the pool, and probes call Check.
-    check = partial(servicer.Check)
-    check.experimental_thread_pool = pool  # type: ignore[attr-defined]
-    servicer.Check = check
-    return servicer
+    return Authorization(config.token_file, ThreadPoolExecutor(_REFUSING_THREADS, "refusing"))
 
 
 def _channel_options(config: Config) -> list[tuple[str, int]]:
@@ -177,17 +169,28 @@ def _channel_options(config: Config) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         # Else a second server would share the port without a word.
         ("grpc.so_reuseport", 0),
-        # Of one connection; a call that ended still counts for a moment, hence the room.
-        ("grpc.max_concurrent_streams", 2 * (config.workers + config.max_streams)),
-        ("grpc.server_handshake_timeout_ms", 10_000),
-        # Find out about peers that vanished without closing.
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        # Of one connection. It is Admission that refuses, in words that clients understand; calls
+        # that ended still count for a moment, hence the room.
+        ("grpc.max_concurrent_streams", 100 + 2 * _most_calls(config)),
+        ("grpc.max_allowed_incoming_connections", config.max_connections),
+        ("grpc.server_handshake_timeout_ms", int(1000 * config.silent_peer_s)),
+        # Find out about peers that vanished without closing: asked after half of the time, waited
+        # for as long. The keepalive timeout alone leaves a ping its own, which is a minute.
+        ("grpc.keepalive_time_ms", int(500 * config.silent_peer_s)),
+        ("grpc.keepalive_timeout_ms", int(500 * config.silent_peer_s)),
+        ("grpc.http2.ping_timeout_ms", int(500 * config.silent_peer_s)),
+        # Without calls too. Clients may ask as often as we do; that they may without calls needs
+        # the same option.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(500 * config.silent_peer_s)),
         ("grpc.http2.max_ping_strikes", 3),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.absolute_max_metadata_size", 32 * 1024),
     ]
+
+
+def _most_calls(config: Config) -> int:
+    return config.workers + config.max_waiting + config.max_streams
 
 
 def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from server import pinned_memory
-from server.batching import Piece
+from scheduling.batching import Piece
+from server import finite, pinned_memory
 from server.errors import InvalidInput
 from server.request import Array, Request
 from server.shared_memory import SharedTensor
@@ -39,10 +39,14 @@ class Assembled:
 class BatchBuffer:
     """Memory that one worker gathers its batches in."""
 
-    def __init__(self, rows: int, *, pinned: bool = False) -> None:
-        """`rows`: the most that a batch of copied rows has. `pinned`: a GPU copies from it."""
+    def __init__(self, rows: int, *, pinned: bool = False, finite_only: bool = False) -> None:
+        """`rows`: the most that a batch of copied rows has. `pinned`: a GPU copies from it.
+
+        `finite_only`: rows from shared memory that hold anything else count as unreadable.
+        """
         self._rows = rows
         self._pinned = pinned
+        self._finite_only = finite_only
         self._arrays: dict[str, Array] = {}
         self._locked: dict[str, Array] = {}
 
@@ -52,7 +56,7 @@ class BatchBuffer:
             self._unlock(name)
         self._arrays.clear()
 
-    def assemble(self, pieces: Sequence[Piece]) -> Assembled:
+    def assemble(self, pieces: Sequence[Piece[Request]]) -> Assembled:
         """Gather rows: views where those of one request make the batch, else copies."""
         if len(pieces) == 1 and pieces[0].request.in_place:
             return Assembled(_in_place(pieces[0]), copied=False, unreadable={})
@@ -69,6 +73,8 @@ class BatchBuffer:
                 if isinstance(source, SharedTensor):
                     try:
                         source.read_rows(piece.start, into)
+                        if self._finite_only:
+                            finite.check(name, into, piece.start)
                     except InvalidInput as error:
                         unreadable[piece.request] = error
                 else:
@@ -125,7 +131,7 @@ def _huge_pages(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return np.frombuffer(memory, dtype, math.prod(shape), start).reshape(shape)
 
 
-def _in_place(piece: Piece) -> dict[str, Array]:
+def _in_place(piece: Piece[Request]) -> dict[str, Array]:
     whole = piece.rows == piece.request.rows
     inputs = {}
     for name, data in piece.request.inputs.items():

@@ -2,10 +2,24 @@
 
 import threading
 import time
-from collections import deque
+from bisect import insort
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from server.errors import QueueFull, TooLarge
+from server.errors import Cancelled, QueueFull, TooLarge
+from server.turns import Turns
+
+
+def _stays(_: Callable[[], object]) -> bool:
+    return True
+
+
+@dataclass(eq=False, slots=True)
+class _Ticket:
+    turn: int
+    size_bytes: int
+    called: threading.Event = field(default_factory=threading.Event)
+    granted: bool = False
 
 
 class ByteBudget:
@@ -14,8 +28,9 @@ class ByteBudget:
     def __init__(self, total_bytes: int) -> None:
         self._total = total_bytes
         self._used = 0
-        self._waiting: deque[object] = deque()
-        self._changed = threading.Condition()
+        self._turns = Turns()
+        self._waiting: list[_Ticket] = []
+        self._lock = threading.Lock()
 
     @property
     def used_bytes(self) -> int:
@@ -27,47 +42,65 @@ class ByteBudget:
         size_bytes: int,
         deadline_ns: int | None = None,
         before_waiting: Callable[[], None] = lambda: None,
+        *,
+        client: str = "",
+        when_gone: Callable[[Callable[[], object]], bool] = _stays,
     ) -> None:
         """Take bytes, waiting for them until the deadline (monotonic clock) at most.
 
-        `before_waiting` is called once if there is a wait. Raises TooLarge when no wait could ever
-        help; QueueFull when the deadline passed.
+        Clients that wait take turns. If there is a wait, `before_waiting` is called once, and
+        `when_gone` with what is to be called when nobody needs the bytes any more; it gives False
+        where that is so already. Raises TooLarge when no wait could ever help; QueueFull when the
+        deadline passed; Cancelled when nobody needs them.
         """
         if size_bytes > self._total:
             raise TooLarge(
                 f"the request holds {size_bytes} bytes; the server's whole budget is {self._total}"
             )
-        with self._changed:
+        with self._lock:
             if not self._waiting and self._fits(size_bytes):
                 self._used += size_bytes
                 return
-            ticket = object()
-            self._waiting.append(ticket)
+            ticket = _Ticket(self._turns.of(client, size_bytes), size_bytes)
+            insort(self._waiting, ticket, key=lambda each: each.turn)
+        gone = True
         try:
             before_waiting()
-            self._wait(ticket, size_bytes, deadline_ns)
+            if when_gone(ticket.called.set):
+                timeout_s = None
+                if deadline_ns is not None:
+                    timeout_s = max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
+                gone = ticket.called.wait(timeout_s)
         finally:
-            with self._changed:
-                self._waiting.remove(ticket)
-                # The next in line may fit already.
-                self._changed.notify_all()
+            granted = self._close(ticket)
+        if not granted:
+            if gone:
+                raise Cancelled("the client gave the request up")
+            raise QueueFull("the server's byte budget stayed exhausted until the deadline")
 
     def release(self, size_bytes: int) -> None:
         """Give bytes back."""
-        with self._changed:
+        with self._lock:
             self._used -= size_bytes
-            self._changed.notify_all()
+            self._grant()
 
-    def _wait(self, ticket: object, size_bytes: int, deadline_ns: int | None) -> None:
+    def _close(self, ticket: _Ticket) -> bool:
+        """Take a ticket out of the line; whether it has its bytes."""
+        with self._lock:
+            if not ticket.granted:
+                self._waiting.remove(ticket)
+                # Those behind it may fit.
+                self._grant()
+            return ticket.granted
+
+    def _grant(self) -> None:
         # In turn, or small requests would pass a large one for ever.
-        def ready() -> bool:
-            return self._waiting[0] is ticket and self._fits(size_bytes)
-
-        with self._changed:
-            timeout = None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9
-            if not self._changed.wait_for(ready, timeout):
-                raise QueueFull("the server's byte budget stayed exhausted until the deadline")
-            self._used += size_bytes
+        while self._waiting and self._fits(self._waiting[0].size_bytes):
+            ticket = self._waiting.pop(0)
+            self._used += ticket.size_bytes
+            self._turns.reached(ticket.turn)
+            ticket.granted = True
+            ticket.called.set()
 
     def _fits(self, size_bytes: int) -> bool:
         return self._used + size_bytes <= self._total

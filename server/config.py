@@ -13,6 +13,8 @@ from server import execution_provider
 from server.execution_provider import ExecutionProvider
 
 MIB = 2**20
+# What becomes of rows that are not finite.
+PASS, REJECT = "pass", "reject"
 _ENVIRONMENT_PREFIX = "ARGMAX_SERVER_"
 _INT32_MAX = 2**31 - 1  # gRPC and ONNX Runtime count no further, nor do waits
 
@@ -155,6 +157,12 @@ class Config:
     queue_delay_us: int = _option(
         _integer(0), "us", "how long a request may wait for others to share its batch", 0
     )
+    non_finite: str = _option(
+        _one_of(**{REJECT: REJECT, PASS: PASS}),
+        f"{PASS}|{REJECT}",
+        "rows with NaN or infinite values: computed like any other, or their request is refused",
+        PASS,
+    )
     max_message_bytes: int = _option(
         _count, "bytes", "largest message taken; larger ones get RESOURCE_EXHAUSTED", 128 * MIB
     )
@@ -166,6 +174,27 @@ class Config:
     )
     max_streams: int = _option(_threads, "count", "most streams open at once", 100)
     workers: int = _option(_threads, "count", "most unary requests taken at once", 64)
+    max_waiting: int = _option(
+        _integer(0),
+        "count",
+        "most unary requests that wait for one of the workers; more get RESOURCE_EXHAUSTED",
+        256,
+    )
+    max_connections: int = _option(
+        _count, "count", "most connections open at once; more are closed", 512
+    )
+    receive_s: float = _option(
+        _seconds,
+        "seconds",
+        "a unary call whose message takes longer to arrive is cancelled (0: never)",
+        60.0,
+    )
+    silent_peer_s: float = _option(
+        _duration(0.1),
+        "seconds",
+        "a connection whose peer does not answer this long, or has not said hello, is closed",
+        9.0,
+    )
     stream_idle_s: float = _option(
         _seconds, "seconds", "a stream that sends nothing this long is ended (0: never)", 600.0
     )

@@ -12,7 +12,7 @@ from server.budget import ByteBudget
 from server.errors import DeadlinePassed, InvalidInput, ServerStopping, ServingError
 from server.model import TIMINGS, Model
 from server.repository import Repository
-from server.request import Array, Request, Result
+from server.request import Array, Caller, Request, Result
 from server.shared_memory import Placement, Region, Regions
 
 
@@ -30,6 +30,10 @@ class Pending:
     wants_timings: bool
     shared_outputs: Mapping[str, tuple[Region, Placement]]
 
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self.model.cancel(self.request)
+
 
 class Inference:
     """What ModelInfer and ModelStreamInfer have in common."""
@@ -39,7 +43,7 @@ class Inference:
         self._budget = budget
         self._regions = regions
 
-    def begin(self, message: InferRequest, arrived_ns: int, deadline_ns: int | None) -> Pending:
+    def begin(self, message: InferRequest, arrived_ns: int, caller: Caller) -> Pending:
         """Wait for room and queue a message that arrived, undecoded, at `arrived_ns`.
 
         Raises a ServingError; then nothing is held.
@@ -47,19 +51,19 @@ class Inference:
         while True:
             model = self._repository.get(message.model_name, message.model_version)
             try:
-                return self._begin(model, message, arrived_ns, deadline_ns)
+                return self._begin(model, message, arrived_ns, caller)
             except ServerStopping:
                 # Only this version does: another one replaced it since. `get` knows better.
                 continue
 
     def _begin(
-        self, model: Model, message: InferRequest, arrived_ns: int, deadline_ns: int | None
+        self, model: Model, message: InferRequest, arrived_ns: int, caller: Caller
     ) -> Pending:
         try:
             shared_outputs = self._shared_outputs(message)
-            request = model.request(message, self._regions, arrived_ns, deadline_ns)
+            request = model.request(message, self._regions, arrived_ns, caller)
             decode_ns = time.monotonic_ns() - arrived_ns
-            self._submit(model, request)
+            self._submit(model, request, caller)
         except ServerStopping:
             raise
         except ServingError:
@@ -77,7 +81,7 @@ class Inference:
         """
         request, statistics = pending.request, pending.model.statistics
         try:
-            result = _wait(request)
+            result = _wait(pending)
             computed_ns = time.monotonic_ns()
             data = encode(_response(pending, result, parameters))
         except Exception:
@@ -104,10 +108,16 @@ class Inference:
                 shared[output.name] = (region, placement)
         return shared
 
-    def _submit(self, model: Model, request: Request) -> None:
+    def _submit(self, model: Model, request: Request, caller: Caller) -> None:
         size = request.size_bytes
         # Room may have to come from what this very queue holds back, waiting for more.
-        self._budget.acquire(size, request.deadline_ns, before_waiting=model.hurry)
+        self._budget.acquire(
+            size,
+            caller.deadline_ns,
+            before_waiting=model.hurry,
+            client=caller.client,
+            when_gone=caller.when_gone,
+        )
         try:
             model.submit(request)
         except ServingError:
@@ -116,14 +126,15 @@ class Inference:
         request.released.add_done_callback(lambda _: self._budget.release(size))
 
 
-def _wait(request: Request) -> Result:
+def _wait(pending: Pending) -> Result:
+    request = pending.request
     timeout_s = None
     if request.deadline_ns is not None:
         timeout_s = max(0.0, (request.deadline_ns - time.monotonic_ns()) / 1e9)
     try:
         return request.future.result(timeout_s)
     except FutureTimeout:
-        request.cancel()
+        pending.cancel()
         raise DeadlinePassed("the deadline passed before the answer was there") from None
 
 

@@ -13,13 +13,13 @@ from protos.datatypes import BYTES, DTYPES
 from protos.model_config_pb2 import ModelConfig
 from protos.parameters import Parameter
 from protos.tensors import Tensor
-from server import config_completion, execution, model_settings
+from server import config_completion, execution, finite, model_settings
 from server.engine import Engine, TensorSpec
 from server.errors import InvalidInput
 from server.execution_provider import ExecutionProvider
 from server.group_size import measured_group_rows
 from server.model_settings import QueuePolicy
-from server.request import Array, Request
+from server.request import Array, Caller, Request
 from server.scheduler import Scheduler
 from server.shared_memory import Regions, SharedTensor
 from server.statistics import Statistics
@@ -36,7 +36,8 @@ class ModelLimits:
     """How a model is run that has no configuration of its own.
 
     `threads` of one execution, most rows of a request, most rows gathered for one execution (None:
-    to be measured), how long a request waits for company, execution provider.
+    to be measured), how long a request waits for company, execution provider, whether requests
+    with NaN or infinite values are refused.
     """
 
     threads: int
@@ -44,6 +45,7 @@ class ModelLimits:
     group_rows: int | None = None
     queue_delay_ns: int = 0
     ep: ExecutionProvider = field(default_factory=ExecutionProvider)
+    finite_only: bool = False
 
 
 class Model:
@@ -79,6 +81,7 @@ class Model:
             group_rows or measured_group_rows(engine, self.max_batch_rows),
             limits.queue_delay_ns,
         )
+        self._finite_only = limits.finite_only
         self._queue_policy = QueuePolicy.of(config)
         # Requests that share a batch would have to share these too.
         self.optional_inputs = () if batched else engine.optional_inputs
@@ -92,11 +95,13 @@ class Model:
             self.statistics,
             batched=batched,
             most_requests=self._queue_policy.most_requests,
+            finite_only=limits.finite_only,
         )
         # Loading leaves copies of the weights behind.
         buffers.give_back()
         self.submit = self._scheduler.submit
         self.hurry = self._scheduler.hurry
+        self.cancel = self._scheduler.cancel
 
     def close(self) -> None:
         """Run what is queued, then let go of the graph; nothing can be submitted any more."""
@@ -104,7 +109,7 @@ class Model:
         self.engine.close()
 
     def request(
-        self, message: InferRequest, regions: Regions, arrived_ns: int, deadline_ns: int | None
+        self, message: InferRequest, regions: Regions, arrived_ns: int, caller: Caller
     ) -> Request:
         """Check a message against the model; InvalidInput says what came and what was wanted."""
         inputs = self._check_inputs(message.inputs, regions)
@@ -119,10 +124,11 @@ class Model:
             rows=rows,
             size_bytes=message.byte_size,
             arrived_ns=arrived_ns,
-            deadline_ns=deadline_ns,
+            deadline_ns=caller.deadline_ns,
             queue_deadline_ns=arrived_ns + timeout_us * 1000 if timeout_us else None,
             more_follows=more_follows,
             key=(shapes, outputs) if self.max_batch_rows else object(),
+            client=caller.client,
         )
 
     def _check_inputs(
@@ -145,6 +151,8 @@ class Model:
             # Without a batch axis there are no rows to gather later.
             if isinstance(data, SharedTensor) and not self.max_batch_rows:
                 data = data.read()
+            if self._finite_only and not isinstance(data, SharedTensor):
+                finite.check(name, data)
             inputs[name] = data
         return inputs
 

@@ -3,15 +3,11 @@
 from dataclasses import dataclass
 
 from protos.model_config_pb2 import ModelConfig
-from server.batching import Limits
+from scheduling.batching import Limits
 from server.errors import LoadError
 
 # ONNX Runtime's own parameter, under the name it has in Triton.
 THREADS = "intra_op_thread_count"
-# One request's rows run in slices this many groups long, up to so many rows: longer executions gain
-# nothing more, and what is cancelled should end soon.
-_SLICE_GROUPS = 4
-_SLICE_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +51,7 @@ def batching(config: ModelConfig, group_rows: int, queue_delay_ns: int) -> Limit
     """How batches close by a completed configuration; the delay is for one that sets none."""
     most_rows = config.max_batch_size or 1
     delay_us = config.dynamic_batching.max_queue_delay_microseconds
-    group_rows = min(group_rows, most_rows)
-    slice_rows = max(group_rows, min(_SLICE_GROUPS * group_rows, _SLICE_ROWS))
-    return Limits(
-        group_rows=group_rows,
-        slice_rows=min(slice_rows, most_rows),
-        queue_delay_ns=delay_us * 1000 if delay_us else queue_delay_ns,
-    )
+    return Limits.of(group_rows, most_rows, delay_us * 1000 if delay_us else queue_delay_ns)
 
 
 def threads(config: ModelConfig, default: int) -> int:

@@ -1,7 +1,7 @@
 """One request on its way through the scheduler."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +34,19 @@ class Result:
 
 
 @dataclass(eq=False, slots=True)
+class Caller:
+    """Whoever sent a request.
+
+    Requests of one `client` take turns with those of others. `when_gone` keeps what is to be
+    called once nobody waits for the answer; it gives False where that is so already.
+    """
+
+    client: str = ""
+    deadline_ns: int | None = None
+    when_gone: Callable[[Callable[[], object]], bool] = lambda _: True
+
+
+@dataclass(eq=False, slots=True)
 class Request:
     """Inputs that wait, run, perhaps in several batches, and answer through `future`.
 
@@ -53,6 +66,9 @@ class Request:
     more_follows: bool = False
     # Only requests with equal keys share a batch.
     key: object = None
+    client: str = ""
+    # Of its next row; the scheduler sets it.
+    turn: int = 0
     arrived_ns: int = field(default_factory=time.monotonic_ns)
     future: Future[Result] = field(default_factory=Future)
     released: Future[None] = field(default_factory=Future)
@@ -84,9 +100,13 @@ class Request:
         if not self.future.done():
             self.future.set_exception(error)
 
-    def cancel(self) -> None:
-        """Give the request up; it is dropped before its next batch."""
-        self.cancelled = True
+    @property
+    def expires_ns(self) -> int | None:
+        """The first instant at which a deadline refuses it."""
+        queued = self.queue_deadline_ns if self.taken_rows == 0 else None
+        if self.deadline_ns is None or queued is None:
+            return queued if self.deadline_ns is None else self.deadline_ns
+        return min(self.deadline_ns, queued)
 
     def refusal(self, now_ns: int) -> ServingError | None:
         """Why the request must not run any more, if so."""

@@ -12,22 +12,33 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from scheduling.batching import (
+    Batch,
+    Closed,
+    Limits,
+    Piece,
+    place,
+    rows_to_wait_for,
+    take,
+    wait_ns,
+)
 from server.batch_buffer import Assembled, BatchBuffer
-from server.batching import Batch, Closed, Limits, Piece, rows_to_wait_for, take, wait_ns
 from server.engine import Engine
 from server.errors import InvalidInput, ModelBroken, QueueFull, ServerStopping, ServingError
 from server.request import Array, Request, Timings
 from server.statistics import Statistics
+from server.turns import Turns
 
 _log = logging.getLogger(__name__)
-_RECHECK_S = 0.05
+_NEVER_NS = 2**63
 
 
 class Scheduler:
-    """A first-in, first-out queue before an engine, with one thread that empties it.
+    """A queue before an engine, with one thread that empties it.
 
-    One, because the slices of a large request must end in order, and because an execution uses
-    every core already: a second worker was measured to gain nothing.
+    Clients take turns; what one of them sent is run in the order it came. One thread, because the
+    slices of a large request must end in order, and because an execution uses every core already:
+    a second worker was measured to gain nothing.
     """
 
     def __init__(
@@ -39,17 +50,23 @@ class Scheduler:
         *,
         batched: bool = True,
         most_requests: int = 0,
+        finite_only: bool = False,
     ) -> None:
         """`batched`: outputs have a row for each of the inputs'.
 
-        `most_requests`: how many may wait, 0 for any number.
+        `most_requests`: how many may wait, 0 for any number. `finite_only`: refuse NaN and
+        infinite values read from shared memory.
         """
         self._engine = engine
         self._limits = limits
         self._batched = batched
         self._most_requests = most_requests
+        self._finite_only = finite_only
         self._statistics = statistics
         self._queue: deque[Request] = deque()
+        self._turns = Turns()
+        # The first instant at which something in the queue may have to be refused.
+        self._refuse_ns = _NEVER_NS
         self._changed = threading.Condition()
         self._hurry = False
         self._enough_rows = limits.first_rows
@@ -67,9 +84,15 @@ class Scheduler:
                 raise ServerStopping("the server is stopping")
             if self._most_requests and len(self._queue) >= self._most_requests:
                 raise QueueFull(f"{self._most_requests} requests wait, the most this model allows")
-            self._queue.append(request)
+            request.turn = self._turns.of(request.client, request.rows)
+            place(self._queue, request)
+            expires_ns = request.expires_ns
+            earlier = False
+            if expires_ns is not None and expires_ns < self._refuse_ns:
+                self._refuse_ns = expires_ns
+                earlier = True
             # A worker that waits for more rows need not wake for each of them.
-            if len(self._queue) == 1 or self._due()[0] == 0:
+            if earlier or len(self._queue) == 1 or self._due()[0] == 0:
                 self._changed.notify()
 
     def hurry(self) -> None:
@@ -77,6 +100,13 @@ class Scheduler:
         with self._changed:
             self._hurry = True
             self._changed.notify()
+
+    def cancel(self, request: Request) -> None:
+        """Give a request up: it holds its bytes until the batch under way is done, no longer."""
+        if request.future.done():
+            return
+        request.cancelled = True
+        self._look_for_refused()
 
     def close(self) -> None:
         """Run all that is queued, then end the worker."""
@@ -86,13 +116,17 @@ class Scheduler:
         self._worker.join()
 
     def _work(self) -> None:
-        buffer = BatchBuffer(self._limits.group_rows, pinned=self._engine.on_gpu)
+        buffer = BatchBuffer(
+            self._limits.group_rows, pinned=self._engine.on_gpu, finite_only=self._finite_only
+        )
         while (batch := self._next_batch()) is not None:
             if batch.pieces:
                 self._execute(batch, buffer)
+                if any(piece.request.cancelled for piece in batch.pieces):
+                    self._look_for_refused()
         buffer.close()
 
-    def _next_batch(self) -> Batch | None:
+    def _next_batch(self) -> Batch[Request] | None:
         with self._changed:
             while True:
                 refused = self._drop_refused()
@@ -110,11 +144,12 @@ class Scheduler:
                     if closed is Closed.BYTES:
                         self._hurry = False
                         closed = Closed.DRAIN if self._closed else closed
+                    self._turns.reached(self._queue[0].turn)
                     batch = take(self._queue, self._limits, closed)
                     self._enough_rows = rows_to_wait_for(self._enough_rows, batch, self._limits)
                     return batch
-                # What is cancelled or expires meanwhile must not hold its bytes much longer.
-                self._changed.wait(min(left_ns / 1e9, _RECHECK_S))
+                expired_ns = self._refuse_ns - time.monotonic_ns()
+                self._changed.wait(max(0, min(left_ns, expired_ns)) / 1e9)
         # Callbacks of a future must not run under the lock.
         for request, error in refused:
             request.fail(error)
@@ -129,22 +164,31 @@ class Scheduler:
             hurry=self._hurry or self._closed,
         )
 
+    def _look_for_refused(self) -> None:
+        with self._changed:
+            self._refuse_ns = 0
+            self._changed.notify()
+
     def _drop_refused(self) -> list[tuple[Request, ServingError]]:
-        """Remove what must not run any more from the part of the queue that could be next."""
+        """Remove what must not run any more from the queue."""
         now_ns = time.monotonic_ns()
+        if now_ns < self._refuse_ns:
+            return []
+        self._refuse_ns = _NEVER_NS
         refused = []
-        kept = []
-        for _ in range(min(len(self._queue), self._limits.group_rows)):
-            request = self._queue.popleft()
+        kept: deque[Request] = deque()
+        for request in self._queue:
             error = request.refusal(now_ns)
-            if error is None:
-                kept.append(request)
-            else:
+            if error is not None:
                 refused.append((request, error))
-        self._queue.extendleft(reversed(kept))
+                continue
+            kept.append(request)
+            if (expires_ns := request.expires_ns) is not None:
+                self._refuse_ns = min(self._refuse_ns, expires_ns)
+        self._queue = kept
         return refused
 
-    def _execute(self, batch: Batch, buffer: BatchBuffer) -> None:
+    def _execute(self, batch: Batch[Request], buffer: BatchBuffer) -> None:
         try:
             started_ns = time.monotonic_ns()
             assembled = buffer.assemble(batch.pieces)
@@ -162,7 +206,7 @@ class Scheduler:
                 piece.request.fail(error)
 
     def _compute(
-        self, batch: Batch, assembled: Assembled, started_ns: int, assemble_ns: int
+        self, batch: Batch[Request], assembled: Assembled, started_ns: int, assemble_ns: int
     ) -> None:
         computing_ns = time.monotonic_ns()
         try:
@@ -194,7 +238,7 @@ class Scheduler:
                 _hand_out(piece, rows, started_ns, spent)
 
     def _compute_alone(
-        self, batch: Batch, assembled: Assembled, started_ns: int, assemble_ns: int
+        self, batch: Batch[Request], assembled: Assembled, started_ns: int, assemble_ns: int
     ) -> None:
         for piece, start, stop in _places(batch):
             alone = Assembled(assembled.rows(start, stop), True, assembled.unreadable)
@@ -204,7 +248,7 @@ class Scheduler:
                 piece.request.fail(error)
 
 
-def _places(batch: Batch) -> Iterator[tuple[Piece, int, int]]:
+def _places(batch: Batch[Request]) -> Iterator[tuple[Piece[Request], int, int]]:
     """Each piece with the rows of the batch that are its."""
     start = 0
     for piece in batch.pieces:
@@ -212,7 +256,7 @@ def _places(batch: Batch) -> Iterator[tuple[Piece, int, int]]:
         start += piece.rows
 
 
-def _hand_out(piece: Piece, outputs: list[Array], started_ns: int, spent: Timings) -> None:
+def _hand_out(piece: Piece[Request], outputs: list[Array], started_ns: int, spent: Timings) -> None:
     """Give a request its rows of the outputs; the last of them is its answer."""
     request = piece.request
     before = request.timings

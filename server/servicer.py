@@ -8,7 +8,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -20,12 +19,14 @@ from protos import inference_pb2 as pb
 from protos.codec import decode_request, encode_response
 from protos.errors import InvalidMessage
 from server import descriptions, status
-from server.activity import Activity
-from server.errors import InvalidInput, ModelUnavailable, ServerStopping, TooMany
+from server.capacity import Capacity
+from server.errors import InvalidInput, ModelUnavailable, ServerStopping
 from server.inference import Inference
 from server.memory_servicer import MemoryServicer
+from server.reception import Admission, Reception, on_pool
 from server.repository import Repository
 from server.repository_servicer import RepositoryServicer
+from server.request import Caller
 from server.settings_servicer import SettingsServicer
 from server.spare_memory import SpareMemory
 from server.stream import InferStream
@@ -58,9 +59,8 @@ _SETTINGS_REQUESTS: tuple[Any, ...] = (pb.TraceSettingRequest, pb.LogSettingsReq
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """What bounds streams: how many, the bytes read ahead on each, how long one may be silent."""
+    """What bounds a stream: the bytes read ahead on it, how long it may be silent."""
 
-    most: int
     read_ahead_bytes: int
     idle_s: float
 
@@ -80,7 +80,6 @@ class Servicer:
         self._inference = inference
         self._stream_limits = streams
         self._parameters = parameters
-        self.activity = Activity()
         self._spare_memory = SpareMemory()
         self._streams: weakref.WeakSet[InferStream] = weakref.WeakSet()
         self._streams_lock = threading.Lock()
@@ -127,12 +126,13 @@ class Servicer:
 
     def ModelInfer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer one request."""
-        with self.activity, self._spare_memory.around(len(data)):
+        with self._spare_memory.around(len(data)):
             arrived_ns = time.monotonic_ns()
             message = decode_request(data)
-            pending = self._inference.begin(message, arrived_ns, _deadline_ns(context, arrived_ns))
-            if not context.add_callback(pending.request.cancel):
-                pending.request.cancel()
+            caller = Caller(context.peer(), _deadline_ns(context, arrived_ns), context.add_callback)
+            pending = self._inference.begin(message, arrived_ns, caller)
+            if not context.add_callback(pending.cancel):
+                pending.cancel()
             return self._inference.finish(pending, encode_response)
 
     def ModelStreamInfer(
@@ -142,14 +142,13 @@ class Servicer:
         stream = InferStream(
             messages,
             self._inference,
+            client=context.peer(),
             deadline_ns=_deadline_ns(context, time.monotonic_ns()),
             read_ahead_bytes=self._stream_limits.read_ahead_bytes,
             idle_s=self._stream_limits.idle_s,
             errors_end_it=("triton_grpc_error", "true") in context.invocation_metadata(),
         )
         with self._streams_lock:
-            if len(self._streams) >= self._stream_limits.most:
-                raise TooMany(f"{self._stream_limits.most} streams are open, the most allowed")
             self._streams.add(stream)
         try:
             if not self._repository.ready:
@@ -157,7 +156,7 @@ class Servicer:
                 raise ServerStopping("the server is stopping")
             if context.add_callback(stream.abandon):
                 read_ahead_bytes = self._stream_limits.read_ahead_bytes
-                with self.activity, self._spare_memory.around(read_ahead_bytes):
+                with self._spare_memory.around(read_ahead_bytes):
                     yield from stream.answers()
         finally:
             with self._streams_lock:
@@ -176,14 +175,10 @@ def handlers(
     memory: MemoryServicer,
     settings: SettingsServicer,
     repository: RepositoryServicer,
-    quick: ThreadPoolExecutor,
-    loading: ThreadPoolExecutor,
+    reception: Reception,
+    capacity: Capacity,
 ) -> grpc.GenericRpcHandler:
-    """gRPC's handlers of the whole service.
-
-    `quick` runs the RPCs that never wait, so that they answer while inference keeps every other
-    thread busy; `loading` those that load and unload models.
-    """
+    """gRPC's handlers of the whole service."""
     control: dict[str, tuple[Any, Callable[[Any], Message]]] = {
         "ServerLive": (pb.ServerLiveRequest, servicer.ServerLive),
         "ServerReady": (pb.ServerReadyRequest, servicer.ServerReady),
@@ -206,15 +201,28 @@ def handlers(
         ),
     }
     table = {
-        name: grpc.unary_unary_rpc_method_handler(_on_pool(_parsed(kind, handle), pool))
-        for pool, rpcs in ((quick, control), (loading, slow))
+        name: reception.unary(_parsed(kind, handle), pool)
+        for pool, rpcs in (
+            (capacity.quick_threads, control),
+            (capacity.loading_threads, slow),
+        )
         for name, (kind, handle) in rpcs.items()
     }
-    table["ModelInfer"] = grpc.unary_unary_rpc_method_handler(_guarded(servicer.ModelInfer))
-    table["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-        _guarded_stream(servicer.ModelStreamInfer)
+    table["ModelInfer"] = reception.unary(
+        servicer.ModelInfer, capacity.unary_threads, capacity.unary.leave
     )
-    return grpc.method_handlers_generic_handler(SERVICE, table)
+    table["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+        on_pool(
+            _guarded_stream(servicer.ModelStreamInfer, capacity.streams.leave),
+            capacity.stream_threads,
+        )
+    )
+    activities = {
+        f"/{SERVICE}/ModelInfer": capacity.unary,
+        f"/{SERVICE}/ModelStreamInfer": capacity.streams,
+    }
+    generic = grpc.method_handlers_generic_handler(SERVICE, table)
+    return Admission(generic, activities, capacity.refusing_threads)
 
 
 def _deadline_ns(context: grpc.ServicerContext, now_ns: int) -> int | None:
@@ -232,35 +240,20 @@ def _parsed(kind: Any, handle: Callable[[Any], Message]) -> Callable[..., bytes]
             raise InvalidMessage(f"malformed {kind.DESCRIPTOR.name}") from None
         return handle(request).SerializeToString()
 
-    return _guarded(behavior)
+    return behavior
 
 
-def _guarded(behavior: Callable[..., bytes]) -> Callable[..., bytes]:
-    def guarded(data: bytes, context: grpc.ServicerContext) -> bytes:
-        try:
-            return behavior(data, context)
-        except Exception as error:
-            failure = error
-        # Outside of the handler above, because abort itself raises.
-        context.abort(*status.of(failure))
-        raise failure
-
-    return guarded
-
-
-def _guarded_stream(behavior: Callable[..., Iterator[bytes]]) -> Callable[..., Iterator[bytes]]:
+def _guarded_stream(
+    behavior: Callable[..., Iterator[bytes]], leave: Callable[[], None]
+) -> Callable[..., Iterator[bytes]]:
     def guarded(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         try:
             yield from behavior(messages, context)
             return
         except Exception as error:
             failure = error
+        finally:
+            leave()
         context.abort(*status.of(failure))
 
     return guarded
-
-
-def _on_pool(behavior: Callable[..., bytes], pool: ThreadPoolExecutor) -> Callable[..., bytes]:
-    # gRPC's own hook, which its health service uses too.
-    behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]
-    return behavior

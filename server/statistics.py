@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from server.batching import Closed
+from scheduling.batching import Closed
 
 
 @dataclass(slots=True)

@@ -17,6 +17,11 @@ from server import status
 from server.budget import ByteBudget
 from server.errors import ServerStopping, StreamIdle
 from server.inference import Inference, Pending
+from server.request import Caller
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class InferStream:
         messages: Iterator[bytes],
         inference: Inference,
         *,
+        client: str,
         deadline_ns: int | None,
         read_ahead_bytes: int,
         idle_s: float,
@@ -49,7 +55,8 @@ class InferStream:
         """`errors_end_it`: raise a request's error instead of answering with it."""
         self._messages = messages
         self._inference = inference
-        self._deadline_ns = deadline_ns
+        self._caller = Caller(client, deadline_ns, self._when_gone)
+        self._wake: Callable[[], object] = _nothing
         self._read_ahead_bytes = read_ahead_bytes
         self._window = ByteBudget(read_ahead_bytes)
         self._idle_s = idle_s or None
@@ -85,8 +92,10 @@ class InferStream:
         with self._lock:
             self._gone = True
             pending = list(self._open)
+            wake = self._wake
         for entry in pending:
-            entry.request.cancel()
+            entry.cancel()
+        wake()
         self._entries.put(_END)
 
     def _next(self) -> "Pending | _Refused | _Mark":
@@ -109,12 +118,12 @@ class InferStream:
         return encode_stream_error(request_id, status.of(error)[1])
 
     def _read(self) -> None:
-        hurry: Callable[[], None] = lambda: None  # noqa: E731
+        hurry: Callable[[], None] = _nothing
         try:
             for data in self._messages:
                 # A message larger than the window still passes, alone.
                 size = min(len(data), self._read_ahead_bytes)
-                self._window.acquire(size, before_waiting=hurry)
+                self._window.acquire(size, before_waiting=hurry, when_gone=self._when_gone)
                 entry = self._begin(data, size)
                 if isinstance(entry, Pending):
                     hurry = entry.model.hurry
@@ -128,13 +137,19 @@ class InferStream:
         finally:
             self._entries.put(_END)
 
+    def _when_gone(self, wake: Callable[[], object]) -> bool:
+        # Only the reader waits, for one thing at a time.
+        with self._lock:
+            self._wake = wake
+            return not self._gone
+
     def _begin(self, data: bytes, size: int) -> Pending | _Refused:
         arrived_ns = time.monotonic_ns()
         request_id = ""
         try:
             message = decode_request(data)
             request_id = message.id
-            pending = self._inference.begin(message, arrived_ns, self._deadline_ns)
+            pending = self._inference.begin(message, arrived_ns, self._caller)
         except Exception as error:
             self._window.release(size)
             return _Refused(getattr(error, "request_id", request_id), error)
@@ -142,7 +157,7 @@ class InferStream:
             self._open.add(pending)
             gone = self._gone
         if gone:
-            pending.request.cancel()
+            pending.cancel()
 
         def forget(_: object) -> None:
             with self._lock:

@@ -1,5 +1,6 @@
 import ast
 import importlib.metadata
+import importlib.util
 import tomllib
 from pathlib import Path
 
@@ -17,7 +18,7 @@ MODULES = sorted(
     if not path.name.endswith(GENERATED)
 )
 SERVER = [path for path in MODULES if path.parent.name == "server"]
-EDGE = ("servicer", "app", "status", "authorization", "credentials")
+EDGE = ("servicer", "app", "status", "reception", "health", "authorization", "credentials")
 MOST_LINES = 400
 NOT_INSTALLED = {"bench", "tests"}
 
@@ -96,6 +97,18 @@ def test_nothing_built_with_rust_is_needed_at_run_time():
 def test_nothing_built_with_rust_is_needed_to_export_estimators():
     closure = runtime_closure("argmax-serving", "sklearn")
     assert {"scikit-learn", "scipy", "joblib", "skl2onnx", "numpy"} <= closure
+    assert [path for name in sorted(closure) for path in built_with_rust(name)] == []
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("mlperf_loadgen") is None,
+    reason="the extra [loadgen] is not installed",
+)
+def test_nothing_built_with_rust_is_needed_to_be_driven_by_loadgen():
+    closure = runtime_closure("argmax-serving", "loadgen")
+    assert "mlcommons-loadgen" in closure
+    assert "mlcommons-loadgen" not in runtime_closure("argmax-serving")
+    assert list(native_files("mlcommons-loadgen"))
     assert [path for name in sorted(closure) for path in built_with_rust(name)] == []
 
 

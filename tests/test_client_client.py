@@ -3,7 +3,10 @@ import itertools
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import grpc
 import numpy as np
 import pytest
 from onnx import helper
@@ -317,6 +320,51 @@ def test_a_server_that_comes_late_is_retried(launch, models, examples):
         launch(models, address=f"127.0.0.1:{port}")
         asking.join(30)
     np.testing.assert_array_equal(got[0], labels[:20])
+
+
+class BreakingOff(grpc.GenericRpcHandler):
+    """Passes unary calls on, but the first of each RPC: its answer begins and breaks off."""
+
+    def __init__(self, channel):
+        self._channel = channel
+        self.broken_off = set()
+
+    def service(self, details):
+        return grpc.unary_unary_rpc_method_handler(partial(self._answer, details.method))
+
+    def _answer(self, method, message, context):
+        if method not in self.broken_off:
+            self.broken_off.add(method)
+            context.send_initial_metadata(())
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+        return self._channel.unary_unary(method)(message)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(server, examples):
+    x, labels = examples
+    with contextlib.ExitStack() as stack:
+        handler = BreakingOff(stack.enter_context(grpc.insecure_channel(server.address)))
+        between = grpc.server(ThreadPoolExecutor())
+        between.add_generic_rpc_handlers((handler,))
+        address = f"127.0.0.1:{between.add_insecure_port('127.0.0.1:0')}"
+        between.start()
+        stack.callback(lambda: between.stop(None).wait())
+        with Client(address, retry=NEVER) as client, pytest.raises(Unavailable, match="gone"):
+            client.live()
+        with Client(address) as client:
+            np.testing.assert_array_equal(client.predict(x[:20]), labels[:20])
+        told = {method.rpartition("/")[2] for method in handler.broken_off}
+        assert told == {"ServerLive", "ModelMetadata", "ModelConfig", "ModelInfer"}
+
+
+def test_retries_end_with_the_deadline(server):
+    retry = RetryPolicy(attempts=50, initial_backoff_s=10, max_backoff_s=10)
+    with (
+        refusing_proxy(server.address) as proxy,
+        Client(proxy, deadline_s=5, retry=retry) as client,
+        pytest.raises(Unavailable, match="try again"),
+    ):
+        client.live()
 
 
 def test_a_server_that_is_replaced_is_found_again(launch, models, examples):

@@ -20,7 +20,7 @@ from protos import inference_pb2 as pb
 
 SERVICE = "/inference.GRPCInferenceService/"
 CLASSES, FEATURES = 8, 64
-SHORT = ["--warm-up", 0.2, "--window", 0.2, "--max-windows", 3, "--classes", CLASSES]
+SHORT = ["--warm-up", 0.1, "--window", 0.15, "--max-windows", 3, "--classes", CLASSES]
 STALL_S, CONFIDENCE = 1.0, 0.5
 CHECKS = {"errors", "little", "stable", "steal"}
 
@@ -211,7 +211,7 @@ def test_a_closed_loop_hides_a_stall(stalled):
 )
 def test_a_server_that_dies_ends_the_load_with_its_errors(launch, models, run_while, mode, load):
     server = launch(models, "--log-level", "warning")
-    windows = ["--warm-up", 0.3, "--window", 0.3, "--max-windows", 100]
+    windows = ["--warm-up", 0.1, "--window", 0.2, "--max-windows", 100]
     # Nothing more is tried, and what was measured is kept.
     words = [*windows, "--modes", f"{mode},shm", *load]
     point = run_while(server, 100, lambda: server.stop(signal.SIGKILL), *words, status=1)
@@ -224,7 +224,7 @@ def test_a_server_that_dies_ends_the_load_with_its_errors(launch, models, run_wh
 
 @pytest.mark.parametrize("mode", ["unary", "stream"])
 def test_a_server_that_hangs_is_not_waited_for_without_end(server, run_while, mode):
-    windows = ["--warm-up", 0.3, "--window", 0.3, "--max-windows", 3, "--timeout", 0.5]
+    windows = ["--warm-up", 0.1, "--window", 0.2, "--max-windows", 3, "--timeout", 0.5]
     words = [*windows, "--modes", mode, "--concurrency", 2]
     try:
         point = run_while(
@@ -238,12 +238,13 @@ def test_a_server_that_hangs_is_not_waited_for_without_end(server, run_while, mo
 
 @pytest.fixture
 def foreign(address):
-    """A plain server of the protocol: no timings, no statistics, no configuration."""
+    """Start a plain server of the protocol: no timings, no configuration, and not all calls."""
     channel = grpc.insecure_channel(address)
+    missing = {"ModelConfig", "ModelStreamInfer"}
 
     class Relay(grpc.GenericRpcHandler):
         def service(self, details):
-            if details.method.endswith(("ModelConfig", "ModelStatistics", "ModelStreamInfer")):
+            if details.method.rpartition("/")[2] in missing:
                 return None
 
             def forward(message, context):
@@ -255,12 +256,16 @@ def foreign(address):
 
             return grpc.unary_unary_rpc_method_handler(forward)
 
+    def start(*without):
+        missing.update(without)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        return f"127.0.0.1:{port}"
+
     with futures.ThreadPoolExecutor(4) as pool:
         server = grpc.server(pool)
         server.add_generic_rpc_handlers((Relay(),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        yield f"127.0.0.1:{port}"
+        yield start
         server.stop(None).wait()
     channel.close()
 
@@ -268,7 +273,8 @@ def foreign(address):
 def test_a_plain_server_of_the_protocol_is_loaded_without_its_split_and_without_labels(
     run, foreign
 ):
-    content, printed = run("load", *SHORT, "--address", foreign, "--concurrency", 2)
+    where = ["--address", foreign("ModelStatistics")]
+    content, printed = run("load", *SHORT, *where, "--concurrency", 2)
     (point,) = content["points"]
     check_numbers(point)
     assert (point["wrong_labels"], point["errors"]) == (None, {})
@@ -277,6 +283,17 @@ def test_a_plain_server_of_the_protocol_is_loaded_without_its_split_and_without_
     assert "does not tell the weights" in content["unchecked_because"]
     assert "the server tells nothing of its time" in printed
     assert "labels are unchecked" in printed
+
+
+def test_statistics_split_the_time_of_a_server_without_timings(run, foreign):
+    content, printed = run("load", *SHORT, "--address", foreign(), "--concurrency", 2)
+    split = content["points"][0]["split"]
+    assert split["told_by"] == "statistics"
+    assert split["decode_ns"] is None
+    for part in ("send_ns", "network_ns", "queue_ns", "assemble_ns", "compute_ns", "encode_ns"):
+        assert split[part] > 0
+    assert 1 <= split["batch_rows"] <= 2
+    assert "the server's times come from ModelStatistics" in printed
 
 
 def test_wrong_labels_are_found_under_load(tmp_path, launch, models, run):

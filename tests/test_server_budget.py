@@ -4,7 +4,7 @@ import time
 import pytest
 
 from server.budget import ByteBudget
-from server.errors import QueueFull, TooLarge
+from server.errors import Cancelled, QueueFull, TooLarge
 
 TOTAL = 100
 PATIENCE_S = 30.0
@@ -21,19 +21,22 @@ def never():
 class Waiter:
     """A thread that acquires; `waits` is set once it is about to wait, `done` when it is over."""
 
-    def __init__(self, budget, size_bytes, deadline_ns=None):
+    def __init__(self, budget, size_bytes, deadline_ns=None, **options):
         self.waits = threading.Event()
         self.done = threading.Event()
         self.calls = 0
         self.error = None
         self._arguments = budget, size_bytes, deadline_ns
+        self._options = options
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self):
         budget, size_bytes, deadline_ns = self._arguments
         try:
-            budget.acquire(size_bytes, deadline_ns, before_waiting=self._before_waiting)
-        except QueueFull as error:
+            budget.acquire(
+                size_bytes, deadline_ns, before_waiting=self._before_waiting, **self._options
+            )
+        except (QueueFull, Cancelled) as error:
             self.error = error
         self.done.set()
 
@@ -176,3 +179,53 @@ def test_small_requests_do_not_pass_a_large_one_that_waits():
     thread.join(5)
     budget.acquire(1)
     assert order == ["large"]
+
+
+def test_clients_take_turns_however_many_requests_of_one_wait():
+    budget = ByteBudget(10)
+    budget.acquire(10)
+    many = []
+    for _ in range(5):
+        many.append(Waiter(budget, 10, client="many"))
+        assert many[-1].waits.wait(PATIENCE_S)
+    one = Waiter(budget, 10, client="one")
+    assert one.waits.wait(PATIENCE_S)
+    # The first of the many came before anybody else.
+    for _ in range(2):
+        budget.release(10)
+    assert one.done.wait(PATIENCE_S)
+    assert sum(waiter.done.wait(0) for waiter in many) == 1
+    for waiter in many[1:]:
+        budget.release(10)
+        assert waiter.done.wait(PATIENCE_S)
+    assert budget.used_bytes == 10
+
+
+def test_who_is_gone_waits_no_longer_and_lets_the_next_in():
+    budget = ByteBudget(10)
+    budget.acquire(5)
+    gone = []
+
+    def when_gone(wake):
+        gone.append(wake)
+        return True
+
+    large = Waiter(budget, 10, when_gone=when_gone)
+    assert large.waits.wait(PATIENCE_S)
+    small = Waiter(budget, 5)
+    assert small.waits.wait(PATIENCE_S)
+    while not gone:
+        time.sleep(0.001)
+    gone[0]()
+    assert large.done.wait(PATIENCE_S)
+    assert isinstance(large.error, Cancelled)
+    assert small.done.wait(PATIENCE_S)
+    assert (small.error, budget.used_bytes) == (None, 10)
+
+
+def test_who_was_gone_before_does_not_wait():
+    budget = ByteBudget(10)
+    budget.acquire(10)
+    with pytest.raises(Cancelled):
+        budget.acquire(1, when_gone=lambda _: False)
+    assert budget.used_bytes == 10

@@ -107,6 +107,33 @@ def test_streams_go_over_tls(tls, authority):
     assert [len(part) for part in parts] == [2, 1]
 
 
+@pytest.mark.parametrize("hedge_after_s", [None, 5], ids=["in turn", "hedged"])
+def test_several_servers_are_shown_the_token_over_tls(
+    hedge_after_s, serve, models, authority, other_authority, tmp_path
+):
+    token = "t" * 32
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{token} infer\n")
+    certificate, key = authority.sign("several")
+    options = {"tls_cert": certificate, "tls_key": key, "token_file": tokens}
+    addresses = [serve(models, **options).address for _ in range(2)]
+
+    def counted(ca):
+        known = Credentials(ca=ca.certificate.read_bytes(), token=token)
+        more = {"retry": ONCE, "credentials": known, "deadline_s": 10}
+        with Client(addresses, hedge_after_s=hedge_after_s, **more) as client:
+            client.predict(X)
+        counts = []
+        for address in addresses:
+            with Client(address, **more) as client:
+                counts.append(client.statistics().inference_count)
+        return sum(counts)
+
+    assert counted(authority) == len(X)
+    with pytest.raises(Unavailable):
+        counted(other_authority)
+
+
 def test_a_client_of_another_authority_refuses_the_server(tls, other_authority):
     assert refused(tls, ca=other_authority.certificate)
 
@@ -361,6 +388,34 @@ def test_the_authority_of_clients_can_be_replaced(
     client_ca.write_bytes(other_authority.certificate.read_bytes())
     assert len(labels(server, ca=authority.certificate, **theirs)) == len(X)
     assert refused(server, ca=authority.certificate, **ours)
+
+
+def test_a_session_is_not_resumed_beyond_its_authority(
+    launch, models, pair, authority, other_authority, tmp_path
+):
+    client_ca = tmp_path / "clients.pem"
+    client_ca.write_bytes(authority.certificate.read_bytes())
+    server = launch(
+        models, "--tls-cert", pair[0], "--tls-key", pair[1], "--tls-client-ca", client_ca
+    )
+    context = ssl.create_default_context(cafile=authority.certificate)
+    # Of this version the handshake itself tells whether the certificate was taken.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(*authority.sign("resuming"))
+    host, port = server.address.rsplit(":", 1)
+
+    def session(known=None):
+        with (
+            socket.create_connection((host, int(port)), timeout=10) as connection,
+            context.wrap_socket(connection, server_hostname=host, session=known) as secure,
+        ):
+            return secure.session, secure.session_reused
+
+    known, _ = session()
+    assert session(known)[1]
+    client_ca.write_bytes(other_authority.certificate.read_bytes())
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        session(known)
 
 
 # A stalled handshake harms nobody.

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scheduling.batching import Piece
 from server import pinned_memory
 from server.batch_buffer import BatchBuffer
-from server.batching import Piece
 from server.request import Request
 
 # What the CUDA runtime exports; a size of 1 byte is what it refuses here.

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from server.batching import Closed, Limits
+from scheduling.batching import Closed, Limits
 from server.engine import Engine
 from server.errors import (
     Cancelled,
@@ -268,11 +268,29 @@ def test_a_request_over_its_queue_timeout_is_refused_without_a_run(start):
 def test_a_request_cancelled_in_the_queue_is_dropped_without_a_run(start):
     scheduler, counts = start(add_one, PATIENT)
     (sent,) = submit(scheduler, refused())
-    sent.cancel()
-    scheduler.hurry()
+    scheduler.cancel(sent)
     with pytest.raises(Cancelled):
         sent.future.result(PATIENCE_S)
     assert counts.executions == 0
+
+
+def test_a_deadline_wakes_a_worker_that_waits_for_more(start):
+    scheduler, counts = start(add_one, PATIENT)
+    soon_ns = time.monotonic_ns() + 20_000_000
+    later, sooner = refused(deadline_ns=soon_ns + HOUR_NS), refused(queue_deadline_ns=soon_ns)
+    submit(scheduler, refused(), later, sooner)
+    with pytest.raises(QueueTimeout):
+        sooner.future.result(PATIENCE_S)
+    assert not later.future.done()
+    assert counts.executions == 0
+
+
+def test_cancelling_what_was_answered_changes_nothing(start):
+    scheduler, _ = start(add_one)
+    (sent,) = submit(scheduler, request(numbers(1)))
+    first = answer(sent)
+    scheduler.cancel(sent)
+    np.testing.assert_array_equal(answer(sent), first)
 
 
 def test_requests_beside_a_refused_one_run(start):
@@ -280,7 +298,7 @@ def test_requests_beside_a_refused_one_run(start):
     before, after = request(numbers(2)), request(numbers(3, 50))
     cancelled = refused()
     submit(scheduler, before, cancelled, after)
-    cancelled.cancel()
+    scheduler.cancel(cancelled)
     scheduler.hurry()
     np.testing.assert_array_equal(answer(before), numbers(2) + 1)
     np.testing.assert_array_equal(answer(after), numbers(3, 50) + 1)

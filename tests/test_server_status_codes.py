@@ -180,6 +180,13 @@ def test_the_request_that_the_others_spoil_is_fine(caller):
     assert caller.infer(linear().SerializeToString()).id == "seven"
 
 
+@pytest.mark.parametrize("name", ["../linear", "/etc", "linear/1", "..", ""])
+def test_a_path_is_the_name_of_no_model(refused, name):
+    message = linear()
+    message.model_name = name
+    refused(message, Code.NOT_FOUND, f"model {name!r} is not here")
+
+
 def test_unknown_model_is_not_found(refused):
     message = linear()
     message.model_name = "nobody"
@@ -434,6 +441,14 @@ def test_garbage_is_invalid_argument_to_every_rpc(caller, method):
 def test_unknown_rpc_is_unimplemented(caller):
     with pytest.raises(grpc.RpcError) as caught:
         caller.raw("MakeCoffee", b"")
+    assert caught.value.code() is Code.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ServerLive"])
+def test_a_call_without_a_message_is_unimplemented(caller, method):
+    call = caller.channel.stream_unary(f"/inference.GRPCInferenceService/{method}")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(iter([]), timeout=20)
     assert caught.value.code() is Code.UNIMPLEMENTED
 
 

@@ -171,6 +171,18 @@ def test_a_server_that_stops_does_not_wait_for_a_trial(launch, models, call, eve
     assert gone(trial)
 
 
+def test_a_server_that_polls_does_not_wait_for_a_trial_either(
+    launch, models, call, eventually, endless, tmp_path
+):
+    os.rename(models / endless, tmp_path / endless)
+    process = launch(models, "--model-control", "poll", "--poll-s", "0.05", validation=True)
+    os.rename(tmp_path / endless, models / endless)
+    (trial,) = eventually(psutil.Process(process.popen.pid).children, "the model is tried")
+    assert process.stop() == 0
+    assert gone(trial)
+    assert not [line for line in process.said() if "could not be polled" in line]
+
+
 def test_a_trial_does_not_outlive_a_server_that_was_killed(
     launch, models, call, eventually, endless
 ):
@@ -240,7 +252,7 @@ def test_a_damaged_graph_is_not_loaded_and_the_old_one_serves_on(trying, call, d
 
 
 def test_memory_over_the_bound_is_an_error(launch, models, call):
-    process = explicit(launch, models, "--validation-bytes", str(256 * MIB))
+    process = explicit(launch, models, "--validation-bytes", str(160 * MIB))
     caller = call(process.address)
     save_large(models / "large" / "1" / "model.onnx")
     assert refusal(caller, "large").endswith("failed:std::bad_alloc")

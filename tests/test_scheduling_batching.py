@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.batching import Closed, Limits, rows_to_wait_for, take, wait_ns
+from scheduling.batching import Closed, Limits, place, rows_to_wait_for, take, wait_ns
 from server.request import Request
+from server.turns import Turns
 
 MS = 1_000_000
 LIMITS = Limits(group_rows=8, slice_rows=20)
@@ -28,6 +29,9 @@ def verdict(*queue, limits=LIMITS, now_ns=0, enough_rows=8, hurry=False):
 
 def batches(*queue, limits=LIMITS):
     """All batches of a queue, each as a list of (index of the request, start, stop)."""
+    turns = Turns()
+    for request in queue:
+        request.turn = turns.of("", request.rows)
     left = deque(queue)
     taken = []
     while left:
@@ -208,6 +212,7 @@ arrivals = st.lists(
 @given(limits_strategy(), arrivals)
 def test_every_row_is_handed_out_once_and_in_order(limits, arriving):
     queue = deque()
+    turns = Turns()
     requests = []
     handed_out = []
 
@@ -232,8 +237,8 @@ def test_every_row_is_handed_out_once_and_in_order(limits, arriving):
             handed_out.extend((index, row) for row in range(piece.start, piece.stop))
 
     for rows, key, take_now in arriving:
-        requests.append(waiting(rows, key=key))
-        queue.append(requests[-1])
+        requests.append(waiting(rows, key=key, turn=turns.of("", rows)))
+        place(queue, requests[-1])
         if take_now:
             take_one()
     while queue:

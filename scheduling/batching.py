@@ -1,11 +1,39 @@
 """Decide which rows of the queue make the next batch."""
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
 
-from server.request import Request
+
+class Waiting(Protocol):
+    """What a queue holds: so many rows, of which some may have been taken.
+
+    Only those with equal keys share a batch. `more_follows`: the sender says that more of the same
+    comes at once. `turn`: the queue is ordered by it; it advances with the rows that are taken.
+    `in_place`: its rows can be run where they lie.
+    """
+
+    rows: int
+    taken_rows: int
+    arrived_ns: int
+    more_follows: bool
+    turn: int
+    key: object
+
+    @property
+    def in_place(self) -> bool:
+        """Whether nothing of it need be copied."""
+
+
+W = TypeVar("W", bound=Waiting)
+
+# One request's rows run in slices this many groups long, up to so many rows: longer executions gain
+# nothing more, and what is cancelled should end soon.
+_SLICE_GROUPS = 4
+_SLICE_ROWS = 128
 
 
 class Closed(StrEnum):
@@ -36,12 +64,19 @@ class Limits:
     linger_ns: int = 20_000_000
     first_rows: int = 16
 
+    @classmethod
+    def of(cls, group_rows: int, most_rows: int, queue_delay_ns: int) -> "Limits":
+        """Limits with the slices that belong to such groups; nothing takes over `most_rows`."""
+        group_rows = min(group_rows, most_rows)
+        slice_rows = max(group_rows, min(_SLICE_GROUPS * group_rows, _SLICE_ROWS))
+        return cls(group_rows, min(slice_rows, most_rows), queue_delay_ns)
+
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Generic[W]):
     """Rows `start` up to `stop` of one request."""
 
-    request: Request
+    request: W
     start: int
     stop: int
 
@@ -52,10 +87,10 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Generic[W]):
     """What one execution of the model takes."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Piece[W], ...]
     closed: Closed
 
     @property
@@ -65,14 +100,15 @@ class Batch:
 
 
 def wait_ns(
-    queue: Iterable[Request], limits: Limits, now_ns: int, *, enough_rows: int, hurry: bool
+    queue: Iterable[Waiting], limits: Limits, now_ns: int, *, enough_rows: int, hurry: bool
 ) -> tuple[int, Closed]:
     """How long the head of a non-empty queue should still wait, 0 for not, and why it may go.
 
     `enough_rows` is what `rows_to_wait_for` said.
     """
     rows = 0
-    head: Request | None = None
+    head: Waiting | None = None
+    last_arrived_ns = 0
     all_announce_more = True
     for request in queue:
         if head is None:
@@ -83,6 +119,7 @@ def wait_ns(
         if rows >= limits.group_rows:
             return 0, Closed.FULL
         all_announce_more &= request.more_follows
+        last_arrived_ns = max(last_arrived_ns, request.arrived_ns)
     if head is None:
         raise ValueError("an empty queue has no head")
     if hurry:
@@ -91,7 +128,7 @@ def wait_ns(
         if rows >= enough_rows:
             return 0, Closed.START
         # As long as they keep coming; what fell silent is not waited for.
-        left_ns = request.arrived_ns + limits.linger_ns - now_ns
+        left_ns = last_arrived_ns + limits.linger_ns - now_ns
     else:
         left_ns = head.arrived_ns + limits.queue_delay_ns - now_ns
     if left_ns > 0:
@@ -99,7 +136,7 @@ def wait_ns(
     return 0, Closed.DELAY if all_announce_more or limits.queue_delay_ns else Closed.IDLE
 
 
-def rows_to_wait_for(before: int, batch: Batch, limits: Limits) -> int:
+def rows_to_wait_for(before: int, batch: Batch[W], limits: Limits) -> int:
     """Rows that requests that announce more are waited for, after `batch` was taken.
 
     Few at first, because the first answer waits for all of them, then twice as many each time, as
@@ -110,7 +147,15 @@ def rows_to_wait_for(before: int, batch: Batch, limits: Limits) -> int:
     return limits.first_rows
 
 
-def take(queue: deque[Request], limits: Limits, closed: Closed) -> Batch:
+def place(queue: deque[W], request: W) -> None:
+    """Put a request into a queue by its turn, after those of the same."""
+    if not queue or queue[-1].turn <= request.turn:
+        queue.append(request)
+    else:
+        queue.insert(bisect_right(queue, request.turn, key=lambda each: each.turn), request)
+
+
+def take(queue: deque[W], limits: Limits, closed: Closed) -> Batch[W]:
     """Remove the next batch from the head of a non-empty queue.
 
     A request with enough rows of its own runs alone, so that nothing needs copying; others are
@@ -122,7 +167,7 @@ def take(queue: deque[Request], limits: Limits, closed: Closed) -> Batch:
         most = limits.slice_rows if head.in_place else limits.group_rows
         piece = _advance(queue, min(left, most))
         return Batch((piece,), Closed.FULL)
-    pieces: list[Piece] = []
+    pieces: list[Piece[W]] = []
     room = limits.group_rows
     while queue and room and queue[0].key == head.key:
         left = queue[0].rows - queue[0].taken_rows
@@ -134,10 +179,14 @@ def take(queue: deque[Request], limits: Limits, closed: Closed) -> Batch:
     return Batch(tuple(pieces), closed)
 
 
-def _advance(queue: deque[Request], rows: int) -> Piece:
+def _advance(queue: deque[W], rows: int) -> Piece[W]:
     request = queue[0]
     piece = Piece(request, request.taken_rows, request.taken_rows + rows)
     request.taken_rows = piece.stop
+    request.turn += rows
     if piece.stop == request.rows:
         queue.popleft()
+    elif len(queue) > 1 and queue[1].turn < request.turn:
+        # Others have their turn before the rest of it.
+        place(queue, queue.popleft())
     return piece

@@ -1,0 +1,1 @@
+"""Decide who waits and what runs together: pure, for the service and for who simulates it."""

@@ -1,0 +1,36 @@
+"""Find rows that hold NaN or infinite values, for servers that reject those."""
+
+from typing import Any
+
+import numpy as np
+
+from protos.datatypes import BFLOAT16
+from server.errors import InvalidInput
+
+_MOST_NAMED = 10
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def check(name: str, data: Array, first_row: int = 0) -> None:
+    """Raise InvalidInput that names the rows of an input that are not finite.
+
+    `data` [rows, ...] of any dtype, or a scalar; its first row is row `first_row` of the input.
+    """
+    if data.dtype.kind != "f" and data.dtype != BFLOAT16:
+        return
+    wide = np.float64 if data.dtype == np.float64 else np.float32
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Reads the data once and stores nothing. Finite values may add up to what is not.
+        if np.isfinite(np.sum(data, dtype=wide)):
+            return
+        finite = np.isfinite(np.atleast_1d(data))
+    bad = np.flatnonzero(~finite.reshape(len(finite), -1).all(axis=1)) + first_row
+    if not len(bad):
+        return
+    named = ", ".join(map(str, bad[:_MOST_NAMED]))
+    more = f" and {len(bad) - _MOST_NAMED} more" if len(bad) > _MOST_NAMED else ""
+    raise InvalidInput(
+        f"rows {named}{more} of input {name!r} hold NaN or infinite values; "
+        "this server takes finite ones only"
+    )

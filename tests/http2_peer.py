@@ -1,0 +1,101 @@
+"""A client that speaks HTTP/2 frame by frame, well or badly."""
+
+import socket
+import struct
+
+import h2.config
+import h2.connection
+from hyperframe.frame import Frame
+
+PATIENCE_S = 20
+_SO_LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+class Http2Peer:
+    """A connection to a server, without gRPC on this side."""
+
+    def __init__(self, address):
+        host, _, port = address.rpartition(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
+        self.h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(
+                client_side=True,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+                validate_inbound_headers=False,
+            )
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def hello(self):
+        """Send the preface and take in the server's settings; whether there were any."""
+        self.h2.initiate_connection()
+        try:
+            self.flush()
+            data = self._receive()
+            self.h2.receive_data(data)
+            self.flush()
+        except (ConnectionResetError, BrokenPipeError):
+            return False
+        return bool(data)
+
+    def call(self, path, *headers, end=False):
+        """Open a call and send no message; its stream."""
+        number = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(number, [*request_headers(path), *headers], end_stream=end)
+        self.flush()
+        return number
+
+    def flush(self):
+        """Send what h2 has for the server."""
+        self.socket.sendall(self.h2.data_to_send())
+
+    def send(self, *frames: Frame):
+        """Send frames that h2 does not get to see."""
+        self.socket.sendall(b"".join(frame.serialize() for frame in frames))
+
+    def read_bytes_to_the_end(self):
+        """Wait for the server to close the connection; what it said before."""
+        return b"".join(iter(self._receive, b""))
+
+    def read_bytes_up_to(self, wanted):
+        """Take in what the server says until that is among it; all of it."""
+        said = b""
+        while wanted not in said:
+            data = self._receive()
+            assert data, said
+            said += data
+        return said
+
+    def _receive(self):
+        try:
+            return self.socket.recv(65536)
+        except (ConnectionResetError, BrokenPipeError):
+            return b""
+
+    def reset(self):
+        """Vanish as a crashed client's kernel would tell it."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _SO_LINGER_RESET)
+        self.socket.close()
+
+
+def request_headers(path):
+    """Headers of a gRPC call."""
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ]
+
+
+def framed(message):
+    """A gRPC message as it goes over the wire."""
+    return b"\0" + struct.pack(">I", len(message)) + message

@@ -1,0 +1,70 @@
+"""Calibrations of servers whose costs are known, because they were simulated."""
+
+from dataclasses import replace
+from functools import cache
+
+from client.plan_fit import predict
+from client.plan_observed import Calibration, Observation
+from client.simulation import Costs
+from scheduling.batching import Limits
+
+MS = 1_000_000
+LIMITS = Limits.of(16, 1024, 0)
+# Much like two cores that are shared: 3 ms an execution, 2.5 ms elsewhere.
+COSTS = Costs(1.5 * MS, 1.0 * MS, 2.8 * MS, 0.2 * MS, 0.2 * MS, 0.6, 0.4, 0.1)
+CAPACITY_PER_S = 350.0
+
+
+def alone(rows, costs=COSTS):
+    compute_ns = costs.execute_ns(rows, 1)
+    mean_ns = costs.receive_ns + costs.answer_ns + compute_ns
+    return Observation(
+        rows=rows,
+        concurrency=1,
+        rate_per_s=None,
+        requests_per_s=1e9 / mean_ns,
+        samples=500,
+        mean_ns=mean_ns,
+        p50_ns=round(mean_ns),
+        p90_ns=round(mean_ns * 1.1),
+        p99_ns=round(mean_ns * 1.2),
+        queue_ns=0.0,
+        assemble_ns=0.0,
+        compute_ns=compute_ns,
+        batch_rows=float(rows),
+        doubts=(),
+    )
+
+
+@cache
+def loaded(rate_per_s, costs=COSTS, seed=11):
+    """An open loop, as simulated with other arrivals than the fit simulates."""
+    found = predict(LIMITS, costs, 1, rate_per_s, requests=6000, seed=seed)
+    return replace(
+        alone(1, costs),
+        concurrency=None,
+        rate_per_s=rate_per_s,
+        requests_per_s=rate_per_s,
+        samples=8000,
+        p50_ns=round(found.p50_ns),
+        p90_ns=round(found.p90_ns),
+        p99_ns=round(found.p99_ns),
+        assemble_ns=costs.gather_ns * found.batch_rows,
+        compute_ns=costs.execute_ns(0, 1) + costs.row_ns * found.batch_rows,
+        batch_rows=found.batch_rows,
+    )
+
+
+def calibration(costs=COSTS, **changes):
+    made = Calibration(
+        model="linear_argmax",
+        rows=1,
+        row_bytes=2**20,
+        dtype="float32",
+        limits=LIMITS,
+        sizes=tuple(alone(rows, costs) for rows in (1, 2, 4, 8, 16)),
+        busy=replace(alone(1, costs), concurrency=16, requests_per_s=CAPACITY_PER_S),
+        fitted=tuple(loaded(share * CAPACITY_PER_S, costs) for share in (0.45, 0.7, 0.85)),
+        held_out=tuple(loaded(share * CAPACITY_PER_S, costs, 12) for share in (0.3, 0.6, 0.8)),
+    )
+    return replace(made, **changes)

@@ -1,0 +1,86 @@
+"""What must be as before once a fault is over: the process, its answers, memory, descriptors."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+MIB = 2**20
+MOST_GROWTH_BYTES = 16 * MIB
+# gRPC's own threads come and go with what the connections do.
+MOST_MORE_THREADS = 4
+_AT_ONCE = 12
+
+
+class Steady:
+    """A server process with a model `linear` that is to survive whatever is done to it."""
+
+    def __init__(self, process, caller, message, labels, eventually):
+        """`message` is a canary: its answer must be exactly `labels`."""
+        self._process = process
+        self._caller = caller
+        self._message = message
+        self._labels = labels
+        self._eventually = eventually
+        self._folder = Path(f"/proc/{process.popen.pid}")
+        self._fill_pools()
+        self.memory_bytes, self.descriptors, self.threads = self._measure()
+
+    def check(self):
+        """Fail unless the same process serves as it did before."""
+        assert self._process.popen.poll() is None
+        self._eventually(self._serves, "it serves as before")
+        self._eventually(self._is_small, "memory, descriptors and threads are back")
+
+    def _serves(self):
+        try:
+            (label,) = self._caller.infer(self._message).outputs
+        except grpc.RpcError as error:
+            # The places of those who were a nuisance are free again in a moment.
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+            return False
+        np.testing.assert_array_equal(label.data, self._labels)
+        return self._caller.health() == "SERVING"
+
+    def _is_small(self):
+        memory_bytes, descriptors, threads = self._measure()
+        return (
+            memory_bytes - self.memory_bytes < MOST_GROWTH_BYTES
+            and descriptors <= self.descriptors
+            and threads <= self.threads + MOST_MORE_THREADS
+        )
+
+    def _measure(self):
+        resident_pages = int((self._folder / "statm").read_text().split()[1])
+        return (
+            resident_pages * os.sysconf("SC_PAGE_SIZE"),
+            len(list((self._folder / "fd").iterdir())),
+            len(list((self._folder / "task").iterdir())),
+        )
+
+    def _fill_pools(self):
+        """Let every pool of the server start its threads, which it keeps."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for ask in (self._ask, self._ask_on_a_stream, self._ask_for_health):
+                list(pool.map(ask, range(10 * _AT_ONCE)))
+
+    def _ask(self, _):
+        self._passes(lambda: self._caller.infer(self._message))
+
+    def _ask_on_a_stream(self, _):
+        self._passes(lambda: self._caller.stream([self._message]))
+
+    def _ask_for_health(self, _):
+        self._caller.health()
+        self._caller.control("ServerLive")
+
+    @staticmethod
+    def _passes(ask):
+        try:
+            ask()
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
