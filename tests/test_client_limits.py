@@ -2,7 +2,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -123,13 +122,13 @@ def test_a_client_that_is_slow_itself_binds():
 
 
 def test_receiving_stops_where_the_other_side_goes_away():
-    with sockets.listen("127.0.0.1:0") as listener:
-        thread = threading.Thread(target=listener.accept()[0].close)
-        thread.start()
-        with sockets.connect(sockets.address_of(listener)) as connection:
-            assert sockets.receive(connection, memoryview(bytearray(4))) is False
-            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        thread.join()
+    with (
+        sockets.listen("127.0.0.1:0") as listener,
+        sockets.connect(sockets.address_of(listener)) as connection,
+    ):
+        listener.accept()[0].close()
+        assert sockets.receive(connection, memoryview(bytearray(4))) is False
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_sweep_is_placed_under_the_roofs(tmp_path):

@@ -13,6 +13,7 @@ from client.limits import ceiling, roofline, roofs, table
 from client.limits import record as limits_record
 from client.limits.placing import place
 from client.limits.subject import subject
+from client.summary import disturbances
 
 _PLAIN_WIDTH = 120
 _SCHEMAS = (record.SCHEMA, provider_record.SCHEMA, load_record.SCHEMA)
@@ -112,6 +113,8 @@ def _limits(args: argparse.Namespace) -> int:
         paths.append(args.out / "limits.png")
         drawn = roofline.roofline_png(measured, placed, placed_is.work)
         record.write_bytes_atomically(paths[1], drawn)
+    for finding in disturbances(around):
+        console.print(f"the roofs may be too low: {finding.text}", style="red", markup=False)
     for text in differences:
         console.print(f"not where the result was measured: {text}", style="yellow", markup=False)
     for part in table.render(measured, skipped, placed):

@@ -15,6 +15,7 @@ from client.reporting import trust
 from client.reporting.axes import LEGEND_BELOW, Figure, layout_of, log_axis
 from client.reporting.section import Cell, Check, Plot, Section, Table, Verdict
 from client.reporting.values import place
+from client.summary import disturbances
 from client.table import significant
 
 # How much faster the client must be where the server has nothing to do.
@@ -45,13 +46,21 @@ def section(record: Mapping[str, Any]) -> Section:
         heading="Roofs of the machine",
         sentence=f"{told}. Best of {settings['rounds']} rounds"
         f"{', on ' * bool(where)}{where}. {HOW_BINDING}",
-        verdicts=_verdicts(placed, record["differences"]),
+        verdicts=[
+            *_disturbed(record["environment"]),
+            *_verdicts(placed, record["differences"]),
+        ],
         checks=[*_ceilings(placed), trust.steal(record["environment"])],
         plots=plots,
         tables=tables,
         record=dict(record),
         name="limits.json",
     )
+
+
+def _disturbed(environment: Mapping[str, Any]) -> list[Verdict]:
+    told = [finding.text for finding in disturbances(environment)]
+    return [Verdict("warn", "The roofs may be too low:", told)] if told else []
 
 
 def _ceilings(placed: Sequence[Placed]) -> list[Check]:
