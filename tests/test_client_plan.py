@@ -103,7 +103,9 @@ def test_a_record_of_something_else_is_refused_in_one_line(tmp_path, capsys, con
 
 def test_a_server_is_measured_and_planned_with(launch, graphs, tmp_path):
     export(graphs.folder, "linear_argmax", from_seed(CLASSES, FEATURES, 0), "float32", 0)
-    server = launch(graphs.folder, "--group-rows", "2", "--queue-delay-us", "100")
+    server = launch(
+        graphs.folder, "--group-rows", "2", "--queue-delay-us", "100", "--workers", "2000"
+    )
     words = ["--rate", 1000, "--p99-ms", 10_000, "--classes", CLASSES, "--seconds", "0.3"]
     words += ["--address", server.address, "--out", tmp_path]
     done = subprocess.run(
