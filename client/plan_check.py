@@ -31,11 +31,14 @@ class Checked:
     @property
     def holds(self) -> bool:
         """Whether the prediction is near enough."""
-        return self.error is not None and abs(self.error) <= MOST_ERROR
+        near = self.error is not None and abs(self.error) <= MOST_ERROR
+        return near and not self.load.errors
 
     @property
     def verdict(self) -> str:
         """Why it holds, or not."""
+        if self.load.errors:
+            return f"{self.load.errors:,} requests failed"
         if self.error is None:
             return f"no p99 of {self.load.samples:,} samples"
         if self.holds:

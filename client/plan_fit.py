@@ -75,7 +75,8 @@ def fit_costs(calibration: Calibration, requests: int = TRIED_REQUESTS) -> Costs
     """
     line = executions(calibration)
     alone = next((o for o in calibration.sizes if o.rows == calibration.rows), None)
-    if alone is None or not calibration.fitted:
+    loads = [load for load in calibration.fitted if not load.errors]
+    if alone is None or not loads:
         raise UsageError(f"the calibration has no load of {calibration.rows} rows to fit")
     elsewhere_ns = max(alone.mean_ns - alone.compute_ns, 1.0)
     measured = Costs(
@@ -83,7 +84,7 @@ def fit_costs(calibration: Calibration, requests: int = TRIED_REQUESTS) -> Costs
         answer_ns=0.0,
         batch_ns=line.alpha_ns,
         row_ns=line.beta_ns,
-        gather_ns=_gather_ns(calibration.fitted, line),
+        gather_ns=_gather_ns(loads, line),
         spread=_spread(alone),
     )
 
@@ -99,7 +100,7 @@ def fit_costs(calibration: Calibration, requests: int = TRIED_REQUESTS) -> Costs
 
     def error(shares: Sequence[float]) -> float:
         tried = costs(shares)
-        return sum(_error(calibration, tried, load, requests) for load in calibration.fitted)
+        return sum(_error(calibration, tried, load, requests) for load in loads)
 
     return costs(_search(error))
 

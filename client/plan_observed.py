@@ -14,7 +14,8 @@ class Observation:
     """One load: what was asked, and times in nanoseconds, None where samples are too few.
 
     `queue_ns` to `compute_ns` are means over requests, as `batch_rows` is of the batches that they
-    ran in. `doubts` say in which respects the point cannot be believed.
+    ran in. `errors` counts requests that failed. `doubts` say in which respects the point cannot
+    be believed.
     """
 
     rows: int
@@ -22,6 +23,7 @@ class Observation:
     rate_per_s: float | None
     requests_per_s: float
     samples: int
+    errors: int
     mean_ns: float
     p50_ns: int | None
     p90_ns: int | None
@@ -46,6 +48,7 @@ class Observation:
             rate_per_s=point.asked.rate_per_s,
             requests_per_s=point.requests_per_s,
             samples=latency.samples,
+            errors=sum(point.errors.values()),
             mean_ns=latency.mean,
             p50_ns=latency.p50,
             p90_ns=latency.p90,

@@ -24,6 +24,7 @@ def alone(rows, costs=COSTS):
         rate_per_s=None,
         requests_per_s=1e9 / mean_ns,
         samples=500,
+        errors=0,
         mean_ns=mean_ns,
         p50_ns=round(mean_ns),
         p90_ns=round(mean_ns * 1.1),

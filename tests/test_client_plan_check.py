@@ -37,6 +37,12 @@ def test_without_a_measured_p99_nothing_holds():
     assert one.verdict == "no p99 of 400 samples"
 
 
+def test_a_load_with_requests_that_failed_holds_nothing():
+    one = checked(100, 0.0, errors=3)
+    assert one.holds is False
+    assert one.verdict == "3 requests failed"
+
+
 def test_rates_are_trusted_up_to_the_last_before_one_fails():
     assert trusted([checked(100, 0.1), checked(200, 0.1)]).most_per_s == 200
     assert trusted([checked(100, 0.1), checked(200, 0.3), checked(300, 0.1)]).most_per_s == 100

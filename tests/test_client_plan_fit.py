@@ -58,7 +58,9 @@ def test_a_rate_that_is_higher_takes_longer():
     assert p99[0] > COSTS.execute_ns(1, 1) + 2 * MS
 
 
-@pytest.mark.parametrize("changes", [{"fitted": ()}, {"rows": 3}])
+@pytest.mark.parametrize(
+    "changes", [{"fitted": ()}, {"fitted": (replace(loaded(100.0), errors=1),)}, {"rows": 3}]
+)
 def test_nothing_to_fit_is_refused(changes):
     with pytest.raises(UsageError, match="rows to fit"):
         fit_costs(calibration(**changes))
