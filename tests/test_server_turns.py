@@ -3,7 +3,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.batching import Closed, Limits, place, take
+from scheduling.batching import Closed, Limits, place, take
 from server.request import Request
 from server.turns import Turns
 
