@@ -29,7 +29,7 @@ def run(limits, spent, *due_ms, rows=1):
 @pytest.mark.parametrize("utilisation", [0.3, 0.6, 0.8])
 def test_one_at_a_time_waits_as_long_as_an_m_d_1_queue(utilisation):
     service_ns = 1 * MS
-    due_ns = itertools.islice(due_times_ns("poisson", utilisation * 1000, seed=5), 40_000)
+    due_ns = itertools.islice(due_times_ns("poisson", utilisation * 1000, seed=5), 100_000)
     seen = simulate(ALONE, Costs(0, 0, service_ns, 0), 1, due_ns)
     waited_ns = np.mean(seen.latencies_ns) - service_ns
     # Pollaczek and Khinchine's mean for a service time without variance.
