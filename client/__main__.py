@@ -10,24 +10,19 @@ from typing import NoReturn
 import numpy as np
 from rich.console import Console
 
-from client import (
-    arguments,
-    compare_command,
-    environment,
-    load_command,
-    loadgen_command,
-    plan_command,
-    record,
-    report_command,
-    results,
-    slo_command,
-    table,
-)
+from client import arguments, environment, record, table
 from client.client import Client
+from client.commands import compare as compare_command
+from client.commands import diff as diff_command
+from client.commands import limits as limits_command
+from client.commands import load as load_command
+from client.commands import loadgen as loadgen_command
+from client.commands import plan as plan_command
+from client.commands import report as report_command
+from client.commands import slo as slo_command
+from client.commands import sweep_results as results
 from client.credentials import Credentials
-from client.diff import command as diff_command
 from client.errors import RequestFailed, UsageError
-from client.limits import command as limits_command
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
 from client.terminal import SweepProgress
 from client.verification import Experiment

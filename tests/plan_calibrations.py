@@ -3,9 +3,9 @@
 from dataclasses import replace
 from functools import cache
 
-from client.plan_fit import predict
-from client.plan_observed import Calibration, Observation
-from client.simulation import Costs
+from client.plan.fit import predict
+from client.plan.observed import Calibration, Observation
+from client.plan.simulation import Costs
 from scheduling.batching import Limits
 
 MS = 1_000_000

@@ -4,17 +4,19 @@ import json
 
 import numpy as np
 
-from client import load_record, provider_record, record
+from client import record
 from client.calibration import COMPARE_SCHEMA, Calibration
+from client.compare import record as provider_record
+from client.compare.analysis import analyse
+from client.compare.runs import Cell, Measured, Provider
 from client.limits import record as limits_record
 from client.limits.placing import place
 from client.limits.roofs import COPY, FRESH, GEMM, PCIE, READ, TCP, UNITS, UNIX, Roof
 from client.limits.subject import subject
-from client.load_slice import Slice
-from client.load_summary import Asked
-from client.load_summary import summarise as summarise_load
-from client.provider_analysis import analyse
-from client.provider_runs import Cell, Measured, Provider
+from client.load import record as load_record
+from client.load.slice import Slice
+from client.load.summary import Asked
+from client.load.summary import summarise as summarise_load
 from client.samples import Sample, Stages
 from client.summary import summarise
 

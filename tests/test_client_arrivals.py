@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.arrivals import due_times_ns
+from client.load.arrivals import due_times_ns
 
 
 def first(count, *arguments, **named):

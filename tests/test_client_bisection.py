@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.bisection import Found, highest_rate
+from client.load.bisection import Found, highest_rate
 
 START, PRECISION, MOST = 20.0, 0.05, 100_000.0
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from client import provider_record
 from client.__main__ import main
-from client.provider_contest import labels
+from client.compare import record as provider_record
+from client.compare.contest import labels
 from server import provider_library
 from server.errors import StartError
 from server.execution_provider import OPENVINO, ExecutionProvider

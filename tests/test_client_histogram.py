@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.histogram import Histogram, fewest_samples
+from client.load.histogram import Histogram, fewest_samples
 from client.summary import percentile
 
 HOUR_NS = 3600 * 10**9

@@ -12,8 +12,8 @@ import onnx
 import pytest
 
 from client.__main__ import main
-from client.histogram import Histogram
-from client.race import Race
+from client.load.histogram import Histogram
+from client.load.race import Race
 from model.export import export
 from model.weights import from_seed
 from protos import inference_pb2 as pb
@@ -45,7 +45,7 @@ def address(server):
 def run(tmp_path, capsys, monkeypatch):
     """Run a command; its record and what it printed."""
     # A p99 of 69 samples is worth little, and takes a busy machine less than a second.
-    monkeypatch.setattr("client.histogram.CONFIDENCE", CONFIDENCE)
+    monkeypatch.setattr("client.load.histogram.CONFIDENCE", CONFIDENCE)
 
     def run_command(name, *options, status=0, record=None):
         words = [str(word) for word in (name, "--out", tmp_path, *options)]
@@ -326,7 +326,7 @@ def test_slo_finds_a_rate_that_meets_the_bound(run, address):
 
 
 def test_slo_says_that_no_rate_meets_a_bound_that_none_can(run, address, monkeypatch):
-    monkeypatch.setattr("client.bisection._MOST_STEPS_DOWN", 1)
+    monkeypatch.setattr("client.load.bisection._MOST_STEPS_DOWN", 1)
     options = ["--start", 200, *SHORT, "--window", 0.1]
     content, printed = run("slo", "--address", address, "--p99-ms", 0.001, *options, status=1)
     assert content["found"]["met"] is None
@@ -341,7 +341,7 @@ def test_slo_tunes_servers_of_its_own_and_says_how_to_start_one(run, monkeypatch
         return Race((None,) * (candidates - 1) + (start,), ended=True)
 
     # Whoever wins on this machine today, the rest of the search must hold.
-    monkeypatch.setattr("client.tune.race", won_by_the_last)
+    monkeypatch.setattr("client.load.tune.race", won_by_the_last)
     delay_us = 20_000
     tuning = ["--tune", "--tune-group-rows", 512, "--tune-queue-delays-us", delay_us]
     rates = ["--start", 150, "--most", 150, *SHORT, "--window", 0.1, "--features", FEATURES]

@@ -3,9 +3,9 @@ import itertools
 
 import pytest
 
-from client.load_duel import duel
-from client.load_slice import Slice
-from client.load_summary import Asked, summarise
+from client.load.duel import duel
+from client.load.slice import Slice
+from client.load.summary import Asked, summarise
 
 SECOND_NS, MS = 10**9, 10**6
 OPEN = Asked("open", "unary", 1, 1, rate_per_s=500.0, arrivals="constant")

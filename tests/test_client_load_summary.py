@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.load_slice import Slice
-from client.load_summary import Asked, Window, is_stable, summarise
+from client.load.server_statistics import ServerStatistics
+from client.load.slice import Slice
+from client.load.slo import judge
+from client.load.summary import Asked, Window, is_stable, summarise
 from client.samples import Stages
-from client.server_statistics import ServerStatistics
-from client.slo import judge
 
 SECOND_NS, MS = 10**9, 10**6
 CLOSED = Asked("closed", "unary", 2, 1, concurrency=4)

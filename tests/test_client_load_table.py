@@ -3,13 +3,13 @@ import io
 import pytest
 from rich.console import Console
 
-from client.bisection import Found
-from client.load_settings import Progress
-from client.load_slice import Slice
-from client.load_summary import Asked, Window, summarise
-from client.load_table import render
-from client.load_terminal import LoadProgress
-from client.slo_table import answer
+from client.load.bisection import Found
+from client.load.settings import Progress
+from client.load.slice import Slice
+from client.load.slo_table import answer
+from client.load.summary import Asked, Window, summarise
+from client.load.table import render
+from client.load.terminal import LoadProgress
 
 SECOND_NS = 10**9
 CLOSED = Asked("closed", "unary", 1, 1, concurrency=4)

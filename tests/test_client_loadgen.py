@@ -15,13 +15,13 @@ import psutil
 import pytest
 from onnx import helper
 
-from client import loadgen_logs
 from client.__main__ import main
 from client.client import Client, ModelInput
 from client.errors import RequestFailed, UsageError
-from client.loadgen_examples import MOST_LOADED_BYTES, LoadedExamples
-from client.loadgen_job import Job, Rules
-from client.loadgen_table import fewest_samples, metric
+from client.loadgen import logs as loadgen_logs
+from client.loadgen.examples import MOST_LOADED_BYTES, LoadedExamples
+from client.loadgen.job import Job, Rules
+from client.loadgen.table import fewest_samples, metric
 from client.verification import Experiment, check, check_counted, examples, truth
 from model.examples import standard_normal
 from model.export import export
@@ -146,7 +146,7 @@ def test_the_seeds_are_those_of_loadgen_itself(all_of_them):
 @needs_loadgen
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_run_that_is_not_quick_has_the_lengths_of_the_rules(scenario):
-    settings_of = importlib.import_module("client.loadgen_settings").settings_of
+    settings_of = importlib.import_module("client.loadgen.settings").settings_of
     rules = Rules(None, server_latency_ms=20, server_qps=70, offline_qps=None)
     experiment = Experiment(CLASSES, FEATURES, "float32", 0)
     job = Job(scenario, "performance", "", "m", "x", "stream", 1, 1, rules, experiment, "")

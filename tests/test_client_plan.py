@@ -10,8 +10,8 @@ import pytest
 from plan_calibrations import COSTS, calibration, loaded
 
 from client.__main__ import main
-from client.plan_observed import Calibration
-from client.plan_record import SCHEMA
+from client.plan.observed import Calibration
+from client.plan.record import SCHEMA
 from model.export import export
 from model.weights import from_seed
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 from plan_calibrations import COSTS, LIMITS, MS, calibration
 
-from client.plan_capacity import Goal, plan
-from client.plan_check import Range
-from client.plan_fit import predict
+from client.plan.capacity import Goal, plan
+from client.plan.check import Range
+from client.plan.fit import predict
 from scheduling.batching import Limits
 
 FAST = 1e12

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 from plan_calibrations import MS, alone
 
-from client.plan_check import MOST_ERROR, Checked, trusted
-from client.plan_fit import Predicted
+from client.plan.check import MOST_ERROR, Checked, trusted
+from client.plan.fit import Predicted
 
 
 def checked(rate_per_s, error, **changes):

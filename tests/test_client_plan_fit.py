@@ -4,9 +4,9 @@ import pytest
 from plan_calibrations import COSTS, LIMITS, MS, alone, calibration, loaded
 
 from client.errors import UsageError
-from client.plan_check import check
-from client.plan_fit import executions, fit_costs, predict
-from client.plan_observed import Calibration
+from client.plan.check import check
+from client.plan.fit import executions, fit_costs, predict
+from client.plan.observed import Calibration
 
 REQUESTS = 1500
 

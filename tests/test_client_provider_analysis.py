@@ -3,12 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from client import provider_record, record
+from client import record
+from client.compare import record as provider_record
+from client.compare.analysis import NO_DIFFERENCE, Pair, analyse, verdict
+from client.compare.findings import broken_limits, findings
+from client.compare.runs import Cell, Measured, Provider
+from client.compare.words import meeting_text, summary
 from client.comparison import Ratio
-from client.provider_analysis import NO_DIFFERENCE, Pair, analyse, verdict
-from client.provider_findings import broken_limits, findings
-from client.provider_runs import Cell, Measured, Provider
-from client.provider_words import meeting_text, summary
 from client.reporting import compare
 from client.reporting import page as pages
 from client.samples import Sample

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.race import race
+from client.load.race import race
 
 
 def run(limits, *, start=100.0, factor=1.5, most=10_000.0, most_trials=1000):

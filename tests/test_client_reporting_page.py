@@ -2,7 +2,7 @@ import pytest
 import report_records
 
 from client.calibration import COMPARE_SCHEMA, LOAD_SCHEMA
-from client.load_record import from_json
+from client.load.record import from_json
 from client.record import RecordError
 from client.reporting import kinds, load_charts, page, percentiles, trust
 

@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from client.arrivals import due_times_ns
-from client.simulation import Costs, simulate
+from client.load.arrivals import due_times_ns
+from client.plan.simulation import Costs, simulate
 from scheduling.batching import Closed, Limits
 
 MS = 1_000_000

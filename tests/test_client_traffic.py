@@ -5,7 +5,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from client.traffic import Pace, Stop, Times, Traffic
+from client.load.traffic import Pace, Stop, Times, Traffic
 from protos.codec import InferResponse
 
 MS = 10**6

@@ -4,10 +4,10 @@ import pytest
 from rich.console import Console
 
 from client.comparison import Comparison, Ratio
-from client.load_duel import Duel
-from client.race import Race
-from client.tune import DEFAULTS, Candidate, Search, Tuning
-from client.tune_table import answer, render
+from client.load.duel import Duel
+from client.load.race import Race
+from client.load.tune import DEFAULTS, Candidate, Search, Tuning
+from client.load.tune_table import answer, render
 
 OTHER = Candidate("64", 1000)
 OPTIONS = "--group-rows 64 --queue-delay-us 1000"

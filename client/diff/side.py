@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from client import load_record, provider_record, record
+from client import record
+from client.compare import record as provider_record
 from client.errors import UsageError
 from client.limits import record as limits_record
-from client.load_table import name
+from client.load import record as load_record
+from client.load.table import name
 from client.record import RecordError
 from client.summary import Point
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from client import provider_words as words
+from client.compare import words
+from client.compare.analysis import Analysis, Pair, analyse
+from client.compare.findings import findings
+from client.compare.plots import LATENCY_LABEL, RATIO_LABEL, points_by_provider
+from client.compare.record import from_json
+from client.compare.runs import Cell as Measurement
 from client.plots import looks
-from client.provider_analysis import Analysis, Pair, analyse
-from client.provider_findings import findings
-from client.provider_plots import LATENCY_LABEL, RATIO_LABEL, points_by_provider
-from client.provider_record import from_json
-from client.provider_runs import Cell as Measurement
 from client.reporting import charts, trust
 from client.reporting.axes import Figure, batch_axis, layout_of, line_of, linear_axis, log_axis
 from client.reporting.section import Cell, Check, Plot, Row, Section, Table, Verdict

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from client import load_record, provider_record, record
+from client import record
 from client.calibration import COMPARE_SCHEMA, LOAD_SCHEMA
+from client.compare import record as provider_record
 from client.limits import record as limits_record
+from client.load import record as load_record
 from client.record import RecordError
 from client.reporting import calibration, compare, limits, load, sweep
 from client.reporting.section import Section

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from client.load_record import from_json
-from client.load_summary import LoadPoint
-from client.load_table import LOOPS, name
+from client.load.record import from_json
+from client.load.summary import LoadPoint
+from client.load.table import LOOPS, name
 from client.reporting import load_charts, percentiles, stages, trust
 from client.reporting.section import Card, Cell, Check, Plot, Row, Section, Table, Verdict
 from client.reporting.values import place

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from client.load_plots import LABELS, PERCENTILES
-from client.load_summary import LoadPoint
+from client.load.plots import LABELS, PERCENTILES
+from client.load.summary import LoadPoint
 from client.plots import Look, looks_of
 from client.reporting.axes import Figure, layout_of, line_of, linear_axis, log_axis
 

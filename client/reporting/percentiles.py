@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from client.histogram import CONFIDENCE, Histogram
+from client.load.histogram import CONFIDENCE, Histogram
 from client.reporting.axes import LEGEND_BELOW, Figure, layout_of, linear_axis, log_axis
 from client.reporting.section import Row, Table
 

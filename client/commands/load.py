@@ -1,0 +1,123 @@
+"""The command `load`: its options, what it prints and writes."""
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from client import environment, record
+from client.arguments import concurrencies, modes, positive, rates
+from client.calibration import LOAD_SCHEMA, calibrate
+from client.commands.load_options import add_common, plain_or_terminal, settings_of, write
+from client.errors import UsageError
+from client.load import record as load_record
+from client.load import table as load_table
+from client.load.duel import Duel, duel
+from client.load.job import MODES
+from client.load.runs import load, loading
+from client.load.settings import Progress, Settings, asked
+from client.load.slo import for_p99
+from client.load.summary import LoadPoint
+from client.load.target import target
+from client.load.terminal import LoadProgress
+
+DONE, WRONG = 0, 1
+
+
+def add(commands: Any) -> None:
+    """Add the command `load`."""
+    parser = commands.add_parser("load", help="latency under load, in closed or open loops")
+    parser.set_defaults(command=_load)
+    parser.add_argument(
+        "--concurrency",
+        type=concurrencies,
+        default=(),
+        metavar="N,N|A:B",
+        help="closed loops with so many requests under way; A:B: A, 2A, 4A, ... B",
+    )
+    parser.add_argument(
+        "--rate",
+        type=rates,
+        default=(),
+        metavar="R,R|A:B:STEP",
+        help="open loops with so many requests a second",
+    )
+    parser.add_argument(
+        "--modes",
+        type=modes(MODES),
+        default=("unary",),
+        metavar="M,M",
+        help=f"of {','.join(MODES)} (default: unary)",
+    )
+    add_common(parser, Path("results/load"))
+    parser.add_argument(
+        "--aa",
+        type=positive,
+        metavar="RUNS",
+        help="instead, hold the first load against itself in so many runs of --pairs pairs, and "
+        "say how many claim a difference; exit code 1 if more than a tenth do",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="pairs of loads in a run of --aa (default: %(default)s)",
+    )
+
+
+def _load(args: argparse.Namespace) -> int:
+    if not args.concurrency and not args.rate:
+        raise UsageError("neither --concurrency nor --rate came; wanted one of them, or both")
+    settings = settings_of(args)
+    if args.aa is not None:
+        return _calibrate(args, settings)
+    console = plain_or_terminal()
+    start = environment.snapshot()
+    with LoadProgress(console) as progress, target(settings, progress) as found:
+        points = load(settings, found, progress)
+    described = environment.describe(start, environment.snapshot())
+    content = load_record.to_json(asdict(settings), described, points, found.unchecked_because)
+    paths = write(settings.out, "load", content, points)
+    for part in load_table.render(points, found.unchecked_because):
+        console.print(part)
+    for path in paths:
+        console.print(str(path), highlight=False, soft_wrap=True)
+    return WRONG if any(point.errors or point.wrong_labels for point in points) else DONE
+
+
+def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
+    """Hold the first point that was asked for against itself, on the same server."""
+    settings = for_p99(settings)
+    one, mode = next(asked(settings)), settings.modes[0]
+    console = plain_or_terminal()
+    duels: list[Duel] = []
+    start = environment.snapshot()
+    with LoadProgress(console) as progress, target(settings, progress) as where:
+
+        @contextlib.contextmanager
+        def side() -> Iterator[Callable[[], LoadPoint]]:
+            with loading(settings, where, mode) as one_mode:
+                yield lambda: one_mode.measure(one, lambda step: None)
+
+        def claims() -> bool:
+            duels.append(duel((side, side), args.pairs, starts=1))
+            return duels[-1].differs
+
+        found = calibrate(claims, args.aa, lambda text: progress(Progress(text)))
+    content = {
+        "schema": LOAD_SCHEMA,
+        "environment": environment.describe(start, environment.snapshot()),
+        "settings": asdict(settings) | {"pairs": args.pairs},
+        "asked": asdict(one),
+        "answer": found.text,
+        "passed": found.passed,
+        "runs": [one_run.to_json() for one_run in duels],
+    }
+    path = settings.out / "load-aa.json"
+    record.write_text_atomically(path, record.dumps(record.finite(content)))
+    console.print(found.text, style="" if found.passed else "bold red", highlight=False)
+    console.print(str(path), highlight=False, soft_wrap=True)
+    return DONE if found.passed else WRONG

@@ -1,0 +1,152 @@
+"""The command `loadgen`: its options, what it prints and writes."""
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from client import arguments, environment, record
+from client.errors import UsageError
+from client.loadgen import record as loadgen_record
+from client.loadgen import table as loadgen_table
+from client.loadgen.job import SCENARIOS, TRANSPORTS, Rules, Scenario
+from client.loadgen.runs import Plan, loadgen
+from client.sweep import MODEL
+from client.terminal import SweepProgress
+from client.verification import Experiment
+
+QUICK_S = 5.0
+EXAMPLES, QUICK_EXAMPLES = 1024, 256
+_PLAIN_WIDTH = 120
+_EXTRA = "mlcommons-loadgen is not installed; wanted pip install 'argmax-serving[loadgen]'"
+
+
+def add(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Declare the command and its options."""
+    parser = commands.add_parser("loadgen", help="the scenarios of MLCommons LoadGen")
+    parser.set_defaults(command=_loadgen)
+    parser.add_argument(
+        "--scenario",
+        choices=(*SCENARIOS, "all"),
+        default="all",
+        help="default: %(default)s, one after another",
+    )
+    parser.add_argument(
+        "--quick",
+        type=arguments.seconds,
+        nargs="?",
+        const=QUICK_S,
+        metavar="S",
+        help=f"runs of S seconds ({QUICK_S:g} without S) instead of LoadGen's 600: "
+        "not a valid MLPerf result",
+    )
+    parser.add_argument(
+        "--address", metavar="A", help="drive this server (default: one of its own)"
+    )
+    parser.add_argument(
+        "--model", default=MODEL, help="its name at --address (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--transport",
+        choices=TRANSPORTS,
+        default="stream",
+        help="all queries on one stream, or a request each (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--in-flight",
+        type=arguments.positive,
+        default=32,
+        metavar="N",
+        help="unary requests under way at most (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--server-qps",
+        type=arguments.over_zero,
+        metavar="R",
+        help="queries a second of Server (default: half of what a warm-up reaches)",
+    )
+    parser.add_argument(
+        "--server-latency-ms",
+        type=arguments.over_zero,
+        default=100.0,
+        metavar="MS",
+        help="bound of Server on the 99th percentile (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--offline-qps",
+        type=arguments.over_zero,
+        metavar="R",
+        help="samples a second that Offline is made for (default: what a warm-up suggests)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=arguments.seconds,
+        default=30.0,
+        metavar="S",
+        help="a run to which nothing is answered that long has failed (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--ep",
+        default="cpu",
+        metavar="NAME[:key=value,...]",
+        help="execution provider of a server of its own, as the server's --ep "
+        "(default: %(default)s)",
+    )
+    arguments.add_model(parser, Path("results/loadgen"))
+    parser.add_argument(
+        "--examples",
+        type=arguments.positive,
+        metavar="N",
+        help=f"rows of X, the data set (default: {EXAMPLES}, or {QUICK_EXAMPLES} with --quick)",
+    )
+
+
+def _loadgen(args: argparse.Namespace) -> int:
+    """Exit code 0: every run is VALID and every label right; 1: not so."""
+    if importlib.util.find_spec("mlperf_loadgen") is None:
+        raise UsageError(_EXTRA)
+    if args.address is None and args.model != MODEL:
+        raise UsageError(
+            f"--model {args.model} came without --address; a server of its own has {MODEL}"
+        )
+    scenarios: tuple[Scenario, ...] = SCENARIOS if args.scenario == "all" else (args.scenario,)
+    plan = Plan(
+        scenarios=scenarios,
+        experiment=Experiment(
+            classes=args.classes,
+            features=args.features,
+            dtype=args.dtype,
+            seed=args.seed,
+            examples=args.examples or (EXAMPLES if args.quick is None else QUICK_EXAMPLES),
+        ),
+        rules=Rules(args.quick, args.server_latency_ms, args.server_qps, args.offline_qps),
+        transport=args.transport,
+        in_flight=args.in_flight,
+        timeout_s=args.timeout,
+        address=args.address,
+        model=args.model,
+        threads=args.threads,
+        ep=args.ep,
+        out=args.out,
+    )
+    plan.out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    label = loadgen_record.label(plan)
+    console.print(label, style="bold yellow", markup=False, highlight=False)
+    start = environment.snapshot()
+    with SweepProgress(console) as progress:
+        results = loadgen(plan, progress)
+    around = environment.describe(start, environment.snapshot())
+    path = plan.out / "loadgen.json"
+    record.write_text_atomically(path, record.dumps(loadgen_record.to_json(plan, around, results)))
+    # In a file there is room for what a narrow terminal must fold.
+    shown = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
+    shown.print(loadgen_table.render(results, label))
+    for line in loadgen_table.reasons(results):
+        console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+    for result in results:
+        console.print(str(plan.out / result.scenario), highlight=False, soft_wrap=True)
+    console.print(str(path), highlight=False, soft_wrap=True)
+    return 0 if all(result.good for result in results) else 1

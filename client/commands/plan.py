@@ -1,0 +1,136 @@
+"""The command `plan`: its options, what it prints and writes."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from client import environment, record
+from client.arguments import add_model, over_zero, positive, seconds
+from client.commands.load_options import plain_or_terminal
+from client.load.settings import Settings, Windows
+from client.load.terminal import LoadProgress
+from client.plan import record as plan_record
+from client.plan import table as plan_table
+from client.plan.calibration import calibrate
+from client.plan.capacity import Goal, Plan, plan
+from client.plan.check import check, trusted
+from client.plan.fit import executions, fit_costs
+from client.plan.observed import Calibration
+
+PLANNED, REFUSED = 0, 1
+
+
+def add(commands: Any) -> None:
+    """Add the command `plan`."""
+    parser = commands.add_parser("plan", help="replicas, batches and network for a rate and a p99")
+    parser.set_defaults(command=_plan)
+    parser.add_argument(
+        "--rate", type=over_zero, required=True, metavar="R", help="requests a second, in all"
+    )
+    parser.add_argument(
+        "--p99-ms", type=over_zero, required=True, metavar="MS", help="the bound, in milliseconds"
+    )
+    parser.add_argument(
+        "--link-gbit",
+        type=over_zero,
+        default=25.0,
+        metavar="G",
+        help="what a replica's network carries, in Gbit/s (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--result", type=Path, metavar="DIR", help="plan from the calibration of an earlier plan"
+    )
+    parser.add_argument(
+        "--address", metavar="A", help="calibrate with this server (default: one of its own)"
+    )
+    parser.add_argument(
+        "--model", default="linear_argmax", metavar="M", help="its name (default: %(default)s)"
+    )
+    parser.add_argument("--model-version", default="", metavar="V", help="default: the newest")
+    parser.add_argument(
+        "--rows", type=positive, default=1, metavar="N", help="of a request (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=seconds,
+        default=12.0,
+        metavar="S",
+        help="that each of six open loops takes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=30.0,
+        metavar="S",
+        help="a request that takes longer failed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ep",
+        default="cpu",
+        metavar="NAME[:key=value,...]",
+        help="execution provider of a server of its own, as the server's --ep (default: cpu)",
+    )
+    add_model(parser, Path("results/plan"))
+
+
+def _plan(args: argparse.Namespace) -> int:
+    """Exit code 0: planned; 1: nothing is, because predictions do not hold or no rate is enough."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    console = plain_or_terminal()
+    if args.result is not None:
+        calibration, described = plan_record.read(args.result)
+    else:
+        calibration, described = _calibrate(args, console)
+    console.print(Text("fitting the costs, simulating"))
+    costs = fit_costs(calibration)
+    checks = check(calibration, costs)
+    console.print(plan_table.costs_text(costs, executions(calibration), calibration))
+    console.print(plan_table.checks_table(checks))
+    goal = Goal(args.rate, args.p99_ms * 1e6, args.link_gbit * 1e9)
+    trust = trusted(checks)
+    planned: Plan | None = None
+    if trust is None:
+        answer = plan_table.refusal(checks)
+    elif (planned := plan(goal, calibration, costs, trust)) is None:
+        answer = plan_table.unreachable(goal, calibration, trust)
+    else:
+        answer = plan_table.answer(goal, planned)
+        console.print(plan_table.options_table(planned, calibration))
+        console.print(plan_table.network_table(goal, planned, calibration))
+    console.print(Text(answer, style="bold" if planned else "bold red"))
+    settings = {name: value for name, value in vars(args).items() if name != "command"}
+    content = plan_record.to_json(settings, described, calibration, costs, checks, planned, answer)
+    path = args.out / plan_record.NAME
+    record.write_text_atomically(path, record.dumps(content))
+    console.print(str(path), highlight=False, soft_wrap=True)
+    return PLANNED if planned else REFUSED
+
+
+def _calibrate(args: argparse.Namespace, console: Console) -> tuple[Calibration, dict[str, Any]]:
+    settings = Settings(
+        address=args.address,
+        model=args.model,
+        version=args.model_version,
+        modes=("unary",),
+        rows=args.rows,
+        concurrencies=(),
+        rates_per_s=(),
+        arrivals="poisson",
+        processes=1,
+        windows=Windows(0.0, args.seconds, 0, 1),
+        timeout_s=args.timeout,
+        classes=args.classes,
+        features=args.features,
+        dtype=args.dtype,
+        seed=args.seed,
+        threads=args.threads,
+        ep=args.ep,
+        out=args.out,
+    )
+    start = environment.snapshot()
+    with LoadProgress(console) as progress:
+        calibration = calibrate(settings, args.seconds, progress)
+    return calibration, environment.describe(start, environment.snapshot())

@@ -1,0 +1,195 @@
+"""The command `slo`: its options, what it prints and writes."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from client import environment, record
+from client.arguments import modes, over_zero, positive
+from client.commands.load_options import add_common, plain_or_terminal, settings_of, write
+from client.errors import UsageError
+from client.load import record as load_record
+from client.load import slo_table, tune_table
+from client.load.bisection import Found
+from client.load.job import MODES
+from client.load.slo import slo
+from client.load.target import target
+from client.load.terminal import LoadProgress
+from client.load.tune import DEFAULTS, Candidate, Search, tune
+
+DONE, WRONG = 0, 1
+# Fresh servers of each side over which the pairs with the defaults are dealt.
+_STARTS = 2
+
+
+def add(commands: Any) -> None:
+    """Add the command `slo`."""
+    parser = commands.add_parser("slo", help="highest rate whose p99 stays within a bound")
+    parser.set_defaults(command=_slo, concurrency=(), rate=())
+    parser.add_argument(
+        "--p99-ms", type=over_zero, required=True, metavar="MS", help="the bound, in milliseconds"
+    )
+    parser.add_argument(
+        "--start",
+        type=over_zero,
+        default=20.0,
+        metavar="R",
+        help="first rate that is tried, in requests a second (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--most",
+        type=over_zero,
+        default=100_000.0,
+        metavar="R",
+        help="highest rate that is tried (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--precision",
+        type=over_zero,
+        default=0.05,
+        metavar="SHARE",
+        help="how near the lowest rate that misses must be (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--mode",
+        dest="modes",
+        type=_mode,
+        default=("unary",),
+        metavar="M",
+        help=f"one of {','.join(MODES)} (default: unary)",
+    )
+    _add_tuning(parser)
+    add_common(parser, Path("results/slo"))
+
+
+def _add_tuning(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="then look for the server's options that keep to the bound at the highest rate",
+    )
+    parser.add_argument(
+        "--tune-group-rows",
+        type=_group_rows,
+        default=("auto", "8", "64"),
+        metavar="N,N",
+        help="--group-rows that are tried (default: auto,8,64)",
+    )
+    parser.add_argument(
+        "--tune-queue-delays-us",
+        type=_delays,
+        default=(0, 1000, 5000),
+        metavar="US,US",
+        help="--queue-delay-us that are tried (default: 0,1000,5000)",
+    )
+    parser.add_argument(
+        "--tune-trials",
+        type=positive,
+        default=60,
+        metavar="N",
+        help="loads that the search makes at most (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tune-pairs",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="pairs in which the best is held against the defaults (default: %(default)s)",
+    )
+
+
+def _slo(args: argparse.Namespace) -> int:
+    if args.tune:
+        _check(args)
+    settings = settings_of(args)
+    console = plain_or_terminal()
+    start = environment.snapshot()
+    p99_ns = round(args.p99_ms * 1e6)
+    with LoadProgress(console) as progress:
+        with target(settings, progress) as where:
+            found, trials = slo(
+                settings, where, p99_ns, args.start, args.precision, args.most, progress
+            )
+        tuning = None
+        if args.tune and where.experiment is not None:
+            tuning = tune(settings, where.experiment, p99_ns, _search(args, found), progress)
+    described = environment.describe(start, environment.snapshot())
+    points = [trial.point for trial in trials]
+    searched = {
+        "p99_ms": args.p99_ms,
+        "start": args.start,
+        "most": args.most,
+        "precision": args.precision,
+    }
+    content = load_record.to_json(
+        asdict(settings) | searched, described, points, where.unchecked_because
+    )
+    content["found"] = asdict(found)
+    content["answer"] = slo_table.answer(found, args.p99_ms)
+    content["trials"] = [{"met": trial.met, "because": trial.because} for trial in trials]
+    if tuning is not None:
+        told = tuning.to_json() | {"answer": tune_table.answer(tuning, args.p99_ms)}
+        content["tuning"] = record.finite(told)
+    paths = write(settings.out, "slo", content, points)
+    for part in slo_table.render(found, trials, args.p99_ms, where.unchecked_because):
+        console.print(part)
+    if tuning is not None:
+        for part in tune_table.render(tuning, args.p99_ms):
+            console.print(part)
+    for path in paths:
+        console.print(str(path), highlight=False, soft_wrap=True)
+    tuned = [] if tuning is None else [trial.point for _, trial in tuning.trials]
+    wrong = any(point.wrong_labels for point in [*points, *tuned])
+    return WRONG if wrong or found.met is None or found.untold is not None else DONE
+
+
+def _search(args: argparse.Namespace, found: Found) -> Search:
+    return Search(
+        candidates=_candidates(args),
+        start=found.met or found.missed or found.untold or args.start,
+        factor=1 + 2 * args.precision,
+        most=args.most,
+        trials=args.tune_trials,
+        pairs=args.tune_pairs,
+        starts=min(_STARTS, args.tune_pairs),
+    )
+
+
+def _candidates(args: argparse.Namespace) -> tuple[Candidate, ...]:
+    tried = [
+        Candidate(rows, delay_us)
+        for rows in args.tune_group_rows
+        for delay_us in args.tune_queue_delays_us
+    ]
+    return tuple(dict.fromkeys([DEFAULTS, *tried]))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """UsageError for a search that cannot be made."""
+    if args.address is not None:
+        raise UsageError("--tune came with --address; it starts servers of its own")
+    candidates = len(_candidates(args))
+    if args.tune_trials < 2 * candidates:
+        raise UsageError(
+            f"--tune-trials {args.tune_trials} does not do for {candidates} candidates; "
+            f"wanted at least {2 * candidates}"
+        )
+
+
+def _group_rows(text: str) -> tuple[str, ...]:
+    return tuple(part if part == "auto" else str(positive(part)) for part in text.split(","))
+
+
+def _delays(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted microseconds, 0 or more")
+    return tuple(map(int, parts))
+
+
+def _mode(text: str) -> tuple[str, ...]:
+    chosen = modes(MODES)(text)
+    if len(chosen) != 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted one of {','.join(MODES)}")
+    return chosen

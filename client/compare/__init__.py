@@ -1,0 +1,1 @@
+"""Execution providers side by side: measure, analyse, show."""

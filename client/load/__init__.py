@@ -1,0 +1,1 @@
+"""Closed and open loops of requests: pace, send, count, judge."""

@@ -1,0 +1,58 @@
+"""Say in JSON what a process that makes load is to do."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+from client.load.traffic import Pace, Times
+from client.verification import Experiment
+
+Mode = Literal["unary", "stream", "shm"]
+MODES: tuple[Mode, ...] = ("unary", "stream", "shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Whom to send what: requests of `rows` rows to one model of the server at `address`.
+
+    `experiment` is what the model's right labels are known by; None: they are not known, and
+    `examples` rows are drawn from `seed`. A request that takes longer than `timeout_s` failed.
+    """
+
+    address: str
+    model: str
+    version: str
+    mode: Mode
+    rows: int
+    examples: int
+    seed: int
+    timeout_s: float
+    experiment: Experiment | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read what `to_json` gave."""
+        told = content["experiment"]
+        experiment = None if told is None else Experiment(**told)
+        return cls(**{**content, "experiment": experiment})
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One point's load, as one process makes it."""
+
+    pace: Pace
+    times: Times
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read what `to_json` gave."""
+        return cls(Pace(**content["pace"]), Times(**content["times"]))

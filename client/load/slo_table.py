@@ -1,0 +1,58 @@
+"""Show the rates that were tried, and which is the highest within the bound."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from client.load.bisection import Found
+from client.load.slo import Trial
+from client.table import milliseconds, significant
+
+
+def answer(found: Found, p99_ms: float) -> str:
+    """Sentence that says what was found."""
+    bound = f"p99 <= {p99_ms:g} ms"
+    if found.untold is not None:
+        known = "no rate is known to meet it"
+        if found.met is not None:
+            known = f"{significant(found.met)} requests/s meet it"
+        return f"{bound}: cannot tell at {significant(found.untold)} requests/s; {known}"
+    if found.met is None:
+        return f"{bound}: no rate met it, down to {significant(found.missed or 0)} requests/s"
+    text = f"{bound}: {significant(found.met)} requests/s"
+    if found.missed is None:
+        return f"{text}, the most that was tried"
+    return f"{text}; {significant(found.missed)} miss it"
+
+
+def render(
+    found: Found, trials: Sequence[Trial], p99_ms: float, unchecked_because: str | None
+) -> list[Table | Text]:
+    """The answer, and a table of the points in the order in which they were tried."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+        caption="open loop: latency in ms from when a request was due",
+        caption_justify="left",
+    )
+    for heading in ("asked/s", "answered/s", "p50", "p99", "max", "samples", "met"):
+        table.add_column(heading, justify="right")
+    table.add_column("because")
+    for trial in trials:
+        latency = trial.point.latency_ns
+        table.add_row(
+            significant(trial.point.asked.level),
+            significant(trial.point.requests_per_s),
+            *(milliseconds(value) for value in (latency.p50, latency.p99, latency.max)),
+            f"{latency.samples:,}",
+            {True: "yes", False: "no", None: "?"}[trial.met],
+            trial.because,
+        )
+    untold = found.untold is not None or found.met is None
+    parts: list[Table | Text] = [table, Text(answer(found, p99_ms), "bold red" if untold else "")]
+    if unchecked_because is not None:
+        parts.append(Text(f"labels are unchecked: {unchecked_because}"))
+    return parts

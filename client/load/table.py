@@ -1,0 +1,149 @@
+"""Show the points of a load in the terminal."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from client.load.summary import Latency, LoadPoint
+from client.table import milliseconds, significant
+
+LOOPS = {
+    "closed": "closed loop: each request waits for an answer to one before, latency from the send; "
+    "a server that stalls is asked less, so its stalls count too little",
+    "open": "open loop: requests come when they are due, latency from then on, "
+    "whether they could be sent or not",
+}
+_POINT_COLUMNS = (
+    "requests\nper s",
+    "rows\nper s",
+    "under\nway",
+    "p50",
+    "p90",
+    "p99",
+    "p99.9",
+    "max",
+    "samples",
+    "errors",
+    "wrong",
+    "valid",
+)
+_PERCENTILES = ("p50", "p90", "p99", "p99_9")
+
+
+def verdicts(points: Sequence[LoadPoint]) -> list[str]:
+    """Failed checks, a line each."""
+    return [
+        f"not valid: {name(point)}: {check.name}: {check.text}"
+        for point in points
+        for check in point.checks
+        if check.passed is False
+    ]
+
+
+def name(point: LoadPoint) -> str:
+    """What a point was to be, in a few words."""
+    return f"{point.asked.mode}, {_load(point)}"
+
+
+def _load(point: LoadPoint) -> str:
+    unit = "" if point.asked.loop == "closed" else "/s"
+    return f"{point.asked.loop} {point.asked.level:g}{unit}"
+
+
+def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[Table | Text]:
+    """Failed checks in red, a table of all points, a table of where the time went."""
+    parts: list[Table | Text] = [Text(line, style="bold red") for line in verdicts(points)]
+    parts.append(_points(points))
+    splits = [point.split for point in points if point.split is not None]
+    if splits:
+        parts.append(_split(points))
+    if any(split.told_by is None for split in splits):
+        parts.append(Text("the server tells nothing of its time, so it is part of network"))
+    if any(split.told_by == "statistics" for split in splits):
+        parts.append(Text("the server's times come from ModelStatistics: means of all requests"))
+    kinds = dict.fromkeys(point.asked.loop for point in points)
+    parts += [Text(LOOPS[kind]) for kind in kinds]
+    if unchecked_because is not None:
+        parts.append(Text(f"labels are unchecked: {unchecked_because}"))
+    return parts
+
+
+def _points(points: Sequence[LoadPoint]) -> Table:
+    table = _table(
+        "latency in ms, nearest rank; -: too few samples to tell (99% confidence)",
+        ("mode", "loop and load"),
+        _POINT_COLUMNS,
+    )
+    for point in points:
+        told: Latency = point.latency_ns
+        wrong = "-" if point.wrong_labels is None else f"{point.wrong_labels:,}"
+        table.add_row(
+            escape(point.asked.mode),
+            _load(point),
+            significant(point.requests_per_s),
+            significant(point.rows_per_s),
+            significant(point.concurrency),
+            *(milliseconds(getattr(told, p)) for p in _PERCENTILES),
+            milliseconds(told.max),
+            f"{told.samples:,}",
+            _errors(point),
+            Text(wrong, style="bold red" if point.wrong_labels else ""),
+            Text("yes") if point.valid else Text("NO", style="bold red"),
+        )
+    return table
+
+
+def _split(points: Sequence[LoadPoint]) -> Table:
+    table = _table(
+        "means in ms; send lag: sent later than intended; send: until gRPC had it; network: the "
+        "rest of the round trip; receive: decoding, after the latency; -: nobody tells",
+        ("mode", "loop and load"),
+        (
+            "send\nlag",
+            "send",
+            "network",
+            "decode",
+            "queue",
+            "assemble",
+            "compute",
+            "encode",
+            "receive",
+            "batch\nrows",
+            "told by",
+        ),
+    )
+    for point in points:
+        split = point.split
+        if split is None:
+            continue
+        table.add_row(
+            escape(point.asked.mode),
+            _load(point),
+            *map(milliseconds, (split.send_lag_ns, split.send_ns, split.network_ns)),
+            *map(milliseconds, (split.decode_ns, split.queue_ns, split.assemble_ns)),
+            *map(milliseconds, (split.compute_ns, split.encode_ns, split.receive_ns)),
+            "-" if split.batch_rows is None else significant(split.batch_rows),
+            split.told_by or "-",
+        )
+    return table
+
+
+def _table(caption: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, padding=0, caption=caption, caption_justify="left"
+    )
+    for heading in left:
+        table.add_column(heading, no_wrap=True)
+    for heading in right:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _errors(point: LoadPoint) -> Text:
+    if not point.errors:
+        return Text("0")
+    kinds = sorted(point.errors.items())
+    return Text("\n".join(f"{count:,} {code}" for code, count in kinds), style="bold red")

@@ -1,0 +1,69 @@
+"""Show which options were tried for a bound, and which to give to the server."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from client.comparison import FEWEST_PAIRS
+from client.load.tune import DEFAULTS, Candidate, Tuning
+from client.table import milliseconds, significant
+
+
+def answer(tuning: Tuning, p99_ms: float) -> str:
+    """Sentence that says what to give to the server, and why."""
+    bound = f"p99 <= {p99_ms:g} ms"
+    keep = f"keep the defaults ({' '.join(DEFAULTS.options)})"
+    if tuning.best is None:
+        return f"{bound}: no options that were tried met it; {keep}"
+    if tuning.duel is None:
+        return f"{bound}: nothing that was tried met a higher rate than the defaults; {keep}"
+    best = " ".join(tuning.best.options)
+    p99 = tuning.duel.comparisons.get("p99")
+    if p99 is None:
+        return f"{bound}: {best} met the highest rate, but no pair tells p99; {keep}"
+    ratio = p99.ratio
+    against = (
+        f"p99 over that of the defaults {ratio.median:.3g} [{ratio.low:.3g}, {ratio.high:.3g}], "
+        f"{ratio.pairs} pairs at {significant(tuning.highest_per_s or 0)} requests/s"
+    )
+    if tuning.better:
+        return f"{bound}: start the server with {best}: {against}"
+    few = f", fewer than {FEWEST_PAIRS} claim nothing" if ratio.pairs < FEWEST_PAIRS else ""
+    return (
+        f"{bound}: {best} met the highest rate, but is not better beyond chance: "
+        f"{against}{few}; {keep}"
+    )
+
+
+def render(tuning: Tuning, p99_ms: float) -> list[Table | Text]:
+    """A row for each candidate, and the answer."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+        caption="each trial on a fresh server; latency in ms at the highest rate met",
+        caption_justify="left",
+    )
+    table.add_column("options")
+    for heading in ("highest rate/s", "p50", "p99", "trials"):
+        table.add_column(heading, justify="right")
+    for candidate, met in zip(tuning.search.candidates, tuning.race.met, strict=True):
+        table.add_row(" ".join(candidate.options), *_row(tuning, candidate, met))
+    parts: list[Table | Text] = [table]
+    if not tuning.race.ended:
+        parts.append(Text("the search ended with its trials used up; higher rates are not tried"))
+    parts.append(Text(answer(tuning, p99_ms)))
+    return parts
+
+
+def _row(tuning: Tuning, candidate: Candidate, met: float | None) -> Sequence[str]:
+    tried = [trial for tried, trial in tuning.trials if tried == candidate]
+    if met is None:
+        return "none", "-", "-", str(len(tried))
+    latency = next(
+        trial.point.latency_ns for trial in tried if trial.met and trial.point.asked.level == met
+    )
+    times = (milliseconds(latency.p50), milliseconds(latency.p99))
+    return significant(met), *times, str(len(tried))

@@ -1,0 +1,1 @@
+"""MLCommons LoadGen as the driver."""

@@ -1,0 +1,86 @@
+"""Show in the terminal what LoadGen found."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from client.loadgen.logs import VALID, Metric
+from client.loadgen.runs import Result
+from client.table import alarm, milliseconds, share, significant
+
+_PERCENTILES = ("50.00", "90.00", "99.00", "99.90")
+_COLUMNS = ("p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "samples", "wrong", "near\nties", "accuracy")
+_NANOSECONDS = " (ns)"
+
+
+def render(results: Sequence[Result], label: str) -> Table:
+    """Table of scenarios, one row each; `label` stands above it."""
+    table = Table(
+        title=escape(label),
+        title_justify="left",
+        title_style="bold yellow",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+        caption="latencies are LoadGen's: of a query from when it was due; wrong: labels of the "
+        "performance run; accuracy: share of the examples whose label equals the float64 "
+        "reference's",
+        caption_justify="left",
+    )
+    table.add_column("scenario")
+    table.add_column("LoadGen\nsays")
+    table.add_column("result", justify="right")
+    for heading in _COLUMNS:
+        table.add_column(heading, justify="right")
+    for result in results:
+        table.add_row(*_cells(result))
+    return table
+
+
+def reasons(results: Sequence[Result]) -> Iterator[str]:
+    """Lines that say what is wrong with the runs, and why LoadGen calls them INVALID."""
+    for result in results:
+        for mode, text in result.failures.items():
+            yield f"{result.scenario}, {mode}: failed: {text}"
+        if result.performance is not None:
+            verdict = result.performance.verdict
+            for text in (*verdict.reasons, *verdict.errors):
+                yield f"{result.scenario}: {text}"
+
+
+def fewest_samples(percentile: float) -> int:
+    """Samples of which the largest exceeds the true percentile, at 99% confidence."""
+    return math.ceil(math.log(0.01) / math.log(percentile / 100))
+
+
+def metric(told: Metric) -> str:
+    """Result in words, with times in milliseconds."""
+    name = told.name
+    if name.endswith(_NANOSECONDS):
+        # What is an ordinal in LoadGen's words reads 90.0th.
+        name = name.removesuffix(_NANOSECONDS).replace(".0th", "th")
+        return f"{milliseconds(told.value)} ms {name}"
+    return f"{significant(told.value)} {name[0].lower()}{name[1:]}"
+
+
+def _cells(result: Result) -> list[str | Text]:
+    performance, accuracy = result.performance, result.accuracy
+    if performance is None:
+        shown: list[str | Text] = [Text("failed", style="bold red"), *["-"] * 7]
+    else:
+        verdict, labels = performance.verdict, performance.labels
+        style = "green" if verdict.verdict == VALID else "bold red"
+        latencies = [
+            milliseconds(verdict.percentiles_ns.get(percentile))
+            if verdict.queries >= fewest_samples(float(percentile))
+            else "-"
+            for percentile in _PERCENTILES
+        ]
+        shown = [Text(verdict.verdict, style=style), metric(verdict.metric), *latencies]
+        shown += [f"{labels.rows:,}", alarm(labels.wrong), f"{labels.near_ties:,}"]
+    agreed = "-" if accuracy is None else share(accuracy.agreement, 2)
+    return [result.scenario, *shown, agreed]

@@ -1,0 +1,1 @@
+"""Replicas, batches and network for a rate and a p99, by a simulation that is checked."""

@@ -1,0 +1,150 @@
+"""Measure what a plan is made of: lone requests, what a server can do, loads below that."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from client.client import READY_TIMEOUT_S, Client
+from client.errors import UsageError
+from client.load.histogram import fewest_samples
+from client.load.runs import loading
+from client.load.settings import Progress, Report, Settings, Windows, open_loop
+from client.load.summary import Asked, LoadPoint
+from client.load.target import Target, target
+from client.plan.observed import Calibration, Observation
+from scheduling.batching import Limits
+
+# Of the rate of a closed loop with so many requests under way.
+CONCURRENCY = 16
+FITTED_SHARES = (0.45, 0.7, 0.85)
+HELD_OUT_SHARES = (0.3, 0.6, 0.8)
+# The largest lone request.
+_MOST_ROWS, _MOST_BYTES = 64, 64 * 2**20
+_WINDOWS = 3
+# Of the time that an open loop takes; those are what percentiles are wanted of.
+_LONE_SHARE, _BUSY_SHARE = 1 / 6, 1 / 4
+_LEAST_WINDOW_S, _MOST_WARM_UP_S = 0.25, 1.0
+# More requests than a percentile takes, because fewer may come than on average.
+_CHANCE = 1.3
+
+
+def limits_of(client: Client) -> Limits:
+    """How a server says that it batches a model; UsageError when it does not say."""
+    config = client.config()
+    batching = config.dynamic_batching
+    group_rows = max(batching.preferred_batch_size, default=0)
+    if not group_rows:
+        raise UsageError("the server does not tell how many rows it gathers for one execution")
+    delay_ns = batching.max_queue_delay_microseconds * 1000
+    return Limits.of(group_rows, config.max_batch_size, delay_ns)
+
+
+def sizes(rows: int, group_rows: int, row_bytes: int) -> list[int]:
+    """Rows of the lone requests: those that are planned for, and powers of two up to a group."""
+    most = min(group_rows, _most_rows(row_bytes))
+    return sorted({rows, most, *(2**k for k in range(most.bit_length()))})
+
+
+def calibrate(settings: Settings, seconds: float, report: Report) -> Calibration:
+    """Measure a server with requests of the settings' rows; each open loop takes `seconds`.
+
+    UsageError when the server tells too little or cannot be measured.
+    """
+    most_rows = max(settings.rows, _most_rows(_row_bytes(settings)))
+    with target(replace(settings, rows=most_rows), report) as where:
+        with Client(where.address, settings.model, settings.version) as client:
+            spec, limits = client.input(), limits_of(client)
+        found = []
+        for rows in sizes(settings.rows, limits.group_rows, spec.row_bytes):
+            report(Progress(f"lone requests of {rows} rows"))
+            lone = replace(settings, rows=rows)
+            found.append(_closed(lone, where, 1, seconds * _LONE_SHARE, report))
+        report(Progress("what the server can do, then loads below"))
+        busy = _closed(settings, where, CONCURRENCY, seconds * _BUSY_SHARE, report)
+        return Calibration(
+            model=settings.model,
+            rows=settings.rows,
+            row_bytes=spec.row_bytes,
+            dtype=spec.dtype.name,
+            limits=limits,
+            sizes=tuple(found),
+            busy=busy,
+            fitted=_open(settings, where, busy, FITTED_SHARES, seconds, report),
+            # Other arrivals, so that what is held out is not what was fitted.
+            held_out=_open(
+                replace(settings, seed=settings.seed + 1),
+                where,
+                busy,
+                HELD_OUT_SHARES,
+                seconds,
+                report,
+            ),
+        )
+
+
+def _windows(seconds: float) -> Windows:
+    """Windows of so many seconds in all, none so short that one request might be all of it.
+
+    Their requests are not counted while they last: that takes the sender time, and those cores.
+    """
+    window_s = max(seconds / _WINDOWS, _LEAST_WINDOW_S)
+    return Windows(min(window_s, _MOST_WARM_UP_S), window_s, requests=0, most=_WINDOWS)
+
+
+def _seconds_for(percentile: float, rate_per_s: float) -> float:
+    """How long requests must come until a percentile can be told."""
+    return _CHANCE * fewest_samples(percentile) / rate_per_s
+
+
+def _row_bytes(settings: Settings) -> int:
+    if settings.address is None:
+        return settings.features * np.dtype(settings.dtype).itemsize
+    with Client(settings.address, settings.model, settings.version) as client:
+        client.wait_until_ready(READY_TIMEOUT_S)
+        return client.input().row_bytes
+
+
+def _most_rows(row_bytes: int) -> int:
+    return max(min(_MOST_ROWS, _MOST_BYTES // max(row_bytes, 1)), 1)
+
+
+def _closed(
+    settings: Settings, where: Target, concurrency: int, seconds: float, report: Report
+) -> Observation:
+    asked = Asked("closed", "unary", settings.rows, settings.processes, concurrency=concurrency)
+    with loading(replace(settings, windows=_windows(seconds)), where, "unary") as load:
+        seen = _seen(load.measure(asked, report))
+    if seen.samples >= fewest_samples(90):
+        return seen
+    longer = _windows(_seconds_for(90, seen.requests_per_s))
+    with loading(replace(settings, windows=longer), where, "unary") as load:
+        return _seen(load.measure(asked, report))
+
+
+def _open(
+    settings: Settings,
+    where: Target,
+    busy: Observation,
+    shares: Sequence[float],
+    seconds: float,
+    report: Report,
+) -> tuple[Observation, ...]:
+    rates_per_s = [share * busy.requests_per_s for share in shares]
+    seconds = max(seconds, _seconds_for(99, min(rates_per_s)))
+    with loading(replace(settings, windows=_windows(seconds)), where, "unary") as load:
+        asked = [open_loop(settings, "unary", rate_per_s) for rate_per_s in rates_per_s]
+        return tuple(_seen(load.measure(a, report)) for a in asked)
+
+
+def _seen(point: LoadPoint) -> Observation:
+    """Observation of a point; UsageError if labels are wrong, or a closed loop has errors.
+
+    In an open loop a server that falls behind may refuse requests, which is told.
+    """
+    if point.wrong_labels or (point.errors and point.asked.loop == "closed"):
+        raise UsageError(
+            f"a calibration takes right answers only; errors {point.errors} came, "
+            f"{point.wrong_labels or 0} wrong labels"
+        )
+    return Observation.of(point)

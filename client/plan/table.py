@@ -1,0 +1,151 @@
+"""Say what a plan is, and how far it can be believed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from client.latency_fit import Fit
+from client.plan.capacity import Goal, Option, Plan
+from client.plan.check import MOST_ERROR, Checked, Range
+from client.plan.observed import Calibration
+from client.plan.simulation import Costs
+from client.table import milliseconds, significant
+
+_NARROWER = ("float32", "float16", "int8")
+
+
+def costs_text(costs: Costs, line: Fit, calibration: Calibration) -> Text:
+    """What the server spends on what."""
+    return Text(
+        f"an execution: {milliseconds(line.alpha_ns)} ms + {milliseconds(line.beta_ns)} ms a row "
+        f"(worst error {line.worst_error:.0%}), + {milliseconds(costs.gather_ns)} a gathered row; "
+        f"a request of {calibration.rows} rows: {milliseconds(costs.receive_ns)} ms that keep "
+        f"others waiting, {milliseconds(costs.answer_ns)} ms that do not. While both go on, "
+        f"receiving has {costs.receive_speed:.0%} of its speed, executing "
+        f"{costs.execute_speed:.0%}"
+    )
+
+
+def checks_table(checks: Sequence[Checked]) -> Table:
+    """Measured and predicted latencies of the loads that were held out."""
+    table = _table(
+        "loads that the costs were not fitted to; latency in ms, of an open loop",
+        ("requests\nper s", "p50", "predicted", "p90", "predicted", "p99", "predicted", "p99 off"),
+    )
+    table.add_column("verdict", overflow="fold")
+    for one in checks:
+        load, predicted = one.load, one.predicted
+        told = [
+            milliseconds(value)
+            for value in (
+                load.p50_ns,
+                predicted.p50_ns,
+                load.p90_ns,
+                predicted.p90_ns,
+                load.p99_ns,
+                predicted.p99_ns,
+            )
+        ]
+        error = "-" if one.error is None else f"{one.error:+.0%}"
+        style = "" if one.holds else "bold red"
+        table.add_row(significant(one.rate_per_s), *told, error, Text(one.verdict, style=style))
+    return table
+
+
+def refusal(checks: Sequence[Checked]) -> str:
+    """Why nothing is planned."""
+    lowest = checks[0]
+    return (
+        f"no plan: at {lowest.rate_per_s:.3g} requests/s, the lowest load that was held out, the "
+        f"prediction does not hold: {lowest.verdict}; wanted a p99 within {MOST_ERROR:.0%}"
+    )
+
+
+def unreachable(goal: Goal, calibration: Calibration, trust: Range) -> str:
+    """Why no number of replicas is enough."""
+    alone = min(calibration.sizes, key=lambda o: abs(o.rows - calibration.rows))
+    return (
+        f"no plan: no rate of a replica has a p99 within {goal.p99_ns / 1e6:g} ms, with a margin "
+        f"of {trust.margin:.0%} for the error seen; a lone request takes "
+        f"{milliseconds(alone.mean_ns)} ms in the mean"
+    )
+
+
+def answer(goal: Goal, plan: Plan) -> str:
+    """Sentence that says what is needed."""
+    limits = plan.chosen.limits
+    return (
+        f"{goal.rate_per_s:,.10g} requests/s with a p99 within {goal.p99_ns / 1e6:g} ms: "
+        f"{plan.replicas:,} replicas with {plan.rate_per_s:.3g} requests/s each, --group-rows "
+        f"{limits.group_rows} --queue-delay-us {limits.queue_delay_ns // 1000}; predicted p99 "
+        f"{milliseconds(plan.chosen.predicted.p99_ns)} ms, {milliseconds(plan.p99_ns)} ms with the "
+        f"error seen; what binds: {plan.binds}"
+    )
+
+
+def options_table(plan: Plan, measured: Calibration) -> Table:
+    """What other batches would do at the same rate."""
+    table = _table(
+        f"ways to batch at {plan.rate_per_s:.3g} requests/s of a replica, latency in ms; only "
+        f"--group-rows {measured.limits.group_rows} --queue-delay-us "
+        f"{measured.limits.queue_delay_ns // 1000} was measured",
+        ("group\nrows", "queue\ndelay us", "p50", "p90", "p99", "batch\nrows"),
+    )
+    for option in sorted((plan.chosen, *plan.options), key=_order):
+        limits, found = option.limits, option.predicted
+        style = "bold" if option is plan.chosen else ""
+        table.add_row(
+            str(limits.group_rows),
+            str(limits.queue_delay_ns // 1000),
+            *(milliseconds(value) for value in (found.p50_ns, found.p90_ns, found.p99_ns)),
+            significant(found.batch_rows),
+            style=style,
+        )
+    return table
+
+
+def network_table(goal: Goal, plan: Plan, calibration: Calibration) -> Table:
+    """What comes in over the network, in all and at each replica, for each way to send a row."""
+    table = _table(
+        f"network, incoming; links of {goal.link_bits_per_s / 1e9:g} Gbit/s",
+        ("as", "a request", "in all", "each replica", "links"),
+    )
+    itemsize = np.dtype(calibration.dtype).itemsize
+    narrower = [name for name in _NARROWER if np.dtype(name).itemsize < itemsize]
+    for name in (calibration.dtype, *narrower):
+        request_bytes = (
+            calibration.rows * calibration.row_bytes * np.dtype(name).itemsize // itemsize
+        )
+        whole = goal.rate_per_s * request_bytes
+        table.add_row(
+            name,
+            _bytes(request_bytes),
+            f"{_bytes(whole)}/s",
+            f"{8 * whole / plan.replicas / 1e9:.3g} Gbit/s",
+            f"{8 * whole / goal.link_bits_per_s:,.1f}",
+        )
+    return table
+
+
+def _order(option: Option) -> tuple[int, int]:
+    return -option.limits.group_rows, option.limits.queue_delay_ns
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:,.3g} TiB"
+
+
+def _table(caption: str, columns: Sequence[str]) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, padding=0, caption=caption, caption_justify="left"
+    )
+    for heading in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
