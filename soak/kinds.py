@@ -16,6 +16,8 @@ from protos.inference_pb2_grpc import GRPCInferenceServiceStub
 from protos.tensors import Tensor
 from soak.questions import MODEL, SMALL, put_model
 
+# A trial takes a second a load, in its own process; `files_fuzz` puts trials to the test.
+UNTRIED = ("--validation", "off")
 # Few threads to answer with: a pool that still grows to its size is no leak, but looks like one.
 OPTIONS = (
     *("--model-control", "explicit", "--load-model", MODEL),

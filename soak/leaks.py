@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from soak.growth import FEWEST, Slope, slope
-from soak.kinds import OPTIONS, Asker, prepare
+from soak.kinds import OPTIONS, UNTRIED, Asker, prepare
 from soak.servers import SERVER, serving
 from soak.tally import Tally
 
@@ -74,7 +74,7 @@ def watch(
     Each sample is taken after a part of the requests, or of the time, with nothing under way.
     """
     with ExitStack() as stack:
-        server = stack.enter_context(serving(folder, OPTIONS, program=program))
+        server = stack.enter_context(serving(folder, (*OPTIONS, *UNTRIED), program=program))
         asker = Asker(server.address)
         stack.callback(asker.close)
         asker.fill_pools()

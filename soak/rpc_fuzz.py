@@ -13,7 +13,7 @@ from protos import inference_pb2 as pb
 from protos.codec import InferRequest, decode_response, decode_stream_response, encode_request
 from protos.tensors import Tensor
 from soak.codec_fuzz import seeds as codec_seeds
-from soak.kinds import OPTIONS
+from soak.kinds import OPTIONS, UNTRIED
 from soak.mutation import mutated
 from soak.questions import MODEL, SMALL, Questions, put_model
 from soak.servers import Running, serving
@@ -38,7 +38,7 @@ def run(tally: Tally, folder: Path) -> None:
     """Count calls that got a status which says what was wrong, or an answer."""
     put_model(folder, SMALL)
     questions = Questions(SMALL)
-    with serving(folder, OPTIONS) as server:
+    with serving(folder, (*OPTIONS, *UNTRIED)) as server:
         stop = threading.Event()
         threads = [
             threading.Thread(

@@ -22,6 +22,7 @@ from protos import inference_pb2 as pb
 from protos.codec import InferRequest, decode_response, decode_stream_response, encode_request
 from protos.inference_pb2_grpc import GRPCInferenceServiceStub
 from protos.tensors import Tensor
+from soak.kinds import UNTRIED
 from soak.questions import SMALL, Questions, put_model
 from soak.servers import Running, serving
 from soak.tally import Tally
@@ -29,7 +30,7 @@ from soak.tally import Tally
 MODELS = ("first", "second")
 NOBODY = "nobody"
 _REGION_NAMES = ("a", "b")
-_OPTIONS = ("--model-control", "explicit")
+_OPTIONS = ("--model-control", "explicit", *UNTRIED)
 _TIMEOUT_S = 30.0
 _SERVICE = "/inference.GRPCInferenceService/"
 _STEPS = 25

@@ -101,3 +101,5 @@ CALLS = {
 }
 # Rows of the requests above that must never run, so that batches tell whether they did.
 LATE_ROWS, CANCELLED_ROWS, CANCELLED_STREAM_ROWS = 3, 5, 7
+# What such a request waits for: so many rows of so many steps.
+SLOW_ROWS, SLOW_STEPS = 800, 60_000

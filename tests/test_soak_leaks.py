@@ -30,7 +30,7 @@ def test_nothing_is_left_of_requests(folder, kind):
 
 
 def test_nothing_is_left_of_models_that_were_loaded_anew(folder):
-    found = watched(folder, "reload", 120)
+    found = watched(folder, "reload", 60)
     assert not found.leaks, found
 
 

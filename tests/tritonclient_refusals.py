@@ -20,6 +20,8 @@ from status_rows import (
     LATE_ROWS,
     MESSAGE_BYTES,
     REQUESTS,
+    SLOW_ROWS,
+    SLOW_STEPS,
 )
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import shared_memory as shm
@@ -115,8 +117,16 @@ def refused(call):
 
 
 def deadline(client):
+    # Clients take turns, so it is a request of its own that the late one has to wait for.
+    first = {"model_name": "steps", "shape": [SLOW_ROWS, 1], "elements": SLOW_ROWS}
+    slow = request({**first, "fill": SLOW_STEPS})
     late = request({"model_name": "steps", "shape": [LATE_ROWS, 1], "elements": LATE_ROWS})
-    return refused(lambda: client.infer(**late, client_timeout=0.2))
+    call = client.async_infer(**slow, callback=lambda result, error: None)
+    client.infer(**request({}))  # once this is answered, the other has come to the server
+    try:
+        return refused(lambda: client.infer(**late, client_timeout=0.2))
+    finally:
+        call.cancel()
 
 
 def cancelled(client):
