@@ -146,7 +146,8 @@ def _chosen(provider: ExecutionProvider) -> list[Any]:
             raise _missing(
                 provider.name,
                 f"its plugin finds {', '.join(there) or 'nothing'} on this machine, not {wanted}; "
-                "it takes devices of Intel alone",
+                "it takes devices of Intel alone; onnxruntime-openvino, in place of onnxruntime, "
+                "runs on other processors too",
             )
     if not found:
         raise _missing(provider.name, "its plugin finds no device on this machine")
