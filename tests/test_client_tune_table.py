@@ -16,7 +16,7 @@ OPTIONS = "--group-rows 64 --queue-delay-us 1000"
 def tuning(met=(100.0, 150.0), best=OTHER, ratio=(0.5, 0.4, 0.6), pairs=10, differs=True):
     """A search of which nothing but its outcome is known."""
     told = {"p99": Comparison(Ratio(*ratio, pairs), 0.002, differs)} if ratio else {}
-    search = Search((DEFAULTS, OTHER), 100.0, 1.5, 1000.0, 10, pairs, 1)
+    search = Search((DEFAULTS, OTHER), 100.0, 1.5, 1000.0, 10, pairs)
     held = None if best in (None, DEFAULTS) else Duel((), (), told)
     return Tuning(search, Race(met, ended=met[0] is not None), (), best, held)
 

@@ -103,7 +103,7 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
                 yield lambda: one_mode.measure(one, lambda step: None)
 
         def claims() -> bool:
-            duels.append(duel((side, side), args.pairs, starts=1))
+            duels.append(duel((side, side), args.pairs))
             return duels[-1].differs
 
         found = calibrate(claims, args.aa, lambda text: progress(Progress(text)))

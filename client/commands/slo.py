@@ -19,8 +19,6 @@ from client.load.terminal import LoadProgress
 from client.load.tune import DEFAULTS, Candidate, Search, tune
 
 DONE, WRONG = 0, 1
-# Fresh servers of each side over which the pairs with the defaults are dealt.
-_STARTS = 2
 
 
 def add(commands: Any) -> None:
@@ -152,7 +150,6 @@ def _search(args: argparse.Namespace, found: Found) -> Search:
         most=args.most,
         trials=args.tune_trials,
         pairs=args.tune_pairs,
-        starts=min(_STARTS, args.tune_pairs),
     )
 
 

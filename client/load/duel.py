@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from client.comparison import LEVEL, Comparison, compare, interleaved
+from client.comparison import LEVEL, Comparison, compare
 from client.load.summary import LoadPoint
 
 PERCENTILES = ("p50", "p99")
@@ -43,17 +43,20 @@ class Duel:
         }
 
 
-def duel(sides: tuple[Side, Side], pairs: int, starts: int) -> Duel:
-    """Measure both sides `pairs` times, in alternating order, dealt over `starts` fresh starts."""
+def duel(sides: tuple[Side, Side], pairs: int) -> Duel:
+    """Measure both sides `pairs` times, in alternating order, each pair with a fresh start of both.
+
+    A process that happens to be lucky stays so for as long as it lives: over pairs that share one,
+    luck would look like a difference.
+    """
     seen: tuple[list[LoadPoint], list[LoadPoint]] = ([], [])
-    for number in range(starts):
+    for number in range(pairs):
         # Who starts first may have it better, so they take turns.
         order = (0, 1) if number % 2 == 0 else (1, 0)
         with ExitStack() as stack:
             measure = [stack.enter_context(sides[side]()) for side in order]
-            rounds = interleaved(measure, (pairs + number) // starts)
-        for side, points in zip(order, rounds, strict=True):
-            seen[side].extend(points)
+            for side, one in zip(order, measure, strict=True):
+                seen[side].append(one())
     first, second = seen
     comparisons = {}
     for name in PERCENTILES:

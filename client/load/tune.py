@@ -38,7 +38,7 @@ class Search:
     """What is tried: candidates, the first of them `DEFAULTS`, and how long at most.
 
     The rate starts at `start` and grows by `factor` up to `most`, in at most `trials` trials. The
-    best is then held against the defaults in `pairs` pairs, dealt over `starts` fresh servers.
+    best is then held against the defaults in `pairs` pairs, each with fresh servers.
     """
 
     candidates: tuple[Candidate, ...]
@@ -47,7 +47,6 @@ class Search:
     most: float
     trials: int
     pairs: int
-    starts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,7 @@ def tune(
         for candidate in (DEFAULTS, best)
         if candidate is not None
     ]
-    held = duel((sides[0], sides[1]), search.pairs, search.starts)
+    held = duel((sides[0], sides[1]), search.pairs)
     return Tuning(search, found, tuple(trials), best, held)
 
 
