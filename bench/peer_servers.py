@@ -99,7 +99,10 @@ def _triton(venv: Venv, work: Work, folder: Path) -> Launch:
     stub = wheel / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.exists():
         raise NotAvailable(f"its Python backend has no stub for Python {version}")
-    shutil.copy2(stub, wheel / "backends" / "python")
+    beside = wheel / "backends" / "python" / stub.name
+    # One that runs cannot be written to, and another Triton may be running it.
+    if not beside.exists():
+        shutil.copy2(stub, beside)
     model = folder / "models" / MODEL
     (model / "1").mkdir(parents=True)
     shutil.copy2(_SCRIPTS / "triton_model.py", model / "1" / "model.py")
