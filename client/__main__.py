@@ -21,7 +21,6 @@ from client.commands import plan as plan_command
 from client.commands import report as report_command
 from client.commands import slo as slo_command
 from client.commands import sweep_results as results
-from client.credentials import Credentials
 from client.errors import RequestFailed, UsageError
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
 from client.terminal import SweepProgress
@@ -58,10 +57,10 @@ def _parser() -> Parser:
     parser = Parser(prog=PROGRAM, description="Predict with a served model, or measure it.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    secure = _secure_flags()
-    one = commands.add_parser("predict", parents=[secure], help="labels of the rows of a .npy file")
+    one = commands.add_parser("predict", help="labels of the rows of a .npy file")
     one.set_defaults(command=_predict)
     arguments.add_address(one, "server", required=True)
+    arguments.add_credentials(one)
     one.add_argument("--input", required=True, type=Path, metavar="X.npy", help="rows to predict")
     one.add_argument("--model", default="linear_argmax", help="its name (default: %(default)s)")
     one.add_argument("--out", type=Path, metavar="LABELS.npy", help="write labels here, not stdout")
@@ -78,12 +77,11 @@ def _parser() -> Parser:
         help="ask a second server what has no answer by then (default: never)",
     )
 
-    many = commands.add_parser(
-        "sweep", parents=[secure], help="latency and throughput over batch sizes"
-    )
+    many = commands.add_parser("sweep", help="latency and throughput over batch sizes")
     many.set_defaults(command=_sweep)
     arguments.add_experiment(many, Path("results/sweep"))
     arguments.add_address(many, "server to measure (default: one of its own)")
+    arguments.add_credentials(many)
     many.add_argument(
         "--modes",
         type=arguments.modes(MODES),
@@ -121,25 +119,6 @@ def _parser() -> Parser:
     return parser
 
 
-def _secure_flags() -> Parser:
-    """What every command that talks to a server takes."""
-    flags = Parser(add_help=False)
-    for flag, unit, text in (
-        ("--tls-ca", "PEM", "speak TLS, to a server that one of these certificates signed"),
-        ("--tls-cert", "PEM", "certificate to show the server"),
-        ("--tls-key", "PEM", "its key, without a passphrase"),
-        ("--token-file", "FILE", "send the token in this file with every call"),
-    ):
-        flags.add_argument(flag, type=Path, metavar=unit, help=text)
-    return flags
-
-
-def _credentials(args: argparse.Namespace) -> Credentials:
-    return Credentials.of_files(
-        ca=args.tls_ca, certificate=args.tls_cert, key=args.tls_key, token=args.token_file
-    )
-
-
 def _predict(args: argparse.Namespace) -> int:
     try:
         # Unlike np.load, this reads no archives and no pickles.
@@ -151,7 +130,7 @@ def _predict(args: argparse.Namespace) -> int:
         args.model,
         deadline_s=args.deadline,
         hedge_after_s=args.hedge_ms,
-        credentials=_credentials(args),
+        credentials=arguments.credential_files(args).read(),
     ) as client:
         labels = client.predict(x)
     if args.out is None:
@@ -165,9 +144,6 @@ def _predict(args: argparse.Namespace) -> int:
 def _sweep(args: argparse.Namespace) -> int:
     if args.wire is not None and args.dtype != "float32":
         raise UsageError(f"--wire {args.wire} came with --dtype {args.dtype}; wanted float32")
-    credentials = _credentials(args)
-    if args.address is None and credentials != Credentials():
-        raise UsageError("--tls-* or --token-file came without --address")
     settings = Settings(
         experiment=Experiment(
             classes=args.classes,
@@ -183,7 +159,7 @@ def _sweep(args: argparse.Namespace) -> int:
         threads=args.threads,
         address=None if args.address is None else ",".join(args.address),
         out=args.out,
-        credentials=credentials,
+        credentials=arguments.credential_files(args).read(),
         ep=args.ep,
     )
     # Hours of measuring must not end at a folder that cannot be written.

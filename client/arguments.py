@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from client.credentials import CredentialFiles
 from client.errors import UsageError
 
 
@@ -90,6 +91,30 @@ def add_address(parser: argparse.ArgumentParser, text: str, *, required: bool = 
         metavar="A",
         help=f"{text}: HOST:PORT or unix:/path; several that take turns: with commas, or repeated",
     )
+
+
+def add_credentials(parser: argparse.ArgumentParser) -> None:
+    """Declare how the servers are known, and what they are shown; `credential_files` reads it."""
+    for flag, unit, text in (
+        ("--tls-ca", "PEM", "speak TLS, to a server that one of these certificates signed"),
+        ("--tls-cert", "PEM", "certificate to show the server"),
+        ("--tls-key", "PEM", "its key, without a passphrase"),
+        ("--token-file", "FILE", "send the token in this file with every call"),
+    ):
+        # Processes that measure have another working directory.
+        parser.add_argument(
+            flag, type=lambda path: str(Path(path).absolute()), metavar=unit, help=text
+        )
+
+
+def credential_files(args: argparse.Namespace) -> CredentialFiles:
+    """Return the files that were named; UsageError where no --address is there to need them."""
+    files = CredentialFiles(
+        ca=args.tls_ca, certificate=args.tls_cert, key=args.tls_key, token=args.token_file
+    )
+    if args.address is None and files != CredentialFiles():
+        raise UsageError("--tls-* or --token-file came without --address")
+    return files
 
 
 def add_model(parser: argparse.ArgumentParser, results: Path) -> None:

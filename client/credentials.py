@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,24 @@ class Credentials:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with every call."""
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialFiles:
+    """Absolute paths of the files of `Credentials.of_files`, None of those that there are not.
+
+    Unlike what is in them, they may be told to other processes, and kept in records.
+    """
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    token: str | None = None
+
+    def read(self) -> Credentials:
+        """What is in them now; UsageError names the file that does not hold what it should."""
+        named = {name: Path(path) for name, path in asdict(self).items() if path is not None}
+        return Credentials.of_files(**named)
 
 
 def _is_local(address: str) -> bool:

@@ -241,10 +241,13 @@ def foreign(address):
     """Start a plain server of the protocol: no timings, no configuration, and not all calls."""
     channel = grpc.insecure_channel(address)
     missing = {"ModelConfig", "ModelStreamInfer"}
+    wanted = set()
 
     class Relay(grpc.GenericRpcHandler):
         def service(self, details):
             if details.method.rpartition("/")[2] in missing:
+                return None
+            if not wanted <= set(details.invocation_metadata):
                 return None
 
             def forward(message, context):
@@ -256,8 +259,10 @@ def foreign(address):
 
             return grpc.unary_unary_rpc_method_handler(forward)
 
-    def start(*without):
+    def start(*without, token=None):
         missing.update(without)
+        if token is not None:
+            wanted.add(("authorization", f"Bearer {token}"))
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         return f"127.0.0.1:{port}"
@@ -285,8 +290,11 @@ def test_a_plain_server_of_the_protocol_is_loaded_without_its_split_and_without_
     assert "labels are unchecked" in printed
 
 
-def test_statistics_split_the_time_of_a_server_without_timings(run, foreign):
-    content, printed = run("load", *SHORT, "--address", foreign(), "--concurrency", 2)
+def test_statistics_split_the_time_of_a_server_without_timings(run, foreign, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("asked-of-every-call")
+    where = ["--address", foreign(token="asked-of-every-call"), "--token-file", token]
+    content, printed = run("load", *SHORT, *where, "--concurrency", 2)
     split = content["points"][0]["split"]
     assert split["told_by"] == "statistics"
     assert split["decode_ns"] is None

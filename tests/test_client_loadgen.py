@@ -17,6 +17,7 @@ from onnx import helper
 
 from client.__main__ import main
 from client.client import Client, ModelInput
+from client.credentials import CredentialFiles
 from client.errors import RequestFailed, UsageError
 from client.loadgen import logs as loadgen_logs
 from client.loadgen.examples import MOST_LOADED_BYTES, LoadedExamples
@@ -149,7 +150,10 @@ def test_a_run_that_is_not_quick_has_the_lengths_of_the_rules(scenario):
     settings_of = importlib.import_module("client.loadgen.settings").settings_of
     rules = Rules(None, server_latency_ms=20, server_qps=70, offline_qps=None)
     experiment = Experiment(CLASSES, FEATURES, "float32", 0)
-    job = Job(scenario, "performance", "", "m", "x", "stream", 1, 1, rules, experiment, "")
+    job = Job(
+        *(scenario, "performance", "", "m", "x", "stream", 1, 1, rules, experiment, ""),
+        CredentialFiles(),
+    )
     settings = settings_of(job, samples_per_s=100, latency_ns=4e6)
     assert settings.min_duration_ms == 600_000
     least = {"MultiStream": 662, "Offline": 24_576}

@@ -103,11 +103,15 @@ def test_a_record_of_something_else_is_refused_in_one_line(tmp_path, capsys, con
 
 def test_a_server_is_measured_and_planned_with(launch, graphs, tmp_path):
     export(graphs.folder, "linear_argmax", from_seed(CLASSES, FEATURES, 0), "float32", 0)
+    token = tmp_path / "token"
+    token.write_text("token-that-may-infer\n")
     server = launch(
-        graphs.folder, "--group-rows", "2", "--queue-delay-us", "100", "--workers", "2000"
+        graphs.folder,
+        *("--group-rows", "2", "--queue-delay-us", "100", "--workers", "2000"),
+        *("--token-file", token),
     )
     words = ["--rate", 1000, "--p99-ms", 10_000, "--classes", CLASSES, "--seconds", "0.3"]
-    words += ["--address", server.address, "--out", tmp_path]
+    words += ["--address", server.address, "--token-file", token, "--out", tmp_path]
     done = subprocess.run(
         [sys.executable, "-m", "client", "plan", *map(str, words)],
         capture_output=True,
@@ -117,7 +121,10 @@ def test_a_server_is_measured_and_planned_with(launch, graphs, tmp_path):
         check=False,
     )
     assert done.stderr == ""
-    record = json.loads((tmp_path / "plan.json").read_text())
+    written = (tmp_path / "plan.json").read_text()
+    assert token.read_text().strip() not in written
+    record = json.loads(written)
+    assert record["settings"]["token_file"] == str(token)
     seen = Calibration.from_json(record["calibration"])
     assert (seen.limits.group_rows, seen.limits.queue_delay_ns) == (2, 100_000)
     assert (seen.row_bytes, seen.dtype) == (4 * FEATURES, "float32")

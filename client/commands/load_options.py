@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from client import record
-from client.arguments import add_model, positive, seconds
+from client.arguments import add_credentials, add_model, credential_files, positive, seconds
 from client.errors import UsageError
 from client.load import plots as load_plots
 from client.load import record as load_record
@@ -29,6 +29,7 @@ def add_common(parser: argparse.ArgumentParser, out: Path) -> None:
         )
 
     parser.add_argument("--address", metavar="A", help="load this server (default: one of its own)")
+    add_credentials(parser)
     add("--model", str, "linear_argmax", "M", "name of the model")
     parser.add_argument("--model-version", default="", metavar="V", help="default: the newest")
     add("--rows", positive, 1, "N", "rows of a request")
@@ -64,6 +65,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         raise UsageError(
             f"--concurrency {min(args.concurrency)} is less than --processes {args.processes}"
         )
+    files = credential_files(args)
     args.out.mkdir(parents=True, exist_ok=True)
     return Settings(
         address=args.address,
@@ -84,6 +86,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         threads=args.threads,
         ep=args.ep,
         out=args.out,
+        credential_files=files,
     )
 
 

@@ -45,6 +45,7 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--address", metavar="A", help="drive this server (default: one of its own)"
     )
+    arguments.add_credentials(parser)
     parser.add_argument(
         "--model", default=MODEL, help="its name at --address (default: %(default)s)"
     )
@@ -130,6 +131,7 @@ def _loadgen(args: argparse.Namespace) -> int:
         threads=args.threads,
         ep=args.ep,
         out=args.out,
+        credential_files=arguments.credential_files(args),
     )
     plan.out.mkdir(parents=True, exist_ok=True)
     console = Console()

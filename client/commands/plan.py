@@ -8,8 +8,16 @@ from rich.console import Console
 from rich.text import Text
 
 from client import environment, record
-from client.arguments import add_model, over_zero, positive, seconds
+from client.arguments import (
+    add_credentials,
+    add_model,
+    credential_files,
+    over_zero,
+    positive,
+    seconds,
+)
 from client.commands.load_options import plain_or_terminal
+from client.credentials import CredentialFiles
 from client.load.settings import Settings, Windows
 from client.load.terminal import LoadProgress
 from client.plan import record as plan_record
@@ -46,6 +54,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--address", metavar="A", help="calibrate with this server (default: one of its own)"
     )
+    add_credentials(parser)
     parser.add_argument(
         "--model", default="linear_argmax", metavar="M", help="its name (default: %(default)s)"
     )
@@ -78,12 +87,13 @@ def add(commands: Any) -> None:
 
 def _plan(args: argparse.Namespace) -> int:
     """Exit code 0: planned; 1: nothing is, because predictions do not hold or no rate is enough."""
+    files = credential_files(args)
     args.out.mkdir(parents=True, exist_ok=True)
     console = plain_or_terminal()
     if args.result is not None:
         calibration, described = plan_record.read(args.result)
     else:
-        calibration, described = _calibrate(args, console)
+        calibration, described = _calibrate(args, files, console)
     console.print(Text("fitting the costs, simulating"))
     costs = fit_costs(calibration)
     checks = check(calibration, costs)
@@ -109,7 +119,9 @@ def _plan(args: argparse.Namespace) -> int:
     return PLANNED if planned else REFUSED
 
 
-def _calibrate(args: argparse.Namespace, console: Console) -> tuple[Calibration, dict[str, Any]]:
+def _calibrate(
+    args: argparse.Namespace, files: CredentialFiles, console: Console
+) -> tuple[Calibration, dict[str, Any]]:
     settings = Settings(
         address=args.address,
         model=args.model,
@@ -129,6 +141,7 @@ def _calibrate(args: argparse.Namespace, console: Console) -> tuple[Calibration,
         threads=args.threads,
         ep=args.ep,
         out=args.out,
+        credential_files=files,
     )
     start = environment.snapshot()
     with LoadProgress(console) as progress:

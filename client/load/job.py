@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from client.credentials import CredentialFiles
 from client.load.traffic import Pace, Times
 from client.verification import Experiment
 
@@ -16,7 +17,8 @@ class Job:
     """Whom to send what: requests of `rows` rows to one model of the server at `address`.
 
     `experiment` is what the model's right labels are known by; None: they are not known, and
-    `examples` rows are drawn from `seed`. A request that takes longer than `timeout_s` failed.
+    `examples` rows are drawn from `seed`. A request that takes longer than `timeout_s` failed. The
+    server is known, and shown, what is in `credential_files`.
     """
 
     address: str
@@ -28,6 +30,7 @@ class Job:
     seed: int
     timeout_s: float
     experiment: Experiment | None
+    credential_files: CredentialFiles
 
     def to_json(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -38,7 +41,8 @@ class Job:
         """Read what `to_json` gave."""
         told = content["experiment"]
         experiment = None if told is None else Experiment(**told)
-        return cls(**{**content, "experiment": experiment})
+        files = CredentialFiles(**content["credential_files"])
+        return cls(**{**content, "experiment": experiment, "credential_files": files})
 
 
 @dataclass(frozen=True, slots=True)

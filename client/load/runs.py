@@ -52,6 +52,7 @@ def loading(settings: Settings, target: Target, mode: Mode) -> Iterator["Loading
         settings.seed,
         settings.timeout_s,
         target.experiment,
+        settings.credential_files,
     )
     client = Client(
         target.address,
@@ -59,6 +60,7 @@ def loading(settings: Settings, target: Target, mode: Mode) -> Iterator["Loading
         settings.version,
         deadline_s=_STATISTICS_TIMEOUT_S,
         retry=RetryPolicy(attempts=1),
+        credentials=settings.credential_files.read(),
     )
     with client, load_processes(job, settings.processes) as processes:
         yield Loading(processes, client, settings, target.experiment is not None)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.credentials import CredentialFiles
 from client.load.arrivals import Arrivals
 from client.load.job import Mode
 from client.load.summary import Asked, LoadPoint, Window
@@ -27,7 +28,8 @@ class Settings:
     """What to load, with what.
 
     `address` None: a server of one's own, with the model of classes, features, dtype and seed.
-    Each of `concurrencies` is a closed loop, each of `rates_per_s` an open one.
+    Each of `concurrencies` is a closed loop, each of `rates_per_s` an open one. Every process that
+    talks to the server reads `credential_files`.
     """
 
     address: str | None
@@ -48,6 +50,7 @@ class Settings:
     threads: int
     ep: str
     out: Path
+    credential_files: CredentialFiles
 
 
 def asked(settings: Settings) -> Iterator[Asked]:

@@ -60,7 +60,8 @@ def own_target(
 
 
 def _given(settings: Settings, address: str, report: Report) -> Target:
-    with Client(address, settings.model, settings.version) as client:
+    credentials = settings.credential_files.read()
+    with Client(address, settings.model, settings.version, credentials=credentials) as client:
         client.wait_until_ready(READY_TIMEOUT_S)
         spec = client.input()
         report(Progress("looking for the right labels"))

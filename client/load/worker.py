@@ -50,12 +50,20 @@ def main() -> int:
     job = Job.from_json(json.loads(sys.stdin.readline()))
     with contextlib.ExitStack() as stack:
         try:
+            credentials = job.credential_files.read()
             client = stack.enter_context(
-                Client(job.address, job.model, job.version, deadline_s=job.timeout_s, retry=_ONCE)
+                Client(
+                    job.address,
+                    job.model,
+                    job.version,
+                    deadline_s=job.timeout_s,
+                    retry=_ONCE,
+                    credentials=credentials,
+                )
             )
             client.wait_until_ready(READY_TIMEOUT_S)
             data = _Data(client, job)
-            connection = Connection(addresses.parse(job.address), _ONCE)
+            connection = Connection(addresses.parse(job.address), _ONCE, credentials)
             stack.callback(connection.close)
             sender = stack.enter_context(_sender(client, connection, data, job))
             _first_request(sender, job.timeout_s)

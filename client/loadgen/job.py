@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from client.credentials import CredentialFiles
 from client.verification import Experiment
 
 Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
@@ -41,7 +42,7 @@ class Job:
 
     `input_name` is the name of the input that takes the experiment's examples.
     `in_flight` is how many unary requests are under way at most; a query without an answer for
-    `timeout_s` ends the run.
+    `timeout_s` ends the run. The server is known, and shown, what is in `credential_files`.
     """
 
     scenario: Scenario
@@ -55,6 +56,7 @@ class Job:
     rules: Rules
     experiment: Experiment
     folder: str
+    credential_files: CredentialFiles
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads."""
@@ -66,6 +68,7 @@ class Job:
         nested = {
             "rules": Rules(**content["rules"]),
             "experiment": Experiment(**content["experiment"]),
+            "credential_files": CredentialFiles(**content["credential_files"]),
         }
         return cls(**{**content, **nested})
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from client import own_server
 from client.client import READY_TIMEOUT_S, Client
+from client.credentials import CredentialFiles
 from client.loadgen import logs as loadgen_logs
 from client.loadgen.job import (
     MODES,
@@ -48,7 +49,8 @@ class Plan:
     """What to run: every scenario, for its performance and then for its accuracy.
 
     `address` None: a server of one's own, on `threads` and the execution provider `ep`. LoadGen's
-    logs go below `out`, to SCENARIO/performance and SCENARIO/accuracy.
+    logs go below `out`, to SCENARIO/performance and SCENARIO/accuracy. Every process that talks to
+    the server reads `credential_files`.
     """
 
     scenarios: tuple[Scenario, ...]
@@ -62,6 +64,7 @@ class Plan:
     threads: int
     ep: str
     out: Path
+    credential_files: CredentialFiles
 
     @property
     def quick(self) -> bool:
@@ -154,7 +157,7 @@ def loadgen(plan: Plan, report: Report) -> list[Result]:
             address = stack.enter_context(
                 running_server(plan.out / "models", list(options))
             ).address
-        with Client(address, plan.model) as client:
+        with Client(address, plan.model, credentials=plan.credential_files.read()) as client:
             client.wait_until_ready(READY_TIMEOUT_S)
             input_name = _input_name(client, plan.experiment, reference)
         where = Target(address, input_name, reference)
@@ -226,6 +229,7 @@ def _run(plan: Plan, target: Target, scenario: Scenario, mode: Mode, folder: Pat
         plan.rules,
         plan.experiment,
         str(folder.resolve()),
+        plan.credential_files,
     )
     ended = subprocess.run(
         [sys.executable, "-m", "client.loadgen.worker"],

@@ -157,7 +157,8 @@ def main() -> int:
     experiment = job.experiment
     takes = ModelInput(job.input_name, np.dtype(experiment.dtype), (experiment.features,))
     try:
-        with Client(job.address, job.model, takes=takes) as client:
+        credentials = job.credential_files.read()
+        with Client(job.address, job.model, takes=takes, credentials=credentials) as client:
             client.wait_until_ready(job.timeout_s)
             outcome = Run(job, client, answer)()
     except (ClientError, OSError, MemoryError) as error:

@@ -53,7 +53,7 @@ def calibrate(settings: Settings, seconds: float, report: Report) -> Calibration
     """
     most_rows = max(settings.rows, _most_rows(_row_bytes(settings)))
     with target(replace(settings, rows=most_rows), report) as where:
-        with Client(where.address, settings.model, settings.version) as client:
+        with _client(settings, where.address) as client:
             spec, limits = client.input(), limits_of(client)
         found = []
         for rows in sizes(settings.rows, limits.group_rows, spec.row_bytes):
@@ -100,9 +100,18 @@ def _seconds_for(percentile: float, rate_per_s: float) -> float:
 def _row_bytes(settings: Settings) -> int:
     if settings.address is None:
         return settings.features * np.dtype(settings.dtype).itemsize
-    with Client(settings.address, settings.model, settings.version) as client:
+    with _client(settings, settings.address) as client:
         client.wait_until_ready(READY_TIMEOUT_S)
         return client.input().row_bytes
+
+
+def _client(settings: Settings, address: str) -> Client:
+    return Client(
+        address,
+        settings.model,
+        settings.version,
+        credentials=settings.credential_files.read(),
+    )
 
 
 def _most_rows(row_bytes: int) -> int:
