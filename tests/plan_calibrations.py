@@ -3,8 +3,9 @@
 from dataclasses import replace
 from functools import cache
 
-from client.plan.fit import predict
-from client.plan.observed import Calibration, Observation
+from client.plan.calibration import FITTED_SHARES, HELD_OUT_SHARES
+from client.plan.fit import replay
+from client.plan.observed import Calibration, Observation, Trace
 from client.plan.simulation import Costs
 from scheduling.batching import Limits
 
@@ -13,6 +14,7 @@ LIMITS = Limits.of(16, 1024, 0)
 # Much like two cores that are shared: 3 ms an execution, 2.5 ms elsewhere.
 COSTS = Costs(1.5 * MS, 1.0 * MS, 2.8 * MS, 0.2 * MS, 0.2 * MS, 0.6, 0.4, 0.1)
 CAPACITY_PER_S = 350.0
+REQUESTS = 3000
 
 
 def alone(rows, costs=COSTS):
@@ -39,14 +41,18 @@ def alone(rows, costs=COSTS):
 
 @cache
 def loaded(rate_per_s, costs=COSTS, seed=11):
-    """An open loop, as simulated with other arrivals than the fit simulates."""
-    found = predict(LIMITS, costs, 1, rate_per_s, requests=6000, seed=seed)
-    return replace(
+    """An open loop, as simulated with other times than the fit draws."""
+    asked = replace(
         alone(1, costs),
         concurrency=None,
         rate_per_s=rate_per_s,
         requests_per_s=rate_per_s,
-        samples=8000,
+        samples=REQUESTS,
+        traces=(Trace(seed, 1000 * MS, round(REQUESTS / rate_per_s * 1e9)),),
+    )
+    found = replay(LIMITS, costs, asked, seed=seed)
+    return replace(
+        asked,
         p50_ns=round(found.p50_ns),
         p90_ns=round(found.p90_ns),
         p99_ns=round(found.p99_ns),
@@ -65,7 +71,7 @@ def calibration(costs=COSTS, **changes):
         limits=LIMITS,
         sizes=tuple(alone(rows, costs) for rows in (1, 2, 4, 8, 16)),
         busy=replace(alone(1, costs), concurrency=16, requests_per_s=CAPACITY_PER_S),
-        fitted=tuple(loaded(share * CAPACITY_PER_S, costs) for share in (0.45, 0.7, 0.85)),
-        held_out=tuple(loaded(share * CAPACITY_PER_S, costs, 12) for share in (0.3, 0.6, 0.8)),
+        fitted=tuple(loaded(share * CAPACITY_PER_S, costs) for share in FITTED_SHARES),
+        held_out=tuple(loaded(share * CAPACITY_PER_S, costs, 12) for share in HELD_OUT_SHARES),
     )
     return replace(made, **changes)

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent import futures
 
@@ -13,6 +16,7 @@ import pytest
 
 from client.__main__ import main
 from client.load.histogram import Histogram
+from client.load.processes import SENDER_NICE
 from client.load.race import Race
 from model.export import export
 from model.weights import from_seed
@@ -39,6 +43,19 @@ def server(launch_for_module, models):
 @pytest.fixture
 def address(server):
     return server.address
+
+
+@pytest.fixture(scope="module")
+def may_go_first():
+    """Whether the system lets this process raise the priority of one that it started."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        try:
+            os.setpriority(os.PRIO_PROCESS, process.pid, SENDER_NICE)
+        except PermissionError:
+            return False
+        finally:
+            process.kill()
+    return True
 
 
 @pytest.fixture
@@ -130,6 +147,12 @@ def test_processes_share_a_load(run, address):
     assert 4 < closed["concurrency"] < 8.1
     # All that is due comes, each process its half.
     assert opened["due_per_s"] == pytest.approx(80, rel=0.25)
+
+
+def test_senders_go_first_where_the_system_allows_it(run, address, may_go_first):
+    content, _ = run("load", "--address", address, *SHORT, "--concurrency", 1)
+    wanted = SENDER_NICE if may_go_first else os.getpriority(os.PRIO_PROCESS, 0)
+    assert content["points"][0]["sender_nice"] == wanted
 
 
 def test_windows_hold_so_many_requests(run, address):

@@ -10,6 +10,7 @@ import pytest
 from plan_calibrations import COSTS, calibration, loaded
 
 from client.__main__ import main
+from client.plan.calibration import FITTED_SHARES
 from client.plan.observed import Calibration
 from client.plan.record import SCHEMA
 from model.export import export
@@ -22,7 +23,7 @@ CLASSES, FEATURES = 8, 64
 @pytest.fixture(scope="module")
 def made():
     loads = [loaded(rate, seed=12) for rate in (100.0, 250.0)]
-    return calibration(fitted=(loaded(250.0),), held_out=tuple(loads))
+    return calibration(fitted=(loaded(90.0), loaded(280.0)), held_out=tuple(loads))
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_a_server_is_measured_and_planned_with(launch, graphs, tmp_path):
     assert [o.rows for o in seen.sizes] == [1, 2]
     assert seen.busy.concurrency == 16
     shares = [round(o.rate_per_s / seen.busy.requests_per_s, 2) for o in seen.fitted]
-    assert shares == [0.45, 0.7, 0.85]
+    assert shares == list(FITTED_SHARES)
     assert len(record["checks"]) == 3
     assert all(one["load"]["samples"] > 0 for one in record["checks"])
     # Whether this machine was quiet enough is not what is tested, but that the verdict is followed.

@@ -8,12 +8,10 @@ from client.plan.check import check
 from client.plan.fit import executions, fit_costs, predict
 from client.plan.observed import Calibration
 
-REQUESTS = 1500
-
 
 @pytest.fixture(scope="module")
 def fitted():
-    return fit_costs(calibration(), REQUESTS)
+    return fit_costs(calibration())
 
 
 def test_what_lone_requests_show_is_taken_as_it_is(fitted):
@@ -24,7 +22,7 @@ def test_what_lone_requests_show_is_taken_as_it_is(fitted):
     assert fitted.row_ns == line.beta_ns
     assert fitted.gather_ns == pytest.approx(COSTS.gather_ns, rel=0.01)
     elsewhere_ns = COSTS.receive_ns + COSTS.answer_ns
-    assert fitted.receive_ns + fitted.answer_ns == pytest.approx(elsewhere_ns)
+    assert elsewhere_ns <= fitted.receive_ns + fitted.answer_ns < 1.3 * elsewhere_ns
 
 
 def test_the_costs_of_a_simulated_server_predict_loads_they_were_not_fitted_to(fitted):
@@ -35,7 +33,7 @@ def test_the_costs_of_a_simulated_server_predict_loads_they_were_not_fitted_to(f
 
 def test_cores_of_their_own_are_told_from_shared_ones(fitted):
     apart = replace(COSTS, receive_speed=1.0, execute_speed=1.0)
-    found = fit_costs(calibration(apart, fitted=(loaded(300.0, apart),)), REQUESTS)
+    found = fit_costs(calibration(apart, fitted=(loaded(300.0, apart),)))
     assert found.receive_speed + found.execute_speed > 1.6
     assert fitted.receive_speed + fitted.execute_speed < 1.4
 
@@ -43,7 +41,7 @@ def test_cores_of_their_own_are_told_from_shared_ones(fitted):
 def test_executions_that_slow_down_do_not_make_gathering_dear():
     load = loaded(300.0)
     slowed = replace(load, compute_ns=2 * load.compute_ns, assemble_ns=2 * load.assemble_ns)
-    found = fit_costs(calibration(fitted=(slowed,)), REQUESTS)
+    found = fit_costs(calibration(fitted=(slowed,)))
     assert found.gather_ns == pytest.approx(COSTS.gather_ns, rel=0.01)
 
 

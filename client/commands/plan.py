@@ -65,9 +65,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--seconds",
         type=seconds,
-        default=12.0,
+        default=20.0,
         metavar="S",
-        help="that each of six open loops takes (default: %(default)s)",
+        help="that each of seven open loops takes, in two parts (default: %(default)s)",
     )
     parser.add_argument(
         "--timeout",

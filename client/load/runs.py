@@ -105,6 +105,7 @@ class Loading:
             labels_known=self._labels_known,
             steal=environment.steal_fraction(start, environment.snapshot()),
             statistics=None if before is None or after is None else after - before,
+            sender_nice=self._processes.nice,
         )
         report(Progress(_name(one), point=point))
         return point

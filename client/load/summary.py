@@ -82,7 +82,7 @@ class LoadPoint:
     last window. `errors` are of all, those that were under way at the end included.
     `wrong_labels` is None where the right labels are not known. `concurrency` is the mean number
     of requests under way. `split` is None when nothing was answered. The histograms are in HDR's
-    encoded form.
+    encoded form. `sender_nice` is the priority of the processes that sent, 0 the usual one.
     """
 
     asked: Asked
@@ -102,6 +102,7 @@ class LoadPoint:
     checks: tuple[Check, ...]
     latency_histogram: str
     send_lag_histogram: str
+    sender_nice: int = 0
 
     @property
     def valid(self) -> bool:
@@ -154,6 +155,7 @@ def summarise(
     labels_known: bool,
     steal: float | None,
     statistics: ServerStatistics | None = None,
+    sender_nice: int = 0,
 ) -> LoadPoint:
     """Summary of a load: its windows without the warm-up, and what ended after them.
 
@@ -194,6 +196,7 @@ def summarise(
         checks=checks,
         latency_histogram=whole.latency.encode(),
         send_lag_histogram=whole.send_lag.encode(),
+        sender_nice=sender_nice,
     )
 
 

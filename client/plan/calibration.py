@@ -1,6 +1,5 @@
 """Measure what a plan is made of: lone requests, what a server can do, loads below that."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,13 +11,16 @@ from client.load.runs import loading
 from client.load.settings import Progress, Report, Settings, Windows, open_loop
 from client.load.summary import Asked, LoadPoint
 from client.load.target import Target, target
-from client.plan.observed import Calibration, Observation
+from client.plan.observed import Calibration, Observation, Trace
 from scheduling.batching import Limits
 
 # Of the rate of a closed loop with so many requests under way.
 CONCURRENCY = 16
-FITTED_SHARES = (0.45, 0.7, 0.85)
-HELD_OUT_SHARES = (0.3, 0.6, 0.8)
+# What is held out lies between what is fitted: that a prediction holds there says nothing beyond.
+FITTED_SHARES = (0.25, 0.5, 0.7, 0.85)
+HELD_OUT_SHARES = (0.35, 0.6, 0.8)
+# A machine has better and worse minutes: each load has a part in two of them.
+_PASSES = 2
 # The largest lone request.
 _MOST_ROWS, _MOST_BYTES = 64, 64 * 2**20
 _WINDOWS = 3
@@ -62,6 +64,7 @@ def calibrate(settings: Settings, seconds: float, report: Report) -> Calibration
             found.append(_closed(lone, where, 1, seconds * _LONE_SHARE, report))
         report(Progress("what the server can do, then loads below"))
         busy = _closed(settings, where, CONCURRENCY, seconds * _BUSY_SHARE, report)
+        open_loops = _open(settings, where, busy, seconds, report)
         return Calibration(
             model=settings.model,
             rows=settings.rows,
@@ -70,16 +73,8 @@ def calibrate(settings: Settings, seconds: float, report: Report) -> Calibration
             limits=limits,
             sizes=tuple(found),
             busy=busy,
-            fitted=_open(settings, where, busy, FITTED_SHARES, seconds, report),
-            # Other arrivals, so that what is held out is not what was fitted.
-            held_out=_open(
-                replace(settings, seed=settings.seed + 1),
-                where,
-                busy,
-                HELD_OUT_SHARES,
-                seconds,
-                report,
-            ),
+            fitted=tuple(open_loops[share] for share in FITTED_SHARES),
+            held_out=tuple(open_loops[share] for share in HELD_OUT_SHARES),
         )
 
 
@@ -123,31 +118,42 @@ def _closed(
 ) -> Observation:
     asked = Asked("closed", "unary", settings.rows, settings.processes, concurrency=concurrency)
     with loading(replace(settings, windows=_windows(seconds)), where, "unary") as load:
-        seen = _seen(load.measure(asked, report))
+        seen = Observation.of([_checked(load.measure(asked, report))])
     if seen.samples >= fewest_samples(90):
         return seen
     longer = _windows(_seconds_for(90, seen.requests_per_s))
     with loading(replace(settings, windows=longer), where, "unary") as load:
-        return _seen(load.measure(asked, report))
+        return Observation.of([_checked(load.measure(asked, report))])
 
 
 def _open(
-    settings: Settings,
-    where: Target,
-    busy: Observation,
-    shares: Sequence[float],
-    seconds: float,
-    report: Report,
-) -> tuple[Observation, ...]:
-    rates_per_s = [share * busy.requests_per_s for share in shares]
-    seconds = max(seconds, _seconds_for(99, min(rates_per_s)))
-    with loading(replace(settings, windows=_windows(seconds)), where, "unary") as load:
-        asked = [open_loop(settings, "unary", rate_per_s) for rate_per_s in rates_per_s]
-        return tuple(_seen(load.measure(a, report)) for a in asked)
+    settings: Settings, where: Target, busy: Observation, seconds: float, report: Report
+) -> dict[float, Observation]:
+    """Measure all open loops by their shares, in rising order and then in falling.
+
+    Loads that are fitted and held out come in turn, so that no hour of the machine is one's alone.
+    """
+    shares = sorted((*FITTED_SHARES, *HELD_OUT_SHARES))
+    rates_per_s = {share: share * busy.requests_per_s for share in shares}
+    seconds = max(seconds, _seconds_for(99, rates_per_s[shares[0]])) / _PASSES
+    points: dict[float, list[LoadPoint]] = {share: [] for share in shares}
+    traces: dict[float, list[Trace]] = {share: [] for share in shares}
+    windows = _windows(seconds)
+    for number in range(_PASSES):
+        # Other arrivals in each pass.
+        one_pass = replace(settings, windows=windows, seed=settings.seed + number)
+        with loading(one_pass, where, "unary") as load:
+            for share in shares if number % 2 == 0 else reversed(shares):
+                asked = open_loop(one_pass, "unary", rates_per_s[share])
+                point = _checked(load.measure(asked, report))
+                points[share].append(point)
+                warm_up_ns = int(windows.warm_up_s * 1e9)
+                traces[share].append(Trace(one_pass.seed, warm_up_ns, point.elapsed_ns))
+    return {share: Observation.of(points[share], traces[share]) for share in shares}
 
 
-def _seen(point: LoadPoint) -> Observation:
-    """Observation of a point; UsageError if labels are wrong, or a closed loop has errors.
+def _checked(point: LoadPoint) -> LoadPoint:
+    """Give a point back; UsageError if labels are wrong, or a closed loop has errors.
 
     In an open loop a server that falls behind may refuse requests, which is told.
     """
@@ -156,4 +162,4 @@ def _seen(point: LoadPoint) -> Observation:
             f"a calibration takes right answers only; errors {point.errors} came, "
             f"{point.wrong_labels or 0} wrong labels"
         )
-    return Observation.of(point)
+    return point

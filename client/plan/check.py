@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from client.plan.fit import Predicted, predict
+from client.plan.fit import Predicted, replay
 from client.plan.observed import Calibration, Observation
 from client.plan.simulation import Costs
 
 # Of the p99; where a prediction is further off, nothing is planned.
 MOST_ERROR = 0.20
+# So often each is simulated, that what is drawn for it hardly matters.
+_REPLAYS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,8 @@ class Range:
 def check(calibration: Calibration, costs: Costs) -> list[Checked]:
     """Predict each load that was held out, those of low rates first."""
     loads = sorted(calibration.held_out, key=lambda load: load.rate_per_s or 0.0)
-    rows, limits = calibration.rows, calibration.limits
-    return [Checked(o, predict(limits, costs, rows, o.rate_per_s or 0.0)) for o in loads]
+    limits = calibration.limits
+    return [Checked(load, replay(limits, costs, load, replays=_REPLAYS)) for load in loads]
 
 
 def trusted(checks: Sequence[Checked]) -> Range | None:

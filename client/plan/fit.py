@@ -1,9 +1,10 @@
 """Find what a server spends on requests from what a calibration saw."""
 
+import bisect
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 
 import numpy as np
 
@@ -15,18 +16,18 @@ from client.plan.observed import Calibration, Observation
 from client.plan.simulation import Costs, simulate
 from scheduling.batching import Limits
 
-# Of a simulation that is compared with what was measured, and of one that the fit tries.
-REQUESTS, TRIED_REQUESTS = 8_000, 3_000
-# Of arrivals that no measurement had.
+# Of a simulation that nothing was measured beside.
+REQUESTS = 8_000
+# Of each pass of a load, those that the fit simulates, again and again.
+TRIED_REQUESTS = 1_500
+# Of arrivals and times that no measurement had.
 SEED = 1_000_003
 # Requests before the queue is as long as it is on average.
 _WARM_UP_SHARE = 0.05
 _Z90 = 1.2815515655446004  # the normal distribution's 90th percentile
 _STEPS = (0.2, 0.1, 0.05)
-_LEAST_SHARE = 0.05
 # One percentile that is far off must not outweigh all others.
 _MOST_ERROR = 1.0
-_START = (0.6, 0.7, 0.6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,31 @@ class Predicted:
     p90_ns: float
     p99_ns: float
     batch_rows: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What loads tell of a server that lone requests do not.
+
+    `waiting`: of the time that a request spends beside executing, what keeps other requests
+    waiting; `loaded`: that time under load, of what it is for lone requests. `receive_speed` and
+    `execute_speed`: what is left of each while both go on. `spread`: what the sigma of all times
+    has beyond that of lone requests.
+    """
+
+    waiting: float
+    loaded: float
+    receive_speed: float
+    execute_speed: float
+    spread: float
+
+
+# Between these the fit looks.
+_LEAST = Shares(0.05, 1.0, 0.05, 0.05, 0.0)
+_MOST = Shares(1.0, 3.0, 1.0, 1.0, 1.5)
+# Near the best of these it looks further: cores that are shared, and cores that are not.
+_LOADED, _SPEEDS, _SPREADS = (1.0, 1.4), (0.7, 1.0), (0.0, 0.4)
+_DESCENTS = 2
 
 
 def predict(
@@ -50,9 +76,39 @@ def predict(
     """Simulate an open loop of Poisson arrivals."""
     due_ns = itertools.islice(due_times_ns("poisson", rate_per_s, seed), requests)
     seen = simulate(limits, costs, rows, due_ns, seed)
-    kept = seen.latencies_ns[int(_WARM_UP_SHARE * requests) :]
-    p50, p90, p99 = np.percentile(kept, (50, 90, 99), method="inverted_cdf")
-    batches = np.array(seen.batch_rows, float)
+    return _predicted(seen.latencies_ns[int(_WARM_UP_SHARE * requests) :], seen.batch_rows)
+
+
+def replay(
+    limits: Limits,
+    costs: Costs,
+    load: Observation,
+    *,
+    replays: int = 1,
+    requests: int | None = None,
+    seed: int = SEED,
+) -> Predicted:
+    """Simulate a load as it was measured, with requests that are due at the same instants.
+
+    What chance had in store for the queue is then the same for both, and only what the server
+    does is compared. `requests`: the first of each pass, None for all.
+    """
+    assert load.rate_per_s is not None
+    latencies_ns: list[float] = []
+    batch_rows: list[int] = []
+    for trace, number in itertools.product(load.traces, range(replays)):
+        end_ns = trace.warm_up_ns + trace.elapsed_ns
+        arrivals = due_times_ns("poisson", load.rate_per_s, trace.seed)
+        due_ns = list(itertools.islice(itertools.takewhile(end_ns.__gt__, arrivals), requests))
+        seen = simulate(limits, costs, load.rows, due_ns, seed + number)
+        latencies_ns += seen.latencies_ns[bisect.bisect(due_ns, trace.warm_up_ns) :]
+        batch_rows += seen.batch_rows
+    return _predicted(latencies_ns, batch_rows)
+
+
+def _predicted(latencies_ns: Sequence[float], batch_rows: Sequence[int]) -> Predicted:
+    p50, p90, p99 = np.percentile(latencies_ns, (50, 90, 99), method="inverted_cdf")
+    batches = np.array(batch_rows, float)
     # As a request sees it: a batch of many is seen by many.
     return Predicted(float(p50), float(p90), float(p99), float(batches @ batches / batches.sum()))
 
@@ -68,10 +124,9 @@ def executions(calibration: Calibration) -> Fit:
 def fit_costs(calibration: Calibration, requests: int = TRIED_REQUESTS) -> Costs:
     """Costs with which the simulation comes nearest to the fitted loads.
 
-    Executions and the time that a lone request spends elsewhere are measured. How much of the
-    latter keeps other requests waiting, and how receiving and executing slow each other down, is
-    what the search varies. Each simulation takes so many `requests`. UsageError when there is
-    nothing to fit.
+    What executions take, and the time that a lone request spends elsewhere, is measured; `Shares`
+    are what the search varies. Each simulation takes so many `requests` of a pass. UsageError when
+    there is nothing to fit.
     """
     line = executions(calibration)
     alone = next((o for o in calibration.sizes if o.rows == calibration.rows), None)
@@ -79,60 +134,63 @@ def fit_costs(calibration: Calibration, requests: int = TRIED_REQUESTS) -> Costs
     if alone is None or not loads:
         raise UsageError(f"the calibration has no load of {calibration.rows} rows to fit")
     elsewhere_ns = max(alone.mean_ns - alone.compute_ns, 1.0)
-    measured = Costs(
-        receive_ns=elsewhere_ns,
-        answer_ns=0.0,
-        batch_ns=line.alpha_ns,
-        row_ns=line.beta_ns,
-        gather_ns=_gather_ns(loads, line),
-        spread=_spread(alone),
-    )
+    gather_ns = _gather_ns(loads, line)
+    lone_spread = _spread(alone)
 
-    def costs(shares: Sequence[float]) -> Costs:
-        waiting, receive_speed, execute_speed = shares
-        return replace(
-            measured,
-            receive_ns=elsewhere_ns * waiting,
-            answer_ns=elsewhere_ns * (1 - waiting),
-            receive_speed=receive_speed,
-            execute_speed=execute_speed,
+    def costs(shares: Shares) -> Costs:
+        return Costs(
+            receive_ns=elsewhere_ns * shares.loaded * shares.waiting,
+            answer_ns=elsewhere_ns * shares.loaded * (1 - shares.waiting),
+            batch_ns=line.alpha_ns,
+            row_ns=line.beta_ns,
+            gather_ns=gather_ns,
+            receive_speed=shares.receive_speed,
+            execute_speed=shares.execute_speed,
+            spread=lone_spread + shares.spread,
         )
 
-    def error(shares: Sequence[float]) -> float:
+    def error(shares: Shares) -> float:
         tried = costs(shares)
-        return sum(_error(calibration, tried, load, requests) for load in loads)
+        return sum(_error(calibration.limits, tried, load, requests) for load in loads)
 
     return costs(_search(error))
 
 
-def _search(error: Callable[[Sequence[float]], float]) -> tuple[float, ...]:
+def _search(error: Callable[[Shares], float]) -> Shares:
     """Shares with the least error: along one axis after the other, with ever smaller steps."""
-    known: dict[tuple[float, ...], float] = {}
+    known: dict[Shares, float] = {}
 
-    def cost(shares: tuple[float, ...]) -> float:
+    def cost(shares: Shares) -> float:
         if shares not in known:
-            inside = all(_LEAST_SHARE <= share <= 1 for share in shares)
-            known[shares] = error(shares) if inside else math.inf
+            known[shares] = error(shares) if _is_inside(shares) else math.inf
         return known[shares]
 
-    best: tuple[float, ...] = _START
+    starts = itertools.product(_LOADED, _SPEEDS, _SPREADS)
+    shares = [Shares(0.6, loaded, speed, 0.8 * speed, spread) for loaded, speed, spread in starts]
+    best = sorted(shares, key=cost)[:_DESCENTS]
+    return min((_descend(cost, start) for start in best), key=cost)
+
+
+def _descend(cost: Callable[[Shares], float], best: Shares) -> Shares:
     for step in _STEPS:
         improved = True
         while improved:
             before = best
-            for axis, sign in itertools.product(range(len(best)), (1, -1)):
-                moved = list(best)
-                moved[axis] = round(moved[axis] + sign * step, 6)
-                best = min(best, tuple(moved), key=cost)
+            for axis, sign in itertools.product(fields(Shares), (1, -1)):
+                moved = round(getattr(best, axis.name) + sign * step, 6)
+                best = min(best, replace(best, **{axis.name: moved}), key=cost)
             improved = best != before
     return best
 
 
-def _error(calibration: Calibration, costs: Costs, load: Observation, requests: int) -> float:
+def _is_inside(shares: Shares) -> bool:
+    found, least, most = map(astuple, (shares, _LEAST, _MOST))
+    return all(a <= b <= c for a, b, c in zip(least, found, most, strict=True))
+
+
+def _error(limits: Limits, costs: Costs, load: Observation, requests: int) -> float:
     """Squares of the logarithms by which percentiles and batches are off."""
-    assert load.rate_per_s is not None
-    rows, limits = calibration.rows, calibration.limits
-    found = predict(limits, costs, rows, load.rate_per_s, requests)
+    found = replay(limits, costs, load, requests=requests)
     pairs = (
         (found.p50_ns, load.p50_ns),
         (found.p90_ns, load.p90_ns),

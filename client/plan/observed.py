@@ -4,9 +4,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import numpy as np
+
 from client.errors import UsageError
+from client.load.histogram import Histogram
 from client.load.summary import LoadPoint
+from client.load.summary import latency as latency_of
 from scheduling.batching import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """When the Poisson requests of one pass of an open loop were due: those drawn from `seed`.
+
+    They began with `warm_up_ns` that did not count, and ended `elapsed_ns` after those.
+    """
+
+    seed: int
+    warm_up_ns: int
+    elapsed_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +31,7 @@ class Observation:
 
     `queue_ns` to `compute_ns` are means over requests, as `batch_rows` is of the batches that they
     ran in. `errors` counts requests that failed. `doubts` say in which respects the point cannot
-    be believed.
+    be believed. `traces` say when the requests of an open loop were due, pass by pass.
     """
 
     rows: int
@@ -33,31 +49,54 @@ class Observation:
     compute_ns: float
     batch_rows: float
     doubts: tuple[str, ...]
+    traces: tuple[Trace, ...] = ()
 
     @classmethod
-    def of(cls, point: LoadPoint) -> Self:
-        """Read a point; UsageError when it has no answers, or the server tells no timings."""
-        latency, split = point.latency_ns, point.split
-        if latency.mean is None:
-            raise UsageError(f"no request was answered: {point.errors}")
-        if split is None or split.told_by != "timings":
-            raise UsageError("the server tells no timings with its answers; a plan is made of them")
+    def of(cls, passes: Sequence[LoadPoint], traces: Sequence[Trace] = ()) -> Self:
+        """Read the passes of one load as one; UsageError for no answers, or without timings."""
+        for point in passes:
+            if point.latency_ns.mean is None:
+                raise UsageError(f"no request was answered: {point.errors}")
+            if point.split is None or point.split.told_by != "timings":
+                raise UsageError(
+                    "the server tells no timings with its answers; a plan is made of them"
+                )
+        samples = [point.latency_ns.samples for point in passes]
+
+        def mean(values: Sequence[float | None]) -> float:
+            return float(np.average([value or 0.0 for value in values], weights=samples))
+
+        histogram = Histogram.decode(passes[0].latency_histogram)
+        for point in passes[1:]:
+            histogram.add(Histogram.decode(point.latency_histogram))
+        mean_ns = mean([point.latency_ns.mean for point in passes])
+        latency = latency_of(histogram, mean_ns)
+        splits = [point.split for point in passes if point.split is not None]
+        asked = passes[0].asked
+        elapsed_ns = sum(point.elapsed_ns for point in passes)
+        answered = sum(point.requests_per_s * point.elapsed_ns for point in passes)
         return cls(
-            rows=point.asked.rows,
-            concurrency=point.asked.concurrency,
-            rate_per_s=point.asked.rate_per_s,
-            requests_per_s=point.requests_per_s,
+            rows=asked.rows,
+            concurrency=asked.concurrency,
+            rate_per_s=asked.rate_per_s,
+            requests_per_s=answered / elapsed_ns,
             samples=latency.samples,
-            errors=sum(point.errors.values()),
-            mean_ns=latency.mean,
+            errors=sum(sum(point.errors.values()) for point in passes),
+            mean_ns=mean_ns,
             p50_ns=latency.p50,
             p90_ns=latency.p90,
             p99_ns=latency.p99,
-            queue_ns=split.queue_ns or 0.0,
-            assemble_ns=split.assemble_ns or 0.0,
-            compute_ns=split.compute_ns or 0.0,
-            batch_rows=split.batch_rows or 0.0,
-            doubts=tuple(f"{c.name}: {c.text}" for c in point.checks if c.passed is False),
+            queue_ns=mean([split.queue_ns for split in splits]),
+            assemble_ns=mean([split.assemble_ns for split in splits]),
+            compute_ns=mean([split.compute_ns for split in splits]),
+            batch_rows=mean([split.batch_rows for split in splits]),
+            doubts=tuple(
+                f"{check.name}: {check.text}"
+                for point in passes
+                for check in point.checks
+                if check.passed is False
+            ),
+            traces=tuple(traces),
         )
 
 
@@ -104,7 +143,8 @@ class Calibration:
 
 
 def _observation(content: Mapping[str, Any]) -> Observation:
-    return Observation(**{**content, "doubts": tuple(content["doubts"])})
+    traces = tuple(Trace(**trace) for trace in content["traces"])
+    return Observation(**{**content, "doubts": tuple(content["doubts"]), "traces": traces})
 
 
 def _observations(contents: Sequence[Mapping[str, Any]]) -> tuple[Observation, ...]:

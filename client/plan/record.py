@@ -13,7 +13,7 @@ from client.plan.observed import Calibration
 from client.plan.simulation import Costs
 from client.record import finite
 
-SCHEMA = "argmax-serving/plan/1"
+SCHEMA = "argmax-serving/plan/2"
 NAME = "plan.json"
 
 
