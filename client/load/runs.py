@@ -17,7 +17,7 @@ from client.load.target import Target
 from client.load.traffic import Pace
 
 # Windows of so many requests are made of pieces that long.
-_PIECE_S = 0.1
+_PIECE_S = 0.25
 # A server that is too busy to tell its statistics is not waited for.
 _STATISTICS_TIMEOUT_S = 2.0
 
