@@ -60,6 +60,11 @@ class Observation:
             doubts=tuple(f"{c.name}: {c.text}" for c in point.checks if c.passed is False),
         )
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read it from its fields; KeyError or TypeError when it is something else."""
+        return cls(**{**content, "doubts": tuple(content["doubts"])})
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -95,7 +100,7 @@ class Calibration:
                 dtype=content["dtype"],
                 limits=Limits(**content["limits"]),
                 sizes=_observations(content["sizes"]),
-                busy=_observation(content["busy"]),
+                busy=Observation.from_json(content["busy"]),
                 fitted=_observations(content["fitted"]),
                 held_out=_observations(content["held_out"]),
             )
@@ -103,9 +108,5 @@ class Calibration:
             raise UsageError(f"this is no calibration: {type(error).__name__} {error}") from None
 
 
-def _observation(content: Mapping[str, Any]) -> Observation:
-    return Observation(**{**content, "doubts": tuple(content["doubts"])})
-
-
 def _observations(contents: Sequence[Mapping[str, Any]]) -> tuple[Observation, ...]:
-    return tuple(map(_observation, contents))
+    return tuple(map(Observation.from_json, contents))
