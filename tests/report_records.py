@@ -7,6 +7,12 @@ from pathlib import Path
 import numpy as np
 import plan_calibrations
 
+from bench import overload as overloaded
+from bench import record as bench_record
+from bench.compose import Results
+from bench.goals import all_goals
+from bench.rounds import Cell as BenchCell
+from bench.service import Settings as BenchSettings
 from client import record
 from client.calibration import COMPARE_SCHEMA, Calibration
 from client.compare import record as provider_record
@@ -236,6 +242,34 @@ def planned(calibration=None, **settings):
     )
 
 
+def bench(stream=900.0, wrong=0, peer_error=None):
+    """The service beside a raw socket of 1,000 rows a second, and a peer that may have failed."""
+    results = Results(skipped={"kserve": "not asked for"})
+    for system, kind, rate in (("raw_tcp", "limit", 1000.0), ("stream", "service", stream)):
+        results.kinds[system] = kind
+        rates = [rate * factor for factor in (0.99, 1.0, 1.01)]
+        times = [1024e9 / value for value in rates]
+        results.cells.append(BenchCell(system, 1024, rates, times, [0.03] * 3, 3072, wrong, 1))
+    results.kinds["triton"] = "peer"
+    results.cells.append(BenchCell("triton", 1024, error=peer_error))
+    settings = BenchSettings(
+        Experiment(64, 1024, "float32", 0, 1024), (1024,), 3, 2, ("triton",), 1, Path("results")
+    )
+    goals = all_goals(results.measured())
+    return _through_text(bench_record.to_json(settings, ENVIRONMENT, results, goals))
+
+
+def overload(failed=()):
+    """An overloaded server that reaches its goals."""
+    three = {"alone_p99_ms": 10.0, "crowded_p99_ms": 20.0, "crowd_per_s": 90.0}
+    three |= {"peak_per_s": 100.0, "offered_per_s": 300.0, "goodput_per_s": 95.0}
+    three |= {"refused": 200, "refusal_p99_ms": 4.0}
+    rounds = overloaded.Rounds(**{name: [value] * 3 for name, value in three.items()})
+    rounds.failed += failed
+    settings = overloaded.Settings(rounds=3)
+    return _through_text(overloaded.to_json(settings, ENVIRONMENT, rounds))
+
+
 EVERY = {
     "sweep": sweep,
     "compare": compare,
@@ -245,4 +279,6 @@ EVERY = {
     "aa": calibrated,
     "loadgen": loadgen,
     "plan": planned,
+    "bench": bench,
+    "overload": overload,
 }

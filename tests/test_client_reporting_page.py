@@ -33,6 +33,8 @@ def test_every_kind_of_result_gets_a_section():
         "Roofs of the machine",
         "Driven by MLCommons LoadGen",
         "Servers for 5,000 requests/s, p99 within 100 ms",
+        "Side by side",
+        "Beyond capacity",
     ):
         assert html.count(f">{title}</a>") == html.count(f"<h2>{title}</h2>") == 1
 
@@ -273,9 +275,41 @@ def test_a_plan_of_another_server_does_not_tell_whether_labels_were_known(change
     assert answers(report_records.planned(**changes))[trust.LABELS].passed is None
 
 
+def test_goals_are_told_with_their_ratios():
+    (told,) = sections(report_records.bench())
+    assert [(verdict.level, verdict.headline) for verdict in told.verdicts] == [
+        ("good", "Goals: 2 reached, 7 not measured.")
+    ]
+    assert table(told, "Goals")[0] == {
+        "goal": "P1",
+        "verdict": "reached",
+        "what": "stream >= 0.85 of the raw TCP socket, n=1024",
+    }
+    first = table(told, "Ratios")[0]
+    assert (first["median"], first["pairs"], first["wanted"]) == ("0.900", "3", "at least 0.85")
+    stream = {row["system"]: row for row in table(told, "Systems")}["this service, stream"]
+    assert stream["predictions/s"] == "900"
+    (missed,) = sections(report_records.bench(stream=800.0))[0].verdicts
+    assert missed.level == "warn"
+    assert missed.findings == ["P1: stream >= 0.85 of the raw TCP socket, n=1024"]
+    (told,) = sections(report_records.overload())
+    assert [row["verdict"] for row in table(told, "Goals")] == ["reached"] * 3
+
+
+def test_goals_with_wrong_labels_or_failures_are_not_trusted():
+    # That a peer fails speaks against the peer.
+    assert answers(report_records.bench(peer_error="no memory"))[trust.LABELS].passed is True
+    assert answers(report_records.overload())[trust.LABELS].passed is True
+    for content in (report_records.bench(wrong=2), report_records.overload(["2 wrong labels"])):
+        assert answers(content)[trust.LABELS].passed is False
+        assert sections(content)[0].verdicts[0].level == "fail"
+
+
 @pytest.mark.parametrize(
     ("make", "change"),
     [
+        (report_records.bench, {"systems": [{}]}),
+        (report_records.overload, {"goals": 3}),
         (report_records.loadgen, {"results": [{"scenario": "Server"}]}),
         (report_records.loadgen, {"results": 3}),
         (report_records.planned, {"calibration": {}}),

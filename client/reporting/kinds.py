@@ -11,7 +11,7 @@ from client.load import record as load_record
 from client.loadgen import record as loadgen_record
 from client.plan import record as plan_record
 from client.record import RecordError
-from client.reporting import calibration, compare, limits, load, loadgen, plan, sweep
+from client.reporting import calibration, compare, goals, limits, load, loadgen, plan, sweep
 from client.reporting.section import Section
 
 # A new kind of result is a line here, and a module that makes a section of its record.
@@ -24,6 +24,8 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
     LOAD_SCHEMA: calibration.section,
     loadgen_record.SCHEMA: loadgen.section,
     plan_record.SCHEMA: plan.section,
+    goals.BENCH: goals.section,
+    goals.OVERLOAD: goals.section,
 }
 
 
