@@ -15,11 +15,12 @@ much as a crowd does, and cannot offer three times its capacity.
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench.goals import REACHED, Goal, Part
 from bench.overload_load import Load, Outcome
@@ -152,6 +153,17 @@ def goals(rounds: Rounds) -> list[Goal]:
     ]
 
 
+def to_json(settings: Settings, described: Mapping[str, Any], rounds: Rounds) -> dict[str, Any]:
+    """The record; `described` is the environment."""
+    return {
+        "schema": SCHEMA,
+        "environment": dict(described),
+        "settings": asdict(settings),
+        "rounds": asdict(rounds),
+        "goals": [{"verdict": goal.verdict, **asdict(goal)} for goal in goals(rounds)],
+    }
+
+
 def _part_of_refusals(p99_ms: Sequence[float]) -> Part:
     limit: Ratio = ratio(p99_ms, [_MOST_REFUSAL_MS] * len(p99_ms))
     return Part(f"p99 of refusals / {_MOST_REFUSAL_MS:.0f} ms", limit, 1.0, at_most=True)
@@ -182,14 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     described = environment.describe(before, environment.snapshot())
     verdicts = goals(rounds)
     if out is not None:
-        record = {
-            "schema": SCHEMA,
-            "environment": dict(described),
-            "settings": asdict(settings),
-            "rounds": asdict(rounds),
-            "goals": [{"verdict": goal.verdict, **asdict(goal)} for goal in verdicts],
-        }
-        write_text_atomically(out, dumps(record))
+        write_text_atomically(out, dumps(to_json(settings, described, rounds)))
     for goal in verdicts:
         print(f"{goal.name}: {goal.verdict}; {goal.text}")
         for part in goal.parts:

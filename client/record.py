@@ -1,12 +1,13 @@
 """Keep the record of a sweep as JSON, the source of every other view."""
 
+import contextlib
 import csv
 import io
 import json
 import math
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,24 @@ _TEXTS = {"mode", "execution_provider"}
 
 class RecordError(ValueError):
     """A record that cannot be read, with what came or what is missing."""
+
+
+@contextlib.contextmanager
+def reading(record: Mapping[str, Any], schema: str) -> Iterator[None]:
+    """Read a record inside of the block.
+
+    RecordError on another schema, a key that is missing, or a value of a wrong type.
+    """
+    if record.get("schema") != schema:
+        raise RecordError(
+            f"the record's schema is {record.get('schema')!r}; this version reads {schema!r}"
+        )
+    try:
+        yield
+    except KeyError as error:
+        raise RecordError(f"the record lacks {error}") from None
+    except TypeError as error:
+        raise RecordError(f"the record holds a value of a wrong type: {error}") from None
 
 
 def to_json(

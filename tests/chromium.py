@@ -32,7 +32,11 @@ def running():
     """Start a browser with a profile of its own; yields a tab."""
     to_read, to_write = os.pipe()
     from_read, from_write = os.pipe()
-    with tempfile.TemporaryDirectory(prefix="chromium-") as profile:
+    with tempfile.TemporaryDirectory(
+        # Its helpers may write for a moment longer than it lives.
+        prefix="chromium-",
+        ignore_cleanup_errors=True,
+    ) as profile:
         command = [program(), "--headless=new", "--no-sandbox", "--disable-gpu"]
         command += ["--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"]
         command += [f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]

@@ -1,14 +1,24 @@
 """Records of every kind, made of numbers that are known, as their commands write them."""
 
 import json
+from functools import cache
+from pathlib import Path
 
 import numpy as np
+import plan_calibrations
 
+from bench import overload as overloaded
+from bench import record as bench_record
+from bench.compose import Results
+from bench.goals import all_goals
+from bench.rounds import Cell as BenchCell
+from bench.service import Settings as BenchSettings
 from client import record
 from client.calibration import COMPARE_SCHEMA, Calibration
 from client.compare import record as provider_record
 from client.compare.analysis import analyse
 from client.compare.runs import Cell, Measured, Provider
+from client.credentials import CredentialFiles
 from client.limits import record as limits_record
 from client.limits.placing import place
 from client.limits.roofs import COPY, FRESH, GEMM, PCIE, READ, TCP, UNITS, UNIX, Roof
@@ -17,8 +27,17 @@ from client.load import record as load_record
 from client.load.slice import Slice
 from client.load.summary import Asked
 from client.load.summary import summarise as summarise_load
+from client.loadgen import record as loadgen_record
+from client.loadgen.job import SCENARIOS, Rules
+from client.loadgen.logs import Metric, Verdict
+from client.loadgen.runs import Labels, Performance, Plan, Result
+from client.plan import record as plan_record
+from client.plan import table as plan_table
+from client.plan.capacity import Goal, plan
+from client.plan.check import check, trusted
 from client.samples import Sample, Stages
 from client.summary import summarise
+from client.verification import Experiment
 
 MS = 10**6
 SETTINGS = {"classes": 64, "features": 1024, "dtype": "float32", "seed": 0, "threads": 2}
@@ -156,6 +175,103 @@ def calibrated(differing=0, schema=COMPARE_SCHEMA):
     }
 
 
+def loadgen(quick_s=5.0, wrong=0, reasons=(), failures=None):
+    """Runs of all scenarios; of Server's, what LoadGen or the labels have against it."""
+    results = []
+    for number, scenario in enumerate(SCENARIOS, 1):
+        server, offline = scenario == "Server", scenario == "Offline"
+        times = {"50.00": 2 * MS, "90.00": 3 * MS, "99.00": 5 * MS, "99.90": 9 * MS}
+        verdict = Verdict(
+            verdict="INVALID" if server and reasons else "VALID",
+            reasons=tuple(reasons) if server else (),
+            metric=Metric("Samples per second", 900.0)
+            if server or offline
+            else Metric("90.0th percentile latency (ns)", 3.0 * MS * number),
+            percentiles_ns={name: time_ns * number for name, time_ns in times.items()},
+            queries=1 if offline else 2000,
+            estimate_ns=None if server or offline else 4 * MS,
+            errors=(),
+            version="6.0 @ abc",
+        )
+        labels = Labels(2000, wrong if server else 0, 1, 1.0)
+        ran = Performance(verdict, labels, 1000.0, 2.5 * MS)
+        if server and failures:
+            ran = None
+        told = dict(failures or {}) if server else {}
+        results.append(Result(scenario, ran, Labels(256, 0, 0, 1.0), told))
+    made = Plan(
+        scenarios=SCENARIOS,
+        experiment=Experiment(64, 1024, "float32", 0, 256),
+        rules=Rules(quick_s, 100.0, None, None),
+        transport="stream",
+        in_flight=32,
+        timeout_s=30.0,
+        address=None,
+        model="linear_argmax",
+        threads=2,
+        ep="cpu",
+        out=Path("results/loadgen"),
+        credential_files=CredentialFiles(),
+    )
+    return _through_text(loadgen_record.to_json(made, ENVIRONMENT, results))
+
+
+@cache
+def _planned(calibration, goal):
+    """Checks and plan, of simulations that are not long."""
+    checks = check(calibration, plan_calibrations.COSTS)
+    trust = trusted(checks)
+    made = trust and plan(goal, calibration, plan_calibrations.COSTS, trust, requests=400)
+    return checks, made
+
+
+def planned(calibration=None, **settings):
+    """A plan from a calibration, with the costs of `plan_calibrations`."""
+    calibration = calibration or plan_calibrations.calibration()
+    goal = Goal(5000.0, 100.0 * MS, 25e9)
+    checks, made = _planned(calibration, goal)
+    told = {"rate": 5000.0, "p99_ms": 100.0, "link_gbit": 25.0, "address": None, "result": None}
+    return _through_text(
+        plan_record.to_json(
+            told | settings,
+            ENVIRONMENT,
+            calibration,
+            plan_calibrations.COSTS,
+            checks,
+            made,
+            plan_table.answer(goal, made) if made else plan_table.refusal(checks),
+        )
+    )
+
+
+def bench(stream=900.0, wrong=0, peer_error=None):
+    """The service beside a raw socket of 1,000 rows a second, and a peer that may have failed."""
+    results = Results(skipped={"kserve": "not asked for"})
+    for system, kind, rate in (("raw_tcp", "limit", 1000.0), ("stream", "service", stream)):
+        results.kinds[system] = kind
+        rates = [rate * factor for factor in (0.99, 1.0, 1.01)]
+        times = [1024e9 / value for value in rates]
+        results.cells.append(BenchCell(system, 1024, rates, times, [0.03] * 3, 3072, wrong, 1))
+    results.kinds["triton"] = "peer"
+    results.cells.append(BenchCell("triton", 1024, error=peer_error))
+    settings = BenchSettings(
+        Experiment(64, 1024, "float32", 0, 1024), (1024,), 3, 2, ("triton",), 1, Path("results")
+    )
+    goals = all_goals(results.measured())
+    return _through_text(bench_record.to_json(settings, ENVIRONMENT, results, goals))
+
+
+def overload(failed=()):
+    """An overloaded server that reaches its goals."""
+    three = {"alone_p99_ms": 10.0, "crowded_p99_ms": 20.0, "crowd_per_s": 90.0}
+    three |= {"peak_per_s": 100.0, "offered_per_s": 300.0, "goodput_per_s": 95.0}
+    three |= {"refused": 200, "refusal_p99_ms": 4.0}
+    rounds = overloaded.Rounds(**{name: [value] * 3 for name, value in three.items()})
+    rounds.failed += failed
+    settings = overloaded.Settings(rounds=3)
+    return _through_text(overloaded.to_json(settings, ENVIRONMENT, rounds))
+
+
 EVERY = {
     "sweep": sweep,
     "compare": compare,
@@ -163,4 +279,8 @@ EVERY = {
     "slo": slo,
     "limits": limits,
     "aa": calibrated,
+    "loadgen": loadgen,
+    "plan": planned,
+    "bench": bench,
+    "overload": overload,
 }

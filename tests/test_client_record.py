@@ -166,3 +166,16 @@ def test_csv_has_one_row_per_point_under_flat_columns(tmp_path):
     assert read[1]["stages_other_ns"] == ""
     assert read[3]["latency_p50_ns"] == ""
     assert read[3]["stages_compute_ns"] == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"schema": "other/1"}, "the record's schema is 'other/1'; this version reads 'one/1'"),
+        ({"schema": "one/1"}, "the record lacks 'points'"),
+        ({"schema": "one/1", "points": 3}, "the record holds a value of a wrong type: "),
+    ],
+)
+def test_what_cannot_be_read_of_a_record_is_said(content, said):
+    with pytest.raises(record.RecordError, match=f"^{said}"), record.reading(content, "one/1"):
+        list(content["points"])

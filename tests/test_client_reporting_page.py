@@ -1,8 +1,12 @@
+from dataclasses import replace
+
+import plan_calibrations
 import pytest
 import report_records
 
 from client.calibration import COMPARE_SCHEMA, LOAD_SCHEMA
 from client.load.record import from_json
+from client.loadgen.record import LONG, QUICK
 from client.record import RecordError
 from client.reporting import kinds, load_charts, page, percentiles, trust
 
@@ -27,6 +31,10 @@ def test_every_kind_of_result_gets_a_section():
         "Under load",
         "Highest rate, p99 within 50 ms",
         "Roofs of the machine",
+        "Driven by MLCommons LoadGen",
+        "Servers for 5,000 requests/s, p99 within 100 ms",
+        "Side by side",
+        "Beyond capacity",
     ):
         assert html.count(f">{title}</a>") == html.count(f"<h2>{title}</h2>") == 1
 
@@ -145,3 +153,170 @@ def test_a_histogram_has_every_sample_once():
     decoded = percentiles.of_histogram("b", report_records.load()["points"][0]["latency_histogram"])
     assert decoded.samples == 300
     assert len(set(decoded.times_ns)) == len(decoded.times_ns) > 100
+
+
+def table(section, heading):
+    (found,) = (one for one in section.tables if one.heading.startswith(heading))
+    rows = [row for group in found.groups for row in group]
+    return [
+        dict(zip(found.columns, (getattr(cell, "text", cell) for cell in row), strict=True))
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize(("quick_s", "label"), [(5.0, QUICK), (None, LONG)])
+def test_what_loadgen_drove_is_said_to_be_no_mlperf_result(quick_s, label):
+    (told,) = sections(report_records.loadgen(quick_s))
+    levels = {verdict.level for verdict in told.verdicts}
+    assert levels == ({"good"} if quick_s is None else {"good", "warn"})
+    header = page.render([told]).partition('<div class="table trust"')[0]
+    assert label in header.replace("&#39;", "'")
+    assert told.tables[0].heading == f"Scenarios ({label})"
+    assert told.plots[0].caption.startswith(label)
+
+
+def test_loadgens_latencies_are_shown_as_far_as_its_queries_tell():
+    (told,) = sections(report_records.loadgen())
+    rows = {row["scenario"]: row for row in table(told, "Scenarios")}
+    single, offline = rows["SingleStream"], rows["Offline"]
+    assert (single["LoadGen says"], single["result"], single["of"]) == (
+        "VALID",
+        "3.00",
+        "ms 90th percentile latency",
+    )
+    assert (single["p99, ms"], single["p99.9, ms"]) == ("5.00", "-")
+    assert offline["p50, ms"] == "-"
+    (plot,) = told.plots
+    lines = {line["name"]: line for line in plot.figure["data"]}
+    assert set(lines) == {"SingleStream", "MultiStream", "Server"}
+    assert lines["Server"]["customdata"] == ["p50", "p90", "p99"]
+    assert lines["Server"]["y"] == [6, 9, 15]
+    assert [line["y0"] for line in plot.figure["layout"]["shapes"]] == [100]
+
+
+def test_what_loadgen_calls_invalid_is_said_with_its_reasons():
+    why = "Performance constraints satisfied: no"
+    (told,) = sections(report_records.loadgen(reasons=(why,)))
+    assert (told.verdicts[0].level, told.verdicts[0].findings) == ("fail", [f"Server: {why}"])
+    assert [card.heading for card in told.cards] == ["SingleStream", "MultiStream", "Offline"]
+    # The labels are right all the same.
+    assert answers(report_records.loadgen(reasons=(why,)))[trust.LABELS].passed is True
+
+
+@pytest.mark.parametrize(
+    ("wrong", "failures", "text"),
+    [
+        (3, None, "Server: 2,256 labels, 3 wrong"),
+        (0, {"performance": "UNAVAILABLE"}, "Server: 256 labels, 0 wrong; performance failed"),
+    ],
+)
+def test_wrong_labels_and_runs_that_fail_are_not_trusted(wrong, failures, text):
+    content = report_records.loadgen(wrong=wrong, failures=failures)
+    told = answers(content)
+    assert (told[trust.LABELS].passed, told[trust.LABELS].texts) == (False, [text])
+    assert sections(content)[0].verdicts[0].level == "fail"
+
+
+def test_a_plan_is_told_with_what_it_rests_on():
+    content = report_records.planned()
+    (told,) = sections(content)
+    assert [(one.level, one.headline) for one in told.verdicts] == [
+        ("good", f"{content['answer']}.")
+    ]
+    assert told.cards[0].facts[0] == (str(content["plan"]["replicas"]), "replicas")
+    held_out = table(told, "Loads that were held out")
+    assert [row["verdict"] for row in held_out] == ["holds"] * 3
+    (chosen,) = (row for row in table(told, "Ways to batch") if row[""])
+    assert chosen["group rows"] == str(content["plan"]["chosen"]["limits"]["group_rows"])
+    assert [row["as"] for row in table(told, "Network")] == ["float32", "float16", "int8"]
+    costs = {row["what"]: row["value"] for row in table(told, "Costs")}
+    assert (costs["receiving a request"], costs["speed of executing"]) == ("1.50", "40%")
+    band, measured, predicted = told.plots[0].figure["data"]
+    wanted = [one["load"]["p99_ns"] / 1e6 for one in content["checks"]]
+    assert measured["y"] == wanted
+    assert band["y"] == pytest.approx(
+        [0.8 * value for value in wanted] + [1.2 * value for value in wanted[::-1]]
+    )
+    assert predicted["y"] == [one["predicted"]["p99_ns"] / 1e6 for one in content["checks"]]
+
+
+def test_a_plan_that_is_refused_says_why_and_shows_no_other():
+    made = plan_calibrations.calibration()
+    off = tuple(replace(load, p99_ns=3 * load.p99_ns) for load in made.held_out)
+    (told,) = sections(report_records.planned(replace(made, held_out=off)))
+    refused, others = told.verdicts
+    assert refused.level == "fail"
+    assert refused.headline.startswith("no plan: at 122 requests/s")
+    # The lowest is in the answer already.
+    assert len(others.findings) == 2
+    assert not told.cards
+    headings = [one.heading for one in told.tables]
+    assert headings == ["Loads that were held out", "Costs", "Loads that were measured"]
+
+
+def test_a_plan_answers_with_the_doubts_of_its_calibration():
+    made = plan_calibrations.calibration()
+    told = answers(report_records.planned(made))
+    for name in (trust.LABELS, trust.SEND_LAG, trust.LITTLE, trust.STEAL):
+        assert told[name].passed is True, name
+    late = replace(made.fitted[0], doubts=("send lag: p99 3 ms", "stable: no", "steal: 9%"))
+    busy = replace(made.busy, doubts=("little: rate x latency = 1",))
+    doubted = replace(made, fitted=(late, *made.fitted[1:]), busy=busy)
+    told = answers(report_records.planned(doubted))
+    assert told[trust.SEND_LAG].texts == ["open 87.5/s: p99 3 ms"]
+    assert told[trust.LITTLE].texts == ["concurrency 16: rate x latency = 1"]
+    for name in (trust.SEND_LAG, trust.LITTLE, trust.STEAL):
+        assert told[name].passed is False, name
+    assert told[trust.LABELS].passed is True
+
+
+@pytest.mark.parametrize("changes", [{"address": "host:1"}, {"result": "results/plan"}])
+def test_a_plan_of_another_server_does_not_tell_whether_labels_were_known(changes):
+    assert answers(report_records.planned(**changes))[trust.LABELS].passed is None
+
+
+def test_goals_are_told_with_their_ratios():
+    (told,) = sections(report_records.bench())
+    assert [(verdict.level, verdict.headline) for verdict in told.verdicts] == [
+        ("good", "Goals: 2 reached, 7 not measured.")
+    ]
+    assert table(told, "Goals")[0] == {
+        "goal": "P1",
+        "verdict": "reached",
+        "what": "stream >= 0.85 of the raw TCP socket, n=1024",
+    }
+    first = table(told, "Ratios")[0]
+    assert (first["median"], first["pairs"], first["wanted"]) == ("0.900", "3", "at least 0.85")
+    stream = {row["system"]: row for row in table(told, "Systems")}["this service, stream"]
+    assert stream["predictions/s"] == "900"
+    (missed,) = sections(report_records.bench(stream=800.0))[0].verdicts
+    assert missed.level == "warn"
+    assert missed.findings == ["P1: stream >= 0.85 of the raw TCP socket, n=1024"]
+    (told,) = sections(report_records.overload())
+    assert [row["verdict"] for row in table(told, "Goals")] == ["reached"] * 3
+
+
+def test_goals_with_wrong_labels_or_failures_are_not_trusted():
+    # That a peer fails speaks against the peer.
+    assert answers(report_records.bench(peer_error="no memory"))[trust.LABELS].passed is True
+    assert answers(report_records.overload())[trust.LABELS].passed is True
+    for content in (report_records.bench(wrong=2), report_records.overload(["2 wrong labels"])):
+        assert answers(content)[trust.LABELS].passed is False
+        assert sections(content)[0].verdicts[0].level == "fail"
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (report_records.bench, {"systems": [{}]}),
+        (report_records.overload, {"goals": 3}),
+        (report_records.loadgen, {"results": [{"scenario": "Server"}]}),
+        (report_records.loadgen, {"results": 3}),
+        (report_records.planned, {"calibration": {}}),
+        (report_records.planned, {"checks": [{}]}),
+        (report_records.planned, {"plan": {"replicas": 3}}),
+    ],
+)
+def test_a_record_that_lacks_something_is_refused(make, change):
+    with pytest.raises(RecordError):
+        kinds.section(make() | change)

@@ -7,7 +7,7 @@ from typing import Any
 from client.compare.analysis import Analysis
 from client.compare.findings import findings
 from client.compare.runs import Cell, Measured, Provider
-from client.record import RecordError, finite, point_from_json, point_to_json
+from client.record import finite, point_from_json, point_to_json, reading
 
 SCHEMA = "argmax-serving/compare/1"
 
@@ -53,11 +53,7 @@ def to_json(
 
 def from_json(record: Mapping[str, Any]) -> Measured:
     """Return what was measured. Raises RecordError on another schema or what cannot be read."""
-    if record.get("schema") != SCHEMA:
-        raise RecordError(
-            f"the record's schema is {record.get('schema')!r}; this version reads {SCHEMA!r}"
-        )
-    try:
+    with reading(record, SCHEMA):
         providers = tuple(
             Provider(
                 label=str(one["label"]),
@@ -75,8 +71,4 @@ def from_json(record: Mapping[str, Any]) -> Measured:
             )
             for number, one in enumerate(record["cells"])
         )
-    except KeyError as error:
-        raise RecordError(f"the record lacks {error}") from None
-    except TypeError as error:
-        raise RecordError(f"the record holds a value of a wrong type: {error}") from None
     return Measured(providers, cells)

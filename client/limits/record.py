@@ -7,7 +7,7 @@ from typing import Any
 from client.limits.placing import Placed
 from client.limits.roofs import WHAT, Roof
 from client.limits.subject import Rate, Subject, Work
-from client.record import RecordError, finite
+from client.record import finite, reading
 
 SCHEMA = "argmax-serving/limits/1"
 
@@ -45,11 +45,7 @@ def to_json(
 
 def from_json(content: Mapping[str, Any]) -> tuple[list[Roof], list[Placed], Work | None]:
     """Roofs, points and the work of a row. RecordError on another schema or what is missing."""
-    if content.get("schema") != SCHEMA:
-        raise RecordError(
-            f"the record's schema is {content.get('schema')!r}; this version reads {SCHEMA!r}"
-        )
-    try:
+    with reading(content, SCHEMA):
         roofs = [
             Roof(str(one["name"]), str(one["unit"]), tuple(one["rounds"]))
             for one in content["roofs"]
@@ -64,8 +60,4 @@ def from_json(content: Mapping[str, Any]) -> tuple[list[Roof], list[Placed], Wor
             for one in content["points"]
         ]
         work = None if content["work"] is None else Work(**content["work"])
-    except KeyError as error:
-        raise RecordError(f"the record lacks {error}") from None
-    except TypeError as error:
-        raise RecordError(f"the record holds a value of a wrong type: {error}") from None
     return roofs, placed, work

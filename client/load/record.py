@@ -9,7 +9,7 @@ from typing import Any
 from client.load.split import LoadSplit
 from client.load.summary import Asked, Check, Latency, LoadPoint, Window
 from client.load.table import LOOPS, verdicts
-from client.record import RecordError, finite, write_text_atomically
+from client.record import finite, reading, write_text_atomically
 
 SCHEMA = "argmax-serving/load/1"
 
@@ -40,16 +40,8 @@ def to_json(
 
 def from_json(record: Mapping[str, Any]) -> list[LoadPoint]:
     """Points of a record. Raises RecordError on another schema or what cannot be read."""
-    if record.get("schema") != SCHEMA:
-        raise RecordError(
-            f"the record's schema is {record.get('schema')!r}; this version reads {SCHEMA!r}"
-        )
-    try:
+    with reading(record, SCHEMA):
         return [_point(point) for point in record["points"]]
-    except KeyError as error:
-        raise RecordError(f"the record lacks {error}") from None
-    except TypeError as error:
-        raise RecordError(f"the record holds a value of a wrong type: {error}") from None
 
 
 def _point(point: Mapping[str, Any]) -> LoadPoint:

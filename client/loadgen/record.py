@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from client.loadgen.runs import Plan, Result
-from client.record import finite
+from client.loadgen.logs import Metric, Verdict
+from client.loadgen.runs import Labels, Performance, Plan, Result
+from client.record import finite, reading
 
 SCHEMA = "argmax-serving/loadgen/1"
 QUICK = "quick: not a valid MLPerf result"
@@ -31,3 +32,31 @@ def to_json(
     }
     record: dict[str, Any] = finite(whole)
     return record
+
+
+def from_json(record: Mapping[str, Any]) -> list[Result]:
+    """Results of a record. Raises RecordError on another schema or what cannot be read."""
+    with reading(record, SCHEMA):
+        return [_result(result) for result in record["results"]]
+
+
+def _result(result: Mapping[str, Any]) -> Result:
+    # That it is good follows from the rest.
+    performance, accuracy = result["performance"], result["accuracy"]
+    return Result(
+        result["scenario"],
+        None if performance is None else _performance(performance),
+        None if accuracy is None else Labels(**accuracy),
+        dict(result["failures"]),
+    )
+
+
+def _performance(content: Mapping[str, Any]) -> Performance:
+    told = content["verdict"]
+    nested = {
+        "metric": Metric(**told["metric"]),
+        "reasons": tuple(told["reasons"]),
+        "errors": tuple(told["errors"]),
+    }
+    labels = Labels(**content["labels"])
+    return Performance(**{**content, "verdict": Verdict(**{**told, **nested}), "labels": labels})

@@ -8,11 +8,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from client.loadgen.logs import VALID, Metric
+from client.loadgen.logs import VALID, Metric, Verdict
 from client.loadgen.runs import Result
 from client.table import alarm, milliseconds, share, significant
 
-_PERCENTILES = ("50.00", "90.00", "99.00", "99.90")
+PERCENTILES = ("50.00", "90.00", "99.00", "99.90")
 _COLUMNS = ("p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "samples", "wrong", "near\nties", "accuracy")
 _NANOSECONDS = " (ns)"
 
@@ -57,14 +57,20 @@ def fewest_samples(percentile: float) -> int:
     return math.ceil(math.log(0.01) / math.log(percentile / 100))
 
 
-def metric(told: Metric) -> str:
-    """Result in words, with times in milliseconds."""
+def told_ns(verdict: Verdict, percentile: str) -> int | None:
+    """Latency at a percentile, written as LoadGen does; None where the queries are too few."""
+    enough = verdict.queries >= fewest_samples(float(percentile))
+    return verdict.percentiles_ns.get(percentile) if enough else None
+
+
+def metric(told: Metric) -> tuple[str, str]:
+    """Result as a number, of milliseconds if it is a time, and what it counts."""
     name = told.name
     if name.endswith(_NANOSECONDS):
         # What is an ordinal in LoadGen's words reads 90.0th.
         name = name.removesuffix(_NANOSECONDS).replace(".0th", "th")
-        return f"{milliseconds(told.value)} ms {name}"
-    return f"{significant(told.value)} {name[0].lower()}{name[1:]}"
+        return milliseconds(told.value), f"ms {name}"
+    return significant(told.value), f"{name[0].lower()}{name[1:]}"
 
 
 def _cells(result: Result) -> list[str | Text]:
@@ -74,13 +80,8 @@ def _cells(result: Result) -> list[str | Text]:
     else:
         verdict, labels = performance.verdict, performance.labels
         style = "green" if verdict.verdict == VALID else "bold red"
-        latencies = [
-            milliseconds(verdict.percentiles_ns.get(percentile))
-            if verdict.queries >= fewest_samples(float(percentile))
-            else "-"
-            for percentile in _PERCENTILES
-        ]
-        shown = [Text(verdict.verdict, style=style), metric(verdict.metric), *latencies]
+        latencies = [milliseconds(told_ns(verdict, percentile)) for percentile in PERCENTILES]
+        shown = [Text(verdict.verdict, style=style), " ".join(metric(verdict.metric)), *latencies]
         shown += [f"{labels.rows:,}", alarm(labels.wrong), f"{labels.near_ties:,}"]
     agreed = "-" if accuracy is None else share(accuracy.agreement, 2)
     return [result.scenario, *shown, agreed]

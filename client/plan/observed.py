@@ -99,6 +99,12 @@ class Observation:
             traces=tuple(traces),
         )
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read it from its fields; KeyError or TypeError when it is something else."""
+        traces = tuple(Trace(**trace) for trace in content["traces"])
+        return cls(**{**content, "doubts": tuple(content["doubts"]), "traces": traces})
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -134,7 +140,7 @@ class Calibration:
                 dtype=content["dtype"],
                 limits=Limits(**content["limits"]),
                 sizes=_observations(content["sizes"]),
-                busy=_observation(content["busy"]),
+                busy=Observation.from_json(content["busy"]),
                 fitted=_observations(content["fitted"]),
                 held_out=_observations(content["held_out"]),
             )
@@ -142,10 +148,5 @@ class Calibration:
             raise UsageError(f"this is no calibration: {type(error).__name__} {error}") from None
 
 
-def _observation(content: Mapping[str, Any]) -> Observation:
-    traces = tuple(Trace(**trace) for trace in content["traces"])
-    return Observation(**{**content, "doubts": tuple(content["doubts"]), "traces": traces})
-
-
 def _observations(contents: Sequence[Mapping[str, Any]]) -> tuple[Observation, ...]:
-    return tuple(map(_observation, contents))
+    return tuple(map(Observation.from_json, contents))

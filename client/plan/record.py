@@ -2,19 +2,32 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from client.errors import UsageError
-from client.plan.capacity import Plan
+from client.plan.capacity import Goal, Option, Plan
 from client.plan.check import Checked
-from client.plan.observed import Calibration
+from client.plan.fit import Predicted
+from client.plan.observed import Calibration, Observation
 from client.plan.simulation import Costs
-from client.record import finite
+from client.record import RecordError, finite, reading
+from scheduling.batching import Limits
 
 SCHEMA = "argmax-serving/plan/2"
 NAME = "plan.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a record holds; `plan` None: nothing was planned."""
+
+    goal: Goal
+    calibration: Calibration
+    costs: Costs
+    checks: tuple[Checked, ...]
+    plan: Plan | None
 
 
 def to_json(
@@ -40,6 +53,36 @@ def to_json(
         "answer": answer,
     }
     return {key: finite(value) for key, value in content.items()}
+
+
+def from_json(record: Mapping[str, Any]) -> Recorded:
+    """Read a record. Raises RecordError on another schema or what cannot be read."""
+    with reading(record, SCHEMA):
+        settings, planned = record["settings"], record["plan"]
+        try:
+            calibration = Calibration.from_json(record["calibration"])
+        except UsageError as error:
+            raise RecordError(str(error)) from None
+        return Recorded(
+            Goal(settings["rate"], settings["p99_ms"] * 1e6, settings["link_gbit"] * 1e9),
+            calibration,
+            Costs(**record["costs"]),
+            tuple(_checked(one) for one in record["checks"]),
+            None if planned is None else _plan(planned),
+        )
+
+
+def _checked(content: Mapping[str, Any]) -> Checked:
+    return Checked(Observation.from_json(content["load"]), Predicted(**content["predicted"]))
+
+
+def _plan(content: Mapping[str, Any]) -> Plan:
+    options = tuple(_option(option) for option in content["options"])
+    return Plan(**{**content, "chosen": _option(content["chosen"]), "options": options})
+
+
+def _option(content: Mapping[str, Any]) -> Option:
+    return Option(Limits(**content["limits"]), Predicted(**content["predicted"]))
 
 
 def read(folder: Path) -> tuple[Calibration, dict[str, Any]]:

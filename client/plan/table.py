@@ -1,6 +1,6 @@
 """Say what a plan is, and how far it can be believed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from rich import box
@@ -14,6 +14,7 @@ from client.plan.observed import Calibration
 from client.plan.simulation import Costs
 from client.table import milliseconds, significant
 
+NETWORK_COLUMNS = ("as", "a request", "in all", "each replica", "links")
 _NARROWER = ("float32", "float16", "int8")
 
 
@@ -37,22 +38,24 @@ def checks_table(checks: Sequence[Checked]) -> Table:
     )
     table.add_column("verdict", overflow="fold")
     for one in checks:
-        load, predicted = one.load, one.predicted
-        told = [
-            milliseconds(value)
-            for value in (
-                load.p50_ns,
-                predicted.p50_ns,
-                load.p90_ns,
-                predicted.p90_ns,
-                load.p99_ns,
-                predicted.p99_ns,
-            )
-        ]
-        error = "-" if one.error is None else f"{one.error:+.0%}"
         style = "" if one.holds else "bold red"
-        table.add_row(significant(one.rate_per_s), *told, error, Text(one.verdict, style=style))
+        table.add_row(*check_cells(one), Text(one.verdict, style=style))
     return table
+
+
+def check_cells(one: Checked) -> list[str]:
+    """Rate; p50, p90 and p99 in milliseconds, measured and predicted each; error of the p99."""
+    load, predicted = one.load, one.predicted
+    times_ns = (
+        load.p50_ns,
+        predicted.p50_ns,
+        load.p90_ns,
+        predicted.p90_ns,
+        load.p99_ns,
+        predicted.p99_ns,
+    )
+    error = "-" if one.error is None else f"{one.error:+.0%}"
+    return [significant(one.rate_per_s), *map(milliseconds, times_ns), error]
 
 
 def refusal(checks: Sequence[Checked]) -> str:
@@ -94,25 +97,40 @@ def options_table(plan: Plan, measured: Calibration) -> Table:
         f"{measured.limits.queue_delay_ns // 1000} was measured",
         ("group\nrows", "queue\ndelay us", "p50", "p90", "p99", "batch\nrows"),
     )
-    for option in sorted((plan.chosen, *plan.options), key=_order):
-        limits, found = option.limits, option.predicted
-        style = "bold" if option is plan.chosen else ""
-        table.add_row(
-            str(limits.group_rows),
-            str(limits.queue_delay_ns // 1000),
-            *(milliseconds(value) for value in (found.p50_ns, found.p90_ns, found.p99_ns)),
-            significant(found.batch_rows),
-            style=style,
-        )
+    for option in ways(plan):
+        table.add_row(*option_cells(option), style="bold" if option is plan.chosen else "")
     return table
+
+
+def ways(plan: Plan) -> list[Option]:
+    """Every way to batch, the chosen one too: large groups first, then short delays."""
+    return sorted((plan.chosen, *plan.options), key=_order)
+
+
+def option_cells(option: Option) -> list[str]:
+    """Group rows, queue delay in microseconds, p50, p90 and p99 in milliseconds, batch rows."""
+    limits, found = option.limits, option.predicted
+    return [
+        str(limits.group_rows),
+        str(limits.queue_delay_ns // 1000),
+        *map(milliseconds, (found.p50_ns, found.p90_ns, found.p99_ns)),
+        significant(found.batch_rows),
+    ]
 
 
 def network_table(goal: Goal, plan: Plan, calibration: Calibration) -> Table:
     """What comes in over the network, in all and at each replica, for each way to send a row."""
     table = _table(
         f"network, incoming; links of {goal.link_bits_per_s / 1e9:g} Gbit/s",
-        ("as", "a request", "in all", "each replica", "links"),
+        NETWORK_COLUMNS,
     )
+    for cells in network_cells(goal, plan, calibration):
+        table.add_row(*cells)
+    return table
+
+
+def network_cells(goal: Goal, plan: Plan, calibration: Calibration) -> Iterator[list[str]]:
+    """Of each dtype that a row can be sent as, what `NETWORK_COLUMNS` name."""
     itemsize = np.dtype(calibration.dtype).itemsize
     narrower = [name for name in _NARROWER if np.dtype(name).itemsize < itemsize]
     for name in (calibration.dtype, *narrower):
@@ -120,21 +138,21 @@ def network_table(goal: Goal, plan: Plan, calibration: Calibration) -> Table:
             calibration.rows * calibration.row_bytes * np.dtype(name).itemsize // itemsize
         )
         whole = goal.rate_per_s * request_bytes
-        table.add_row(
+        yield [
             name,
-            _bytes(request_bytes),
-            f"{_bytes(whole)}/s",
+            binary(request_bytes),
+            f"{binary(whole)}/s",
             f"{8 * whole / plan.replicas / 1e9:.3g} Gbit/s",
             f"{8 * whole / goal.link_bits_per_s:,.1f}",
-        )
-    return table
+        ]
 
 
 def _order(option: Option) -> tuple[int, int]:
     return -option.limits.group_rows, option.limits.queue_delay_ns
 
 
-def _bytes(count: float) -> str:
+def binary(count: float) -> str:
+    """Bytes in binary units, with three digits."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.3g} {unit}"

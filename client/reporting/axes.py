@@ -82,3 +82,37 @@ def line_of(look: Look, x: Sequence[float], y: Sequence[float | None], name: str
         "line": {"color": look.colour, "width": 2.5},
         "marker": {"color": look.colour, "symbol": look.symbol, "size": 9},
     }
+
+
+def band_of(colour: str, edges: Sequence[tuple[float, float, float]], name: str) -> dict[str, Any]:
+    """Return the area between two lines, given as x, low and high; shown and hidden with `name`."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [x for x, _, _ in edges] + [x for x, _, _ in reversed(edges)],
+        "y": [low for _, low, _ in edges] + [high for _, _, high in reversed(edges)],
+        "fill": "toself",
+        "fillcolor": colour,
+        "opacity": 0.18,
+        "line": {"width": 0},
+        "legendgroup": name,
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+
+
+def mark(axis: str, value: float, text: str) -> dict[str, Any]:
+    """Return a dashed line across the plot at a value of one axis, "x" or "y"."""
+    other = "y" if axis == "x" else "x"
+    return {
+        "type": "line",
+        f"{axis}0": value,
+        f"{axis}1": value,
+        f"{other}0": 0,
+        f"{other}1": 1,
+        f"{other}ref": "paper",
+        "line": {"color": "#808080", "width": 1.5, "dash": "dash"},
+        # Below a line at the top of the plot there is room, above it there may be none.
+        "label": {"text": text, "textposition": "end", "font": {"size": 12}}
+        | ({"yanchor": "top"} if axis == "y" else {}),
+    }

@@ -15,6 +15,7 @@ from client.plots import (
 )
 from client.reporting.axes import (
     Figure,
+    band_of,
     batch_axis,
     layout_of,
     line_of,
@@ -114,16 +115,4 @@ def _band(
         for point, low, high in zip(chosen, low_ns, high_ns, strict=True)
         if low is not None and high is not None
     ]
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": [size for size, _, _ in edges] + [size for size, _, _ in reversed(edges)],
-        "y": [low for _, low, _ in edges] + [high for _, _, high in reversed(edges)],
-        "fill": "toself",
-        "fillcolor": look.colour,
-        "opacity": 0.18,
-        "line": {"width": 0},
-        "legendgroup": escape(mode),
-        "showlegend": False,
-        "hoverinfo": "skip",
-    }
+    return band_of(look.colour, edges, escape(mode))

@@ -8,8 +8,10 @@ from client.calibration import COMPARE_SCHEMA, LOAD_SCHEMA
 from client.compare import record as provider_record
 from client.limits import record as limits_record
 from client.load import record as load_record
+from client.loadgen import record as loadgen_record
+from client.plan import record as plan_record
 from client.record import RecordError
-from client.reporting import calibration, compare, limits, load, sweep
+from client.reporting import calibration, compare, goals, limits, load, loadgen, plan, sweep
 from client.reporting.section import Section
 
 # A new kind of result is a line here, and a module that makes a section of its record.
@@ -20,6 +22,10 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
     limits_record.SCHEMA: limits.section,
     COMPARE_SCHEMA: calibration.section,
     LOAD_SCHEMA: calibration.section,
+    loadgen_record.SCHEMA: loadgen.section,
+    plan_record.SCHEMA: plan.section,
+    goals.BENCH: goals.section,
+    goals.OVERLOAD: goals.section,
 }
 
 

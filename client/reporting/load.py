@@ -30,12 +30,6 @@ _COLUMNS = (
     "valid",
 )
 _MET = {True: "yes", False: "no", None: "?"}
-_QUESTIONS = {
-    "errors": trust.LABELS,
-    "send lag": trust.SEND_LAG,
-    "little": trust.LITTLE,
-    "steal": trust.STEAL,
-}
 
 
 def section(record: Mapping[str, Any]) -> Section:
@@ -137,7 +131,7 @@ def _bound(record: Mapping[str, Any]) -> float:
 def _checks(points: Sequence[LoadPoint], record: Mapping[str, Any]) -> list[Check]:
     """Return what the points' own checks say; without known labels, those are not measured."""
     answer = []
-    for own, question in _QUESTIONS.items():
+    for own, question in trust.OF_A_LOAD.items():
         told = [
             (check.passed, f"{name(point)}: {check.text}")
             for point in points

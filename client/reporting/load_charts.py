@@ -7,7 +7,7 @@ from typing import Any
 from client.load.plots import LABELS, PERCENTILES
 from client.load.summary import LoadPoint
 from client.plots import Look, looks_of
-from client.reporting.axes import Figure, layout_of, line_of, linear_axis, log_axis
+from client.reporting.axes import Figure, layout_of, line_of, linear_axis, log_axis, mark
 
 
 def knee(points: Sequence[LoadPoint]) -> tuple[float | None, float | None]:
@@ -55,9 +55,9 @@ def latency(
             data.append(_line(of_mode, Look(colour, look.marker, look.symbol), values, label))
     lines = []
     if held is not None:
-        lines.append(_mark("x", held, "knee"))
+        lines.append(mark("x", held, "knee"))
     if bound_ms is not None:
-        lines.append(_mark("y", bound_ms, "bound"))
+        lines.append(mark("y", bound_ms, "bound"))
     layout = {
         "showlegend": True,
         "xaxis": linear_axis(LABELS[loop]) | {"rangemode": "tozero"},
@@ -93,20 +93,6 @@ def _line(
     hollow = [look.symbol if point.valid else f"{look.symbol}-open" for point in points]
     line["marker"] = line["marker"] | {"symbol": hollow}
     return line | {"hovertemplate": f"{label}: %{{y:.4~g}}<extra></extra>"}
-
-
-def _mark(axis: str, value: float, text: str) -> dict[str, Any]:
-    other = "y" if axis == "x" else "x"
-    return {
-        "type": "line",
-        f"{axis}0": value,
-        f"{axis}1": value,
-        f"{other}0": 0,
-        f"{other}1": 1,
-        f"{other}ref": "paper",
-        "line": {"color": "#808080", "width": 1.5, "dash": "dash"},
-        "label": {"text": text, "textposition": "end", "font": {"size": 12}},
-    }
 
 
 def looks(points: Sequence[LoadPoint]) -> dict[str, Look]:

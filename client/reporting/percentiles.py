@@ -60,17 +60,17 @@ def curves(distributions: Sequence[Distribution]) -> Figure | None:
         last = _last_percentile(one.samples)
         if last < 50:
             continue
-        stretched = np.geomspace(1, 100 / (100 - last), _CURVE_POINTS)
-        ranks = np.ceil((1 - 1 / stretched) * one.samples).clip(1).astype(np.int64)
+        places = np.geomspace(1, stretched(last), _CURVE_POINTS)
+        ranks = np.ceil((1 - 1 / places) * one.samples).clip(1).astype(np.int64)
         times = one.times_ns[np.searchsorted(np.cumsum(one.counts), ranks)]
         data.append(
             {
                 "type": "scatter",
                 "mode": "lines",
                 "name": escape(one.label),
-                "x": stretched.tolist(),
+                "x": places.tolist(),
                 "y": (times / 1e6).tolist(),
-                "customdata": [f"p{100 - 100 / x:.4g}" for x in stretched],
+                "customdata": [f"p{100 - 100 / x:.4g}" for x in places],
                 "line": {
                     "color": _COLOURS[number % len(_COLOURS)],
                     "dash": _DASHES[number // len(_COLOURS) % len(_DASHES)],
@@ -79,12 +79,20 @@ def curves(distributions: Sequence[Distribution]) -> Figure | None:
                 "hovertemplate": "%{customdata}: %{y:.3~g} ms",
             }
         )
-    if not data:
-        return None
+    return drawn(data) if data else None
+
+
+def stretched(percentile: float) -> float:
+    """Place of a percentile below 100 on the axis of `drawn`."""
+    return 100 / (100 - percentile)
+
+
+def drawn(data: Sequence[dict[str, Any]]) -> Figure:
+    """Figure of lines whose x are `stretched` percentiles, and y milliseconds."""
     ticks = {
         "type": "log",
         "tickmode": "array",
-        "tickvals": [100 / (100 - p) for p in _TICKS],
+        "tickvals": [stretched(p) for p in _TICKS],
         "ticktext": [f"{p:g}%" for p in _TICKS],
     }
     layout = {
@@ -93,7 +101,7 @@ def curves(distributions: Sequence[Distribution]) -> Figure | None:
         "xaxis": linear_axis("share of requests") | ticks,
         "yaxis": log_axis("latency (milliseconds)"),
     }
-    return {"data": data, "layout": layout_of(CURVES_TITLE) | LEGEND_BELOW | layout}
+    return {"data": list(data), "layout": layout_of(CURVES_TITLE) | LEGEND_BELOW | layout}
 
 
 def histograms(distributions: Sequence[Distribution], what: str) -> Table:

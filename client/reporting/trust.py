@@ -23,6 +23,8 @@ MEANING = {
     "requests is not accounted for.",
     STEAL: f"The hypervisor gave others at most {MOST_STEAL:.0%} of the processor time.",
 }
+# Checks of a point of a load, by the question that each answers.
+OF_A_LOAD = {"errors": LABELS, "send lag": SEND_LAG, "little": LITTLE, "steal": STEAL}
 NOT_MEASURED = "not measured"
 
 
@@ -58,7 +60,9 @@ def steal(environment: Mapping[str, Any]) -> Check:
     return Check(STEAL, share <= MOST_STEAL, f"{share:.1%}")
 
 
-def gathered(name: str, verdicts: Iterable[tuple[bool | None, str]]) -> list[Check]:
+def gathered(
+    name: str, verdicts: Iterable[tuple[bool | None, str]], what: str = "points"
+) -> list[Check]:
     """Make one check out of one verdict for each point: what failed, or how many passed."""
     found = list(verdicts)
     failed = [text for passed, text in found if passed is False]
@@ -66,7 +70,7 @@ def gathered(name: str, verdicts: Iterable[tuple[bool | None, str]]) -> list[Che
     if failed:
         return [Check(name, False, text) for text in failed]
     if passed:
-        text = found[0][1] if len(found) == 1 else f"{passed} of {len(found)} points, none failed"
+        text = found[0][1] if len(found) == 1 else f"{passed} of {len(found)} {what}, none failed"
         return [Check(name, True, text)]
     return [Check(name, None, text) for _, text in found[:1]]
 
