@@ -67,7 +67,7 @@ PARTS: Mapping[str, Part] = {
         4,
         frames_fuzz.run,
     ),
-    "files": Part("spoiled ONNX files refused or served", 2_000, 30, files_fuzz.run),
+    "files": Part("spoiled ONNX files refused or served", 2_000, 100, files_fuzz.run),
     "sequences": Part(
         "random sequences of 25 calls that fared as its state says", 2_000, 38, sequences.run
     ),
