@@ -58,7 +58,7 @@ PARTS: Mapping[str, Part] = {
         leaks.run,
     ),
     "codec": Part(
-        "spoiled messages decoded or refused as protobuf does", 10_000_000, 20, codec_fuzz.run
+        "spoiled messages decoded or refused as protobuf does", 10_000_000, 14, codec_fuzz.run
     ),
     "rpc": Part("spoiled calls that got a proper status", 100_000, 15, rpc_fuzz.run),
     "frames": Part(
