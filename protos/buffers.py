@@ -15,6 +15,8 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
+# Made once: each makes types of its own, which only the collector takes away.
+_LIBC = ctypes.CDLL(None)
 LARGEST_KEPT_BYTES = 32 * 2**20
 _KEPT_FREE_BYTES = 128 * 2**20
 _KEPT_FREE_BYTES_OF_ALL_SIZES = 512 * 2**20
@@ -26,7 +28,7 @@ def keep_in_process(*, all_sizes: bool = False) -> bool:
     With `all_sizes` also buffers over 32 MiB, for a process that calls `give_back` itself: any
     large array that is freed stays in the heap until then.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(_LIBC, "mallopt", None)
     if mallopt is None:
         return False
     if all_sizes:
@@ -45,6 +47,6 @@ def give_back() -> None:
     For when much was freed that is not soon needed again: buffers of large messages, a graph that
     has been loaded.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = getattr(_LIBC, "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -71,11 +71,13 @@ def devices(name: str) -> list[Any]:
 def require(provider: ExecutionProvider) -> None:
     """StartError says in one line why the provider is not here, what is, and how to get it."""
     name = provider.name
-    if name not in names():
+    built_in = name in ort.get_available_providers()
+    # Each load comes by here, and looking for plugins reads every folder that Python imports from.
+    if not built_in and name not in plugins():
         raise _missing(name, "it is not installed" if name in EXTRAS else "it is not known")
     if name in GPU and not _has_nvidia_driver():
         raise _missing(name, f"no driver of an NVIDIA GPU ({_NVIDIA_DRIVER}) is on this machine")
-    if name not in ort.get_available_providers():
+    if not built_in:
         _chosen(provider)
 
 

@@ -47,9 +47,11 @@ class Reception:
         def handle(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
             try:
                 return behavior(self._message(messages, context), context)
-            except grpc.RpcError:
-                # The call is over: the client left, or took too long.
-                raise
+            except grpc.RpcError as error:
+                # The call is over: the client left, or took too long. gRPC keeps the error with the
+                # call, which the frames of its traceback hold; raised on, it would get new ones.
+                error.__traceback__ = None
+                return b""
             except Exception as error:
                 failure = error
             finally:

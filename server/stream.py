@@ -5,6 +5,7 @@ receiving would stop while the model runs. The bytes read ahead are bounded, whi
 sender down that is faster than the model.
 """
 
+import contextlib
 import queue
 import threading
 import time
@@ -39,6 +40,33 @@ _END: Final = _Mark()
 _STOPPING: Final = _Mark()
 
 
+class _Audience:
+    """Whether the client is still there, and what to wake once it is not.
+
+    Callers of requests lead here and not to their stream, which leads to them: a cycle would keep
+    the call, and all that gRPC holds for it, until the collector comes by.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wake: Callable[[], object] = _nothing
+        self.gone = False
+
+    def when_gone(self, wake: Callable[[], object]) -> bool:
+        """Keep what is to be called then; False where that is so already."""
+        # Only the reader waits, for one thing at a time.
+        with self._lock:
+            self._wake = wake
+            return not self.gone
+
+    def leave(self) -> None:
+        """The client is gone."""
+        with self._lock:
+            self.gone = True
+            wake = self._wake
+        wake()
+
+
 class InferStream:
     """One open stream."""
 
@@ -56,8 +84,8 @@ class InferStream:
         """`errors_end_it`: raise a request's error instead of answering with it."""
         self._messages = messages
         self._inference = inference
-        self._caller = Caller(client, deadline_ns, self._when_gone)
-        self._wake: Callable[[], object] = _nothing
+        self._audience = _Audience()
+        self._caller = Caller(client, deadline_ns, self._audience.when_gone)
         self._read_ahead_bytes = read_ahead_bytes
         self._window = ByteBudget(read_ahead_bytes)
         self._idle_s = idle_s or None
@@ -65,7 +93,6 @@ class InferStream:
         self._entries: queue.SimpleQueue[Pending | _Refused | _Mark] = queue.SimpleQueue()
         self._open: dict[Future[Result], Pending] = {}
         self._lock = threading.Lock()
-        self._gone = False
 
     def answers(self) -> Iterator[bytes]:
         """Encoded answers, one a message, in the order of the messages.
@@ -83,6 +110,7 @@ class InferStream:
                     yield self._answer(entry)
         finally:
             self.abandon()
+            self._empty()
 
     def stop(self) -> None:
         """End the stream once everything read so far is answered."""
@@ -90,13 +118,11 @@ class InferStream:
 
     def abandon(self) -> None:
         """Drop all that waits; the client is gone."""
+        self._audience.leave()
         with self._lock:
-            self._gone = True
             pending = list(self._open.values())
-            wake = self._wake
         for entry in pending:
             entry.cancel()
-        wake()
         self._entries.put(_END)
 
     def _next(self) -> "Pending | _Refused | _Mark":
@@ -120,18 +146,20 @@ class InferStream:
 
     def _read(self) -> None:
         hurry: Callable[[], None] = _nothing
+        when_gone = self._audience.when_gone
         try:
             for data in self._messages:
                 # A message larger than the window still passes, alone.
                 size = min(len(data), self._read_ahead_bytes)
-                self._window.acquire(size, before_waiting=hurry, when_gone=self._when_gone)
+                self._window.acquire(size, before_waiting=hurry, when_gone=when_gone)
                 entry = self._begin(data, size)
                 if isinstance(entry, Pending):
                     hurry = entry.model.hurry
                 self._entries.put(entry)
                 # Else this frame keeps the bytes alive while it waits for the next message.
                 del data, entry
-                if self._gone:
+                if self._audience.gone:
+                    self._empty()
                     break
         except Exception as error:
             # The client left. gRPC keeps the error with the call, and its frames hold the call.
@@ -139,11 +167,11 @@ class InferStream:
         finally:
             self._entries.put(_END)
 
-    def _when_gone(self, wake: Callable[[], object]) -> bool:
-        # Only the reader waits, for one thing at a time.
-        with self._lock:
-            self._wake = wake
-            return not self._gone
+    def _empty(self) -> None:
+        """Drop what nobody waits for: it leads back to here, through futures and tracebacks."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._entries.get_nowait()
 
     def _begin(self, data: bytes, size: int) -> Pending | _Refused:
         arrived_ns = time.monotonic_ns()
@@ -157,8 +185,8 @@ class InferStream:
             return _Refused(getattr(error, "request_id", request_id), error)
         with self._lock:
             self._open[pending.request.future] = pending
-            gone = self._gone
-        if gone:
+        # `abandon` looks at those that are open after it said so.
+        if self._audience.gone:
             pending.cancel()
 
         # Futures keep what is called when they are done: that must not lead back to them.

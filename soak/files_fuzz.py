@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -23,6 +24,7 @@ from soak.questions import MODEL, SMALL, Questions, put_model
 from soak.servers import serving
 from soak.tally import Tally
 
+SERVERS = 2
 _SPOILED = "spoiled"
 _TIMEOUT_S = 60.0
 _BETWEEN_CANARIES = 20
@@ -33,11 +35,21 @@ _REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 
 def run(tally: Tally, folder: Path) -> None:
     """Count files that a server refused by name, or took; what it served before went on."""
+    # Each is tried in a process of its own, one at a time on one server.
+    with ThreadPoolExecutor(SERVERS) as pool:
+        runs = [pool.submit(_fuzz, tally, folder / str(n), tally.seed + n) for n in range(SERVERS)]
+        for each in runs:
+            each.result()
+
+
+def _fuzz(tally: Tally, folder: Path, seed: int) -> None:
+    """Spoil files for one server."""
+    folder.mkdir()
     put_model(folder, SMALL)
     put_model(folder, SMALL, _SPOILED)
     path = folder / _SPOILED / "1" / "model.onnx"
     corpus = [path.read_bytes(), *huge()]
-    generator = random.Random(tally.seed)
+    generator = random.Random(seed)
     with (
         serving(folder, OPTIONS) as server,
         grpc.insecure_channel(server.address) as channel,

@@ -25,34 +25,38 @@ class Slope:
         """Whether the interval lies above 0."""
         return self.low > 0
 
+    @property
+    def holds_zero(self) -> bool:
+        """Whether the interval does not tell it from no growth."""
+        return self.low <= 0 <= self.high
+
 
 def slope(steps: Sequence[float], values: Sequence[float], seed: int = 0) -> Slope:
     """Theil-Sen slope of values over steps; ValueError for fewer than 8 or unequal counts.
 
     One page that is taken late hardly moves a median (Sen: Estimates of the regression coefficient
-    based on Kendall's tau, JASA 63(324), 1968). What is resident stays so for a while, so that
-    neighbours resemble each other: the interval is that of a bootstrap which draws the residuals
-    in blocks of the root of their number (Kuensch: The jackknife and the bootstrap for general
-    stationary observations, Ann. Statist. 17(3), 1989).
+    based on Kendall's tau, JASA 63(324), 1968). The interval is that of a bootstrap which draws the
+    changes from each value to the next, in blocks of the root of their number (Kuensch: The
+    jackknife and the bootstrap for general stationary observations, Ann. Statist. 17(3), 1989), and
+    adds them up again. For memory goes in steps and stays: residuals around a line, drawn instead,
+    would take a single step for a slope.
     """
     if len(steps) != len(values) or len(steps) < FEWEST:
         raise ValueError(f"{len(steps)} steps and {len(values)} values came; wanted {FEWEST} pairs")
     x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
-    per_step = _theil_sen(x, y[np.newaxis])[0]
-    residuals = y - np.median(y - per_step * x) - per_step * x
-    count = len(x)
-    block = max(2, round(count**0.5))
+    per_step = _theil_sen(x, y)
+    changes = np.diff(np.stack((x, y)))
+    count = changes.shape[1]
+    block = round(count**0.5)
     blocks = -(-count // block)
     generator = np.random.default_rng(seed)
     starts = generator.integers(0, count - block + 1, (_RESAMPLES, blocks))
     drawn = (starts[:, :, np.newaxis] + np.arange(block)).reshape(_RESAMPLES, -1)[:, :count]
-    slopes = _theil_sen(x, per_step * x + residuals[drawn])
+    slopes = [_theil_sen(*np.cumsum(changes[:, chosen], axis=1)) for chosen in drawn]
     low, high = np.quantile(slopes, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-    return Slope(float(per_step), float(low), float(high), count)
+    return Slope(per_step, min(float(low), per_step), max(float(high), per_step), len(x))
 
 
-def _theil_sen(x: NDArray[np.float64], ys: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Slope of each row of `ys` [n, points]."""
+def _theil_sen(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     first, second = np.triu_indices(len(x), 1)
-    run = x[second] - x[first]
-    return np.array([np.median((y[second] - y[first]) / run) for y in ys])
+    return float(np.median((y[second] - y[first]) / (x[second] - x[first])))

@@ -6,7 +6,7 @@ from bench import reload
 from soak.tally import Tally
 
 # Of one server; time is looked at in between.
-_PER_SERVER = 50
+_PER_SERVER = 25
 
 
 def run(tally: Tally, folder: Path) -> None:

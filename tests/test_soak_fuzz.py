@@ -95,7 +95,7 @@ def test_seeds_are_good_and_mutations_of_them_mostly_are_not():
         pytest.param(codec_fuzz.run, 5_000, id="codec"),
         pytest.param(rpc_fuzz.run, 800, id="rpc"),
         pytest.param(frames_fuzz.run, 200, id="frames"),
-        pytest.param(files_fuzz.run, 8, id="files"),
+        pytest.param(files_fuzz.run, 12, id="files"),
         pytest.param(sequences.run, 5, id="sequences"),
     ],
 )

@@ -45,7 +45,7 @@ def test_a_leak_of_memory_is_found_with_its_size(folder):
 def test_descriptors_and_threads_that_stay_are_found(folder, what):
     found = watched(folder, "unary", 120, program=(LEAKY, what))
     assert found.leaks
-    assert getattr(found, what) > 80
+    assert getattr(found, what) > 60
 
 
 def test_without_time_nothing_is_claimed(folder):
