@@ -21,11 +21,11 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from bench.goals import REACHED, Goal, Part
+from bench.goals import Goal, Part
+from bench.judged import conclude
 from bench.overload_load import Load, Outcome
 from client import environment
 from client.comparison import Ratio, ratio
-from client.record import dumps, write_text_atomically
 from client.server_process import running_server
 from model.export import export
 from model.weights import from_seed
@@ -180,25 +180,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = environment.snapshot()
     rounds = run(settings, partial(print, flush=True))
     described = environment.describe(before, environment.snapshot())
-    verdicts = goals(rounds)
-    if out is not None:
-        record = {
-            "schema": SCHEMA,
-            "environment": dict(described),
-            "settings": asdict(settings),
-            "rounds": asdict(rounds),
-            "goals": [{"verdict": goal.verdict, **asdict(goal)} for goal in verdicts],
-        }
-        write_text_atomically(out, dumps(record))
-    for goal in verdicts:
-        print(f"{goal.name}: {goal.verdict}; {goal.text}")
-        for part in goal.parts:
-            it = part.ratio
-            print(f"  {part.what} {it.median:.2f} ({it.low:.2f} to {it.high:.2f})")
-    for error in rounds.failed[:5]:
-        print(f"failed: {error}")
-    good = not rounds.failed and all(goal.verdict == REACHED for goal in verdicts)
-    return 0 if good else 1
+    measured = {
+        "schema": SCHEMA,
+        "environment": dict(described),
+        "settings": asdict(settings),
+        "rounds": asdict(rounds),
+    }
+    return conclude(measured, goals(rounds), rounds.failed, out)
 
 
 if __name__ == "__main__":
