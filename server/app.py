@@ -28,6 +28,7 @@ from server.repository_servicer import RepositoryServicer
 from server.servicer import SERVICE, Servicer, StreamLimits, handlers
 from server.settings_servicer import SettingsServicer
 from server.shared_memory import Regions
+from server.spare_memory import SpareMemory
 from server.validation import Validation
 
 _log = logging.getLogger(__name__)
@@ -66,15 +67,17 @@ class Server:
         regions = Regions(enabled=shared, prefix=config.shared_memory_prefix or "")
         self._memory = MemoryServicer(regions)
         self._settings = SettingsServicer(self._repository)
+        spare_memory = SpareMemory()
         self._servicer = Servicer(
             self._repository,
             Inference(self._repository, ByteBudget(config.max_inflight_bytes), regions),
             StreamLimits(config.max_stream_bytes, config.stream_idle_s),
+            spare_memory,
             {"max_message_bytes": str(config.max_message_bytes)},
         )
         self._repository_servicer = RepositoryServicer(self._repository)
         self._capacity = Capacity(config)
-        self._reception = Reception(config.receive_s)
+        self._reception = Reception(config.receive_s, spare_memory)
         self._health = Health(("", SERVICE), self._reception)
         try:
             self._grpc = self._listen(credentials, authorization)
