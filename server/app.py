@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 
 _REFLECTION_THREADS = 4
 _REFUSING_THREADS = 4
+_CHECK_RECEIVE_S = 2.0
 _LAST_CALLS_S = 0.2
 _LAST_ANSWERS_S = 2.0
 
@@ -78,12 +79,14 @@ class Server:
         self._repository_servicer = RepositoryServicer(self._repository)
         self._capacity = Capacity(config)
         self._reception = Reception(config.receive_s, spare_memory)
-        self._health = Health(("", SERVICE), self._reception)
+        # The message of a health check is so small that it comes with the call.
+        shorter_s = min(config.receive_s or _CHECK_RECEIVE_S, _CHECK_RECEIVE_S)
+        self._check_reception = Reception(shorter_s, spare_memory)
+        self._health = Health(("", SERVICE), self._check_reception)
         try:
             self._grpc = self._listen(credentials, authorization)
         except StartError:
-            self._reception.close()
-            self._repository.close()
+            self._close()
             raise
         self._poll = (
             RepositoryPoll(self._repository, config.poll_s)
@@ -113,9 +116,13 @@ class Server:
         self._grpc.stop(_LAST_ANSWERS_S).wait()
         if self._poll is not None:
             self._poll.stop()
-        self._reception.close()
-        self._repository.close()
+        self._close()
         _log.info("stopped")
+
+    def _close(self) -> None:
+        self._reception.close()
+        self._check_reception.close()
+        self._repository.close()
 
     def _listen(
         self, credentials: grpc.ServerCredentials | None, authorization: Authorization | None

@@ -56,7 +56,8 @@ class InferStream:
         """`errors_end_it`: raise a request's error instead of answering with it."""
         self._messages = messages
         self._inference = inference
-        self._caller = Caller(client, deadline_ns, self._when_gone)
+        self._client = client
+        self._deadline_ns = deadline_ns
         self._wake: Callable[[], object] = _nothing
         self._read_ahead_bytes = read_ahead_bytes
         self._window = ByteBudget(read_ahead_bytes)
@@ -151,7 +152,9 @@ class InferStream:
         try:
             message = decode_request(data)
             request_id = message.id
-            pending = self._inference.begin(message, arrived_ns, self._caller)
+            # Not kept: it leads back to here, so that the stream would be held until collected.
+            caller = Caller(self._client, self._deadline_ns, self._when_gone)
+            pending = self._inference.begin(message, arrived_ns, caller)
         except Exception as error:
             self._window.release(size)
             return _Refused(getattr(error, "request_id", request_id), error)

@@ -170,3 +170,10 @@ def test_a_packed_message_within_the_limit_is_read(caller):
     message = caller.message("linear", outputs=["label"], x=x)
     send = caller.channel.unary_unary(INFER)
     assert send(message, compression=grpc.Compression.Gzip, timeout=20)
+
+
+def test_a_health_check_that_brings_no_message_is_not_waited_for_as_others_are(peer):
+    for _ in range(4):
+        peer.call(CHECK)
+    # CANCELLED, long before the 60 s of --receive-s, and before the connection is given up.
+    peer.read_bytes_up_to(b"grpc-status\x011")

@@ -11,17 +11,22 @@ from model.weights import from_seed
 
 FEATURES = 16
 Code = grpc.StatusCode
-# A connection has room for twice as many calls as there are threads, those counted that ended and
-# are not let go of yet.
-THREADS = 2
-CALLS = 60
+# A connection has room for 100 calls and twice as many as are taken at once, those counted that
+# ended and are not let go of yet.
+THREADS, MOST_WAITING = 2, 4
+CALLS = 100 + 2 * (2 * THREADS + MOST_WAITING) + 20
 MOST_BYTES = 2**16
 
 
 @pytest.fixture(scope="module")
 def caller(graphs, serve, call):
     export(graphs.folder, "linear", from_seed(4, FEATURES, 0), "float32", 0)
-    options = {"workers": THREADS, "max_streams": THREADS, "max_message_bytes": MOST_BYTES}
+    options = {
+        "workers": THREADS,
+        "max_streams": THREADS,
+        "max_waiting": MOST_WAITING,
+        "max_message_bytes": MOST_BYTES,
+    }
     return call(serve(graphs.folder, **options).address)
 
 
