@@ -22,11 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.goals import REACHED, Goal, Part
+from bench.goals import Goal, Part
+from bench.judged import conclude, told
 from bench.overload_load import Load, Outcome
 from client import environment
 from client.comparison import Ratio, ratio
-from client.record import dumps, write_text_atomically
 from client.server_process import running_server
 from model.export import export
 from model.weights import from_seed
@@ -160,7 +160,7 @@ def to_json(settings: Settings, described: Mapping[str, Any], rounds: Rounds) ->
         "environment": dict(described),
         "settings": asdict(settings),
         "rounds": asdict(rounds),
-        "goals": [{"verdict": goal.verdict, **asdict(goal)} for goal in goals(rounds)],
+        "goals": told(goals(rounds)),
     }
 
 
@@ -192,18 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = environment.snapshot()
     rounds = run(settings, partial(print, flush=True))
     described = environment.describe(before, environment.snapshot())
-    verdicts = goals(rounds)
-    if out is not None:
-        write_text_atomically(out, dumps(to_json(settings, described, rounds)))
-    for goal in verdicts:
-        print(f"{goal.name}: {goal.verdict}; {goal.text}")
-        for part in goal.parts:
-            it = part.ratio
-            print(f"  {part.what} {it.median:.2f} ({it.low:.2f} to {it.high:.2f})")
-    for error in rounds.failed[:5]:
-        print(f"failed: {error}")
-    good = not rounds.failed and all(goal.verdict == REACHED for goal in verdicts)
-    return 0 if good else 1
+    return conclude(to_json(settings, described, rounds), goals(rounds), rounds.failed, out)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 from bench.compose import Results
 from bench.goals import Goal
+from bench.judged import told
 from bench.names import label
 from bench.service import Settings
 
@@ -34,6 +35,6 @@ def to_json(
         "concurrency": None if results.concurrency is None else asdict(results.concurrency),
         "narrow": None if results.narrow is None else asdict(results.narrow)["cells"],
         "memory": None if results.memory is None else asdict(results.memory),
-        "goals": [{"verdict": goal.verdict, **asdict(goal)} for goal in goals],
+        "goals": told(goals),
         "skipped": dict(results.skipped),
     }

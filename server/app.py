@@ -28,12 +28,14 @@ from server.repository_servicer import RepositoryServicer
 from server.servicer import SERVICE, Servicer, StreamLimits, handlers
 from server.settings_servicer import SettingsServicer
 from server.shared_memory import Regions
+from server.spare_memory import SpareMemory
 from server.validation import Validation
 
 _log = logging.getLogger(__name__)
 
 _REFLECTION_THREADS = 4
 _REFUSING_THREADS = 4
+_CHECK_RECEIVE_S = 2.0
 _LAST_CALLS_S = 0.2
 _LAST_ANSWERS_S = 2.0
 
@@ -66,21 +68,25 @@ class Server:
         regions = Regions(enabled=shared, prefix=config.shared_memory_prefix or "")
         self._memory = MemoryServicer(regions)
         self._settings = SettingsServicer(self._repository)
+        spare_memory = SpareMemory()
         self._servicer = Servicer(
             self._repository,
             Inference(self._repository, ByteBudget(config.max_inflight_bytes), regions),
             StreamLimits(config.max_stream_bytes, config.stream_idle_s),
+            spare_memory,
             {"max_message_bytes": str(config.max_message_bytes)},
         )
         self._repository_servicer = RepositoryServicer(self._repository)
         self._capacity = Capacity(config)
-        self._reception = Reception(config.receive_s)
-        self._health = Health(("", SERVICE), self._reception)
+        self._reception = Reception(config.receive_s, spare_memory)
+        # The message of a health check is so small that it comes with the call.
+        shorter_s = min(config.receive_s or _CHECK_RECEIVE_S, _CHECK_RECEIVE_S)
+        self._check_reception = Reception(shorter_s, spare_memory)
+        self._health = Health(("", SERVICE), self._check_reception)
         try:
             self._grpc = self._listen(credentials, authorization)
         except StartError:
-            self._reception.close()
-            self._repository.close()
+            self._close()
             raise
         self._poll = (
             RepositoryPoll(self._repository, config.poll_s)
@@ -110,9 +116,13 @@ class Server:
         self._grpc.stop(_LAST_ANSWERS_S).wait()
         if self._poll is not None:
             self._poll.stop()
-        self._reception.close()
-        self._repository.close()
+        self._close()
         _log.info("stopped")
+
+    def _close(self) -> None:
+        self._reception.close()
+        self._check_reception.close()
+        self._repository.close()
 
     def _listen(
         self, credentials: grpc.ServerCredentials | None, authorization: Authorization | None

@@ -16,14 +16,16 @@ import grpc
 from server import status
 from server.activity import Activity
 from server.errors import Unsupported
+from server.spare_memory import SpareMemory
 
 
 class Reception:
     """Makes handlers of unary calls, and cancels calls whose message does not come."""
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, spare_memory: SpareMemory) -> None:
         """`limit_s`: how long a message may take to arrive, 0 for any time."""
         self._limit_s = limit_s
+        self._spare_memory = spare_memory
         self._expected: dict[grpc.ServicerContext, float] = {}
         self._closed = threading.Event()
         if limit_s:
@@ -46,7 +48,9 @@ class Reception:
 
         def handle(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
             try:
-                return behavior(self._message(messages, context), context)
+                message = self._message(messages, context)
+                with self._spare_memory.around(len(message)):
+                    return behavior(message, context)
             except grpc.RpcError as error:
                 # The call is over: the client left, or took too long. gRPC keeps the error with the
                 # call, which the frames of its traceback hold; raised on, it would get new ones.
@@ -64,12 +68,18 @@ class Reception:
 
     def _message(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         self._expected[context] = time.monotonic()
+        message = None
         try:
-            return next(messages)
+            message = next(messages)
         except StopIteration:
             raise Unsupported("a call without a message came; wanted exactly one") from None
         finally:
             del self._expected[context]
+            if message is None:
+                # One that was packed may have taken as much memory as any may, before it was
+                # too large.
+                self._spare_memory.give_back_soon()
+        return message
 
     def _watch(self) -> None:
         while not self._closed.wait(self._limit_s / 8):

@@ -73,6 +73,7 @@ class Servicer:
         repository: Repository,
         inference: Inference,
         streams: StreamLimits,
+        spare_memory: SpareMemory,
         parameters: Mapping[str, str],
     ) -> None:
         """`parameters` are shown in every model's configuration."""
@@ -80,7 +81,7 @@ class Servicer:
         self._inference = inference
         self._stream_limits = streams
         self._parameters = parameters
-        self._spare_memory = SpareMemory()
+        self._spare_memory = spare_memory
         self._streams: weakref.WeakSet[InferStream] = weakref.WeakSet()
         self._streams_lock = threading.Lock()
 
@@ -126,14 +127,13 @@ class Servicer:
 
     def ModelInfer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer one request."""
-        with self._spare_memory.around(len(data)):
-            arrived_ns = time.monotonic_ns()
-            message = decode_request(data)
-            caller = Caller(context.peer(), _deadline_ns(context, arrived_ns), context.add_callback)
-            pending = self._inference.begin(message, arrived_ns, caller)
-            if not context.add_callback(pending.cancel):
-                pending.cancel()
-            return self._inference.finish(pending, encode_response)
+        arrived_ns = time.monotonic_ns()
+        message = decode_request(data)
+        caller = Caller(context.peer(), _deadline_ns(context, arrived_ns), context.add_callback)
+        pending = self._inference.begin(message, arrived_ns, caller)
+        if not context.add_callback(pending.cancel):
+            pending.cancel()
+        return self._inference.finish(pending, encode_response)
 
     def ModelStreamInfer(
         self, messages: Iterator[bytes], context: grpc.ServicerContext

@@ -22,18 +22,23 @@ class SpareMemory:
         if message_bytes <= buffers.LARGEST_KEPT_BYTES:
             yield
             return
-        self._replace(None)
+        self._stop()
         try:
             yield
         finally:
-            timer = threading.Timer(_QUIET_S, buffers.give_back)
-            timer.daemon = True
-            self._replace(timer)
+            self._stop()
+            self.give_back_soon()
 
-    def _replace(self, timer: threading.Timer | None) -> None:
+    def give_back_soon(self) -> None:
+        """Do so after a pause, unless that is on its way already."""
+        with self._lock:
+            if self._timer is None or not self._timer.is_alive():
+                self._timer = threading.Timer(_QUIET_S, buffers.give_back)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _stop(self) -> None:
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = timer
-            if timer is not None:
-                timer.start()
+                self._timer = None

@@ -1,5 +1,6 @@
 """What must be as before once a fault is over: the process, its answers, memory, descriptors."""
 
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,23 @@ class Steady:
         assert self._process.popen.poll() is None
         self._eventually(self._serves, "it serves as before")
         self._eventually(self._is_small, "memory, descriptors and threads are back")
+
+    @contextlib.contextmanager
+    def no_peak(self):
+        """Fail unless memory stays small all through the block, not only after it."""
+        before = self._start_of_peak()
+        yield
+        assert self._peak_bytes() - before < MOST_GROWTH_BYTES
+
+    def _start_of_peak(self):
+        """Let the peak of memory start anew; the bytes resident now."""
+        (self._folder / "clear_refs").write_text("5")
+        return self._peak_bytes()
+
+    def _peak_bytes(self):
+        lines = (self._folder / "status").read_text().splitlines()
+        (line,) = [line for line in lines if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
 
     def _serves(self):
         try:

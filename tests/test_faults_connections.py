@@ -1,22 +1,17 @@
 """Peers that fall silent, stall, flood or talk nonsense, frame by frame."""
 
+import itertools
 import time
 
 import grpc
 import h2.events
 import numpy as np
 import pytest
-from http2_peer import Http2Peer, request_headers
-from hyperframe.frame import (
-    ContinuationFrame,
-    DataFrame,
-    HeadersFrame,
-    PingFrame,
-    RstStreamFrame,
-    SettingsFrame,
-)
+from hyperframe.frame import DataFrame, PingFrame, SettingsFrame
 from steady import Steady
 
+from bench.http2_floods import FLOODS
+from bench.http2_peer import Http2Peer
 from model.export import export
 from model.weights import from_seed
 
@@ -125,37 +120,30 @@ def test_a_client_may_ask_an_idle_connection_as_often_as_the_server_does(process
             peer.flush()
 
 
-def test_calls_that_are_reset_at_once_take_nothing(peer):
-    encoder = peer.h2.encoder
-    for number in range(1, 4001, 2):
-        headers = HeadersFrame(number, encoder.encode(request_headers(INFER)))
-        headers.flags.add("END_HEADERS")
-        try:
-            peer.send(headers, RstStreamFrame(number, error_code=8))
-        except (ConnectionResetError, BrokenPipeError):
-            break
+def all_taken(peer, kind, pieces):
+    """Send so many pieces of a flood; whether the server did not end the connection before."""
+    try:
+        for piece in itertools.islice(FLOODS[kind](), pieces):
+            peer.socket.sendall(piece)
+    except (ConnectionResetError, BrokenPipeError):
+        return False
+    return True
+
+
+def test_calls_that_are_reset_at_once_take_nothing(peer, caller):
+    all_taken(peer, "rapid reset", 2000)
+    assert caller.health() == "SERVING"
 
 
 def test_headers_that_never_end_are_refused(peer):
-    encoder = peer.h2.encoder
-    peer.send(HeadersFrame(1, encoder.encode(request_headers(INFER))))
-    more = ContinuationFrame(1, encoder.encode([("more", "m" * 1000)] * 16))
-    try:
-        for _ in range(2000):
-            peer.send(more)
-    except (ConnectionResetError, BrokenPipeError):
-        return
-    assert RESOURCE_EXHAUSTED in peer.read_bytes_to_the_end()
+    if all_taken(peer, "endless headers", 2000):
+        assert RESOURCE_EXHAUSTED in peer.read_bytes_to_the_end()
 
 
-def test_headers_that_grow_when_they_are_read_are_refused(peer):
-    # 4000 bytes in the table, then 8000 bytes that each stand for all of them.
-    encoder = peer.h2.encoder
-    block = encoder.encode([*request_headers(INFER), ("bomb", "b" * 4000)])
-    block += encoder.encode([("bomb", "b" * 4000)]) * 8000
-    assert len(block) < 16384
-    peer.send(HeadersFrame(1, block, flags=["END_HEADERS"]))
-    assert RESOURCE_EXHAUSTED in peer.read_bytes_to_the_end()
+def test_headers_that_grow_when_they_are_read_are_refused_each_time(peer):
+    calls = 50
+    if all_taken(peer, "growing headers", calls):
+        assert peer.read_bytes_to_the_end().count(RESOURCE_EXHAUSTED) == calls
 
 
 def test_a_flood_of_settings_or_empty_data_harms_nobody(peer):

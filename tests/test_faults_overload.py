@@ -5,9 +5,9 @@ import threading
 import grpc
 import numpy as np
 import pytest
-from http2_peer import Http2Peer, framed
 from steady import Steady
 
+from bench.http2_peer import Http2Peer, framed
 from model.export import export
 from model.weights import from_seed
 

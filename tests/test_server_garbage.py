@@ -14,12 +14,14 @@ FEATURES = 16
 Code = grpc.StatusCode
 THREADS = 2
 CALLS = 10
+MOST_BYTES = 2**16
 
 
 @pytest.fixture(scope="module")
 def caller(graphs, serve, call):
     export(graphs.folder, "linear", from_seed(4, FEATURES, 0), "float32", 0)
-    return call(serve(graphs.folder, workers=THREADS, max_streams=THREADS).address)
+    options = {"workers": THREADS, "max_streams": THREADS, "max_message_bytes": MOST_BYTES}
+    return call(serve(graphs.folder, **options).address)
 
 
 @pytest.fixture
@@ -101,6 +103,7 @@ WAYS = {
     "unary": unary(good, Code.OK),
     "unary, refused": unary(narrow, Code.INVALID_ARGUMENT),
     "unary, malformed": unary(lambda _: b"\xff", Code.INVALID_ARGUMENT),
+    "unary, too large": unary(lambda _: bytes(MOST_BYTES + 1), Code.RESOURCE_EXHAUSTED),
     "unary, late": late,
     "unary, cancelled": cancelled,
     "stream": stream([good, good]),

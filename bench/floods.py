@@ -1,0 +1,191 @@
+"""Measure what floods of HTTP/2 frames do to others: a client's p99 beside each, over that without.
+
+python -m bench.floods [--rounds N] [--out FILE.json]: 0 when every goal is reached, 1 when one is
+missed, 2 when it could not be measured. It needs the extra [dev].
+
+Each round measures, for each flood, requests of one client alone and beside it, the flood first in
+every other round. Goals are ratios within a round. The flood comes over one connection, from a
+process of its own and at a bounded rate, because on the same machine it takes from the server's
+cores what it sends with; how much it sent is in the record.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+from bench.goals import Goal, Part
+from bench.http2_floods import FLOODS
+from bench.judged import conclude, told
+from bench.overload_load import Load, Outcome
+from bench.processes import child
+from client import environment
+from client.comparison import ratio
+from client.server_process import running_server
+from model.export import export
+from model.weights import from_seed
+
+SCHEMA = "argmax-serving/floods/1"
+MODEL = "flooded"
+MOST_RATIO = 2.0
+_STOP_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Size of the model and of a request, pieces of a flood a second, how long and how often."""
+
+    classes: int = 64
+    features: int = 4096
+    rows: int = 8
+    rounds: int = 10
+    seconds: float = 1.0
+    deadline_s: float = 5.0
+    resets_per_s: float = 1000.0
+    endless_per_s: float = 1000.0
+    growing_per_s: float = 100.0
+    server: tuple[str, ...] = ("--threads", "1")
+
+    def per_s(self, flood: str) -> float:
+        """Pieces a second of one of FLOODS."""
+        rates = (self.resets_per_s, self.endless_per_s, self.growing_per_s)
+        return dict(zip(FLOODS, rates, strict=True))[flood]
+
+
+@dataclass(slots=True)
+class Rounds:
+    """What was measured beside one flood, one value a round."""
+
+    alone_p99_ms: list[float] = field(default_factory=list)
+    flooded_p99_ms: list[float] = field(default_factory=list)
+    sent_per_s: list[float] = field(default_factory=list)
+    connections: list[int] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def run(settings: Settings, report: Callable[[str], None]) -> dict[str, Rounds]:
+    """Measure all rounds against one server; what was measured of each flood."""
+    measured = {flood: Rounds() for flood in FLOODS}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        export(folder, MODEL, from_seed(settings.classes, settings.features, 0), "float32")
+        server = stack.enter_context(running_server(folder, settings.server))
+        shape = (settings.rows, settings.features)
+        load = stack.enter_context(Load(server.address, MODEL, shape, settings.deadline_s))
+        load.closed_loop(1, settings.seconds)
+        for number in range(settings.rounds):
+            for flood, rounds in measured.items():
+                phases = [
+                    partial(_alone, settings, load, rounds),
+                    partial(_flooded, settings, load, rounds, server.address, flood),
+                ]
+                for phase in phases if number % 2 == 0 else reversed(phases):
+                    phase()
+                report(f"round {number + 1} of {settings.rounds}, {flood}: {_latest(rounds)}")
+    return measured
+
+
+def _alone(settings: Settings, load: Load, rounds: Rounds) -> None:
+    outcome = load.closed_loop(1, settings.seconds)
+    rounds.alone_p99_ms.append(outcome.p99_ms)
+    _note(outcome, rounds)
+
+
+def _flooded(settings: Settings, load: Load, rounds: Rounds, address: str, flood: str) -> None:
+    with _flooding(address, flood, settings.per_s(flood), rounds):
+        outcome = load.closed_loop(1, settings.seconds)
+    rounds.flooded_p99_ms.append(outcome.p99_ms)
+    _note(outcome, rounds)
+
+
+@contextmanager
+def _flooding(address: str, flood: str, per_s: float, rounds: Rounds) -> Iterator[None]:
+    """A flood that has begun when the block does and ends with it."""
+    command = [sys.executable, "-m", "bench.http2_floods", address, flood, str(per_s)]
+    with child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        process.stdin.close()
+        told = json.loads(process.stdout.readline())
+        process.wait(_STOP_S)
+    rounds.sent_per_s.append(told["per_s"])
+    rounds.connections.append(told["connections"])
+
+
+def _note(outcome: Outcome, rounds: Rounds) -> None:
+    rounds.failed += outcome.failed
+    for what, count in (("wrong", outcome.wrong), ("refused", outcome.refused)):
+        if count:
+            rounds.failed.append(f"{count} requests {what}")
+
+
+def _latest(rounds: Rounds) -> str:
+    return (
+        f"p99 {rounds.alone_p99_ms[-1]:.1f} ms alone, {rounds.flooded_p99_ms[-1]:.1f} ms beside "
+        f"{rounds.sent_per_s[-1]:.0f}/s over {rounds.connections[-1]} connections"
+    )
+
+
+def goals(measured: dict[str, Rounds]) -> list[Goal]:
+    """A goal for each flood."""
+    return [
+        Goal(
+            flood,
+            f"p99 of one client beside it at most {MOST_RATIO:g} x alone",
+            (
+                Part(
+                    "p99 beside it / alone",
+                    ratio(rounds.flooded_p99_ms, rounds.alone_p99_ms),
+                    MOST_RATIO,
+                    at_most=True,
+                ),
+            ),
+        )
+        for flood, rounds in measured.items()
+    ]
+
+
+def _settings(argv: Sequence[str] | None) -> tuple[Settings, Path | None]:
+    parser = argparse.ArgumentParser(prog="bench.floods", description=__doc__.split("\n")[0])
+    default = Settings()
+    for name in ("classes", "features", "rows", "rounds"):
+        parser.add_argument(f"--{name}", type=int, default=getattr(default, name))
+    for name in ("seconds", "deadline_s", "resets_per_s", "endless_per_s", "growing_per_s"):
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=float, default=getattr(default, name))
+    parser.add_argument(
+        "--server", default=" ".join(default.server), help="options of the server, in one word"
+    )
+    parser.add_argument("--out", type=Path, help="where to write the record")
+    values = vars(parser.parse_args(argv))
+    out = values.pop("out")
+    return Settings(**{**values, "server": tuple(values["server"].split())}), out
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and judge."""
+    settings, out = _settings(argv)
+    before = environment.snapshot()
+    measured = run(settings, partial(print, flush=True))
+    described = environment.describe(before, environment.snapshot())
+    record = {
+        "schema": SCHEMA,
+        "environment": dict(described),
+        "settings": asdict(settings),
+        "floods": {flood: asdict(rounds) for flood, rounds in measured.items()},
+        "goals": told(goals(measured)),
+    }
+    failed = [error for rounds in measured.values() for error in rounds.failed]
+    return conclude(record, goals(measured), failed, out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
