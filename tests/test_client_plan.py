@@ -102,6 +102,8 @@ def test_a_record_of_something_else_is_refused_in_one_line(tmp_path, capsys, con
     assert said.count("\n") == 1
 
 
+# Twenty loads, and a search with hundreds of simulations.
+@pytest.mark.timeout(300)
 def test_a_server_is_measured_and_planned_with(launch, graphs, tmp_path):
     export(graphs.folder, "linear_argmax", from_seed(CLASSES, FEATURES, 0), "float32", 0)
     token = tmp_path / "token"
@@ -118,7 +120,7 @@ def test_a_server_is_measured_and_planned_with(launch, graphs, tmp_path):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert done.stderr == ""
