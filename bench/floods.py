@@ -9,7 +9,6 @@ process of its own and at a bounded rate, because on the same machine it takes f
 cores what it sends with; how much it sent is in the record.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from bench.goals import Goal, Part
 from bench.http2_floods import FLOODS
-from bench.judged import conclude, told
+from bench.judged import conclude, settings_of, told
 from bench.overload_load import Load, Outcome
 from bench.processes import child
 from client import environment
@@ -153,26 +152,9 @@ def goals(measured: dict[str, Rounds]) -> list[Goal]:
     ]
 
 
-def _settings(argv: Sequence[str] | None) -> tuple[Settings, Path | None]:
-    parser = argparse.ArgumentParser(prog="bench.floods", description=__doc__.split("\n")[0])
-    default = Settings()
-    for name in ("classes", "features", "rows", "rounds"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(default, name))
-    for name in ("seconds", "deadline_s", "resets_per_s", "endless_per_s", "growing_per_s"):
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=float, default=getattr(default, name))
-    parser.add_argument(
-        "--server", default=" ".join(default.server), help="options of the server, in one word"
-    )
-    parser.add_argument("--out", type=Path, help="where to write the record")
-    values = vars(parser.parse_args(argv))
-    out = values.pop("out")
-    return Settings(**{**values, "server": tuple(values["server"].split())}), out
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and judge."""
-    settings, out = _settings(argv)
+    settings, out = settings_of(argv, "bench.floods", __doc__ or "", Settings())
     before = environment.snapshot()
     measured = run(settings, partial(print, flush=True))
     described = environment.describe(before, environment.snapshot())

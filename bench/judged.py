@@ -1,12 +1,41 @@
-"""End a measurement: keep its record, tell the verdicts, and give the exit code."""
+"""Begin and end a measurement that goals judge: its options, its record, its exit code."""
 
+import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.goals import REACHED, Goal
 from client.record import dumps, write_text_atomically
+
+Settings = TypeVar("Settings", bound=Any)
+
+
+def settings_of(
+    argv: Sequence[str] | None, prog: str, text: str, default: Settings
+) -> tuple[Settings, Path | None]:
+    """Settings as an option for each field changes the default ones; where to write the record.
+
+    A field is a number, or words that are given as one.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=text.split("\n", maxsplit=1)[0])
+    for field in fields(default):
+        value = getattr(default, field.name)
+        words = isinstance(value, tuple)
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=(lambda given: tuple(given.split())) if words else type(value),
+            default=value,
+            help=f"default: {' '.join(value) if words else value}",
+        )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the record")
+    values = vars(parser.parse_args(argv))
+    out: Path | None = values.pop("out")
+    if out is not None:
+        # Minutes of measuring must not end at a folder that is not there.
+        out.parent.mkdir(parents=True, exist_ok=True)
+    return replace(default, **values), out
 
 
 def told(goals: Sequence[Goal]) -> list[dict[str, Any]]:

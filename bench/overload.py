@@ -12,7 +12,6 @@ on the wire. Where receiving is the limit, a client on the same machine slows th
 much as a crowd does, and cannot offer three times its capacity.
 """
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.goals import Goal, Part
-from bench.judged import conclude, told
+from bench.judged import conclude, settings_of, told
 from bench.overload_load import Load, Outcome
 from client import environment
 from client.comparison import Ratio, ratio
@@ -169,26 +168,9 @@ def _part_of_refusals(p99_ms: Sequence[float]) -> Part:
     return Part(f"p99 of refusals / {_MOST_REFUSAL_MS:.0f} ms", limit, 1.0, at_most=True)
 
 
-def _settings(argv: Sequence[str] | None) -> tuple[Settings, Path | None]:
-    parser = argparse.ArgumentParser(prog="bench.overload", description=__doc__.split("\n")[0])
-    default = Settings()
-    for name in ("classes", "features", "rows", "streams", "rounds"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(default, name))
-    for name in ("seconds", "deadline_s"):
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=float, default=getattr(default, name))
-    parser.add_argument(
-        "--server", default=" ".join(default.server), help="options of the server, in one word"
-    )
-    parser.add_argument("--out", type=Path, help="where to write the record")
-    values = vars(parser.parse_args(argv))
-    out = values.pop("out")
-    return Settings(**{**values, "server": tuple(values["server"].split())}), out
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and judge."""
-    settings, out = _settings(argv)
+    settings, out = settings_of(argv, "bench.overload", __doc__ or "", Settings())
     before = environment.snapshot()
     rounds = run(settings, partial(print, flush=True))
     described = environment.describe(before, environment.snapshot())
