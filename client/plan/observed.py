@@ -1,6 +1,6 @@
 """Hold what a calibration saw of a server under load."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -11,6 +11,9 @@ from client.load.histogram import Histogram
 from client.load.summary import LoadPoint
 from client.load.summary import latency as latency_of
 from scheduling.batching import Limits
+
+# By which the p99s of a load's passes may differ.
+PASSES_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +93,7 @@ class Observation:
             assemble_ns=mean([split.assemble_ns for split in splits]),
             compute_ns=mean([split.compute_ns for split in splits]),
             batch_rows=mean([split.batch_rows for split in splits]),
-            doubts=tuple(
-                f"{check.name}: {check.text}"
-                for point in passes
-                for check in point.checks
-                if check.passed is False
-            ),
+            doubts=(*_failed_checks(passes), *_unlike(passes)),
             traces=tuple(traces),
         )
 
@@ -104,6 +102,21 @@ class Observation:
         """Read it from its fields; KeyError or TypeError when it is something else."""
         traces = tuple(Trace(**trace) for trace in content["traces"])
         return cls(**{**content, "doubts": tuple(content["doubts"]), "traces": traces})
+
+
+def _failed_checks(passes: Sequence[LoadPoint]) -> Iterator[str]:
+    for point in passes:
+        for check in point.checks:
+            if check.passed is False:
+                yield f"{check.name}: {check.text}"
+
+
+def _unlike(passes: Sequence[LoadPoint]) -> Iterator[str]:
+    """Say where passes of one load differ so much that no prediction can be near to all of them."""
+    told = [one.latency_ns.p99 for one in passes if one.latency_ns.p99 is not None]
+    if len(told) > 1 and max(told) > (1 + PASSES_SHARE) * min(told):
+        each = " and ".join(f"{p99_ns / 1e6:.3g}" for p99_ns in told)
+        yield f"passes: the same load had a p99 of {each} ms"
 
 
 @dataclass(frozen=True, slots=True)
