@@ -12,7 +12,7 @@ from scheduling.batching import Limits
 MS = 1_000_000
 LIMITS = Limits.of(16, 1024, 0)
 # Much like two cores that are shared: 3 ms an execution, 2.5 ms elsewhere.
-COSTS = Costs(1.5 * MS, 1.0 * MS, 2.8 * MS, 0.2 * MS, 0.2 * MS, 0.6, 0.4, 0.1)
+COSTS = Costs(1.5 * MS, 1.0 * MS, 2.8 * MS, 0.2 * MS, 0.2 * MS, 0.6, 0.4, 0.1, 0.1)
 CAPACITY_PER_S = 350.0
 REQUESTS = 3000
 

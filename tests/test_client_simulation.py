@@ -54,6 +54,16 @@ def test_a_spread_keeps_the_mean():
     assert np.std(seen.latencies_ns) > 1 * MS
 
 
+def test_a_spread_of_delays_takes_nothing_of_the_server():
+    due_ns = list(itertools.islice(due_times_ns("poisson", 80, seed=3), 10_000))
+    plain = simulate(ALONE, costs(receive=2, answer=3), 1, due_ns)
+    spread = simulate(ALONE, costs(receive=2, answer=3, answer_spread=0.9), 1, due_ns)
+    assert spread.batch_rows == plain.batch_rows
+    more_ns = np.subtract(spread.latencies_ns, plain.latencies_ns)
+    assert np.mean(more_ns) / MS == pytest.approx(0, abs=0.1)
+    assert np.std(more_ns) / MS == pytest.approx(3 * (np.exp(0.9**2) - 1) ** 0.5, rel=0.1)
+
+
 # Batches, by hand.
 
 

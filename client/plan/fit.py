@@ -49,8 +49,9 @@ class Shares:
 
     `waiting`: of the time that a request spends beside executing, what keeps other requests
     waiting; `loaded`: that time under load, of what it is for lone requests. `receive_speed` and
-    `execute_speed`: what is left of each while both go on. `spread`: what the sigma of all times
-    has beyond that of lone requests.
+    `execute_speed`: what is left of each while both go on. `spread`: what the sigma of that part of
+    it which keeps no other waiting has beyond that of lone requests. Processes that wait for a core
+    delay a request so; what receiving and executing take of the cores is no more for it.
     """
 
     waiting: float
@@ -154,7 +155,8 @@ def fit_costs(calibration: Calibration, requests: int = TRIED_REQUESTS) -> Costs
             gather_ns=gather_ns,
             receive_speed=shares.receive_speed,
             execute_speed=shares.execute_speed,
-            spread=lone_spread + shares.spread,
+            spread=lone_spread,
+            answer_spread=lone_spread + shares.spread,
         )
 
     def error(shares: Shares) -> float:

@@ -22,7 +22,8 @@ class Costs:
     takes that keeps no other waiting. A batch takes `batch_ns`, `row_ns` for each of its rows, and
     `gather_ns` for each row if they are of several requests. That is while the other does nothing:
     while both go on, receiving has `receive_speed` of its speed and executing `execute_speed`.
-    Each time that is drawn is spread log-normally about its mean: `spread` is the sigma.
+    Each time that is drawn is spread log-normally about its mean: `spread` is the sigma, of
+    `answer_ns` it is `answer_spread`.
     """
 
     receive_ns: float
@@ -33,6 +34,7 @@ class Costs:
     receive_speed: float = 1.0
     execute_speed: float = 1.0
     spread: float = 0.0
+    answer_spread: float = 0.0
 
     def execute_ns(self, rows: int, requests: int) -> float:
         """Mean time of a batch of so many rows of so many requests, alone."""
@@ -113,7 +115,7 @@ class _Replica:
             if not self._incoming:
                 self._came = self._env.event()
                 yield self._came
-            yield self._cores.receive(self._spread(self._costs.receive_ns))
+            yield self._cores.receive(self._drawn_ns(self._costs.receive_ns, self._costs.spread))
             request = self._incoming.popleft()
             request.arrived_ns = int(self._env.now)
             self._queue.append(request)
@@ -140,7 +142,7 @@ class _Replica:
             batch = take(self._queue, self._limits, closed)
             enough_rows = rows_to_wait_for(enough_rows, batch, self._limits)
             alone_ns = self._costs.execute_ns(batch.rows, len(batch.pieces))
-            yield self._cores.execute(self._spread(alone_ns))
+            yield self._cores.execute(self._drawn_ns(alone_ns, self._costs.spread))
             self._answer(batch)
 
     def _answer(self, batch: Batch[_Request]) -> None:
@@ -149,10 +151,10 @@ class _Replica:
         for piece in batch.pieces:
             if piece.stop == piece.request.rows:
                 spent_ns = self._env.now - piece.request.due_ns
-                self.seen.latencies_ns.append(spent_ns + self._spread(self._costs.answer_ns))
+                answer_ns = self._drawn_ns(self._costs.answer_ns, self._costs.answer_spread)
+                self.seen.latencies_ns.append(spent_ns + answer_ns)
 
-    def _spread(self, mean_ns: float) -> float:
-        sigma = self._costs.spread
+    def _drawn_ns(self, mean_ns: float, sigma: float) -> float:
         return mean_ns * self._drawn.lognormvariate(-sigma * sigma / 2, sigma) if sigma else mean_ns
 
 

@@ -187,7 +187,12 @@ def _costs(told: Recorded) -> Table:
     shares = (
         ("speed of receiving", costs.receive_speed, "while a batch is executed"),
         ("speed of executing", costs.execute_speed, "while requests are received"),
-        ("spread", costs.spread, "sigma of each time, log-normal"),
+        (
+            "spread",
+            costs.spread,
+            "sigma, log-normal, of what keeps others waiting",
+        ),
+        ("answer spread", costs.answer_spread, "sigma of what keeps no other waiting"),
     )
     return Table(
         heading="Costs",
