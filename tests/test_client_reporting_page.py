@@ -305,6 +305,12 @@ def test_goals_with_wrong_labels_or_failures_are_not_trusted():
         assert sections(content)[0].verdicts[0].level == "fail"
 
 
+def test_labels_of_rows_that_were_rounded_to_be_sent_are_not_called_wrong():
+    content = report_records.bench()
+    content["narrow"] = [content["systems"][1]["points"][0] | {"wrong_labels": 55}]
+    assert answers(content)[trust.LABELS].passed is True
+
+
 @pytest.mark.parametrize(
     ("make", "change"),
     [

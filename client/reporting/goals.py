@@ -54,7 +54,8 @@ def _bench_labels(record: Mapping[str, Any]) -> Check:
     """Whether every label is right, and what is no peer answered everything."""
     points = [point for system in record["systems"] for point in system["points"]]
     others = [record[name] for name in ("concurrency", "memory") if record[name] is not None]
-    wrong = sum(one["wrong_labels"] for one in [*points, *(record["narrow"] or []), *others])
+    # Not of what is sent as float16 or int8: that is rounded, and the goals tell how many agree.
+    wrong = sum(one["wrong_labels"] for one in [*points, *others])
     failed = [
         f"{system['label']}, batch size {point['batch_size']:,}: {point['error']}"
         for system in record["systems"]
