@@ -15,6 +15,7 @@ from client.client import Client
 from client.errors import UsageError
 from client.samples import Stages
 from client.timings import stages_of
+from client.verification import one_a_row
 from protos.codec import InferResponse
 from protos.quantize import WIRE_DTYPES, to_wire, wire_scale
 from server import execution_provider
@@ -196,7 +197,7 @@ def _until_none(batches: "queue.SimpleQueue[Array | None]") -> Iterator[Array]:
 def _labels(responses: Sequence[InferResponse]) -> Array:
     return np.concatenate(
         [
-            tensor.data
+            one_a_row(tensor.data)
             for response in responses
             for tensor in response.outputs
             if tensor.name == "label" and tensor.data is not None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from client.errors import UsageError
+from client.errors import RequestFailed, UsageError
 from model.errors import ModelError
 from model.examples import BLOCK_ROWS, THREADS, standard_normal
 from model.reference import Expected, expect
@@ -102,6 +102,16 @@ def _judged(weights: Array, x: Array, dtype: str, wire: str, scale: float | None
             for field in fields(Expected)
         )
     )
+
+
+def one_a_row(labels: Array) -> Array:
+    """Labels of an answer as int64 `[n]`; RequestFailed when they are not one integer a row."""
+    # Some servers keep an axis of one class index.
+    if labels.dtype.kind not in "iu" or labels.shape[1:] != (1,) * (labels.ndim - 1):
+        raise RequestFailed(
+            "DATA_LOSS", f"labels came as {labels.dtype} {list(labels.shape)}; wanted integers [n]"
+        )
+    return np.ascontiguousarray(labels, np.int64).reshape(-1)
 
 
 def check(truth: Truth, start: int, labels: Array) -> Check:

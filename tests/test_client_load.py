@@ -327,6 +327,34 @@ def test_statistics_split_the_time_of_a_server_without_timings(run, foreign, tmp
     assert "the server's times come from ModelStatistics" in printed
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("load", *SHORT, "--concurrency", 1, "--modes", "unary,stream"),
+        (
+            *("sweep", "--modes", "unary,stream", "--batch-sizes", "1,4", "--examples", 16),
+            *("--classes", CLASSES, "--features", FEATURES),
+        ),
+    ],
+    ids=["load", "sweep"],
+)
+def test_labels_with_an_axis_of_one_are_read_as_others_are(tmp_path, launch, models, run, words):
+    folder = tmp_path / "models" / "linear_argmax" / "1"
+    folder.mkdir(parents=True)
+    graph = onnx.load(models / "linear_argmax" / "1" / "model.onnx")
+    (argmax,) = [node for node in graph.graph.node if node.op_type == "ArgMax"]
+    (keeps,) = [one for one in argmax.attribute if one.name == "keepdims"]
+    keeps.i = 1
+    (label,) = [output for output in graph.graph.output if output.name == "label"]
+    label.type.tensor_type.shape.dim.add(dim_value=1)
+    onnx.save(graph, folder / "model.onnx")
+    server = launch(tmp_path / "models", "--log-level", "warning")
+    content, _ = run(*words, "--address", server.address)
+    for point in content["points"]:
+        assert point["wrong_labels"] == 0
+        assert not point["errors"]
+
+
 def test_wrong_labels_are_found_under_load(tmp_path, launch, models, run):
     folder = tmp_path / "models" / "linear_argmax" / "1"
     folder.mkdir(parents=True)

@@ -29,7 +29,7 @@ from client.load.slice import Slice
 from client.load.traffic import Stop, Traffic
 from client.model_input import ModelInput
 from client.timings import stages_of
-from client.verification import Truth, check, truth
+from client.verification import Truth, check, one_a_row, truth
 from protos.codec import InferResponse
 from protos.parameters import Parameter
 from protos.tensors import Tensor
@@ -101,6 +101,10 @@ class _Data:
         """Count an answer with its labels and timings."""
         if self._truth is not None:
             labels = next((t.data for t in response.outputs if t.name == self.output), None)
+            try:
+                labels = None if labels is None else one_a_row(labels)
+            except RequestFailed:
+                labels = None
             if labels is None or len(labels) != self.rows:
                 found.errors["DATA_LOSS"] += 1
                 return

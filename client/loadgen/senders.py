@@ -12,6 +12,7 @@ import numpy as np
 
 from client.client import Client
 from client.errors import RequestFailed
+from client.verification import one_a_row
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -109,11 +110,7 @@ class UnarySender:
 
 def _checked(labels: Array, batch: Batch) -> Array:
     """Labels as LoadGen logs them, contiguous int64; RequestFailed when they are not one a row."""
-    # Some servers keep an axis of one class index.
-    if labels.size != len(batch.ids) or labels.dtype.kind not in "iu":
-        raise RequestFailed(
-            "DATA_LOSS",
-            f"labels came as {labels.dtype} {list(labels.shape)}; "
-            f"wanted integers [{len(batch.ids)}]",
-        )
-    return np.ascontiguousarray(labels, np.int64).reshape(-1)
+    found = one_a_row(labels)
+    if len(found) != len(batch.ids):
+        raise RequestFailed("DATA_LOSS", f"{len(found)} labels came for {len(batch.ids)} rows")
+    return found
