@@ -8,6 +8,8 @@ from pathlib import Path
 import grpc
 import numpy as np
 
+from model.weights import from_seed
+
 MIB = 2**20
 MOST_GROWTH_BYTES = 16 * MIB
 # gRPC's own threads come and go with what the connections do.
@@ -28,6 +30,14 @@ class Steady:
         self._folder = Path(f"/proc/{process.popen.pid}")
         self._fill_pools()
         self.memory_bytes, self.descriptors, self.threads = self._measure()
+
+    @classmethod
+    def of_linear(cls, process, caller, eventually, classes, features):
+        """Of a process whose model `linear` has the weights of seed 0."""
+        x = np.random.default_rng(1).standard_normal((5, features), np.float32)
+        labels = (x @ from_seed(classes, features, 0).astype(np.float32).T).argmax(axis=1)
+        message = caller.message("linear", outputs=["label"], x=x)
+        return cls(process, caller, message, labels, eventually)
 
     def check(self):
         """Fail unless the same process serves as it did before."""

@@ -37,21 +37,8 @@ def caller(call, process):
 
 
 @pytest.fixture(scope="module")
-def steady_of(eventually):
-    """A function from a server process, and a caller of it, to its Steady."""
-
-    def make(process, caller):
-        x = np.random.default_rng(1).standard_normal((5, FEATURES), np.float32)
-        labels = (x @ from_seed(CLASSES, FEATURES, 0).astype(np.float32).T).argmax(axis=1)
-        message = caller.message("linear", outputs=["label"], x=x)
-        return Steady(process, caller, message, labels, eventually)
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def steady(process, caller, steady_of):
-    return steady_of(process, caller)
+def steady(process, caller, eventually):
+    return Steady.of_linear(process, caller, eventually, CLASSES, FEATURES)
 
 
 @pytest.fixture(autouse=True)
@@ -152,9 +139,10 @@ def test_a_client_of_grpc_is_told_that_its_message_is_over_the_limit(caller, com
 
 
 @pytest.mark.parametrize("path", [INFER, STREAM, LIVE, CHECK])
-def test_what_a_bomb_takes_up_to_a_high_limit_is_given_back(path, launch, graphs, call, steady_of):
+def test_what_a_bomb_takes_up_to_a_high_limit_is_given_back(path, launch, graphs, call, eventually):
     process = launch(graphs.folder)
-    steady = steady_of(process, call(process.address))
+    caller = call(process.address)
+    steady = Steady.of_linear(process, caller, eventually, CLASSES, FEATURES)
     with Http2Peer(process.address) as peer:
         peer.hello()
         send_bomb(peer, path, GIB)

@@ -54,10 +54,7 @@ def another(call, process):
 
 @pytest.fixture(scope="module")
 def steady(process, caller, another, eventually):
-    x = np.random.default_rng(1).standard_normal((5, FEATURES), np.float32)
-    labels = (x @ from_seed(CLASSES, FEATURES, 0).astype(np.float32).T).argmax(axis=1)
-    message = caller.message("linear", outputs=["label"], x=x)
-    return Steady(process, caller, message, labels, eventually)
+    return Steady.of_linear(process, caller, eventually, CLASSES, FEATURES)
 
 
 @pytest.fixture(autouse=True)
