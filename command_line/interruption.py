@@ -1,0 +1,93 @@
+"""End a command by a signal without losing what it has measured."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the command to end; `str` says which, and what became of the results."""
+
+    def __init__(self, number: int) -> None:
+        self.name = signal.Signals(number).name
+        self.exit_code = 128 + number
+        self.outcome = ""
+        super().__init__(number)
+
+    def __str__(self) -> str:
+        return f"interrupted by {self.name}{self.outcome}"
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Have SIGINT, SIGTERM and SIGHUP raise Interrupted in the main thread while the block runs.
+
+    A signal that is ignored, as SIGHUP under nohup, stays so.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in map(int, _SIGNALS):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Kept:
+    """What `keeping` saw: `interrupted`, or None where the block came to its end."""
+
+    interrupted: Interrupted | None = None
+
+    def because(self, measured: int, what: str) -> dict[str, Any]:
+        """Keys that mark a record of `measured` things as partial; none if it is whole.
+
+        Raises Interrupted where there is nothing to write: nothing was measured.
+        """
+        if self.interrupted is None:
+            return {}
+        if not measured:
+            self.interrupted.outcome = ": nothing was measured, so nothing is written"
+            raise self.interrupted
+        self.interrupted.outcome = f" after {what}"
+        return {"partial": True, "partial_because": str(self.interrupted)}
+
+    def end(self, where: object) -> None:
+        """Raise Interrupted where there was one; the partial results are at `where`."""
+        if self.interrupted is not None:
+            self.interrupted.outcome += f": partial results are in {where}"
+            raise self.interrupted
+
+
+@contextlib.contextmanager
+def keeping() -> Iterator[Kept]:
+    """Let a signal end the block, but not the command."""
+    kept = Kept()
+    try:
+        yield kept
+    except Interrupted as interrupted:
+        kept.interrupted = interrupted
+
+
+@contextlib.contextmanager
+def shielding_children() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: they are for their parent to end.
+
+    A terminal sends SIGINT to everything that runs in it. A process inherits what is blocked.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
