@@ -1,9 +1,11 @@
 """End a command by a signal without losing what it has measured."""
 
 import contextlib
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -78,6 +80,20 @@ def keeping() -> Iterator[Kept]:
         yield kept
     except Interrupted as interrupted:
         kept.interrupted = interrupted
+
+
+@contextlib.contextmanager
+def results_folder(folder: Path) -> Iterator[None]:
+    """Make the folder for results; one that is new goes again if a signal comes before any."""
+    is_new = not folder.exists()
+    # Hours of measuring must not end at a folder that cannot be written.
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except Interrupted:
+        if is_new and not any(folder.glob("*.json")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import importlib
 from types import ModuleType
 
+from command_line.extras import how_to_install
 from model.errors import ModelError
 
 
@@ -16,5 +17,5 @@ def imported(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ModelError(
-            f"{error.name} is not installed; wanted pip install 'argmax-serving[{extra}]'"
+            f"{error.name} is not installed; {how_to_install(extra)}"
         ) from error

@@ -344,7 +344,7 @@ def test_without_the_extra_one_line_says_how_to_install_it(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
     assert main(["loadgen", "--quick", "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "pip install 'argmax-serving[loadgen]'" in line
+    assert "pip install -e '.[loadgen]'" in line
     assert not (tmp_path / "out").exists()
 
 

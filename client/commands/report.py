@@ -12,22 +12,26 @@ from client.errors import UsageError
 from client.record import RecordError, write_text_atomically
 from client.reporting import kinds, page
 from client.reporting.section import Section
+from command_line.parser import exit_codes
+from command_line.paths import path
 
 
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser("report", help="one HTML page of any set of results")
+    parser = commands.add_parser(
+        "report", help="one HTML page of any set of results", epilog=exit_codes(None)
+    )
     parser.set_defaults(command=_report)
     parser.add_argument(
         "places",
         nargs="+",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="folders with results of other commands, or their JSON files",
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path,
         default=Path("results/report.html"),
         metavar="PAGE.html",
         help="file to write (default: %(default)s)",
@@ -46,12 +50,12 @@ def _report(args: argparse.Namespace) -> int:
 def _sections(places: Sequence[Path]) -> Iterator[Section]:
     """Make a section of each record; those of one kind are told apart by where they lie."""
     made = []
-    for path, content in record_files.found(places, kinds.SECTIONS):
+    for place, content in record_files.found(places, kinds.SECTIONS):
         try:
-            made.append((path, kinds.section(content)))
+            made.append((place, kinds.section(content)))
         except RecordError as error:
-            raise UsageError(f"{path}: {error}") from None
+            raise UsageError(f"{place}: {error}") from None
     seen = Counter(section.heading for _, section in made)
-    for path, section in made:
+    for place, section in made:
         several = seen[section.heading] > 1
-        yield replace(section, heading=f"{section.heading}: {path.parent}") if several else section
+        yield replace(section, heading=f"{section.heading}: {place.parent}") if several else section
