@@ -1,21 +1,25 @@
 """End a command by a signal without losing what it has measured."""
 
 import contextlib
+import functools
 import shutil
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN_S = 0.05
 
 
 class Interrupted(KeyboardInterrupt):
     """A signal asked the command to end; `str` says which, and what became of the results."""
 
     def __init__(self, number: int) -> None:
+        self.number = number
         self.name = signal.Signals(number).name
         self.exit_code = 128 + number
         self.outcome = ""
@@ -36,15 +40,29 @@ def interruptible() -> Iterator[None]:
         raise Interrupted(number)
 
     before: dict[int, Any] = {}
+    hook = sys.unraisablehook
     if threading.current_thread() is threading.main_thread():
         for number in map(int, _SIGNALS):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, interrupt)
+        sys.unraisablehook = functools.partial(_raise_again, hook)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = hook
+
+
+def _raise_again(hook: Callable[[Any], Any], ignored: Any) -> None:
+    """Send the signal anew where Python ignored its exception, as it does with one in a __del__."""
+    if isinstance(ignored.exc_value, Interrupted):
+        # To the thread that waits, or it would not wake; not at once, as this function is called
+        # from where exceptions are ignored.
+        to = threading.main_thread().ident, ignored.exc_value.number
+        threading.Timer(_AGAIN_S, signal.pthread_kill, to).start()
+    else:
+        hook(ignored)
 
 
 class Kept:
@@ -79,7 +97,8 @@ def keeping() -> Iterator[Kept]:
     try:
         yield kept
     except Interrupted as interrupted:
-        kept.interrupted = interrupted
+        # Its traceback would keep alive what the block has left.
+        kept.interrupted = interrupted.with_traceback(None)
 
 
 @contextlib.contextmanager

@@ -124,7 +124,10 @@ def _parser() -> Parser:
     )
     check.set_defaults(command=_verify)
     check.add_argument(
-        "path", type=a_path, metavar="DIR", help="a repository of one model, a model, or a .onnx file"
+        "path",
+        type=a_path,
+        metavar="DIR",
+        help="a repository of one model, a model, or a .onnx file",
     )
     check.add_argument(
         "--examples",
@@ -141,7 +144,9 @@ def _parser() -> Parser:
         help="seed of the examples (default: %(default)s)",
     )
 
-    show = commands.add_parser("inspect", help="say what any ONNX file holds", epilog=exit_codes(None))
+    show = commands.add_parser(
+        "inspect", help="say what any ONNX file holds", epilog=exit_codes(None)
+    )
     show.set_defaults(command=_inspect)
     show.add_argument(
         "path", type=a_path, metavar="PATH", help="a .onnx file, a model, a repository of one model"

@@ -16,6 +16,4 @@ def imported(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ModelError(
-            f"{error.name} is not installed; {how_to_install(extra)}"
-        ) from error
+        raise ModelError(f"{error.name} is not installed; {how_to_install(extra)}") from error
