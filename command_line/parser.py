@@ -90,6 +90,9 @@ def exit_codes(wrong: str | None, *, keeps: bool = False) -> str:
     return f"Exit codes: {'. '.join(codes)}."
 
 
-def no_options(program: str, text: str | None) -> None:
-    """Let a program that takes no options answer --help, and refuse everything else."""
-    Parser(prog=program, description=(text or "").partition("\n")[0]).parse_args()
+def positionals(program: str, text: str | None, *names: str) -> list[str]:
+    """Arguments of a program that another one starts; it answers --help like those for people."""
+    parser = Parser(prog=program, description=(text or "").partition("\n")[0])
+    for name in names:
+        parser.add_argument(name)
+    return list(vars(parser.parse_args()).values())
