@@ -159,9 +159,11 @@ class Lifecycle:
                 f"model {self.name!r} has no version to serve: {graph} is in {present}, "
                 "of which the version policy takes none"
             )
-        for output in config.output:
-            if output.label_filename:
-                self._folder.check_file(output.label_filename)
+        labels = {
+            output.name: self._folder.labels(output.label_filename)
+            for output in config.output
+            if output.label_filename
+        }
         self._loading = {str(number) for number in wanted} - self.serving.keys()
         new: dict[str, Model] = {}
         for number in wanted:
@@ -179,7 +181,7 @@ class Lifecycle:
                             raise LoadError(f"{path.parent} changed while it was loaded")
                         # Found by running the graph, which is to be done there alone.
                         limits = replace(limits, group_rows=rows)
-                    model = Model(self.name, version, path, config, limits)
+                    model = Model(self.name, version, path, config, limits, labels)
                 made.append(model)
                 self._sources[model] = source
                 rows = model.batching.group_rows
