@@ -178,7 +178,7 @@ def _output(pending: Pending, name: str, data: Array) -> Tensor:
     if name not in pending.shared_outputs:
         return tensor
     region, placement = pending.shared_outputs[name]
-    encoded = encode_data(tensor.datatype, data)
+    encoded = encode_data(tensor.datatype, data, f"output {name!r}")
     if encoded.nbytes > placement.byte_size:
         raise InvalidInput(
             f"output {name!r} takes {encoded.nbytes} bytes; "

@@ -33,7 +33,7 @@ def test_several_come_with_commas_or_apart(given, parsed):
 
 @pytest.mark.parametrize("given", ["", ",", "a:1,", "a:1,,b:2", [], [""], ["a:1", ""]])
 def test_no_address_is_a_usage_error(given):
-    with pytest.raises(UsageError, match="wanted HOST:PORT"):
+    with pytest.raises(UsageError, match="expected HOST:PORT"):
         addresses.parse(given)
 
 
@@ -58,8 +58,8 @@ def test_grpc_is_told_of_all(given, target):
     [
         ("127.0.0.1:1,unix:/a", "mix Unix sockets"),
         ("127.0.0.1:1,[::1]:1", "some of IPv6"),
-        ("127.0.0.1:1,127.0.0.1", "wanted HOST:PORT"),
-        ("127.0.0.1:1,:2", "wanted HOST:PORT"),
+        ("127.0.0.1:1,127.0.0.1", "expected HOST:PORT"),
+        ("127.0.0.1:1,:2", "expected HOST:PORT"),
         ("127.0.0.1:1,name.invalid:2", "cannot be looked up"),
         (f"127.0.0.1:1,{'x' * 70}.invalid:2", "cannot be looked up"),
     ],
@@ -118,7 +118,7 @@ def test_predict_takes_several_addresses_and_hedges(launch, models, tmp_path, ca
     [
         (["--address", "127.0.0.1:1", "--hedge-ms", "5"], "two servers"),
         (["--address", "127.0.0.1:1", "--hedge-ms", "soon"], "milliseconds"),
-        (["--address", "127.0.0.1:1,"], "wanted HOST:PORT"),
+        (["--address", "127.0.0.1:1,"], "expected HOST:PORT"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(words, said, tmp_path, capsys):
