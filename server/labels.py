@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from server import text_file
 from server.errors import LoadError
 
 # Names of classes by output.
@@ -14,15 +15,11 @@ _LONGEST = 1024
 
 
 def parse(data: bytes) -> tuple[str, ...]:
-    """Labels by class; an empty one where a line is blank. LoadError says which line is at fault.
+    """Labels by class, without the blanks around them; an empty one where a line is blank.
 
-    Blanks around a label are no part of it.
+    StartError says which line or byte is at fault.
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LoadError(f"byte {error.start} is not UTF-8") from None
-    labels = tuple(line.strip() for line in text.split("\n"))
+    labels = tuple(line.strip() for line in text_file.decode(data).split("\n"))
     for number, label in enumerate(labels, start=1):
         if len(label) > _LONGEST:
             raise LoadError(

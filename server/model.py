@@ -71,7 +71,8 @@ class Model:
         self.statistics = Statistics()
         threads = model_settings.threads(config, limits.threads)
         ep = execution.provider(config, limits.ep)
-        self.engine = engine = Engine(path, threads, ep)
+        # The repository, above NAME/VERSION: links may lead to weights anywhere in it.
+        self.engine = engine = Engine(path, threads, ep, path.parents[2])
         self.config = config_completion.complete(
             config,
             name,

@@ -318,7 +318,7 @@ def test_our_client_sends_no_token_to_other_machines_in_plain_text():
     ("content", "reason"),
     [
         (b"short\n", "line 1 starts with no token"),
-        (b"\xff\n", "no ASCII text"),
+        (b"\xff\n", "byte 0 is 0xff; expected UTF-8"),
         (ALL.encode(), "the last line has no end"),
         (b"", "the last line has no end"),
     ],
@@ -328,6 +328,18 @@ def test_a_token_file_that_is_none_is_named(serve, models, tmp_path, content, re
     path.write_bytes(content)
     with pytest.raises(StartError, match=f"--token-file {path}.*{reason}"):
         serve(models, token_file=path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_token_file_may_be_saved_by_any_editor(serve, models, tmp_path, encoding):
+    path = tmp_path / "tokens"
+    path.write_bytes(f"# who may call\r\n{ALL} infer\r\n".encode(encoding))
+    server = serve(models, token_file=path)
+    mine = tmp_path / "mine"
+    mine.write_bytes(f"{ALL}\r\n".encode(encoding))
+    known = Credentials.of_files(token=mine)
+    with Client(server.address, credentials=known, output="label") as client:
+        assert client.predict(X).tolist() == (-X).tolist()
 
 
 def test_a_token_file_that_is_missing_is_named(serve, models, tmp_path):

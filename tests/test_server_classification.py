@@ -13,7 +13,7 @@ from tritonclient.utils import shared_memory
 
 from protos.codec import RequestedOutput
 from server import classification
-from server.errors import InvalidInput, LoadError
+from server.errors import InvalidInput, LoadError, StartError
 from server.labels import parse
 
 TIMEOUT_S = 20
@@ -248,7 +248,7 @@ def test_a_value_is_written_as_to_string_writes_it(value, written):
 
 def test_a_label_is_a_line_without_the_blanks_around_it():
     assert parse(LABELS.encode()) == NAMES
-    assert parse(b"\xef\xbb\xbfa\nb") == ("a", "b")
+    assert parse(b"\xef\xbb\xbfa\nb") == parse("\ufeffa\nb".encode("utf-16-le")) == ("a", "b")
     assert parse(b"") == ()
     # Only these end a line; str.splitlines knows more.
     assert parse("a\u2028b\x0bc\n".encode()) == ("a\u2028b\x0bc",)
@@ -259,7 +259,7 @@ def test_a_label_is_a_line_without_the_blanks_around_it():
     [(b"a\n\xff\n", "byte 2"), (b"a\n" + 1025 * b"b", "line 2 has 1025 characters")],
 )
 def test_a_label_file_that_is_none_is_refused(data, reason):
-    with pytest.raises(LoadError, match=reason):
+    with pytest.raises(StartError, match=reason):
         parse(data)
 
 
