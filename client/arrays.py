@@ -4,7 +4,7 @@ Data frames, tensors and matrices of other libraries are known by what they offe
 libraries is imported.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -34,8 +34,8 @@ class SupportsDLPack(Protocol):
 
 
 # What stands for an array: numpy's own, nested lists, data frames and series, tensors of other
-# libraries.
-Rows: TypeAlias = ArrayLike | SupportsArrayInterface | SupportsDLPack
+# libraries. Of a list of integers beside floats mypy makes a list of objects.
+Rows: TypeAlias = ArrayLike | Sequence[Any] | SupportsArrayInterface | SupportsDLPack
 
 _NUMBERS = (int, float, np.bool_, np.integer, np.floating)
 _REFUSED_KINDS = {
@@ -93,7 +93,7 @@ def cast(array: Array, dtype: np.dtype[Any], what: str, first_row: int = 0) -> A
     if dtype == np.object_:
         if array.dtype.kind in TEXT_KINDS:
             return array
-        raise UsageError(f"{what} has dtype {array.dtype}; the model takes text or bytes")
+        raise _no_text(array, what)
     if array.dtype == np.object_:
         array = numbers(array, dtype, what, first_row)
     if array.dtype.kind in "iu" and dtype.kind in "iu":
@@ -129,6 +129,8 @@ def check_text(array: Array, what: str) -> None:
     """Raise UsageError, which names `what` and the element, unless all are text or bytes."""
     if array.dtype.kind == "S":
         return
+    if array.dtype != np.object_ and array.dtype.kind not in TEXT_KINDS:
+        raise _no_text(array, what)
     try:
         for at, value in enumerate(array.reshape(-1)):
             element_bytes(value, what, array, at)
@@ -144,11 +146,16 @@ def element(array: Array, at: int, first_row: int = 0) -> str:
     return f"element {index}"
 
 
+def _no_text(array: Array, what: str) -> UsageError:
+    return UsageError(f"{what} has dtype {array.dtype}; the model takes text or bytes")
+
+
 def _cast_integers(array: Array, dtype: np.dtype[Any], what: str, first_row: int) -> Array:
     if not np.can_cast(array.dtype, dtype, "safe") and array.size:
         least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
         if int(array.min()) < least or int(array.max()) > most:
-            at = next(at for at, value in enumerate(array.reshape(-1)) if not least <= int(value) <= most)
+            outside = (not least <= int(value) <= most for value in array.reshape(-1))
+            at = next(at for at, is_outside in enumerate(outside) if is_outside)
             raise UsageError(
                 f"{what}: {element(array, at, first_row)} is {array.reshape(-1)[at]}; "
                 f"the model takes {dtype}, {least} to {most}"

@@ -193,7 +193,9 @@ def encode_data(datatype: str, data: Array, what: str = "the tensor") -> memoryv
     (`str`, sent as UTF-8) and bytes.
     """
     if datatype == BYTES:
-        elements = [element_bytes(value, what, data, at) for at, value in enumerate(data.reshape(-1))]
+        elements = [
+            element_bytes(value, what, data, at) for at, value in enumerate(data.reshape(-1))
+        ]
         lengths = (len(element).to_bytes(4, "little") for element in elements)
         pairs = zip(lengths, elements, strict=True)
         return memoryview(b"".join(itertools.chain.from_iterable(pairs)))
