@@ -7,9 +7,10 @@ from client.load.bisection import Found
 from client.load.settings import Progress
 from client.load.slice import Slice
 from client.load.slo_table import answer
-from client.load.summary import Asked, Window, summarise
+from client.load.summary import Asked, summarise
 from client.load.table import render
 from client.load.terminal import LoadProgress
+from client.load.windows import Window
 
 SECOND_NS = 10**9
 CLOSED = Asked("closed", "unary", 1, 1, concurrency=4)
