@@ -54,7 +54,7 @@ def test_a_server_that_takes_one_row_at_once_has_no_slope():
 
 def test_a_line_through_the_only_two_sizes_tells_no_error():
     line = executions(calibration(sizes=(alone(1), alone(2))))
-    assert line.latency_ns(2) == pytest.approx(COSTS.execute_ns(2, 2))
+    assert line.latency_ns(2) == pytest.approx(COSTS.execute_ns(2, 1))
     assert error_text(line) == "too few batch sizes to tell an error"
     assert error_text(executions(calibration())) == "worst error 0%"
 

@@ -109,7 +109,7 @@ def test_two_batch_sizes_make_no_line_which_is_said():
     assert said in file.getvalue()
     content = provider_record.to_json({"ep": ["a", "b"], "rounds": ROUNDS}, {}, analysis)
     section = compare.section(json.loads(record.dumps(content)))
-    assert said in section.verdicts[0].details
+    assert said in section.verdicts[0].findings
     assert list(without_line(analyse(measured({"a": (1e5, 1e4)})))) == []
 
 
