@@ -117,19 +117,26 @@ class Client(ControlClient):
         """
         self._connection.wait_until_ready(timeout_s)
 
-    def predict(self, x: Rows | Mapping[str, Rows], output: str | None = None) -> Array:
+    def predict(
+        self, x: Rows | Mapping[str, Rows], output: str | None = None, *, names: bool = False
+    ) -> Array:
         """Labels, int64 `[n]`, of the rows of `x` `[n, features]`, or of one row `[features]`.
 
         `x` is whatever stands for an array: numpy's own in any order of memory, nested lists, data
         frames and series, tensors of other libraries. A model of several inputs takes them by name.
         Any number of rows: what exceeds the model's `max_batch_size` or a few MiB is cut into
         messages of a stream, unless the model's rows belong together (`max_batch_size` 0). Without
-        rows the answer is empty. `output` names another output than that of the client.
+        rows the answer is empty. `output` names another output than that of the client. `names`:
+        the classes' names instead, str, where the model has labels: of indices in their shape, of
+        scores `[n, classes]` that of the best, `[n]`; UsageError where there are none.
 
         Numbers are rounded to the model's dtype; a model may take float16, or int8 in units of a
         scale that the server tells. UsageError, which names input and element, for what would
         overflow, for text where numbers are wanted, for sparse and masked arrays, for other shapes.
         """
+        if names:
+            classes = self._model.class_names(output or self._output)
+            return classes.of(self._predicted(x, [classes.requested])[classes.output])
         name = output or self.default_output()
         return self.predict_outputs(x, [name])[name]
 
@@ -137,17 +144,7 @@ class Client(ControlClient):
         self, x: Rows | Mapping[str, Rows], outputs: Iterable[str]
     ) -> dict[str, Array]:
         """As `predict`, of several outputs by name, each with a row for each row of `x`."""
-        names = tuple(outputs)
-        batch = self._batch(x)
-        parts = batch.parts(self._limit())
-        if not parts:
-            return {name: self._model.empty(name) for name in names}
-        # What fits one message gains nothing from a stream, and can be retried whole.
-        if len(parts) == 1:
-            response = self._answer(batch.tensors(parts[0]), names, {})
-            return {name: _output(response, name) for name in names}
-        (answer,) = self._stream_batches(iter([batch]), names, {})
-        return {name: _joined(answer.responses, name) for name in names}
+        return self._predicted(x, _requested(outputs))
 
     def predict_in_one_request(self, x: Rows) -> Array:
         """As `predict`, of as many rows as one request may have; for servers without streams."""
@@ -171,8 +168,8 @@ class Client(ControlClient):
         """As `stream`, with everything that came back: instants, and with `timings` the stages."""
         self._connection.check_open()
         parameters: dict[str, Parameter] = {"timings": True} if timings else {}
-        names = (self.default_output(),)
-        return self._stream_batches((self._batch(x) for x in batches), names, parameters)
+        wanted = _requested([self.default_output()])
+        return self._stream_batches((self._batch(x) for x in batches), wanted, parameters)
 
     def infer(
         self,
@@ -194,7 +191,7 @@ class Client(ControlClient):
             for name, data in inputs.items()
         ]
         self._check_rows(tensors)
-        return self._answer(tensors, outputs, parameters)
+        return self._answer(tensors, _requested(outputs), parameters)
 
     def infer_tensors(
         self,
@@ -203,7 +200,7 @@ class Client(ControlClient):
         parameters: Mapping[str, Parameter] | None = None,
     ) -> InferResponse:
         """As `infer`, with tensors that may lie in shared memory, sent as they are."""
-        return self._answer(tensors, outputs, parameters)
+        return self._answer(tensors, _requested(outputs), parameters)
 
     def fits_one_message(self, rows: int) -> bool:
         """Whether the server takes a request of that many rows."""
@@ -251,21 +248,34 @@ class Client(ControlClient):
         most_bytes = self._model.most_message_bytes() - _HEADER_BYTES
         return MessageLimit(min(STREAM_MESSAGE_BYTES, most_bytes), self._model.most_rows())
 
+    def _predicted(
+        self, x: Rows | Mapping[str, Rows], wanted: Sequence[RequestedOutput]
+    ) -> dict[str, Array]:
+        names = [output.name for output in wanted]
+        batch = self._batch(x)
+        parts = batch.parts(self._limit())
+        if not parts:
+            return {name: self._model.empty(name) for name in names}
+        # What fits one message gains nothing from a stream, and can be retried whole.
+        if len(parts) == 1:
+            response = self._answer(batch.tensors(parts[0]), wanted, {})
+            return {name: _output(response, name) for name in names}
+        (answer,) = self._stream_batches(iter([batch]), wanted, {})
+        return {name: _joined(answer.responses, name) for name in names}
+
     def _stream_batches(
         self,
         batches: Iterable[Batch],
-        outputs: Iterable[str],
+        wanted: Sequence[RequestedOutput],
         parameters: Mapping[str, Parameter],
     ) -> Iterator[BatchAnswer]:
-        wanted = tuple(map(RequestedOutput, outputs))
-
         def encode(batch: Batch, part: slice, request_id: str, more_follows: bool) -> bytes:
             extra: dict[str, Parameter] = {"more_follows": True} if more_follows else {}
             return encode_request(
                 InferRequest(
                     self.model,
                     batch.tensors(part),
-                    wanted,
+                    tuple(wanted),
                     self.version,
                     request_id,
                     dict(parameters) | extra,
@@ -280,13 +290,13 @@ class Client(ControlClient):
     def _answer(
         self,
         tensors: Iterable[Tensor],
-        outputs: Iterable[str],
+        wanted: Sequence[RequestedOutput],
         parameters: Mapping[str, Parameter] | None,
     ) -> InferResponse:
         request = InferRequest(
             self.model,
             tuple(tensors),
-            tuple(map(RequestedOutput, outputs)),
+            tuple(wanted),
             self.version,
             parameters=parameters or {},
         )
@@ -327,6 +337,10 @@ def _tensor(name: str, data: Rows) -> Tensor:
         return Tensor.of(name, array)
     except TypeError as error:
         raise UsageError(f"input {name!r}: {error}") from None
+
+
+def _requested(names: Iterable[str]) -> list[RequestedOutput]:
+    return list(map(RequestedOutput, names))
 
 
 def _output(response: InferResponse, name: str) -> Array:

@@ -6,6 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from client.channel import MAX_MESSAGE_BYTES
+from client.class_names import ClassNames, class_names, labelled_output
 from client.control import ControlClient
 from client.errors import RequestFailed, UsageError
 from client.model_input import ModelInput
@@ -37,6 +38,7 @@ class ServedModel:
         self._config: config_pb.ModelConfig | None = None
         self._has_no_config = False
         self._inputs: Mapping[str, ModelInput] | None = None
+        self._class_names: dict[str, ClassNames] = {}
 
     def inputs(self) -> Mapping[str, ModelInput]:
         """Inputs by name; none where the server does not tell."""
@@ -84,6 +86,24 @@ class ServedModel:
             )
         sizes = [max(size, 0) for size in outputs[name].shape[1:]]
         return np.empty((0, *sizes), DTYPES[outputs[name].datatype])
+
+    def class_names(self, output: str | None) -> ClassNames:
+        """How to name the classes of an output; None: of the one that has labels.
+
+        UsageError where there are none.
+        """
+        config = self._served()
+        if config is None:
+            raise UsageError(
+                f"classes of model {self._server.model!r} cannot be named: the server has no "
+                "ModelConfig, which has the labels"
+            )
+        name = output or labelled_output(config, LABEL) or self.output()
+        # Another thread may forget meanwhile.
+        known = self._class_names
+        if name not in known:
+            known[name] = class_names(config, name)
+        return known[name]
 
     def most_rows(self) -> int | None:
         """Rows of one request: `max_batch_size`. 0: rows stay together; None: it is not known."""

@@ -134,7 +134,9 @@ def _read_contents(what: str, header: Any, wanted: int) -> Array:
     if header.datatype == BYTES:
         return _objects(values)
     try:
-        data: Array = np.array(values, DTYPES[header.datatype])
+        # Of a list, because from protobuf 7 on numpy reads the field's own buffer, and what does
+        # not fit the narrower datatype wraps around in silence.
+        data: Array = np.array(list(values), DTYPES[header.datatype])
     except OverflowError:
         raise InvalidMessage(f"{what} has elements that {header.datatype} cannot hold") from None
     return data

@@ -36,6 +36,11 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
         metavar="NAME",
         help="output to write, may be repeated (default: label, or the model's only output)",
     )
+    parser.add_argument(
+        "--names",
+        action="store_true",
+        help="the classes' names, where the model has labels, in place of the output",
+    )
     parser.add_argument("--model", default="linear_argmax", help="its name (default: %(default)s)")
     parser.add_argument(
         "--out",
@@ -63,6 +68,8 @@ def _predict(args: argparse.Namespace) -> int:
         raise UsageError(f"--output names {', '.join(names)}; expected each once")
     if len(names) > 1 and (args.out is None or args.out.suffix == ".npy"):
         raise UsageError(f"--output names {len(names)} outputs; expected --out FILE.npz for them")
+    if len(names) > 1 and args.names:
+        raise UsageError(f"--output names {len(names)} outputs; expected one with --names")
     given = _inputs(args.input)
     with Client(
         args.address,
@@ -72,7 +79,9 @@ def _predict(args: argparse.Namespace) -> int:
         credentials=arguments.credential_files(args).read(),
     ) as client:
         x = given.get("", given)
-        if len(names) > 1:
+        if args.names:
+            found = {"names": client.predict(x, names[0] if names else None, names=True)}
+        elif len(names) > 1:
             found = client.predict_outputs(x, names)
         else:
             name = names[0] if names else client.default_output()
