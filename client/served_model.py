@@ -99,9 +99,11 @@ class ServedModel:
                 "ModelConfig, which has the labels"
             )
         name = output or labelled_output(config, LABEL) or self.output()
-        if name not in self._class_names:
-            self._class_names[name] = class_names(config, name)
-        return self._class_names[name]
+        # Another thread may forget meanwhile.
+        known = self._class_names
+        if name not in known:
+            known[name] = class_names(config, name)
+        return known[name]
 
     def most_rows(self) -> int | None:
         """Rows of one request: `max_batch_size`. 0: rows stay together; None: it is not known."""
