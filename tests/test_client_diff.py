@@ -209,4 +209,6 @@ def test_another_machine_is_said_but_no_reason_to_refuse(tmp_path, capsys):
 def test_a_folder_without_a_result_is_refused(tmp_path, capsys):
     write(tmp_path / "old", {"schema": "argmax-serving/other/1"})
     assert main(["diff", str(tmp_path / "old"), str(tmp_path / "old")]) == 2
-    assert "no result that can be used, only argmax-serving/other/1" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "old: no result that can be used: " in err
+    assert "has the schema argmax-serving/other/1, which is not used here; expected one of" in err

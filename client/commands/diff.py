@@ -54,14 +54,15 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def _diff(args: argparse.Namespace) -> int:
     """Exit code 0: no point is worse; 1: one is; 2: they cannot be compared."""
-    contents = [record_files.found([place], READERS) for place in (args.old, args.new)]
+    contents = [record_files.found([place], READERS, _warn) for place in (args.old, args.new)]
     old, new = (_side(records) for records in contents)
     why = incomparable(old, new)
     if why is not None:
         raise UsageError(f"cannot compare {args.old} with {args.new}: {why}")
     console = Console()
     console = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
-    changed = environment.differences(*(records[0][1]["environment"] for records in contents))
+    with record_files.naming(f"{args.old}, {args.new}"):
+        changed = environment.differences(*(records[0][1]["environment"] for records in contents))
     for text in (f"environments differ: {text}" for text in changed):
         console.print(Text(text, style="yellow"), soft_wrap=True)
     single = single_runs(old, new)
@@ -80,14 +81,16 @@ def _diff(args: argparse.Namespace) -> int:
     return IS_WORSE if worse else NO_WORSE
 
 
+def _warn(text: str) -> None:
+    print(f"warning: {text}; it is not compared", file=sys.stderr)
+
+
 def _side(records: Sequence[tuple[Path, dict[str, Any]]]) -> Side:
     """Read the runs of one side; UsageError says of which file it is."""
     runs = []
     for path, content in records:
-        try:
+        with record_files.naming(path):
             runs.append(side(content))
-        except UsageError as error:
-            raise UsageError(f"{path}: {error}") from None
     try:
         return merged(runs)
     except UsageError as error:
