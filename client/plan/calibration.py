@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from client.client import READY_TIMEOUT_S, Client
+from client.client import Client
 from client.errors import UsageError
 from client.latency_fit import FEWEST_SIZES
 from client.load.histogram import fewest_samples
@@ -104,7 +104,7 @@ def _row_bytes(settings: Settings) -> int:
     if settings.address is None:
         return settings.features * np.dtype(settings.dtype).itemsize
     with _client(settings, settings.address) as client:
-        client.wait_until_ready(READY_TIMEOUT_S)
+        client.check_reachable()
         return client.input().row_bytes
 
 
