@@ -14,6 +14,7 @@ from protos import buffers
 from protos.model_config_pb2 import ModelConfig
 from server import model_config
 from server.errors import LoadError, ModelNotFound, ModelUnavailable, StartError
+from server.labels import Labels
 from server.model import Model, ModelLimits
 from server.model_folder import CONFIG, GRAPH, Fingerprint, ModelFolder
 from server.validation import Validation
@@ -168,9 +169,11 @@ class Lifecycle:
                 _log.warning("configuration without effect", extra=extra)
         self._graph = config.default_model_filename or GRAPH
         wanted = self._wanted(config)
-        for output in config.output:
-            if output.label_filename:
-                self._folder.check_file(output.label_filename)
+        labels = {
+            output.name: self._folder.labels(output.label_filename)
+            for output in config.output
+            if output.label_filename
+        }
         self._loading = {str(number) for number in wanted} - self.serving.keys()
         new: dict[str, Model] = {}
         failed: dict[str, StartError] = {}
@@ -180,7 +183,7 @@ class Lifecycle:
                 source = own_files, self._folder.version_files(number)
                 model = old.get(version)
                 if model is None or self._sources[model] != source:
-                    model = self._load_version(number, config, source[1])
+                    model = self._load_version(number, config, labels, source[1])
                     made.append(model)
                     self._sources[model] = source
                 new[version] = model
@@ -209,7 +212,9 @@ class Lifecycle:
             why = found or f"expected {self.name}/VERSION/{graph}"
         raise LoadError(f"model {self.name!r} has no version to serve: {why}")
 
-    def _load_version(self, number: int, config: ModelConfig, files: Fingerprint) -> Model:
+    def _load_version(
+        self, number: int, config: ModelConfig, labels: Labels, files: Fingerprint
+    ) -> Model:
         """Load one version; StartError also when its files are no longer those of before."""
         version = str(number)
         path = self._folder.graph(number, self._graph)
@@ -221,7 +226,7 @@ class Lifecycle:
                     raise LoadError(f"{path.parent} changed while it was loaded")
                 # Found by running the graph, which is to be done there alone.
                 limits = replace(limits, group_rows=rows)
-            model = Model(self.name, version, path, config, limits)
+            model = Model(self.name, version, path, config, limits, labels)
         rows = model.batching.group_rows
         _log.info("model loaded", extra={"model": self.name, "version": number, "group_rows": rows})
         return model

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
-from server import misplaced, text_file
+from server import labels, misplaced, text_file
 from server.errors import InvalidInput, LoadError, StartError
 from server.misplaced import VERSION
 
@@ -111,12 +111,18 @@ class ModelFolder:
                     self._own(path)
             return self._own(folder / graph)
 
-    def check_file(self, name: str) -> None:
-        """LoadError unless the folder holds a file of that name."""
+    def labels(self, name: str) -> tuple[str, ...]:
+        """Labels of classes from the file of that name in the folder."""
         _check_file_name(name)
         path = self.path / name
-        with _named_errors():
-            self._own(path)
+        with _named_errors(), self._own(path).open("rb") as file:
+            data = file.read(labels.MOST_BYTES + 1)
+        if len(data) > labels.MOST_BYTES:
+            raise LoadError(f"{path} has more than {labels.MOST_BYTES} bytes of labels")
+        try:
+            return labels.parse(data)
+        except StartError as error:
+            raise LoadError(f"{path}: {error}") from None
 
     def fingerprint(self) -> tuple[object, ...]:
         """Equal as long as nothing in it or its versions changes; never raises."""

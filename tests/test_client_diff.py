@@ -14,6 +14,7 @@ from client.diff.verdicts import (
     differences,
     incomparable,
     only_in_one,
+    single_runs,
 )
 from client.errors import UsageError
 
@@ -130,6 +131,37 @@ def test_of_several_runs_each_counts_once():
     assert {one.verdict for one in differences(old, slower, TENTH)} == {WORSE}
     with pytest.raises(UsageError, match="not of the same thing"):
         merged([side(report_records.sweep()), side(report_records.slo())])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (1, 1, "both sides are single runs: no interval holds"),
+        (3, 1, "the new side is a single run, the other 3 runs: no interval holds"),
+        (1, 2, "the old side is a single run, the other 2 runs: no interval holds"),
+        (3, 3, None),
+    ],
+)
+def test_single_runs_are_named_as_such(tmp_path, capsys, old, new, said):
+    for name, runs in (("old", old), ("new", new)):
+        for number in range(runs):
+            write(tmp_path / name / str(number), report_records.sweep(seed=number))
+    assert main(["diff", str(tmp_path / "old"), str(tmp_path / "new")]) == 0
+    printed = capsys.readouterr().out
+    assert (said or "0 of 9 are worse\n") in printed
+    assert ("; of single runs" in printed) is ("single run" in printed) is (said is not None)
+
+
+@pytest.mark.parametrize("kind", [report_records.slo, report_records.load, report_records.limits])
+def test_single_runs_of_every_kind_are_named(kind):
+    assert "both sides are single runs" in single_runs(side(kind()), side(kind()))
+
+
+@pytest.mark.parametrize(("starts", "said"), [(1, "no interval holds"), (4, "of 4 starts")])
+def test_a_comparison_says_how_often_it_started_its_servers(starts, said):
+    made = report_records.compare()
+    made["settings"]["starts"] = starts
+    assert said in single_runs(side(made), side(made))
 
 
 def test_the_ratio_of_what_was_measured_apart_is_of_the_medians():

@@ -372,8 +372,9 @@ def test_the_label_file_is_named_by_a_config_that_is_the_owners_from_then_on(tmp
     estimator, _ = fitted(LogisticRegression(), [], CLASSES["names"])
     export_estimator(tmp_path, "m", estimator)
     config = tmp_path / "m" / "config.pbtxt"
-    (output,) = text_format.Parse(config.read_text(), config_pb.ModelConfig()).output
-    assert (output.name, output.label_filename) == ("label", "labels.txt")
+    outputs = text_format.Parse(config.read_text(), config_pb.ModelConfig()).output
+    files = {output.name: output.label_filename for output in outputs}
+    assert files == {"label": "labels.txt", "scores": "labels.txt"}
     config.write_text("# mine")
     other, _ = fitted(LogisticRegression(), [], CLASSES["integers that start elsewhere"])
     export_estimator(tmp_path, "m", other)

@@ -5,7 +5,6 @@ import grpc
 import numpy as np
 import pytest
 from certificates import Authority
-from google.protobuf.descriptor_pool import Default
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from onnx import helper
@@ -31,15 +30,12 @@ X = np.array([[1, 2]], np.float32)
 
 def rpcs():
     """Every RPC that the server answers: its full name, and whether messages come as a stream."""
-    names = (
-        SERVICE,
-        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-        reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name,
-    )
+    files = (pb.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
     return {
-        f"/{name}/{method.name}": method.client_streaming
-        for name in names
-        for method in Default().FindServiceByName(name).methods
+        f"/{service.full_name}/{method.name}": method.client_streaming
+        for file in files
+        for service in file.services_by_name.values()
+        for method in service.methods
     }
 
 
