@@ -7,23 +7,20 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-import numpy as np
-
-from client import arguments
-from client.client import Client
 from client.commands import compare as compare_command
 from client.commands import diff as diff_command
 from client.commands import limits as limits_command
 from client.commands import load as load_command
 from client.commands import loadgen as loadgen_command
 from client.commands import plan as plan_command
+from client.commands import predict as predict_command
 from client.commands import report as report_command
 from client.commands import slo as slo_command
 from client.commands import sweep as sweep_command
 from client.errors import RequestFailed, UsageError
-from command_line import paths, terminal
+from command_line import terminal
 from command_line.interruption import Interrupted, interruptible
-from command_line.parser import DONE, REFUSED, WRONG, exit_codes
+from command_line.parser import REFUSED, WRONG, exit_codes
 from command_line.parser import Parser as PlainParser
 
 PROGRAM = "argmax-client"
@@ -64,7 +61,7 @@ def _parser() -> Parser:
         epilog=exit_codes("wrong labels, failed requests, or a bound or limit that is missed"),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_predict(commands)
+    predict_command.add(commands)
     sweep_command.add(commands)
     compare_command.add(commands)
     load_command.add(commands)
@@ -75,58 +72,6 @@ def _parser() -> Parser:
     diff_command.add(commands)
     report_command.add(commands)
     return parser
-
-
-def _add_predict(commands: "argparse._SubParsersAction[Parser]") -> None:
-    one = commands.add_parser(
-        "predict",
-        help="labels of the rows of a .npy file",
-        epilog=exit_codes("the request failed"),
-    )
-    one.set_defaults(command=_predict)
-    arguments.add_address(one, "server", required=True)
-    arguments.add_credentials(one)
-    one.add_argument(
-        "--input", required=True, type=paths.path, metavar="X.npy", help="rows to predict"
-    )
-    one.add_argument("--model", default="linear_argmax", help="its name (default: %(default)s)")
-    one.add_argument(
-        "--out", type=paths.path, metavar="LABELS.npy", help="write labels here, not stdout"
-    )
-    one.add_argument(
-        "--deadline",
-        type=arguments.seconds,
-        metavar="S",
-        help="seconds the answer may take (default: any)",
-    )
-    one.add_argument(
-        "--hedge-ms",
-        type=arguments.milliseconds,
-        metavar="MS",
-        help="ask a second server what has no answer by then (default: never)",
-    )
-
-
-def _predict(args: argparse.Namespace) -> int:
-    try:
-        # Unlike np.load, this reads no archives and no pickles.
-        x = np.lib.format.open_memmap(args.input, mode="r")
-    except (ValueError, EOFError) as error:
-        raise UsageError(f"{args.input} is no .npy file of numbers: {error}") from None
-    with Client(
-        args.address,
-        args.model,
-        deadline_s=args.deadline,
-        hedge_after_s=args.hedge_ms,
-        credentials=arguments.credential_files(args).read(),
-    ) as client:
-        labels = client.predict(x)
-    if args.out is None:
-        print(*labels.tolist(), sep="\n")
-    else:
-        with args.out.open("wb") as file:
-            np.save(file, labels)
-    return DONE
 
 
 def _complain(text: str, status: int) -> int:

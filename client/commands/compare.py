@@ -10,9 +10,10 @@ from client import arguments, environment
 from client.calibration import COMPARE_SCHEMA, Calibration, calibrate
 from client.commands import compare_results as provider_results
 from client.compare import record, table
-from client.compare.analysis import Pair, analyse
+from client.compare.analysis import Pair, analyse, could_differ
 from client.compare.contest import MODES, Observed, contest
 from client.compare.findings import broken_limits, findings
+from client.comparison import fewest_to_claim
 from client.errors import UsageError
 from client.record import dumps, finite, write_text_atomically
 from client.sweep import Settings
@@ -108,6 +109,8 @@ def _compare(args: argparse.Namespace) -> int:
         address=None,
         out=args.out,
     )
+    if args.aa is not None:
+        _check_that_it_can_fail(settings)
     with results_folder(settings.out):
         return _measure(args, settings) if args.aa is None else _calibrate(args, settings)
 
@@ -140,21 +143,35 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
     return 1 if broken or any(finding.level == "fail" for finding in found) else 0
 
 
+def _check_that_it_can_fail(settings: Settings) -> None:
+    """UsageError where no --aa of such settings could claim a difference."""
+    comparisons = len(settings.modes) * len(settings.batch_sizes)
+    needed = fewest_to_claim(comparisons)
+    if settings.repeats < needed:
+        raise UsageError(
+            f"--aa could not fail: got --rounds {settings.repeats}, expected at least {needed}, "
+            f"as no difference among {comparisons} comparisons is claimed of fewer"
+        )
+
+
 def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     """Hold the first provider against itself."""
     runs: list[list[Pair]] = []
+    claimed: list[bool | None] = []
     start = environment.snapshot()
     notes = terminal.progress()
     with keeping() as kept, SweepProgress(notes) as progress:
 
-        def claims() -> bool:
+        def claims() -> bool | None:
             specs = [args.ep[0], args.ep[0]]
             runs.append(list(analyse(contest(settings, specs, args.starts, progress)).pairs))
-            return any(pair.differs for pair in runs[-1])
+            differs = any(pair.differs for pair in runs[-1])
+            claimed.append(differs if could_differ(runs[-1]) else None)
+            return claimed[-1]
 
         calibrate(claims, args.aa, notes.print)
-    marks = kept.because(len(runs), f"{len(runs)} of {args.aa} runs")
-    found = Calibration(tuple(any(pair.differs for pair in run) for run in runs))
+    marks = kept.because(len(claimed), f"{len(claimed)} of {args.aa} runs")
+    found = Calibration(tuple(claimed))
     content = {
         "schema": COMPARE_SCHEMA,
         "environment": environment.describe(start, environment.snapshot()),
@@ -162,7 +179,11 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
         "answer": found.text,
         "passed": found.passed,
         "runs": [
-            {"differs": any(pair.differs for pair in run), "pairs": [asdict(pair) for pair in run]}
+            {
+                "differs": any(pair.differs for pair in run),
+                "could_differ": could_differ(run),
+                "pairs": [asdict(pair) for pair in run],
+            }
             for run in runs
         ],
     } | marks

@@ -14,7 +14,7 @@ from client.commands.load_options import add_common, settings_of, write
 from client.errors import UsageError
 from client.load import record as load_record
 from client.load import table as load_table
-from client.load.duel import Duel, duel
+from client.load.duel import Duel, duel, fewest_pairs
 from client.load.job import MODES
 from client.load.runs import load, loading
 from client.load.settings import Progress, Settings, asked
@@ -77,6 +77,11 @@ def _load(args: argparse.Namespace) -> int:
     if not args.concurrency and not args.rate:
         raise UsageError("neither --concurrency nor --rate came; wanted one of them, or both")
     settings = settings_of(args)
+    if args.aa is not None and args.pairs < fewest_pairs():
+        raise UsageError(
+            f"--aa could not fail: got --pairs {args.pairs}, expected at least "
+            f"{fewest_pairs()}, as no difference is claimed of fewer"
+        )
     with results_folder(settings.out):
         return _measure(settings) if args.aa is None else _calibrate(args, settings)
 
@@ -113,6 +118,7 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     settings = for_p99(settings)
     one, mode = next(asked(settings)), settings.modes[0]
     duels: list[Duel] = []
+    claimed: list[bool | None] = []
     start = environment.snapshot()
     with (
         keeping() as kept,
@@ -125,13 +131,14 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
             with loading(settings, where, mode) as one_mode:
                 yield lambda: one_mode.measure(one, lambda step: None)
 
-        def claims() -> bool:
+        def claims() -> bool | None:
             duels.append(duel((side, side), args.pairs))
-            return duels[-1].differs
+            claimed.append(duels[-1].differs if duels[-1].could_differ else None)
+            return claimed[-1]
 
         calibrate(claims, args.aa, lambda text: progress(Progress(text)))
-    marks = kept.because(len(duels), f"{len(duels)} of {args.aa} runs")
-    found = Calibration(tuple(one_run.differs for one_run in duels))
+    marks = kept.because(len(claimed), f"{len(claimed)} of {args.aa} runs")
+    found = Calibration(tuple(claimed))
     content = {
         "schema": LOAD_SCHEMA,
         "environment": environment.describe(start, environment.snapshot()),

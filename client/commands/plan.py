@@ -12,6 +12,7 @@ from client import environment, record
 from client.arguments import (
     add_credentials,
     add_model,
+    address,
     credential_files,
     over_zero,
     positive,
@@ -66,7 +67,10 @@ def add(commands: Any) -> None:
         help="plan from the calibration of an earlier plan",
     )
     parser.add_argument(
-        "--address", metavar="A", help="calibrate with this server (default: one of its own)"
+        "--address",
+        type=address,
+        metavar="A",
+        help="calibrate with this server (default: one of its own)",
     )
     add_credentials(parser)
     parser.add_argument(
