@@ -25,7 +25,8 @@ def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
 def config(model: Model, server_parameters: Mapping[str, str]) -> config_pb.ModelConfig:
     """How the model is served, as Triton's clients read it.
 
-    Parameters are the server's own, then the configuration's, then the graph's metadata.
+    Parameters are the server's own, then how the model is executed, the configuration's, then the
+    graph's metadata.
     """
     described = config_pb.ModelConfig()
     described.CopyFrom(model.config)
@@ -42,7 +43,12 @@ def config(model: Model, server_parameters: Mapping[str, str]) -> config_pb.Mode
         batching.max_queue_delay_microseconds = model.batching.queue_delay_ns // 1000
         batching.preserve_ordering = True
     configured = {name: value.string_value for name, value in model.config.parameters.items()}
-    for name, value in {**model.engine.metadata, **configured, **server_parameters}.items():
+    for name, value in {
+        **model.engine.metadata,
+        **configured,
+        **model.execution,
+        **server_parameters,
+    }.items():
         described.parameters[name].string_value = value
     return described
 

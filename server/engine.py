@@ -52,19 +52,29 @@ class TensorSpec:
 class Engine:
     """A loaded graph; `run` is safe to call from several threads, until `close`."""
 
-    def __init__(self, path: Path, threads: int, chosen: ExecutionProvider = _CPU) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int,
+        chosen: ExecutionProvider = _CPU,
+        *,
+        deterministic: bool = False,
+    ) -> None:
         """Load `path`; StartError names the file when ONNX Runtime cannot, or lacks the provider.
 
         `threads`: how many one execution uses. `provider` says what really runs the graph: the
         provider that was chosen, then any that ONNX Runtime left nodes of the graph to.
+        `deterministic`: no kernels whose results differ from run to run, where there are others.
         """
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        options.use_deterministic_compute = deterministic
         # Idle threads that spin take the core that receiving messages needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Its own log lines would break up the structured ones; errors come as exceptions.
         options.log_severity_level = 4
         self.on_gpu = chosen.name in GPU
+        self.threads = threads
         try:
             self._session = provider_library.session(path, options, chosen, threads)
             self.inputs = _specs(self._session.get_inputs())

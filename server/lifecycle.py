@@ -171,21 +171,30 @@ class Lifecycle:
             if model is None or self._sources[model] != source:
                 path = self._folder.graph(number, graph)
                 external_data.check(path)
-                limits = self._limits
+                limits, reason = self._limits, ""
                 with self._naming_the_file():
                     if self._validation is not None:
-                        rows = self._validation.check(self.name, version, path, config, limits)
+                        tried = self._validation.check(self.name, version, path, config, limits)
                         if self._folder.version_files(number) != source[1]:
                             raise LoadError(f"{path.parent} changed while it was loaded")
                         # Found by running the graph, which is to be done there alone.
-                        limits = replace(limits, group_rows=rows)
+                        reason = tried.group_reason
+                        limits = replace(
+                            limits,
+                            group_rows=tried.group_rows,
+                            argmax_labels=tried.argmax_labels,
+                        )
                     model = Model(self.name, version, path, config, limits)
                 made.append(model)
                 self._sources[model] = source
-                rows = model.batching.group_rows
                 _log.info(
                     "model loaded",
-                    extra={"model": self.name, "version": number, "group_rows": rows},
+                    extra={
+                        "model": self.name,
+                        "version": number,
+                        "group_rows": model.batching.group_rows,
+                        "group_rows_because": reason or model.group_reason,
+                    },
                 )
             new[version] = model
         return new

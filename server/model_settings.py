@@ -1,6 +1,6 @@
 """Derive how a model is queued and run from its configuration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protos.model_config_pb2 import ModelConfig
 from scheduling.batching import Limits
@@ -47,11 +47,27 @@ def group_rows(config: ModelConfig) -> int:
     return max(config.dynamic_batching.preferred_batch_size, default=0)
 
 
-def batching(config: ModelConfig, group_rows: int, queue_delay_ns: int) -> Limits:
-    """How batches close by a completed configuration; the delay is for one that sets none."""
+def batching(
+    config: ModelConfig, group_rows: int, queue_delay_ns: int, *, fixed: bool = False
+) -> Limits:
+    """How batches close by a completed configuration; the delay is for one that sets none.
+
+    `fixed`: nothing is run in slices larger than the group.
+    """
     most_rows = config.max_batch_size or 1
     delay_us = config.dynamic_batching.max_queue_delay_microseconds
-    return Limits.of(group_rows, most_rows, delay_us * 1000 if delay_us else queue_delay_ns)
+    delay_ns = delay_us * 1000 if delay_us else queue_delay_ns
+    limits = Limits.of(group_rows, most_rows, delay_ns)
+    return replace(limits, slice_rows=limits.group_rows) if fixed else limits
+
+
+def execution(limits: Limits, threads: int) -> dict[str, str]:
+    """What fixes the bits of a row's outputs, as parameters of the configuration."""
+    return {
+        "deterministic": "on",
+        "deterministic_rows": str(limits.group_rows),
+        "deterministic_threads": str(threads),
+    }
 
 
 def threads(config: ModelConfig, default: int) -> int:
