@@ -52,13 +52,16 @@ def batching(
 ) -> Limits:
     """How batches close by a completed configuration; the delay is for one that sets none.
 
-    `fixed`: nothing is run in slices larger than the group.
+    `fixed`: every execution costs as much as a full group, so none is larger, and the first of a
+    stream waits for as many rows as any other.
     """
     most_rows = config.max_batch_size or 1
     delay_us = config.dynamic_batching.max_queue_delay_microseconds
     delay_ns = delay_us * 1000 if delay_us else queue_delay_ns
     limits = Limits.of(group_rows, most_rows, delay_ns)
-    return replace(limits, slice_rows=limits.group_rows) if fixed else limits
+    if not fixed:
+        return limits
+    return replace(limits, slice_rows=limits.group_rows, first_rows=limits.group_rows)
 
 
 def execution(limits: Limits, threads: int) -> dict[str, str]:

@@ -29,7 +29,7 @@ _DEVIATIONS = 12.0
 # as reading all of them takes a tenth as long as receiving them does: a lead is beyond doubt when
 # it suffices even if products cancel down to this part of their norm.
 _BLOCK = 2**14
-_CANCELLED = 100.0
+_CANCELLED = 32.0
 
 
 def any_near_tie(
