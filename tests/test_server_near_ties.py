@@ -278,3 +278,16 @@ def test_long_rows_are_judged_like_short_ones(tmp_path):
     # A long row that is far from a tie is not read, whatever is in it.
     far = np.flatnonzero(~near)
     assert not near_ties(label, np.full_like(x[far], np.nan), runs[0][1][far]).any()
+
+
+def test_weights_beside_the_graph_are_read_like_those_within(tmp_path):
+    w = from_seed(CLASSES, FEATURES, 1)
+    paths = [
+        export(tmp_path, name, w, "float32", 1, **storage)
+        for name, storage in (("within", {}), ("beside", {"inline_limit_bytes": 0}))
+    ]
+    assert len(list(paths[1].parent.iterdir())) == 2
+    within, beside = (argmax_labels.find(path) for path in paths)
+    assert within == beside
+    assert within[0].weights_norm == pytest.approx(np.linalg.norm(w, axis=1).max(), rel=1e-6)
+    assert within[0].weights_most == pytest.approx(np.abs(w).max(), rel=1e-6)
