@@ -1,10 +1,12 @@
 """Which times win is decided by numbers; what can be measured, by real graphs."""
 
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from conftest import Graphs
 from onnx import helper
 
 from server.config import cores
@@ -91,7 +93,7 @@ def test_a_model_that_larger_groups_are_clearly_worse_for_gets_a_small_one(graph
         {"zero": np.array([0]), "one": np.array([1]), "both": np.array([1, 2])},
     )
     chosen = group_size(Engine(path, 1), 1024)
-    assert chosen.rows == 16
+    assert chosen.rows < 64
     assert chosen.reason.startswith("more cost clearly more a row: a row takes ")
 
 
@@ -130,3 +132,17 @@ def test_models_that_cannot_be_measured_get_the_default(graphs):
     )
     for path in (texts, free, picky):
         assert group_size(Engine(path, 1), 1024).rows == 32
+
+
+@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize(
+    ("options", "rows", "reason"),
+    [((), 64, "the most that fit: a row takes "), (("--group-rows", "5"), 5, "set")],
+)
+def test_the_log_says_what_was_chosen_and_why(launch, tmp_path, validation, options, rows, reason):
+    linear(Graphs(tmp_path), "plain", 1000)
+    process = launch(tmp_path, *options, validation=validation)
+    process.stop()
+    (loaded,) = [line for line in map(json.loads, process.said()) if "group_rows" in line]
+    assert loaded["group_rows"] == rows
+    assert loaded["group_rows_because"].startswith(reason)
