@@ -21,7 +21,7 @@ _DEFAULT = 32
 _MOST_BYTES = 64 * 2**20
 # What fewer rows must save of processor time, by the least of rounds in which sizes take turns. Not
 # of time: long executions meet other programs more often than short ones, which has made a row
-# in groups of 64 look nine times as dear as in 32 (docs/decisions/0006-deterministic.md).
+# in groups of 64 look nine times as dear as in 32 (docs/decisions/0007-deterministic.md).
 _CLEARLY = 1.5
 _ROUNDS = 7
 # Fewer rounds may only confirm that no other size is faster than the preferred one.
