@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from command_line.parser import positionals
 from protos.model_config_pb2 import ModelConfig
 from server.errors import LoadError, StartError
 from server.execution_provider import ExecutionProvider
@@ -46,4 +47,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    positionals("server.validate", __doc__)
     sys.exit(main())
