@@ -40,17 +40,15 @@ _RANDOM = {
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 _INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 _KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
-_MOST_VALUE_BYTES = 1024
 
 
 def doubt(model: onnx.ModelProto) -> str | None:
     """Why it is not proved that rows stay apart; None where it is.
 
     Proved means: whatever the number of rows on the first axis of every input, each output has one
-    row for each on its first axis, which depends on that row of the inputs alone. The weights of
-    `model` are let go of.
+    row for each on its first axis, which depends on that row of the inputs alone. Weights may be
+    absent, as rowwise.graph_file leaves them.
     """
-    _drop_weights(model.graph)
     try:
         if model.functions:
             model = inline_local_functions(model)
@@ -58,13 +56,6 @@ def doubt(model: onnx.ModelProto) -> str | None:
     except Doubt as reason:
         return str(reason)
     return None
-
-
-def _drop_weights(graph: onnx.GraphProto) -> None:
-    """Only small constants can be sizes; copies of the others would only take time."""
-    for tensor in graph.initializer:
-        if len(tensor.raw_data) > _MOST_VALUE_BYTES:
-            tensor.ClearField("raw_data")
 
 
 class _Walk:
@@ -93,9 +84,12 @@ class _Walk:
             except Doubt as reason:
                 raise Doubt(f"operator {_label(node)} {reason}") from None
         for output in graph.output:
-            shape = self._values[output.name].shape if output.name in self._values else None
-            if not shape or shape[0] != ROWS:
+            if self._first_size(output.name) != ROWS:
                 raise Doubt(f"output {output.name!r} does not have one row for each of the inputs'")
+
+    def _first_size(self, name: str) -> Size | None:
+        shape = self._values[name].shape if name in self._values else None
+        return shape[0] if shape else None
 
     def _input(self, value: onnx.ValueInfoProto) -> Value:
         tensor = value.type.tensor_type

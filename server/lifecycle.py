@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from protos import buffers
 from protos.model_config_pb2 import ModelConfig
-from server import external_data, model_config
+from server import external_data, model_config, row_independence
 from server.errors import LoadError, ModelNotFound, ModelUnavailable, StartError
 from server.model import Model, ModelLimits
 from server.model_folder import CONFIG, GRAPH, Fingerprint, ModelFolder
@@ -174,11 +174,13 @@ class Lifecycle:
                 limits = self._limits
                 with self._naming_the_file():
                     if self._validation is not None:
-                        rows = self._validation.check(self.name, version, path, config, limits)
+                        tried = self._validation.check(self.name, version, path, config, limits)
                         if self._folder.version_files(number) != source[1]:
                             raise LoadError(f"{path.parent} changed while it was loaded")
                         # Found by running the graph, which is to be done there alone.
-                        limits = replace(limits, group_rows=rows)
+                        limits = replace(
+                            limits, group_rows=tried.group_rows, unbatched=tried.unbatched
+                        )
                     model = Model(self.name, version, path, config, limits)
                 made.append(model)
                 self._sources[model] = source
@@ -187,6 +189,7 @@ class Lifecycle:
                     "model loaded",
                     extra={"model": self.name, "version": number, "group_rows": rows},
                 )
+                _log_doubt(model)
             new[version] = model
         return new
 
@@ -209,3 +212,16 @@ class Lifecycle:
         del self._sources[model], self._retiring[model]
         # The allocator keeps what was freed for messages to come, but weights come no more.
         buffers.give_back()
+
+
+def _log_doubt(model: Model) -> None:
+    if row_independence.found_in_doubt(model.unbatched):
+        _log.warning(
+            "each request runs alone: rows may not be independent",
+            extra={
+                "model": model.name,
+                "version": model.version,
+                "reason": model.unbatched,
+                "setting": "max_batch_size in config.pbtxt: most rows of a batch, or 0",
+            },
+        )

@@ -13,7 +13,7 @@ from protos.datatypes import BYTES, DTYPES
 from protos.model_config_pb2 import ModelConfig
 from protos.parameters import Parameter
 from protos.tensors import Tensor
-from server import config_completion, execution, finite, model_settings
+from server import config_completion, execution, finite, model_settings, row_independence
 from server.engine import Engine, TensorSpec
 from server.errors import InvalidInput
 from server.execution_provider import ExecutionProvider
@@ -37,7 +37,8 @@ class ModelLimits:
 
     `threads` of one execution, most rows of a request, most rows gathered for one execution (None:
     to be measured), how long a request waits for company, execution provider, whether requests
-    with NaN or infinite values are refused.
+    with NaN or infinite values are refused, why requests share no executions ("": they do; None: to
+    be found).
     """
 
     threads: int
@@ -46,6 +47,7 @@ class ModelLimits:
     queue_delay_ns: int = 0
     ep: ExecutionProvider = field(default_factory=ExecutionProvider)
     finite_only: bool = False
+    unbatched: str | None = None
 
 
 class Model:
@@ -61,6 +63,13 @@ class Model:
         threads = model_settings.threads(config, limits.threads)
         ep = execution.provider(config, limits.ep)
         self.engine = engine = Engine(path, threads, ep)
+        group_rows = model_settings.group_rows(config) or limits.group_rows
+        # Why requests share no executions, "" where they do.
+        self.unbatched = (
+            row_independence.doubt(engine, path, config, limits.max_batch_rows, group_rows)
+            if limits.unbatched is None
+            else limits.unbatched
+        )
         self.config = config_completion.complete(
             config,
             name,
@@ -68,6 +77,7 @@ class Model:
             engine.outputs,
             limits.max_batch_rows,
             execution.instance_kind(ep),
+            self.unbatched,
         )
         # 0 is the protocol's word for a model without a batch axis.
         self.max_batch_rows = self.config.max_batch_size
@@ -75,7 +85,6 @@ class Model:
         self.inputs = config_completion.served(self.config.input, engine.inputs, batched)
         self.outputs = config_completion.served(self.config.output, engine.outputs, batched)
         warm_up(engine, self.config, self.inputs)
-        group_rows = model_settings.group_rows(config) or limits.group_rows
         self.batching = model_settings.batching(
             self.config,
             group_rows or measured_group_rows(engine, self.max_batch_rows),

@@ -16,7 +16,8 @@ from server.model import Model, ModelLimits
 def main() -> int:
     """Load what stdin says, a line of JSON before a ModelConfig. 0: done, stdout has the outcome.
 
-    The outcome is JSON: `group_rows`, or `text` of an error and whether it is `of_configuration`.
+    The outcome is JSON: what server.validation.Tried has, or `text` of an error and whether it is
+    `of_configuration`.
     """
     job = json.loads(sys.stdin.buffer.readline())
     config = ModelConfig.FromString(sys.stdin.buffer.read())
@@ -31,7 +32,7 @@ def main() -> int:
     try:
         limits = ModelLimits(**{**job["limits"], "ep": ExecutionProvider(**job["limits"]["ep"])})
         model = Model(job["name"], job["version"], Path(job["path"]), config, limits)
-        outcome = {"group_rows": model.batching.group_rows}
+        outcome = {"group_rows": model.batching.group_rows, "unbatched": model.unbatched}
         model.close()
     except StartError as error:
         outcome = {"of_configuration": isinstance(error, LoadError), "text": str(error)}

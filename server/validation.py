@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from protos.model_config_pb2 import ModelConfig
@@ -16,6 +16,17 @@ from server.model import ModelLimits
 
 _SOURCE = Path(__file__).resolve().parent.parent
 _PROGRAM = "server.validate"
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What running a model has shown.
+
+    How many rows it should gather for one execution, and why requests share none ("": they do).
+    """
+
+    group_rows: int
+    unbatched: str
 
 
 class Validation:
@@ -31,8 +42,8 @@ class Validation:
 
     def check(
         self, name: str, version: str, path: Path, config: ModelConfig, limits: ModelLimits
-    ) -> int:
-        """Load the model and let go of it; how many rows it should gather for one execution.
+    ) -> Tried:
+        """Load the model and let go of it; what running it has shown.
 
         The StartError that loading raises, or one that says how the process ended; ServerStopping.
         """
@@ -67,7 +78,7 @@ class Validation:
         if "text" in outcome:
             kind = LoadError if outcome["of_configuration"] else StartError
             raise kind(outcome["text"].replace(job["path"], str(path)))
-        return int(outcome["group_rows"])
+        return Tried(**outcome)
 
     def stop(self) -> None:
         """End what is being tried, and try nothing more."""
