@@ -150,12 +150,35 @@ def _reduce_prod(node: Node) -> Contents | None:
 
 
 def _constant_of_shape(node: Node) -> Contents | None:
-    length = node.integers(0) if node.needed(0).contents is not None else None
-    if length is None or len(length) > 1 or product(map(Size, length)).number > MOST:
+    length = node.needed(0).contents
+    if length is None or len(length) > 1:
+        return None
+    count = product(each for each in length if isinstance(each, Size))
+    if count.symbols or count.number > MOST:
         return None
     tensor = node.attribute("value")
     filler = Size(0) if tensor is None else (of_tensor(tensor) or (None,))[0]
-    return (filler,) * (length[0] if length else 1)
+    return (filler,) * count.number
+
+
+def _neg(node: Node) -> Contents | None:
+    contents = node.needed(0).contents
+    if contents is None or not all(isinstance(each, Size) for each in contents):
+        return None
+    return tuple(each * Size(-1) for each in contents if isinstance(each, Size))
+
+
+def _range(node: Node) -> Contents | None:
+    if any(value is None or value.contents is None for value in node.inputs):
+        return None
+    if any(value.counts_rows for value in node.inputs if value is not None):
+        raise _unclear()
+    try:
+        start, stop, step = ((node.integers(index) or [0])[0] for index in range(3))
+    except Doubt:
+        return None
+    numbers = range(start, stop, step or 1)
+    return tuple(map(Size, numbers)) if len(numbers) <= MOST else None
 
 
 def _binary(
@@ -250,6 +273,8 @@ _RULES: dict[str, Callable[[Node], Contents | None]] = {
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "Gather": _gather,
+    "Neg": _neg,
+    "Range": _range,
     "ReduceProd": _reduce_prod,
     "Shape": shape_of,
     "Size": size_of,

@@ -35,11 +35,11 @@ def _of_first(node: Node) -> Place:
     return keep(value, axis, value.rank)
 
 
-def _like(node: Node) -> Place:
+def _like(node: Node) -> Value | Place:
     """The second input says only which type is wanted."""
     value = node.needed(0)
     if value.axis is None:
-        raise Doubt("takes rows as a parameter")
+        return Value(node.needed(1).element, value.shape)
     return keep(value, value.axis, value.rank)
 
 
@@ -92,6 +92,7 @@ RULES = {
             "Asinh",
             "Atan",
             "Atanh",
+            "BitCast",
             "BitShift",
             "BitwiseAnd",
             "BitwiseNot",

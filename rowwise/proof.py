@@ -55,6 +55,8 @@ def doubt(model: onnx.ModelProto) -> str | None:
         _Walk(model).check()
     except Doubt as reason:
         return str(reason)
+    except Exception as error:  # a graph that rules stumble over is not proved either
+        return f"it cannot be followed through the graph ({type(error).__name__})"
     return None
 
 

@@ -1,7 +1,7 @@
 """Operators that take parts of a tensor, by position or by value."""
 
-from rowwise.sizes import Size
-from rowwise.values import Content, Doubt, Node, Place, along_rows, counted, keep
+from rowwise.sizes import ONE, Size, product
+from rowwise.values import Content, Doubt, Node, Place, Value, along_rows, counted, keep
 
 # From here on an end of a slice means all there is.
 _ALL = 2**31 - 1
@@ -90,7 +90,13 @@ def _compress(node: Node) -> Place:
     return keep(value, axis, value.rank)
 
 
-def _array_feature_extractor(node: Node) -> Place:
+def _array_feature_extractor(node: Node) -> Value | Place:
+    """Indices, whatever their shape, pick elements of the last axis."""
+    value, indices = node.needed(0), node.needed(1)
+    if value.axis is None and indices.axis is not None:
+        outer = product(indices.sizes[: indices.axis]) * indices.outer
+        sizes = (*(value.sizes[:-1] or (ONE,)), product(indices.sizes))
+        return Value(value.element, sizes, None, outer)
     value, axis = node.only_rows(0)
     if axis == value.rank - 1:
         raise along_rows()

@@ -125,7 +125,8 @@ def served(tmp_path_factory):
         estimator, _ = fitted_case(*case)
         made = export_estimator(folder, f"m{number}", estimator)
         assert made.same == made.examples
-    server = Server(Config(models=folder, address="127.0.0.1:0"))
+    # A process for each of so many models would take most of a minute.
+    server = Server(Config(models=folder, address="127.0.0.1:0", validation=False))
     yield folder, server.address
     server.drain()
 
