@@ -4,18 +4,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import onnx
-from onnx import shape_inference
 from onnx.inliner import inline_local_functions
 
 from rowwise import (
     along_axes,
+    constants,
     contents,
     contraction,
     elementwise,
     examples_first,
     layout,
     selection,
+    subgraphs,
 )
+from rowwise.inference import Inference
 from rowwise.sizes import ROWS, Size, unknown
 from rowwise.values import Doubt, Node, Place, Value
 
@@ -37,8 +39,6 @@ _RANDOM = {
     "RandomUniform",
     "RandomUniformLike",
 }
-_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-_INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 _KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 
 
@@ -64,58 +64,53 @@ class _Walk:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._graph = model.graph
         self._opsets = {each.domain or "ai.onnx": each.version for each in model.opset_import}
-        self._imports = list(model.opset_import)
-        self._ir_version = model.ir_version
-        self._values: dict[str, Value] = {}
-        self._symbols: dict[str, Size] = {}
+        self._inference = Inference(model.opset_import, model.ir_version)
 
     def check(self) -> None:
         """Doubt where the outputs need not be a row for each."""
-        graph = self._graph
-        for tensor in graph.initializer:
-            self._values[tensor.name] = _constant(tensor)
-        for sparse in graph.sparse_initializer:
-            shape = tuple(map(Size, sparse.dims))
-            self._values[sparse.values.name] = Value(sparse.values.data_type, shape)
-        for value in graph.input:
-            if value.name not in self._values:
-                self._values[value.name] = self._input(value)
-        for node in _needed(graph):
-            try:
-                self._take(node)
-            except Doubt as reason:
-                raise Doubt(f"operator {_label(node)} {reason}") from None
-        for output in graph.output:
-            if self._first_size(output.name) != ROWS:
+        held = {tensor.name for tensor in self._graph.initializer}
+        inputs = {
+            value.name: _with_rows(value) for value in self._graph.input if value.name not in held
+        }
+        for output, value in zip(self._graph.output, self._run(self._graph, inputs), strict=True):
+            if value.shape is None or value.shape[:1] != (ROWS,):
                 raise Doubt(f"output {output.name!r} does not have one row for each of the inputs'")
 
-    def _first_size(self, name: str) -> Size | None:
-        shape = self._values[name].shape if name in self._values else None
-        return shape[0] if shape else None
+    def _run(self, graph: onnx.GraphProto, values: dict[str, Value]) -> list[Value]:
+        """What a graph gives, from values that may be of graphs around it."""
+        values = dict(values)
+        for tensor in graph.initializer:
+            values[tensor.name] = constants.of_tensor(tensor)
+        for sparse in graph.sparse_initializer:
+            shape = tuple(map(Size, sparse.dims))
+            values[sparse.values.name] = Value(sparse.values.data_type, shape)
+        for proto in _needed(graph):
+            try:
+                values.update(zip(proto.output, self._node(proto, values), strict=False))
+            except Doubt as reason:
+                raise Doubt(f"operator {_label(proto)} {reason}") from None
+        return [values[output.name] for output in graph.output]
 
-    def _input(self, value: onnx.ValueInfoProto) -> Value:
-        tensor = value.type.tensor_type
-        sizes = [
-            Size(dim.dim_value) if dim.HasField("dim_value") else unknown()
-            for dim in tensor.shape.dim
-        ]
-        if not sizes:
-            raise Doubt(f"input {value.name!r} has no axes")
-        return Value(tensor.elem_type, (ROWS, *sizes[1:]))
-
-    def _take(self, proto: onnx.NodeProto) -> None:
+    def _node(self, proto: onnx.NodeProto, values: dict[str, Value]) -> Sequence[Value]:
         domain = proto.domain or "ai.onnx"
-        inputs = [self._values[name] if name else None for name in proto.input]
+        inputs = [values[name] if name else None for name in proto.input]
         node = Node(proto, self._opsets.get(domain, 0), inputs)
         if proto.op_type == "Constant" and domain == "ai.onnx":
-            self._values[proto.output[0]] = _constant_node(node)
-            return
+            return [constants.of_node(node)]
         if proto.domain not in _KNOWN_DOMAINS:
             raise Doubt("is not of ONNX itself, so what it does is not known")
         if proto.op_type in _RANDOM:
             raise Doubt("draws random numbers")
-        inferred = self._inferred(node)
-        self._values.update(zip(proto.output, self._outputs(node, inferred), strict=False))
+        if proto.op_type in subgraphs.RULES:
+            if _counting(node):
+                raise Doubt("computes with the number of rows")
+
+            def run(graph: onnx.GraphProto, given: Sequence[Value]) -> list[Value]:
+                names = [value.name for value in graph.input]
+                return self._run(graph, {**values, **dict(zip(names, given, strict=True))})
+
+            return subgraphs.RULES[proto.op_type](node, run)
+        return self._outputs(node, self._inference.outputs(node))
 
     def _outputs(self, node: Node, inferred: Sequence[Value]) -> Sequence[Value]:
         operator = node.proto.op_type
@@ -125,7 +120,7 @@ class _Walk:
                 raise Doubt("counts the rows of a tensor of unknown rank")
             shape = (Size(len(found)),) if operator == "Shape" else ()
             return [Value(onnx.TensorProto.INT64, shape, found)]
-        counts = any(value is not None and value.counts_rows for value in node.inputs)
+        counts = _counting(node)
         if not node.with_rows:
             found = contents.follow(node) if inferred else None
             if found is not None:
@@ -143,58 +138,6 @@ class _Walk:
         named = zip(node.proto.output, places, inferred, strict=False)
         return [_placed(place, value) if name else value for name, place, value in named]
 
-    def _inferred(self, node: Node) -> list[Value]:
-        """What ONNX's own inference says of the outputs, rows left aside."""
-        proto = node.proto
-        try:
-            schema = onnx.defs.get_schema(
-                proto.op_type, node.opset, "" if proto.domain == "ai.onnx" else proto.domain
-            )
-        except onnx.defs.SchemaError:
-            raise Doubt("is not known to keep rows apart") from None
-        types, data = {}, {}
-        for name, value in zip(proto.input, node.inputs, strict=True):
-            if value is not None:
-                types[name] = self._type(value)
-                if (tensor := _known(value)) is not None:
-                    data[name] = tensor
-        try:
-            found = shape_inference.infer_node_outputs(
-                schema,
-                proto,
-                types,
-                data,
-                opset_imports=self._imports,
-                ir_version=self._ir_version,
-            )
-        except Exception as error:  # its errors have no base class of their own
-            raise Doubt("has shapes that do not fit each other") from error
-        # Outputs that nobody takes have no name.
-        return [self._value(found.get(name)) for name in proto.output]
-
-    def _type(self, value: Value) -> onnx.TypeProto:
-        if value.shape is None:
-            return onnx.helper.make_tensor_type_proto(value.element, None)
-        for size in value.shape:
-            self._symbols[str(size)] = size
-        sizes = [str(size) if size.symbols else size.number for size in value.shape]
-        return onnx.helper.make_tensor_type_proto(value.element, sizes)
-
-    def _value(self, found: onnx.TypeProto | None) -> Value:
-        if found is None or not found.HasField("tensor_type"):
-            return Value(onnx.TensorProto.UNDEFINED, None)
-        tensor = found.tensor_type
-        if not tensor.HasField("shape"):
-            return Value(tensor.elem_type, None)
-        return Value(tensor.elem_type, tuple(map(self._size, tensor.shape.dim)))
-
-    def _size(self, dim: Any) -> Size:
-        # Some inference gives 0 for what it does not know.
-        if dim.HasField("dim_value") and dim.dim_value:
-            return Size(dim.dim_value)
-        known = self._symbols.get(dim.dim_param)
-        return unknown() if known is None else known
-
 
 def _needed(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
     """Nodes that outputs depend on, in their order."""
@@ -202,11 +145,33 @@ def _needed(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
     nodes = []
     for node in reversed(graph.node):
         if not wanted.isdisjoint(node.output):
-            if any(each.type in _GRAPHS for each in node.attribute):
-                raise Doubt(f"operator {_label(node)} runs a graph of its own")
             nodes.append(node)
-            wanted.update(node.input)
+            wanted.update(_taken(node))
     return reversed(nodes)
+
+
+def _taken(node: onnx.NodeProto) -> Iterable[str]:
+    """Names of values that a node takes, also in its own graphs."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (output.name for output in graph.output)
+            for inner in graph.node:
+                yield from _taken(inner)
+
+
+def _counting(node: Node) -> bool:
+    return any(value is not None and value.counts_rows for value in node.inputs)
+
+
+def _with_rows(value: onnx.ValueInfoProto) -> Value:
+    tensor = value.type.tensor_type
+    sizes = [
+        Size(dim.dim_value) if dim.HasField("dim_value") else unknown() for dim in tensor.shape.dim
+    ]
+    if not sizes:
+        raise Doubt(f"input {value.name!r} has no axes")
+    return Value(tensor.elem_type, (ROWS, *sizes[1:]))
 
 
 def _placed(place: Place | Value, value: Value) -> Value:
@@ -230,42 +195,6 @@ def _placed(place: Place | Value, value: Value) -> Value:
 def _label(node: onnx.NodeProto) -> str:
     name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
     return f"{name} {node.name or next(filter(None, node.output), '')!r}"
-
-
-def _constant(tensor: onnx.TensorProto) -> Value:
-    return Value(tensor.data_type, tuple(map(Size, tensor.dims)), contents.of_tensor(tensor))
-
-
-def _constant_node(node: Node) -> Value:
-    attribute = node.proto.attribute[0]
-    value = node.attribute(attribute.name)
-    if attribute.name == "value":
-        return _constant(value)
-    if attribute.name == "sparse_value":
-        return Value(value.values.data_type, tuple(map(Size, value.dims)))
-    kind = attribute.name.removeprefix("value_").removesuffix("s")
-    element = {
-        "int": onnx.TensorProto.INT64,
-        "float": onnx.TensorProto.FLOAT,
-    }.get(kind, onnx.TensorProto.STRING)
-    flat = list(value) if attribute.name.endswith("s") else [value]
-    shape = (Size(len(flat)),) if attribute.name.endswith("s") else ()
-    if element == onnx.TensorProto.STRING or len(flat) > contents.MOST:
-        return Value(element, shape)
-    return Value(element, shape, tuple(Size(each) if kind == "int" else each for each in flat))
-
-
-def _known(value: Value) -> onnx.TensorProto | None:
-    """The numbers in a value, where all are known, as inference takes them."""
-    if value.contents is None or value.shape is None or value.element not in _INTEGERS:
-        return None
-    numbers = [
-        each.number for each in value.contents if isinstance(each, Size) and not each.symbols
-    ]
-    if len(numbers) < len(value.contents):
-        return None
-    dims = [size.number for size in value.shape]
-    return onnx.helper.make_tensor("", value.element, dims, numbers)
 
 
 def _with_contents(value: Value, found: contents.Contents) -> Value:
