@@ -39,6 +39,7 @@ SLOW_STEPS = 60_000
 GROUP_ROWS = 2
 SLICE_ROWS = 4 * GROUP_ROWS
 STEPS_CONFIG = "max_batch_size: 1024 "
+ROWS_MAY_MIX = 'parameters { key: "rows_may_mix" value { string_value: "true" } }'
 
 
 def wait_until(condition, what, timeout_s=PATIENCE_S):
