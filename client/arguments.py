@@ -5,8 +5,10 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from client import addresses
 from client.credentials import CredentialFiles
 from client.errors import UsageError
+from command_line import paths
 
 
 def positive(text: str) -> int:
@@ -82,11 +84,21 @@ def modes(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
+def address(text: str) -> str:
+    """Return addresses of servers as they were given; what cannot be one is refused here."""
+    try:
+        addresses.parse(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def add_address(parser: argparse.ArgumentParser, text: str, *, required: bool = False) -> None:
     """Declare which servers are asked."""
     parser.add_argument(
         "--address",
         action="append",
+        type=address,
         required=required,
         metavar="A",
         help=f"{text}: HOST:PORT or unix:/path; several that take turns: with commas, or repeated",
@@ -103,7 +115,7 @@ def add_credentials(parser: argparse.ArgumentParser) -> None:
     ):
         # Processes that measure have another working directory.
         parser.add_argument(
-            flag, type=lambda path: str(Path(path).absolute()), metavar=unit, help=text
+            flag, type=lambda text: str(paths.path(text).absolute()), metavar=unit, help=text
         )
 
 
@@ -121,7 +133,7 @@ def add_model(parser: argparse.ArgumentParser, results: Path) -> None:
     """Declare what every measurement of the linear model is told: sizes, seed, threads, folder."""
     parser.add_argument(
         "--out",
-        type=Path,
+        type=paths.path,
         default=results,
         metavar="DIR",
         help="folder for the results (default: %(default)s)",

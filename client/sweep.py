@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,13 +59,17 @@ class Progress:
     preparation: bool = False
 
 
-def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]:
-    """Measure all points, batch size by batch size with the modes in turn.
+def sweep(settings: Settings, report: Callable[[Progress], None]) -> Iterator[Point]:
+    """Measure all points, batch size by batch size with the modes in turn, and yield each.
 
     Turning through the modes at each batch size spreads a drift of the machine over all of them.
     Failed requests become errors of their point; UsageError when nothing can be measured.
     """
     total = len(settings.batch_sizes) * len(settings.modes)
+    if settings.address is not None and set(settings.modes) - {"local"}:
+        # A wrong address is known now, not after the reference is computed.
+        with Client(settings.address, MODEL, credentials=settings.credentials) as client:
+            client.check_reachable()
     with ExitStack() as stack:
         if settings.address is None or "local" in settings.modes:
             report(Progress("exporting the model", 0, total, preparation=True))
@@ -99,14 +103,12 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]
         for name in settings.modes:
             modes.append(makers[name]())
             stack.callback(modes[-1].close)
-        points = []
         steps = itertools.product(settings.batch_sizes, modes)
         for done, (batch_size, mode) in enumerate(steps):
             report(Progress(f"{mode.name}, batch size {batch_size}", done, total))
             point = _measure(mode, batch_size, reference, settings.repeats, server)
-            points.append(point)
             report(Progress(f"{mode.name}, batch size {batch_size}", done + 1, total, point))
-    return points
+            yield point
 
 
 def with_scale(settings: Settings) -> Settings:
@@ -120,7 +122,7 @@ def with_scale(settings: Settings) -> Settings:
     scale: float | None = DEFAULT_SCALE
     if settings.address is not None and set(settings.modes) - {"local"}:
         with Client(settings.address, MODEL, credentials=settings.credentials) as client:
-            client.wait_until_ready(READY_TIMEOUT_S)
+            client.check_reachable()
             spec = _input(client)
         scale = spec.scale
         if scale is None:

@@ -10,9 +10,10 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper
 
+from model import lfs_pointer
 from model.errors import ModelError
 from model.layout import find
-from rowwise import axis_names, graph_file, proof
+from rowwise import axis_names, proof, structure
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ def inspect(path: Path) -> Inspection:
         OSError: it cannot be read.
     """
     file = find(path)
+    lfs_pointer.refuse(file)
     try:
         model = onnx.load(file, load_external_data=False)
     except DecodeError as error:
@@ -119,7 +121,7 @@ def _unbatched(file: Path, inputs: list[TensorValue], outputs: list[TensorValue]
     names = axis_names.doubt(
         {value.name: value.axes for value in inputs}, {value.name: value.axes for value in outputs}
     )
-    return names or proof.doubt(graph_file.read(file)) or ""
+    return names or proof.doubt(structure.read(file)) or ""
 
 
 def _operators(graph: onnx.GraphProto) -> Iterator[str]:

@@ -47,7 +47,7 @@ def doubt(model: onnx.ModelProto) -> str | None:
 
     Proved means: whatever the number of rows on the first axis of every input, each output has one
     row for each on its first axis, which depends on that row of the inputs alone. Weights may be
-    absent, as rowwise.graph_file leaves them.
+    absent, as rowwise.structure leaves them.
     """
     try:
         if model.functions:

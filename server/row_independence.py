@@ -83,6 +83,6 @@ def _unproved(engine: Engine, path: Path) -> str:
     if names:
         return names
     # Importing ONNX takes a while, and many graphs come never this far.
-    from rowwise import graph_file, proof  # noqa: PLC0415
+    from rowwise import proof, structure  # noqa: PLC0415
 
-    return proof.doubt(graph_file.read(path)) or ""
+    return proof.doubt(structure.read(path)) or ""

@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+from command_line.parser import positionals
 from protos.model_config_pb2 import ModelConfig
 from server.errors import LoadError, StartError
 from server.execution_provider import ExecutionProvider
@@ -41,4 +42,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    positionals("server.validate", __doc__)
     sys.exit(main())

@@ -90,6 +90,28 @@ def test_an_a_a_test_of_its_own_counts_too(schema):
     assert answers(report_records.calibrated(2, schema))[trust.AA].passed is False
 
 
+@pytest.mark.parametrize("schema", [COMPARE_SCHEMA, LOAD_SCHEMA])
+def test_a_comparison_with_itself_that_could_not_have_failed_answers_nothing(schema):
+    made = report_records.calibrated(0, schema)
+    for run in made["runs"]:
+        run["could_differ"] = False
+    assert answers(made | {"passed": False})[trust.AA].passed is None
+    (table,) = kinds.section(made).tables
+    assert {row[1].text for rows in table.groups for row in rows} == {"could not have failed"}
+    # One run that could is told of.
+    made["runs"][0]["could_differ"] = True
+    assert answers(made)[trust.AA].passed is True
+
+
+def test_a_load_shows_the_clients_own_part():
+    section = kinds.section(report_records.load())
+    (table,) = [one for one in section.tables if one.heading == "The client's own part"]
+    assert [row[0] for row in table.groups[0]] == [
+        *(f"unary, open {rate}/s" for rate in (100, 200, 300)),
+        "stream, closed 2",
+    ]
+
+
 def test_steal_of_any_result_counts():
     stolen = report_records.sweep()
     stolen["environment"]["steal_fraction"] = 0.5

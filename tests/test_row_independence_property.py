@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from row_graphs import node
 
 from protos.model_config_pb2 import ModelConfig
-from rowwise import graph_file, proof
+from rowwise import proof, structure
 from server import row_independence
 from server.engine import Engine
 from server.errors import InvalidInput, StartError
@@ -145,7 +145,7 @@ def test_rows_that_are_proved_apart_are_answered_as_they_are_alone(folder, verdi
     except StartError:
         verdicts["no graph"] += 1
         return
-    proved = proof.doubt(graph_file.read(path)) is None
+    proved = proof.doubt(structure.read(path)) is None
     batched = engine.batches and not row_independence.doubt(engine, path, ModelConfig(), 64, 16)
     # The probe may doubt what is proved, never the other way.
     assert proved or not batched

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from row_graphs import INDEPENDENT, MIXING, OWN_AXES_IN, OWN_AXES_OUT
 
-from rowwise import axis_names, graph_file, proof
+from rowwise import axis_names, proof, structure
 
 FLOAT, INT64, BOOL, STRING = "float32", "int64", "bool", "string"
 ONES = {
@@ -392,7 +392,7 @@ def test_a_graph_is_read_without_its_weights(tmp_path):
     made = model(case.nodes, case.inputs, {"label": (INT64, ["n"])}, constants)
     path = tmp_path / "model.onnx"
     onnx.save(made, path)
-    read = graph_file.read(path)
+    read = structure.read(path)
     (weights,) = read.graph.initializer
     assert (list(weights.dims), weights.raw_data) == ([5, 400], b"")
     assert read.graph.node == made.graph.node

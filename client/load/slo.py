@@ -1,13 +1,15 @@
 """Find the highest rate of requests at which a server keeps its p99 below a bound."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from client.load.bisection import Found, highest_rate
 from client.load.histogram import fewest_samples
 from client.load.runs import loading
 from client.load.settings import Report, Settings, open_loop
-from client.load.summary import STABLE_WINDOWS, LoadPoint
+from client.load.summary import LoadPoint
 from client.load.target import Target
+from client.load.windows import STABLE_WINDOWS
 
 # Windows that disagree do not matter as far below the bound as this.
 _UNSTABLE_SHARE = 0.5
@@ -30,11 +32,14 @@ def slo(
     precision: float,
     most: float,
     report: Report,
-) -> tuple[Found, list[Trial]]:
-    """Try rates with the first of the settings' modes, in an open loop; what was found."""
+    trials: list[Trial],
+) -> Found:
+    """Try rates with the first of the settings' modes, in an open loop; what was found.
+
+    Each trial is appended to `trials` when it ends.
+    """
     (mode, *_) = settings.modes
     settings = for_p99(settings)
-    trials: list[Trial] = []
     with loading(settings, target, mode) as one_mode:
 
         def meets(rate_per_s: float) -> bool | None:
@@ -43,7 +48,17 @@ def slo(
             trials.append(judge(point, p99_ns))
             return trials[-1].met
 
-        return highest_rate(meets, start, precision, most), trials
+        return highest_rate(meets, start, precision, most)
+
+
+def found_so_far(trials: Sequence[Trial]) -> Found:
+    """What a search that was interrupted has found."""
+    met = [trial.point.asked.rate_per_s for trial in trials if trial.met]
+    missed = [trial.point.asked.rate_per_s for trial in trials if trial.met is False]
+    return Found(
+        max((rate for rate in met if rate is not None), default=None),
+        min((rate for rate in missed if rate is not None), default=None),
+    )
 
 
 def for_p99(settings: Settings) -> Settings:
@@ -65,7 +80,12 @@ def judge(point: LoadPoint, p99_ns: int) -> Trial:
 
 
 def _verdict(point: LoadPoint, p99_ns: int) -> tuple[bool | None, str]:
-    failed = {check.name: check.text for check in point.checks if check.passed is False}
+    failed = {
+        check.name: check.text
+        for check in point.checks
+        # Where chance hides whether a load was stable, it may not have been.
+        if check.passed is False or (check.name == "stable" and check.passed is None)
+    }
     p99, samples = point.latency_ns.p99, point.latency_ns.samples
     late_ns = point.send_lag_ns.p99 or point.send_lag_ns.max or 0
     verdict: tuple[bool | None, str]

@@ -30,6 +30,18 @@ _POINT_COLUMNS = (
     "wrong",
     "valid",
 )
+CLIENT_COLUMNS = (
+    "send lag\nmean",
+    "client's\nshare",
+    "latency\nmean",
+    "from send\nmean",
+    "from send\np50",
+    "from send\np99",
+)
+CLIENT_NOTE = (
+    "the client's own part, in ms; from send: latency as ghz counts it, without the send lag; "
+    "client's share: send lag over send lag + time from send to answer"
+)
 _PERCENTILES = ("p50", "p90", "p99", "p99_9")
 
 
@@ -57,6 +69,8 @@ def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[T
     """Failed checks in red, a table of all points, a table of where the time went."""
     parts: list[Table | Text] = [Text(line, style="bold red") for line in verdicts(points)]
     parts.append(_points(points))
+    if any(point.from_send_ns is not None for point in points):
+        parts.append(_client(points))
     splits = [point.split for point in points if point.split is not None]
     if splits:
         parts.append(_split(points))
@@ -94,6 +108,27 @@ def _points(points: Sequence[LoadPoint]) -> Table:
             Text("yes") if point.valid else Text("NO", style="bold red"),
         )
     return table
+
+
+def _client(points: Sequence[LoadPoint]) -> Table:
+    table = _table(CLIENT_NOTE, ("mode", "loop and load"), CLIENT_COLUMNS)
+    for point in points:
+        if point.from_send_ns is not None:
+            table.add_row(escape(point.asked.mode), _load(point), *client_cells(point))
+    return table
+
+
+def client_cells(point: LoadPoint) -> list[str]:
+    """What `CLIENT_COLUMNS` name, of a point."""
+    lag_ns = None if point.split is None else point.split.send_lag_ns
+    from_send = point.from_send_ns
+    times_ns = (None,) * 3 if from_send is None else (from_send.mean, from_send.p50, from_send.p99)
+    return [
+        milliseconds(lag_ns),
+        "-" if point.client_share is None else f"{point.client_share:.1%}",
+        milliseconds(point.latency_ns.mean),
+        *map(milliseconds, times_ns),
+    ]
 
 
 def _split(points: Sequence[LoadPoint]) -> Table:

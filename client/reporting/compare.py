@@ -10,6 +10,7 @@ from client.compare.findings import findings
 from client.compare.plots import LATENCY_LABEL, RATIO_LABEL, points_by_provider
 from client.compare.record import from_json
 from client.compare.runs import Cell as Measurement
+from client.comparison import fewest_to_claim
 from client.plots import looks
 from client.reporting import charts, trust
 from client.reporting.axes import Figure, batch_axis, layout_of, line_of, linear_axis, log_axis
@@ -69,6 +70,7 @@ def _verdicts(record: Mapping[str, Any], analysis: Analysis) -> list[Verdict]:
     failures = [finding.text for finding in found if finding.level == "fail"]
     failures += [f"limit broken: {text}" for text in record.get("broken_limits", [])]
     doubts = [finding.text for finding in found if finding.level != "fail"]
+    doubts += words.without_line(analysis)
     answer = [Verdict("good", "Fastest, by batch size:", list(words.summary(analysis)))]
     if doubts:
         answer.insert(0, Verdict("warn", "Read with care:", doubts))
@@ -108,7 +110,12 @@ def _with_itself(analysis: Analysis) -> list[Check]:
     """Whether a provider that was given twice differs from itself anywhere."""
     specs = {provider.label: provider.spec for provider in analysis.measured.providers}
     alike = [pair for pair in analysis.pairs if specs[pair.base] == specs[pair.provider]]
-    return trust.gathered(trust.AA, [(not pair.differs, _itself(pair)) for pair in alike])
+    # Of too few rounds, none could be called different.
+    needed = fewest_to_claim(len(analysis.pairs))
+    told = [
+        (None if pair.ratio.pairs < needed else not pair.differs, _itself(pair)) for pair in alike
+    ]
+    return trust.gathered(trust.AA, told)
 
 
 def _itself(pair: Pair) -> str:
