@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,15 @@ _DTYPES: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """An input or output of a model; None in the shape stands for any size."""
+    """An input or output of a model; None in the shape stands for any size.
+
+    `axes`: the names that the graph gives to its axes, "" for one without.
+    """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
+    axes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def row_bytes(self) -> int:
@@ -112,7 +116,11 @@ class Engine:
         except Exception as error:
             # What only the graph can know, such as shapes that do not fit each other.
             if type(error).__name__ in ("InvalidArgument", "RuntimeException", "Fail"):
-                raise InvalidInput("the model cannot be run on these inputs") from error
+                shapes = ", ".join(f"{name!r} {list(data.shape)}" for name, data in inputs.items())
+                raise InvalidInput(
+                    "the model cannot be run on these inputs: their shapes or values do not fit "
+                    f"the graph; the shapes are {shapes}"
+                ) from error
             raise
         return result
 
@@ -148,5 +156,6 @@ def _specs(values: Sequence[Any]) -> tuple[TensorSpec, ...]:
                 f"{value.name!r} has type {value.type}, which is not served{_hint(value)}"
             )
         shape = tuple(size if isinstance(size, int) and size >= 0 else None for size in value.shape)
-        specs.append(TensorSpec(value.name, np.dtype(code), shape))
+        axes = tuple(size if isinstance(size, str) else "" for size in value.shape)
+        specs.append(TensorSpec(value.name, np.dtype(code), shape, axes))
     return tuple(specs)

@@ -19,6 +19,7 @@ from server import (
     execution,
     finite,
     model_settings,
+    row_independence,
 )
 from server.argmax_labels import ArgmaxLabel
 from server.batch_dependence import BatchDependence, Dependence
@@ -48,7 +49,8 @@ class ModelLimits:
     `threads` of one execution, most rows of a request, most rows gathered for one execution (None:
     to be measured), how long a request waits for company, execution provider, whether requests
     with NaN or infinite values are refused, whether executions have one size, labels that are known
-    to be an ArgMax of linear scores (None: to be found).
+    to be an ArgMax of linear scores (None: to be found), why requests share no executions ("": they
+    do; None: to be found).
     """
 
     threads: int
@@ -59,6 +61,7 @@ class ModelLimits:
     finite_only: bool = False
     deterministic: bool = False
     argmax_labels: tuple[ArgmaxLabel, ...] | None = None
+    unbatched: str | None = None
 
 
 class Model:
@@ -88,6 +91,13 @@ class Model:
         self.engine = engine = Engine(
             path, threads, ep, repository, deterministic=limits.deterministic
         )
+        set_rows = model_settings.group_rows(config) or limits.group_rows
+        # Why requests share no executions, "" where they do.
+        self.unbatched = (
+            row_independence.doubt(engine, path, config, limits.max_batch_rows, set_rows)
+            if limits.unbatched is None
+            else limits.unbatched
+        )
         self.config = config_completion.complete(
             config,
             name,
@@ -95,6 +105,7 @@ class Model:
             engine.outputs,
             limits.max_batch_rows,
             execution.instance_kind(ep),
+            self.unbatched,
         )
         # 0 is the protocol's word for a model without a batch axis.
         self.max_batch_rows = self.config.max_batch_size
@@ -102,7 +113,6 @@ class Model:
         self.inputs = config_completion.served(self.config.input, engine.inputs, batched)
         self.outputs = config_completion.served(self.config.output, engine.outputs, batched)
         warm_up(engine, self.config, self.inputs)
-        set_rows = model_settings.group_rows(config) or limits.group_rows
         group = GroupSize(set_rows, "set") if set_rows else group_size(engine, self.max_batch_rows)
         fixed = batched and limits.deterministic
         if fixed:

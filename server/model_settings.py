@@ -8,6 +8,7 @@ from server.errors import LoadError
 
 # ONNX Runtime's own parameter, under the name it has in Triton.
 THREADS = "intra_op_thread_count"
+ROWS_MAY_MIX = "rows_may_mix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +80,13 @@ def threads(config: ModelConfig, default: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 6):
         raise LoadError(f"parameter {THREADS} is {text!r}; wanted a number, 0 for the server's own")
     return int(text) or default
+
+
+def rows_may_mix(config: ModelConfig) -> bool:
+    """Whether rows may share executions although they change each other's outputs."""
+    if ROWS_MAY_MIX not in config.parameters:
+        return False
+    text = config.parameters[ROWS_MAY_MIX].string_value
+    if text not in ("true", "false"):
+        raise LoadError(f"parameter {ROWS_MAY_MIX} is {text!r}; expected 'true' or 'false'")
+    return text == "true"

@@ -38,6 +38,7 @@ def main() -> int:
             "group_rows": model.batching.group_rows,
             "group_reason": model.group_reason,
             "argmax_labels": [asdict(label) for label in model.argmax_labels],
+            "unbatched": model.unbatched,
         }
         model.close()
     except StartError as error:

@@ -21,12 +21,16 @@ _PROGRAM = "server.validate"
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What loading a model has shown: rows gathered for one execution, why, labels that are an
-    ArgMax of linear scores."""
+    """What loading a model has shown.
+
+    Rows gathered for one execution, why, labels that are an ArgMax of linear scores, and why
+    requests share no execution ("": they do).
+    """
 
     group_rows: int
     group_reason: str
     argmax_labels: tuple[ArgmaxLabel, ...]
+    unbatched: str
 
 
 class Validation:
@@ -82,6 +86,7 @@ class Validation:
             int(outcome["group_rows"]),
             str(outcome["group_reason"]),
             tuple(ArgmaxLabel(**label) for label in outcome["argmax_labels"]),
+            str(outcome["unbatched"]),
         )
 
     def stop(self) -> None:
