@@ -117,6 +117,14 @@ def _parser() -> Parser:
         "contains; use it only for files that you trust",
     )
 
+    make.add_argument(
+        "--least-agreement",
+        type=_fraction,
+        metavar="P",
+        help="of the examples, for how many a graph must give what the estimator of --from "
+        "predicts, as a fraction (default: 0.9)",
+    )
+
     check = commands.add_parser(
         "verify",
         help="run a model against the float64 reference",
@@ -181,6 +189,8 @@ def _export(args: argparse.Namespace) -> int:
         ):
             if wanted not in (None, got):
                 raise ModelError(f"{args.weights} has {got} for {option}; wanted {wanted}")
+    if args.least_agreement is not None:
+        raise ModelError(f"--least-agreement {args.least_agreement} came without --from")
     w = exported(weights, dtype)
     path = export(args.out, args.name, w, dtype, seed, wire=args.wire, scale=args.wire_scale)
     print(_exported(path, w, args.wire))
@@ -195,13 +205,16 @@ def _export_estimator(args: argparse.Namespace) -> int:
     # Only --from needs scikit-learn, and only `export` joblib.
     estimators = extras.imported("model.estimators", "sklearn")
     estimator = estimators.load(args.estimator)
-    made = extras.imported("model.estimator_export", "sklearn").export_estimator(
+    exporter = extras.imported("model.estimator_export", "sklearn")
+    least = args.least_agreement
+    made = exporter.export_estimator(
         args.out,
         args.name,
         estimator,
         args.dtype or "float64",
         wire=args.wire,
         scale=args.wire_scale,
+        least_agreement=exporter.LEAST_AGREEMENT if least is None else least,
     )
     print(_exported(made.path, made.w, args.wire))
     print(
@@ -268,6 +281,16 @@ def _at_least(least: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def _fraction(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number from 0 to 1")
+    return number
 
 
 def _text(error: Exception) -> str:

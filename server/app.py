@@ -57,6 +57,7 @@ class Server:
                 group_rows=config.group_rows,
                 queue_delay_ns=config.queue_delay_us * 1000,
                 finite_only=config.non_finite == REJECT,
+                deterministic=config.deterministic,
             ),
             Control(config.model_control, config.load_model),
             Validation(config.validation_s, config.validation_bytes) if config.validation else None,

@@ -97,6 +97,8 @@ _seconds = _duration()
 _switch = _one_of(auto=None, on=True, off=False)
 _on_or_off = _one_of(on=True, off=False)
 _level = _one_of(debug="debug", info="info", warning="warning", error="error")
+# A switch without a value.
+_BARE_IS_ON: Mapping[str, Any] = {"nargs": "?", "const": "on"}
 _count = _integer(1)
 _threads = _integer(1, 100_000)
 _bytes = _integer(1, 2**63 - 1)
@@ -158,6 +160,12 @@ class Config:
         "rows",
         "most rows gathered from several requests for one execution; auto: measured at start",
         None,
+    )
+    deterministic: bool = _option(
+        _on_or_off,
+        "on|off",
+        "run every batch padded to one size, so that no bit of a row depends on its company",
+        False,
     )
     queue_delay_us: int = _option(
         _integer(0), "us", "how long a request may wait for others to share its batch", 0
@@ -317,6 +325,7 @@ def parse(
             _flag(option.name),
             action="append",
             metavar=option.metadata["unit"],
+            **(_BARE_IS_ON if option.metadata["parse"] is _on_or_off else {}),
             help=option.metadata["help"] + suffix,
         )
     parser.add_argument(

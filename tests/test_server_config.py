@@ -25,6 +25,7 @@ VALUES = {
     ],
     "max_batch_rows": [("1", 1), ("2147483647", 2147483647)],
     "group_rows": [("1", 1), ("64", 64)],
+    "deterministic": [("off", False), ("on", True)],
     "queue_delay_us": [("1", 1), ("100", 100)],
     "non_finite": [("pass", "pass"), ("reject", "reject")],
     "max_message_bytes": [("1", 1), ("2147483647", 2147483647)],
@@ -60,6 +61,7 @@ SHOWN = {
     **dict.fromkeys(["group_rows", "reflection", "shared_memory"], "auto"),
     **dict.fromkeys(["load_model", "tls_cert", "tls_key", "tls_client_ca", "token_file"], "none"),
     "shared_memory_prefix": "none",
+    "deterministic": "off",
     "plaintext_tokens": "off",
     "validation": "on",
 }
@@ -76,6 +78,7 @@ BAD = {
     "ep": (["", "gpu", "CUDA", "cuda:", "cuda:tf32", "cuda:tf32=1,", "cuda:=1"], WANTED),
     "max_batch_rows": (NO_INT32, "an integer from 1 to 2147483647"),
     "group_rows": (NO_INT32, "auto or an integer from 1 to 2147483647"),
+    "deterministic": (NO_ON_OR_OFF, "one of on, off"),
     "queue_delay_us": ([v for v in NO_INT32 if v != "0"], "an integer from 0 to 2147483647"),
     "non_finite": (NO_SWITCH, "one of reject, pass"),
     "max_message_bytes": (NO_INT32, "an integer from 1 to 2147483647"),
@@ -263,6 +266,11 @@ def test_an_address_of_this_machine_is_local_only(address):
 )
 def test_an_address_that_others_reach_is_not_local_only(address):
     assert not parse([*MODELS, "--address", address], {}).local_only
+
+
+def test_a_switch_without_a_value_is_on():
+    assert parse(["--deterministic", *MODELS], {}).deterministic
+    assert not parse(["--deterministic", "off", *MODELS], {}).deterministic
 
 
 @pytest.mark.parametrize(
