@@ -7,6 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from server.engine import Engine
+from server.errors import StartError
+
 WIDTH = 64
 X = np.random.default_rng(3).standard_normal((3, WIDTH), np.float32)
 
@@ -208,6 +211,17 @@ def test_what_links_lead_to_may_not_be_outside(explicit, folder, tmp_path, layou
             path.symlink_to(tmp_path / "outside" / path.relative_to(folder))
     assert "leads out of the model repository" in refused(caller)
     assert str(tmp_path) not in refused(caller)
+
+
+def test_a_graph_is_not_loaded_with_weights_that_lie_outside(folder):
+    weights_linked(folder, 1)
+    path = folder / "m" / "1" / "model.onnx"
+    assert Engine(path, 1, repository=folder).inputs[0].shape == (None, WIDTH)
+    # Without a repository it is the graph's own folder that links may not leave.
+    with pytest.raises(StartError, match="which leads out of the model repository"):
+        Engine(path, 1)
+    with pytest.raises(StartError, match="which leads out of the model repository"):
+        Engine(path, 1, repository=folder / "m")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.link(path.parent / "bbb", path)])
