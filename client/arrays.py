@@ -65,8 +65,8 @@ def as_array(value: Rows, what: str) -> Array:
         raise UsageError(f"{what} is not an array: {error}") from None
     if array.dtype == np.object_ and array.ndim == 0 and not isinstance(array[()], str | bytes):
         raise UsageError(
-            f"{what} is a {type(value).__name__}; expected an array, nested lists, a data frame or "
-            "a tensor"
+            f"{what} has type {type(value).__name__}; expected an array, nested lists, a data "
+            "frame or a tensor"
         )
     if array.dtype.names is not None:
         raise UsageError(
@@ -118,7 +118,7 @@ def numbers(array: Array, dtype: np.dtype[Any], what: str, first_row: int = 0) -
     for at, value in enumerate(array.reshape(-1)):
         if not isinstance(value, _NUMBERS):
             raise UsageError(
-                f"{what}: {element(array, at, first_row)} is {value!r:.60}, a "
+                f"{what}: {element(array, at, first_row)} is {value!r:.60} of type "
                 f"{type(value).__name__}; the model takes {dtype}"
             )
     converted: Array = np.array(array.tolist()).reshape(array.shape)

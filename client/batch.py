@@ -1,5 +1,6 @@
 """Cut a batch of rows into messages that the server takes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,20 +53,12 @@ class Batch:
         """Rows of each message, in order; none of a batch without rows."""
         if limit.rows == 0:
             return [slice(0, len(self))]
-        if len(self) == 0:
-            return []
-        ends = self._ends_in_bytes()
-        most_rows = limit.rows or len(self)
-        parts = []
-        start = 0
-        while start < len(self):
-            # A row that is over the limit goes alone; the server says what it thinks of that.
-            room = ends[start] + limit.byte_size
-            stop = int(np.searchsorted(ends, room, side="right")) - 1
-            stop = min(max(stop, start + 1), start + most_rows, len(self))
-            parts.append(slice(start, stop))
-            start = stop
-        return parts
+        most_rows = max(min(limit.rows or len(self), len(self)), 1)
+        if any(self.specs[name].dtype == np.object_ for name in self.arrays):
+            return self._parts_of_text(limit.byte_size, most_rows)
+        step = min(max(limit.byte_size // max(self._row_bytes(), 1), 1), most_rows)
+        starts = range(0, len(self), step)
+        return [slice(start, min(start + step, len(self))) for start in starts]
 
     def tensors(self, part: slice) -> tuple[Tensor, ...]:
         """The rows of a part as the model takes them; UsageError where they cannot be."""
@@ -77,18 +70,31 @@ class Batch:
     def _rows(self, name: str, part: slice) -> Array:
         return self.arrays[name] if self.specs[name].whole is not None else self.arrays[name][part]
 
-    def _ends_in_bytes(self) -> Array:
-        """Bytes of all rows before each row, and of all, int64 `[rows + 1]`."""
-        rows = len(self)
-        ends = np.zeros(rows + 1, np.int64)
-        for name, array in self.arrays.items():
-            if self.specs[name].dtype == np.object_:
-                sizes = [sum(map(_element_bytes, row)) for row in array.reshape(rows, -1)]
-                ends[1:] += np.cumsum(sizes, dtype=np.int64)
-            else:
-                row_bytes = array.size // rows * self.specs[name].dtype.itemsize
-                ends[1:] += row_bytes * np.arange(1, rows + 1)
-        return ends
+    def _row_bytes(self) -> int:
+        """Bytes of a row as it travels, all of a size."""
+        return sum(
+            math.prod(array.shape[1:]) * self.specs[name].dtype.itemsize
+            for name, array in self.arrays.items()
+        )
+
+    def _parts_of_text(self, byte_size: int, most_rows: int) -> Sequence[slice]:
+        """As `parts`, where each row has a size of its own."""
+        parts = []
+        start = filled = 0
+        for row in range(len(self)):
+            row_bytes = sum(self._text_bytes(name, row) for name in self.arrays)
+            # A row that is over the limit goes alone; the server says what it thinks of that.
+            if row > start and (filled + row_bytes > byte_size or row - start == most_rows):
+                parts.append(slice(start, row))
+                start, filled = row, 0
+            filled += row_bytes
+        return [*parts, slice(start, len(self))] if len(self) else []
+
+    def _text_bytes(self, name: str, row: int) -> int:
+        values = self._rows(name, slice(row, row + 1))
+        if self.specs[name].dtype != np.object_:
+            return int(values.size * self.specs[name].dtype.itemsize)
+        return sum(map(_element_bytes, values.reshape(-1)))
 
 
 def _element_bytes(value: str | bytes) -> int:

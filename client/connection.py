@@ -145,7 +145,7 @@ class Connection:
                 return failure
             if isinstance(failure, Unavailable | DeadlineExceeded):
                 text = "no answer" if isinstance(failure, DeadlineExceeded) else failure.text
-                return Unreachable(f"{','.join(self.addresses)}: {text}")
+                return Unreachable(f"cannot reach {','.join(self.addresses)}: {text}")
         return None
 
     def _answer(self, call: Any, message: bytes, deadline_s: float | None) -> bytes:

@@ -1,6 +1,7 @@
 """Keep what a server says of the model that it serves, asked once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from protos import inference_pb2 as pb
 from protos import model_config_pb2 as config_pb
 from protos.datatypes import DTYPES
 from protos.quantize import wire_scale
+
+Answer = TypeVar("Answer")
 
 LABEL = "label"
 
@@ -33,15 +36,20 @@ class ServedModel:
         """Ask again, when it is needed next."""
         self._metadata: pb.ModelMetadataResponse | None = None
         self._config: config_pb.ModelConfig | None = None
-        self._config_asked = False
+        self._has_no_config = False
+        self._inputs: Mapping[str, ModelInput] | None = None
         self._class_names: dict[str, ClassNames] = {}
 
     def inputs(self) -> Mapping[str, ModelInput]:
         """Inputs by name; none where the server does not tell."""
         if self._takes is not None:
             return {self._takes.name: self._takes}
-        told = self._told().inputs
-        return {one.name: self._input(one, alone=len(told) == 1) for one in told}
+        inputs = self._inputs
+        if inputs is None:
+            told = self._told().inputs
+            inputs = {one.name: self._input(one, alone=len(told) == 1) for one in told}
+            self._inputs = inputs
+        return inputs
 
     def only_input(self) -> ModelInput:
         """The one input of a model with a first axis; UsageError for any other model."""
@@ -91,9 +99,11 @@ class ServedModel:
                 "ModelConfig, which has the labels"
             )
         name = output or labelled_output(config, LABEL) or self.output()
-        if name not in self._class_names:
-            self._class_names[name] = class_names(config, name)
-        return self._class_names[name]
+        # Another thread may forget meanwhile.
+        known = self._class_names
+        if name not in known:
+            known[name] = class_names(config, name)
+        return known[name]
 
     def most_rows(self) -> int | None:
         """Rows of one request: `max_batch_size`. 0: rows stay together; None: it is not known."""
@@ -120,20 +130,29 @@ class ServedModel:
             raise UsageError(f"the server's wire_scale cannot be used: {error}") from None
 
     def _told(self) -> pb.ModelMetadataResponse:
-        if self._metadata is None:
-            self._metadata = self._server.metadata()
-        return self._metadata
+        # Another thread may forget meanwhile.
+        metadata = self._metadata
+        if metadata is None:
+            metadata = self._asked(self._server.metadata) or pb.ModelMetadataResponse()
+            self._metadata = metadata
+        return metadata
 
     def _served(self) -> config_pb.ModelConfig | None:
-        if not self._config_asked:
-            try:
-                self._config = self._server.config()
-            except RequestFailed as error:
-                # The Open Inference Protocol itself has no ModelConfig.
-                if error.code != "UNIMPLEMENTED":
-                    raise
-            self._config_asked = True
-        return self._config
+        config = self._config
+        if config is None and not self._has_no_config:
+            config = self._asked(self._server.config)
+            self._config, self._has_no_config = config, config is None
+        return config
+
+    @staticmethod
+    def _asked(ask: Callable[[], Answer]) -> Answer | None:
+        """What the server says; None where it has no such call, as not all need to."""
+        try:
+            return ask()
+        except RequestFailed as error:
+            if error.code != "UNIMPLEMENTED":
+                raise
+            return None
 
     def _parameter(self, name: str) -> str:
         config = self._served()

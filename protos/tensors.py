@@ -218,7 +218,7 @@ def element_bytes(value: Any, what: str, data: Array, at: int) -> bytes:
         encoded = bytes(value)
     else:
         raise InvalidMessage(
-            f"{_element(what, data, at)} is {value!r:.60}, a {type(value).__name__}; "
+            f"{_element(what, data, at)} is {value!r:.60} of type {type(value).__name__}; "
             "expected str or bytes"
         )
     if len(encoded) > _MOST_ELEMENT_BYTES:

@@ -1,7 +1,10 @@
 """Whatever callers have is sent as what the model takes, or refused by name."""
 
+import contextlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
 import scipy.sparse
@@ -204,14 +207,14 @@ MASKED = np.ma.masked_array(NUMBERS, NUMBERS == 0)
         (np.zeros((2, 2), "M8[s]"), "has dtype datetime64[s]"),
         (np.zeros((2, 2), "m8[s]"), "has dtype timedelta64[s]"),
         (np.zeros((2, 2), "V4"), "has dtype |V4; the model takes float32"),
-        ([["a", "b"]], "element [0, 0] is 'a', a str; the model takes float32"),
-        ([[1, "b"]], "element [0, 1] is 'b', a str"),
-        ([[1, None]], "element [0, 1] is None, a NoneType"),
+        ([["a", "b"]], "element [0, 0] is 'a' of type str; the model takes float32"),
+        ([[1, "b"]], "element [0, 1] is 'b' of type str"),
+        ([[1, None]], "element [0, 1] is None of type NoneType"),
         (np.array([["a", "b"]]), "has dtype <U1; the model takes float32"),
         ([[1, 2], [3]], "is not an array"),
-        ({1, 2}, "is a set; expected an array"),
-        (object(), "is a object; expected an array"),
-        (None, "is a NoneType"),
+        ({1, 2}, "has type set; expected an array"),
+        (object(), "has type object; expected an array"),
+        (None, "has type NoneType"),
         (ArrayLike(NUMBERS, RuntimeError("use tensor.detach()")), "use tensor.detach()"),
     ],
 )
@@ -254,20 +257,20 @@ def test_an_element_that_is_neither_text_nor_bytes_is_refused_by_name(client, va
     kind = type(value).__name__
     client = client("text")
     refused_by_every_way(client, x, "input 'x': element [1, 0] is ")
-    with pytest.raises(UsageError, match=f"a {kind}; expected str or bytes"):
+    with pytest.raises(UsageError, match=f"of type {kind}; expected str or bytes"):
         client.predict(x)
 
 
 @pytest.mark.parametrize(
     ("x", "says"),
     [
-        ([["a", 5]], "element [0, 1] is 5, a int"),
+        ([["a", 5]], "element [0, 1] is 5 of type int"),
         (NUMBERS, "has dtype float32; the model takes text or bytes"),
         ([["a", "\ud800"]], "element [0, 1] is text that UTF-8 cannot carry"),
         (np.array([["a", "\ud800"]]), "element [0, 1] is text that UTF-8 cannot carry"),
         (
             np.array([["a", None]], np.dtypes.StringDType(na_object=None)),
-            "element [0, 1] is None, a NoneType",
+            "element [0, 1] is None of type NoneType",
         ),
     ],
 )
@@ -297,7 +300,7 @@ def test_data_frames_that_no_model_can_take_are_refused_by_name(client):
     refused_by_every_way(client("float"), sparse, "is sparse (pandas DataFrame)")
     refused_by_every_way(client("float"), sparse["a"], ".sparse.to_dense()")
     mixed = pandas.DataFrame({"a": [1, 2], "b": ["x", "y"]})
-    refused_by_every_way(client("float"), mixed, "element [0, 1] is 'x', a str")
+    refused_by_every_way(client("float"), mixed, "element [0, 1] is 'x' of type str")
     missing = pandas.DataFrame({"a": ["x", "y"], "b": ["z", None]})
     refused_by_every_way(client("text"), missing, "input 'x': element [1, 1] is ")
 
@@ -359,6 +362,28 @@ def test_a_model_of_another_output_than_label_needs_no_name(client):
     assert client("float").default_output() == "y"
     with pytest.raises(UsageError, match=r"has outputs \['sum', 'less'\]"):
         client("two").predict({"a": NUMBERS, "b": NUMBERS})
+
+
+def test_a_server_that_tells_nothing_of_its_model_is_asked_as_it_is(address):
+    """The protocol asks of servers for neither ModelMetadata nor ModelConfig."""
+    with contextlib.ExitStack() as stack:
+        channel = stack.enter_context(grpc.insecure_channel(address))
+        bare = grpc.server(ThreadPoolExecutor())
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        handler = grpc.unary_unary_rpc_method_handler(lambda message, _: infer(message))
+        service = grpc.method_handlers_generic_handler(
+            "inference.GRPCInferenceService", {"ModelInfer": handler}
+        )
+        bare.add_generic_rpc_handlers((service,))
+        port = bare.add_insecure_port("127.0.0.1:0")
+        bare.start()
+        stack.callback(lambda: bare.stop(None).wait())
+        client = stack.enter_context(Client(f"127.0.0.1:{port}", "float"))
+        np.testing.assert_array_equal(client.infer({"x": NUMBERS})["y"], NUMBERS)
+        with pytest.raises(RequestFailed, match="INVALID_ARGUMENT"):
+            client.infer({"x": NUMBERS.tolist()})
+        with pytest.raises(UsageError, match="has inputs"):
+            client.predict(NUMBERS)
 
 
 def test_outputs_are_found_by_name(client):

@@ -761,7 +761,7 @@ def test_an_element_that_is_neither_text_nor_bytes_is_refused_by_name(role, valu
     with pytest.raises(InvalidMessage) as caught:
         encode(message)
     assert str(caught.value).startswith(f"{role} 'x': element [1, 2] is ")
-    assert str(caught.value).endswith(f"a {type(value).__name__}; expected str or bytes")
+    assert str(caught.value).endswith(f"of type {type(value).__name__}; expected str or bytes")
 
 
 def test_text_of_every_kind_of_array_travels_as_utf8():

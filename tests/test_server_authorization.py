@@ -197,7 +197,7 @@ def test_the_command_line_takes_a_token_from_a_file(server, tmp_path, capsys):
     assert "UNAUTHENTICATED" in capsys.readouterr().err
     token.write_text(f"{ALL}\n")
     assert main([*command, "--token-file", str(token)]) == 0
-    assert capsys.readouterr().out.split()[0].startswith("[-1")
+    assert capsys.readouterr().out.splitlines()[0] == "-1.0 -2.0"
 
 
 @pytest.mark.parametrize("flag", ["--tls-ca", "--token-file"])
