@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from rich.console import Console
-
 from bench import plot, record, show
 from bench.compose import run
 from bench.contenders import NAMES
@@ -20,6 +18,7 @@ from client.errors import RequestFailed, UsageError
 from client.record import dumps, write_bytes_atomically, write_text_atomically
 from client.verification import Experiment
 from protos import buffers
+from text_tables import new_console
 
 EXAMPLES = 1024
 _FULL_ROUNDS, _QUICK_ROUNDS = 10, 4
@@ -44,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(settings: Settings) -> int:
-    console = Console(highlight=False)
+    console = new_console(highlight=False)
     start = environment.snapshot()
     results = run(settings, lambda text: console.print(text, soft_wrap=True, markup=False))
     goals = all_goals(results.measured())

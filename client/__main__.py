@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-from rich.console import Console
 
 from client import arguments, environment, record, table
 from client.client import Client
@@ -26,6 +25,7 @@ from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
 from client.terminal import SweepProgress
 from client.verification import Experiment
 from protos.quantize import WIRE_DTYPES
+from text_tables import new_console
 
 PROGRAM = "argmax-client"
 DONE, WRONG, REFUSED = 0, 1, 2
@@ -165,7 +165,7 @@ def _sweep(args: argparse.Namespace) -> int:
     # Hours of measuring must not end at a folder that cannot be written.
     settings.out.mkdir(parents=True, exist_ok=True)
     settings = with_scale(settings)
-    console = Console()
+    console = new_console()
     start = environment.snapshot()
     with SweepProgress(console) as progress:
         points = sweep(settings, progress)

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from rich.console import Console
-
 from client import environment
 from client.errors import UsageError
 from client.record import dumps, write_text_atomically
@@ -20,6 +18,7 @@ from soak import record
 from soak.parts import PARTS
 from soak.show import show
 from soak.tally import Tally
+from text_tables import new_console
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _soak(args: argparse.Namespace) -> int:
-    console = Console(highlight=False)
+    console = new_console(highlight=False)
     start = environment.snapshot()
     parts = []
     for done in _run(args.only, args.seconds, args.seed):

@@ -217,7 +217,7 @@ def loadgen(quick_s=5.0, wrong=0, reasons=(), failures=None):
 
 
 @cache
-def _planned(calibration, goal):
+def planned_parts(calibration, goal):
     """Checks and plan, of simulations that are not long."""
     checks = check(calibration, plan_calibrations.COSTS)
     trust = trusted(checks)
@@ -229,7 +229,7 @@ def planned(calibration=None, **settings):
     """A plan from a calibration, with the costs of `plan_calibrations`."""
     calibration = calibration or plan_calibrations.calibration()
     goal = Goal(5000.0, 100.0 * MS, 25e9)
-    checks, made = _planned(calibration, goal)
+    checks, made = planned_parts(calibration, goal)
     told = {"rate": 5000.0, "p99_ms": 100.0, "link_gbit": 25.0, "address": None, "result": None}
     return _through_text(
         plan_record.to_json(

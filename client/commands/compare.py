@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from client import arguments, environment
 from client.calibration import COMPARE_SCHEMA, calibrate
 from client.commands import compare_results as provider_results
@@ -20,9 +18,9 @@ from client.record import dumps, finite, write_text_atomically
 from client.sweep import Settings
 from client.terminal import SweepProgress
 from client.verification import Experiment
+from text_tables import new_console
 
 DEFAULT_ROUNDS, DEFAULT_STARTS = 16, 4
-_FILE_WIDTH = 140
 
 
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -106,7 +104,7 @@ def _compare(args: argparse.Namespace) -> int:
     settings.out.mkdir(parents=True, exist_ok=True)
     if args.aa is not None:
         return _calibrate(args, settings)
-    console = Console()
+    console = new_console()
     start = environment.snapshot()
     with SweepProgress(console) as progress:
         analysis = analyse(contest(settings, args.ep, args.starts, progress))
@@ -114,9 +112,7 @@ def _compare(args: argparse.Namespace) -> int:
     broken = list(broken_limits(analysis, args.require_agreement, args.max_slowdown))
     content = record.to_json(_told(args, settings), around, analysis, broken)
     paths = provider_results.write(settings.out, content)
-    # In a file there is room for what a narrow terminal must fold.
-    shown = console if console.is_terminal else Console(width=_FILE_WIDTH)
-    shown.print(table.render(analysis))
+    console.print(table.render(analysis))
     found = findings(analysis, around)
     for finding in found:
         colour = "red" if finding.level == "fail" else "yellow"
@@ -131,7 +127,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     """Hold the first provider against itself."""
-    console = Console()
+    console = new_console()
     runs: list[list[Pair]] = []
     start = environment.snapshot()
     with SweepProgress(console) as progress:

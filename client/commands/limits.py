@@ -5,8 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from client import arguments, environment, record, record_files
 from client.compare import record as provider_record
 from client.errors import UsageError
@@ -16,8 +14,8 @@ from client.limits.placing import place
 from client.limits.subject import subject
 from client.load import record as load_record
 from client.summary import disturbances
+from text_tables import new_console
 
-_PLAIN_WIDTH = 120
 _SCHEMAS = (record.SCHEMA, provider_record.SCHEMA, load_record.SCHEMA)
 
 
@@ -80,8 +78,7 @@ def _limits(args: argparse.Namespace) -> int:
     threads = args.threads or asked.get("threads") or len(os.sched_getaffinity(0))
     placed_is = subject(content) if content else None
     args.out.mkdir(parents=True, exist_ok=True)
-    console = Console()
-    console = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
+    console = new_console()
     start = environment.snapshot()
     measured, skipped = roofs.measure(args.rounds, dtype, threads, ep, console.print)
     placed = []

@@ -10,7 +10,7 @@ from typing import Any
 from client import environment, record
 from client.arguments import concurrencies, modes, positive, rates
 from client.calibration import LOAD_SCHEMA, calibrate
-from client.commands.load_options import add_common, plain_or_terminal, settings_of, write
+from client.commands.load_options import add_common, settings_of, write
 from client.errors import UsageError
 from client.load import record as load_record
 from client.load import table as load_table
@@ -22,6 +22,7 @@ from client.load.slo import for_p99
 from client.load.summary import LoadPoint
 from client.load.target import target
 from client.load.terminal import LoadProgress
+from text_tables import new_console
 
 DONE, WRONG = 0, 1
 
@@ -74,7 +75,7 @@ def _load(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     if args.aa is not None:
         return _calibrate(args, settings)
-    console = plain_or_terminal()
+    console = new_console()
     start = environment.snapshot()
     with LoadProgress(console) as progress, target(settings, progress) as found:
         points = load(settings, found, progress)
@@ -92,7 +93,7 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     """Hold the first point that was asked for against itself, on the same server."""
     settings = for_p99(settings)
     one, mode = next(asked(settings)), settings.modes[0]
-    console = plain_or_terminal()
+    console = new_console()
     duels: list[Duel] = []
     start = environment.snapshot()
     with LoadProgress(console) as progress, target(settings, progress) as where:

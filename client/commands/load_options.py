@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from client import record
 from client.arguments import add_credentials, add_model, credential_files, positive, seconds
 from client.errors import UsageError
@@ -15,8 +13,6 @@ from client.load import record as load_record
 from client.load.arrivals import ARRIVALS
 from client.load.settings import Settings, Windows
 from client.load.summary import LoadPoint
-
-_PLAIN_WIDTH = 120
 
 
 def add_common(parser: argparse.ArgumentParser, out: Path) -> None:
@@ -88,12 +84,6 @@ def settings_of(args: argparse.Namespace) -> Settings:
         out=args.out,
         credential_files=files,
     )
-
-
-def plain_or_terminal() -> Console:
-    """Wide enough for the tables, where nobody says how wide it is."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_PLAIN_WIDTH)
 
 
 def write(

@@ -5,8 +5,6 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from client import arguments, environment, record
 from client.errors import UsageError
 from client.loadgen import record as loadgen_record
@@ -16,10 +14,10 @@ from client.loadgen.runs import Plan, loadgen
 from client.sweep import MODEL
 from client.terminal import SweepProgress
 from client.verification import Experiment
+from text_tables import new_console
 
 QUICK_S = 5.0
 EXAMPLES, QUICK_EXAMPLES = 1024, 256
-_PLAIN_WIDTH = 120
 _EXTRA = "mlcommons-loadgen is not installed; wanted pip install 'argmax-serving[loadgen]'"
 
 
@@ -134,7 +132,7 @@ def _loadgen(args: argparse.Namespace) -> int:
         credential_files=arguments.credential_files(args),
     )
     plan.out.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    console = new_console()
     label = loadgen_record.label(plan)
     console.print(label, style="bold yellow", markup=False, highlight=False)
     start = environment.snapshot()
@@ -143,9 +141,7 @@ def _loadgen(args: argparse.Namespace) -> int:
     around = environment.describe(start, environment.snapshot())
     path = plan.out / "loadgen.json"
     record.write_text_atomically(path, record.dumps(loadgen_record.to_json(plan, around, results)))
-    # In a file there is room for what a narrow terminal must fold.
-    shown = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
-    shown.print(loadgen_table.render(results, label))
+    console.print(loadgen_table.render(results, label))
     for line in loadgen_table.reasons(results):
         console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     for result in results:

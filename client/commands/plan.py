@@ -16,7 +16,6 @@ from client.arguments import (
     positive,
     seconds,
 )
-from client.commands.load_options import plain_or_terminal
 from client.credentials import CredentialFiles
 from client.load.settings import Settings, Windows
 from client.load.terminal import LoadProgress
@@ -27,6 +26,7 @@ from client.plan.capacity import Goal, Plan, plan
 from client.plan.check import check, trusted
 from client.plan.fit import executions, fit_costs
 from client.plan.observed import Calibration
+from text_tables import new_console
 
 PLANNED, REFUSED = 0, 1
 
@@ -89,7 +89,7 @@ def _plan(args: argparse.Namespace) -> int:
     """Exit code 0: planned; 1: nothing is, because predictions do not hold or no rate is enough."""
     files = credential_files(args)
     args.out.mkdir(parents=True, exist_ok=True)
-    console = plain_or_terminal()
+    console = new_console()
     if args.result is not None:
         calibration, described = plan_record.read(args.result)
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from client import environment, record
 from client.arguments import modes, over_zero, positive
-from client.commands.load_options import add_common, plain_or_terminal, settings_of, write
+from client.commands.load_options import add_common, settings_of, write
 from client.errors import UsageError
 from client.load import record as load_record
 from client.load import slo_table, tune_table
@@ -17,6 +17,7 @@ from client.load.slo import slo
 from client.load.target import target
 from client.load.terminal import LoadProgress
 from client.load.tune import DEFAULTS, Candidate, Search, tune
+from text_tables import new_console
 
 DONE, WRONG = 0, 1
 
@@ -101,7 +102,7 @@ def _slo(args: argparse.Namespace) -> int:
     if args.tune:
         _check(args)
     settings = settings_of(args)
-    console = plain_or_terminal()
+    console = new_console()
     start = environment.snapshot()
     p99_ns = round(args.p99_ms * 1e6)
     with LoadProgress(console) as progress:

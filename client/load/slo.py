@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from client.confidence import fewest_samples
 from client.load.bisection import Found, highest_rate
-from client.load.histogram import fewest_samples
 from client.load.runs import loading
 from client.load.settings import Report, Settings, open_loop
 from client.load.summary import STABLE_WINDOWS, LoadPoint

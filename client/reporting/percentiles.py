@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from client.load.histogram import CONFIDENCE, Histogram
+from client.confidence import CONFIDENCE
+from client.load.histogram import Histogram
 from client.reporting.axes import LEGEND_BELOW, Figure, layout_of, linear_axis, log_axis
 from client.reporting.section import Row, Table
 
