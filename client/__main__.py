@@ -20,7 +20,9 @@ from client.commands import plan as plan_command
 from client.commands import report as report_command
 from client.commands import slo as slo_command
 from client.commands import sweep_results as results
+from client.commands import verdicts
 from client.errors import RequestFailed, UsageError
+from client.reporting.sweep import section as sweep_section
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
 from client.terminal import SweepProgress
 from client.verification import Experiment
@@ -186,6 +188,7 @@ def _sweep(args: argparse.Namespace) -> int:
     paths = results.write(settings.out, content)
     in_order = sorted(points, key=lambda p: settings.modes.index(p.mode))
     console.print(table.render(in_order, agreement=settings.experiment.wire is not None))
+    verdicts.show(console, sweep_section(content).verdicts)
     for path in paths:
         console.print(str(path), highlight=False, soft_wrap=True)
     failed = any(point.wrong_labels or point.errors for point in points)

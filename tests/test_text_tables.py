@@ -151,34 +151,28 @@ def test_pairs_are_folded_between_words():
     assert pairs([("", "x" * 12)], 10, name_width=6) == ["    " + "x" * 12]
 
 
-COLUMNS_OF_A_PIPE = "from text_tables import new_console; print(new_console().width)"
+SAY_THE_WIDTH = "from text_tables import new_console; print(new_console().width)"
 
 
-def width_of_a_pipe(**environment):
-    told = {name: text for name, text in os.environ.items() if name != "COLUMNS"} | environment
-    command = [sys.executable, "-c", COLUMNS_OF_A_PIPE]
-    done = subprocess.run(command, env=told, cwd=ROOT, capture_output=True, text=True, check=True)
-    return int(done.stdout)
+def say_the_width(environment, **streams):
+    command = [sys.executable, "-c", SAY_THE_WIDTH]
+    known = {name: text for name, text in os.environ.items() if name not in {"COLUMNS", "LINES"}}
+    return subprocess.run(command, env=known | environment, cwd=ROOT, check=True, **streams)
 
 
-def test_a_pipe_gets_everything_unless_it_says_how_wide_it_is():
-    assert width_of_a_pipe() > 1000
-    assert width_of_a_pipe(FORCE_COLOR="1") > 1000
-    assert width_of_a_pipe(COLUMNS="72") == 72
+def test_a_pipe_gets_everything_whatever_the_environment_says():
+    told = {"COLUMNS": "72", "FORCE_COLOR": "1"}
+    assert int(say_the_width(told, stdout=subprocess.PIPE).stdout) > 1000
 
 
-def test_a_terminal_is_as_wide_as_it_is():
+def test_a_terminal_gets_what_fits():
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
-    told = {name: text for name, text in os.environ.items() if name not in {"COLUMNS", "LINES"}}
-    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    subprocess.run(
-        [sys.executable, "-c", COLUMNS_OF_A_PIPE], env=told, cwd=ROOT, check=True, **streams
-    )
+    say_the_width({}, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     with os.fdopen(ours, "rb") as terminal:
         assert terminal.read(2) == b"60"
 
 
-def test_what_is_no_terminal_is_asked_for_its_width_once():
+def test_a_width_that_is_asked_for_is_kept():
     assert new_console(width=33).width == 33

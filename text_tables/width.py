@@ -1,6 +1,5 @@
 """Decide how wide the output may be."""
 
-import os
 from typing import Any
 
 from rich.console import Console
@@ -10,12 +9,12 @@ UNLIMITED = 10_000
 
 
 def new_console(**options: Any) -> Console:
-    """Console as wide as its terminal; without one, as wide as COLUMNS says, or unlimited.
+    """Console as wide as its terminal; a file or a pipe gets everything, however wide.
 
     `options` are those of `rich.console.Console`.
     """
     made = Console(**options)
-    if made.file.isatty() or "width" in options or os.environ.get("COLUMNS", "").isdecimal():
-        return made
-    made.width = UNLIMITED
+    # COLUMNS says nothing of a pipe: whatever loads readline hands it to its children.
+    if "width" not in options and not made.file.isatty():
+        made.width = UNLIMITED
     return made

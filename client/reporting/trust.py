@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from client.reporting.section import Check, Section
-from client.summary import MOST_STEAL
+from client.reporting.section import ENVIRONMENT, POINTS, Check, Linked, Section
+from client.summary import MOST_STEAL, Finding, disturbances
 
 LABELS, AA, CEILING = "labels", "A/A", "client ceiling"
 SEND_LAG, LITTLE, STEAL = "send lag", "Little's law", "steal"
@@ -58,6 +58,20 @@ def steal(environment: Mapping[str, Any]) -> Check:
     if share is None:
         return Check(STEAL, None, "the system does not tell")
     return Check(STEAL, share <= MOST_STEAL, f"{share:.1%}")
+
+
+def linked(findings: Iterable[Finding], environment: Mapping[str, Any]) -> list[Linked]:
+    """Findings, each with what explains it: the environment of a disturbance, else the points."""
+    disturbing = {finding.text for finding in disturbances(environment)}
+    return [
+        Linked(finding.text, ENVIRONMENT if finding.text in disturbing else POINTS)
+        for finding in findings
+    ]
+
+
+def disturbed(environment: Mapping[str, Any]) -> list[Linked]:
+    """What of the machine may have disturbed a measurement."""
+    return linked(disturbances(environment), environment)
 
 
 def gathered(
