@@ -15,18 +15,21 @@ from client.plots import dress, head, label_at, legend, png
 _NEAREST = 1 / 12
 
 
+# Rates that differ by more than this are drawn on a logarithmic scale.
+_WIDE = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """What is varied in a kind of loop, for a title and for an axis; `doubled`: by factors."""
+    """What is varied in a kind of loop, for a title and for an axis."""
 
     varied: str
     label: str
-    doubled: bool
 
 
 LOOPS = {
-    "closed": Loop("Concurrency", "concurrency (requests under way, closed loop)", doubled=True),
-    "open": Loop("Offered Rate", "offered rate (requests/second, open loop)", doubled=False),
+    "closed": Loop("Concurrency", "concurrency (closed loop)"),
+    "open": Loop("Offered Rate", "offered requests/second (open loop)"),
 }
 
 
@@ -35,15 +38,21 @@ def latency_title(loop: str) -> str:
     return f"Latency as {LOOPS[loop].varied} Changes"
 
 
+def is_logarithmic(points: Sequence[LoadPoint], loop: str) -> bool:
+    """Whether the points of one loop are drawn over the logarithm of their load."""
+    levels = [point.asked.level for point in points]
+    return loop == "closed" or (bool(levels) and max(levels) > _WIDE * min(levels))
+
+
 def ticks(points: Sequence[LoadPoint], loop: str) -> list[float]:
     """Loads that were measured, as far as there is room to label them; the highest always."""
     levels = sorted({point.asked.level for point in points}, reverse=True)
-    places = [math.log(level) if LOOPS[loop].doubled else level for level in levels]
     if not levels:
         return []
-    # A rate is drawn from zero on.
-    lowest = places[-1] if LOOPS[loop].doubled else 0.0
-    apart = (places[0] - lowest) * _NEAREST
+    logarithmic = is_logarithmic(points, loop)
+    places = [math.log(level) if logarithmic else level for level in levels]
+    # A linear axis starts at zero.
+    apart = (places[0] - (places[-1] if logarithmic else 0.0)) * _NEAREST
     chosen: list[int] = []
     for index, place in enumerate(places):
         if not chosen or places[chosen[-1]] - place >= apart:
@@ -67,7 +76,7 @@ def latency_figure(points: Sequence[LoadPoint], loop: str) -> Figure:
     figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
     axes = figure.add_subplot()
     head(axes, latency_title(loop), LOOPS[loop].label, "latency (milliseconds)")
-    if LOOPS[loop].doubled:
+    if is_logarithmic(chosen, loop):
         axes.set_xscale("log", base=2)
     modes: dict[str, Line2D] = {}
     strokes: dict[str, Line2D] = {}
@@ -88,7 +97,7 @@ def latency_figure(points: Sequence[LoadPoint], loop: str) -> Figure:
             modes[mode] = Line2D([], [], color=look.colour, marker=look.marker, linewidth=1.8)
             name = percentile.replace("_", ".")
             strokes[name] = Line2D([], [], color="#444444", linestyle=stroke.style)
-    if not LOOPS[loop].doubled:
+    if not is_logarithmic(chosen, loop):
         axes.set_xlim(left=0)
     label_at(axes, ticks(chosen, loop))
     hollow = any(not point.valid for point in chosen)

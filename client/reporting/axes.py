@@ -21,8 +21,10 @@ HOVER_TITLE = {
 
 # Where a long legend goes: under the plot, which on a phone makes room for its rows by itself.
 LEGEND_BELOW = {
-    "legend": {"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.22, "yanchor": "top"}
-    | {"traceorder": "normal"},
+    # Held against the whole figure, it keeps its own room, and is never on the axis's title.
+    "legend": {"orientation": "h", "x": 0.5, "xanchor": "center"}
+    | {"yref": "container", "y": 0, "yanchor": "bottom"}
+    | {"traceorder": "normal", "itemwidth": 44},
     "margin": {"l": 70, "r": 16, "t": 56, "b": 60},
 }
 
@@ -45,7 +47,7 @@ def layout_of(title: str) -> dict[str, Any]:
 def linear_axis(title: str) -> dict[str, Any]:
     """Return an axis with what all of them have in common."""
     return {
-        "title": {"text": title, "standoff": 12},
+        "title": {"text": title, "standoff": 12, "font": {"size": 13}},
         "gridcolor": GRID,
         "zeroline": False,
         "tickfont": {"size": 12},
@@ -130,7 +132,7 @@ def band_of(colour: str, edges: Sequence[tuple[float, float, float]], name: str)
     }
 
 
-def mark(axis: str, value: float, text: str, colour: str = INK) -> dict[str, Any]:
+def mark(axis: str, value: float, text: str) -> dict[str, Any]:
     """Return a dashed line across the plot at a value of one axis, "x" or "y"."""
     other = "y" if axis == "x" else "x"
     return {
@@ -140,7 +142,7 @@ def mark(axis: str, value: float, text: str, colour: str = INK) -> dict[str, Any
         f"{other}0": 0,
         f"{other}1": 1,
         f"{other}ref": "paper",
-        "line": {"color": colour, "width": 1.5, "dash": "dash"},
+        "line": {"color": INK, "width": 1.5, "dash": "dash"},
         # Below a line at the top of the plot there is room, above it there may be none.
         "label": {"text": text, "textposition": "end", "font": {"size": 12}}
         | ({"yanchor": "top"} if axis == "y" else {}),

@@ -41,6 +41,8 @@ _COLUMNS = (
     "wrong",
     "valid",
 )
+# Points that a banner lists before it says how many more there are.
+MOST_TOLD = 6
 _MET = {True: "yes", False: "no", None: "?"}
 
 
@@ -131,7 +133,11 @@ def _verdicts(points: Sequence[LoadPoint]) -> list[Verdict]:
     if not broken:
         return [Verdict("good", f"All {len(points)} points are valid.")]
     headline = f"{broken} of {len(points)} points are not valid: do not trust these."
-    return [Verdict("fail", headline, [_broken(point) for point in points if not point.valid])]
+    told = [_broken(point) for point in points if not point.valid]
+    if len(told) > MOST_TOLD:
+        more = f"{len(told) - MOST_TOLD + 1} more of the {len(told)}"
+        told = [*told[: MOST_TOLD - 1], Linked(f"{more}: their checks say why", CHECKS)]
+    return [Verdict("fail", headline, told)]
 
 
 def _broken(point: LoadPoint) -> Linked:

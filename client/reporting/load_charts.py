@@ -1,10 +1,10 @@
 """Describe the interactive plots of a load, and find its knee."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from client.load.plots import LOOPS, latency_title, ticks
+from client.load.plots import LOOPS, is_logarithmic, latency_title, ticks
 from client.load.summary import LoadPoint
 from client.looks import PERCENTILES, Look, looks_of
 from client.reporting.axes import (
@@ -74,11 +74,7 @@ def latency(
             line = _line(of_mode, look, values, label)
             line["line"] = line["line"] | {"dash": stroke.dash}
             data.append(line)
-    marks = [
-        mark("x", held, f"{mode}: knee", looks_of([mode])[mode].colour)
-        for mode, (held, lost) in found.items()
-        if held is not None and lost is not None
-    ]
+    marks = list(_knees(found))
     if bound_ms is not None:
         marks.append(mark("y", bound_ms, "bound"))
     layout = LEGEND_BELOW | {
@@ -90,6 +86,31 @@ def latency(
     return {"data": data, "layout": layout_of(latency_title(loop)) | layout}
 
 
+def _knees(found: Mapping[str, Knee]) -> Iterator[dict[str, Any]]:
+    """Mark where each knee lies that was seen: between two rates."""
+    seen = [(mode, held, lost) for mode, (held, lost) in found.items() if held and lost]
+    for number, (mode, held, lost) in enumerate(seen):
+        yield {
+            "type": "rect",
+            "layer": "below",
+            "x0": held,
+            "x1": lost,
+            "y0": 0,
+            "y1": 1,
+            "yref": "paper",
+            "fillcolor": looks_of([mode])[mode].colour,
+            "opacity": 0.15,
+            "line": {"width": 0},
+            # Where knees share a place, their names stand below each other.
+            "label": {
+                "text": escape(f"knee, {mode}"),
+                "textposition": "top left",
+                "padding": 4 + 15 * number,
+                "font": {"size": 12},
+            },
+        }
+
+
 def throughput(chosen: Sequence[LoadPoint], loop: str) -> Figure:
     """Requests answered a second over the load."""
     data: list[dict[str, Any]] = []
@@ -97,14 +118,20 @@ def throughput(chosen: Sequence[LoadPoint], loop: str) -> Figure:
         of_mode = [point for point in chosen if point.asked.mode == mode]
         rates: list[float | None] = [point.requests_per_s or None for point in of_mode]
         data.append(_line(of_mode, look, rates, escape(mode)))
+    logarithmic = is_logarithmic(chosen, loop)
     if loop == "open":
-        levels = [0.0, max(point.asked.level for point in chosen)]
+        levels = sorted({point.asked.level for point in chosen})
+        if not logarithmic:
+            levels.insert(0, 0.0)
         offered = {"type": "scatter", "mode": "lines", "name": "offered", "x": levels, "y": levels}
         data.append(offered | {"line": {"color": INK, "dash": "dot"}, "hoverinfo": "skip"})
+    label = "requests/second answered"
     layout = LEGEND_BELOW | {
         "showlegend": True,
         "xaxis": _load_axis(chosen, loop),
-        "yaxis": linear_axis("requests/second answered") | {"rangemode": "tozero"},
+        "yaxis": log_axis(label, drawn_in(data))
+        if logarithmic
+        else linear_axis(label) | {"rangemode": "tozero"},
     }
     title = f"Throughput as {LOOPS[loop].varied} Changes"
     return {"data": data, "layout": layout_of(title) | layout}
@@ -113,7 +140,7 @@ def throughput(chosen: Sequence[LoadPoint], loop: str) -> Figure:
 def _load_axis(points: Sequence[LoadPoint], loop: str) -> dict[str, Any]:
     """Return the axis of loads, labelled where something was measured."""
     axis = linear_axis(LOOPS[loop].label) | ticks_at(ticks(points, loop))
-    return axis | ({"type": "log"} if LOOPS[loop].doubled else {"rangemode": "tozero"})
+    return axis | ({"type": "log"} if is_logarithmic(points, loop) else {"rangemode": "tozero"})
 
 
 def _line(

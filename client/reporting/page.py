@@ -1,5 +1,6 @@
 """Make one HTML page that needs nothing else out of any number of sections."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from client.reporting.axes import Figure
 from client.reporting.section import Cell, Linked, Section, Verdict
 
 _TEMPLATE = "page.html.j2"
-_PLOT_HEIGHT = "460px"
+# A plot, and a legend of a few lines below it; every two lines more take a row more.
+_PLOT_HEIGHT, _ROW_HEIGHT, _LINES = 460, 20, 6
 _PLOT_CONFIG = {
     "responsive": True,
     "displaylogo": False,
@@ -76,12 +78,14 @@ def _linked(finding: Linked | str) -> Linked:
 
 
 def _plot(name: str, figure: Figure) -> Markup:
+    listed = sum(trace.get("showlegend", True) for trace in figure["data"])
+    rows = max(0, math.ceil((listed - _LINES) / 2))
     html = plotly.io.to_html(
         figure,
         config=_PLOT_CONFIG,
         include_plotlyjs=False,
         full_html=False,
-        default_height=_PLOT_HEIGHT,
+        default_height=f"{_PLOT_HEIGHT + _ROW_HEIGHT * rows}px",
         div_id=name,
         validate=False,
     )

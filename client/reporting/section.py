@@ -16,6 +16,16 @@ class Linked:
     text: str
     part: str
 
+    @property
+    def subject(self) -> str:
+        """What the text is about: all up to its first colon."""
+        return self.text.partition(": ")[0]
+
+    @property
+    def rest(self) -> str:
+        """What it says of that."""
+        return self.text.removeprefix(self.subject)
+
     def __str__(self) -> str:
         return self.text
 

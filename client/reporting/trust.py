@@ -26,6 +26,8 @@ MEANING = {
 # Checks of a point of a load, by the question that each answers.
 OF_A_LOAD = {"errors": LABELS, "send lag": SEND_LAG, "little": LITTLE, "steal": STEAL}
 NOT_MEASURED = "not measured"
+# The tables of each result have all of them.
+_MOST_TEXTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +104,6 @@ def _answer(name: str, sections: Sequence[Section]) -> Answer:
     texts = [
         f"{section.heading}: {check.text}" if where else check.text for check, section in shown
     ]
+    if len(texts) > _MOST_TEXTS:
+        texts = [*texts[: _MOST_TEXTS - 1], f"and {len(texts) - _MOST_TEXTS + 1} more"]
     return Answer(name, not failed if told else None, texts)
