@@ -18,7 +18,7 @@ _INK, _GRID = "#222222", "#dddddd"
 _LIMIT = "#777777"
 _RAW = (Look(_LIMIT, "^", "triangle-up"), Look(_LIMIT, "s", "square"))
 # In the order in which they are drawn; what is a mode of the client looks as it does elsewhere.
-_LOOKS = {
+LOOKS = {
     "local": MODES["local"],
     "raw_tcp": _RAW[0],
     "raw_unix": _RAW[1],
@@ -48,7 +48,7 @@ def throughput_png(cells: Sequence[Cell], kinds: Mapping[str, str]) -> bytes:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=10)
     ends: list[tuple[float, str]] = []
-    for system, look in _LOOKS.items():
+    for system, look in LOOKS.items():
         points = sorted(
             (cell.batch_size, statistics.median(cell.rows_per_s))
             for cell in cells

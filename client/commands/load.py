@@ -10,7 +10,7 @@ from typing import Any
 from client import environment, record
 from client.arguments import concurrencies, modes, positive, rates
 from client.calibration import LOAD_SCHEMA, calibrate
-from client.commands.load_options import add_common, settings_of, write
+from client.commands.load_options import add_common, settings_of, show_disturbances, write
 from client.errors import UsageError
 from client.load import record as load_record
 from client.load import table as load_table
@@ -84,6 +84,7 @@ def _load(args: argparse.Namespace) -> int:
     paths = write(settings.out, "load", content, points)
     for part in load_table.render(points, found.unchecked_because):
         console.print(part)
+    show_disturbances(console, described)
     for path in paths:
         console.print(str(path), highlight=False, soft_wrap=True)
     return WRONG if any(point.errors or point.wrong_labels for point in points) else DONE
