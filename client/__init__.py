@@ -5,6 +5,8 @@
 ...     labels = client.predict(x)  # x: [n, features]
 """
 
+from client.arrays import Rows
+from client.batch_stream import BatchAnswer
 from client.channel import RetryPolicy
 from client.client import Client
 from client.credentials import Credentials
@@ -13,16 +15,26 @@ from client.errors import (
     DeadlineExceeded,
     RequestFailed,
     Unavailable,
+    Unreachable,
     UsageError,
 )
+from client.model_input import ModelInput
+from protos.codec import InferResponse
+from protos.errors import OutputMissing
 
 __all__ = [
+    "BatchAnswer",
     "Client",
     "ClientError",
     "Credentials",
     "DeadlineExceeded",
+    "InferResponse",
+    "ModelInput",
+    "OutputMissing",
     "RequestFailed",
     "RetryPolicy",
+    "Rows",
     "Unavailable",
+    "Unreachable",
     "UsageError",
 ]

@@ -1,20 +1,40 @@
 """Turn the addresses of servers into what gRPC connects to."""
 
+import re
 import socket
 from collections.abc import Sequence
+from ipaddress import IPv6Address
+from pathlib import Path
 
 from client.errors import UsageError
 
 _UNIX = "unix:"
+_DNS = "dns:///"
 _FAMILIES = ((socket.AF_INET, "ipv4:", "{}:{}"), (socket.AF_INET6, "ipv6:", "[{}]:{}"))
+_MOST_PORT = 65_535
+# What a socket's name may take in the kernel, less the zero after it.
+_LONGEST_PATH_BYTES = 107
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# A port follows the last colon, but for those within brackets.
+_ENDS = re.compile(r"(?P<host>\[[^\]]*\]|.*):(?P<port>[^\]:]*)", re.DOTALL)
+_PORT = re.compile(r"[0-9]{1,5}")
+_NO_HOST = re.compile(r"[\s/@?#\[\]]")
+_LONGEST_QUOTED = 60
+_EXPECTED = "expected HOST:PORT or unix:/path"
 
 
 def parse(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Addresses HOST:PORT or unix:/path, several with commas between; UsageError for none."""
+    """Addresses HOST:PORT or unix:/path, several with commas between; UsageError for none.
+
+    An IPv6 host stands in brackets; `dns:///HOST:PORT` is HOST:PORT. UsageError says what is wrong
+    with an address that cannot be one. Whether a server is there is not asked.
+    """
     texts = [given] if isinstance(given, str) else given
     found = tuple(part.strip() for text in texts for part in text.split(","))
     if not found or not all(found):
-        raise UsageError(f"address {','.join(texts)!r} came; wanted HOST:PORT or unix:/path")
+        raise UsageError(f"got address {','.join(texts)!r}; {_EXPECTED}")
+    for address in found:
+        _check(address)
     return found
 
 
@@ -31,7 +51,7 @@ def target(addresses: Sequence[str]) -> str:
     if unix:
         if len(unix) < len(addresses):
             raise UsageError(f"addresses {','.join(addresses)} mix Unix sockets with others")
-        return _UNIX + ",".join(address.removeprefix(_UNIX) for address in unix)
+        return _UNIX + ",".join(_path(address) for address in unix)
     found = [_look_up(address) for address in addresses]
     for family, scheme, form in _FAMILIES:
         ends = [[form.format(*end) for kind, end in one if kind == family] for one in found]
@@ -42,16 +62,86 @@ def target(addresses: Sequence[str]) -> str:
 
 def authority(addresses: Sequence[str]) -> str:
     """The host that calls to all of them name, and that certificates must show: the first."""
-    return "localhost" if addresses[0].startswith(_UNIX) else addresses[0]
+    return "localhost" if addresses[0].startswith(_UNIX) else addresses[0].removeprefix(_DNS)
+
+
+def _check(address: str) -> None:
+    if address.startswith(_UNIX):
+        _check_path(address)
+        return
+    scheme = _SCHEME.match(address)
+    if scheme and not address.startswith(_DNS):
+        raise UsageError(
+            f"address {_quoted(address)} is a URL; {_EXPECTED}, without {scheme[1]}://"
+        )
+    _host_and_port(address)
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    """The host, without brackets, and the port."""
+    ends = _ENDS.fullmatch(address.removeprefix(_DNS))
+    if ends is None or not ends["port"]:
+        raise UsageError(f"address {_quoted(address)} has no port; {_EXPECTED}")
+    host, port = ends["host"], ends["port"]
+    if not host:
+        raise UsageError(f"address {_quoted(address)} has no host; {_EXPECTED}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        if not _is_ipv6(host):
+            raise UsageError(f"address {_quoted(address)} has no IPv6 host in its brackets")
+    elif ":" in host:
+        raise UsageError(
+            f"address {_quoted(address)} has several colons; expected HOST:PORT, an IPv6 host in "
+            "brackets: [HOST]:PORT"
+        )
+    elif _NO_HOST.search(host):
+        raise UsageError(f"address {_quoted(address)} has no valid host; {_EXPECTED}")
+    if not _PORT.fullmatch(port) or not 1 <= int(port) <= _MOST_PORT:
+        raise UsageError(
+            f"address {_quoted(address)} has port {port[:20]}; expected 1 to {_MOST_PORT}"
+        )
+    return host, int(port)
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _quoted(address: str) -> str:
+    return repr(address) if len(address) <= _LONGEST_QUOTED else f"{address[:_LONGEST_QUOTED]!r}..."
+
+
+def _path(address: str) -> str:
+    """A socket's path: unix:/path and unix:path as they are, unix:///path without its slashes."""
+    rest = address.removeprefix(_UNIX)
+    return rest.removeprefix("//") if rest.startswith("//") else rest
+
+
+def _check_path(address: str) -> None:
+    path = _path(address)
+    if not path or (address.startswith(f"{_UNIX}//") and not path.startswith("/")):
+        raise UsageError(f"address {_quoted(address)} has no path of a socket; expected unix:/path")
+    if "\0" in path:
+        raise UsageError(f"address {address!r} has a zero in its path")
+    size = len(path.encode(errors="surrogateescape"))
+    if size > _LONGEST_PATH_BYTES:
+        raise UsageError(
+            f"address {_quoted(address)} has a path of {size} bytes; "
+            f"sockets take at most {_LONGEST_PATH_BYTES}"
+        )
+    if Path(path).is_dir():
+        raise UsageError(f"address {address!r} names a folder; expected a socket")
 
 
 def _look_up(address: str) -> list[tuple[int, tuple[str, int]]]:
     """Address families, each with a numeric host and the port."""
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit()):
-        raise UsageError(f"address {address!r} came; wanted HOST:PORT or unix:/path")
+    host, port = _host_and_port(address)
     try:
-        infos = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, OverflowError, UnicodeError) as error:
         raise UsageError(f"address {address!r} cannot be looked up: {error}") from None
     return [(family, (str(end[0]), int(end[1]))) for family, _, _, _, end in infos]

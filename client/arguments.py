@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from client import addresses
 from client.credentials import CredentialFiles
 from client.errors import UsageError
 
@@ -82,11 +83,21 @@ def modes(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
+def address(text: str) -> str:
+    """Return addresses of servers as they were given; what cannot be one is refused here."""
+    try:
+        addresses.parse(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def add_address(parser: argparse.ArgumentParser, text: str, *, required: bool = False) -> None:
     """Declare which servers are asked."""
     parser.add_argument(
         "--address",
         action="append",
+        type=address,
         required=required,
         metavar="A",
         help=f"{text}: HOST:PORT or unix:/path; several that take turns: with commas, or repeated",

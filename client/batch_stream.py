@@ -6,15 +6,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
+from client.batch import Batch, MessageLimit
 from client.connection import Connection
-from client.errors import ClientError, RequestFailed, Unavailable
+from client.errors import RequestFailed, Unavailable, UsageError
 from protos.codec import InferResponse, decode_stream_response
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +27,21 @@ class BatchAnswer:
 
 def stream_batches(
     connection: Connection,
-    batches: Iterable[Array],
-    encode: Callable[[Array, str, bool], bytes],
-    message_rows: int,
+    batches: Iterable[Batch],
+    encode: Callable[[Batch, slice, str, bool], bytes],
+    limit: MessageLimit,
     deadline_s: float | None = None,
 ) -> Iterator[BatchAnswer]:
     """Answers to `batches`, in order, while later batches are being sent.
 
     `batches` is drawn from another thread, no faster than the server takes messages. `encode`
-    makes a message of some rows, its id, and whether more rows of the same batch follow. When the
+    makes a message of some rows of a batch, of its id, and of whether more of them follow. When the
     stream breaks because the server is unavailable, messages without an answer are sent again on a
     new one, as the connection's retry policy says. Raises RequestFailed for an error of the
-    server, and whatever `batches` or `encode` raise.
+    server, UsageError for a batch without rows, and what `batches` or `encode` raise.
     """
     expected: deque[int] = deque()
-    messages = _Messages(_encoded(batches, encode, message_rows, expected))
+    messages = _Messages(_encoded(batches, encode, limit, expected))
     responses: list[InferResponse] = []
     first_ns = 0
     for answered, data in enumerate(_answers(connection, messages, deadline_s)):
@@ -122,21 +118,20 @@ class _Messages:
 
 
 def _encoded(
-    batches: Iterable[Array],
-    encode: Callable[[Array, str, bool], bytes],
-    message_rows: int,
+    batches: Iterable[Batch],
+    encode: Callable[[Batch, slice, str, bool], bytes],
+    limit: MessageLimit,
     expected: deque[int],
 ) -> Iterator[bytes]:
     """Messages of the batches; how many each batch has goes to `expected`."""
     ids = itertools.count()
-    for batch in batches:
-        starts = range(0, len(batch), message_rows)
-        if not starts:
-            raise ClientError("a batch without rows cannot be predicted")
-        expected.append(len(starts))
-        for start in starts:
-            stop = start + message_rows
-            yield encode(batch[start:stop], str(next(ids)), stop < len(batch))
+    for number, batch in enumerate(batches):
+        parts = batch.parts(limit)
+        if not parts:
+            raise UsageError(f"batch {number} of the stream has no rows; expected at least one")
+        expected.append(len(parts))
+        for part in parts:
+            yield encode(batch, part, str(next(ids)), part is not parts[-1])
 
 
 def _answers(

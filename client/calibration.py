@@ -11,27 +11,43 @@ COMPARE_SCHEMA, LOAD_SCHEMA = "argmax-serving/compare-aa/1", "argmax-serving/loa
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """For each run, whether it claimed a difference where there was none."""
+    """For each run, whether it claimed a difference where there was none.
 
-    claimed: tuple[bool, ...]
+    None: too few pairs were left of it to claim any, so it could not have failed.
+    """
+
+    claimed: tuple[bool | None, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether at least nine of ten runs said that there is no difference."""
-        return self.claimed.count(False) >= FEWEST_SHARE * len(self.claimed)
+        """Whether nine of ten runs said that there is no difference, of those that could fail."""
+        could = [claim for claim in self.claimed if claim is not None]
+        return bool(could) and could.count(False) >= FEWEST_SHARE * len(could)
 
     @property
     def text(self) -> str:
-        """What came, in one sentence."""
-        runs = len(self.claimed)
-        return f"A/A: no difference in {self.claimed.count(False)} of {runs} runs"
+        """The result in one sentence."""
+        runs, powerless = len(self.claimed), self.claimed.count(None)
+        if powerless == runs:
+            return f"A/A: none of {runs} runs could have failed: too few pairs without an error"
+        text = f"A/A: no difference in {self.claimed.count(False)} of {runs - powerless} runs"
+        if powerless:
+            text += f"; {powerless} more could not have failed: too few pairs without an error"
+        return text
 
 
-def calibrate(claims: Callable[[], bool], runs: int, report: Callable[[str], None]) -> Calibration:
-    """Compare `runs` times; `claims` compares once, and says whether it claims a difference."""
-    claimed: list[bool] = []
+_SAID = {True: "a difference", False: "no difference", None: "could not have failed"}
+
+
+def calibrate(
+    claims: Callable[[], bool | None], runs: int, report: Callable[[str], None]
+) -> Calibration:
+    """Compare `runs` times; `claims` compares once, and says whether it claims a difference.
+
+    It says None where it had too few pairs to claim one.
+    """
+    claimed: list[bool | None] = []
     for number in range(1, runs + 1):
         claimed.append(claims())
-        said = "a difference" if claimed[-1] else "no difference"
-        report(f"A/A {number} of {runs}: {said}")
+        report(f"A/A {number} of {runs}: {_SAID[claimed[-1]]}")
     return Calibration(tuple(claimed))

@@ -18,6 +18,9 @@ SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 MAX_MESSAGE_BYTES = 2**31 - 1
 # gRPC backs off for up to two minutes otherwise, in which the other servers may go too.
 _MOST_RECONNECT_BACKOFF_MS = 5_000
+# An attempt to connect is given up after that long, instead of gRPC's 20 s. The option is named
+# for something else, and does both.
+_CONNECT_TIMEOUT_MS = 10_000
 _BALANCED = {
     "loadBalancingConfig": [{"round_robin": {}}],
     # The whole server. One without a health service counts as healthy.
@@ -68,6 +71,7 @@ def open_channel(
         # Calls share a process-wide connection otherwise, and with it one flow-control window.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_reconnect_backoff_ms", _MOST_RECONNECT_BACKOFF_MS),
+        ("grpc.min_reconnect_backoff_ms", _CONNECT_TIMEOUT_MS),
     ]
     if len(addresses) > 1:
         options.append(("grpc.service_config", json.dumps(_BALANCED)))

@@ -3,20 +3,22 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from client import addresses
+from client.arrays import Array, Rows, as_array
+from client.batch import Batch, MessageLimit
 from client.batch_stream import BatchAnswer, stream_batches
-from client.channel import MAX_MESSAGE_BYTES, RetryPolicy
+from client.channel import RetryPolicy
 from client.connection import Connection
 from client.control import ControlClient
 from client.credentials import Credentials
 from client.errors import RequestFailed, UsageError
 from client.model_input import ModelInput
+from client.served_model import ServedModel
 from client.shared_memory import SharedArray
-from protos import inference_pb2 as pb
 from protos.codec import (
     InferRequest,
     InferResponse,
@@ -24,22 +26,20 @@ from protos.codec import (
     decode_response,
     encode_request,
 )
-from protos.datatypes import DTYPES, datatype_of
+from protos.errors import InvalidMessage, OutputMissing
 from protos.parameters import Parameter
-from protos.quantize import WIRE_DTYPES, wire_scale
 from protos.tensors import Tensor
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Large enough that a message's fixed cost is small, small enough that receiving, computing and
 # answering overlap.
 STREAM_MESSAGE_BYTES = 4 * 2**20
-# How long whoever measures waits for a server to come up.
+# How long instruments wait for a server that they started.
 READY_TIMEOUT_S = 30.0
 _HEADER_BYTES = 64 * 1024
-_NARROW = {datatype_of(np.dtype(name)) for name in WIRE_DTYPES}
 # Rows that are converted at a time on their way into shared memory.
 _SHARED_ROWS = 16
+# After these the server may have another version of the model than the one that was asked about.
+_OUTDATED = ("INVALID_ARGUMENT", "NOT_FOUND")
 
 
 class Client(ControlClient):
@@ -52,11 +52,14 @@ class Client(ControlClient):
     that is silent for so long while calls wait is tested, and given up after as long again, which
     is how a stream gets away from a server that hangs or vanished; servers end connections that are
     tested too often, this one below 5 s, others below 5 min; None: never. `credentials`: TLS and a
-    token; without them, neither. `takes`: what the model takes, for a server that does not tell.
+    token; without them, neither. `output`: what `predict` and `stream` give; None: `label` where
+    the model has it, else its only output. `takes`: what the model takes, for a server that does
+    not tell. What the model takes is asked once, and again after a request that did not fit it.
 
-    Safe to use from several threads. Every method raises RequestFailed (Unavailable,
-    DeadlineExceeded) when no server can be reached or one refuses; UsageError when the addresses
-    are none.
+    Safe to use from several threads. Every method raises RequestFailed when a server refuses:
+    Unavailable after the attempts of `retry`, Unreachable of it when no connection comes about,
+    which is known at once where nobody listens; DeadlineExceeded. UsageError when an address is
+    none, when the client is closed, and as each method says.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class Client(ControlClient):
         hedge_after_s: float | None = None,
         keepalive_s: float | None = None,
         credentials: Credentials | None = None,
-        output: str = "label",
+        output: str | None = None,
         takes: ModelInput | None = None,
     ) -> None:
         connection = Connection(
@@ -82,9 +85,7 @@ class Client(ControlClient):
         )
         super().__init__(connection, model, version, deadline_s)
         self._output = output
-        self._told_inputs: Sequence[pb.ModelMetadataResponse.TensorMetadata] | None = None
-        self._input = takes
-        self._max_message_bytes: int | None = None
+        self._model = ServedModel(self, takes)
 
     def __enter__(self) -> Self:
         return self
@@ -101,82 +102,96 @@ class Client(ControlClient):
         """Close the connection."""
         self._connection.close()
 
+    def check_reachable(self) -> None:
+        """Raise Unreachable, with the reason, unless a server answers.
+
+        It takes as long as the retries do, a second by default; 10 s where nothing at all comes
+        back, as through a firewall.
+        """
+        self._connection.check_reachable(self._deadline_s)
+
     def wait_until_ready(self, timeout_s: float = 10.0) -> None:
-        """Wait for the server to be reachable; Unavailable when it is not by then."""
+        """Wait for a server that is still starting; Unavailable, with the reason, at the timeout.
+
+        What waiting does not mend, such as a certificate that is not trusted, ends it at once.
+        """
         self._connection.wait_until_ready(timeout_s)
 
-    def predict(self, x: Array) -> Array:
+    def predict(
+        self, x: Rows | Mapping[str, Rows], output: str | None = None, *, names: bool = False
+    ) -> Array:
         """Labels, int64 `[n]`, of the rows of `x` `[n, features]`, or of one row `[features]`.
 
-        An input over a few MiB is split into messages of a stream. A model may take float16, or
-        int8 in units of a scale that the server tells: floats are rounded to it, message by
-        message. UsageError when `x` does not fit the model.
+        `x` is whatever stands for an array: numpy's own in any order of memory, nested lists, data
+        frames and series, tensors of other libraries. A model of several inputs takes them by name.
+        Any number of rows: what exceeds the model's `max_batch_size` or a few MiB is cut into
+        messages of a stream, unless the model's rows belong together (`max_batch_size` 0). Without
+        rows the answer is empty. `output` names another output than that of the client. `names`:
+        the classes' names instead, str, where the model has labels: of indices in their shape, of
+        scores `[n, classes]` that of the best, `[n]`; UsageError where there are none.
+
+        Numbers are rounded to the model's dtype; a model may take float16, or int8 in units of a
+        scale that the server tells. UsageError, which names input and element, for what would
+        overflow, for text where numbers are wanted, for sparse and masked arrays, for other shapes.
         """
-        spec = self.input()
-        rows = np.asarray(x)
-        if rows.ndim == len(spec.row_shape):
-            rows = rows[np.newaxis]
-        # What fits one message gains nothing from a stream, and can be retried whole.
-        if rows.size * spec.dtype.itemsize > self._message_bytes():
-            (labels,) = self.stream([rows])
-            return labels
-        return self.predict_in_one_request(rows)
+        if names:
+            classes = self._model.class_names(output or self._output)
+            return classes.of(self._predicted(x, [classes.requested])[classes.output])
+        name = output or self.default_output()
+        return self.predict_outputs(x, [name])[name]
 
-    def predict_in_one_request(self, x: Array) -> Array:
-        """As `predict`, of rows `[n, features]`, however large; for servers without streams."""
-        spec = self.input()
-        response = self.infer({spec.name: spec.fit(x)}, (self._output,))
-        return _output(response, self._output)
+    def predict_outputs(
+        self, x: Rows | Mapping[str, Rows], outputs: Iterable[str]
+    ) -> dict[str, Array]:
+        """As `predict`, of several outputs by name, each with a row for each row of `x`."""
+        return self._predicted(x, _requested(outputs))
 
-    def stream(self, batches: Iterable[Array]) -> Iterator[Array]:
+    def predict_in_one_request(self, x: Rows) -> Array:
+        """As `predict`, of as many rows as one request may have; for servers without streams."""
+        spec = self.input()
+        name = self.default_output()
+        return _output(self.infer({spec.name: spec.rows(x)}, (name,)), name)
+
+    def stream(self, batches: Iterable[Rows | Mapping[str, Rows]]) -> Iterator[Array]:
         """Labels of each batch `[n, features]`, in order, while later ones are being sent.
 
-        All batches share one stream; each may be of any size.
+        All batches share one stream; each may be of any size but 0, and anything that `predict`
+        takes.
         """
-        for answer in self.stream_answers(batches):
-            yield np.concatenate([_output(part, self._output) for part in answer.responses])
+        name = self.default_output()
+        answers = self.stream_answers(batches)
+        return (_joined(answer.responses, name) for answer in answers)
 
     def stream_answers(
-        self, batches: Iterable[Array], *, timings: bool = False
+        self, batches: Iterable[Rows | Mapping[str, Rows]], *, timings: bool = False
     ) -> Iterator[BatchAnswer]:
         """As `stream`, with everything that came back: instants, and with `timings` the stages."""
-        spec = self.input()
-        wanted = (RequestedOutput(self._output),)
+        self._connection.check_open()
         parameters: dict[str, Parameter] = {"timings": True} if timings else {}
-
-        def encode(rows: Array, request_id: str, more_follows: bool) -> bytes:
-            extra: dict[str, Parameter] = {"more_follows": True} if more_follows else {}
-            return encode_request(
-                InferRequest(
-                    self.model,
-                    (Tensor.of(spec.name, spec.fit(rows)),),
-                    wanted,
-                    self.version,
-                    request_id,
-                    parameters | extra,
-                )
-            )
-
-        return stream_batches(
-            self._connection, batches, encode, self._message_rows(), self._deadline_s
-        )
+        wanted = _requested([self.default_output()])
+        return self._stream_batches((self._batch(x) for x in batches), wanted, parameters)
 
     def infer(
         self,
-        inputs: Mapping[str, Array],
+        inputs: Mapping[str, Rows],
         outputs: Iterable[str] = (),
         parameters: Mapping[str, Parameter] | None = None,
     ) -> InferResponse:
         """Send arrays by input name as one request; none named in `outputs` means all of them.
 
-        Floats for the one input of a model that takes float16 or int8 are rounded to it as
-        `predict` does; anything else is sent as it is.
+        `response["scores"]` is an output's array. Inputs are converted as `predict` does, to what
+        the model takes; whether names and shapes fit, the server says. UsageError for more rows
+        than one request may have: `predict` cuts them.
         """
-        if len(inputs) == 1:
-            ((name, data),) = inputs.items()
-            inputs = {name: self._narrowed(name, data)}
-        tensors = [Tensor.of(name, data) for name, data in inputs.items()]
-        return self.infer_tensors(tensors, outputs, parameters)
+        specs = self._model.inputs()
+        tensors = [
+            Tensor.of(name, specs[name].of_any_shape(data))
+            if name in specs
+            else _tensor(name, data)
+            for name, data in inputs.items()
+        ]
+        self._check_rows(tensors)
+        return self._answer(tensors, _requested(outputs), parameters)
 
     def infer_tensors(
         self,
@@ -184,51 +199,28 @@ class Client(ControlClient):
         outputs: Iterable[str] = (),
         parameters: Mapping[str, Parameter] | None = None,
     ) -> InferResponse:
-        """As `infer`, with tensors that may lie in shared memory."""
-        request = InferRequest(
-            self.model,
-            tuple(tensors),
-            tuple(RequestedOutput(name) for name in outputs),
-            self.version,
-            parameters=parameters or {},
-        )
-        return decode_response(self._connection.infer(encode_request(request), self._deadline_s))
+        """As `infer`, with tensors that may lie in shared memory, sent as they are."""
+        return self._answer(tensors, _requested(outputs), parameters)
 
     def fits_one_message(self, rows: int) -> bool:
         """Whether the server takes a request of that many rows."""
-        return rows * self.input().row_bytes + _HEADER_BYTES <= self._most_message_bytes()
+        most_rows = self._model.most_rows() or rows
+        size = rows * self.input().row_bytes + _HEADER_BYTES
+        return rows <= most_rows and size <= self._model.most_message_bytes()
 
-    def _message_rows(self) -> int:
-        """Rows of one message of a stream."""
-        return max(1, self._message_bytes() // self.input().row_bytes)
+    def default_output(self) -> str:
+        """The output that `predict` gives: the client's own, `label`, or the model's only one.
 
-    def _message_bytes(self) -> int:
-        """Bytes of tensor that one message carries, as long as a row fits."""
-        return min(STREAM_MESSAGE_BYTES, self._most_message_bytes() - _HEADER_BYTES)
-
-    def _most_message_bytes(self) -> int:
-        if self._max_message_bytes is None:
-            told = self.told("max_message_bytes")
-            self._max_message_bytes = int(told) if told else MAX_MESSAGE_BYTES
-        return self._max_message_bytes
+        UsageError, which lists them, when the model has several and none of them is `label`.
+        """
+        return self._output or self._model.output()
 
     def input(self) -> ModelInput:
         """What `predict` sends; UsageError when the model has not exactly one input."""
-        if self._input is None:
-            inputs = self._inputs()
-            if len(inputs) != 1 or len(inputs[0].shape) < 1:
-                raise UsageError(
-                    f"model {self.model!r} has inputs {[i.name for i in inputs]}; "
-                    "predict needs exactly one, with a batch axis: use infer"
-                )
-            (only,) = inputs
-            dtype = DTYPES[only.datatype]
-            scale = self._told_scale() if dtype == np.int8 else None
-            self._input = ModelInput(only.name, dtype, tuple(only.shape[1:]), scale)
-        return self._input
+        return self._model.only_input()
 
     @contextlib.contextmanager
-    def shared(self, x: Array) -> Iterator[SharedArray]:
+    def shared(self, x: Rows) -> Iterator[SharedArray]:
         """A copy of rows, as the model takes them, in shared memory that the server has.
 
         It is registered until the block ends. Only for a server on this machine, with shared
@@ -237,37 +229,127 @@ class Client(ControlClient):
         if len(self._connection.addresses) > 1:
             raise UsageError("shared memory was asked for with several servers; wanted one")
         spec = self.input()
-        with SharedArray(x.shape, spec.dtype) as copy:
-            for start in range(0, len(x), _SHARED_ROWS):
+        given = spec.rows(x)
+        with SharedArray(given.shape, spec.dtype) as copy:
+            for start in range(0, len(given), _SHARED_ROWS):
                 rows = slice(start, start + _SHARED_ROWS)
-                copy.array[rows] = spec.fit(x[rows])
+                copy.array[rows] = spec.cast(given[rows], start)
             with self._registered(copy):
                 yield copy
 
-    def _narrowed(self, name: str, data: Array) -> Array:
-        """What is sent for an input: `data`, or what the model's one input narrows it to."""
-        if data.dtype.kind != "f":
-            return data
-        names = {only.name for only in self._inputs() if only.datatype in _NARROW and only.shape}
-        if names != {name} or len(self._inputs()) != 1 or data.dtype == self.input().dtype:
-            return data
-        return self.input().rounded(data)
+    def _batch(self, x: Rows | Mapping[str, Rows]) -> Batch:
+        if isinstance(x, Mapping):
+            return Batch.of(self._model.inputs(), x)
+        spec = self.input()
+        return Batch.of({spec.name: spec}, {spec.name: x})
 
-    def _inputs(self) -> Sequence[pb.ModelMetadataResponse.TensorMetadata]:
-        if self._told_inputs is None:
-            self._told_inputs = self.metadata().inputs
-        return self._told_inputs
+    def _limit(self) -> MessageLimit:
+        """What one message of `predict` or a stream holds."""
+        most_bytes = self._model.most_message_bytes() - _HEADER_BYTES
+        return MessageLimit(min(STREAM_MESSAGE_BYTES, most_bytes), self._model.most_rows())
 
-    def _told_scale(self) -> float | None:
-        told = self.told("wire_scale")
+    def _predicted(
+        self, x: Rows | Mapping[str, Rows], wanted: Sequence[RequestedOutput]
+    ) -> dict[str, Array]:
+        names = [output.name for output in wanted]
+        batch = self._batch(x)
+        parts = batch.parts(self._limit())
+        if not parts:
+            return {name: self._model.empty(name) for name in names}
+        # What fits one message gains nothing from a stream, and can be retried whole.
+        if len(parts) == 1:
+            response = self._answer(batch.tensors(parts[0]), wanted, {})
+            return {name: _output(response, name) for name in names}
+        (answer,) = self._stream_batches(iter([batch]), wanted, {})
+        return {name: _joined(answer.responses, name) for name in names}
+
+    def _stream_batches(
+        self,
+        batches: Iterable[Batch],
+        wanted: Sequence[RequestedOutput],
+        parameters: Mapping[str, Parameter],
+    ) -> Iterator[BatchAnswer]:
+        def encode(batch: Batch, part: slice, request_id: str, more_follows: bool) -> bytes:
+            extra: dict[str, Parameter] = {"more_follows": True} if more_follows else {}
+            return encode_request(
+                InferRequest(
+                    self.model,
+                    batch.tensors(part),
+                    tuple(wanted),
+                    self.version,
+                    request_id,
+                    dict(parameters) | extra,
+                )
+            )
+
+        with self._forgetting():
+            yield from stream_batches(
+                self._connection, batches, encode, self._limit(), self._deadline_s
+            )
+
+    def _answer(
+        self,
+        tensors: Iterable[Tensor],
+        wanted: Sequence[RequestedOutput],
+        parameters: Mapping[str, Parameter] | None,
+    ) -> InferResponse:
+        request = InferRequest(
+            self.model,
+            tuple(tensors),
+            tuple(wanted),
+            self.version,
+            parameters=parameters or {},
+        )
         try:
-            return wire_scale(told) if told else None
-        except ValueError as error:
-            raise UsageError(f"the server tells a scale that is none: {error}") from None
+            message = encode_request(request)
+        except InvalidMessage as error:
+            raise UsageError(str(error)) from None
+        with self._forgetting():
+            return decode_response(self._connection.infer(message, self._deadline_s))
+
+    def _check_rows(self, tensors: Sequence[Tensor]) -> None:
+        rows = max((tensor.shape[0] for tensor in tensors if tensor.shape), default=0)
+        if rows > (self._model.most_rows() or rows):
+            # Another version that takes more may have come since the server was asked.
+            self._model.forget()
+        most_rows = self._model.most_rows()
+        if most_rows and rows > most_rows:
+            raise UsageError(
+                f"the request has {rows} rows; model {self.model!r} takes at most {most_rows} in "
+                "one: predict(x), or predict({NAME: ARRAY}) for several inputs, cuts them"
+            )
+
+    @contextlib.contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Ask about the model again after an answer that another version of it may have given."""
+        try:
+            yield
+        except RequestFailed as error:
+            if error.code in _OUTDATED:
+                self._model.forget()
+            raise
+
+
+def _tensor(name: str, data: Rows) -> Tensor:
+    """An input about which the server says nothing."""
+    array = as_array(data, f"input {name!r}")
+    try:
+        return Tensor.of(name, array)
+    except TypeError as error:
+        raise UsageError(f"input {name!r}: {error}") from None
+
+
+def _requested(names: Iterable[str]) -> list[RequestedOutput]:
+    return list(map(RequestedOutput, names))
 
 
 def _output(response: InferResponse, name: str) -> Array:
-    for tensor in response.outputs:
-        if tensor.name == name and tensor.data is not None:
-            return tensor.data
-    raise RequestFailed("DATA_LOSS", f"the answer lacks output {name!r}")
+    try:
+        return response[name]
+    except OutputMissing as error:
+        raise RequestFailed("DATA_LOSS", str(error)) from None
+
+
+def _joined(responses: Sequence[InferResponse], name: str) -> Array:
+    parts = [_output(response, name) for response in responses]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -118,6 +118,15 @@ def fewest_pairs(comparisons: int, level: float) -> int:
     return math.ceil(1 + math.log2(comparisons / level))
 
 
+def fewest_to_claim(comparisons: int, level: float = LEVEL) -> int:
+    """Pairs below which `compare` can claim no difference, `comparisons` sharing the level.
+
+    With so many that all agree, the sign test passes, and the bootstrap of values on one side of 1
+    has no draw on the other.
+    """
+    return max(fewest_pairs(max(comparisons, 1), level), FEWEST_PAIRS)
+
+
 def interleaved(runs: Sequence[Callable[[], Value]], rounds: int) -> list[list[Value]]:
     """Values of each run, one a round; every other round goes backwards (ABBA).
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from client import text_file
 from client.addresses import target
 from client.errors import UsageError
 
@@ -49,7 +50,7 @@ class Credentials:
         token: Path | None = None,
     ) -> "Credentials":
         """Of PEM files, and of one with nothing but a token in it; UsageError names the file."""
-        text = None if token is None else _read(token).decode("ascii", "replace").strip()
+        text = None if token is None else _text(token).strip()
         if text is not None and (not text.isascii() or len(text.split()) != 1):
             raise UsageError(f"{token} holds no token, or more than one")
         if certificate is not None and key is not None:
@@ -59,8 +60,8 @@ class Credentials:
                 raise UsageError(f"{key} is not the PEM key of {certificate}") from None
         return cls(
             ca=_read_ca(ca),
-            certificate=_read(certificate) if certificate else None,
-            key=_read(key) if key else None,
+            certificate=_text(certificate).encode() if certificate else None,
+            key=_text(key).encode() if key else None,
             token=text,
         )
 
@@ -110,19 +111,21 @@ def _is_local(address: str) -> bool:
         return False
 
 
-def _read(path: Path) -> bytes:
+def _text(path: Path) -> str:
     try:
-        return path.read_bytes()
+        return text_file.decode(path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def _read_ca(path: Path | None) -> bytes | None:
     if path is None:
         return None
-    data = _read(path)
+    text = _text(path)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=data.decode("ascii"))
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError):
         raise UsageError(f"{path} holds no PEM certificate") from None
-    return data
+    return text.encode()

@@ -25,5 +25,17 @@ class Unavailable(RequestFailed):
     """No server is there, or it is stopping; trying again later may help."""
 
 
+class Unreachable(Unavailable):
+    """No connection to a server came about; the text says to which address, and why.
+
+    `waiting_helps` is false for what stays so until somebody changes a setting, such as a
+    certificate that is not trusted.
+    """
+
+    def __init__(self, text: str, *, waiting_helps: bool = True) -> None:
+        super().__init__("UNAVAILABLE", text)
+        self.waiting_helps = waiting_helps
+
+
 class DeadlineExceeded(RequestFailed):
     """The answer was not there in time."""

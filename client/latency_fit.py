@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
+# Two points are on a line whatever they are, which then says nothing of those between or beyond.
+FEWEST_SIZES = 3
 _RESAMPLES = 1000
 _CONFIDENCE = 0.95
 
@@ -17,7 +19,8 @@ _CONFIDENCE = 0.95
 class Fit:
     """L(B) = alpha + beta * B: nanoseconds a batch costs, and nanoseconds each of its rows.
 
-    The errors are relative: root of the mean square, and the largest, over the batch sizes.
+    The errors are relative: root of the mean square, and the largest, over the batch sizes; NaN
+    where they are too few for any.
     """
 
     alpha_ns: float
@@ -73,14 +76,29 @@ class Crossover:
 def fit(batch_sizes: Sequence[int], latencies_ns: Sequence[float]) -> Fit:
     """Line of least squares of relative errors, neither coefficient below 0.
 
-    ValueError for fewer than two batch sizes or latencies that are not over 0.
+    ValueError for fewer than three batch sizes or latencies that are not over 0.
     """
-    if len(set(batch_sizes)) < 2:
-        raise ValueError(f"batch sizes {list(batch_sizes)} came; wanted two that differ")
+    if len(set(batch_sizes)) < FEWEST_SIZES:
+        raise ValueError(
+            f"cannot fit a line: got batch sizes {list(batch_sizes)}, "
+            f"expected {FEWEST_SIZES} that differ"
+        )
     if len(batch_sizes) != len(latencies_ns) or min(latencies_ns) <= 0:
-        raise ValueError(f"latencies {list(latencies_ns)} came; wanted one over 0 for each size")
+        raise ValueError(
+            f"cannot fit a line: got latencies {list(latencies_ns)}, "
+            f"expected one over 0 for each of {len(batch_sizes)} sizes"
+        )
     (found,) = _fits(np.array(batch_sizes, float), np.array([latencies_ns], float))
     return found
+
+
+def through(batch_sizes: Sequence[int], latencies_ns: Sequence[float]) -> Fit:
+    """Line through one or two batch sizes that are all there are: it has no error to tell."""
+    sizes, latencies = np.array(batch_sizes, float), np.array([latencies_ns], float)
+    if len(batch_sizes) == 1:
+        return Fit(float(latencies_ns[0]), 0.0, math.nan, math.nan)
+    (found,) = _fits(sizes, latencies)
+    return replace(found, rms_error=math.nan, worst_error=math.nan)
 
 
 def crossing(a: Fit, b: Fit, low: float, high: float) -> float | None:

@@ -66,6 +66,10 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]
     Failed requests become errors of their point; UsageError when nothing can be measured.
     """
     total = len(settings.batch_sizes) * len(settings.modes)
+    if settings.address is not None and set(settings.modes) - {"local"}:
+        # A wrong address is known now, not after the reference is computed.
+        with Client(settings.address, MODEL, credentials=settings.credentials) as client:
+            client.check_reachable()
     with ExitStack() as stack:
         if settings.address is None or "local" in settings.modes:
             report(Progress("exporting the model", 0, total, preparation=True))
@@ -120,7 +124,7 @@ def with_scale(settings: Settings) -> Settings:
     scale: float | None = DEFAULT_SCALE
     if settings.address is not None and set(settings.modes) - {"local"}:
         with Client(settings.address, MODEL, credentials=settings.credentials) as client:
-            client.wait_until_ready(READY_TIMEOUT_S)
+            client.check_reachable()
             spec = _input(client)
         scale = spec.scale
         if scale is None:

@@ -97,9 +97,9 @@ def _parser() -> Parser:
         dest="estimator",
         type=Path,
         metavar="FILE",
-        help="take a linear classifier of scikit-learn, also behind scalers in a pipeline, from "
-        "this file saved by joblib. WARNING: loading it runs the code it contains; use it only "
-        "for files that you trust",
+        help="take a linear classifier of scikit-learn, also behind scalers in a pipeline or found "
+        "by a search, from this file saved by joblib. WARNING: loading it runs the code it "
+        "contains; use it only for files that you trust",
     )
 
     check = commands.add_parser("verify", help="run a model against the float64 reference")

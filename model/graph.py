@@ -93,8 +93,13 @@ def build(classes: int, features: int, dtype: str, taken: Wire | None) -> onnx.M
     )
 
 
-def nodes(names: Names, taken: Wire | None, *, biased: bool) -> Sequence[onnx.NodeProto]:
-    """Make the operators: MatMul, Add where there is a bias, ArgMax; first, what widens `x`."""
+def nodes(
+    names: Names, taken: Wire | None, *, biased: bool, last_of_ties: bool = False
+) -> Sequence[onnx.NodeProto]:
+    """Make the operators: MatMul, Add where there is a bias, ArgMax; first, what widens `x`.
+
+    Of equal scores the first wins, or the last where the model says so.
+    """
     wide = names.wide if taken else names.x
     product = names.product if biased else names.scores
     made = [_widening(names, taken)] if taken else []
@@ -112,7 +117,7 @@ def nodes(names: Names, taken: Wire | None, *, biased: bool) -> Sequence[onnx.No
             name=names.label,
             axis=1,
             keepdims=0,
-            select_last_index=0,
+            select_last_index=int(last_of_ties),
         ),
     ]
 

@@ -10,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper
 
+from model import lfs_pointer
 from model.errors import ModelError
 from model.layout import find
 
@@ -70,6 +71,7 @@ def inspect(path: Path) -> Inspection:
         OSError: it cannot be read.
     """
     file = find(path)
+    lfs_pointer.refuse(file)
     try:
         model = onnx.load(file, load_external_data=False)
     except DecodeError as error:

@@ -29,7 +29,8 @@ def check(classes: NDArray[np.generic]) -> list[str]:
 def write(folder: Path, lines: list[str]) -> None:
     """Write a class per line into labels.txt in a model's folder.
 
-    A config.pbtxt that names the file is written where there is none: another is its owner's.
+    A config.pbtxt that names the file, for indices and for scores, is written where there is none:
+    another is its owner's.
 
     Raises:
         OSError: a file cannot be written.
@@ -41,5 +42,7 @@ def write(folder: Path, lines: list[str]) -> None:
         label = config_pb.ModelOutput(
             name="label", data_type=config_pb.TYPE_INT64, label_filename=LABELS
         )
-        text = text_format.MessageToString(config_pb.ModelConfig(output=[label]))
+        # Their datatype is left to the graph, which may be replaced by one of another.
+        scores = config_pb.ModelOutput(name="scores", label_filename=LABELS)
+        text = text_format.MessageToString(config_pb.ModelConfig(output=[label, scores]))
         files.replace(config, text.encode())

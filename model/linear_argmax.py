@@ -38,7 +38,7 @@ _TAKEN = {
 
 
 class LinearArgmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """`classes_[argmax_i (coef_ x + intercept_)_i]`, the first index winning a tie.
+    """`classes_[argmax_i (coef_ x + intercept_)_i]`, the first or the last index winning a tie.
 
     It is made, by `of`; fitting changes nothing.
 
@@ -46,7 +46,11 @@ class LinearArgmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         coef_: float64 [classes, features], at least two classes.
         intercept_: float64 [classes].
         classes_: [classes], what each index stands for.
+        last_of_ties_: whether the last of equal scores wins.
     """
+
+    # Of those that were saved before there was a choice.
+    last_of_ties_ = False
 
     @classmethod
     def of(
@@ -54,6 +58,8 @@ class LinearArgmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         coef: NDArray[np.number],
         intercept: NDArray[np.number] | float,
         classes: NDArray[np.generic],
+        *,
+        last_of_ties: bool = False,
     ) -> Self:
         """Make the estimator from coefficients as scikit-learn's linear classifiers hold them.
 
@@ -75,6 +81,7 @@ class LinearArgmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         made = cls()
         made.coef_, made.intercept_, made.classes_ = w, b, np.asarray(classes)
         made.n_features_in_ = w.shape[1]
+        made.last_of_ties_ = last_of_ties
         return made
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803
@@ -91,7 +98,11 @@ class LinearArgmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """Return the classes of examples [n, features], [n]."""
-        indices = self.decision_function(X).argmax(axis=1)
+        scores = self.decision_function(X)
+        last = scores.shape[1] - 1
+        indices = (
+            last - scores[:, ::-1].argmax(axis=1) if self.last_of_ties_ else scores.argmax(axis=1)
+        )
         labels: NDArray[Any] = self.classes_[indices]
         return labels
 
@@ -160,7 +171,8 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
         )
     }
     names = Names(x=operator.inputs[0].full_name, label=label, scores=scores, **inner)
-    for node in nodes(names, taken, biased=bias is not None):
+    made = nodes(names, taken, biased=bias is not None, last_of_ties=linear.last_of_ties_)
+    for node in made:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         container.add_node(
             node.op_type, list(node.input), list(node.output), name=node.name, **attributes

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from model import lfs_pointer
 from model.errors import ModelError
 from model.graph import BIAS, ELEMENT_TYPES, SCALE, WEIGHTS, WIRE_TYPES, Wire
 from model.reference import Expected, expect
@@ -66,8 +67,10 @@ def read(graph: Path) -> Stored:
     Raises:
         ModelError: it is no linear argmax model.
     """
+    lfs_pointer.refuse(graph)
     try:
-        model = onnx.load(graph)
+        model = onnx.load(graph, load_external_data=False)
+        _load_data_beside(graph, model)
     except (DecodeError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{graph} cannot be read ({error}); wanted an ONNX graph") from error
     inputs = [value.name for value in model.graph.input]
@@ -90,6 +93,15 @@ def read(graph: Path) -> Stored:
     except (ModelError, ValueError) as error:
         raise ModelError(f"{graph}: {error}") from error
     return Stored(w, bias, wire, {item.key: item.value for item in model.metadata_props})
+
+
+def _load_data_beside(graph: Path, model: onnx.ModelProto) -> None:
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            beside = graph.parent / entry.value
+            if entry.key == "location" and beside.is_file():
+                lfs_pointer.refuse(beside)
+    onnx.load_external_data_for_model(model, str(graph.parent))
 
 
 def session(graph: Path) -> ort.InferenceSession:

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from model import extras
+from model import extras, lfs_pointer
 from model.errors import ModelError
 from model.precision import precision
 
@@ -50,6 +50,7 @@ def from_file(path: str | Path, name: str | None = None) -> NDArray[np.number]:
         ModelError: not such a file, no such array, or an array that `check` refuses.
         OSError: the file cannot be read.
     """
+    lfs_pointer.refuse(Path(path))
     safe = Path(path).suffix == ".safetensors"
     loaded = _from_safetensors(path, name) if safe else _from_numpy(path, name)
     try:
@@ -79,9 +80,6 @@ def _from_numpy(path: str | Path, name: str | None) -> NDArray[np.generic]:
 
 def _from_safetensors(path: str | Path, name: str | None) -> NDArray[np.generic]:
     safetensors = extras.imported("safetensors", "safetensors")
-    # Its own error for a file that cannot be opened lacks the name.
-    with Path(path).open("rb"):
-        pass
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             loaded: NDArray[np.generic] = file.get_tensor(_chosen(path, list(file.keys()), name))

@@ -4,17 +4,20 @@ Decoded tensors are read-only views into the received message, which they keep a
 unaligned when the sender did not pad. Encoding copies each tensor once, into the message.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from protos import inference_pb2 as pb
-from protos.errors import InvalidMessage
+from protos.errors import InvalidMessage, OutputMissing
 from protos.parameters import Parameter, read_parameters, write_parameters
 from protos.tensors import Tensor, read_tensors, write_tensors
 from protos.wire import Split, length_prefix, split
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 _RAW_INPUT_FIELD = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _RAW_OUTPUT_FIELD = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
@@ -49,13 +52,36 @@ class InferRequest:
 
 @dataclass(frozen=True, slots=True)
 class InferResponse:
-    """What one ModelInferResponse says."""
+    """What one ModelInferResponse says; `response["scores"]` is the array of that output."""
 
     model_name: str
     outputs: tuple[Tensor, ...]
     model_version: str = ""
     id: str = ""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the outputs, in the order of the response."""
+        return tuple(tensor.name for tensor in self.outputs)
+
+    def __getitem__(self, name: str) -> Array:
+        """The array of an output, read-only; OutputMissing, a KeyError, where there is none."""
+        for tensor in self.outputs:
+            if tensor.name == name:
+                if tensor.data is None:
+                    raise OutputMissing(
+                        f"output {name!r} lies in shared memory, not in the response"
+                    )
+                return tensor.data
+        raise OutputMissing(f"the response has no output {name!r}; it has {list(self.names)}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the outputs, as a mapping would; without it, iterating would ask for [0]."""
+        return iter(self.names)
 
 
 def decode_request(message: bytes) -> InferRequest:
@@ -86,7 +112,7 @@ def encode_request(request: InferRequest) -> bytes:
     write_parameters(header.parameters, request.parameters)
     for output in request.outputs:
         write_parameters(header.outputs.add(name=output.name).parameters, output.parameters)
-    payloads = write_tensors(header.inputs, request.inputs, keep_place=False)
+    payloads = write_tensors("input", header.inputs, request.inputs)
     return _put_together(header.SerializeToString(), _RAW_INPUT_FIELD, payloads)
 
 
@@ -101,8 +127,7 @@ def encode_response(response: InferResponse) -> bytes:
         model_name=response.model_name, model_version=response.model_version, id=response.id
     )
     write_parameters(header.parameters, response.parameters)
-    # An output in shared memory keeps its place among the raw contents with an empty entry.
-    payloads = write_tensors(header.outputs, response.outputs, keep_place=True)
+    payloads = write_tensors("output", header.outputs, response.outputs)
     return _put_together(header.SerializeToString(), _RAW_OUTPUT_FIELD, payloads)
 
 

@@ -7,6 +7,8 @@ import ml_dtypes
 import numpy as np
 
 BYTES = "BYTES"
+# Fixed-width bytes and text, and numpy's StringDType.
+TEXT_KINDS = "SUT"
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 # Everything on the wire is little-endian; BYTES elements become Python bytes objects.
@@ -37,7 +39,7 @@ def datatype_of(dtype: np.dtype[np.generic]) -> str:
 
     Raises TypeError for a dtype that the protocol cannot carry.
     """
-    if dtype.kind in "SU":
+    if dtype.kind in TEXT_KINDS:
         return BYTES
     name = _NAMES.get(dtype.newbyteorder("<"))
     if name is None:

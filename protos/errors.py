@@ -1,4 +1,4 @@
-"""What can be wrong with a message."""
+"""What can be wrong with a message, or missing from it."""
 
 
 class InvalidMessage(ValueError):
@@ -10,3 +10,11 @@ class InvalidMessage(ValueError):
     def __init__(self, text: str, request_id: str = "") -> None:
         super().__init__(text)
         self.request_id = request_id
+
+
+class OutputMissing(KeyError):
+    """A response was asked for an output that it does not carry; the text lists those it does."""
+
+    def __str__(self) -> str:
+        # KeyError would quote the sentence.
+        return str(self.args[0])

@@ -22,6 +22,16 @@ STUBS = (
     "inference_pb2_grpc.py",
 )
 
+# What protoc writes to register a file, and what has to stand there instead so that the file goes
+# to a pool of our own: protos/descriptor_pool.py says why. protoc has no option for it.
+_OWN_POOL = (
+    (
+        "from google.protobuf import descriptor_pool as _descriptor_pool",
+        "from protos import descriptor_pool as _descriptor_pool",
+    ),
+    ("_descriptor_pool.Default().AddSerializedFile(", "_descriptor_pool.POOL.AddSerializedFile("),
+)
+
 
 def generate(out: Path) -> None:
     """Write the stubs below `out`, in its folder `protos`."""
@@ -32,6 +42,19 @@ def generate(out: Path) -> None:
         grpc_out = [f"--grpc_python_out={out}"] if "inference" in source else []
         if protoc.main([*common, f"--pyi_out={out}", *grpc_out, source]) != 0:
             sys.exit(f"protoc failed on {source}")
+    for name in STUBS:
+        if name.endswith("_pb2.py"):
+            _use_own_pool(out / "protos" / name)
+
+
+def _use_own_pool(path: Path) -> None:
+    text = path.read_text()
+    for written, wanted in _OWN_POOL:
+        # Another release of protoc may write it in other words.
+        if text.count(written) != 1:
+            sys.exit(f"{path.name} has {written!r} {text.count(written)} times, expected once")
+        text = text.replace(written, wanted)
+    path.write_text(text)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ Arrays that were read are read-only views into what was received, which they kee
 unaligned.
 """
 
+import itertools
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from protos.parameters import Parameter, read_parameters, write_parameters
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _MOST_DIMENSIONS = 64  # numpy's own limit
+_MOST_ELEMENT_BYTES = 2**32 - 1  # of a length of 4 bytes
 
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -132,7 +134,9 @@ def _read_contents(what: str, header: Any, wanted: int) -> Array:
     if header.datatype == BYTES:
         return _objects(values)
     try:
-        data: Array = np.array(values, DTYPES[header.datatype])
+        # Of a list, because from protobuf 7 on numpy reads the field's own buffer, and what does
+        # not fit the narrower datatype wraps around in silence.
+        data: Array = np.array(list(values), DTYPES[header.datatype])
     except OverflowError:
         raise InvalidMessage(f"{what} has elements that {header.datatype} cannot hold") from None
     return data
@@ -164,30 +168,75 @@ def _objects(elements: Sequence[bytes]) -> Array:
     return data
 
 
-def write_tensors(target: Any, tensors: Iterable[Tensor], *, keep_place: bool) -> list[memoryview]:
+def write_tensors(role: str, target: Any, tensors: Iterable[Tensor]) -> list[memoryview]:
     """Add a header for each tensor to `target`; the raw contents that belong to them.
 
-    `keep_place`: a tensor in shared memory has empty contents instead of none.
+    `role` is "input" or "output"; an output in shared memory keeps its place among the raw
+    contents with an empty entry. InvalidMessage as `encode_data` says.
     """
     payloads: list[memoryview] = []
     for tensor in tensors:
         entry = target.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         write_parameters(entry.parameters, tensor.parameters)
         if tensor.data is not None:
-            payloads.append(encode_data(tensor.datatype, tensor.data))
-        elif keep_place:
+            what = f"{role} {tensor.name!r}"
+            payloads.append(encode_data(tensor.datatype, tensor.data, what))
+        elif role == "output":
             payloads.append(memoryview(b""))
     return payloads
 
 
-def encode_data(datatype: str, data: Array) -> memoryview:
-    """Bytes of a tensor as they travel: a view where it lies so already."""
+def encode_data(datatype: str, data: Array, what: str = "the tensor") -> memoryview:
+    """Bytes of a tensor as they travel: a view where it lies so already.
+
+    InvalidMessage, which names `what` and the element, for BYTES that hold anything but text
+    (`str`, sent as UTF-8) and bytes.
+    """
     if datatype == BYTES:
-        return memoryview(b"".join(_element(value) for value in data.reshape(-1)))
+        elements = [
+            element_bytes(value, what, data, at) for at, value in enumerate(data.reshape(-1))
+        ]
+        lengths = (len(element).to_bytes(4, "little") for element in elements)
+        pairs = zip(lengths, elements, strict=True)
+        return memoryview(b"".join(itertools.chain.from_iterable(pairs)))
     little_endian = np.ascontiguousarray(data, DTYPES[datatype])
     return little_endian.reshape(-1).view(np.uint8).data
 
 
-def _element(value: Any) -> bytes:
-    encoded = value.encode() if isinstance(value, str) else bytes(value)
-    return len(encoded).to_bytes(4, "little") + encoded
+def element_bytes(value: Any, what: str, data: Array, at: int) -> bytes:
+    """One element of BYTES as it travels, without its length: `value`, number `at` of `data`.
+
+    InvalidMessage, which names `what` and the index, when it is neither text nor bytes.
+    """
+    if isinstance(value, str):
+        try:
+            encoded = value.encode()
+        except UnicodeEncodeError as error:
+            reason = f"is text that UTF-8 cannot carry: {error.reason}"
+            raise InvalidMessage(f"{_element(what, data, at)} {reason}") from None
+    elif isinstance(value, bytes | bytearray | memoryview):
+        encoded = bytes(value)
+    else:
+        raise InvalidMessage(
+            f"{_element(what, data, at)} is {value!r:.60} of type {type(value).__name__}; "
+            "expected str or bytes"
+        )
+    if len(encoded) > _MOST_ELEMENT_BYTES:
+        raise InvalidMessage(
+            f"{_element(what, data, at)} has {len(encoded)} bytes; the protocol carries at most "
+            f"{_MOST_ELEMENT_BYTES}"
+        )
+    return encoded
+
+
+def _element(what: str, data: Array, at: int) -> str:
+    return f"{what}: element {index_of(at, data.shape)}"
+
+
+def index_of(at: int, shape: Sequence[int]) -> list[int]:
+    """Index of element number `at`, in C order; numpy's own takes fewer dimensions than arrays."""
+    index = []
+    for size in reversed(shape):
+        at, place = divmod(at, size)
+        index.append(place)
+    return index[::-1]

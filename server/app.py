@@ -7,9 +7,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-from grpc_reflection.v1alpha import reflection
 
-from server import provider_library
+from server import provider_library, reflection
 from server.authorization import Authorization
 from server.budget import ByteBudget
 from server.capacity import Capacity
@@ -140,8 +139,7 @@ class Server:
         server.add_generic_rpc_handlers((table, self._health.handlers))
         reflected = config.local_only if config.reflection is None else config.reflection
         if reflected:
-            names = (SERVICE, HEALTH, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
+            reflection.enable(server, (SERVICE, HEALTH, reflection.SERVICE))
         self.address = _bind(server, config.address, credentials)
         return server
 

@@ -9,7 +9,7 @@ import grpc
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
-from server import status, tokens
+from server import status, text_file, tokens
 from server.errors import Forbidden, ServingError, StartError, Unauthenticated
 from server.servicer import SERVICE
 from server.tokens import Permission, Token
@@ -78,9 +78,7 @@ class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
 
         def read(contents: Contents) -> tuple[Token, ...]:
             try:
-                return tokens.parse(contents[TOKEN_FILE].decode("ascii"))
-            except UnicodeDecodeError:
-                raise StartError(f"{TOKEN_FILE} {file} is no ASCII text") from None
+                return tokens.parse(text_file.decode(contents[TOKEN_FILE]))
             except StartError as error:
                 raise StartError(f"{TOKEN_FILE} {file}: {error}") from None
 

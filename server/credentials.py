@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 
+from server import text_file
 from server.errors import StartError
 from server.watched_files import Contents, Files, WatchedFiles
 
@@ -42,6 +43,7 @@ def server_credentials(
 def _configuration(files: Files, contents: Contents) -> grpc.ServerCertificateConfiguration:
     # gRPC would find out at the first handshake only, and not say which file it is.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    contents = {option: _pem(option, files, data) for option, data in contents.items()}
     for option in contents.keys() - {KEY}:
         try:
             context.load_verify_locations(cadata=contents[option].decode("ascii"))
@@ -57,6 +59,14 @@ def _configuration(files: Files, contents: Contents) -> grpc.ServerCertificateCo
     return grpc.ssl_server_certificate_configuration(
         [(contents[KEY], contents[CERTIFICATE])], root_certificates=contents.get(CLIENT_CA)
     )
+
+
+def _pem(option: str, files: Files, data: bytes) -> bytes:
+    """Return a file as OpenSSL reads it: editors may have put a byte order mark before."""
+    try:
+        return text_file.decode(data).encode()
+    except StartError as error:
+        raise StartError(f"{option} {files[option]} holds no PEM: {error}") from None
 
 
 def _load_pair(context: ssl.SSLContext, pair: bytes) -> None:

@@ -1,5 +1,6 @@
 """Describe models in the protocol's messages: metadata, configuration, statistics."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 from protos import inference_pb2 as pb
@@ -9,6 +10,11 @@ from server.config_completion import data_type
 from server.engine import TensorSpec
 from server.model import Model
 from server.statistics import Duration
+
+# Before the name of an output: the parameter that holds its labels.
+_LABELS_OF = "labels:"
+# gRPC's clients take answers of up to 4 MiB.
+_MOST_LABEL_BYTES = 2**20
 
 
 def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
@@ -25,7 +31,8 @@ def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
 def config(model: Model, server_parameters: Mapping[str, str]) -> config_pb.ModelConfig:
     """How the model is served, as Triton's clients read it.
 
-    Parameters are the server's own, then the configuration's, then the graph's metadata.
+    Parameters are the server's own, then the labels of outputs, then the configuration's, then the
+    graph's metadata.
     """
     described = config_pb.ModelConfig()
     described.CopyFrom(model.config)
@@ -42,7 +49,8 @@ def config(model: Model, server_parameters: Mapping[str, str]) -> config_pb.Mode
         batching.max_queue_delay_microseconds = model.batching.queue_delay_ns // 1000
         batching.preserve_ordering = True
     configured = {name: value.string_value for name, value in model.config.parameters.items()}
-    for name, value in {**model.engine.metadata, **configured, **server_parameters}.items():
+    own = {**_labels(model), **server_parameters}
+    for name, value in {**model.engine.metadata, **configured, **own}.items():
         described.parameters[name].string_value = value
     return described
 
@@ -75,6 +83,18 @@ def statistics(model: Model) -> pb.ModelStatistics:
         for reason, count in counts.closed.items():
             described.response_stats[f"batch_closed_{reason}"].success.count = count
     return described
+
+
+def _labels(model: Model) -> dict[str, str]:
+    """The labels of each output that has a label file, as JSON, as long as there is room."""
+    shown = {}
+    left = _MOST_LABEL_BYTES
+    for name, labels in model.labels.items():
+        text = json.dumps(labels)
+        if len(text) <= left:
+            left -= len(text)
+            shown[f"{_LABELS_OF}{name}"] = text
+    return shown
 
 
 def _duration(duration: Duration) -> pb.StatisticDuration:

@@ -1,5 +1,6 @@
 """Own one ONNX Runtime session on one execution provider."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from protos.datatypes import BFLOAT16
-from server import provider_library
+from server import graph_file, provider_library
 from server.errors import InvalidInput, StartError
 from server.execution_provider import GPU, ExecutionProvider
 from server.session_run import way_to_run
@@ -52,11 +53,18 @@ class TensorSpec:
 class Engine:
     """A loaded graph; `run` is safe to call from several threads, until `close`."""
 
-    def __init__(self, path: Path, threads: int, chosen: ExecutionProvider = _CPU) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int,
+        chosen: ExecutionProvider = _CPU,
+        repository: Path | None = None,
+    ) -> None:
         """Load `path`; StartError names the file when ONNX Runtime cannot, or lacks the provider.
 
-        `threads`: how many one execution uses. `provider` says what really runs the graph: the
-        provider that was chosen, then any that ONNX Runtime left nodes of the graph to.
+        `threads`: how many one execution uses. `repository`: where links may lead to weights of
+        the graph, None: nowhere outside of its own folder. `provider` says what really runs the
+        graph: the provider that was chosen, then any that ONNX Runtime left nodes of the graph to.
         """
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -65,8 +73,12 @@ class Engine:
         # Its own log lines would break up the structured ones; errors come as exceptions.
         options.log_severity_level = 4
         self.on_gpu = chosen.name in GPU
+        root = repository or path.parent
+        content = graph_file.with_links_resolved(path, root)
+        if content is not None:
+            options.add_session_config_entry(graph_file.EXTERNAL_FOLDER, os.path.realpath(root))
         try:
-            self._session = provider_library.session(path, options, chosen, threads)
+            self._session = provider_library.session(content or path, options, chosen, threads)
             self.inputs = _specs(self._session.get_inputs())
             self.outputs = _specs(self._session.get_outputs())
             self.optional_inputs = _optional(self._session.get_overridable_initializers())
@@ -115,12 +127,21 @@ def _optional(initializers: Sequence[Any]) -> tuple[TensorSpec, ...]:
     return _specs([value for value in initializers if value.type in _DTYPES])
 
 
+def _hint(value: Any) -> str:
+    # What skl2onnx puts behind a classifier unless it is asked not to.
+    if value.type.startswith("seq(map("):
+        return "; convert with options={'zipmap': False}, so that skl2onnx leaves out ZipMap"
+    return ""
+
+
 def _specs(values: Sequence[Any]) -> tuple[TensorSpec, ...]:
     specs = []
     for value in values:
         code = _DTYPES.get(value.type)
         if code is None:
-            raise StartError(f"{value.name!r} has type {value.type}, which is not served")
+            raise StartError(
+                f"{value.name!r} has type {value.type}, which is not served{_hint(value)}"
+            )
         shape = tuple(size if isinstance(size, int) and size >= 0 else None for size in value.shape)
         specs.append(TensorSpec(value.name, np.dtype(code), shape))
     return tuple(specs)

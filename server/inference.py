@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from protos.codec import InferRequest, InferResponse
 from protos.parameters import Parameter
 from protos.tensors import Tensor, encode_data
+from server import classification
 from server.budget import ByteBudget
 from server.errors import DeadlinePassed, InvalidInput, ServerStopping, ServingError
 from server.model import TIMINGS, Model
@@ -29,6 +30,7 @@ class Pending:
     decode_ns: int
     wants_timings: bool
     shared_outputs: Mapping[str, tuple[Region, Placement]]
+    class_counts: Mapping[str, int]
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
@@ -62,6 +64,7 @@ class Inference:
         try:
             shared_outputs = self._shared_outputs(message)
             request = model.request(message, self._regions, arrived_ns, caller)
+            class_counts = classification.counts(message.outputs, model.output_dtypes)
             decode_ns = time.monotonic_ns() - arrived_ns
             self._submit(model, request, caller)
         except ServerStopping:
@@ -70,7 +73,9 @@ class Inference:
             model.statistics.failed(time.monotonic_ns() - arrived_ns)
             raise
         wants_timings = bool(message.parameters.get(TIMINGS))
-        return Pending(message.id, model, request, decode_ns, wants_timings, shared_outputs)
+        return Pending(
+            message.id, model, request, decode_ns, wants_timings, shared_outputs, class_counts
+        )
 
     def finish(
         self, pending: Pending, encode: Callable[[InferResponse], bytes], **parameters: Parameter
@@ -160,11 +165,20 @@ def _response(pending: Pending, result: Result, parameters: dict[str, Parameter]
 
 def _output(pending: Pending, name: str, data: Array) -> Tensor:
     """An output for the response; where it goes to shared memory, that is written here."""
+    if name in pending.class_counts:
+        model, count = pending.model, pending.class_counts[name]
+        data = classification.strongest(
+            f"output {name!r}",
+            data,
+            count,
+            model.labels.get(name, ()),
+            batched=model.max_batch_rows > 0,
+        )
     tensor = Tensor.of(name, data)
     if name not in pending.shared_outputs:
         return tensor
     region, placement = pending.shared_outputs[name]
-    encoded = encode_data(tensor.datatype, data)
+    encoded = encode_data(tensor.datatype, data, f"output {name!r}")
     if encoded.nbytes > placement.byte_size:
         raise InvalidInput(
             f"output {name!r} takes {encoded.nbytes} bytes; "

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 from protos import buffers
 from protos.model_config_pb2 import ModelConfig
-from server import external_data, model_config
+from server import model_config
 from server.errors import LoadError, ModelNotFound, ModelUnavailable, StartError
+from server.labels import Labels
 from server.model import Model, ModelLimits
 from server.model_folder import CONFIG, GRAPH, Fingerprint, ModelFolder
 from server.validation import Validation
@@ -31,6 +32,16 @@ class VersionState:
     version: str
     state: str
     reason: str = ""
+
+
+class _VersionsFailed(LoadError):
+    """Some of the versions that were to serve cannot be loaded."""
+
+    def __init__(self, failed: Mapping[str, StartError], wanted: Collection[str]) -> None:
+        # What is wrong with the configuration is wrong with every version.
+        super().__init__("; ".join(dict.fromkeys(str(error) for error in failed.values())))
+        self.failed = failed
+        self.wanted = wanted
 
 
 class Lifecycle:
@@ -51,8 +62,11 @@ class Lifecycle:
         self._seen: tuple[object, ...] = ()
         self._loading: Collection[str] = ()
         self._retiring: dict[Model, threading.Thread] = {}
-        # Why the last load failed, or else why nothing serves.
+        # The file that holds a graph.
+        self._graph = GRAPH
+        # Why the last load failed, or else why nothing serves; by version, where it got that far.
         self.failure = ""
+        self._reasons: Mapping[str, str] = {}
         self._absence = "not loaded"
         # One change at a time; what serves is read without it.
         self._changing = threading.Lock()
@@ -93,6 +107,7 @@ class Lifecycle:
             try:
                 new = self._load(override, made, old if keep_unchanged else {})
             except Exception as error:
+                self._reasons = self._by_version(error)
                 self.failure = (
                     self._folder.shown(str(error))
                     if isinstance(error, StartError)
@@ -102,14 +117,14 @@ class Lifecycle:
                 raise
             finally:
                 self._loading = ()
-            self.serving, self.failure = new, ""
+            self.serving, self.failure, self._reasons = new, "", {}
             self._retire(model for model in old.values() if model not in new.values())
 
     def unload(self) -> None:
         """Serve no version any more; returns once what was accepted is answered."""
         with self._changing:
             old, self.serving = self.serving, {}
-            self.failure, self._absence = "", "unloaded"
+            self.failure, self._reasons, self._absence = "", {}, "unloaded"
             self._retire(old.values())
             threads = list(self._retiring.values())
         for thread in threads:
@@ -123,20 +138,21 @@ class Lifecycle:
             folders = {str(version) for version in self._folder.version_folders()}
         except LoadError:
             folders = set()
-        absence = self.failure or ("not of the version policy" if serving else self._absence)
         versions = sorted({*serving, *loading, *retiring, *folders}, key=int)
         states = []
         for version in versions:
             if version in serving:
-                state, reason = READY, self.failure
+                state, reason = READY, self._reasons.get(version, self.failure)
             elif version in loading:
                 state, reason = LOADING, ""
             elif version in retiring:
                 state, reason = UNLOADING, ""
             else:
-                state, reason = UNAVAILABLE, absence
+                state, reason = UNAVAILABLE, self._why_absent(version)
             states.append(VersionState(self.name, version, state, reason))
-        return states or [VersionState(self.name, "", UNAVAILABLE, absence)]
+        if states:
+            return states
+        return [VersionState(self.name, "", UNAVAILABLE, self.failure or self._absence)]
 
     def _load(
         self, override: ModelConfig | None, made: list[Model], old: Mapping[str, Model]
@@ -151,44 +167,93 @@ class Lifecycle:
             for what in model_config.check(config, self.name):
                 extra = {"model": self.name, "field": what}
                 _log.warning("configuration without effect", extra=extra)
-        graph = config.default_model_filename or GRAPH
-        present = self._folder.versions(graph)
-        wanted = model_config.wanted_versions(config, present)
-        if not wanted:
-            raise LoadError(
-                f"model {self.name!r} has no version to serve: {graph} is in {present}, "
-                "of which the version policy takes none"
-            )
-        for output in config.output:
-            if output.label_filename:
-                self._folder.check_file(output.label_filename)
+        self._graph = config.default_model_filename or GRAPH
+        wanted = self._wanted(config)
+        labels = {
+            output.name: self._folder.labels(output.label_filename)
+            for output in config.output
+            if output.label_filename
+        }
         self._loading = {str(number) for number in wanted} - self.serving.keys()
         new: dict[str, Model] = {}
+        failed: dict[str, StartError] = {}
         for number in wanted:
             version = str(number)
-            source = own_files, self._folder.version_files(number)
-            model = old.get(version)
-            if model is None or self._sources[model] != source:
-                path = self._folder.graph(number, graph)
-                external_data.check(path)
-                limits = self._limits
-                with self._naming_the_file():
-                    if self._validation is not None:
-                        rows = self._validation.check(self.name, version, path, config, limits)
-                        if self._folder.version_files(number) != source[1]:
-                            raise LoadError(f"{path.parent} changed while it was loaded")
-                        # Found by running the graph, which is to be done there alone.
-                        limits = replace(limits, group_rows=rows)
-                    model = Model(self.name, version, path, config, limits)
-                made.append(model)
-                self._sources[model] = source
-                rows = model.batching.group_rows
-                _log.info(
-                    "model loaded",
-                    extra={"model": self.name, "version": number, "group_rows": rows},
-                )
-            new[version] = model
+            try:
+                source = own_files, self._folder.version_files(number)
+                model = old.get(version)
+                if model is None or self._sources[model] != source:
+                    model = self._load_version(number, config, labels, source[1])
+                    made.append(model)
+                    self._sources[model] = source
+                new[version] = model
+            # The others are tried all the same, so that each has its own reason.
+            except StartError as error:
+                failed[version] = error
+        if failed:
+            raise _VersionsFailed(failed, [str(number) for number in wanted])
         return new
+
+    def _wanted(self, config: ModelConfig) -> list[int]:
+        """The versions to serve, highest first; LoadError when there is none."""
+        graph = self._graph
+        present = self._folder.versions(graph)
+        misplaced = self._folder.misplaced(graph)
+        for what in misplaced:
+            _log.warning("model file is not used", extra={"model": self.name, "file": what})
+        wanted = model_config.wanted_versions(config, present)
+        if wanted:
+            return wanted
+        if present:
+            why = f"{graph} is in {present}, of which the version policy takes none"
+        else:
+            empty = (self._folder.missing(n, graph) for n in self._folder.version_folders())
+            found = "; ".join([*empty, *misplaced])
+            why = found or f"expected {self.name}/VERSION/{graph}"
+        raise LoadError(f"model {self.name!r} has no version to serve: {why}")
+
+    def _load_version(
+        self, number: int, config: ModelConfig, labels: Labels, files: Fingerprint
+    ) -> Model:
+        """Load one version; StartError also when its files are no longer those of before."""
+        version = str(number)
+        path = self._folder.graph(number, self._graph)
+        limits = self._limits
+        with self._naming_the_file():
+            if self._validation is not None:
+                rows = self._validation.check(self.name, version, path, config, limits)
+                if self._folder.version_files(number) != files:
+                    raise LoadError(f"{path.parent} changed while it was loaded")
+                # Found by running the graph, which is to be done there alone.
+                limits = replace(limits, group_rows=rows)
+            model = Model(self.name, version, path, config, limits, labels)
+        rows = model.batching.group_rows
+        _log.info("model loaded", extra={"model": self.name, "version": number, "group_rows": rows})
+        return model
+
+    def _by_version(self, error: Exception) -> dict[str, str]:
+        """Reasons of the versions of a load that failed because of some of them."""
+        if not isinstance(error, _VersionsFailed):
+            return {}
+        names = ", ".join(sorted(error.failed, key=int))
+        others = f"version {names} cannot be loaded, and versions are loaded all or none"
+        return {
+            version: self._folder.shown(str(error.failed[version]))
+            if version in error.failed
+            else others
+            for version in error.wanted
+        }
+
+    def _why_absent(self, version: str) -> str:
+        if version in self._reasons:
+            return self._reasons[version]
+        # A failure that is of no version is of all of them.
+        if self.failure and not self._reasons:
+            return self.failure
+        missing = self._folder.missing(int(version), self._graph)
+        if missing:
+            return self._folder.shown(missing)
+        return "not of the version policy" if self.serving or self._reasons else self._absence
 
     @contextmanager
     def _naming_the_file(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -28,11 +29,24 @@ class _Unwritten(logging.Filter):
 _unwritten = _Unwritten()
 
 
+class _Formatter(JsonFormatter):
+    """Times in ISO 8601 with their zone, so that lines of several machines can be put in order."""
+
+    # The name is the standard library's.
+    def formatTime(  # noqa: N802
+        self, record: logging.LogRecord, datefmt: str | None = None
+    ) -> str:
+        """Return when the record was made, in UTC to the millisecond."""
+        del datefmt
+        when = datetime.fromtimestamp(record.created, UTC)
+        return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def set_up(level: str) -> None:
     """Send every logger's lines of at least this level to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        JsonFormatter(
+        _Formatter(
             "{asctime}{levelname}{name}{message}",
             style="{",
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},

@@ -18,6 +18,7 @@ from server.engine import Engine, TensorSpec
 from server.errors import InvalidInput
 from server.execution_provider import ExecutionProvider
 from server.group_size import measured_group_rows
+from server.labels import Labels
 from server.model_settings import QueuePolicy
 from server.request import Array, Caller, Request
 from server.scheduler import Scheduler
@@ -52,15 +53,26 @@ class Model:
     """A version that serves: `request` checks what came, `submit` queues it."""
 
     def __init__(
-        self, name: str, version: str, path: Path, config: ModelConfig, limits: ModelLimits
+        self,
+        name: str,
+        version: str,
+        path: Path,
+        config: ModelConfig,
+        limits: ModelLimits,
+        labels: Labels | None = None,
     ) -> None:
-        """Load the graph at `path`, served as `config` says; StartError when that fails."""
+        """Load the graph at `path`, served as `config` says; StartError when that fails.
+
+        `labels`: what the label files say that the configuration names.
+        """
         self.name = name
         self.version = version
+        self.labels = labels or {}
         self.statistics = Statistics()
         threads = model_settings.threads(config, limits.threads)
         ep = execution.provider(config, limits.ep)
-        self.engine = engine = Engine(path, threads, ep)
+        # The repository, above NAME/VERSION: links may lead to weights anywhere in it.
+        self.engine = engine = Engine(path, threads, ep, path.parents[2])
         self.config = config_completion.complete(
             config,
             name,
@@ -88,6 +100,7 @@ class Model:
         self._needed_inputs = {spec.name for spec in self.inputs}
         self._inputs = {spec.name: spec for spec in (*self.inputs, *self.optional_inputs)}
         self._output_names = tuple(spec.name for spec in self.outputs)
+        self.output_dtypes = {spec.name: spec.dtype for spec in self.outputs}
         self._scheduler = Scheduler(
             f"{name}:{version}",
             engine,

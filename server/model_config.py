@@ -30,7 +30,8 @@ def parse_text(text: str) -> ModelConfig:
 def parse_json(text: str) -> ModelConfig:
     """Read the JSON form; LoadError tells what is wrong."""
     try:
-        return json_format.Parse(text, ModelConfig())
+        # The text may be that of a file which an editor saved with a byte order mark.
+        return json_format.Parse(text.removeprefix("\ufeff"), ModelConfig())
     except json_format.ParseError as error:
         raise LoadError(_reason(str(error))) from None
 

@@ -1,28 +1,28 @@
 """Find what a model repository holds on disk, and nothing that lies outside of it.
 
+Links are followed as long as they lead to files of the repository.
+
 The layout is Triton's: NAME/config.pbtxt, which may be missing, and NAME/VERSION/model.onnx, where
 versions are integers.
 """
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
-from server.errors import InvalidInput, LoadError
+from server import labels, misplaced, text_file
+from server.errors import InvalidInput, LoadError, StartError
+from server.misplaced import VERSION
 
 CONFIG = "config.pbtxt"
 GRAPH = "model.onnx"
 
 # Which files are there, with what tells whether they are still the same.
 Fingerprint = tuple[tuple[str, int, int, int], ...]
-
-# A folder such as 01 is none: it would not be found again under its number.
-_VERSION = re.compile("0|[1-9][0-9]{0,18}")
-
 
 _ABSOLUTE = re.compile(r"""(?<![\w./-])/[^/\s"']+[^\s"']*""")
 
@@ -65,9 +65,11 @@ class ModelFolder:
             return None
         with _named_errors():
             try:
-                return self._own(path).read_text()
-            except UnicodeDecodeError:
-                raise LoadError(f"{path} is no UTF-8 text") from None
+                return text_file.decode(self._own(path).read_bytes())
+            except LoadError:
+                raise
+            except StartError as error:
+                raise LoadError(f"{path}: {error}") from None
 
     def versions(self, graph: str) -> list[int]:
         """Versions that hold a file of that name, highest first."""
@@ -81,26 +83,46 @@ class ModelFolder:
             return sorted(
                 int(entry.name)
                 for entry in self._inside(self.path).iterdir()
-                if _VERSION.fullmatch(entry.name) and entry.is_dir()
+                if VERSION.fullmatch(entry.name) and entry.is_dir()
             )
+
+    def missing(self, version: int, graph: str) -> str:
+        """Why the folder of a version holds no graph of that name; empty where it does."""
+        if self._version(version, graph):
+            return ""
+        with suppress(LoadError):
+            folder = self._inside(self.path / str(version))
+            return f"{folder}: {misplaced.in_version(folder, graph)}"
+        return ""
+
+    def misplaced(self, graph: str) -> list[str]:
+        """What looks like a version of the model, and is none."""
+        with suppress(LoadError):
+            return misplaced.in_model(self._inside(self.path), graph)
+        return []
 
     def graph(self, version: int, graph: str) -> Path:
         """Where the graph of a version lies; whatever else its folder holds may be read with it."""
         folder = self._inside(self.path / str(version))
         with _named_errors():
-            for place, folders, files in os.walk(folder):
-                for name in (*folders, *files):
-                    # Some may be gone by now, because they are renamed once they are written.
-                    with suppress(FileNotFoundError):
-                        self._own(Path(place, name))
+            for path in self._below(folder):
+                # Some may be gone by now, because they are renamed once they are written.
+                with suppress(FileNotFoundError):
+                    self._own(path)
             return self._own(folder / graph)
 
-    def check_file(self, name: str) -> None:
-        """LoadError unless the folder holds a file of that name."""
+    def labels(self, name: str) -> tuple[str, ...]:
+        """Labels of classes from the file of that name in the folder."""
         _check_file_name(name)
         path = self.path / name
-        with _named_errors():
-            self._own(path)
+        with _named_errors(), self._own(path).open("rb") as file:
+            data = file.read(labels.MOST_BYTES + 1)
+        if len(data) > labels.MOST_BYTES:
+            raise LoadError(f"{path} has more than {labels.MOST_BYTES} bytes of labels")
+        try:
+            return labels.parse(data)
+        except StartError as error:
+            raise LoadError(f"{path}: {error}") from None
 
     def fingerprint(self) -> tuple[object, ...]:
         """Equal as long as nothing in it or its versions changes; never raises."""
@@ -124,26 +146,42 @@ class ModelFolder:
 
     def own_files(self) -> Fingerprint:
         """What the folder holds beside its versions."""
-        return self._files(self.path)
+        with _named_errors():
+            paths = self._inside(self.path).iterdir()
+            return _fingerprint(path for path in paths if not path.name.startswith("."))
 
     def version_files(self, version: int) -> Fingerprint:
-        """What the folder of a version holds."""
-        return self._files(self.path / str(version))
+        """What the folder of a version holds, links being the files that they lead to.
+
+        Files that are being written start with a dot, until they are renamed.
+        """
+        folder = self._inside(self.path / str(version))
+        with _named_errors():
+            return _fingerprint(
+                path
+                for path in self._below(folder)
+                if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+            )
 
     def _version(self, number: int, graph: str) -> bool:
         path = self.path / str(number) / graph
         # What leads elsewhere counts, so that loading it fails and says so.
         return path.is_symlink() or path.is_file()
 
-    def _files(self, folder: Path) -> Fingerprint:
-        with _named_errors(), os.scandir(self._inside(folder)) as entries:
-            found = []
-            for entry in entries:
-                # Files that are being written start with a dot, until they are renamed.
-                if not entry.name.startswith(".") and entry.is_file():
-                    stat = entry.stat()
-                    found.append((entry.name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
-            return tuple(sorted(found))
+    def _below(self, folder: Path) -> Iterator[Path]:
+        """Everything in a folder and those in it, also through links that stay inside."""
+        left, visited = [folder], set()
+        while left:
+            place = left.pop()
+            real = os.path.realpath(place)
+            if real in visited:  # links may lead in a circle
+                continue
+            visited.add(real)
+            with suppress(FileNotFoundError):
+                for path in sorted(place.iterdir()):
+                    yield path
+                    if path.is_dir() and _leads_inside(self._repository, path):
+                        left.append(path)
 
     def _own(self, path: Path) -> Path:
         """The path itself, once it is known that what it leads to is nowhere else either."""
@@ -158,7 +196,9 @@ class ModelFolder:
     def _inside(self, path: Path) -> Path:
         """The path itself, once it is known that it leads nowhere else."""
         if not _leads_inside(self._repository, path):
-            raise LoadError(f"{path} leads out of the model repository")
+            raise LoadError(
+                f"{path} leads out of the model repository; links are followed inside of it only"
+            )
         return path
 
 
@@ -168,16 +208,27 @@ def _hidden(path: re.Match[str]) -> str:
     return "..." if os.path.lexists(first) else path[0]
 
 
+def _fingerprint(paths: Iterable[Path]) -> Fingerprint:
+    found = []
+    for path in paths:
+        if path.is_file():
+            with suppress(FileNotFoundError):
+                stat = path.stat()
+                found.append((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    return tuple(sorted(found))
+
+
 def _is_model(repository: Path, folder: Path) -> bool:
     if not _leads_inside(repository, folder):
         return True  # loading it says what is wrong with it
     return (folder / CONFIG).exists() or any(
-        _VERSION.fullmatch(entry.name) and entry.is_dir() for entry in folder.iterdir()
+        VERSION.fullmatch(entry.name) and entry.is_dir() for entry in folder.iterdir()
     )
 
 
 def _leads_inside(repository: Path, path: Path) -> bool:
-    return path.resolve().is_relative_to(repository.resolve())
+    # Unlike Path.resolve, this raises nothing where links lead in a circle.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(repository))
 
 
 def _check_file_name(name: str) -> None:

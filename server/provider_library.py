@@ -82,21 +82,23 @@ def require(provider: ExecutionProvider) -> None:
 
 
 def session(
-    path: Path, options: ort.SessionOptions, provider: ExecutionProvider, threads: int
+    graph: Path | bytes, options: ort.SessionOptions, provider: ExecutionProvider, threads: int
 ) -> ort.InferenceSession:
-    """Load a graph on a provider; StartError when it is not here, or would not be used.
+    """Load a graph, a file or its content, on a provider.
 
-    Whatever else ONNX Runtime finds wrong with the graph or an option, it raises itself.
+    StartError when the provider is not here, or would not be used. Whatever else ONNX Runtime finds
+    wrong with the graph or an option, it raises itself.
     """
     require(provider)
     name = provider.name
+    source = graph if isinstance(graph, bytes) else str(graph)
     own_options = runtime_options(provider, threads)
     if name != CPU:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if name not in ort.get_available_providers():
         options.add_provider_for_devices(_chosen(provider), own_options)
         # ONNX Runtime would try again on the CPU, and print that it did.
-        made = ort.InferenceSession(str(path), options, enable_fallback=0)
+        made = ort.InferenceSession(source, options, enable_fallback=0)
     else:
         providers = _with_companions(provider, own_options)
         if name in GPU:
@@ -104,7 +106,7 @@ def session(
             # what it does not find, and stdout is for the address.
             with contextlib.redirect_stdout(sys.stderr):
                 ort.preload_dlls()
-        made = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        made = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
     if made.get_providers()[0] != name:
         replaced = f"ONNX Runtime replaced it by {made.get_providers()[0]}"
         raise _missing(name, f"{replaced}, as it does when a library that it needs is missing")

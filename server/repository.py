@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protos.model_config_pb2 import ModelConfig
+from server import misplaced
 from server.errors import (
     ControlOff,
     InvalidInput,
@@ -57,6 +58,7 @@ class Repository:
         self._ready = True
         # Replaced as a whole, so that it can be read without the lock.
         self._models: dict[str, Lifecycle] = {}
+        self._misplaced: list[str] = []
         self._adding = threading.Lock()
         try:
             self._start()
@@ -133,6 +135,7 @@ class Repository:
     def poll(self) -> None:
         """Load what is new or changed in the folder, unload what is gone; failures are logged."""
         names = model_names(self._folder)
+        self._warn_of_misplaced(names)
         for name in names:
             lifecycle = self._lifecycle(name)
             if lifecycle.changed and self._ready:
@@ -167,11 +170,15 @@ class Repository:
         if ALL in wanted and len(wanted) > 1:
             raise StartError("--load-model '*' came with other names")
         found = model_names(self._folder)
+        self._warn_of_misplaced(found)
         if self._control.mode == POLL:
             self.poll()
             return
         if self._control.mode == NONE and not found:
-            raise StartError(f"{self._folder} holds no model; wanted NAME/VERSION/{GRAPH} below it")
+            raise StartError(
+                f"{self._folder} holds no model; expected NAME/VERSION/{GRAPH} below it"
+                + "".join(f"; {what}" for what in misplaced.in_repository(self._folder, [], GRAPH))
+            )
         if self._control.mode == NONE or wanted == (ALL,):
             wanted = tuple(found)
         for name in wanted:
@@ -179,6 +186,14 @@ class Repository:
                 self._lifecycle(name).load()
             except (InvalidInput, ModelNotFound) as error:
                 raise StartError(f"--load-model {name}: {error}") from None
+
+    def _warn_of_misplaced(self, models: list[str]) -> None:
+        """Log what looks like a model and is none, once for as long as it lies there."""
+        found = misplaced.in_repository(self._folder, models, GRAPH)
+        for what in found:
+            if what not in self._misplaced:
+                _log.warning("model file is not used", extra={"file": what})
+        self._misplaced = found
 
     def _check_control(self) -> None:
         if self._control.mode != EXPLICIT:

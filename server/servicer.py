@@ -36,6 +36,7 @@ SERVER_NAME = "argmax-serving"
 _FOREVER_S = 10 * 365 * 86400
 EXTENSIONS = (
     "binary_tensor_data",
+    "classification",
     "logging",
     "model_configuration",
     "model_repository",

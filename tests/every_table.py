@@ -110,7 +110,7 @@ def _tune():
 
 def _compare():
     specs = ("cpu", "openvino:precision=bf16,device=GPU.1")
-    content = report_records.compare(specs, (1.0, 1234.0))
+    content = report_records.compare(specs, (1.0, 1234.0), sizes=(1, 16, 64))
     return provider_table.render(analyse(provider_record.from_json(content)))
 
 

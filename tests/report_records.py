@@ -73,13 +73,13 @@ def sweep(factor=1.0, seed=0, **changes):
     return _through_text(content)
 
 
-def compare(specs=("cpu", "cpu"), factors=(1.0, 1.0)):
+def compare(specs=("cpu", "cpu"), factors=(1.0, 1.0), sizes=(1, 64)):
     """A comparison of providers, each so many times slower than the numbers say."""
     rng = np.random.default_rng(0)
     names = [spec if i == specs.index(spec) else f"{spec} #{i + 1}" for i, spec in enumerate(specs)]
     cells = []
     for mode in ("local", "stream"):
-        for size in (1, 64):
+        for size in sizes:
             for name, factor in zip(names, factors, strict=True):
                 times = factor * (MS + MS * size / 10) * rng.lognormal(0, 0.02, 16)
                 rounds = tuple(int(t) for t in times)

@@ -1,7 +1,6 @@
 """Run named steps against a server and print what became of each, as one JSON object.
 
-Scripts that use it are started as processes of their own: the stubs of two clients of the same
-protocol cannot share one.
+Scripts that use it are processes of their own, in which nothing else is imported or running.
 """
 
 import json

@@ -18,7 +18,16 @@ MODULES = sorted(
     if not path.name.endswith(GENERATED)
 )
 SERVER = [path for path in MODULES if path.parent.name == "server"]
-EDGE = ("servicer", "app", "status", "reception", "health", "authorization", "credentials")
+EDGE = (
+    "servicer",
+    "app",
+    "status",
+    "reception",
+    "health",
+    "reflection",
+    "authorization",
+    "credentials",
+)
 MOST_LINES = 400
 NOT_INSTALLED = {"bench", "soak", "tests"}
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -33,8 +35,52 @@ def test_several_come_with_commas_or_apart(given, parsed):
 
 @pytest.mark.parametrize("given", ["", ",", "a:1,", "a:1,,b:2", [], [""], ["a:1", ""]])
 def test_no_address_is_a_usage_error(given):
-    with pytest.raises(UsageError, match="wanted HOST:PORT"):
+    with pytest.raises(UsageError, match="expected HOST:PORT"):
         addresses.parse(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("a:99999", "port 99999; expected 1 to 65535"),
+        ("a:0", "port 0"),
+        ("a:-1", "port -1"),
+        ("a:+1", "port +1"),
+        ("a:8o", "port 8o"),
+        ("a:" + "9" * 5000, "port 99999999999999999999;"),
+        ("a:٣", "port ٣"),
+        ("a", "has no port"),
+        ("a:", "has no port"),
+        ("[::1]", "has no port"),
+        (":80", "has no host"),
+        ("[]:80", "no IPv6 host in its brackets"),
+        ("[name]:80", "no IPv6 host in its brackets"),
+        ("::1:80", "an IPv6 host in brackets"),
+        ("a b:80", "no valid host"),
+        ("user@a:80", "no valid host"),
+        ("a:80/path", "port 80/path"),
+        ("http://a:80", "is a URL; expected HOST:PORT or unix:/path, without http://"),
+        ("grpc://a", "is a URL"),
+        ("unix:", "no path of a socket"),
+        ("unix://", "no path of a socket"),
+        ("unix://a/b", "no path of a socket"),
+        ("unix:/" + "x" * 107, "a path of 108 bytes; sockets take at most 107"),
+        ("unix:/a\0b", "a zero in its path"),
+    ],
+)
+@pytest.mark.parametrize("among", ["{}", "127.0.0.1:1,{}"], ids=["alone", "among others"])
+def test_an_address_that_cannot_be_one_is_refused_by_name(given, among, says):
+    with pytest.raises(UsageError, match=re.escape(says)) as caught:
+        Client(among.format(given))
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "given", ["a:1", "a:65535", "[::1]:80", "unix:a", "unix:///a", "dns:///a:1"]
+)
+def test_what_grpc_connects_to_is_an_address(given):
+    with Client(given) as client:
+        assert client.model == "linear_argmax"
 
 
 @pytest.mark.parametrize(
@@ -58,8 +104,6 @@ def test_grpc_is_told_of_all(given, target):
     [
         ("127.0.0.1:1,unix:/a", "mix Unix sockets"),
         ("127.0.0.1:1,[::1]:1", "some of IPv6"),
-        ("127.0.0.1:1,127.0.0.1", "wanted HOST:PORT"),
-        ("127.0.0.1:1,:2", "wanted HOST:PORT"),
         ("127.0.0.1:1,name.invalid:2", "cannot be looked up"),
         (f"127.0.0.1:1,{'x' * 70}.invalid:2", "cannot be looked up"),
     ],
@@ -118,7 +162,7 @@ def test_predict_takes_several_addresses_and_hedges(launch, models, tmp_path, ca
     [
         (["--address", "127.0.0.1:1", "--hedge-ms", "5"], "two servers"),
         (["--address", "127.0.0.1:1", "--hedge-ms", "soon"], "milliseconds"),
-        (["--address", "127.0.0.1:1,"], "wanted HOST:PORT"),
+        (["--address", "127.0.0.1:1,"], "expected HOST:PORT"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(words, said, tmp_path, capsys):

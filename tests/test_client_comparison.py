@@ -3,7 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from client.comparison import compare, fewest_pairs, interleaved, ratio, sign_test
+from client.comparison import (
+    compare,
+    fewest_pairs,
+    fewest_to_claim,
+    interleaved,
+    ratio,
+    sign_test,
+)
 
 
 def noisy(rng, factor, pairs, drift):
@@ -122,6 +129,13 @@ def test_fewest_pairs_are_those_that_can_pass_at_all(comparisons, pairs):
     level = 0.05 / comparisons
     assert sign_test([2.0] * pairs, [1.0] * pairs) <= level
     assert sign_test([2.0] * (pairs - 1), [1.0] * (pairs - 1)) > level
+
+
+@pytest.mark.parametrize("comparisons", [1, 2, 22, 66, 1000])
+def test_fewest_to_claim_is_where_a_difference_begins_to_be_claimed(comparisons):
+    pairs, level = fewest_to_claim(comparisons), 0.05 / comparisons
+    assert compare([1.001] * pairs, [1.0] * pairs, level).differs
+    assert not compare([9.0] * (pairs - 1), [1.0] * (pairs - 1), level).differs
 
 
 def test_more_confidence_is_a_wider_interval_of_the_same_median():

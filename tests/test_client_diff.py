@@ -14,6 +14,7 @@ from client.diff.verdicts import (
     differences,
     incomparable,
     only_in_one,
+    single_runs,
 )
 from client.errors import UsageError
 
@@ -132,6 +133,37 @@ def test_of_several_runs_each_counts_once():
         merged([side(report_records.sweep()), side(report_records.slo())])
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (1, 1, "both sides are single runs: no interval holds"),
+        (3, 1, "the new side is a single run, the other 3 runs: no interval holds"),
+        (1, 2, "the old side is a single run, the other 2 runs: no interval holds"),
+        (3, 3, None),
+    ],
+)
+def test_single_runs_are_named_as_such(tmp_path, capsys, old, new, said):
+    for name, runs in (("old", old), ("new", new)):
+        for number in range(runs):
+            write(tmp_path / name / str(number), report_records.sweep(seed=number))
+    assert main(["diff", str(tmp_path / "old"), str(tmp_path / "new")]) == 0
+    printed = capsys.readouterr().out
+    assert (said or "0 of 9 are worse\n") in printed
+    assert ("; of single runs" in printed) is ("single run" in printed) is (said is not None)
+
+
+@pytest.mark.parametrize("kind", [report_records.slo, report_records.load, report_records.limits])
+def test_single_runs_of_every_kind_are_named(kind):
+    assert "both sides are single runs" in single_runs(side(kind()), side(kind()))
+
+
+@pytest.mark.parametrize(("starts", "said"), [(1, "no interval holds"), (4, "of 4 starts")])
+def test_a_comparison_says_how_often_it_started_its_servers(starts, said):
+    made = report_records.compare()
+    made["settings"]["starts"] = starts
+    assert said in single_runs(side(made), side(made))
+
+
 def test_the_ratio_of_what_was_measured_apart_is_of_the_medians():
     found = unpaired_ratio([4.0] * 20, [2.0] * 10)
     assert (found.median, found.low, found.high, found.pairs) == pytest.approx((2, 2, 2, 10))
@@ -177,4 +209,6 @@ def test_another_machine_is_said_but_no_reason_to_refuse(tmp_path, capsys):
 def test_a_folder_without_a_result_is_refused(tmp_path, capsys):
     write(tmp_path / "old", {"schema": "argmax-serving/other/1"})
     assert main(["diff", str(tmp_path / "old"), str(tmp_path / "old")]) == 2
-    assert "no result that can be used, only argmax-serving/other/1" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "old: no result that can be used: " in err
+    assert "has the schema argmax-serving/other/1, which is not used here; expected one of" in err

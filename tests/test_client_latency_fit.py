@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.latency_fit import Fit, crossing, crossover, estimate, fit, resampled
+from client.latency_fit import Fit, crossing, crossover, estimate, fit, resampled, through
 
 SIZES = [1, 2, 4, 8, 16, 32, 64, 128]
 COST = st.floats(1, 1e9)
@@ -48,10 +48,17 @@ def test_relative_errors_count_alike_at_every_size():
 
 @pytest.mark.parametrize(
     ("sizes", "latencies"),
-    [([], []), ([4], [1]), ([4, 4], [1, 2]), ([1, 2], [1]), ([1, 2], [0, 1])],
+    [
+        ([], []),
+        ([4], [1]),
+        ([4, 4, 8], [1, 2, 3]),
+        ([1, 2], [1, 2]),
+        ([1, 2, 4], [1, 2]),
+        ([1, 2, 4], [0, 1, 2]),
+    ],
 )
 def test_what_makes_no_line_is_refused(sizes, latencies):
-    with pytest.raises(ValueError, match="came; wanted"):
+    with pytest.raises(ValueError, match="cannot fit a line: got"):
         fit(sizes, latencies)
 
 
@@ -137,3 +144,14 @@ def test_the_interval_covers_what_is_true():
         found = estimate(one, draws, lambda line: line.half_peak_rows)
         covered += found.low <= 10 <= found.high
     assert covered >= 16
+
+
+@pytest.mark.parametrize(
+    ("sizes", "latencies", "alpha", "beta"),
+    [([4], [9], 9, 0), ([1, 2], [5, 7], 3, 2), ([1, 2], [5, 4], 4.390, 0)],
+)
+def test_a_line_through_two_points_claims_no_error(sizes, latencies, alpha, beta):
+    line = through(sizes, latencies)
+    assert (line.alpha_ns, line.beta_ns) == pytest.approx((alpha, beta), abs=0.001)
+    assert math.isnan(line.worst_error)
+    assert math.isnan(line.rms_error)

@@ -55,6 +55,7 @@ def test_each_pair_has_a_fresh_start_in_alternating_order():
 def test_a_difference_takes_ten_pairs(pairs, claimed):
     found = duel((side("a", [point(20)]), side("b", [point(10)])), pairs)
     assert found.differs is claimed
+    assert found.could_differ is found.to_json()["could_differ"] is claimed
     assert found.comparisons["p99"].ratio.median == pytest.approx(0.5, rel=0.01)
 
 
@@ -73,4 +74,4 @@ def test_a_pair_with_errors_or_too_few_samples_is_no_pair():
     assert found.comparisons["p99"].ratio.pairs == 2
     assert found.to_json()["pairs"][1]["p99_ns"][1] is None
     found = duel((side("a", [point(10)]), side("b", [point(10, errors=1)])), pairs=2)
-    assert (found.comparisons, found.differs) == ({}, False)
+    assert (found.comparisons, found.differs, found.could_differ) == ({}, False, False)

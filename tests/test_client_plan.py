@@ -87,10 +87,13 @@ def test_a_bound_that_no_number_of_replicas_meets_is_refused(plan, made):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("{", "is no JSON"),
-        ("[]", "has the schema None"),
-        ('{"schema": "argmax-serving/load/1"}', "has the schema 'argmax-serving/load/1'"),
-        (json.dumps({"schema": SCHEMA}), "has no 'calibration'"),
+        ("{", "is truncated"),
+        ("[]", "is JSON of another kind"),
+        ('{"schema": "argmax-serving/load/1"}', "has the schema argmax-serving/load/1"),
+        (
+            json.dumps({"schema": SCHEMA, "environment": {}}),
+            "the record lacks 'calibration'",
+        ),
     ],
 )
 def test_a_record_of_something_else_is_refused_in_one_line(tmp_path, capsys, content, complaint):

@@ -4,9 +4,11 @@ import pytest
 from plan_calibrations import COSTS, LIMITS, MS, alone, calibration, loaded
 
 from client.errors import UsageError
+from client.plan.calibration import sizes
 from client.plan.check import check
 from client.plan.fit import executions, fit_costs, predict
 from client.plan.observed import Calibration
+from client.plan.table import error_text
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,21 @@ def test_executions_that_slow_down_do_not_make_gathering_dear():
 def test_a_server_that_takes_one_row_at_once_has_no_slope():
     line = executions(calibration(sizes=(alone(1),)))
     assert (line.alpha_ns, line.beta_ns) == (COSTS.execute_ns(1, 1), 0.0)
+
+
+def test_a_line_through_the_only_two_sizes_tells_no_error():
+    line = executions(calibration(sizes=(alone(1), alone(2))))
+    assert line.latency_ns(2) == pytest.approx(COSTS.execute_ns(2, 1))
+    assert error_text(line) == "too few batch sizes to tell an error"
+    assert error_text(executions(calibration())) == "worst error 0%"
+
+
+@pytest.mark.parametrize(
+    ("rows", "group_rows", "measured"),
+    [(1, 1, [1]), (1, 2, [1, 2]), (3, 1, [1, 2, 3]), (64, 1, [1, 32, 64]), (1, 8, [1, 2, 4, 8])],
+)
+def test_three_sizes_are_measured_where_requests_have_so_many_rows(rows, group_rows, measured):
+    assert sizes(rows, group_rows, row_bytes=4) == measured
 
 
 def test_a_rate_that_is_higher_takes_longer():

@@ -1,16 +1,20 @@
+import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from client import record
 from client.compare import record as provider_record
-from client.compare.analysis import NO_DIFFERENCE, Pair, analyse, verdict
+from client.compare.analysis import NO_DIFFERENCE, Pair, analyse, could_differ, verdict
 from client.compare.findings import broken_limits, findings
 from client.compare.runs import Cell, Measured, Provider
-from client.compare.words import meeting_text, summary
+from client.compare.table import render
+from client.compare.words import meeting_text, summary, without_line
 from client.comparison import Ratio
-from client.reporting import compare
+from client.reporting import compare, trust
 from client.reporting import page as pages
 from client.samples import Sample
 from client.summary import summarise
@@ -29,12 +33,12 @@ def cell(label, size, rounds_ns, wrong=0, errors=(), mode="local", near_ties=0):
     return Cell(label, summarise(mode, size, samples), () if errors else tuple(rounds_ns))
 
 
-def measured(costs, seed=0, noise=0.03, rounds=ROUNDS, **fields):
+def measured(costs, seed=0, noise=0.03, rounds=ROUNDS, sizes=SIZES, **fields):
     """Providers whose true costs (alpha, beta in ns) are known, under a drift that all share."""
     rng = np.random.default_rng(seed)
     providers = tuple(Provider(label, label, (2_000_000,), 2**27) for label in costs)
     cells = []
-    for size in SIZES:
+    for size in sizes:
         drift = rng.lognormal(0, 0.3, rounds)
         for label, (alpha, beta) in costs.items():
             times = (alpha + beta * size) * drift * rng.lognormal(0, noise, rounds)
@@ -95,6 +99,31 @@ def test_few_rounds_claim_nothing_and_say_so():
     assert findings(analyse(measured({"a": (1e5, 1e4), "b": (3e5, 3e4)})), {}) == []
 
 
+def test_two_batch_sizes_make_no_line_which_is_said():
+    analysis = analyse(measured({"a": (1e5, 1e4), "b": (3e5, 3e4)}, sizes=(1, 8)))
+    assert (analysis.lines, analysis.meetings) == ((), ())
+    said = "local: no line fitted: got 2 batch sizes without errors, expected at least 3"
+    assert list(without_line(analysis)) == [said]
+    file = io.StringIO()
+    Console(file=file, width=120).print(render(analysis))
+    assert said in file.getvalue()
+    content = provider_record.to_json({"ep": ["a", "b"], "rounds": ROUNDS}, {}, analysis)
+    section = compare.section(json.loads(record.dumps(content)))
+    assert said in map(str, section.verdicts[0].findings)
+    assert list(without_line(analyse(measured({"a": (1e5, 1e4)})))) == []
+
+
+@pytest.mark.parametrize(("rounds", "passed"), [(ROUNDS, True), (9, None)])
+def test_a_provider_twice_in_too_few_rounds_is_no_test_of_the_instrument(rounds, passed):
+    whole = measured({"cpu": (1e5, 1e4), "cpu #2": (1e5, 1e4)}, rounds=rounds)
+    providers = tuple(replace(provider, spec="cpu") for provider in whole.providers)
+    analysis = analyse(Measured(providers, whole.cells))
+    assert could_differ(analysis.pairs) is (passed is not None)
+    content = provider_record.to_json({"ep": ["cpu", "cpu"], "rounds": rounds}, {}, analysis)
+    checks = compare.section(json.loads(record.dumps(content))).checks
+    assert {check.passed for check in checks if check.name == trust.AA} == {passed}
+
+
 def test_a_cell_that_failed_is_left_out_of_pairs_and_fits():
     whole = measured({"a": (1e5, 1e4), "b": (3e5, 3e4)})
     cells = [
@@ -105,7 +134,7 @@ def test_a_cell_that_failed_is_left_out_of_pairs_and_fits():
     ]
     analysis = analyse(Measured(whole.providers, tuple(cells)))
     assert analysis.verdicts == {("local", 1): "a", ("local", 8): "-", ("local", 64): "a"}
-    assert len(analysis.lines) == 2
+    assert analysis.lines == ()
     (finding,) = findings(analysis, {})
     assert finding.level == "fail"
     assert "local, batch size 8: b: requests failed: UNAVAILABLE: gone (1)" in finding.text
@@ -186,7 +215,7 @@ def shown(*told):
 
 def test_the_page_shows_every_number_and_loads_nothing():
     page = shown(analyse(measured(TWICE_AS_SLOW)), ["too slow"])
-    assert "limit broken: too slow" in page
+    assert ">limit broken</a>: too slow" in page
     assert page.count('<th scope="row">local</th>') == 2 * len(SIZES) + 2
     assert "local: a and b do not cross" in page
     assert '<link rel="icon" href="data:,">' in page

@@ -36,7 +36,7 @@ def test_every_kind_of_result_gets_a_section():
         "Side by side",
         "Beyond capacity",
     ):
-        assert html.count(f">{title}</a>") == html.count(f"<h2>{title}</h2>") == 1
+        assert html.count(f">{title}</a></li>") == html.count(f"<h2>{title}</h2>") == 1
 
 
 def test_what_was_not_measured_is_said_to_be():
@@ -90,6 +90,28 @@ def test_an_a_a_test_of_its_own_counts_too(schema):
     assert answers(report_records.calibrated(2, schema))[trust.AA].passed is False
 
 
+@pytest.mark.parametrize("schema", [COMPARE_SCHEMA, LOAD_SCHEMA])
+def test_a_comparison_with_itself_that_could_not_have_failed_answers_nothing(schema):
+    made = report_records.calibrated(0, schema)
+    for run in made["runs"]:
+        run["could_differ"] = False
+    assert answers(made | {"passed": False})[trust.AA].passed is None
+    (table,) = kinds.section(made).tables
+    assert {row[1].text for rows in table.groups for row in rows} == {"could not have failed"}
+    # One run that could is told of.
+    made["runs"][0]["could_differ"] = True
+    assert answers(made)[trust.AA].passed is True
+
+
+def test_a_load_shows_the_clients_own_part():
+    section = kinds.section(report_records.load())
+    (table,) = [one for one in section.tables if one.heading == "The client's own part"]
+    assert [row[0] for row in table.groups[0]] == [
+        *(f"unary, open {rate}/s" for rate in (100, 200, 300)),
+        "stream, closed 2",
+    ]
+
+
 def test_steal_of_any_result_counts():
     stolen = report_records.sweep()
     stolen["environment"]["steal_fraction"] = 0.5
@@ -117,10 +139,10 @@ def test_a_failed_result_among_others_is_said_first():
     header = html.partition("<header>")[2].partition("</header>")[0]
     assert header.index("Failed: do not trust 1 of 2 results.") < header.index('class="index"')
     assert "1 of 4 points are not valid: do not trust these." in html
-    text = "unary, open 300/s: rate: 660 answered of 900 due"
-    assert f'<li><a href="#result-2-checks">{text}</a></li>' in html
+    why = "rate: 660 answered of 900 due"
+    assert f'<li><a href="#result-2-checks">unary, open 300/s</a>: {why}</li>' in html
     assert '<details id="result-2-checks">' in html
-    assert '<a href="#result-2">Under load: 1 of 4 points are not valid' in header
+    assert '<a href="#result-2">Under load</a>: 1 of 4 points are not valid' in header
 
 
 def test_a_knee_is_claimed_only_where_it_was_seen():

@@ -58,6 +58,42 @@ def loaded(pace, most_under_way, slices=4):
     return found[:-1], found[-1], sender
 
 
+def test_requests_go_out_before_the_answers_of_a_batch_are_read():
+    """A server that batches answers several at once; reading one must not delay the others."""
+    events, inbox = [], SimpleQueue()
+
+    class BatchSender:
+        def __init__(self):
+            self._waiting = []
+
+        def send(self, number, done):
+            events.append("send")
+            self._waiting.append((number, done))
+            if len(self._waiting) == concurrency:
+                now_ns = time.perf_counter_ns()
+                batch, self._waiting = self._waiting, []
+                if number >= 3 * concurrency:
+                    inbox.put(Stop())
+                for one, answered in batch:
+                    answered(InferResponse("model", (), id=str(one)), now_ns)
+
+        def close(self):
+            pass
+
+    def read(found, number, response, latency_ns, trip_ns):
+        events.append("read")
+        judge(found, number, response, latency_ns, trip_ns)
+
+    concurrency = 4
+    traffic = Traffic(BatchSender(), read, inbox, 1, Pace(concurrency=concurrency), concurrency)
+    times = Times(time.perf_counter_ns(), 60_000 * MS, 60_000 * MS)
+    found = list(traffic.slices(times, 0.0))
+    order = "".join("s" if event == "send" else "r" for event in events)
+    assert order.startswith("s" * 2 * concurrency + "r")
+    # Not one is left unread.
+    assert sum(one.answered for one in found) == order.count("r") >= 3 * concurrency
+
+
 def test_time_that_a_request_waits_to_be_sent_is_part_of_its_latency():
     # Five times more than one request at a time allows.
     slices, last, sender = loaded(Pace(rate_per_s=250), most_under_way=1)

@@ -47,11 +47,25 @@ def call(channel, method, **fields):
     )(request, timeout=TIMEOUT_S)
 
 
-def test_reflection_names_every_service(reflected):
+def test_reflection_describes_every_service_that_it_names(reflected):
     services, pool = reflected
-    assert set(services) >= {"inference.GRPCInferenceService", "grpc.health.v1.Health"}
-    for name in services:
-        assert pool.FindServiceByName(name).methods
+    methods = {name: pool.FindServiceByName(name).methods_by_name for name in services}
+    assert set(methods) == {
+        "inference.GRPCInferenceService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+    assert {"ModelInfer", "ModelConfig"} <= set(methods["inference.GRPCInferenceService"])
+    assert {"Check", "Watch"} <= set(methods["grpc.health.v1.Health"])
+
+
+def test_a_client_without_stubs_reads_a_configuration_and_checks_health(channel, reflected):
+    _, pool = reflected
+    inference = pool.FindServiceByName("inference.GRPCInferenceService").methods_by_name
+    config = call(channel, inference["ModelConfig"], name="sum").config
+    assert [tensor.name for tensor in config.input] == ["a", "b"]
+    health = pool.FindServiceByName("grpc.health.v1.Health").methods_by_name
+    assert call(channel, health["Check"]).status == Health.SERVING
 
 
 def test_a_client_without_stubs_infers(channel, reflected):

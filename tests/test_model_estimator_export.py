@@ -1,3 +1,4 @@
+import functools
 import json
 import warnings
 from pathlib import Path
@@ -9,11 +10,14 @@ import pytest
 from google.protobuf import text_format
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_classification
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import (
     LinearRegression,
     LogisticRegression,
@@ -22,15 +26,26 @@ from sklearn.linear_model import (
     RidgeClassifierCV,
     SGDClassifier,
 )
+from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, RandomizedSearchCV
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MaxAbsScaler, PolynomialFeatures, StandardScaler
-from sklearn.svm import SVC, LinearSVC
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    Normalizer,
+    PolynomialFeatures,
+    RobustScaler,
+    StandardScaler,
+)
+from sklearn.svm import SVC, LinearSVC, NuSVC
 
 from client import Client
 from model.__main__ import main
 from model.errors import ModelError
 from model.estimator_export import export_estimator
+from model.linear_argmax import LinearArgmax
 from model.verify import verify
 from protos import model_config_pb2 as config_pb
 from server.app import Server
@@ -57,6 +72,41 @@ ESTIMATORS = {
     "lda": LinearDiscriminantAnalysis(),
     "lda lsqr": LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
 }
+# What holds a classifier, or is one of two classes only.
+WRAPPED = {
+    "grid search": GridSearchCV(RidgeClassifier(), {"alpha": [1, 10]}, cv=2),
+    "random search": RandomizedSearchCV(
+        RidgeClassifier(), {"alpha": [1, 10]}, n_iter=1, cv=2, random_state=0
+    ),
+    "halving search over a pipeline": HalvingGridSearchCV(
+        make_pipeline(StandardScaler(), RidgeClassifier()),
+        {"ridgeclassifier__alpha": [1, 10]},
+        cv=2,
+        random_state=0,
+    ),
+    "pipeline that ends in a search": make_pipeline(
+        RobustScaler(), GridSearchCV(RidgeClassifier(), {"alpha": [1, 10]}, cv=2)
+    ),
+    "pipeline of pipelines": make_pipeline(
+        make_pipeline(MinMaxScaler(), "passthrough"),
+        make_pipeline(make_pipeline(StandardScaler()), LinearSVC(random_state=0)),
+    ),
+    "one against the rest": OneVsRestClassifier(LinearSVC(random_state=0)),
+    "one against the rest, scaled inside": OneVsRestClassifier(
+        make_pipeline(StandardScaler(), SGDClassifier(random_state=0))
+    ),
+    "one against the rest of linear SVCs": OneVsRestClassifier(SVC(kernel="linear")),
+    "search over one against the rest": GridSearchCV(
+        OneVsRestClassifier(RidgeClassifier()), {"estimator__alpha": [1, 10]}, cv=2
+    ),
+}
+OF_TWO = {
+    "linear SVC": SVC(kernel="linear"),
+    "linear SVC of weighted classes": SVC(kernel="linear", class_weight="balanced", C=3),
+    "linear NuSVC": NuSVC(kernel="linear"),
+    "one against one": OneVsOneClassifier(LinearSVC(random_state=0)),
+    "one against one of linear SVCs": OneVsOneClassifier(SVC(kernel="linear")),
+}
 CLASSES = {
     "two integers": np.array([0, 1]),
     "two names": np.array(["no", "yes"]),
@@ -71,7 +121,13 @@ SCALERS = {
     "std only": [StandardScaler(with_mean=False)],
     "neither": [StandardScaler(with_mean=False, with_std=False)],
     "maxabs then standard": [MaxAbsScaler(), StandardScaler()],
-    "passthrough": ["passthrough", StandardScaler()],
+    "passthrough": ["passthrough", None, FunctionTransformer(), StandardScaler()],
+    "robust": [RobustScaler()],
+    "robust, center only": [RobustScaler(with_scaling=False)],
+    "robust, scale only": [RobustScaler(with_centering=False, unit_variance=True)],
+    "robust, neither": [RobustScaler(with_centering=False, with_scaling=False)],
+    "minmax": [MinMaxScaler()],
+    "minmax of another range, then robust": [MinMaxScaler((-3, 5)), RobustScaler()],
 }
 
 
@@ -109,12 +165,15 @@ CASES = [
     ),
     *(("logistic", of, "standard") for of in CLASSES if "names" not in of),
     *(("svc without intercept", "names", scaler) for scaler in SCALERS if scaler not in PLAIN),
+    *((name, of, "") for name in WRAPPED for of in ("two names", "names")),
+    *((name, "two names", scaler) for name in OF_TWO for scaler in PLAIN),
 ]
 IDS = ["-".join(filter(None, case)) for case in CASES]
 
 
+@functools.cache
 def fitted_case(name, of, scaler):
-    return fitted(ESTIMATORS[name], SCALERS[scaler], CLASSES[of])
+    return fitted((ESTIMATORS | WRAPPED | OF_TWO)[name], SCALERS[scaler], CLASSES[of])
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +224,51 @@ def test_a_tie_is_the_estimators_tie(tmp_path, classes):
     x = np.zeros((3, FEATURES))
     np.testing.assert_array_equal(labels(path, x), [0, 0, 0])
     assert estimator.predict(x).tolist() == [estimator.classes_[0]] * 3
+
+
+@pytest.mark.parametrize(
+    ("estimator", "classes"),
+    [
+        (OneVsRestClassifier(LinearSVC(fit_intercept=False, random_state=0)), "names"),
+        (OneVsRestClassifier(LinearSVC(fit_intercept=False, random_state=0)), "two names"),
+    ],
+)
+def test_a_tie_of_one_against_the_rest_is_the_estimators_tie(tmp_path, estimator, classes):
+    estimator, _ = fitted(estimator, [], CLASSES[classes])
+    path = export_estimator(tmp_path, "tie", estimator).path
+    x = np.zeros((3, FEATURES))
+    assert estimator.classes_[labels(path, x)].tolist() == estimator.predict(x).tolist()
+
+
+@pytest.mark.parametrize("kind", [SVC, NuSVC])
+@pytest.mark.parametrize("wrap", [lambda svc: svc, OneVsOneClassifier, OneVsRestClassifier])
+def test_a_tie_of_support_vectors_is_the_estimators_tie(tmp_path, kind, wrap):
+    estimator = wrap(kind(kernel="linear")).fit(np.array([[-1.0, -1], [1, 1]]), [3, 8])
+    path = export_estimator(tmp_path, "tie", estimator).path
+    x = np.array([[0.0, 0], [1, -1], [-1, -1], [1, 1]])
+    wanted = estimator.predict(x).tolist()
+    assert estimator.classes_[labels(path, x)].tolist() == wanted
+    # LIBSVM's own rule is the other way round.
+    assert wanted[:2] == ([3, 3] if wrap is OneVsRestClassifier else [8, 8])
+    assert verify(path, 100, 1).ok
+
+
+def test_of_equal_scores_the_last_wins_where_the_estimator_says_so(tmp_path):
+    same = LinearArgmax.of(np.ones((3, 2)), 0.0, np.array([4, 5, 6]), last_of_ties=True)
+    x = np.ones((2, 2))
+    assert same.predict(x).tolist() == [6, 6]
+    path = export_estimator(tmp_path, "tie", same).path
+    assert labels(path, x).tolist() == [2, 2]
+    # A copy in a pipeline keeps it.
+    path = export_estimator(tmp_path, "tie", make_pipeline(FunctionTransformer(), same)).path
+    assert labels(path, x).tolist() == [2, 2]
+
+
+def test_a_frozen_estimator_is_the_one_inside(tmp_path):
+    estimator, _ = fitted(LogisticRegression(), [StandardScaler()], CLASSES["names"])
+    plain = export_estimator(tmp_path, "plain", estimator).path.read_bytes()
+    frozen = export_estimator(tmp_path, "frozen", FrozenEstimator(estimator)).path.read_bytes()
+    assert frozen == plain
 
 
 def labels(path, x):
@@ -268,8 +372,9 @@ def test_the_label_file_is_named_by_a_config_that_is_the_owners_from_then_on(tmp
     estimator, _ = fitted(LogisticRegression(), [], CLASSES["names"])
     export_estimator(tmp_path, "m", estimator)
     config = tmp_path / "m" / "config.pbtxt"
-    (output,) = text_format.Parse(config.read_text(), config_pb.ModelConfig()).output
-    assert (output.name, output.label_filename) == ("label", "labels.txt")
+    outputs = text_format.Parse(config.read_text(), config_pb.ModelConfig()).output
+    files = {output.name: output.label_filename for output in outputs}
+    assert files == {"label": "labels.txt", "scores": "labels.txt"}
     config.write_text("# mine")
     other, _ = fitted(LogisticRegression(), [], CLASSES["integers that start elsewhere"])
     export_estimator(tmp_path, "m", other)
@@ -318,13 +423,54 @@ def test_the_command_exports_what_joblib_saved(tmp_path, capsys):
     ("make", "message"),
     [
         (lambda: fit(RandomForestClassifier(n_estimators=2)), "a RandomForestClassifier came"),
-        (lambda: fit(SVC(kernel="linear")), "a SVC came"),
+        (
+            lambda: fit(SVC(kernel="linear")),
+            "the SVC decides between 4 classes by votes of pairs, which is not linear; expected "
+            "two classes, or OneVsRestClassifier around it",
+        ),
+        (
+            lambda: fit(SVC(kernel="linear", break_ties=True)),
+            "the SVC decides between 4 classes by votes of pairs",
+        ),
+        (lambda: fit(NuSVC()), "the NuSVC has the kernel 'rbf'; expected 'linear'"),
+        (
+            lambda: fit(OneVsOneClassifier(LinearSVC())),
+            "the OneVsOneClassifier decides between 4 classes by votes of pairs",
+        ),
+        (
+            lambda: fit(OneVsRestClassifier(LinearSVC()), multilabel=True),
+            "the OneVsRestClassifier is multilabel: it predicts 3 labels",
+        ),
+        (lambda: fit(OneVsRestClassifier(GaussianNB())), "a GaussianNB came"),
+        (lambda: OneVsRestClassifier(LinearSVC()), "the OneVsRestClassifier is not fitted"),
+        (
+            lambda: fit(CalibratedClassifierCV(LinearSVC(), cv=2)),
+            "a CalibratedClassifierCV compares calibrated probabilities, which are not linear",
+        ),
+        (lambda: GridSearchCV(LinearSVC(), {}), "the GridSearchCV has no best_estimator_; expect"),
+        (
+            lambda: fit(GridSearchCV(LinearSVC(), {}, cv=2, refit=False)),
+            "the GridSearchCV has no best_estimator_; expected a search that is fitted, with refit",
+        ),
+        (
+            lambda: fit(GridSearchCV(GaussianNB(), {}, cv=2)),
+            "a GaussianNB came; wanted LinearArgmax, Linear",
+        ),
+        (
+            lambda: fit(make_pipeline(make_pipeline(MinMaxScaler(clip=True)), LinearSVC())),
+            "step 'pipeline__minmaxscaler' is a MinMaxScaler with clip=True, which is not linear",
+        ),
+        (
+            lambda: fit(make_pipeline(FunctionTransformer(np.abs), LinearSVC())),
+            "step 'functiontransformer' is a FunctionTransformer with a func; expected None",
+        ),
+        (lambda: fit(make_pipeline(Normalizer(), LinearSVC())), "step 'normalizer' is a Normali"),
         (lambda: fit(GaussianNB()), "a GaussianNB came; wanted LinearArgmax, Linear"),
         (lambda: fit(LinearRegression(), numbers=True), "a LinearRegression came"),
         (lambda: {"coef_": 1}, "a dict came"),
         (
             lambda: fit(make_pipeline(StandardScaler(), PolynomialFeatures(), RidgeClassifier())),
-            "step 'polynomialfeatures' is a PolynomialFeatures; wanted MaxAbsScaler or Standard",
+            "step 'polynomialfeatures' is a PolynomialFeatures; wanted MaxAbsScaler or MinMax",
         ),
         (
             lambda: make_pipeline(HashingVectorizer(), SGDClassifier()),
@@ -351,7 +497,7 @@ def fit(estimator, classes=CLASSES["names"], *, multilabel=False, numbers=False)
     if numbers:
         y = x[:, 0]
     if multilabel:
-        y = x[:, :3] > 0
+        y = x[:, :3] > np.median(x[:, :3], axis=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return estimator.fit(x, y)

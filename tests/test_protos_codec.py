@@ -20,7 +20,7 @@ from protos.codec import (
     encode_stream_response,
 )
 from protos.datatypes import BYTES, DTYPES, datatype_of
-from protos.errors import InvalidMessage
+from protos.errors import InvalidMessage, OutputMissing
 from protos.tensors import Tensor
 
 NUMERIC = [name for name in DTYPES if name != BYTES]
@@ -745,3 +745,46 @@ def test_text_that_is_not_utf8_is_malformed():
 def test_a_dtype_that_the_protocol_lacks_is_a_type_error(dtype):
     with pytest.raises(TypeError, match="has no datatype in the protocol"):
         datatype_of(np.dtype(dtype))
+
+
+@pytest.mark.parametrize(
+    "value", [5, True, np.int64(3), [1, 2], 5.5, None, float("nan"), np.zeros(3), {}]
+)
+@pytest.mark.parametrize("role", ["input", "output"])
+def test_an_element_that_is_neither_text_nor_bytes_is_refused_by_name(role, value):
+    data = np.empty((2, 3), np.object_)
+    data[:] = b"a"
+    data[1, 2] = value
+    tensors = (Tensor.of("x", data),)
+    encode = encode_request if role == "input" else encode_response
+    message = (InferRequest if role == "input" else InferResponse)("m", tensors)
+    with pytest.raises(InvalidMessage) as caught:
+        encode(message)
+    assert str(caught.value).startswith(f"{role} 'x': element [1, 2] is ")
+    assert str(caught.value).endswith(f"of type {type(value).__name__}; expected str or bytes")
+
+
+def test_text_of_every_kind_of_array_travels_as_utf8():
+    texts = [["", "one"], ["na\u00efve", "four"]]
+    arrays = (
+        np.array(texts, np.object_),
+        np.array(texts),
+        np.array(texts, np.dtypes.StringDType()),
+        np.asfortranarray(np.array(texts, np.object_)),
+        np.array([[text.encode() for text in row] for row in texts]),
+    )
+    for array in arrays:
+        (back,) = round_trip_request((Tensor.of("x", array),))
+        assert back.datatype == "BYTES"
+        assert [[value.decode() for value in row] for row in back.data] == texts
+
+
+def test_an_output_is_found_by_its_name():
+    response = InferResponse("m", (Tensor.of("y", np.arange(3)),))
+    assert response.names == ("y",)
+    np.testing.assert_array_equal(response["y"], np.arange(3))
+    with pytest.raises(OutputMissing, match=r"no output 'z'; it has \['y'\]"):
+        response["z"]
+    elsewhere = InferResponse("m", (Tensor("y", "FP32", (2,), None),))
+    with pytest.raises(OutputMissing, match="'y' lies in shared memory"):
+        elsewhere["y"]

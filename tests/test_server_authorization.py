@@ -5,7 +5,6 @@ import grpc
 import numpy as np
 import pytest
 from certificates import Authority
-from google.protobuf.descriptor_pool import Default
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from onnx import helper
@@ -31,15 +30,12 @@ X = np.array([[1, 2]], np.float32)
 
 def rpcs():
     """Every RPC that the server answers: its full name, and whether messages come as a stream."""
-    names = (
-        SERVICE,
-        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-        reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name,
-    )
+    files = (pb.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
     return {
-        f"/{name}/{method.name}": method.client_streaming
-        for name in names
-        for method in Default().FindServiceByName(name).methods
+        f"/{service.full_name}/{method.name}": method.client_streaming
+        for file in files
+        for service in file.services_by_name.values()
+        for method in service.methods
     }
 
 
@@ -201,7 +197,7 @@ def test_the_command_line_takes_a_token_from_a_file(server, tmp_path, capsys):
     assert "UNAUTHENTICATED" in capsys.readouterr().err
     token.write_text(f"{ALL}\n")
     assert main([*command, "--token-file", str(token)]) == 0
-    assert capsys.readouterr().out.split()[0].startswith("[-1")
+    assert capsys.readouterr().out.splitlines()[0] == "-1.0 -2.0"
 
 
 @pytest.mark.parametrize("flag", ["--tls-ca", "--token-file"])
@@ -322,7 +318,7 @@ def test_our_client_sends_no_token_to_other_machines_in_plain_text():
     ("content", "reason"),
     [
         (b"short\n", "line 1 starts with no token"),
-        (b"\xff\n", "no ASCII text"),
+        (b"\xff\n", "byte 0 is 0xff; expected UTF-8"),
         (ALL.encode(), "the last line has no end"),
         (b"", "the last line has no end"),
     ],
@@ -332,6 +328,18 @@ def test_a_token_file_that_is_none_is_named(serve, models, tmp_path, content, re
     path.write_bytes(content)
     with pytest.raises(StartError, match=f"--token-file {path}.*{reason}"):
         serve(models, token_file=path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_token_file_may_be_saved_by_any_editor(serve, models, tmp_path, encoding):
+    path = tmp_path / "tokens"
+    path.write_bytes(f"# who may call\r\n{ALL} infer\r\n".encode(encoding))
+    server = serve(models, token_file=path)
+    mine = tmp_path / "mine"
+    mine.write_bytes(f"{ALL}\r\n".encode(encoding))
+    known = Credentials.of_files(token=mine)
+    with Client(server.address, credentials=known, output="label") as client:
+        assert client.predict(X).tolist() == (-X).tolist()
 
 
 def test_a_token_file_that_is_missing_is_named(serve, models, tmp_path):

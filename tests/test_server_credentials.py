@@ -492,6 +492,16 @@ def test_half_of_the_options_is_an_error(launch, models, pair, option):
     assert error == f"{option} {pair[0]} came alone; wanted --tls-cert and --tls-key"
 
 
+def test_files_with_a_byte_order_mark_are_read(launch, models, authority, tmp_path):
+    files = {}
+    certificate, key = authority.sign("marked")
+    for name, source in (("ca", authority.certificate), ("crt", certificate), ("key", key)):
+        files[name] = tmp_path / name
+        files[name].write_bytes(b"\xef\xbb\xbf" + source.read_bytes())
+    server = launch(models, "--tls-cert", files["crt"], "--tls-key", files["key"])
+    assert len(labels(server, ca=files["ca"])) > 0
+
+
 # The client's own files.
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -276,6 +277,18 @@ def test_it_prints_one_line_and_logs_json(launch, call, models):
     messages = [line["message"] for line in lines]
     assert messages == ["model loaded"] * 2 + ["serving", "draining", "stopped"]
     assert lines[2]["address"] == process.address
+
+
+def test_log_times_carry_their_zone(launch, models, monkeypatch):
+    # Local time is far from UTC, so that one cannot pass for the other.
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    before = datetime.now(UTC)
+    process = launch(models)
+    assert process.stop() == 0
+    times = [json.loads(line)["time"] for line in process.said()]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", each) for each in times)
+    parsed = [datetime.fromisoformat(each) for each in times]
+    assert before - timedelta(milliseconds=1) <= parsed[0] <= parsed[-1] <= datetime.now(UTC)
 
 
 def test_a_log_level_leaves_out_what_is_less_severe(launch, models):

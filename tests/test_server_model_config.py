@@ -100,6 +100,7 @@ REFUSED = [
     ('input { name: "x" reshape { shape: [1] } }', ["line 2", "ModelInput", "'reshape'"]),
     ('output { name: "y" label_filename: "labels.txt" }', ["row/labels.txt"]),
     ('output { name: "y" label_filename: "../any/labels.txt" }', ["'../any/labels.txt'"]),
+    ('output { name: "y" label_filename: "1" }', ["row/1", "directory"]),
     ('default_model_filename: "../../any/1/model.onnx"', ["'../../any/1/model.onnx'"]),
     ('default_model_filename: "other.onnx"', ["no version", "other.onnx"]),
     ("instance_group { kind: KIND_GPU }", ["CUDAExecutionProvider is not here"]),

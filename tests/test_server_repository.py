@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -277,8 +278,51 @@ def test_all_versions_are_loaded_or_none(explicit, folder):
     assert refused(load, caller)[0] is Code.INVALID_ARGUMENT
     states = index(caller)
     assert [state for state, _ in states.values()] == ["READY", "UNAVAILABLE", "UNAVAILABLE"]
-    assert all("linear/2/model.onnx" in reason for _, reason in states.values())
     assert answers(caller, 1)
+
+
+def test_each_version_has_a_reason_of_its_own(explicit, folder):
+    for version in (1, 2, 3, 4):
+        add(folder, version=version)
+    configure(folder, "version_policy { specific { versions: [1, 2, 3, 6] } }")
+    caller = explicit()
+    (folder / "linear" / "2" / "model.onnx").write_bytes(b"no graph")
+    (folder / "linear" / "3" / "model.onnx").write_bytes(b"")
+    (folder / "linear" / "6").mkdir()
+    code, text = refused(load, caller)
+    assert code is Code.INVALID_ARGUMENT
+    assert "linear/2/model.onnx" in text
+    assert "linear/3/model.onnx" in text
+    found = index(caller)
+    assert {state for state, _ in found.values()} == {"UNAVAILABLE"}
+    reasons = {version: reason for (_, version), (_, reason) in found.items()}
+    assert re.fullmatch("linear/2/model.onnx: ONNX Runtime cannot load it: .*", reasons["2"])
+    assert re.fullmatch("linear/3/model.onnx: ONNX Runtime cannot load it: .*", reasons["3"])
+    all_or_none = "version 2, 3 cannot be loaded, and versions are loaded all or none"
+    assert reasons["1"] == all_or_none
+    assert reasons["4"] == "not of the version policy"
+    assert reasons["6"] == "linear/6: got no model.onnx in it"
+    for version in (2, 3):
+        add(folder, version=version)
+    load(caller)
+    (folder / "linear" / "2" / "model.onnx").write_bytes(b"no graph")
+    assert refused(load, caller)[0] is Code.INVALID_ARGUMENT
+    after = index(caller)
+    assert [state for state, _ in after.values()] == [*["READY"] * 3, *["UNAVAILABLE"] * 2]
+    assert after["linear", "2"][1] == reasons["2"]
+    for version in ("1", "3"):
+        assert after["linear", version][1] == all_or_none.replace("2, 3", "2")
+
+
+def test_a_failure_of_the_configuration_is_that_of_every_version(explicit, folder):
+    for version in (1, 2):
+        add(folder, version=version)
+    configure(folder, "max_batch_size: x")
+    caller = explicit()
+    assert refused(load, caller)[0] is Code.INVALID_ARGUMENT
+    reasons = [reason for _, reason in index(caller).values()]
+    assert reasons[0] == reasons[1]
+    assert reasons[0].startswith("linear/config.pbtxt: line 1: ")
 
 
 def test_a_first_load_that_fails_is_unavailable_and_says_why(explicit, folder):

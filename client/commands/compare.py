@@ -10,9 +10,10 @@ from client import arguments, environment
 from client.calibration import COMPARE_SCHEMA, calibrate
 from client.commands import compare_results as provider_results
 from client.compare import record, table
-from client.compare.analysis import Pair, analyse
+from client.compare.analysis import Pair, analyse, could_differ
 from client.compare.contest import MODES, contest
 from client.compare.findings import broken_limits, findings
+from client.comparison import fewest_to_claim
 from client.errors import UsageError
 from client.record import dumps, finite, write_text_atomically
 from client.sweep import Settings
@@ -101,6 +102,8 @@ def _compare(args: argparse.Namespace) -> int:
         address=None,
         out=args.out,
     )
+    if args.aa is not None:
+        _check_that_it_can_fail(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
     if args.aa is not None:
         return _calibrate(args, settings)
@@ -125,6 +128,17 @@ def _compare(args: argparse.Namespace) -> int:
     return 1 if broken or any(finding.level == "fail" for finding in found) else 0
 
 
+def _check_that_it_can_fail(settings: Settings) -> None:
+    """UsageError where no --aa of such settings could claim a difference."""
+    comparisons = len(settings.modes) * len(settings.batch_sizes)
+    needed = fewest_to_claim(comparisons)
+    if settings.repeats < needed:
+        raise UsageError(
+            f"--aa could not fail: got --rounds {settings.repeats}, expected at least {needed}, "
+            f"as no difference among {comparisons} comparisons is claimed of fewer"
+        )
+
+
 def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     """Hold the first provider against itself."""
     console = new_console()
@@ -132,10 +146,11 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     start = environment.snapshot()
     with SweepProgress(console) as progress:
 
-        def claims() -> bool:
+        def claims() -> bool | None:
             specs = [args.ep[0], args.ep[0]]
             runs.append(list(analyse(contest(settings, specs, args.starts, progress)).pairs))
-            return any(pair.differs for pair in runs[-1])
+            differs = any(pair.differs for pair in runs[-1])
+            return differs if could_differ(runs[-1]) else None
 
         found = calibrate(claims, args.aa, console.print)
     content = {
@@ -145,7 +160,11 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
         "answer": found.text,
         "passed": found.passed,
         "runs": [
-            {"differs": any(pair.differs for pair in run), "pairs": [asdict(pair) for pair in run]}
+            {
+                "differs": any(pair.differs for pair in run),
+                "could_differ": could_differ(run),
+                "pairs": [asdict(pair) for pair in run],
+            }
             for run in runs
         ],
     }

@@ -19,6 +19,7 @@ from client.diff.verdicts import (
     differences,
     incomparable,
     only_in_one,
+    single_runs,
 )
 from client.errors import UsageError
 from text_tables import new_console
@@ -48,16 +49,18 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def _diff(args: argparse.Namespace) -> int:
     """Exit code 0: no point is worse; 1: one is; 2: they cannot be compared."""
-    contents = [record_files.found([place], READERS) for place in (args.old, args.new)]
+    contents = [record_files.found([place], READERS, _warn) for place in (args.old, args.new)]
     old, new = (_side(records) for records in contents)
     why = incomparable(old, new)
     if why is not None:
         raise UsageError(f"cannot compare {args.old} with {args.new}: {why}")
     console = new_console()
-    changed = environment.differences(*(records[0][1]["environment"] for records in contents))
+    with record_files.naming(f"{args.old}, {args.new}"):
+        changed = environment.differences(*(records[0][1]["environment"] for records in contents))
     for text in (f"environments differ: {text}" for text in changed):
         console.print(Text(text, style="yellow"), soft_wrap=True)
-    for text in only_in_one(old, new):
+    single = single_runs(old, new)
+    for text in [*only_in_one(old, new), *([single] if single else [])]:
         console.print(Text(text, style="yellow"), soft_wrap=True)
     found = differences(old, new, args.tolerance)
     console.print(table.render(found))
@@ -65,20 +68,23 @@ def _diff(args: argparse.Namespace) -> int:
     worse = [one for one in found if one.verdict == WORSE]
     untold = sum(one.verdict == UNTOLD for one in found)
     told = f"{len(worse)} of {len(found)} are worse"
-    console.print(Text(told + (f"; {untold} cannot be told" if untold else "")))
+    told += f"; {untold} cannot be told" if untold else ""
+    console.print(Text(told + ("; of single runs" if single else "")))
     if worse:
         print(f"worse: {worse[0].label}: {worse[0].metric}", file=sys.stderr)
     return IS_WORSE if worse else NO_WORSE
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}; it is not compared", file=sys.stderr)
 
 
 def _side(records: Sequence[tuple[Path, dict[str, Any]]]) -> Side:
     """Read the runs of one side; UsageError says of which file it is."""
     runs = []
     for path, content in records:
-        try:
+        with record_files.naming(path):
             runs.append(side(content))
-        except UsageError as error:
-            raise UsageError(f"{path}: {error}") from None
     try:
         return merged(runs)
     except UsageError as error:
@@ -91,14 +97,8 @@ def _how(old: Side, new: Side, tolerance: float) -> str:
             "cost: between which the rates lie, the highest that met the bound and the lowest that "
             f"did not; worse: all of that over {1 + tolerance:g}"
         )
-    text = (
+    return (
         f"cost: ratio of medians, above 1 is worse; brackets: bootstrap interval, {1 - LEVEL:.0%} "
         f"for all at once; worse: all of it over {1 + tolerance:g}; cannot tell: it reaches over "
         f"a limit, or values are fewer than {FEWEST_VALUES} of one run, {FEWEST_RUNS} of several"
     )
-    if min(old.runs, new.runs) == 1 and old.kind != "compare":
-        text += (
-            "; one run of a side: what a fresh process and the hour happen to be is in no "
-            "interval, so take several runs in turn before believing it"
-        )
-    return text

@@ -14,7 +14,7 @@ from client.commands.load_options import add_common, settings_of, show_disturban
 from client.errors import UsageError
 from client.load import record as load_record
 from client.load import table as load_table
-from client.load.duel import Duel, duel
+from client.load.duel import Duel, duel, fewest_pairs
 from client.load.job import MODES
 from client.load.runs import load, loading
 from client.load.settings import Progress, Settings, asked
@@ -74,6 +74,11 @@ def _load(args: argparse.Namespace) -> int:
         raise UsageError("neither --concurrency nor --rate came; wanted one of them, or both")
     settings = settings_of(args)
     if args.aa is not None:
+        if args.pairs < fewest_pairs():
+            raise UsageError(
+                f"--aa could not fail: got --pairs {args.pairs}, expected at least "
+                f"{fewest_pairs()}, as no difference is claimed of fewer"
+            )
         return _calibrate(args, settings)
     console = new_console()
     start = environment.snapshot()
@@ -104,9 +109,9 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
             with loading(settings, where, mode) as one_mode:
                 yield lambda: one_mode.measure(one, lambda step: None)
 
-        def claims() -> bool:
+        def claims() -> bool | None:
             duels.append(duel((side, side), args.pairs))
-            return duels[-1].differs
+            return duels[-1].differs if duels[-1].could_differ else None
 
         found = calibrate(claims, args.aa, lambda text: progress(Progress(text)))
     content = {

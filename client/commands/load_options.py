@@ -9,7 +9,14 @@ from rich.console import Console
 from rich.text import Text
 
 from client import record
-from client.arguments import add_credentials, add_model, credential_files, positive, seconds
+from client.arguments import (
+    add_credentials,
+    add_model,
+    address,
+    credential_files,
+    positive,
+    seconds,
+)
 from client.errors import UsageError
 from client.load import plots as load_plots
 from client.load import record as load_record
@@ -28,7 +35,12 @@ def add_common(parser: argparse.ArgumentParser, out: Path) -> None:
             flag, type=kind, default=default, metavar=metavar, help=f"{text} (default: %(default)s)"
         )
 
-    parser.add_argument("--address", metavar="A", help="load this server (default: one of its own)")
+    parser.add_argument(
+        "--address",
+        type=address,
+        metavar="A",
+        help="load this server (default: one of its own)",
+    )
     add_credentials(parser)
     add("--model", str, "linear_argmax", "M", "name of the model")
     parser.add_argument("--model-version", default="", metavar="V", help="default: the newest")

@@ -41,7 +41,10 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
         "not a valid MLPerf result",
     )
     parser.add_argument(
-        "--address", metavar="A", help="drive this server (default: one of its own)"
+        "--address",
+        type=arguments.address,
+        metavar="A",
+        help="drive this server (default: one of its own)",
     )
     arguments.add_credentials(parser)
     parser.add_argument(

@@ -11,6 +11,7 @@ from client import environment, record
 from client.arguments import (
     add_credentials,
     add_model,
+    address,
     credential_files,
     over_zero,
     positive,
@@ -52,7 +53,10 @@ def add(commands: Any) -> None:
         "--result", type=Path, metavar="DIR", help="plan from the calibration of an earlier plan"
     )
     parser.add_argument(
-        "--address", metavar="A", help="calibrate with this server (default: one of its own)"
+        "--address",
+        type=address,
+        metavar="A",
+        help="calibrate with this server (default: one of its own)",
     )
     add_credentials(parser)
     parser.add_argument(

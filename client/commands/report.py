@@ -1,17 +1,23 @@
 """The command `report`: one page of any set of results."""
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from client import record_files
 from client.errors import UsageError
-from client.record import RecordError, write_text_atomically
+from client.record import write_text_atomically
 from client.reporting import kinds, page
 from client.reporting.section import Section
+
+# What rendering raises where a value is of another type than the page takes.
+_UNSHOWN = (AttributeError, TypeError, ValueError, TemplateError)
 
 
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -36,22 +42,41 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def _report(args: argparse.Namespace) -> int:
     """Exit code 0: the page is written, whatever the results say."""
-    sections = list(_sections(args.places))
+    html = _page(list(_sections(args.places)))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(args.out, page.render(sections))
+    write_text_atomically(args.out, html)
     print(args.out)
     return 0
 
 
-def _sections(places: Sequence[Path]) -> Iterator[Section]:
+def _warn(text: str) -> None:
+    print(f"warning: {text}; it is not on the page", file=sys.stderr)
+
+
+def _page(sections: Sequence[tuple[Path, Section]]) -> str:
+    """Render the page; UsageError names the file whose values cannot be shown."""
+    try:
+        return page.render([section for _, section in sections])
+    except _UNSHOWN:
+        # Sections pass on some values unread, and the template does not know their files.
+        for path, section in sections:
+            try:
+                page.render([section])
+            except _UNSHOWN as error:
+                raise UsageError(
+                    f"{path}: the record holds a value of a wrong type: {error}"
+                ) from None
+        raise
+
+
+def _sections(places: Sequence[Path]) -> Iterator[tuple[Path, Section]]:
     """Make a section of each record; those of one kind are told apart by where they lie."""
     made = []
-    for path, content in record_files.found(places, kinds.SECTIONS):
-        try:
+    for path, content in record_files.found(places, kinds.SECTIONS, _warn):
+        with record_files.naming(path):
             made.append((path, kinds.section(content)))
-        except RecordError as error:
-            raise UsageError(f"{path}: {error}") from None
     seen = Counter(section.heading for _, section in made)
     for path, section in made:
         several = seen[section.heading] > 1
-        yield replace(section, heading=f"{section.heading}: {path.parent}") if several else section
+        heading = f"{section.heading}: {path.parent}" if several else section.heading
+        yield path, replace(section, heading=heading)

@@ -7,8 +7,17 @@ from itertools import combinations
 import numpy as np
 
 from client.compare.runs import Cell, Measured
-from client.comparison import LEVEL, Ratio, compare
-from client.latency_fit import Crossover, Estimate, Fit, crossover, estimate, fit, resampled
+from client.comparison import LEVEL, Ratio, compare, fewest_to_claim
+from client.latency_fit import (
+    FEWEST_SIZES,
+    Crossover,
+    Estimate,
+    Fit,
+    crossover,
+    estimate,
+    fit,
+    resampled,
+)
 
 NO_DIFFERENCE = "no difference"
 
@@ -104,6 +113,11 @@ def analyse(measured: Measured) -> Analysis:
     return Analysis(measured, tuple(pairs), verdicts, tuple(lines), tuple(meetings))
 
 
+def could_differ(pairs: Sequence[Pair]) -> bool:
+    """Whether any pair of providers has rounds enough for a difference to be claimed."""
+    return any(pair.ratio.pairs >= fewest_to_claim(len(pairs)) for pair in pairs)
+
+
 def verdict(labels: Sequence[str], pairs: Sequence[Pair]) -> str:
     """Who won at one batch size: whoever is claimed to be slower than nobody.
 
@@ -142,15 +156,20 @@ def _pairs(measured: Measured) -> list[Pair]:
     return pairs
 
 
+def fitted_sizes(measured: Measured, mode: str) -> list[int]:
+    """Batch sizes of one mode at which nothing failed, so that a line can be fitted to them."""
+    return [
+        size
+        for size in measured.batch_sizes
+        if all(measured.cell(mode, size, one.label).rounds_ns for one in measured.providers)
+    ]
+
+
 def _lines(measured: Measured, mode: str) -> tuple[list[Line], list[Meeting]]:
     """Fits of one mode, over the batch sizes at which nothing failed."""
     labels = [provider.label for provider in measured.providers]
-    sizes = [
-        size
-        for size in measured.batch_sizes
-        if all(measured.cell(mode, size, label).rounds_ns for label in labels)
-    ]
-    if len(sizes) < 2:
+    sizes = fitted_sizes(measured, mode)
+    if len(sizes) < FEWEST_SIZES:
         return [], []
     runs = [
         np.array([measured.cell(mode, size, label).rounds_ns for size in sizes], float)

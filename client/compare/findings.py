@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from client.compare.analysis import Analysis
-from client.comparison import FEWEST_PAIRS, LEVEL, fewest_pairs
+from client.comparison import fewest_to_claim
 from client.summary import Finding, disturbances
 
 
@@ -60,7 +60,7 @@ def _doubts(analysis: Analysis) -> Iterable[Finding]:
             )
     pairs = analysis.pairs
     fewest = min((pair.ratio.pairs for pair in pairs), default=0)
-    needed = max(fewest_pairs(len(pairs), LEVEL), FEWEST_PAIRS) if pairs else FEWEST_PAIRS
+    needed = fewest_to_claim(len(pairs))
     if fewest < needed:
         yield Finding(
             "warn",

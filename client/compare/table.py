@@ -54,6 +54,10 @@ def _parts(analysis: Analysis) -> Iterator[RenderableType]:
         yield Text(words.HOW_LINES)
         yield from (Text(words.meeting_text(meeting)) for meeting in analysis.meetings)
         yield ""
+    missing = list(words.without_line(analysis))
+    if missing:
+        yield from map(Text, missing)
+        yield ""
     if any(provider.start_ups_ns for provider in analysis.measured.providers):
         yield _servers(analysis)
         yield Text(words.HOW_START_UP)

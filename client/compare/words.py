@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterator
 
-from client.compare.analysis import Analysis, Meeting
+from client.compare.analysis import Analysis, Meeting, fitted_sizes
 from client.compare.runs import Provider
 from client.comparison import LEVEL, Ratio
-from client.latency_fit import Estimate
+from client.latency_fit import FEWEST_SIZES, Estimate
 from client.table import milliseconds, significant
 
 HOW_VERDICTS = (
@@ -47,6 +47,17 @@ def meeting_text(meeting: Meeting) -> str:
     if not found.excluded:
         return f"{pair}: no crossover established ({found.share:.0%} of resamples have one)"
     return f"{pair} do not cross; the line of {meeting.faster_below} is lower throughout"
+
+
+def without_line(analysis: Analysis) -> Iterator[str]:
+    """One line per mode that has too few batch sizes for a fit."""
+    for mode in analysis.measured.modes:
+        sizes = fitted_sizes(analysis.measured, mode)
+        if len(sizes) < FEWEST_SIZES:
+            yield (
+                f"{mode}: no line fitted: got {len(sizes)} batch size{'s' * (len(sizes) != 1)} "
+                f"without errors, expected at least {FEWEST_SIZES}"
+            )
 
 
 def provider_texts(provider: Provider) -> tuple[str, str]:

@@ -46,13 +46,18 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A result: its schema, what was measured of what, and what failed at each label."""
+    """A result: its schema, what was measured of what, and what failed at each label.
+
+    `runs` are those that its values are the medians of, `starts` how often each run started the
+    server that it measured.
+    """
 
     kind: str
     same: Mapping[str, Any]
     series: tuple[Series, ...]
     failures: Mapping[str, int]
     runs: int = 1
+    starts: int = 1
 
 
 def side(content: Mapping[str, Any]) -> Side:
@@ -91,7 +96,8 @@ def merged(runs: Sequence[Side]) -> Side:
         Series(label, metric, higher, tuple(values), FEWEST_RUNS)
         for (label, metric, higher), values in medians.items()
     )
-    return Side(first.kind, first.same, series, failures, len(runs))
+    starts = min(run.starts for run in runs)
+    return Side(first.kind, first.same, series, failures, len(runs), starts)
 
 
 def _sweep(content: Mapping[str, Any]) -> Side:
@@ -120,6 +126,7 @@ def _comparison(content: Mapping[str, Any]) -> Side:
             label: cell.point.errors + cell.point.wrong_labels
             for label, cell in zip(labels, cells, strict=True)
         },
+        starts=int(content["settings"].get("starts") or 1),
     )
 
 

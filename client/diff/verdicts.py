@@ -4,7 +4,7 @@ import statistics
 from dataclasses import dataclass
 
 from client.comparison import Ratio, unpaired_ratio
-from client.diff.side import Series, Side
+from client.diff.side import FEWEST_RUNS, Series, Side
 
 LEVEL = 0.05
 WORSE, BETTER, SAME, UNTOLD = "WORSE", "better", "the same", "cannot tell"
@@ -49,6 +49,29 @@ def only_in_one(old: Side, new: Side) -> list[str]:
         *(f"only in the old: {label}" for label in sorted(sides[0] - sides[1])),
         *(f"only in the new: {label}" for label in sorted(sides[1] - sides[0])),
     ]
+
+
+def single_runs(old: Side, new: Side) -> str | None:
+    """Say that a side is a single run, and what its intervals leave out; None of several each."""
+    alone = [name for name, one in (("old", old), ("new", new)) if one.runs == 1]
+    if not alone:
+        return None
+    text = (
+        "both sides are single runs"
+        if len(alone) == 2
+        else f"the {alone[0]} side is a single run, the other {max(old.runs, new.runs)} runs"
+    )
+    starts = min(one.starts for one in (old, new) if one.runs == 1)
+    if starts >= FEWEST_RUNS:
+        return (
+            f"{text}, of {starts} starts of each server: their rounds are taken together, so the "
+            "intervals may be too narrow for what differs from start to start"
+        )
+    return (
+        f"{text}: no interval holds what differs from one start to the next, so a "
+        f"difference may be of these runs only; give folders of at least {FEWEST_RUNS} runs each, "
+        "measured in turn"
+    )
 
 
 def differences(old: Side, new: Side, tolerance: float) -> list[Difference]:

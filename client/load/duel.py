@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from client.comparison import LEVEL, Comparison, compare
+from client.comparison import LEVEL, Comparison, compare, fewest_to_claim
 from client.load.summary import LoadPoint
 
 PERCENTILES = ("p50", "p99")
@@ -31,16 +31,27 @@ class Duel:
         """Whether any difference is claimed."""
         return any(one.differs for one in self.comparisons.values())
 
+    @property
+    def could_differ(self) -> bool:
+        """Whether any percentile has pairs enough for a difference to be claimed."""
+        return any(one.ratio.pairs >= fewest_pairs() for one in self.comparisons.values())
+
     def to_json(self) -> dict[str, Any]:
         """Comparisons, and the percentiles of every pair in nanoseconds."""
         return {
             "differs": self.differs,
+            "could_differ": self.could_differ,
             "comparisons": {name: asdict(one) for name, one in self.comparisons.items()},
             "pairs": [
                 {f"{name}_ns": [_time_ns(point, name) for point in pair] for name in PERCENTILES}
                 for pair in zip(self.first, self.second, strict=True)
             ],
         }
+
+
+def fewest_pairs() -> int:
+    """Pairs below which no difference can be claimed."""
+    return fewest_to_claim(len(PERCENTILES))
 
 
 def duel(sides: tuple[Side, Side], pairs: int) -> Duel:

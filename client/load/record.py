@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from client.load.split import LoadSplit
-from client.load.summary import Asked, Check, Latency, LoadPoint, Window
+from client.load.summary import Asked, Check, Latency, LoadPoint
 from client.load.table import LOOPS, verdicts
+from client.load.windows import Window
 from client.record import finite, reading, write_text_atomically
 
 SCHEMA = "argmax-serving/load/1"
@@ -47,10 +48,12 @@ def from_json(record: Mapping[str, Any]) -> list[LoadPoint]:
 def _point(point: Mapping[str, Any]) -> LoadPoint:
     # That it is valid follows from its checks.
     told = {name: value for name, value in point.items() if name != "valid"}
+    from_send = told.get("from_send_ns")
     nested = {
         "asked": Asked(**told["asked"]),
         "latency_ns": Latency(**told["latency_ns"]),
         "send_lag_ns": Latency(**told["send_lag_ns"]),
+        "from_send_ns": None if from_send is None else Latency(**from_send),
         "split": None if told["split"] is None else LoadSplit(**told["split"]),
         "windows": tuple(Window(**window) for window in told["windows"]),
         "checks": tuple(Check(**check) for check in told["checks"]),

@@ -12,9 +12,10 @@ from client.load.processes import LoadProcesses, load_processes
 from client.load.server_statistics import statistics_of
 from client.load.settings import Progress, Report, Settings, Windows, asked
 from client.load.slice import Slice
-from client.load.summary import Asked, LoadPoint, LoopKind, is_stable, summarise, window_of
+from client.load.summary import Asked, LoadPoint, summarise
 from client.load.target import Target
 from client.load.traffic import Pace
+from client.load.windows import LoopKind, is_stable, window_of
 
 # Windows of so many requests are made of pieces that long.
 _PIECE_S = 0.25

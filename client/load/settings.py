@@ -7,7 +7,8 @@ from pathlib import Path
 from client.credentials import CredentialFiles
 from client.load.arrivals import Arrivals
 from client.load.job import Mode
-from client.load.summary import Asked, LoadPoint, Window
+from client.load.summary import Asked, LoadPoint
+from client.load.windows import Window
 
 
 @dataclass(frozen=True, slots=True)

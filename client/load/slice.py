@@ -1,5 +1,6 @@
 """Hold what a load saw in one stretch of time."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from client.samples import Stages
 
 _COUNTS = (
     "latency_sum_ns",
+    "latency_square_sum_ns2",
     "rows",
     "due",
     "wrong_labels",
@@ -30,8 +32,9 @@ class Slice:
     """Requests that were answered between two instants (time.perf_counter_ns).
 
     `latency` counts the answered ones, from the intended send time in an open loop and from the
-    actual one in a closed loop; `errors` counts the others, by gRPC's name of their status. `due`
-    is how many should have been sent. `send_lag` is how much later they were sent than intended.
+    actual one in a closed loop, `round_trip` from the actual one in both; `errors` counts the
+    others, by gRPC's name of their status. `due` is how many should have been sent. `send_lag` is
+    how much later they were sent than intended: in a closed loop, than the answer that let it go.
     `in_flight_area_ns` is the number of requests under way, integrated over the time.
     `left_behind` are those that were due but had no answer when the load ended. `send_ns` is the
     time that handing them to gRPC took, `receive_ns` the time that decoding the answers took, and
@@ -42,8 +45,10 @@ class Slice:
     start_ns: int
     end_ns: int
     latency: Histogram = field(default_factory=Histogram)
+    round_trip: Histogram = field(default_factory=Histogram)
     send_lag: Histogram = field(default_factory=Histogram)
     latency_sum_ns: int = 0
+    latency_square_sum_ns2: int = 0
     rows: int = 0
     due: int = 0
     errors: Counter[str] = field(default_factory=Counter)
@@ -79,11 +84,31 @@ class Slice:
         """Mean of the answered requests, None of none."""
         return self.latency_sum_ns / self.answered if self.answered else None
 
+    @property
+    def latency_sd_ns(self) -> float | None:
+        """Standard deviation of the latencies of the answered requests, None of fewer than two."""
+        n = self.answered
+        if n < 2:
+            return None
+        return math.sqrt((n * self.latency_square_sum_ns2 - self.latency_sum_ns**2) / (n * (n - 1)))
+
+    @property
+    def mean_round_trip_ns(self) -> float | None:
+        """Mean from send to answer of the answered requests, None of none."""
+        return self.round_trip_ns / self.answered if self.answered else None
+
+    @property
+    def mean_send_lag_ns(self) -> float:
+        """Mean lateness of what was sent, 0 of nothing."""
+        return self.send_lag_sum_ns / max(self.send_lag.samples, 1)
+
     def answer(self, latency_ns: int, round_trip_ns: int, rows: int) -> None:
         """Count an answer."""
+        self.round_trip.record(round_trip_ns)
         self.round_trip_ns += round_trip_ns
         self.latency.record(latency_ns)
         self.latency_sum_ns += latency_ns
+        self.latency_square_sum_ns2 += latency_ns**2
         self.rows += rows
 
     def send(self, lag_ns: int) -> None:
@@ -103,6 +128,7 @@ class Slice:
         self.start_ns = min(self.start_ns, other.start_ns)
         self.end_ns = max(self.end_ns, other.end_ns)
         self.latency.add(other.latency)
+        self.round_trip.add(other.round_trip)
         self.send_lag.add(other.send_lag)
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -116,6 +142,7 @@ class Slice:
             "start_ns": self.start_ns,
             "end_ns": self.end_ns,
             "latency": self.latency.encode(),
+            "round_trip": self.round_trip.encode(),
             "send_lag": self.send_lag.encode(),
             **{name: getattr(self, name) for name in _COUNTS},
             "errors": dict(self.errors),
@@ -130,6 +157,7 @@ class Slice:
             start_ns=content["start_ns"],
             end_ns=content["end_ns"],
             latency=Histogram.decode(content["latency"]),
+            round_trip=Histogram.decode(content["round_trip"]),
             send_lag=Histogram.decode(content["send_lag"]),
             errors=Counter(content["errors"]),
             stages=Counter(content["stages"]),

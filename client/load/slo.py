@@ -6,8 +6,9 @@ from client.confidence import fewest_samples
 from client.load.bisection import Found, highest_rate
 from client.load.runs import loading
 from client.load.settings import Report, Settings, open_loop
-from client.load.summary import STABLE_WINDOWS, LoadPoint
+from client.load.summary import LoadPoint
 from client.load.target import Target
+from client.load.windows import STABLE_WINDOWS
 
 # Windows that disagree do not matter as far below the bound as this.
 _UNSTABLE_SHARE = 0.5
@@ -65,7 +66,12 @@ def judge(point: LoadPoint, p99_ns: int) -> Trial:
 
 
 def _verdict(point: LoadPoint, p99_ns: int) -> tuple[bool | None, str]:
-    failed = {check.name: check.text for check in point.checks if check.passed is False}
+    failed = {
+        check.name: check.text
+        for check in point.checks
+        # Where chance hides whether a load was stable, it may not have been.
+        if check.passed is False or (check.name == "stable" and check.passed is None)
+    }
     p99, samples = point.latency_ns.p99, point.latency_ns.samples
     late_ns = point.send_lag_ns.p99 or point.send_lag_ns.max or 0
     verdict: tuple[bool | None, str]

@@ -62,7 +62,7 @@ def split(whole: Slice, statistics: ServerStatistics | None) -> LoadSplit | None
     round_trip_ns = whole.round_trip_ns / whole.answered
     return LoadSplit(
         told_by=told.by,
-        send_lag_ns=whole.send_lag_sum_ns / max(whole.send_lag.samples, 1),
+        send_lag_ns=whole.mean_send_lag_ns,
         send_ns=send_ns,
         network_ns=max(round_trip_ns - send_ns - told.sum_ns, 0.0),
         decode_ns=told.decode_ns,

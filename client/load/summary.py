@@ -2,24 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from client.load.histogram import Histogram
 from client.load.server_statistics import ServerStatistics
 from client.load.slice import Slice
 from client.load.split import LoadSplit, split
+from client.load.windows import LoopKind, Window, stability, window_of
 from client.summary import MOST_STEAL
 
 PERCENTILES = (50, 90, 95, 99, 99.9)
-STABLE_WINDOWS = 3
-STABLE_SHARE = 0.10
 LITTLE_SHARE = 0.05
 RATE_SHARE = 0.05
 # Lateness of sends that is tolerated: this much, or this share of the same percentile's latency.
 SEND_LAG_NS, SEND_LAG_SHARE = 1_000_000, 0.10
 LEFT_BEHIND_TIMES = 2
-
-LoopKind = Literal["closed", "open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +40,6 @@ class Check:
     name: str
     passed: bool | None
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """What one window saw: requests answered and due per second, mean latency, errors."""
-
-    rate_per_s: float
-    mean_latency_ns: float | None
-    errors: int
-    due_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +70,8 @@ class LoadPoint:
     `wrong_labels` is None where the right labels are not known. `concurrency` is the mean number
     of requests under way. `split` is None when nothing was answered. The histograms are in HDR's
     encoded form. `sender_nice` is the priority of the processes that sent, 0 the usual one.
+    `from_send_ns` counts from the send in either loop, as most tools (ghz) do, and `client_share`
+    is as `client_share` gives it; a record made before these were kept has neither.
     """
 
     asked: Asked
@@ -103,6 +92,8 @@ class LoadPoint:
     latency_histogram: str
     send_lag_histogram: str
     sender_nice: int = 0
+    from_send_ns: Latency | None = None
+    client_share: float | None = None
 
     @property
     def valid(self) -> bool:
@@ -114,37 +105,21 @@ class LoadPoint:
         return {**asdict(self), "valid": self.valid}
 
 
-def window_of(found: Slice) -> Window:
-    """Summary of a window."""
-    due_per_s = found.due * 1e9 / found.elapsed_ns
-    return Window(found.rate_per_s, found.mean_latency_ns, found.errors.total(), due_per_s)
-
-
-def is_stable(windows: Sequence[Window], loop: LoopKind) -> bool:
-    """Whether rate and mean latency of the last three windows are within a tenth of their means.
-
-    In an open loop the rate is the share of what was due that was answered: chance makes more
-    due in one window than in the next, which says nothing of the server.
-    """
-    last = windows[-STABLE_WINDOWS:]
-    if len(last) < STABLE_WINDOWS:
-        return False
-    rates = [window.rate_per_s for window in last]
-    if loop == "open":
-        rates = [rate / max(w.due_per_s, 1e-9) for rate, w in zip(rates, last, strict=True)]
-    latencies = [w.mean_latency_ns for w in last if w.mean_latency_ns is not None]
-    return len(latencies) == len(last) and _alike(rates) and _alike(latencies)
-
-
-def _alike(values: Sequence[float]) -> bool:
-    mean = sum(values) / len(values)
-    return all(abs(value - mean) <= STABLE_SHARE * mean for value in values)
-
-
 def latency(histogram: Histogram, mean_ns: float | None) -> Latency:
     """Percentiles of a histogram, those that its samples support."""
     values = {f"p{p}".replace(".", "_"): histogram.percentile(p) for p in PERCENTILES}
     return Latency(mean=mean_ns, **values, max=histogram.max_ns, samples=histogram.samples)
+
+
+def client_share(whole: Slice) -> float | None:
+    """Share of the time up to an answer in which the client had not sent yet; None of no answers.
+
+    The time counts from when a request was due, or, in a closed loop, from the answer before it.
+    """
+    round_trip_ns = whole.mean_round_trip_ns
+    if not round_trip_ns:
+        return None
+    return whole.mean_send_lag_ns / (whole.mean_send_lag_ns + round_trip_ns)
 
 
 def summarise(
@@ -197,6 +172,8 @@ def summarise(
         latency_histogram=whole.latency.encode(),
         send_lag_histogram=whole.send_lag.encode(),
         sender_nice=sender_nice,
+        from_send_ns=latency(whole.round_trip, whole.mean_round_trip_ns),
+        client_share=client_share(whole),
     )
 
 
@@ -208,15 +185,27 @@ def _errors(errors: int, wrong_labels: int | None) -> Check:
 
 
 def _little(asked: Asked, whole: Slice, concurrency: float) -> Sequence[Check]:
-    """Rate times latency must be the concurrency: what was asked for, or what was seen."""
+    """Rate times time must be the concurrency, so that no request and no time is left out.
+
+    Of an open loop, the time is the latency, and the concurrency what was seen under way. Of a
+    closed one, it is the one that was asked for: each of its slots is either under way or, from an
+    answer to the next send, with the client. That time is counted here, and judged by itself.
+    """
     mean_ns = whole.mean_latency_ns
     if mean_ns is None:
         return [Check("little", False, "nothing was answered")]
+    spent, wanted, most = "latency", concurrency, LITTLE_SHARE
+    if asked.concurrency is not None:
+        spent, wanted = "(latency + send lag)", float(asked.concurrency)
+        mean_ns += whole.mean_send_lag_ns
+        # The ends cut cycles off: where all slots go in step, one of each.
+        most = max(most, mean_ns / whole.elapsed_ns)
     told = whole.rate_per_s * mean_ns / 1e9
-    wanted = float(asked.concurrency) if asked.concurrency is not None else concurrency
     share = told / wanted - 1 if wanted > 0 else float("inf")
-    text = f"rate x latency = {told:.3g}, concurrency {wanted:.3g} ({share:+.1%})"
-    return [Check("little", abs(share) <= LITTLE_SHARE, text)]
+    text = f"rate x {spent} = {told:.3g}, concurrency {wanted:.3g} ({share:+.1%})"
+    if most > LITTLE_SHARE:
+        text += f", at most {most:.1%} as a request takes that share of the time"
+    return [Check("little", abs(share) <= most, text)]
 
 
 def _rate(asked: Asked, whole: Slice) -> Sequence[Check]:
@@ -230,10 +219,18 @@ def _rate(asked: Asked, whole: Slice) -> Sequence[Check]:
 def _send_lag(asked: Asked, whole: Slice) -> Sequence[Check]:
     """Whether the client kept its own schedule, so that it is not what is measured.
 
-    In a closed loop that lateness is part of no latency; Little's law tells where it matters.
+    In a closed loop, what it takes between an answer and the next send is part of no latency, but
+    leaves that share of the concurrency unused: the rate is too low by that much at most.
     """
     if asked.rate_per_s is None:
-        return []
+        share = client_share(whole)
+        if share is None:
+            return [Check("send lag", None, "nothing was answered")]
+        text = (
+            f"{share:.1%} of a cycle is the client's, {whole.mean_send_lag_ns / 1e6:.3g} ms from "
+            f"an answer to the next send, at most {SEND_LAG_SHARE:.0%}"
+        )
+        return [Check("send lag", share <= SEND_LAG_SHARE, text)]
     for p in (99, 95, 90, 50):
         lag_ns, latency_ns = whole.send_lag.percentile(p), whole.latency.percentile(p)
         if lag_ns is not None and latency_ns is not None:
@@ -244,8 +241,7 @@ def _send_lag(asked: Asked, whole: Slice) -> Sequence[Check]:
 
 
 def _stability(asked: Asked, windows: Sequence[Window]) -> Check:
-    text = f"rate and latency of {STABLE_WINDOWS} windows within {STABLE_SHARE:.0%} of their mean"
-    return Check("stable", is_stable(windows, asked.loop), f"{text}; {len(windows)} windows")
+    return Check("stable", *stability(windows, asked.loop))
 
 
 def _left_behind(whole: Slice, last: Slice) -> Sequence[Check]:

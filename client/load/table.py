@@ -46,6 +46,20 @@ _SPLIT = (
     Column("batch\nrows", rank=1),
     Column("told by", rank=2),
 )
+CLIENT_COLUMNS = (
+    "send lag\nmean",
+    "client's\nshare",
+    "latency\nmean",
+    "from send\nmean",
+    "from send\np50",
+    "from send\np99",
+)
+# By how little each is missed where there is no room, as `Column` has it.
+_CLIENT_RANKS = (2, 0, 3, 4, 5, 1)
+CLIENT_NOTE = (
+    "the client's own part, in ms; from send: latency as ghz counts it, without the send lag; "
+    "client's share: send lag over send lag + time from send to answer"
+)
 
 
 def verdicts(points: Sequence[LoadPoint]) -> list[str]:
@@ -72,6 +86,8 @@ def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[T
     """Failed checks in red, a table of all points, a table of where the time went."""
     parts: list[Table | Text] = [Text(line, style="bold red") for line in verdicts(points)]
     parts.append(_points(points))
+    if any(point.from_send_ns is not None for point in points):
+        parts.append(_client(points))
     splits = [point.split for point in points if point.split is not None]
     if splits:
         parts.append(_splits(points))
@@ -111,6 +127,36 @@ def _row(point: LoadPoint) -> Row:
         Text(wrong, style="bold red" if point.wrong_labels else ""),
         Text("yes") if point.valid else Text("NO", style="bold red"),
     )
+
+
+def _client(points: Sequence[LoadPoint]) -> Table:
+    ranked = zip(CLIENT_COLUMNS, _CLIENT_RANKS, strict=True)
+    return Table(
+        (*_NAMES, *(Column(heading, rank=rank) for heading, rank in ranked)),
+        [
+            [
+                (point.asked.mode, _load(point), *client_cells(point))
+                for point in points
+                if point.from_send_ns is not None
+            ]
+        ],
+        keys=len(_NAMES),
+        caption=CLIENT_NOTE,
+        elsewhere=_ELSEWHERE,
+    )
+
+
+def client_cells(point: LoadPoint) -> list[str]:
+    """What `CLIENT_COLUMNS` name, of a point."""
+    lag_ns = None if point.split is None else point.split.send_lag_ns
+    from_send = point.from_send_ns
+    times_ns = (None,) * 3 if from_send is None else (from_send.mean, from_send.p50, from_send.p99)
+    return [
+        milliseconds(lag_ns),
+        "-" if point.client_share is None else f"{point.client_share:.1%}",
+        milliseconds(point.latency_ns.mean),
+        *map(milliseconds, times_ns),
+    ]
 
 
 def _splits(points: Sequence[LoadPoint]) -> Table:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from client import own_server
-from client.client import READY_TIMEOUT_S, Client
+from client.client import Client
 from client.errors import RequestFailed, UsageError
 from client.load.settings import Progress, Report, Settings
 from client.model_input import ModelInput
@@ -62,7 +62,7 @@ def own_target(
 def _given(settings: Settings, address: str, report: Report) -> Target:
     credentials = settings.credential_files.read()
     with Client(address, settings.model, settings.version, credentials=credentials) as client:
-        client.wait_until_ready(READY_TIMEOUT_S)
+        client.check_reachable()
         spec = client.input()
         report(Progress("looking for the right labels"))
         examples = _examples(settings.rows, spec.row_bytes)

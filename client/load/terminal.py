@@ -8,8 +8,9 @@ from rich.live import Live
 from rich.text import Text
 
 from client.load.settings import Progress
-from client.load.summary import LoadPoint, Window
+from client.load.summary import LoadPoint
 from client.load.table import name
+from client.load.windows import Window
 from client.table import milliseconds, significant
 
 _BARS = " ▁▂▃▄▅▆▇█"

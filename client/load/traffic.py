@@ -1,5 +1,6 @@
 """Drive a sender in a closed or an open loop, and say slice by slice what came of it."""
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -84,6 +85,7 @@ class Traffic:
         self._most_under_way = most_under_way
         # Intended send times of what can be sent now.
         self._ready: deque[int] = deque()
+        self._unread: deque[Completion] = deque()
         self._started = self._done = self._sum_start_ns = self._sum_done_ns = 0
         self._stopped = False
         self.ended = False
@@ -151,24 +153,32 @@ class Traffic:
             self._slice.send_ns += time.perf_counter_ns() - sent_ns
 
     def _handle(self, until_ns: int) -> bool:
-        """Wait for one thing, until an instant; whether to go on."""
-        wait_s = max(until_ns - time.perf_counter_ns(), 0) / 1e9
+        """Take or read one thing, waiting for it until an instant; whether to go on."""
+        if len(self._unread) >= max(self._most_under_way, 1):
+            self._read(self._unread.popleft())
         try:
-            item = self._inbox.get(timeout=wait_s)
+            if self._unread:
+                return self._take(self._inbox.get_nowait())
+            return self._take(
+                self._inbox.get(timeout=max(until_ns - time.perf_counter_ns(), 0) / 1e9)
+            )
         except Empty:
+            if self._unread:
+                self._read(self._unread.popleft())
             return True
-        return self._take(item)
 
     def _handle_all(self) -> bool:
-        """Take what is there; whether to stop."""
+        """Take and read what is there; whether to stop."""
         stopped = False
-        while True:
-            try:
+        with contextlib.suppress(Empty):
+            while True:
                 stopped |= not self._take(self._inbox.get_nowait())
-            except Empty:
-                return stopped
+        while self._unread:
+            self._read(self._unread.popleft())
+        return stopped
 
     def _take(self, item: Completion | Stop) -> bool:
+        """Let the next request go for one that ended; whether to go on."""
         if isinstance(item, Stop):
             self._stopped = True
             return False
@@ -177,25 +187,28 @@ class Traffic:
         self._done += 1
         self._sum_done_ns += item.done_ns
         if not self._open and not self._stopped:
-            # The next request goes out first: reading an answer must not delay it.
             self._ready.append(item.done_ns)
             self._slice.due += 1
             self._send_ready()
+        self._unread.append(item)
+        return True
+
+    def _read(self, item: Completion) -> None:
+        """Decode an answer, and count it."""
         received_ns = time.perf_counter_ns()
         answer = decoded(item.outcome)
         self._slice.receive_ns += item.receive_ns + time.perf_counter_ns() - received_ns
         if isinstance(answer, RequestFailed):
             self._slice.errors[answer.code] += 1
-        else:
-            start_ns = item.intended_ns if self._open else item.sent_ns
-            self._judge(
-                self._slice,
-                item.number,
-                answer,
-                item.done_ns - start_ns,
-                item.done_ns - item.sent_ns,
-            )
-        return True
+            return
+        start_ns = item.intended_ns if self._open else item.sent_ns
+        self._judge(
+            self._slice,
+            item.number,
+            answer,
+            item.done_ns - start_ns,
+            item.done_ns - item.sent_ns,
+        )
 
     def _area_ns(self, now_ns: int) -> int:
         """Requests under way, integrated over the time since the start."""
@@ -209,6 +222,7 @@ class Traffic:
         until_ns = time.perf_counter_ns() + int(patience_s * 1e9)
         while self._started > self._done and time.perf_counter_ns() < until_ns:
             self._handle(until_ns)
+        self._handle_all()
         if self._started > self._done:
             self._slice.errors["DEADLINE_EXCEEDED"] += self._started - self._done
         self._slice.end_ns = time.perf_counter_ns()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from client.comparison import FEWEST_PAIRS
+from client.load.duel import fewest_pairs
 from client.load.tune import DEFAULTS, Candidate, Tuning
 from client.table import milliseconds, significant
 from text_tables import Column, Table
@@ -37,7 +37,8 @@ def answer(tuning: Tuning, p99_ms: float) -> str:
     )
     if tuning.better:
         return f"{bound}: start the server with {best}: {against}"
-    few = f", fewer than {FEWEST_PAIRS} claim nothing" if ratio.pairs < FEWEST_PAIRS else ""
+    needed = fewest_pairs()
+    few = f", fewer than {needed} claim nothing" if ratio.pairs < needed else ""
     return (
         f"{bound}: {best} met the highest rate, but is not better beyond chance: "
         f"{against}{few}; {keep}"

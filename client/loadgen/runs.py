@@ -136,6 +136,11 @@ def loadgen(plan: Plan, report: Report) -> list[Result]:
     server, or it serves another model than the one whose labels are known.
     """
     total = len(plan.scenarios) * len(MODES)
+    if plan.address is not None:
+        # A wrong address is known now, not after the reference is computed.
+        credentials = plan.credential_files.read()
+        with Client(plan.address, plan.model, credentials=credentials) as client:
+            client.check_reachable()
     with contextlib.ExitStack() as stack:
         address = plan.address
         if address is None:

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from client.client import READY_TIMEOUT_S, Client
+from client.client import Client
 from client.confidence import fewest_samples
 from client.errors import UsageError
+from client.latency_fit import FEWEST_SIZES
 from client.load.runs import loading
 from client.load.settings import Progress, Report, Settings, Windows, open_loop
 from client.load.summary import Asked, LoadPoint
@@ -44,9 +45,15 @@ def limits_of(client: Client) -> Limits:
 
 
 def sizes(rows: int, group_rows: int, row_bytes: int) -> list[int]:
-    """Rows of the lone requests: those that are planned for, and powers of two up to a group."""
+    """Rows of the lone requests: those that are planned for, and powers of two up to a group.
+
+    There are three at least, as a line takes, unless no request has so many rows.
+    """
     most = min(group_rows, _most_rows(row_bytes))
-    return sorted({rows, most, *(2**k for k in range(most.bit_length()))})
+    chosen = {rows, most, *(2**k for k in range(most.bit_length()))}
+    if len(chosen) < FEWEST_SIZES and max(chosen) >= FEWEST_SIZES:
+        chosen.add((min(chosen) + max(chosen)) // 2)
+    return sorted(chosen)
 
 
 def calibrate(settings: Settings, seconds: float, report: Report) -> Calibration:
@@ -97,7 +104,7 @@ def _row_bytes(settings: Settings) -> int:
     if settings.address is None:
         return settings.features * np.dtype(settings.dtype).itemsize
     with _client(settings, settings.address) as client:
-        client.wait_until_ready(READY_TIMEOUT_S)
+        client.check_reachable()
         return client.input().row_bytes
 
 

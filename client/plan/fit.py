@@ -125,9 +125,10 @@ def _predicted(latencies_ns: Sequence[float], batch_rows: Sequence[int]) -> Pred
 def executions(calibration: Calibration) -> Fit:
     """The line of what executions take over their rows, while nothing else goes on."""
     sizes = calibration.sizes
-    if len(sizes) == 1:  # the server takes no more rows at once
-        return Fit(sizes[0].compute_ns, 0.0, 0.0, 0.0)
-    return latency_fit.fit([o.rows for o in sizes], [o.compute_ns for o in sizes])
+    rows, times_ns = [o.rows for o in sizes], [o.compute_ns for o in sizes]
+    if len(sizes) < latency_fit.FEWEST_SIZES:  # the server takes no more rows at once
+        return latency_fit.through(rows, times_ns)
+    return latency_fit.fit(rows, times_ns)
 
 
 def fit_costs(calibration: Calibration, requests: int = TRIED_REQUESTS) -> Costs:

@@ -1,11 +1,11 @@
 """Keep the record of a plan as JSON, with the calibration that another plan may be made of."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from client import record_files
 from client.errors import UsageError
 from client.plan.capacity import Goal, Option, Plan
 from client.plan.check import Checked
@@ -88,14 +88,6 @@ def _option(content: Mapping[str, Any]) -> Option:
 def read(folder: Path) -> tuple[Calibration, dict[str, Any]]:
     """The calibration of an earlier plan, and its environment; UsageError when there is none."""
     path = folder / NAME
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise UsageError(f"{path} is no JSON: {error}") from None
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise UsageError(f"{path} has the schema {schema!r}; this version reads {SCHEMA!r}")
-    try:
+    ((_, content),) = record_files.found([path], [SCHEMA])
+    with record_files.naming(path):
         return Calibration.from_json(content["calibration"]), content["environment"]
-    except KeyError as error:
-        raise UsageError(f"{path} has no {error}") from None

@@ -1,5 +1,6 @@
 """Say what a plan is, and how far it can be believed."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -41,12 +42,19 @@ def costs_text(costs: Costs, line: Fit, calibration: Calibration) -> Text:
     """What the server spends on what."""
     return Text(
         f"an execution: {milliseconds(line.alpha_ns)} ms + {milliseconds(line.beta_ns)} ms a row "
-        f"(worst error {line.worst_error:.0%}), + {milliseconds(costs.gather_ns)} a gathered row; "
+        f"({error_text(line)}), + {milliseconds(costs.gather_ns)} a gathered row; "
         f"a request of {calibration.rows} rows: {milliseconds(costs.receive_ns)} ms that keep "
         f"others waiting, {milliseconds(costs.answer_ns)} ms that do not. While both go on, "
         f"receiving has {costs.receive_speed:.0%} of its speed, executing "
         f"{costs.execute_speed:.0%}"
     )
+
+
+def error_text(line: Fit) -> str:
+    """How far executions are from their line."""
+    if math.isnan(line.worst_error):
+        return "too few batch sizes to tell an error"
+    return f"worst error {line.worst_error:.0%}"
 
 
 def checks_table(checks: Sequence[Checked]) -> Table:

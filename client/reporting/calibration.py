@@ -8,19 +8,26 @@ from client.reporting import trust
 from client.reporting.section import Cell, Check, Section, Table, Verdict
 from client.reporting.values import place
 
+_DIFFERS, _POWERLESS = "a difference", "could not have failed"
+
 
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of an A/A test's record. RecordError where it cannot be read."""
     answer, passed = str(record["answer"]), bool(record["passed"])
     where = place(record["environment"])
     compared = record["schema"] == COMPARE_SCHEMA
-    runs = [bool(run["differs"]) for run in record["runs"]]
+    verdicts = [_verdict(run) for run in record["runs"]]
+    # Of none that could have failed, it is not known.
+    told = any(verdict != _POWERLESS for verdict in verdicts)
     return Section(
         heading="A comparison with itself" if compared else "A load against itself",
         sentence=f"Each run measures the same thing twice, in turn{', on ' * bool(where)}{where}. "
         "What it calls different differs by chance alone.",
         verdicts=[Verdict("good" if passed else "fail", f"{answer}.")],
-        checks=[Check(trust.AA, passed, answer), trust.steal(record["environment"])],
+        checks=[
+            Check(trust.AA, passed if told else None, answer),
+            trust.steal(record["environment"]),
+        ],
         plots=[],
         tables=[
             Table(
@@ -30,11 +37,11 @@ def section(record: Mapping[str, Any]) -> Section:
                     [
                         (
                             f"{number}",
-                            Cell("a difference" if differs else "no difference", bad=differs),
+                            Cell(verdict, bad=verdict == _DIFFERS),
                             f"{len(run['pairs']):,}",
                         )
-                        for number, (differs, run) in enumerate(
-                            zip(runs, record["runs"], strict=True), 1
+                        for number, (verdict, run) in enumerate(
+                            zip(verdicts, record["runs"], strict=True), 1
                         )
                     ]
                 ],
@@ -44,3 +51,10 @@ def section(record: Mapping[str, Any]) -> Section:
         record=dict(record),
         name="compare-aa.json" if compared else "load-aa.json",
     )
+
+
+def _verdict(run: Mapping[str, Any]) -> str:
+    # A record made before this was kept does not say it.
+    if not run.get("could_differ", True):
+        return _POWERLESS
+    return _DIFFERS if run["differs"] else "no difference"

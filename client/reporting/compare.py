@@ -10,6 +10,7 @@ from client.compare.findings import findings
 from client.compare.plots import LATENCY_LABEL, RATIO_LABEL, points_by_provider
 from client.compare.record import from_json
 from client.compare.runs import Cell as Measurement
+from client.comparison import fewest_to_claim
 from client.plots import looks
 from client.reporting import charts, trust
 from client.reporting.axes import Figure, batch_axis, layout_of, line_of, linear_axis, log_axis
@@ -72,6 +73,7 @@ def _verdicts(record: Mapping[str, Any], analysis: Analysis) -> list[Verdict]:
     broken = record.get("broken_limits", [])
     failures += [Linked(f"limit broken: {text}", POINTS) for text in broken]
     doubts = trust.linked((one for one in found if one.level != "fail"), environment)
+    doubts += [Linked(text, POINTS) for text in words.without_line(analysis)]
     answer = [Verdict("good", "Fastest, by batch size:", list(words.summary(analysis)))]
     if doubts:
         answer.insert(0, Verdict("warn", "Read with care:", doubts))
@@ -111,7 +113,12 @@ def _with_itself(analysis: Analysis) -> list[Check]:
     """Whether a provider that was given twice differs from itself anywhere."""
     specs = {provider.label: provider.spec for provider in analysis.measured.providers}
     alike = [pair for pair in analysis.pairs if specs[pair.base] == specs[pair.provider]]
-    return trust.gathered(trust.AA, [(not pair.differs, _itself(pair)) for pair in alike])
+    # Of too few rounds, none could be called different.
+    needed = fewest_to_claim(len(analysis.pairs))
+    told = [
+        (None if pair.ratio.pairs < needed else not pair.differs, _itself(pair)) for pair in alike
+    ]
+    return trust.gathered(trust.AA, told)
 
 
 def _itself(pair: Pair) -> str:

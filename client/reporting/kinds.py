@@ -30,15 +30,14 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
 
 
 def section(content: Mapping[str, Any]) -> Section:
-    """Return what a page shows of a record. RecordError says why it cannot be read."""
+    """Return what a page shows of a record.
+
+    RecordError when it is of no known schema; of one whose values are not what they should be, a
+    section may raise whatever `record_files.naming` knows.
+    """
     schema = content.get("schema")
     if schema not in SECTIONS:
         raise RecordError(
             f"no page can be made of schema {schema!r}; wanted one of {', '.join(SECTIONS)}"
         )
-    try:
-        return SECTIONS[schema](content)
-    except KeyError as error:
-        raise RecordError(f"the record lacks {error}") from None
-    except (TypeError, AttributeError) as error:
-        raise RecordError(f"the record holds a value of a wrong type: {error}") from None
+    return SECTIONS[schema](content)

@@ -6,7 +6,7 @@ from typing import Any
 
 from client.load.record import from_json
 from client.load.summary import LoadPoint
-from client.load.table import LOOPS, name
+from client.load.table import CLIENT_COLUMNS, CLIENT_NOTE, LOOPS, client_cells, name
 from client.reporting import load_charts, percentiles, stages, trust
 from client.reporting.section import (
     CHECKS,
@@ -73,6 +73,7 @@ def section(record: Mapping[str, Any]) -> Section:
         plots=_plots(points, distributions, _bound(record) if searched else None),
         tables=[
             _table(points, record.get("trials")),
+            *([_client(points)] if any(point.from_send_ns for point in points) else []),
             _checked(points),
             percentiles.histograms(distributions, "load"),
         ],
@@ -237,6 +238,15 @@ def _row(point: LoadPoint) -> Row:
         Cell(kinds or "0", bad=errors > 0),
         Cell("-" if wrong is None else f"{wrong:,}", bad=bool(wrong)),
         Cell("yes" if point.valid else "NO", bad=not point.valid),
+    )
+
+
+def _client(points: Sequence[LoadPoint]) -> Table:
+    return Table(
+        heading="The client's own part",
+        columns=("load", *(column.replace("\n", ", ") for column in CLIENT_COLUMNS)),
+        groups=[[(name(point), *client_cells(point)) for point in points]],
+        note=f"{CLIENT_NOTE[0].upper()}{CLIENT_NOTE[1:]}.",
     )
 
 

@@ -13,6 +13,7 @@ from client.plan.table import (
     NETWORK_COLUMNS,
     binary,
     check_cells,
+    error_text,
     network_cells,
     option_cells,
     ways,
@@ -115,9 +116,9 @@ def _checks(calibration: Calibration, record: Mapping[str, Any]) -> list[Check]:
     for own, question in trust.OF_A_LOAD.items():
         verdicts: list[tuple[bool | None, str]] = []
         for name, _, load in _named(calibration):
-            if own == "send lag" and load.rate_per_s is None:
-                continue
             against = [doubt for doubt in load.doubts if doubt.startswith(f"{own}: ")]
+            if own == "send lag" and load.rate_per_s is None and not against:
+                continue  # older records do not judge it of closed loops
             text = f"{name}: {', '.join(against).removeprefix(f'{own}: ')}"
             verdicts.append((not against, text))
         failed = any(passed is False for passed, _ in verdicts)
@@ -180,7 +181,7 @@ def _costs(told: Recorded) -> Table:
         ("receiving a request", costs.receive_ns, "keeps other requests waiting"),
         ("the rest of a request", costs.answer_ns, "keeps no other waiting"),
         ("an execution", costs.batch_ns, "however many rows it has"),
-        ("a row of it", costs.row_ns, f"worst error of the line {line.worst_error:.0%}"),
+        ("a row of it", costs.row_ns, f"of the line: {error_text(line)}"),
         ("gathering a row", costs.gather_ns, "if rows of several requests run together"),
     )
     shares = (

@@ -17,10 +17,11 @@ MEANING = {
     "things may be as empty.",
     CEILING: "The same client is faster by a quarter at least with a server that computes nothing; "
     "else it is the client that was measured.",
-    SEND_LAG: "Requests of an open loop left when they were due (p99); else the client shaped the "
-    "load.",
-    LITTLE: "Concurrency is rate times latency, within 5%; else some of the time or of the "
-    "requests is not accounted for.",
+    SEND_LAG: "Requests of an open loop left when they were due (p99), and those of a closed loop "
+    "soon after the answer before; else the client shaped the load.",
+    LITTLE: "Concurrency is rate times latency (in a closed loop, with the client's time from an "
+    "answer to the next send), within 5%; else some of the time or of the requests is not "
+    "accounted for.",
     STEAL: f"The hypervisor gave others at most {MOST_STEAL:.0%} of the processor time.",
 }
 # Checks of a point of a load, by the question that each answers.

@@ -33,11 +33,9 @@ def main() -> int:
         joblib.dump(estimator, saved)
         export = ["export", "--from", str(saved), "--out", str(models), "--name", "digits"]
         subprocess.run([sys.executable, "-m", "model", *export], check=True)
-        names = (models / "digits" / "labels.txt").read_text().splitlines()
         with running_server(models) as server, Client(server.address, "digits") as client:
-            indices = client.predict(x_test)
+            predicted = client.predict(x_test, names=True).astype(int)
 
-    predicted = np.array([int(names[index]) for index in indices])
     equal = int((predicted == estimator.predict(x_test)).sum())
     print(f"{equal} of {len(x_test)} rows get what estimator.predict gives")
     print(f"accuracy {np.mean(predicted == y_test):.4f}")

@@ -1,0 +1,210 @@
+"""Turn what callers have into numpy arrays of a model's dtype, or say why that would not be right.
+
+Data frames, tensors and matrices of other libraries are known by what they offer, so none of those
+libraries is imported.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from client.errors import UsageError
+from protos.datatypes import BFLOAT16, TEXT_KINDS
+from protos.errors import InvalidMessage
+from protos.tensors import element_bytes, index_of
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class SupportsArrayInterface(Protocol):
+    """An object that says where its numbers lie, as numpy's `__array_interface__` has it."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+
+class SupportsDLPack(Protocol):
+    """An object that hands over its numbers as DLPack has it."""
+
+    def __dlpack__(self, *, stream: None = None) -> Any: ...
+
+    def __dlpack_device__(self) -> tuple[Any, int]: ...
+
+
+# What stands for an array: numpy's own, nested lists, data frames and series, tensors of other
+# libraries. Of a list of integers beside floats mypy makes a list of objects.
+Rows: TypeAlias = ArrayLike | Sequence[Any] | SupportsArrayInterface | SupportsDLPack
+
+_NUMBERS = (int, float, np.bool_, np.integer, np.floating)
+_REFUSED_KINDS = {
+    "c": "send real and imaginary parts as columns of their own",
+    "m": "convert it to numbers first",
+    "M": "convert it to numbers first",
+}
+_SPARSE_REASON = "sending it would fill in every zero: convert it on purpose, with"
+
+
+def as_array(value: Rows, what: str) -> Array:
+    """Array of `value`, without a copy where it is one; UsageError, which names `what`, if none.
+
+    Sparse and masked arrays are refused, because what is left out there is no number that the
+    caller has seen.
+    """
+    for part in _parts(value):
+        _refuse_gaps(part, what)
+    try:
+        array: Array = np.from_dlpack(value) if _only_dlpack(value) else np.asarray(value)  # type: ignore[arg-type]
+        if array.dtype.kind in "SU" and isinstance(value, list | tuple):
+            # Of [1, "a"] numpy would make texts, and cut zeros off bytes.
+            array = np.asarray(value, np.object_)
+    except MemoryError:
+        raise
+    except Exception as error:  # `__array__` of another library raises what it likes
+        raise UsageError(f"{what} is not an array: {error}") from None
+    if array.dtype == np.object_ and array.ndim == 0 and not isinstance(array[()], str | bytes):
+        raise UsageError(
+            f"{what} has type {type(value).__name__}; expected an array, nested lists, a data "
+            "frame or a tensor"
+        )
+    if array.dtype.names is not None:
+        raise UsageError(
+            f"{what} is a structured array with the fields {', '.join(array.dtype.names)}; "
+            "send each field as an input, or all as columns "
+            "(numpy.lib.recfunctions.structured_to_unstructured)"
+        )
+    reason = _REFUSED_KINDS.get(array.dtype.kind)
+    if reason is not None:
+        raise UsageError(f"{what} has dtype {array.dtype}, which models cannot take: {reason}")
+    return array
+
+
+def cast(array: Array, dtype: np.dtype[Any], what: str, first_row: int = 0) -> Array:
+    """`array` as `dtype`, itself where it is that already; UsageError, which names `what`.
+
+    Numbers may lose precision, never their size: floats are rounded to narrower ones, integers to
+    floats, and what would overflow is an error that names its element. Integers become narrower
+    ones where all fit. Floats do not become integers, numbers not booleans, and neither text.
+    `first_row` is the number of the first row, for messages about an array that is cut.
+    """
+    if array.dtype == dtype:
+        return array
+    if dtype == np.object_:
+        if array.dtype.kind in TEXT_KINDS:
+            return array
+        raise _no_text(array, what)
+    if array.dtype == np.object_:
+        array = numbers(array, dtype, what, first_row)
+    if array.dtype.kind in "iu" and dtype.kind in "iu":
+        return _cast_integers(array, dtype, what, first_row)
+    if not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise UsageError(f"{what} has dtype {array.dtype}; the model takes {dtype}")
+    try:
+        with np.errstate(over="raise", under="ignore"):
+            result = array.astype(dtype, copy=False)
+    except FloatingPointError:
+        with np.errstate(over="ignore", under="ignore"):
+            result = array.astype(dtype)
+        raise _overflow(array, result, dtype, what, first_row) from None
+    # Its conversions do not raise the processor's flag.
+    if dtype == BFLOAT16 and (np.isinf(result) & np.isfinite(array)).any():
+        raise _overflow(array, result, dtype, what, first_row)
+    return result
+
+
+def numbers(array: Array, dtype: np.dtype[Any], what: str, first_row: int = 0) -> Array:
+    """Numbers of an object array, as data frames of mixed columns give; UsageError for others."""
+    for at, value in enumerate(array.reshape(-1)):
+        if not isinstance(value, _NUMBERS):
+            raise UsageError(
+                f"{what}: {element(array, at, first_row)} is {value!r:.60} of type "
+                f"{type(value).__name__}; the model takes {dtype}"
+            )
+    converted: Array = np.array(array.tolist()).reshape(array.shape)
+    return converted.astype(np.float64) if converted.dtype == np.object_ else converted
+
+
+def check_text(array: Array, what: str) -> None:
+    """Raise UsageError, which names `what` and the element, unless all are text or bytes."""
+    if array.dtype.kind == "S":
+        return
+    if array.dtype != np.object_ and array.dtype.kind not in TEXT_KINDS:
+        raise _no_text(array, what)
+    try:
+        for at, value in enumerate(array.reshape(-1)):
+            element_bytes(value, what, array, at)
+    except InvalidMessage as error:
+        raise UsageError(str(error)) from None
+
+
+def element(array: Array, at: int, first_row: int = 0) -> str:
+    """Name of element number `at`, with its index in an array of which this one is a part."""
+    index = index_of(at, array.shape)
+    if index:
+        index[0] += first_row
+    return f"element {index}"
+
+
+def _no_text(array: Array, what: str) -> UsageError:
+    return UsageError(f"{what} has dtype {array.dtype}; the model takes text or bytes")
+
+
+def _cast_integers(array: Array, dtype: np.dtype[Any], what: str, first_row: int) -> Array:
+    if not np.can_cast(array.dtype, dtype, "safe") and array.size:
+        least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+        if int(array.min()) < least or int(array.max()) > most:
+            outside = (not least <= int(value) <= most for value in array.reshape(-1))
+            at = next(at for at, is_outside in enumerate(outside) if is_outside)
+            raise UsageError(
+                f"{what}: {element(array, at, first_row)} is {array.reshape(-1)[at]}; "
+                f"the model takes {dtype}, {least} to {most}"
+            )
+    return array.astype(dtype, copy=False)
+
+
+def _overflow(
+    array: Array, result: Array, dtype: np.dtype[Any], what: str, first_row: int
+) -> UsageError:
+    with np.errstate(invalid="ignore"):
+        at = int(np.flatnonzero(np.isinf(result) & np.isfinite(array))[0])
+    return UsageError(
+        f"{what}: {element(array, at, first_row)} is {array.reshape(-1)[at]}, "
+        f"which {dtype} cannot hold; the model takes {dtype}"
+    )
+
+
+def _parts(value: object) -> Iterator[object]:
+    """`value`, and what lists hold of anything but plain numbers and text."""
+    yield value
+    if isinstance(value, list | tuple):
+        for part in value:
+            if not isinstance(part, int | float | str | bytes):
+                yield from _parts(part)
+
+
+def _refuse_gaps(value: Any, what: str) -> None:
+    if isinstance(value, np.ma.MaskedArray):
+        raise UsageError(
+            f"{what} is a masked array; its masked elements have no value: fill them with "
+            ".filled(VALUE)"
+        )
+    if isinstance(value, np.ndarray | np.generic | int | float | str | bytes):
+        return
+    name = f"{type(value).__module__.partition('.')[0]} {type(value).__name__}"
+    # Matrices of scipy, and those that are made like them.
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):
+        raise UsageError(f"{what} is sparse ({name}); {_SPARSE_REASON} .toarray()")
+    # Tensors of torch; other layouts than strided are the sparse ones.
+    if str(getattr(value, "layout", "")).startswith("torch.sparse"):
+        raise UsageError(f"{what} is sparse ({name}); {_SPARSE_REASON} .to_dense()")
+    # A data frame has `dtypes`, one a column; so has a series, which makes it a single one.
+    dtypes = getattr(value, "dtypes", None)
+    columns = dtypes if isinstance(dtypes, Iterable) else [getattr(value, "dtype", None)]
+    if any(str(dtype).startswith("Sparse[") for dtype in columns):
+        raise UsageError(f"{what} is sparse ({name}); {_SPARSE_REASON} .sparse.to_dense()")
+
+
+def _only_dlpack(value: object) -> bool:
+    others = ("__array__", "__array_interface__", "__array_struct__")
+    return hasattr(value, "__dlpack__") and not any(hasattr(value, name) for name in others)

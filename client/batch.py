@@ -1,0 +1,103 @@
+"""Cut a batch of rows into messages that the server takes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from client.arrays import Array, Rows
+from client.errors import UsageError
+from client.model_input import ModelInput
+from protos.tensors import Tensor
+
+_LENGTH_BYTES = 4  # before each element of text or bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MessageLimit:
+    """What one message may hold. `rows` 0: all rows of a batch; None: any number."""
+
+    byte_size: int
+    rows: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Arrays by input name with as many rows each, of which parts become messages."""
+
+    specs: Mapping[str, ModelInput]
+    arrays: Mapping[str, Array]
+
+    @classmethod
+    def of(cls, specs: Mapping[str, ModelInput], given: Mapping[str, Rows]) -> "Batch":
+        """The batch of what was given by input name; UsageError when it does not fit the model."""
+        unknown = [name for name in given if name not in specs]
+        if unknown or not given:
+            raise UsageError(f"got inputs {list(given)}; the model has inputs {list(specs)}")
+        arrays = {name: specs[name].rows(value) for name, value in given.items()}
+        counts = {name: len(array) for name, array in arrays.items() if specs[name].whole is None}
+        if len(set(counts.values())) > 1:
+            rows = ", ".join(f"{name!r} has {count}" for name, count in counts.items())
+            raise UsageError(f"inputs differ in their number of rows: {rows}")
+        return cls(specs, arrays)
+
+    def __len__(self) -> int:
+        """Rows; 1 of a batch whose arrays have no batch axis."""
+        for name, array in self.arrays.items():
+            if self.specs[name].whole is None:
+                return len(array)
+        return 1
+
+    def parts(self, limit: MessageLimit) -> Sequence[slice]:
+        """Rows of each message, in order; none of a batch without rows."""
+        if limit.rows == 0:
+            return [slice(0, len(self))]
+        most_rows = max(min(limit.rows or len(self), len(self)), 1)
+        if any(self.specs[name].dtype == np.object_ for name in self.arrays):
+            return self._parts_of_text(limit.byte_size, most_rows)
+        step = min(max(limit.byte_size // max(self._row_bytes(), 1), 1), most_rows)
+        starts = range(0, len(self), step)
+        return [slice(start, min(start + step, len(self))) for start in starts]
+
+    def tensors(self, part: slice) -> tuple[Tensor, ...]:
+        """The rows of a part as the model takes them; UsageError where they cannot be."""
+        return tuple(
+            Tensor.of(name, self.specs[name].cast(self._rows(name, part), part.start))
+            for name in self.arrays
+        )
+
+    def _rows(self, name: str, part: slice) -> Array:
+        return self.arrays[name] if self.specs[name].whole is not None else self.arrays[name][part]
+
+    def _row_bytes(self) -> int:
+        """Bytes of a row as it travels, all of a size."""
+        return sum(
+            math.prod(array.shape[1:]) * self.specs[name].dtype.itemsize
+            for name, array in self.arrays.items()
+        )
+
+    def _parts_of_text(self, byte_size: int, most_rows: int) -> Sequence[slice]:
+        """As `parts`, where each row has a size of its own."""
+        parts = []
+        start = filled = 0
+        for row in range(len(self)):
+            row_bytes = sum(self._text_bytes(name, row) for name in self.arrays)
+            # A row that is over the limit goes alone; the server says what it thinks of that.
+            if row > start and (filled + row_bytes > byte_size or row - start == most_rows):
+                parts.append(slice(start, row))
+                start, filled = row, 0
+            filled += row_bytes
+        return [*parts, slice(start, len(self))] if len(self) else []
+
+    def _text_bytes(self, name: str, row: int) -> int:
+        values = self._rows(name, slice(row, row + 1))
+        if self.specs[name].dtype != np.object_:
+            return int(values.size * self.specs[name].dtype.itemsize)
+        return sum(map(_element_bytes, values.reshape(-1)))
+
+
+def _element_bytes(value: str | bytes) -> int:
+    if isinstance(value, str) and not value.isascii():
+        return _LENGTH_BYTES + len(value.encode(errors="replace"))
+    return _LENGTH_BYTES + len(value)

@@ -1,0 +1,109 @@
+"""Say which files look like a model but lie where no model is looked for, and what to do."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+# As Triton has them: a folder such as 01 would not be found again under its number.
+VERSION = re.compile("0|[1-9][0-9]{0,18}")
+
+_MOST_NAMED = 5
+_ONNX = ".onnx"
+_OTHER_FORMATS = {
+    ".engine": "a TensorRT engine",
+    ".h5": "a Keras model",
+    ".joblib": "a pickle",
+    ".keras": "a Keras model",
+    ".pb": "a TensorFlow graph",
+    ".pickle": "a pickle",
+    ".pkl": "a pickle",
+    ".plan": "a TensorRT engine",
+    ".pt": "a PyTorch model",
+    ".pth": "a PyTorch model",
+    ".safetensors": "weights without a graph",
+    ".tflite": "a TensorFlow Lite model",
+}
+# A number that is written otherwise: 01, v1, V2, version-3, 1.0.
+_LIKE_A_VERSION = re.compile(r"(?:v|ver|version)?[-_.]?0*(0|[1-9][0-9]{0,18})(?:\.0)*", re.I)
+
+
+def in_version(folder: Path, graph: str) -> str:
+    """What the folder of a version holds in place of the graph, in words that follow a colon."""
+    found = _models(folder)
+    if not found:
+        return f"got no {graph} in it"
+    text = f"got {_described(found)}, expected {graph}"
+    if _formats(found) == {_ONNX}:
+        return f"{text}; rename it, or set default_model_filename in config.pbtxt"
+    if _ONNX in _formats(found):
+        return f"{text}; rename the .onnx file, or set default_model_filename in config.pbtxt"
+    return f"{text}; convert it to ONNX"
+
+
+def in_model(folder: Path, graph: str) -> list[str]:
+    """What lies in a model's folder where no version is: files, and folders named otherwise."""
+    return list(_in_model(folder, graph))[:_MOST_NAMED]
+
+
+def in_repository(repository: Path, models: list[str], graph: str) -> list[str]:
+    """What lies in the repository where no model is; `models` are the folders that are some."""
+    found = [
+        f"{name} is in the repository itself; expected NAME/VERSION/{graph}"
+        for name in _models(repository)
+    ]
+    for folder in _folders(repository):
+        if folder.name not in models and _is_below(repository, folder):
+            found += in_model(folder, graph)
+    return found[:_MOST_NAMED]
+
+
+def _in_model(folder: Path, graph: str) -> Iterator[str]:
+    for name in _models(folder):
+        yield f"{folder.name}/{name} is in no version; move it to {folder.name}/1/{graph}"
+    for version in _folders(folder):
+        if VERSION.fullmatch(version.name) or not _is_below(folder.parent, version):
+            continue
+        inside = _models(version)
+        if inside:
+            number = _LIKE_A_VERSION.fullmatch(version.name)
+            what = f"{folder.name}/{version.name}/{inside[0]} is in a folder that is no version"
+            wanted = "rename it to " + number[1] if number else "expected an integer such as 1"
+            yield f"{what}; {wanted}"
+
+
+def _models(folder: Path) -> list[str]:
+    """Names of files that hold a model of any format."""
+    return [
+        entry.name
+        for entry in _entries(folder)
+        if _format(entry.name) in (_ONNX, *_OTHER_FORMATS) and entry.is_file()
+    ]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [Path(entry) for entry in _entries(folder) if entry.is_dir()]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(each for each in folder.iterdir() if not each.name.startswith("."))
+    except OSError:  # what cannot be looked into holds nothing that could be named
+        return []
+
+
+def _is_below(repository: Path, path: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(repository))
+
+
+def _format(name: str) -> str:
+    return Path(name).suffix.lower()
+
+
+def _formats(names: list[str]) -> set[str]:
+    return {_format(name) for name in names}
+
+
+def _described(names: list[str]) -> str:
+    kinds = ((name, _OTHER_FORMATS.get(_format(name))) for name in names[:_MOST_NAMED])
+    return ", ".join(f"{name} ({kind})" if kind else name for name, kind in kinds)
