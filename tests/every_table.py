@@ -133,7 +133,10 @@ def _loadgen():
         version="6",
     )
     ran = Performance(told, Labels(1_234_567, 12_345, 23_456, 1.0), 1000.0, 2.5 * MS)
-    results = [Result("MultiStream", ran, Labels(256, 0, 0, 0.98765), {})]
+    results = [
+        Result("MultiStream", ran, Labels(256, 0, 0, 0.98765), {}),
+        Result("Server", None, None, {"performance": "UNAVAILABLE: 14"}),
+    ]
     return loadgen_table.render(results, "not a valid MLPerf result: 5 s instead of 600 s")
 
 

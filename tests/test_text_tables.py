@@ -137,6 +137,11 @@ def test_rows_are_stacked_where_nothing_may_be_left_out():
     ]
 
 
+def test_a_row_must_have_a_cell_for_each_column():
+    with pytest.raises(ValueError, match="got a row of 2 cells, expected 4"):
+        Table(table().columns, [[("unary", "1")]])
+
+
 def test_a_cell_is_no_markup():
     rows = [[("[red]", "1", "2", "[/]")]]
     text = every_table.printed(Table(table().columns, rows), 60)

@@ -54,6 +54,13 @@ class Table:
     caption: str = ""
     elsewhere: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse a row that has not one cell for each column, where it is made."""
+        for group in self.groups:
+            for row in group:
+                if len(row) != len(self.columns):
+                    raise ValueError(f"got a row of {len(row)} cells, expected {len(self.columns)}")
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield what fits into `options.max_width`."""
         width = options.max_width

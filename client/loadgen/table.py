@@ -70,7 +70,7 @@ def metric(told: Metric) -> tuple[str, str]:
 def _cells(result: Result) -> list[str | Text]:
     performance, accuracy = result.performance, result.accuracy
     if performance is None:
-        shown: list[str | Text] = [Text("failed", style="bold red"), *["-"] * 7]
+        shown: list[str | Text] = [Text("failed", style="bold red"), *["-"] * (len(_COLUMNS) - 3)]
     else:
         verdict, labels = performance.verdict, performance.labels
         style = "green" if verdict.verdict == VALID else "bold red"
