@@ -11,7 +11,7 @@ from bench.names import label
 from bench.rounds import Cell
 from bench.service import Settings
 from client.table import significant
-from text_tables import Column, Table
+from command_line.table import Column, Table
 
 _STYLES = {REACHED: "green", MISSED: "bold red"}
 

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from client.confidence import CONFIDENCE, fewest_samples
 from client.summary import Point, enough
-from text_tables import Column, Row, Table
+from command_line.table import Column, Row, Table
 
 TOO_FEW = (
     f"-: too few samples to tell ({CONFIDENCE:.0%} confidence: a p90 takes {fewest_samples(90)})"

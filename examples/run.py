@@ -18,11 +18,14 @@ from rich.console import Console
 
 from client.errors import UsageError
 from client.server_process import running_server
+from command_line import terminal
+from command_line.parser import Parser
+from command_line.paths import path
+from command_line.table import Column, Table
 from examples.make_inputs import Inputs, add_sizes, make_inputs
 from examples.refusing_proxy import refusing_proxy
 from examples.toolchains import ROOT, Example, all_examples
 from model.errors import ModelError
-from text_tables import Column, Table, new_console
 
 _BUILD_TIMEOUT_S, _RUN_TIMEOUT_S = 900, 180
 _SHOWN_LINES = 40
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := set(args.only) - set(known):
         print(f"examples: there is no {', '.join(unknown)}; wanted {', '.join(known)}")
         return 2
-    console = new_console(highlight=False, soft_wrap=True)
+    console = terminal.results()
     try:
         inputs = make_inputs(out, args.examples, args.classes, args.features)
         few = _few_with_a_wrong_label(inputs, out)
@@ -79,9 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="examples", description=__doc__.splitlines()[0])
+    parser = Parser(prog="examples", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--out", type=Path, default=ROOT / ".examples", metavar="DIR", help="(default: .examples)"
+        "--out", type=path, default=ROOT / ".examples", metavar="DIR", help="(default: .examples)"
     )
     parser.add_argument(
         "--only", action="append", default=[], metavar="LANGUAGE", help="this one; repeatable"

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from command_line.pairs import pairs
 from model.inspection import Inspection, TensorValue
-from text_tables import pairs
 
 # A list of a thousand class names would push everything else away.
 MOST_LETTERS = 100
@@ -21,6 +21,7 @@ def facts(found: Inspection) -> dict[str, str]:
         "size": held,
         "opset": f"{opsets}, IR {found.ir_version}",
         "producer": found.producer or "not recorded",
+        "batching": f"off: {found.unbatched}" if found.unbatched else "on",
     }
 
 

@@ -2,10 +2,11 @@
 
 import onnxruntime as ort
 
+from command_line import terminal
+from command_line.table import Column, Table
 from server import provider_library
 from server.errors import StartError
 from server.execution_provider import EXTRAS, OPTIONS, SHORT_NAMES, ExecutionProvider
-from text_tables import Column, Table, new_console
 
 _PROVIDERS = ("--ep", "ONNX Runtime's name", "from", "devices", "here")
 _OPTIONS = ("option", "values", "default", "what it does")
@@ -13,7 +14,7 @@ _OPTIONS = ("option", "values", "default", "what it does")
 
 def text() -> str:
     """A table of providers, then one of the options that are ours."""
-    shown = new_console(highlight=False)
+    shown = terminal.results()
     with shown.capture() as captured:
         shown.print(providers())
         shown.print()

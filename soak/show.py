@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from text_tables import Column, Row, Table
+from command_line.table import Column, Row, Table
 
 _SHOWN_FAILURES = 5
 _COLUMNS = (

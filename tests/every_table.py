@@ -37,10 +37,10 @@ from client.loadgen.logs import Metric, Verdict
 from client.loadgen.runs import Labels, Performance, Result
 from client.plan import table as plan_table
 from client.plan.capacity import Goal
+from command_line.table import Table
 from examples import run as examples_run
 from server import provider_list
 from soak import show as soak_show
-from text_tables import Table
 
 MS = 10**6
 ROOT = Path(__file__).parents[1]

@@ -4,10 +4,11 @@ import plan_calibrations
 import pytest
 import report_records
 
+from client import record_files
 from client.calibration import COMPARE_SCHEMA, LOAD_SCHEMA
+from client.errors import UsageError
 from client.load.record import from_json
 from client.loadgen.record import LONG, QUICK
-from client.record import RecordError
 from client.reporting import kinds, load_charts, page, percentiles, trust
 
 
@@ -183,7 +184,7 @@ def test_each_mode_has_a_knee_of_its_own():
 
 @pytest.mark.parametrize("change", [{"schema": "other"}, {"points": None}, {"settings": {}}])
 def test_what_cannot_be_read_is_refused(change):
-    with pytest.raises(RecordError):
+    with pytest.raises(UsageError, match=r"made\.json: "), record_files.naming("made.json"):
         kinds.section(report_records.slo() | change)
 
 
@@ -379,5 +380,5 @@ def test_labels_of_rows_that_were_rounded_to_be_sent_are_not_called_wrong():
     ],
 )
 def test_a_record_that_lacks_something_is_refused(make, change):
-    with pytest.raises(RecordError):
+    with pytest.raises(UsageError, match=r"made\.json: "), record_files.naming("made.json"):
         kinds.section(make() | change)

@@ -1,3 +1,4 @@
+import html
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -89,6 +90,28 @@ def test_subgraphs_domains_strings_and_old_initializers_are_counted(graphs):
     ]
     assert [(value.name, value.dtype) for value in found.outputs] == [("y", "sequence")]
     assert [(t.name, t.dtype, t.size_bytes) for t in found.initializers] == [("names", "string", 3)]
+
+
+def test_it_is_said_whether_requests_would_share_executions(tmp_path, graphs):
+    export(tmp_path, "m", W, "float32")
+    assert section(text(inspect(tmp_path), WIDE), "batching") == [["on"]]
+    row = ("float32", ["batch", 2])
+    for name, node, taken, given, reason in (
+        (
+            "sum",
+            helper.make_node("Softmax", ["x"], ["y"], axis=0),
+            row,
+            row,
+            "Softmax 'y' works along",
+        ),
+        ("fixed", helper.make_node("Neg", ["x"], ["y"]), ("float32", [2, 2]), row, "no first axis"),
+        ("own", helper.make_node("Neg", ["x"], ["y"]), row, ("float32", ["n", 2]), "named 'batch'"),
+    ):
+        path = graphs.add(name, [node], {"x": taken}, {"y": given})
+        found = inspect(path)
+        assert reason in found.unbatched
+        assert f"off: {found.unbatched}" in text(found, WIDE)
+        assert f"off: {found.unbatched}" in html.unescape(inspection_page.render(found))
 
 
 def test_long_metadata_are_cut_in_the_text(tmp_path):

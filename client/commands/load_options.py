@@ -72,13 +72,12 @@ def add_common(parser: argparse.ArgumentParser, out: Path) -> None:
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """Settings that options make; the folder for the results is there. UsageError."""
+    """Settings that options make. UsageError."""
     if args.processes > 1 and args.concurrency and min(args.concurrency) < args.processes:
         raise UsageError(
             f"--concurrency {min(args.concurrency)} is less than --processes {args.processes}"
         )
     files = credential_files(args)
-    args.out.mkdir(parents=True, exist_ok=True)
     return Settings(
         address=args.address,
         model=args.model,

@@ -9,7 +9,7 @@ from client.compare import words
 from client.compare.analysis import Analysis
 from client.compare.runs import Provider
 from client.table import alarm, milliseconds, share, significant
-from text_tables import Column, Row, Table
+from command_line.table import Column, Row, Table
 
 _ELSEWHERE = "compare.json"
 _PROVIDER = Column("execution\nprovider", words=True)

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from client.diff.verdicts import BETTER, UNTOLD, WORSE, Difference
 from client.table import significant
-from text_tables import Column, Row, Table
+from command_line.table import Column, Row, Table
 
 _STYLES = {WORSE: "bold red", BETTER: "green", UNTOLD: "yellow"}
 

@@ -7,7 +7,7 @@ from rich.text import Text
 from client.limits.placing import Placed
 from client.limits.roofs import WHAT, Roof
 from client.table import significant
-from text_tables import Column, Table
+from command_line.table import Column, Table
 
 _ELSEWHERE = "limits.json"
 

@@ -7,7 +7,7 @@ from rich.text import Text
 from client.load.bisection import Found
 from client.load.slo import Trial
 from client.table import milliseconds, significant
-from text_tables import Column, Table
+from command_line.table import Column, Table
 
 _COLUMNS = (
     Column("asked/s"),

@@ -7,7 +7,7 @@ from rich.text import Text
 from client.load.split import LoadSplit
 from client.load.summary import LoadPoint
 from client.table import milliseconds, significant
-from text_tables import Column, Row, Table
+from command_line.table import Column, Row, Table
 
 LOOPS = {
     "closed": "closed loop: each request waits for an answer to one before, latency from the send; "

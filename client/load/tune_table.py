@@ -7,7 +7,7 @@ from rich.text import Text
 from client.load.duel import fewest_pairs
 from client.load.tune import DEFAULTS, Candidate, Tuning
 from client.table import milliseconds, significant
-from text_tables import Column, Table
+from command_line.table import Column, Table
 
 _COLUMNS = (
     Column("options", words=True),

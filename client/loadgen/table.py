@@ -8,7 +8,7 @@ from client.confidence import fewest_samples
 from client.loadgen.logs import VALID, Metric, Verdict
 from client.loadgen.runs import Result
 from client.table import alarm, milliseconds, share, significant
-from text_tables import Column, Table
+from command_line.table import Column, Table
 
 PERCENTILES = ("50.00", "90.00", "99.00", "99.90")
 _COLUMNS = (

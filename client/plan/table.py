@@ -12,7 +12,7 @@ from client.plan.check import MOST_ERROR, Checked, Range
 from client.plan.observed import Calibration
 from client.plan.simulation import Costs
 from client.table import milliseconds, significant
-from text_tables import Column, Table
+from command_line.table import Column, Table
 
 NETWORK_COLUMNS = ("as", "a request", "in all", "each replica", "links")
 _NARROWER = ("float32", "float16", "int8")

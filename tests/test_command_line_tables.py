@@ -1,12 +1,5 @@
 import ast
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
 from pathlib import Path
 
 import every_table
@@ -14,7 +7,8 @@ import pytest
 from rich.cells import cell_len
 from rich.text import Text
 
-from text_tables import Column, Table, new_console, pairs
+from command_line.pairs import pairs
+from command_line.table import Column, Table
 
 ROOT = Path(__file__).parents[1]
 WIDTHS = (60, 80, 200)
@@ -43,12 +37,12 @@ def makes_tables_of_rich(tree):
 
 
 def lines_that_make_tables(tree):
-    """Lines with a call of what text_tables calls a Table."""
+    """Lines with a call of what is called Table there."""
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     names = {
         alias.asname or alias.name
         for node in imports
-        if (node.module or "").startswith("text_tables")
+        if node.module == "command_line.table"
         for alias in node.names
         if alias.name == "Table"
     }
@@ -93,7 +87,7 @@ def test_no_table_loses_a_digit(name, width):
 def test_tables_are_made_in_one_way_and_every_one_of_them_is_tried():
     trees = {name: ast.parse((ROOT / name).read_text(), name) for name in programs()}
     assert [name for name, tree in trees.items() if makes_tables_of_rich(tree)] == [
-        "text_tables/table.py"
+        "command_line/table.py"
     ]
     made = {(name, line) for name, tree in trees.items() for line in lines_that_make_tables(tree)}
     assert len(made) > 10
@@ -154,30 +148,3 @@ def test_pairs_are_folded_between_words():
     assert pairs([("name", "one two 333")], 14) == ["name  one two", "      333"]
     assert pairs([("name", "x" * 12)], 16) == ["name", "    " + "x" * 12]
     assert pairs([("", "x" * 12)], 10, name_width=6) == ["    " + "x" * 12]
-
-
-SAY_THE_WIDTH = "from text_tables import new_console; print(new_console().width)"
-
-
-def say_the_width(environment, **streams):
-    command = [sys.executable, "-c", SAY_THE_WIDTH]
-    known = {name: text for name, text in os.environ.items() if name not in {"COLUMNS", "LINES"}}
-    return subprocess.run(command, env=known | environment, cwd=ROOT, check=True, **streams)
-
-
-def test_a_pipe_gets_everything_whatever_the_environment_says():
-    told = {"COLUMNS": "72", "FORCE_COLOR": "1"}
-    assert int(say_the_width(told, stdout=subprocess.PIPE).stdout) > 1000
-
-
-def test_a_terminal_gets_what_fits():
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
-    say_the_width({}, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    with os.fdopen(ours, "rb") as terminal:
-        assert terminal.read(2) == b"60"
-
-
-def test_a_width_that_is_asked_for_is_kept():
-    assert new_console(width=33).width == 33

@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from text_tables.pairs import pairs
+from command_line.pairs import pairs
 
 # Two cells between columns are easier to read; one is enough.
 _GAPS = (2, 1)
