@@ -49,7 +49,7 @@ test-lowest: .venv-lowest/installed  ## all tests with the oldest versions that 
 	.venv-lowest/bin/python -m pytest $(ARGS)
 
 perf-analyzer: .venv-dev/installed  ## Triton's load generator, below .bench/, for the tests that run it
-	$(DEV) -c "from bench.perf_analyzer import PerfAnalyzer; PerfAnalyzer()"
+	$(DEV) -c "from measure.side_by_side.perf_analyzer import PerfAnalyzer; PerfAnalyzer()"
 
 examples: .venv-dev/installed  ## build and run the clients in other languages (ARGS='--only Go')
 	$(DEV) -m examples.run $(ARGS)

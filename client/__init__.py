@@ -7,9 +7,9 @@
 
 from client.arrays import Rows
 from client.batch_stream import BatchAnswer
-from client.channel import RetryPolicy
 from client.client import Client
-from client.credentials import Credentials
+from client.connection.channel import RetryPolicy
+from client.connection.credentials import Credentials
 from client.errors import (
     ClientError,
     DeadlineExceeded,

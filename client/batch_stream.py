@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from client.batch import Batch, MessageLimit
-from client.connection import Connection
+from client.connection.calls import Connection
 from client.errors import RequestFailed, Unavailable, UsageError
 from protos.codec import InferResponse, decode_stream_response
 

@@ -7,14 +7,14 @@ from typing import Self
 
 import numpy as np
 
-from client import addresses
 from client.arrays import Array, Rows, as_array
 from client.batch import Batch, MessageLimit
 from client.batch_stream import BatchAnswer, stream_batches
-from client.channel import RetryPolicy
-from client.connection import Connection
+from client.connection import addresses
+from client.connection.calls import Connection
+from client.connection.channel import RetryPolicy
+from client.connection.credentials import Credentials
 from client.control import ControlClient
-from client.credentials import Credentials
 from client.errors import RequestFailed, UsageError
 from client.model_input import ModelInput
 from client.served_model import ServedModel

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from client.connection import Connection
+from client.connection.calls import Connection
 from client.errors import RequestFailed
 from client.shared_memory import SharedArray
 from protos import inference_pb2 as pb

@@ -5,8 +5,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from client.channel import MAX_MESSAGE_BYTES
 from client.class_names import ClassNames, class_names, labelled_output
+from client.connection.channel import MAX_MESSAGE_BYTES
 from client.control import ControlClient
 from client.errors import RequestFailed, UsageError
 from client.model_input import ModelInput

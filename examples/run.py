@@ -17,7 +17,6 @@ import numpy as np
 from rich.console import Console
 
 from client.errors import UsageError
-from client.server_process import running_server
 from command_line import terminal
 from command_line.parser import Parser
 from command_line.paths import path
@@ -25,6 +24,7 @@ from command_line.table import Column, Table
 from examples.make_inputs import Inputs, add_sizes, make_inputs
 from examples.refusing_proxy import refusing_proxy
 from examples.toolchains import ROOT, Example, all_examples
+from measure.core.local_server import running_server
 from model.errors import ModelError
 
 _BUILD_TIMEOUT_S, _RUN_TIMEOUT_S = 900, 180

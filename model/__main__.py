@@ -15,11 +15,13 @@ from command_line.pairs import pairs
 from command_line.parser import DONE, REFUSED, WRONG, exit_codes
 from command_line.parser import Parser as PlainParser
 from command_line.paths import path as a_path
-from model import extras, files, inspection_page, inspection_text, precision
+from model import extras, files, precision
 from model.errors import ModelError
 from model.export import export
-from model.inspection import inspect
-from model.inspection_text import NAME_WIDTH
+from model.inspect import page
+from model.inspect import text as inspection_text
+from model.inspect.contents import inspect
+from model.inspect.text import NAME_WIDTH
 from model.verify import Verification, verify
 from model.weights import exported, from_file, from_seed, sha256
 from protos.quantize import DEFAULT_SCALE, WIRE_DTYPES
@@ -205,9 +207,9 @@ def _export_estimator(args: argparse.Namespace) -> int:
         if value is not None:
             raise ModelError(f"--{option} {value} came with --from; wanted one of them")
     # Only --from needs scikit-learn, and only `export` joblib.
-    estimators = extras.imported("model.estimators", "sklearn")
+    estimators = extras.imported("model.from_sklearn.estimators", "sklearn")
     estimator = estimators.load(args.estimator)
-    exporter = extras.imported("model.estimator_export", "sklearn")
+    exporter = extras.imported("model.from_sklearn.export", "sklearn")
     least = args.least_agreement
     made = exporter.export_estimator(
         args.out,
@@ -240,7 +242,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _inspect(args: argparse.Namespace) -> int:
     found = inspect(args.path)
     if args.html is not None:
-        files.replace(args.html, inspection_page.render(found).encode())
+        files.replace(args.html, page.render(found).encode())
     print(inspection_text.text(found, terminal.results().width))
     return DONE
 

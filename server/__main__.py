@@ -7,10 +7,11 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from protos import buffers
-from server import config, logs, provider_list
-from server.app import Server
+from protos import malloc
+from server.app import config, logs
+from server.app.server import Server
 from server.errors import StartError
+from server.onnx import provider_list
 
 _log = logging.getLogger("server")
 
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs.set_up(settings.log_level)
     for warning in config.unknown_variables(os.environ):
         _log.warning(warning)
-    buffers.keep_in_process(all_sizes=True)
+    malloc.keep_in_process(all_sizes=True)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

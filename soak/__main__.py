@@ -10,15 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.guarded import guarded
-from client import environment
-from client.record import dumps, write_text_atomically
 from command_line import paths, terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import Parser, exit_codes
-from protos import buffers
+from measure.core import environment
+from measure.core.judged import guarded
+from measure.sweep.record import dumps, write_text_atomically
+from protos import malloc
 from soak import record
-from soak.parts import PARTS
+from soak.promises import PARTS
 from soak.show import show
 from soak.tally import Tally
 
@@ -26,7 +26,7 @@ from soak.tally import Tally
 def main(argv: Sequence[str] | None = None) -> int:
     """Run and write. 0: nothing failed, however far it came; 1: something did; 2: it could not."""
     args = _parser().parse_args(argv)
-    buffers.keep_in_process()
+    malloc.keep_in_process()
     return guarded("soak", partial(_run_in_folder, args))
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from client.channel import RetryPolicy
 from client.client import Client
-from client.server_process import running_server
-from client.verification import Experiment
-from soak.questions import MODEL, Labels, Questions, put_model
+from client.connection.channel import RetryPolicy
+from measure.core.local_server import running_server
+from measure.core.verification import Experiment
+from soak.known_answers import MODEL, Labels, Questions, put_model
 from soak.tally import Tally
 
 UNARY, STREAMS = 2, 2

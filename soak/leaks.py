@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from soak.growth import FEWEST, Slope, slope
-from soak.kinds import OPTIONS, UNTRIED, Asker, prepare
+from soak.request_kinds import OPTIONS, UNTRIED, Asker, prepare
 from soak.servers import SERVER, serving
 from soak.tally import Tally
 

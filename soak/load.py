@@ -16,7 +16,7 @@ from protos.codec import (
     encode_request,
 )
 from protos.tensors import Tensor
-from soak.questions import MODEL, Labels, Questions
+from soak.known_answers import MODEL, Labels, Questions
 
 UNARY, STREAMS = 3, 3
 _SERVICE = "/inference.GRPCInferenceService/"

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from soak.bound import CONFIDENCE, rate_bound
-from soak.parts import PARTS
+from soak.promises import PARTS
 from soak.tally import Tally
 
 SCHEMA = "argmax-serving/soak/1"

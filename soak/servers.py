@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from bench.processes import child
 from client.errors import UsageError
+from measure.core.processes import child
 
 _LISTENING = "listening on "
 STOP_TIMEOUT_S = 60.0

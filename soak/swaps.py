@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench import reload
+from soak import hot_swap
 from soak.tally import Tally
 
 # Of one server; time is looked at in between.
@@ -12,7 +12,7 @@ _PER_SERVER = 25
 def run(tally: Tally, folder: Path) -> None:
     """Count swaps during which no request failed and no answer was of what did not serve."""
     while swaps := tally.take(_PER_SERVER):
-        outcome = reload.run(folder / str(tally.done + tally.failed), swaps)
+        outcome = hot_swap.run(folder / str(tally.done + tally.failed), swaps)
         for way, count in outcome.answered.items():
             tally.note(way, count)
         if outcome.good:

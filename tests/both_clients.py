@@ -24,9 +24,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # no
 )
 
 from client import Client  # noqa: E402
-from server import model_config  # noqa: E402
-from server.app import Server  # noqa: E402
-from server.config import Config  # noqa: E402
+from server.app.config import Config  # noqa: E402
+from server.app.server import Server  # noqa: E402
+from server.loaded_model import model_config  # noqa: E402
 
 X = np.array([[1, 5, 2], [7, 3, 6]], np.float32)
 BATCHES = [X, X[::-1]]

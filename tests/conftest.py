@@ -25,8 +25,8 @@ from protos.codec import (
     encode_request,
 )
 from protos.tensors import Tensor
-from server.app import Server
-from server.config import Config
+from server.app.config import Config
+from server.app.server import Server
 
 ROOT = Path(__file__).parents[1]
 SERVICE = "/inference.GRPCInferenceService/"

@@ -11,35 +11,36 @@ import plan_calibrations
 import report_records
 from rich.console import Console, Group
 
-from bench.rounds import Cell as BenchCell
-from bench.show import rates
-from client import record, table
-from client.compare import record as provider_record
-from client.compare import table as provider_table
-from client.compare.analysis import analyse
-from client.comparison import Comparison, Ratio
 from client.diff import table as diff_table
-from client.diff.side import side
-from client.diff.verdicts import differences
-from client.limits import table as limits_table
-from client.limits.placing import place
-from client.limits.subject import subject
-from client.load import record as load_record
-from client.load import slo_table, tune_table
-from client.load import table as load_table
-from client.load.bisection import Found
-from client.load.duel import Duel
-from client.load.race import Race
-from client.load.slo import Trial
-from client.load.tune import DEFAULTS, Candidate, Search, Tuning
-from client.loadgen import table as loadgen_table
-from client.loadgen.logs import Metric, Verdict
-from client.loadgen.runs import Labels, Performance, Result
-from client.plan import table as plan_table
-from client.plan.capacity import Goal
 from command_line.table import Table
 from examples import run as examples_run
-from server import provider_list
+from measure.compare import record as provider_record
+from measure.compare import table as provider_table
+from measure.compare.analysis import analyse
+from measure.core.comparison import Comparison, Ratio
+from measure.diff.side import side
+from measure.diff.verdicts import differences
+from measure.engine.bisection import Found
+from measure.limits import table as limits_table
+from measure.limits.placement import place
+from measure.limits.subject import subject
+from measure.load import record as load_record
+from measure.load import table as load_table
+from measure.load.paired import Duel
+from measure.loadgen import table as loadgen_table
+from measure.loadgen.logs import Metric, Verdict
+from measure.loadgen.runs import Labels, Performance, Result
+from measure.plan import table as plan_table
+from measure.plan.capacity import Goal
+from measure.side_by_side.rounds import Cell as BenchCell
+from measure.side_by_side.show import rates
+from measure.slo import table as slo_table
+from measure.slo import tune_table
+from measure.slo.elimination import Race
+from measure.slo.slo import Trial
+from measure.slo.tune import DEFAULTS, Candidate, Search, Tuning
+from measure.sweep import record, table
+from server.onnx import provider_list
 from soak import show as soak_show
 
 MS = 10**6

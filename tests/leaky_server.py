@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from server.__main__ import main
-from server.servicer import Servicer
+from server.rpc.servicer import Servicer
 
 LEAKED_BYTES = 4096
 kept = []

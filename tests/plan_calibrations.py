@@ -3,11 +3,11 @@
 from dataclasses import replace
 from functools import cache
 
-from client.plan.calibration import FITTED_SHARES, HELD_OUT_SHARES
-from client.plan.fit import replay
-from client.plan.observed import Calibration, Observation, Trace
-from client.plan.simulation import Costs
-from scheduling.batching import Limits
+from measure.plan.calibration import FITTED_SHARES, HELD_OUT_SHARES
+from measure.plan.fit import replay
+from measure.plan.observed import Calibration, Observation, Trace
+from measure.plan.simulation import Costs
+from server.batching.policy import Limits
 
 MS = 1_000_000
 LIMITS = Limits.of(16, 1024, 0)

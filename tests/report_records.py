@@ -7,37 +7,37 @@ from pathlib import Path
 import numpy as np
 import plan_calibrations
 
-from bench import overload as overloaded
-from bench import record as bench_record
-from bench.compose import Results
-from bench.goals import all_goals
-from bench.rounds import Cell as BenchCell
-from bench.service import Settings as BenchSettings
-from client import record
-from client.calibration import COMPARE_SCHEMA, Calibration
-from client.compare import record as provider_record
-from client.compare.analysis import analyse
-from client.compare.runs import Cell, Measured, Provider
-from client.credentials import CredentialFiles
-from client.limits import record as limits_record
-from client.limits.placing import place
-from client.limits.roofs import COPY, FRESH, GEMM, PCIE, READ, TCP, UNITS, UNIX, Roof
-from client.limits.subject import subject
-from client.load import record as load_record
-from client.load.slice import Slice
-from client.load.summary import Asked
-from client.load.summary import summarise as summarise_load
-from client.loadgen import record as loadgen_record
-from client.loadgen.job import SCENARIOS, Rules
-from client.loadgen.logs import Metric, Verdict
-from client.loadgen.runs import Labels, Performance, Plan, Result
-from client.plan import record as plan_record
-from client.plan import table as plan_table
-from client.plan.capacity import Goal, plan
-from client.plan.check import check, trusted
-from client.samples import Sample, Stages
-from client.summary import summarise
-from client.verification import Experiment
+from client.connection.credentials import CredentialFiles
+from measure.compare import record as provider_record
+from measure.compare.analysis import analyse
+from measure.compare.runs import Cell, Measured, Provider
+from measure.core.self_test import COMPARE_SCHEMA, Calibration
+from measure.core.stages import Sample, Stages
+from measure.core.verification import Experiment
+from measure.engine.slice import Slice
+from measure.limits import record as limits_record
+from measure.limits.peaks import COPY, FRESH, GEMM, PCIE, READ, TCP, UNITS, UNIX, Roof
+from measure.limits.placement import place
+from measure.limits.subject import subject
+from measure.load import record as load_record
+from measure.load.summary import Asked
+from measure.load.summary import summarise as summarise_load
+from measure.loadgen import record as loadgen_record
+from measure.loadgen.logs import Metric, Verdict
+from measure.loadgen.runs import Labels, Performance, Plan, Result
+from measure.loadgen.worker_job import SCENARIOS, Rules
+from measure.overload import overload as overloaded
+from measure.plan import record as plan_record
+from measure.plan import table as plan_table
+from measure.plan.capacity import Goal, plan
+from measure.plan.check import check, trusted
+from measure.side_by_side import record as bench_record
+from measure.side_by_side.compose import Results
+from measure.side_by_side.goals import all_goals
+from measure.side_by_side.rounds import Cell as BenchCell
+from measure.side_by_side.service import Settings as BenchSettings
+from measure.sweep import record
+from measure.sweep.summary import summarise
 
 MS = 10**6
 SETTINGS = {"classes": 64, "features": 1024, "dtype": "float32", "seed": 0, "threads": 2}

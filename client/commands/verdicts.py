@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from client.reporting.section import Verdict
+from measure.report.section import Verdict
 
 _STYLES = {"fail": "bold red", "warn": "yellow"}
 

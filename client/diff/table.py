@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from client.diff.verdicts import BETTER, UNTOLD, WORSE, Difference
-from client.table import significant
 from command_line.table import Column, Row, Table
+from measure.diff.verdicts import BETTER, UNTOLD, WORSE, Difference
+from measure.sweep.table import significant
 
 _STYLES = {WORSE: "bold red", BETTER: "green", UNTOLD: "yellow"}
 

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from client import Client
-from client.server_process import running_server
+from measure.core.local_server import running_server
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.model_selection import train_test_split
 
 from client import Client
-from client.server_process import running_server
+from measure.core.local_server import running_server
 
 FEATURES = 2**18
 # fmt: off

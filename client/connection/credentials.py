@@ -1,0 +1,131 @@
+"""What a client shows a server, and how it knows that server."""
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from client import text_file
+from client.connection.addresses import target
+from client.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Certificates as PEM; a token that goes with every call.
+
+    `ca`: certificates to know the server by; with them, only TLS is spoken. `certificate`, `key`:
+    what a server that asks for client certificates is shown. `server_name`: the name on the
+    server's certificate, where it is not the host of the address, of several the first.
+    `plaintext_token`: whether the token may leave the machine without TLS, because something else
+    encrypts.
+
+    UsageError when they contradict each other.
+    """
+
+    ca: bytes | None = None
+    certificate: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
+    server_name: str | None = None
+    token: str | None = field(default=None, repr=False)
+    plaintext_token: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise UsageError("a client certificate and its key are needed together")
+        if self.ca is None and (self.certificate or self.server_name):
+            raise UsageError("TLS needs the certificates of a CA to know the server by")
+
+    @classmethod
+    def of_files(
+        cls,
+        *,
+        ca: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        token: Path | None = None,
+    ) -> "Credentials":
+        """Of PEM files, and of one with nothing but a token in it; UsageError names the file."""
+        text = None if token is None else _text(token).strip()
+        if text is not None and (not text.isascii() or len(text.split()) != 1):
+            raise UsageError(f"{token} holds no token, or more than one")
+        if certificate is not None and key is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, "")
+            except (ssl.SSLError, ValueError):
+                raise UsageError(f"{key} is not the PEM key of {certificate}") from None
+        return cls(
+            ca=_read_ca(ca),
+            certificate=_text(certificate).encode() if certificate else None,
+            key=_text(key).encode() if key else None,
+            token=text,
+        )
+
+    def channel(self, addresses: Sequence[str], options: list[tuple[str, Any]]) -> grpc.Channel:
+        """A channel to all of them; UsageError when the token would leave the machine readable."""
+        if self.ca is None:
+            abroad = [address for address in addresses if not _is_local(address)]
+            if self.token is not None and not self.plaintext_token and abroad:
+                raise UsageError(f"the token would go to {abroad[0]} without TLS; wanted a CA")
+            return grpc.insecure_channel(target(addresses), options)
+        if self.server_name is not None:
+            options = [*options, ("grpc.ssl_target_name_override", self.server_name)]
+        shown = grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
+        return grpc.secure_channel(target(addresses), shown, options)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with every call."""
+        return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialFiles:
+    """Absolute paths of the files of `Credentials.of_files`, None of those that there are not.
+
+    Unlike what is in them, they may be told to other processes, and kept in records.
+    """
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    token: str | None = None
+
+    def read(self) -> Credentials:
+        """What is in them now; UsageError names the file that does not hold what it should."""
+        named = {name: Path(path) for name, path in asdict(self).items() if path is not None}
+        return Credentials.of_files(**named)
+
+
+def _is_local(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    if address.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _text(path: Path) -> str:
+    try:
+        return text_file.decode(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _read_ca(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    text = _text(path)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError):
+        raise UsageError(f"{path} holds no PEM certificate") from None
+    return text.encode()

@@ -1,0 +1,1 @@
+"""Every instrument: what is measured, how, and what is said of it."""

@@ -1,0 +1,230 @@
+"""The command `compare`: execution providers side by side, with limits that may be broken."""
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from client.errors import UsageError
+from command_line import terminal
+from command_line.interruption import keeping, results_folder
+from command_line.parser import exit_codes
+from measure.commands import compare_results as provider_results
+from measure.compare import record, table
+from measure.compare.analysis import Pair, analyse, could_differ
+from measure.compare.findings import broken_limits, findings
+from measure.compare.measure import MODES, Observed, contest
+from measure.core import arguments, environment
+from measure.core.comparison import fewest_to_claim
+from measure.core.self_test import COMPARE_SCHEMA, Calibration, calibrate
+from measure.core.verification import Experiment
+from measure.sweep.record import dumps, finite, write_text_atomically
+from measure.sweep.sweep import Settings
+from measure.sweep.terminal import SweepProgress
+
+DEFAULT_ROUNDS, DEFAULT_STARTS = 16, 4
+
+
+def add(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Declare the command and its options."""
+    parser = commands.add_parser(
+        "compare",
+        help="execution providers side by side",
+        epilog=exit_codes("failed requests, or a limit that is missed", keeps=True),
+    )
+    parser.set_defaults(command=_compare)
+    parser.add_argument(
+        "--ep",
+        action="append",
+        required=True,
+        metavar="EP",
+        help="an execution provider as the server takes it, such as cpu or "
+        "openvino:precision=bf16; the others are held against the first, so give it twice or more",
+    )
+    arguments.add_experiment(parser, Path("results/compare"))
+    parser.add_argument(
+        "--modes",
+        type=arguments.modes(MODES),
+        default=MODES,
+        metavar="M,M",
+        help=f"of {','.join(MODES)} (default: both)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=arguments.positive,
+        default=DEFAULT_ROUNDS,
+        metavar="N",
+        help="rounds of each batch size, in each of which every provider is measured "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--starts",
+        type=arguments.positive,
+        default=DEFAULT_STARTS,
+        metavar="N",
+        help="how often the servers are started anew, with the rounds dealt over them "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--aa",
+        type=arguments.positive,
+        metavar="RUNS",
+        help="instead, hold the first --ep against itself in so many runs, and say how many claim "
+        "a difference; exit code 1 if more than a tenth do",
+    )
+    parser.add_argument(
+        "--require-agreement",
+        type=_share,
+        metavar="SHARE",
+        help="exit with 1 where fewer labels agree with the reference, near ties aside",
+    )
+    parser.add_argument(
+        "--max-slowdown",
+        type=_factor,
+        metavar="FACTOR",
+        help="exit with 1 where a provider surely takes more times as long as the first",
+    )
+
+
+def _compare(args: argparse.Namespace) -> int:
+    """Exit code 0: done; 1: failed requests, or a limit is broken."""
+    if len(args.ep) < 2 and args.aa is None:
+        raise UsageError(f"--ep came once, {args.ep[0]}; wanted at least two to compare")
+    if args.starts > args.rounds:
+        raise UsageError(f"--starts {args.starts} is over --rounds {args.rounds}")
+    settings = Settings(
+        experiment=Experiment(
+            classes=args.classes,
+            features=args.features,
+            dtype=args.dtype,
+            seed=args.seed,
+            examples=arguments.examples(args),
+        ),
+        batch_sizes=tuple(dict.fromkeys(args.batch_sizes)),
+        modes=args.modes,
+        repeats=args.rounds,
+        threads=args.threads,
+        address=None,
+        out=args.out,
+    )
+    if args.aa is not None:
+        _check_that_it_can_fail(settings)
+    with results_folder(settings.out):
+        return _measure(args, settings) if args.aa is None else _calibrate(args, settings)
+
+
+def _measure(args: argparse.Namespace, settings: Settings) -> int:
+    start = environment.snapshot()
+    observed = Observed(settings, args.ep)
+    with keeping() as kept, SweepProgress(terminal.progress()) as progress:
+        contest(settings, args.ep, args.starts, progress, observed)
+    whole, wanted = len(observed.sizes), len(settings.batch_sizes)
+    marks = kept.because(whole, f"{whole} of {wanted} batch sizes, in fewer rounds")
+    analysis = analyse(observed.measured())
+    around = environment.describe(start, environment.snapshot())
+    broken = list(broken_limits(analysis, args.require_agreement, args.max_slowdown))
+    content = record.to_json(_told(args, settings), around, analysis, broken) | marks
+    paths = provider_results.write(settings.out, content)
+    console = terminal.results()
+    console.print(table.render(analysis))
+    found = findings(analysis, around)
+    for finding in found:
+        colour = "red" if finding.level == "fail" else "yellow"
+        console.print(finding.text, style=colour, markup=False, highlight=False, soft_wrap=True)
+    for path in paths:
+        console.print(str(path), highlight=False, soft_wrap=True)
+    kept.end(settings.out)
+    if broken:
+        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+        print(f"limit broken: {broken[0]}{more}", file=sys.stderr)
+    return 1 if broken or any(finding.level == "fail" for finding in found) else 0
+
+
+def _check_that_it_can_fail(settings: Settings) -> None:
+    """UsageError where no --aa of such settings could claim a difference."""
+    comparisons = len(settings.modes) * len(settings.batch_sizes)
+    needed = fewest_to_claim(comparisons)
+    if settings.repeats < needed:
+        raise UsageError(
+            f"--aa could not fail: got --rounds {settings.repeats}, expected at least {needed}, "
+            f"as no difference among {comparisons} comparisons is claimed of fewer"
+        )
+
+
+def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
+    """Hold the first provider against itself."""
+    runs: list[list[Pair]] = []
+    claimed: list[bool | None] = []
+    start = environment.snapshot()
+    notes = terminal.progress()
+    with keeping() as kept, SweepProgress(notes) as progress:
+
+        def claims() -> bool | None:
+            specs = [args.ep[0], args.ep[0]]
+            runs.append(list(analyse(contest(settings, specs, args.starts, progress)).pairs))
+            differs = any(pair.differs for pair in runs[-1])
+            claimed.append(differs if could_differ(runs[-1]) else None)
+            return claimed[-1]
+
+        calibrate(claims, args.aa, notes.print)
+    marks = kept.because(len(claimed), f"{len(claimed)} of {args.aa} runs")
+    found = Calibration(tuple(claimed))
+    content = {
+        "schema": COMPARE_SCHEMA,
+        "environment": environment.describe(start, environment.snapshot()),
+        "settings": _told(args, settings),
+        "answer": found.text,
+        "passed": found.passed,
+        "runs": [
+            {
+                "differs": any(pair.differs for pair in run),
+                "could_differ": could_differ(run),
+                "pairs": [asdict(pair) for pair in run],
+            }
+            for run in runs
+        ],
+    } | marks
+    path = settings.out / "compare-aa.json"
+    console = terminal.results()
+    write_text_atomically(path, dumps(finite(content)))
+    console.print(found.text, style="" if found.passed else "bold red", highlight=False)
+    console.print(str(path), highlight=False, soft_wrap=True)
+    kept.end(settings.out)
+    return 0 if found.passed else 1
+
+
+def _told(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    """Settings as the records tell them."""
+    return {
+        **asdict(settings.experiment),
+        "ep": args.ep,
+        "batch_sizes": list(settings.batch_sizes),
+        "modes": list(settings.modes),
+        "rounds": settings.repeats,
+        "starts": args.starts,
+        "threads": settings.threads,
+        "require_agreement": args.require_agreement,
+        "max_slowdown": args.max_slowdown,
+    }
+
+
+def _share(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted a share from 0 to 1")
+    return value
+
+
+def _factor(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted a factor over 0")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

@@ -1,0 +1,150 @@
+"""The command `limits`: measure the machine's roofs, and place a result under them."""
+
+import argparse
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from client.errors import UsageError
+from command_line import terminal
+from command_line.interruption import keeping, results_folder
+from command_line.parser import DONE, exit_codes
+from command_line.paths import path
+from measure.compare import record as provider_record
+from measure.core import arguments, environment, record_files
+from measure.limits import ceiling, peaks, roofline, table
+from measure.limits import record as limits_record
+from measure.limits.placement import Placed, place
+from measure.limits.subject import Subject, subject
+from measure.load import record as load_record
+from measure.sweep import record
+from measure.sweep.summary import disturbances
+
+_SCHEMAS = (record.SCHEMA, provider_record.SCHEMA, load_record.SCHEMA)
+
+
+def add(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Declare the command and its options."""
+    parser = commands.add_parser(
+        "limits",
+        help="the machine's roofs, and a result below them",
+        epilog=exit_codes(None, keeps=True),
+    )
+    parser.set_defaults(command=_limits)
+    parser.add_argument(
+        "--result",
+        type=path,
+        metavar="DIR",
+        help="folder or JSON file of the sweep, comparison or load that is placed (default: none)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=arguments.positive,
+        default=7,
+        metavar="N",
+        help="of each roof; the best one counts (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=arguments.positive,
+        metavar="N",
+        help="that read memory and multiply (default: the result's, or one for each core)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float64"),
+        help="that is multiplied (default: the result's, or float32)",
+    )
+    parser.add_argument(
+        "--ep",
+        metavar="NAME[:key=value,...]",
+        help="execution provider that multiplies (default: the result's, or cpu)",
+    )
+    parser.add_argument(
+        "--out",
+        type=path,
+        default=Path("results/limits"),
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
+    )
+
+
+def _limits(args: argparse.Namespace) -> int:
+    """Exit code 0: measured, however far the result is from its roofs."""
+    content: dict[str, Any] = {}
+    if args.result is not None:
+        found = record_files.found([args.result], _SCHEMAS)
+        if len(found) > 1:
+            names = ", ".join(str(path) for path, _ in found)
+            raise UsageError(f"--result {args.result} holds several results: {names}; wanted one")
+        ((_, content),) = found
+    asked = content.get("settings", {})
+    # A comparison has a list of providers; its first is what the others are held against.
+    told = asked.get("ep") or "cpu"
+    ep = args.ep or (told if isinstance(told, str) else told[0])
+    dtype = args.dtype or asked.get("dtype") or "float32"
+    threads = args.threads or asked.get("threads") or len(os.sched_getaffinity(0))
+    placed_is = subject(content) if content else None
+    with results_folder(args.out):
+        return _measure(args, content, _Run(ep, dtype, threads), placed_is)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    ep: str
+    dtype: str
+    threads: int
+
+
+def _measure(
+    args: argparse.Namespace, content: dict[str, Any], run: _Run, placed_is: Subject | None
+) -> int:
+    notes = terminal.progress()
+    start = environment.snapshot()
+    found = peaks.Measured()
+    placed: list[Placed] = []
+    with keeping() as kept:
+        peaks.measure(args.rounds, run.dtype, run.threads, run.ep, notes.print, found)
+        if placed_is:
+            notes.print("sending to a server that computes nothing")
+            asked_for = [(r.mode, r.batch_size) for r in placed_is.rates if r.batch_size]
+            clients = ceiling.rows_per_s(
+                asked_for, placed_is.features, placed_is.dtype, placed_is.sent, args.rounds
+            )
+            placed = place(placed_is, found.roofs, clients)
+    measured = found.roofs
+    marks = kept.because(len(measured), f"{len(measured)} roofs")
+    around = environment.describe(start, environment.snapshot())
+    differences = environment.differences(content["environment"], around) if content else []
+    written = limits_record.to_json(
+        {
+            "result": None if args.result is None else str(args.result),
+            "rounds": args.rounds,
+            **asdict(run),
+        },
+        around,
+        measured,
+        found.skipped,
+        placed_is,
+        placed,
+        differences,
+    )
+    written |= marks
+    console = terminal.results()
+    paths = [args.out / "limits.json"]
+    record.write_text_atomically(paths[0], record.dumps(written))
+    if placed and placed_is:
+        paths.append(args.out / "limits.png")
+        drawn = roofline.roofline_png(measured, placed, placed_is.work)
+        record.write_bytes_atomically(paths[1], drawn)
+    for finding in disturbances(around):
+        console.print(f"the roofs may be too low: {finding.text}", style="red", markup=False)
+    for text in differences:
+        console.print(f"not where the result was measured: {text}", style="yellow", markup=False)
+    for part in table.render(measured, found.skipped, placed):
+        console.print(part)
+    for written_path in paths:
+        console.print(str(written_path), highlight=False, soft_wrap=True)
+    kept.end(args.out)
+    return DONE

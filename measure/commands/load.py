@@ -1,0 +1,159 @@
+"""The command `load`: its options, what it prints and writes."""
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from client.errors import UsageError
+from command_line import terminal
+from command_line.interruption import keeping, results_folder
+from command_line.parser import DONE, WRONG, exit_codes
+from measure.commands.load_options import add_common, settings_of, show_disturbances, write
+from measure.core import environment
+from measure.core.arguments import concurrencies, modes, positive, rates
+from measure.core.self_test import LOAD_SCHEMA, Calibration, calibrate
+from measure.engine.worker_job import MODES
+from measure.load import record as load_record
+from measure.load import table as load_table
+from measure.load.paired import Duel, duel, fewest_pairs
+from measure.load.runs import load, loading
+from measure.load.settings import Progress, Settings, asked
+from measure.load.summary import LoadPoint
+from measure.load.target import target
+from measure.load.terminal import LoadProgress
+from measure.slo.slo import for_p99
+from measure.sweep import record
+
+
+def add(commands: Any) -> None:
+    """Add the command `load`."""
+    parser = commands.add_parser(
+        "load",
+        help="latency under load, in closed or open loops",
+        epilog=exit_codes("wrong labels or failed requests", keeps=True),
+    )
+    parser.set_defaults(command=_load)
+    parser.add_argument(
+        "--concurrency",
+        type=concurrencies,
+        default=(),
+        metavar="N,N|A:B",
+        help="closed loops with so many requests under way; A:B: A, 2A, 4A, ... B",
+    )
+    parser.add_argument(
+        "--rate",
+        type=rates,
+        default=(),
+        metavar="R,R|A:B:STEP",
+        help="open loops with so many requests a second",
+    )
+    parser.add_argument(
+        "--modes",
+        type=modes(MODES),
+        default=("unary",),
+        metavar="M,M",
+        help=f"of {','.join(MODES)} (default: unary)",
+    )
+    add_common(parser, Path("results/load"))
+    parser.add_argument(
+        "--aa",
+        type=positive,
+        metavar="RUNS",
+        help="instead, hold the first load against itself in so many runs of --pairs pairs, and "
+        "say how many claim a difference; exit code 1 if more than a tenth do",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="pairs of loads in a run of --aa (default: %(default)s)",
+    )
+
+
+def _load(args: argparse.Namespace) -> int:
+    if not args.concurrency and not args.rate:
+        raise UsageError("neither --concurrency nor --rate came; wanted one of them, or both")
+    settings = settings_of(args)
+    if args.aa is not None and args.pairs < fewest_pairs():
+        raise UsageError(
+            f"--aa could not fail: got --pairs {args.pairs}, expected at least "
+            f"{fewest_pairs()}, as no difference is claimed of fewer"
+        )
+    with results_folder(settings.out):
+        return _measure(settings) if args.aa is None else _calibrate(args, settings)
+
+
+def _measure(settings: Settings) -> int:
+    start = environment.snapshot()
+    points: list[LoadPoint] = []
+    unchecked_because: str | None = None
+    with (
+        keeping() as kept,
+        LoadProgress(terminal.progress()) as progress,
+        target(settings, progress) as found,
+    ):
+        unchecked_because = found.unchecked_because
+        for point in load(settings, found, progress):
+            points.append(point)
+    wanted = len(list(asked(settings)))
+    marks = kept.because(len(points), f"{len(points)} of {wanted} points")
+    described = environment.describe(start, environment.snapshot())
+    content = load_record.to_json(asdict(settings), described, points, unchecked_because)
+    content |= marks
+    paths = write(settings.out, "load", content, points)
+    console = terminal.results()
+    for part in load_table.render(points, unchecked_because):
+        console.print(part)
+    show_disturbances(console, described)
+    for path in paths:
+        console.print(str(path), highlight=False, soft_wrap=True)
+    kept.end(settings.out)
+    return WRONG if any(point.errors or point.wrong_labels for point in points) else DONE
+
+
+def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
+    """Hold the first point that was asked for against itself, on the same server."""
+    settings = for_p99(settings)
+    one, mode = next(asked(settings)), settings.modes[0]
+    duels: list[Duel] = []
+    claimed: list[bool | None] = []
+    start = environment.snapshot()
+    with (
+        keeping() as kept,
+        LoadProgress(terminal.progress()) as progress,
+        target(settings, progress) as where,
+    ):
+
+        @contextlib.contextmanager
+        def side() -> Iterator[Callable[[], LoadPoint]]:
+            with loading(settings, where, mode) as one_mode:
+                yield lambda: one_mode.measure(one, lambda step: None)
+
+        def claims() -> bool | None:
+            duels.append(duel((side, side), args.pairs))
+            claimed.append(duels[-1].differs if duels[-1].could_differ else None)
+            return claimed[-1]
+
+        calibrate(claims, args.aa, lambda text: progress(Progress(text)))
+    marks = kept.because(len(claimed), f"{len(claimed)} of {args.aa} runs")
+    found = Calibration(tuple(claimed))
+    content = {
+        "schema": LOAD_SCHEMA,
+        "environment": environment.describe(start, environment.snapshot()),
+        "settings": asdict(settings) | {"pairs": args.pairs},
+        "asked": asdict(one),
+        "answer": found.text,
+        "passed": found.passed,
+        "runs": [one_run.to_json() for one_run in duels],
+    } | marks
+    console = terminal.results()
+    path = settings.out / "load-aa.json"
+    record.write_text_atomically(path, record.dumps(record.finite(content)))
+    console.print(found.text, style="" if found.passed else "bold red", highlight=False)
+    console.print(str(path), highlight=False, soft_wrap=True)
+    kept.end(settings.out)
+    return DONE if found.passed else WRONG

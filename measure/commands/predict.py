@@ -1,0 +1,171 @@
+"""The command `predict`: outputs of a served model for rows in .npy files."""
+
+import argparse
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client.arrays import Array
+from client.client import Client
+from client.errors import UsageError
+from command_line import paths
+from command_line.parser import DONE, exit_codes
+from measure.core import arguments
+
+
+def add(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Declare the command and its options."""
+    parser = commands.add_parser(
+        "predict",
+        help="labels, or other outputs, for rows of .npy files",
+        epilog=exit_codes("the request failed"),
+    )
+    parser.set_defaults(command=_predict)
+    arguments.add_address(parser, "server", required=True)
+    arguments.add_credentials(parser)
+    parser.add_argument(
+        "--input",
+        action="append",
+        required=True,
+        metavar="[NAME=]X.npy",
+        help="rows to predict; with the input's name, and repeated, for a model of several inputs",
+    )
+    parser.add_argument(
+        "--output",
+        action="append",
+        metavar="NAME",
+        help="output to write, may be repeated (default: label, or the model's only output)",
+    )
+    parser.add_argument(
+        "--names",
+        action="store_true",
+        help="the classes' names, where the model has labels, in place of the output",
+    )
+    parser.add_argument("--model", default="linear_argmax", help="its name (default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        type=paths.path,
+        metavar="FILE",
+        help="write here, not to stdout: .npy for one output, .npz for several",
+    )
+    parser.add_argument(
+        "--deadline",
+        type=arguments.seconds,
+        metavar="S",
+        help="seconds the answer may take (default: any)",
+    )
+    parser.add_argument(
+        "--hedge-ms",
+        type=arguments.milliseconds,
+        metavar="MS",
+        help="ask a second server what has no answer by then (default: never)",
+    )
+
+
+def _predict(args: argparse.Namespace) -> int:
+    names: list[str] = args.output or []
+    if len(set(names)) < len(names):
+        raise UsageError(f"--output names {', '.join(names)}; expected each once")
+    if len(names) > 1 and (args.out is None or args.out.suffix == ".npy"):
+        raise UsageError(f"--output names {len(names)} outputs; expected --out FILE.npz for them")
+    if len(names) > 1 and args.names:
+        raise UsageError(f"--output names {len(names)} outputs; expected one with --names")
+    given = _inputs(args.input)
+    with Client(
+        args.address,
+        args.model,
+        deadline_s=args.deadline,
+        hedge_after_s=args.hedge_ms,
+        credentials=arguments.credential_files(args).read(),
+    ) as client:
+        x = given.get("", given)
+        if args.names:
+            found = {"names": client.predict(x, names[0] if names else None, names=True)}
+        elif len(names) > 1:
+            found = client.predict_outputs(x, names)
+        else:
+            name = names[0] if names else client.default_output()
+            found = {name: client.predict(x, name)}
+    if args.out is None:
+        (rows,) = found.values()
+        _show(rows)
+    else:
+        _write(args.out, found)
+    return DONE
+
+
+def _inputs(words: Sequence[str]) -> Mapping[str, Array]:
+    """Arrays by input name; of a model of one input, its array under an empty name."""
+    given: dict[str, Array] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        # A file may have the sign in its name; then it says where it lies.
+        if not equals or "/" in name:
+            name, path = "", word
+        elif not name:
+            raise UsageError(f"--input {word!r} has no name before the =; expected NAME=X.npy")
+        if name in given:
+            raise UsageError(
+                f"--input names {name!r} twice; expected each input once"
+                if name
+                else "--input came twice without a name; expected NAME=X.npy for several inputs"
+            )
+        hint = paths.uri_hint(path)
+        if hint is not None:
+            raise UsageError(f"--input got {word!r}, expected {hint}")
+        given[name] = _read(Path(path))
+    if "" in given and len(given) > 1:
+        raise UsageError("--input came with and without a name; expected NAME=X.npy for each")
+    return given
+
+
+def _read(path: Path) -> Array:
+    try:
+        # Unlike np.load, this reads no archives and no pickles.
+        return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, EOFError) as error:
+        raise UsageError(f"{path} is no .npy file of numbers or text: {error}") from None
+
+
+def _show(rows: Array) -> None:
+    """Print a line for each row; of several values, with spaces between."""
+    count = len(rows) if rows.ndim else 1
+    for row in rows.reshape(count, math.prod(rows.shape[1:])):
+        print(*(_text(value) for value in row.tolist()))
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _write(path: Path, found: Mapping[str, Array]) -> None:
+    """Write a .npy file of one output, a .npz file where the name says so."""
+    writable = {name: _without_objects(rows) for name, rows in found.items()}
+    with path.open("wb") as file:
+        if len(found) > 1 or path.suffix == ".npz":
+            # np.savez takes no output whose name is that of an argument of its own.
+            with zipfile.ZipFile(file, "w") as archive:
+                for name, rows in writable.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(entry, rows, allow_pickle=False)
+        else:
+            (rows,) = writable.values()
+            np.save(file, rows, allow_pickle=False)
+
+
+def _without_objects(rows: Array) -> Array:
+    """Text as numpy keeps it without pickles: of fixed width."""
+    if rows.dtype != np.object_:
+        return rows
+    try:
+        return np.array([_strict(value) for value in rows.reshape(-1)]).reshape(rows.shape)
+    except UnicodeDecodeError:
+        return np.array(rows.tolist(), np.bytes_)
+
+
+def _strict(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,221 @@
+"""The command `slo`: its options, what it prints and writes."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from client.errors import UsageError
+from command_line import terminal
+from command_line.interruption import keeping, results_folder
+from command_line.parser import DONE, WRONG, exit_codes
+from measure.commands.load_options import add_common, settings_of, show_disturbances, write
+from measure.core import environment
+from measure.core.arguments import modes, over_zero, positive
+from measure.engine.bisection import Found
+from measure.engine.worker_job import MODES
+from measure.load import record as load_record
+from measure.load.settings import Settings
+from measure.load.target import target
+from measure.load.terminal import LoadProgress
+from measure.slo import table as slo_table
+from measure.slo import tune_table
+from measure.slo.slo import Trial, found_so_far, slo
+from measure.slo.tune import DEFAULTS, Candidate, Search, Tuning, trials_to_json, tune
+from measure.sweep import record
+
+
+def add(commands: Any) -> None:
+    """Add the command `slo`."""
+    parser = commands.add_parser(
+        "slo",
+        help="highest rate whose p99 stays within a bound",
+        epilog=exit_codes("no rate is known to meet the bound, or wrong labels", keeps=True),
+    )
+    parser.set_defaults(command=_slo, concurrency=(), rate=())
+    parser.add_argument(
+        "--p99-ms", type=over_zero, required=True, metavar="MS", help="the bound, in milliseconds"
+    )
+    parser.add_argument(
+        "--start",
+        type=over_zero,
+        default=20.0,
+        metavar="R",
+        help="first rate that is tried, in requests a second (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--most",
+        type=over_zero,
+        default=100_000.0,
+        metavar="R",
+        help="highest rate that is tried (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--precision",
+        type=over_zero,
+        default=0.05,
+        metavar="SHARE",
+        help="how near the lowest rate that misses must be (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--mode",
+        dest="modes",
+        type=_mode,
+        default=("unary",),
+        metavar="M",
+        help=f"one of {','.join(MODES)} (default: unary)",
+    )
+    _add_tuning(parser)
+    add_common(parser, Path("results/slo"))
+
+
+def _add_tuning(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="then look for the server's options that keep to the bound at the highest rate",
+    )
+    parser.add_argument(
+        "--tune-group-rows",
+        type=_group_rows,
+        default=("auto", "8", "64"),
+        metavar="N,N",
+        help="--group-rows that are tried (default: auto,8,64)",
+    )
+    parser.add_argument(
+        "--tune-queue-delays-us",
+        type=_delays,
+        default=(0, 1000, 5000),
+        metavar="US,US",
+        help="--queue-delay-us that are tried (default: 0,1000,5000)",
+    )
+    parser.add_argument(
+        "--tune-trials",
+        type=positive,
+        default=60,
+        metavar="N",
+        help="loads that the search makes at most (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tune-pairs",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="pairs in which the best is held against the defaults (default: %(default)s)",
+    )
+
+
+def _slo(args: argparse.Namespace) -> int:
+    if args.tune:
+        _check(args)
+    settings = settings_of(args)
+    with results_folder(settings.out):
+        return _measure(args, settings)
+
+
+def _measure(args: argparse.Namespace, settings: Settings) -> int:
+    start = environment.snapshot()
+    p99_ns = round(args.p99_ms * 1e6)
+    trials: list[Trial] = []
+    tuned: list[tuple[Candidate, Trial]] = []
+    found: Found | None = None
+    tuning: Tuning | None = None
+    unchecked_because: str | None = None
+    with keeping() as kept, LoadProgress(terminal.progress()) as progress:
+        with target(settings, progress) as where:
+            unchecked_because = where.unchecked_because
+            found = slo(
+                settings, where, p99_ns, args.start, args.precision, args.most, progress, trials
+            )
+        if args.tune and where.experiment is not None:
+            search = _search(args, found)
+            tuning = tune(settings, where.experiment, p99_ns, search, progress, tuned)
+    marks = kept.because(len(trials), _how_far(trials, tuned))
+    answered = found or found_so_far(trials)
+    answer = slo_table.answer(answered, args.p99_ms)
+    described = environment.describe(start, environment.snapshot())
+    points = [trial.point for trial in trials]
+    searched = {
+        "p99_ms": args.p99_ms,
+        "start": args.start,
+        "most": args.most,
+        "precision": args.precision,
+    }
+    content = load_record.to_json(asdict(settings) | searched, described, points, unchecked_because)
+    content["found"] = asdict(answered)
+    content["answer"] = answer if found else f"so far, {answer}"
+    content["trials"] = [{"met": trial.met, "because": trial.because} for trial in trials]
+    if tuning is not None:
+        told = tuning.to_json() | {"answer": tune_table.answer(tuning, args.p99_ms)}
+        content["tuning"] = record.finite(told)
+    elif tuned:
+        content["tuning"] = record.finite({"trials": trials_to_json(tuned)})
+    paths = write(settings.out, "slo", content | marks, points)
+    console = terminal.results()
+    for part in slo_table.render(answered, trials, args.p99_ms, unchecked_because):
+        console.print(part)
+    if tuning is not None:
+        for part in tune_table.render(tuning, args.p99_ms):
+            console.print(part)
+    show_disturbances(console, described)
+    for path in paths:
+        console.print(str(path), highlight=False, soft_wrap=True)
+    kept.end(settings.out)
+    wrong = any(point.wrong_labels for point in [*points, *(t.point for _, t in tuned)])
+    return WRONG if wrong or answered.met is None or answered.untold is not None else DONE
+
+
+def _how_far(trials: Sequence[Trial], tuned: Sequence[tuple[Candidate, Trial]]) -> str:
+    told = f"{len(trials)} trials"
+    return f"{told} and {len(tuned)} of the tuning" if tuned else told
+
+
+def _search(args: argparse.Namespace, found: Found) -> Search:
+    return Search(
+        candidates=_candidates(args),
+        start=found.met or found.missed or found.untold or args.start,
+        factor=1 + 2 * args.precision,
+        most=args.most,
+        trials=args.tune_trials,
+        pairs=args.tune_pairs,
+    )
+
+
+def _candidates(args: argparse.Namespace) -> tuple[Candidate, ...]:
+    tried = [
+        Candidate(rows, delay_us)
+        for rows in args.tune_group_rows
+        for delay_us in args.tune_queue_delays_us
+    ]
+    return tuple(dict.fromkeys([DEFAULTS, *tried]))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """UsageError for a search that cannot be made."""
+    if args.address is not None:
+        raise UsageError("--tune came with --address; it starts servers of its own")
+    candidates = len(_candidates(args))
+    if args.tune_trials < 2 * candidates:
+        raise UsageError(
+            f"--tune-trials {args.tune_trials} does not do for {candidates} candidates; "
+            f"wanted at least {2 * candidates}"
+        )
+
+
+def _group_rows(text: str) -> tuple[str, ...]:
+    return tuple(part if part == "auto" else str(positive(part)) for part in text.split(","))
+
+
+def _delays(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted microseconds, 0 or more")
+    return tuple(map(int, parts))
+
+
+def _mode(text: str) -> tuple[str, ...]:
+    chosen = modes(MODES)(text)
+    if len(chosen) != 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted one of {','.join(MODES)}")
+    return chosen

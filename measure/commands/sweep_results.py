@@ -1,0 +1,29 @@
+"""Write a sweep's record with the views made from it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from measure.report import page
+from measure.report.results import sweep
+from measure.sweep import plots, record
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> list[Path]:
+    """Write sweep.json, sweep.csv, latency.png, throughput.png, report.html; their paths.
+
+    Each file is replaced as a whole. Raises OSError.
+    """
+    points = record.from_json(content)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [
+        folder / name
+        for name in ("sweep.json", "sweep.csv", "latency.png", "throughput.png", "report.html")
+    ]
+    json_path, csv_path, latency_path, throughput_path, html_path = paths
+    record.write_text_atomically(json_path, record.dumps(content))
+    record.write_csv(csv_path, points)
+    record.write_bytes_atomically(latency_path, plots.latency_png(points))
+    record.write_bytes_atomically(throughput_path, plots.throughput_png(points))
+    record.write_text_atomically(html_path, page.render([sweep.section(content)]))
+    return paths

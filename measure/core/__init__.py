@@ -1,0 +1,1 @@
+"""What every instrument stands on: records, statistics, formats, environment, local servers."""

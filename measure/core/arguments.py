@@ -1,0 +1,179 @@
+"""Parse what several commands are told alike."""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from client.connection import addresses
+from client.connection.credentials import CredentialFiles
+from client.errors import UsageError
+from command_line import paths
+
+
+def positive(text: str) -> int:
+    """Return an integer of at least 1."""
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted an integer of at least 1")
+    return value
+
+
+def milliseconds(text: str) -> float:
+    """Return a time over 0, in seconds."""
+    return over_zero(text, "milliseconds") / 1000
+
+
+def over_zero(text: str, what: str = "a number") -> float:
+    """Return a finite number over 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted {what} over 0")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Return a time over 0."""
+    return over_zero(text, "seconds")
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """Return batch sizes with commas between them."""
+    return tuple(positive(part) for part in text.split(","))
+
+
+def concurrencies(text: str) -> tuple[int, ...]:
+    """Return numbers of requests under way: `1,4,16`, or 1, 2, 4, 8, 16 of `1:16`."""
+    first, colon, last = text.partition(":")
+    if not colon:
+        return sizes(text)
+    start, stop = positive(first), positive(last)
+    if start > stop:
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted FIRST:LAST, rising")
+    values = []
+    while start < stop:
+        values.append(start)
+        start *= 2
+    return (*values, stop)
+
+
+def rates(text: str) -> tuple[float, ...]:
+    """Return rates per second: `50,80.5`, or START:STOP:STEP with both ends."""
+    if ":" not in text:
+        return tuple(over_zero(part) for part in text.split(","))
+    parts = [over_zero(part) for part in text.split(":")]
+    if len(parts) != 3 or parts[0] > parts[1]:
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted START:STOP:STEP, rising")
+    start, stop, step = parts
+    # A step that is no binary fraction must not lose the last rate.
+    return tuple(start + number * step for number in range(int((stop - start) / step + 1e-9) + 1))
+
+
+def modes(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """Return a parser of some of the modes `known`, each at most once, with commas between."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        found = tuple(text.split(","))
+        if not set(found) <= set(known) or len(set(found)) != len(found):
+            raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(known)}")
+        return found
+
+    return parse
+
+
+def address(text: str) -> str:
+    """Return addresses of servers as they were given; what cannot be one is refused here."""
+    try:
+        addresses.parse(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def add_address(parser: argparse.ArgumentParser, text: str, *, required: bool = False) -> None:
+    """Declare which servers are asked."""
+    parser.add_argument(
+        "--address",
+        action="append",
+        type=address,
+        required=required,
+        metavar="A",
+        help=f"{text}: HOST:PORT or unix:/path; several that take turns: with commas, or repeated",
+    )
+
+
+def add_credentials(parser: argparse.ArgumentParser) -> None:
+    """Declare how the servers are known, and what they are shown; `credential_files` reads it."""
+    for flag, unit, text in (
+        ("--tls-ca", "PEM", "speak TLS, to a server that one of these certificates signed"),
+        ("--tls-cert", "PEM", "certificate to show the server"),
+        ("--tls-key", "PEM", "its key, without a passphrase"),
+        ("--token-file", "FILE", "send the token in this file with every call"),
+    ):
+        # Processes that measure have another working directory.
+        parser.add_argument(
+            flag, type=lambda text: str(paths.path(text).absolute()), metavar=unit, help=text
+        )
+
+
+def credential_files(args: argparse.Namespace) -> CredentialFiles:
+    """Return the files that were named; UsageError where no --address is there to need them."""
+    files = CredentialFiles(
+        ca=args.tls_ca, certificate=args.tls_cert, key=args.tls_key, token=args.token_file
+    )
+    if args.address is None and files != CredentialFiles():
+        raise UsageError("--tls-* or --token-file came without --address")
+    return files
+
+
+def add_model(parser: argparse.ArgumentParser, results: Path) -> None:
+    """Declare what every measurement of the linear model is told: sizes, seed, threads, folder."""
+    parser.add_argument(
+        "--out",
+        type=paths.path,
+        default=results,
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
+    )
+    parser.add_argument("--classes", type=positive, default=64, help="default: %(default)s")
+    parser.add_argument("--features", type=positive, default=262_144, help="default: %(default)s")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float64"), default="float32", help="default: %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of W and X (default: %(default)s)")
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="threads of one execution, here and in a server of its own (default: %(default)s)",
+    )
+
+
+def add_experiment(parser: argparse.ArgumentParser, results: Path) -> None:
+    """Declare what every measurement over batch sizes is told: those, the model, the examples."""
+    parser.add_argument(
+        "--batch-sizes",
+        type=sizes,
+        default=tuple(2**k for k in range(11)),
+        metavar="N,N",
+        help="rows of a batch (default: 1,2,4,...,1024)",
+    )
+    add_model(parser, results)
+    parser.add_argument(
+        "--examples",
+        type=positive,
+        metavar="N",
+        help="rows of X (default: 1024, or the largest batch size if that is more)",
+    )
+
+
+def examples(args: argparse.Namespace) -> int:
+    """Return how many rows X has; UsageError when a batch would be larger."""
+    count: int = args.examples or max(1024, *args.batch_sizes)
+    if max(args.batch_sizes) > count:
+        raise UsageError(f"batch size {max(args.batch_sizes)} is over --examples {count}")
+    return count

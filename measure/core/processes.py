@@ -1,0 +1,73 @@
+"""Start processes, and end them by their ids whatever happens."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+SOURCE = Path(__file__).resolve().parents[2]
+_STOP_TIMEOUT_S = 20.0
+
+Pipe = IO[Any] | int | None
+
+
+@contextlib.contextmanager
+def child(
+    command: Sequence[str],
+    *,
+    stdin: Pipe = subprocess.DEVNULL,
+    stdout: Pipe = None,
+    stderr: Pipe = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run `command` in the project's folder, in a process group of its own.
+
+    At the end the group gets SIGTERM, and SIGKILL when that does not help: whatever the process
+    started goes with it, and Ctrl-C reaches it through here only.
+    """
+    process = subprocess.Popen(
+        list(command),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=None if environment is None else {**os.environ, **environment},
+        cwd=SOURCE,
+        start_new_session=True,
+    )
+    # Where memory runs out, the kernel is to take what is measured here, and nobody else's.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        _signal(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_TIMEOUT_S)
+    # The process may have gone before what it started.
+    _signal(process, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

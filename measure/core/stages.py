@@ -1,0 +1,81 @@
+"""Hold what was observed of one measured batch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from protos.codec import InferResponse
+from protos.parameters import Parameter
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Where the engine's side says the time went: one request, or the mean over a batch's messages.
+
+    Times are in nanoseconds. `batch_rows` is the number of rows the server ran together, which
+    may come from several requests. `execution_provider` is ONNX Runtime's name of what ran it. In
+    local mode a slice of the batch counts as a message, and rounding it as assembling.
+    """
+
+    decode_ns: int
+    queue_ns: int
+    assemble_ns: int
+    compute_ns: int
+    batch_rows: float
+    execution_provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measured batch; the instants are nanoseconds of `time.perf_counter_ns`.
+
+    `rows` is how many predictions came back. Of their labels, `disagreements` differ from the
+    float64 reference's; `near_ties` are rows too close to call in the model's own precision, and
+    `wrong_labels` are the disagreements that neither a near tie explains nor what rounding on the
+    wire made of the examples. `error` is None when every
+    row was answered. `messages` is how many carried the batch to a server. Warm-up runs are never
+    made into samples.
+    """
+
+    mode: str
+    batch_size: int
+    started_ns: int
+    first_ns: int
+    done_ns: int
+    rows: int
+    wrong_labels: int = 0
+    near_ties: int = 0
+    disagreements: int = 0
+    error: str | None = None
+    messages: int = 0
+    stages: Stages | None = None
+
+    @property
+    def latency_ns(self) -> int:
+        """Nanoseconds from the start to the last prediction, or to the failure."""
+        return self.done_ns - self.started_ns
+
+    @property
+    def first_prediction_ns(self) -> int:
+        """Nanoseconds from the start to the first prediction."""
+        return self.first_ns - self.started_ns
+
+
+def stages_of(responses: Sequence[InferResponse]) -> Stages | None:
+    """Mean over the messages of a batch; None when the server gives no timings."""
+    told = [response.parameters for response in responses]
+    if any("compute_ns" not in parameters for parameters in told):
+        return None
+    return Stages(
+        decode_ns=int(_mean(told, "decode_ns")),
+        queue_ns=int(_mean(told, "queue_ns")),
+        assemble_ns=int(_mean(told, "assemble_ns")),
+        compute_ns=int(_mean(told, "compute_ns")),
+        batch_rows=_mean(told, "batch_rows"),
+        execution_provider=str(told[0]["execution_provider"]),
+    )
+
+
+def _mean(told: Sequence[Mapping[str, Parameter]], name: str) -> float:
+    return float(np.mean([float(parameters[name]) for parameters in told]))

@@ -1,0 +1,1 @@
+"""The load engine: when requests are due, who sends them, how latency is counted."""

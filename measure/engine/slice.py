@@ -1,0 +1,166 @@
+"""Hold what a load saw in one stretch of time."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from measure.core.stages import Stages
+from measure.engine.histogram import Histogram
+
+_COUNTS = (
+    "latency_sum_ns",
+    "latency_square_sum_ns2",
+    "rows",
+    "due",
+    "wrong_labels",
+    "near_ties",
+    "in_flight_area_ns",
+    "left_behind",
+    "send_lag_sum_ns",
+    "send_ns",
+    "receive_ns",
+    "round_trip_ns",
+    "staged",
+)
+_STAGES = ("decode_ns", "queue_ns", "assemble_ns", "compute_ns", "batch_rows")
+
+
+@dataclass(slots=True)
+class Slice:
+    """Requests that were answered between two instants (time.perf_counter_ns).
+
+    `latency` counts the answered ones, from the intended send time in an open loop and from the
+    actual one in a closed loop, `round_trip` from the actual one in both; `errors` counts the
+    others, by gRPC's name of their status. `due` is how many should have been sent. `send_lag` is
+    how much later they were sent than intended: in a closed loop, than the answer that let it go.
+    `in_flight_area_ns` is the number of requests under way, integrated over the time.
+    `left_behind` are those that were due but had no answer when the load ended. `send_ns` is the
+    time that handing them to gRPC took, `receive_ns` the time that decoding the answers took, and
+    `round_trip_ns` the time between the send and the answer, each the sum over all of them.
+    `stages` are sums over the `staged` answers that told their timings.
+    """
+
+    start_ns: int
+    end_ns: int
+    latency: Histogram = field(default_factory=Histogram)
+    round_trip: Histogram = field(default_factory=Histogram)
+    send_lag: Histogram = field(default_factory=Histogram)
+    latency_sum_ns: int = 0
+    latency_square_sum_ns2: int = 0
+    rows: int = 0
+    due: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    wrong_labels: int = 0
+    near_ties: int = 0
+    in_flight_area_ns: int = 0
+    left_behind: int = 0
+    send_lag_sum_ns: int = 0
+    send_ns: int = 0
+    receive_ns: int = 0
+    round_trip_ns: int = 0
+    staged: int = 0
+    stages: Counter[str] = field(default_factory=Counter)
+    providers: set[str] = field(default_factory=set)
+
+    @property
+    def elapsed_ns(self) -> int:
+        """How long it was."""
+        return self.end_ns - self.start_ns
+
+    @property
+    def answered(self) -> int:
+        """Requests that were answered without error."""
+        return self.latency.samples
+
+    @property
+    def rate_per_s(self) -> float:
+        """Answered requests per second."""
+        return self.answered * 1e9 / self.elapsed_ns
+
+    @property
+    def mean_latency_ns(self) -> float | None:
+        """Mean of the answered requests, None of none."""
+        return self.latency_sum_ns / self.answered if self.answered else None
+
+    @property
+    def latency_sd_ns(self) -> float | None:
+        """Standard deviation of the latencies of the answered requests, None of fewer than two."""
+        n = self.answered
+        if n < 2:
+            return None
+        return math.sqrt((n * self.latency_square_sum_ns2 - self.latency_sum_ns**2) / (n * (n - 1)))
+
+    @property
+    def mean_round_trip_ns(self) -> float | None:
+        """Mean from send to answer of the answered requests, None of none."""
+        return self.round_trip_ns / self.answered if self.answered else None
+
+    @property
+    def mean_send_lag_ns(self) -> float:
+        """Mean lateness of what was sent, 0 of nothing."""
+        return self.send_lag_sum_ns / max(self.send_lag.samples, 1)
+
+    def answer(self, latency_ns: int, round_trip_ns: int, rows: int) -> None:
+        """Count an answer."""
+        self.round_trip.record(round_trip_ns)
+        self.round_trip_ns += round_trip_ns
+        self.latency.record(latency_ns)
+        self.latency_sum_ns += latency_ns
+        self.latency_square_sum_ns2 += latency_ns**2
+        self.rows += rows
+
+    def send(self, lag_ns: int) -> None:
+        """Count a request that goes out so much later than intended."""
+        self.send_lag.record(lag_ns)
+        self.send_lag_sum_ns += lag_ns
+
+    def split(self, stages: Stages) -> None:
+        """Count what an answer told of where its time went."""
+        self.staged += 1
+        for name in _STAGES:
+            self.stages[name] += getattr(stages, name)
+        self.providers.add(stages.execution_provider)
+
+    def add(self, other: Self) -> None:
+        """Take in another process's slice of the same time, or one that follows."""
+        self.start_ns = min(self.start_ns, other.start_ns)
+        self.end_ns = max(self.end_ns, other.end_ns)
+        self.latency.add(other.latency)
+        self.round_trip.add(other.round_trip)
+        self.send_lag.add(other.send_lag)
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.errors.update(other.errors)
+        self.stages.update(other.stages)
+        self.providers |= other.providers
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, with histograms in HDR's encoded form."""
+        return {
+            "start_ns": self.start_ns,
+            "end_ns": self.end_ns,
+            "latency": self.latency.encode(),
+            "round_trip": self.round_trip.encode(),
+            "send_lag": self.send_lag.encode(),
+            **{name: getattr(self, name) for name in _COUNTS},
+            "errors": dict(self.errors),
+            "stages": dict(self.stages),
+            "providers": sorted(self.providers),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read what `to_json` gave."""
+        return cls(
+            start_ns=content["start_ns"],
+            end_ns=content["end_ns"],
+            latency=Histogram.decode(content["latency"]),
+            round_trip=Histogram.decode(content["round_trip"]),
+            send_lag=Histogram.decode(content["send_lag"]),
+            errors=Counter(content["errors"]),
+            stages=Counter(content["stages"]),
+            providers=set(content["providers"]),
+            **{name: content[name] for name in _COUNTS},
+        )

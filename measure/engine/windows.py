@@ -1,0 +1,131 @@
+"""Decide whether the windows of a load agree, or whether chance keeps that from being known."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+from measure.engine.slice import Slice
+
+STABLE_WINDOWS = 3
+STABLE_SHARE = 0.10
+# Of six deviations (rate and latency of three windows) from the mean of three, chance alone keeps
+# all within this many standard errors of a window in 99 of 100 loads.
+_STANDARD_ERRORS = 2.5
+# Fewer requests tell too little of their own spread.
+_FEWEST_REQUESTS = 5
+
+LoopKind = Literal["closed", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one window saw: requests answered and due per second, mean latency, errors.
+
+    `latency_sd_ns` is the standard deviation of the latencies of its `answered` requests; a record
+    made before these were kept has none.
+    """
+
+    rate_per_s: float
+    mean_latency_ns: float | None
+    errors: int
+    due_per_s: float
+    answered: int = 0
+    latency_sd_ns: float | None = None
+
+
+def window_of(found: Slice) -> Window:
+    """Summary of a window."""
+    return Window(
+        rate_per_s=found.rate_per_s,
+        mean_latency_ns=found.mean_latency_ns,
+        errors=found.errors.total(),
+        due_per_s=found.due * 1e9 / found.elapsed_ns,
+        answered=found.answered,
+        latency_sd_ns=found.latency_sd_ns,
+    )
+
+
+def is_stable(windows: Sequence[Window], loop: LoopKind) -> bool:
+    """Whether rate and mean latency of the last three windows are within a tenth of their means.
+
+    In an open loop the rate is the share of what was due that was answered: chance makes more
+    due in one window than in the next, which says nothing of the server.
+    """
+    last = windows[-STABLE_WINDOWS:]
+    rates, latencies = _rates(last, loop), _latencies(last)
+    if len(last) < STABLE_WINDOWS or len(latencies) < len(last):
+        return False
+    return max(_deviation(rates), _deviation(latencies)) <= STABLE_SHARE
+
+
+def stability(windows: Sequence[Window], loop: LoopKind) -> tuple[bool | None, str]:
+    """Whether a load was stable, None where chance alone may be why it does not look so; why.
+
+    The mean latency of n requests has a relative standard error of cv / sqrt(n), with their
+    coefficient of variation cv. So has the rate of a closed loop, each of whose slots sends when it
+    is answered. On top of either rate comes which requests the ends of a window cut off: as many as
+    are under way, each on this side or that.
+    """
+    text = f"rate and latency of {STABLE_WINDOWS} windows within {STABLE_SHARE:.0%} of their mean"
+    text += f"; {len(windows)} windows"
+    if is_stable(windows, loop):
+        return True, text
+    last = windows[-STABLE_WINDOWS:]
+    latencies = _latencies(last)
+    if len(last) < STABLE_WINDOWS or not latencies:
+        return False, text
+    requests = sum(window.answered for window in last) / len(last)
+    if not requests:  # a record that does not say
+        return False, text
+    # The median of the windows': a stall in one of them must not pass for the spread of all.
+    spreads = [
+        w.latency_sd_ns / w.mean_latency_ns
+        for w in last
+        if w.latency_sd_ns is not None and w.mean_latency_ns
+    ]
+    spread = median(spreads) if spreads else 0.0
+    rate_per_s = sum(window.rate_per_s for window in last) / len(last)
+    under_way = rate_per_s * sum(latencies) / len(latencies) / 1e9
+    of_latency = spread**2 / requests
+    of_rate = under_way / requests**2 + (of_latency if loop == "closed" else 0.0)
+    explained = requests < _FEWEST_REQUESTS or (
+        _deviation(_rates(last, loop)) <= _limit(of_rate)
+        and _deviation(latencies) <= _limit(of_latency)
+    )
+    if not explained:
+        return False, text
+    enough = _enough(spread, under_way)
+    return None, (
+        f"{text} of {requests:.0f} requests, which may differ by chance alone: "
+        f"give --window-requests {enough}"
+    )
+
+
+def _rates(windows: Sequence[Window], loop: LoopKind) -> list[float]:
+    if loop == "closed":
+        return [window.rate_per_s for window in windows]
+    return [window.rate_per_s / max(window.due_per_s, 1e-9) for window in windows]
+
+
+def _latencies(windows: Sequence[Window]) -> list[float]:
+    return [w.mean_latency_ns for w in windows if w.mean_latency_ns is not None]
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Largest relative deviation from the mean."""
+    mean = sum(values) / len(values)
+    return max(abs(value - mean) for value in values) / mean if mean else 0.0
+
+
+def _limit(variance: float) -> float:
+    return STABLE_SHARE + _STANDARD_ERRORS * math.sqrt(variance)
+
+
+def _enough(spread: float, under_way: float) -> int:
+    """Requests of a window with which chance alone keeps within what is called stable."""
+    most = (STABLE_SHARE / _STANDARD_ERRORS) ** 2
+    # Of spread**2 / n + under_way / n**2 = most.
+    requests = (spread**2 + math.sqrt(spread**4 + 4 * most * under_way)) / (2 * most)
+    return max(math.ceil(requests), _FEWEST_REQUESTS)

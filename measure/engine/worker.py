@@ -1,0 +1,199 @@
+"""Make load in a process of its own, as told on standard input, line by line in JSON."""
+
+import contextlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from client.client import READY_TIMEOUT_S, Client
+from client.connection import addresses
+from client.connection.calls import Connection
+from client.connection.channel import RetryPolicy
+from client.errors import ClientError, RequestFailed, UsageError
+from client.model_input import ModelInput
+from command_line.parser import positionals
+from measure.core.stages import stages_of
+from measure.core.verification import Truth, check, one_a_row, truth
+from measure.engine.loop import Stop, Traffic
+from measure.engine.senders import Outcome, Sender, StreamSender, UnarySender, decoded, requests_of
+from measure.engine.slice import Slice
+from measure.engine.worker_job import Job, Load
+from protos.codec import InferResponse
+from protos.parameters import Parameter
+from protos.tensors import Tensor
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# What answers and calls under way may take of memory; gRPC copies each message.
+_UNDER_WAY_BYTES = 512 * 2**20
+_FEWEST_UNDER_WAY, _MOST_UNDER_WAY = 32, 4096
+_ONCE = RetryPolicy(attempts=1)
+# A waiting thread gets the interpreter lock that soon: sends must not wait for answers.
+_SWITCH_INTERVAL_S = 0.0002
+
+
+def main() -> int:
+    """Obey until standard input ends: a job, then for each point a load and a stop."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    job = Job.from_json(json.loads(sys.stdin.readline()))
+    with contextlib.ExitStack() as stack:
+        try:
+            credentials = job.credential_files.read()
+            client = stack.enter_context(
+                Client(
+                    job.address,
+                    job.model,
+                    job.version,
+                    deadline_s=job.timeout_s,
+                    retry=_ONCE,
+                    credentials=credentials,
+                )
+            )
+            client.wait_until_ready(READY_TIMEOUT_S)
+            data = _Data(client, job)
+            connection = Connection(addresses.parse(job.address), _ONCE, credentials)
+            stack.callback(connection.close)
+            sender = stack.enter_context(_sender(client, connection, data, job))
+            _first_request(sender, job.timeout_s)
+        except RequestFailed as error:
+            return _say(failed=error.text, code=error.code)
+        except (ClientError, OSError, MemoryError) as error:
+            return _say(failed=str(error) or type(error).__name__)
+        _say(ready=True)
+        _obey(sender, data, job)
+    return 0
+
+
+class _Data:
+    """Rows to send, as the model takes them, and what to think of answers."""
+
+    def __init__(self, client: Client, job: Job) -> None:
+        self.spec = client.input()
+        outputs = [output.name for output in client.metadata().outputs]
+        self.output = "label" if "label" in outputs else None
+        # A server that does not take parameters of others might refuse them.
+        told = "parameters" in client.server_metadata().extensions
+        self.parameters: dict[str, Parameter] = {"timings": True} if told else {}
+        self.rows = job.rows
+        self._truth: Truth | None = None
+        if job.experiment is not None:
+            self._truth = truth(job.experiment)
+            self.x = self.spec.fit(self._truth.x)
+        else:
+            self.x = _drawn(self.spec, job.examples, job.seed)
+        self.starts = range(0, len(self.x) - job.rows + 1, job.rows)
+
+    def judge(
+        self, found: Slice, number: int, response: InferResponse, latency_ns: int, trip_ns: int
+    ) -> None:
+        """Count an answer with its labels and timings."""
+        if self._truth is not None:
+            labels = next((t.data for t in response.outputs if t.name == self.output), None)
+            try:
+                labels = None if labels is None else one_a_row(labels)
+            except RequestFailed:
+                labels = None
+            if labels is None or len(labels) != self.rows:
+                found.errors["DATA_LOSS"] += 1
+                return
+            seen = check(self._truth, self.starts[number % len(self.starts)], labels)
+            found.wrong_labels += seen.wrong_labels
+            found.near_ties += seen.near_ties
+        found.answer(latency_ns, trip_ns, self.rows)
+        stages = stages_of([response])
+        if stages is not None:
+            found.split(stages)
+
+
+@contextlib.contextmanager
+def _sender(client: Client, connection: Connection, data: _Data, job: Job) -> Iterator[Sender]:
+    def requests(tensors: Sequence[Tensor]) -> Any:
+        return requests_of(job.model, job.version, tensors, data.output, data.parameters)
+
+    with contextlib.ExitStack() as stack:
+        slices = [(start, start + data.rows) for start in data.starts]
+        tensors = [Tensor.of(data.spec.name, data.x[a:b]) for a, b in slices]
+        sender: Sender
+        if job.mode == "shm":
+            shared = stack.enter_context(client.shared(data.x))
+            tensors = [shared.rows(data.spec.name, a, b) for a, b in slices]
+        if job.mode == "stream":
+            sender = StreamSender(connection, requests(tensors))
+        else:
+            sender = UnarySender(connection, requests(tensors), job.timeout_s)
+        stack.callback(sender.close)
+        yield sender
+
+
+def _first_request(sender: Sender, timeout_s: float) -> None:
+    """Send one request; RequestFailed when it fails.
+
+    It pays for what the first of a shape costs, and tells that the model takes such requests.
+    """
+    outcomes: SimpleQueue[Outcome] = SimpleQueue()
+    sender.send(0, lambda outcome, done_ns, receive_ns=0: outcomes.put(outcome))
+    try:
+        answer = decoded(outcomes.get(timeout=timeout_s + 1))
+    except Empty:
+        raise RequestFailed("DEADLINE_EXCEEDED", "the first request was not answered") from None
+    if isinstance(answer, RequestFailed):
+        raise answer
+
+
+def _obey(sender: Sender, data: _Data, job: Job) -> None:
+    loads: SimpleQueue[Load | None] = SimpleQueue()
+    inbox: Any = SimpleQueue()
+    threading.Thread(target=_listen, args=(loads, inbox), daemon=True).start()
+    row_bytes = max(data.spec.row_bytes, 1)
+    most = _UNDER_WAY_BYTES // (row_bytes * job.rows)
+    most = min(max(most, _FEWEST_UNDER_WAY), _MOST_UNDER_WAY)
+    run = 0
+    while (load := loads.get()) is not None:
+        run += 1
+        limit = most if load.pace.concurrency is None else load.pace.concurrency
+        traffic = Traffic(sender, data.judge, inbox, run, load.pace, limit)
+        for found in traffic.slices(load.times, job.timeout_s + 1):
+            _say(slice=found.to_json(), last=traffic.ended)
+
+
+def _listen(loads: "SimpleQueue[Load | None]", inbox: Any) -> None:
+    for line in sys.stdin:
+        told = json.loads(line)
+        if told is None:
+            inbox.put(Stop())
+        else:
+            loads.put(Load.from_json(told))
+    # Whoever told us what to do is gone.
+    inbox.put(Stop())
+    loads.put(None)
+
+
+def _drawn(spec: ModelInput, rows: int, seed: int) -> Array:
+    """Rows of a model about which nothing else is known; free dimensions are 1."""
+    shape = (rows, *(max(size, 1) for size in spec.row_shape))
+    random = np.random.default_rng(seed)
+    if spec.dtype.kind == "f":
+        return random.standard_normal(shape, np.float32).astype(spec.dtype)
+    if spec.dtype.kind in "iub":
+        return random.integers(0, 2, shape).astype(spec.dtype)
+    raise UsageError(f"the model takes {spec.dtype}; a load can be made of numbers only")
+
+
+def _say(**content: Any) -> int:
+    """Write a line; 0."""
+    print(json.dumps(content), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    positionals("measure.engine.worker", __doc__)
+    code = main()
+    sys.stdout.flush()
+    # Threads of gRPC that still wait for a server must not keep us.
+    os._exit(code)

@@ -1,0 +1,62 @@
+"""Say in JSON what a process that makes load is to do."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+from client.connection.credentials import CredentialFiles
+from measure.core.verification import Experiment
+from measure.engine.loop import Pace, Times
+
+Mode = Literal["unary", "stream", "shm"]
+MODES: tuple[Mode, ...] = ("unary", "stream", "shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Whom to send what: requests of `rows` rows to one model of the server at `address`.
+
+    `experiment` is what the model's right labels are known by; None: they are not known, and
+    `examples` rows are drawn from `seed`. A request that takes longer than `timeout_s` failed. The
+    server is known, and shown, what is in `credential_files`.
+    """
+
+    address: str
+    model: str
+    version: str
+    mode: Mode
+    rows: int
+    examples: int
+    seed: int
+    timeout_s: float
+    experiment: Experiment | None
+    credential_files: CredentialFiles
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read what `to_json` gave."""
+        told = content["experiment"]
+        experiment = None if told is None else Experiment(**told)
+        files = CredentialFiles(**content["credential_files"])
+        return cls(**{**content, "experiment": experiment, "credential_files": files})
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One point's load, as one process makes it."""
+
+    pace: Pace
+    times: Times
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read what `to_json` gave."""
+        return cls(Pace(**content["pace"]), Times(**content["times"]))

@@ -1,0 +1,67 @@
+"""Measure how fast memory goes to a GPU."""
+
+import ctypes
+import time
+from typing import Any
+
+import numpy as np
+
+from client.errors import UsageError
+from measure.limits.memory import BUFFER_BYTES, GIB
+from server.onnx import pinned_memory
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_HOST_TO_DEVICE = 1
+
+
+class DeviceMemory:
+    """Memory on the current GPU that an array can be copied to."""
+
+    def __init__(self, size_bytes: int) -> None:
+        """UsageError when CUDA has none."""
+        try:
+            self._runtime = pinned_memory.runtime()
+        except OSError as error:
+            raise UsageError(str(error)) from None
+        self._at = ctypes.c_void_p()
+        if self._runtime.cudaMalloc(ctypes.byref(self._at), ctypes.c_size_t(size_bytes)):
+            raise UsageError(f"CUDA has no {size_bytes} bytes on a GPU here")
+
+    def fill(self, array: Array) -> None:
+        """Copy an array in, and wait until it is there."""
+        if self._runtime.cudaMemcpy(
+            self._at,
+            ctypes.c_void_p(array.ctypes.data),
+            ctypes.c_size_t(array.nbytes),
+            ctypes.c_int(_HOST_TO_DEVICE),
+        ):
+            raise UsageError("CUDA could not copy to the GPU")
+
+    def free(self) -> None:
+        """Give the memory back."""
+        self._runtime.cudaFree(self._at)
+
+
+def to_device_gib_per_s(rounds: int) -> list[float]:
+    """Copying 256 MiB of page-locked memory to the GPU, GiB/s a round.
+
+    UsageError where there is no GPU, or nothing that reaches it.
+    """
+    device = DeviceMemory(BUFFER_BYTES)
+    source = np.ones(BUFFER_BYTES, np.uint8)
+    try:
+        pinned_memory.lock(source)
+    except OSError as error:
+        device.free()
+        raise UsageError(str(error)) from None
+    rates = []
+    try:
+        for _ in range(rounds + 1):
+            started_ns = time.perf_counter_ns()
+            device.fill(source)
+            rates.append(BUFFER_BYTES / GIB * 1e9 / (time.perf_counter_ns() - started_ns))
+    finally:
+        pinned_memory.unlock(source)
+        device.free()
+    return rates[1:]

@@ -1,0 +1,135 @@
+"""Read out of a result what is placed under the roofs: rates, and what a row costs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from client.errors import UsageError
+from measure.compare import record as provider_record
+from measure.load import record as load_record
+from measure.load.table import name
+from measure.sweep import record
+from measure.sweep.record import RecordError
+from measure.sweep.summary import Point
+from measure.sweep.sweep import LOCAL_SLICE_ROWS
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the linear model takes: bytes and operations of a row, bytes of all weights."""
+
+    row_bytes: int
+    weight_bytes: int
+    flop_per_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Rows answered a second in one point of a result.
+
+    `batch_size` is that of a batch sent by itself, None under load, where others are sent too.
+    `execution_rows` is how many of them shared one execution, and so one reading of the weights.
+    """
+
+    label: str
+    mode: str
+    rows_per_s: float
+    execution_rows: float
+    provider: str | None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A result: its work and rates; `unix` tells which kind of socket it used.
+
+    `features` of a row, in `dtype`, are sent as `sent`.
+    """
+
+    work: Work
+    rates: tuple[Rate, ...]
+    unix: bool
+    features: int
+    dtype: str
+    sent: str
+
+
+def subject(content: Mapping[str, Any]) -> Subject:
+    """Read a sweep, a comparison or a load. UsageError for what cannot be placed."""
+    readers = {
+        record.SCHEMA: _sweep,
+        provider_record.SCHEMA: _comparison,
+        load_record.SCHEMA: _load,
+    }
+    schema = content.get("schema")
+    if schema not in readers:
+        raise UsageError(f"a record of schema {schema!r} came; wanted one of {', '.join(readers)}")
+    try:
+        settings = content["settings"]
+        rates = tuple(rate for rate in readers[schema](content) if rate.rows_per_s > 0)
+        address = str(settings.get("address") or "")
+        return Subject(
+            work=_work(settings),
+            rates=rates,
+            unix=address.startswith("unix:"),
+            features=int(settings["features"]),
+            dtype=str(settings["dtype"]),
+            sent=_sent(settings),
+        )
+    except RecordError as error:
+        raise UsageError(str(error)) from None
+    except KeyError as error:
+        raise UsageError(f"the record lacks {error}") from None
+
+
+def _work(settings: Mapping[str, Any]) -> Work:
+    classes, features = int(settings["classes"]), int(settings["features"])
+    return Work(
+        row_bytes=features * np.dtype(_sent(settings)).itemsize,
+        weight_bytes=classes * features * np.dtype(settings["dtype"]).itemsize,
+        flop_per_row=2 * classes * features,
+    )
+
+
+def _sent(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("wire") or settings["dtype"])
+
+
+def _sweep(content: Mapping[str, Any]) -> list[Rate]:
+    return [_of_point(point, f"{point.mode}") for point in record.from_json(content)]
+
+
+def _comparison(content: Mapping[str, Any]) -> list[Rate]:
+    cells = provider_record.from_json(content).cells
+    return [_of_point(cell.point, f"{cell.point.mode}, {cell.provider}") for cell in cells]
+
+
+def _of_point(point: Point, label: str) -> Rate:
+    rows = min(point.batch_size, LOCAL_SLICE_ROWS)
+    return Rate(
+        label=f"{label}, batch size {point.batch_size:,}",
+        mode=point.mode,
+        rows_per_s=point.throughput_per_s,
+        execution_rows=rows if point.stages is None else point.stages.batch_rows,
+        provider=None if point.stages is None else point.stages.execution_provider,
+        batch_size=point.batch_size,
+    )
+
+
+def _load(content: Mapping[str, Any]) -> list[Rate]:
+    if content["unchecked_because"] is not None:
+        raise UsageError(
+            f"what a row of this load costs is not known: {content['unchecked_because']}"
+        )
+    return [
+        Rate(
+            label=name(point),
+            mode=point.asked.mode,
+            rows_per_s=point.rows_per_s,
+            execution_rows=(point.split and point.split.batch_rows) or point.asked.rows,
+            provider=None if point.split is None else point.split.execution_provider,
+        )
+        for point in load_record.from_json(content)
+    ]

@@ -1,0 +1,143 @@
+"""Measure a server under load: so many requests under way, or so many a second."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from client.client import Client
+from client.connection.channel import RetryPolicy
+from measure.core import environment
+from measure.engine.arrivals import Arrivals
+from measure.engine.loop import Pace
+from measure.engine.processes import LoadProcesses, load_processes
+from measure.engine.slice import Slice
+from measure.engine.windows import LoopKind, is_stable, window_of
+from measure.engine.worker_job import Job, Mode
+from measure.load.server_statistics import statistics_of
+from measure.load.settings import Progress, Report, Settings, Windows, asked
+from measure.load.summary import Asked, LoadPoint, summarise
+from measure.load.target import Target
+
+# Windows of so many requests are made of pieces that long.
+_PIECE_S = 0.25
+# A server that is too busy to tell its statistics is not waited for.
+_STATISTICS_TIMEOUT_S = 2.0
+
+
+def load(settings: Settings, target: Target, report: Report) -> Iterator[LoadPoint]:
+    """Measure all points that settings ask for, and yield each.
+
+    A point that ended with nothing but failed requests is the last: the server is gone, and what
+    was measured before is kept.
+    """
+    for mode in settings.modes:
+        report(Progress(f"{mode}: connecting"))
+        with loading(settings, target, mode) as one_mode:
+            for one in (one for one in asked(settings) if one.mode == mode):
+                point = one_mode.measure(one, report)
+                yield point
+                if point.errors and not point.windows[-1].rate_per_s:
+                    return
+
+
+@contextlib.contextmanager
+def loading(settings: Settings, target: Target, mode: Mode) -> Iterator["Loading"]:
+    """Start processes that send in one mode."""
+    job = Job(
+        target.address,
+        settings.model,
+        settings.version,
+        mode,
+        settings.rows,
+        target.examples,
+        settings.seed,
+        settings.timeout_s,
+        target.experiment,
+        settings.credential_files,
+    )
+    client = Client(
+        target.address,
+        settings.model,
+        settings.version,
+        deadline_s=_STATISTICS_TIMEOUT_S,
+        retry=RetryPolicy(attempts=1),
+        credentials=settings.credential_files.read(),
+    )
+    with client, load_processes(job, settings.processes) as processes:
+        yield Loading(processes, client, settings, target.experiment is not None)
+
+
+class Loading:
+    """Processes that are connected to a server, and measure it point by point."""
+
+    def __init__(
+        self, processes: LoadProcesses, client: Client, settings: Settings, labels_known: bool
+    ) -> None:
+        self._processes = processes
+        self._client = client
+        self._settings = settings
+        self._labels_known = labels_known
+
+    def measure(self, one: Asked, report: Report) -> LoadPoint:
+        """Measure one point. Every window after the warm-up counts, not only those that agree."""
+        windows = self._settings.windows
+        start = environment.snapshot()
+        slice_s = min(windows.seconds, _PIECE_S) if windows.requests else windows.seconds
+        paces = _paces(one, self._settings.seed)
+        slices = self._processes.slices(paces, windows.warm_up_s, slice_s)
+        warm_up = next(slices)
+        before = statistics_of(self._client)
+        # A server that answers nothing from the beginning is not waited for.
+        seen = [warm_up] if _fails(warm_up) else []
+        while not seen or not _over(seen, windows, one.loop):
+            window = slices.send(False)
+            while windows.requests and not _full(window, self._settings):
+                window.add(slices.send(False))
+            seen.append(window)
+            report(Progress(_name(one), window=window_of(window)))
+        last = slices.send(True)
+        slices.close()
+        gone = before is None or _fails(seen[-1])
+        after = None if gone else statistics_of(self._client)
+        point = summarise(
+            one,
+            seen,
+            last,
+            labels_known=self._labels_known,
+            steal=environment.steal_fraction(start, environment.snapshot()),
+            statistics=None if before is None or after is None else after - before,
+            sender_nice=self._processes.nice,
+        )
+        report(Progress(_name(one), point=point))
+        return point
+
+
+def _over(seen: Sequence[Slice], windows: Windows, loop: LoopKind) -> bool:
+    stable = is_stable([window_of(window) for window in seen], loop)
+    return _fails(seen[-1]) or stable or len(seen) >= windows.most
+
+
+def _fails(window: Slice) -> bool:
+    """Whether there was nothing but errors."""
+    return window.errors.total() > 0 and not window.answered
+
+
+def _full(window: Slice, settings: Settings) -> bool:
+    elapsed_s, wanted = window.elapsed_ns / 1e9, settings.windows
+    enough = window.answered + window.errors.total() >= wanted.requests
+    # A server that has stopped answering is not waited for longer than one request is.
+    return elapsed_s >= wanted.seconds and (enough or elapsed_s >= settings.timeout_s)
+
+
+def _paces(one: Asked, seed: int) -> list[Pace]:
+    parts = one.processes
+    if one.rate_per_s is not None:
+        arrivals: Arrivals = "poisson" if one.arrivals == "poisson" else "constant"
+        return [Pace(None, one.rate_per_s, arrivals, seed, part, parts) for part in range(parts)]
+    whole, rest = divmod(one.concurrency or 0, parts)
+    return [Pace(whole + (part < rest), part=part, parts=parts) for part in range(parts)]
+
+
+def _name(one: Asked) -> str:
+    if one.rate_per_s is None:
+        return f"{one.mode}, closed loop, concurrency {one.concurrency}"
+    return f"{one.mode}, open loop, {one.rate_per_s:g} requests/s"

@@ -1,0 +1,87 @@
+"""Say what a load is to be, and how its progress is told."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.connection.credentials import CredentialFiles
+from measure.engine.arrivals import Arrivals
+from measure.engine.windows import Window
+from measure.engine.worker_job import Mode
+from measure.load.summary import Asked, LoadPoint
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How long to measure: a warm-up, then windows until three agree, but no more than `most`.
+
+    A window is `seconds` long, and longer until `requests` of it have ended.
+    """
+
+    warm_up_s: float
+    seconds: float
+    requests: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to load, with what.
+
+    `address` None: a server of one's own, with the model of classes, features, dtype and seed.
+    Each of `concurrencies` is a closed loop, each of `rates_per_s` an open one. Every process that
+    talks to the server reads `credential_files`.
+    """
+
+    address: str | None
+    model: str
+    version: str
+    modes: tuple[Mode, ...]
+    rows: int
+    concurrencies: tuple[int, ...]
+    rates_per_s: tuple[float, ...]
+    arrivals: Arrivals
+    processes: int
+    windows: Windows
+    timeout_s: float
+    classes: int
+    features: int
+    dtype: str
+    seed: int
+    threads: int
+    ep: str
+    out: Path
+    credential_files: CredentialFiles
+
+
+def asked(settings: Settings) -> Iterator[Asked]:
+    """Points that settings ask for, mode by mode."""
+    for mode in settings.modes:
+        for concurrency in settings.concurrencies:
+            yield Asked("closed", mode, settings.rows, settings.processes, concurrency=concurrency)
+        for rate_per_s in settings.rates_per_s:
+            yield open_loop(settings, mode, rate_per_s)
+
+
+def open_loop(settings: Settings, mode: Mode, rate_per_s: float) -> Asked:
+    """Point of an open loop."""
+    return Asked(
+        "open",
+        mode,
+        settings.rows,
+        settings.processes,
+        rate_per_s=rate_per_s,
+        arrivals=settings.arrivals,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A preparation, a window that ended, or the point that it completed."""
+
+    text: str
+    window: Window | None = None
+    point: LoadPoint | None = None
+
+
+Report = Callable[[Progress], None]

@@ -1,0 +1,93 @@
+"""Split the time of requests into the parts that somebody accounts for."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from measure.engine.slice import Slice
+from measure.load.server_statistics import ServerStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSplit:
+    """Mean nanoseconds per request in each part; None where nobody tells.
+
+    `send_lag_ns` is from when a request was due (or, in a closed loop, from the answer that let it
+    go) until it was sent, `send_ns` what handing it to gRPC took, `receive_ns` what decoding the
+    answer took, after the time that latency counts. `told_by` says who tells the server's parts:
+    each answer (`timings`), or ModelStatistics (`statistics`), whose means are of everyone's
+    requests to the model, and whose `assemble_ns` includes decoding. `network_ns` is the rest
+    between send and answer; with nobody who tells, the server's part is in it.
+    """
+
+    told_by: Literal["timings", "statistics"] | None
+    send_lag_ns: float
+    send_ns: float
+    network_ns: float
+    decode_ns: float | None
+    queue_ns: float | None
+    assemble_ns: float | None
+    compute_ns: float | None
+    encode_ns: float | None
+    receive_ns: float
+    batch_rows: float | None
+    execution_provider: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """The server's parts."""
+
+    by: Literal["timings", "statistics"] | None = None
+    decode_ns: float | None = None
+    queue_ns: float | None = None
+    assemble_ns: float | None = None
+    compute_ns: float | None = None
+    encode_ns: float | None = None
+    batch_rows: float | None = None
+    execution_provider: str | None = None
+
+    @property
+    def sum_ns(self) -> float:
+        """Time in all parts."""
+        parts = (self.decode_ns, self.queue_ns, self.assemble_ns, self.compute_ns, self.encode_ns)
+        return sum(part for part in parts if part is not None)
+
+
+def split(whole: Slice, statistics: ServerStatistics | None) -> LoadSplit | None:
+    """Split of what was answered, None of nothing; `statistics` are those of the same time."""
+    if not whole.answered:
+        return None
+    told = _told(whole, statistics)
+    send_ns = whole.send_ns / max(whole.send_lag.samples, 1)
+    round_trip_ns = whole.round_trip_ns / whole.answered
+    return LoadSplit(
+        told_by=told.by,
+        send_lag_ns=whole.mean_send_lag_ns,
+        send_ns=send_ns,
+        network_ns=max(round_trip_ns - send_ns - told.sum_ns, 0.0),
+        decode_ns=told.decode_ns,
+        queue_ns=told.queue_ns,
+        assemble_ns=told.assemble_ns,
+        compute_ns=told.compute_ns,
+        encode_ns=told.encode_ns,
+        receive_ns=whole.receive_ns / whole.answered,
+        batch_rows=told.batch_rows,
+        execution_provider=told.execution_provider,
+    )
+
+
+def _told(whole: Slice, statistics: ServerStatistics | None) -> _Told:
+    if whole.staged:
+        means = {name: total / whole.staged for name, total in whole.stages.items()}
+        return _Told("timings", **means, execution_provider=", ".join(sorted(whole.providers)))
+    # A server may have the call and count nothing.
+    if statistics is None or statistics.requests <= 0 or not statistics.infer_ns:
+        return _Told()
+    return _Told(
+        "statistics",
+        queue_ns=statistics.queue_ns / statistics.requests,
+        assemble_ns=statistics.input_ns / statistics.requests,
+        compute_ns=statistics.infer_ns / statistics.requests,
+        encode_ns=statistics.output_ns / statistics.requests,
+        batch_rows=statistics.rows / max(statistics.executions, 1),
+    )

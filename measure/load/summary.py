@@ -1,0 +1,259 @@
+"""Turn the slices of a load into the numbers that are reported, and into what speaks for them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from measure.engine.histogram import Histogram
+from measure.engine.slice import Slice
+from measure.engine.windows import LoopKind, Window, stability, window_of
+from measure.load.server_statistics import ServerStatistics
+from measure.load.split import LoadSplit, split
+from measure.sweep.summary import MOST_STEAL
+
+PERCENTILES = (50, 90, 95, 99, 99.9)
+LITTLE_SHARE = 0.05
+RATE_SHARE = 0.05
+# Lateness of sends that is tolerated: this much, or this share of the same percentile's latency.
+SEND_LAG_NS, SEND_LAG_SHARE = 1_000_000, 0.10
+LEFT_BEHIND_TIMES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Times in nanoseconds of `samples` requests; None where those are too few to tell."""
+
+    mean: float | None
+    p50: int | None
+    p90: int | None
+    p95: int | None
+    p99: int | None
+    p99_9: int | None
+    max: int | None
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Whether a point can be believed in one respect; None: it cannot be told."""
+
+    name: str
+    passed: bool | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a point was to be: so many requests under way, or so many a second."""
+
+    loop: LoopKind
+    mode: str
+    rows: int
+    processes: int
+    concurrency: int | None = None
+    rate_per_s: float | None = None
+    arrivals: str | None = None
+
+    @property
+    def level(self) -> float:
+        """What is varied: the concurrency, or the rate."""
+        return float(self.concurrency or 0) if self.rate_per_s is None else self.rate_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPoint:
+    """What one load gave, warm-up apart.
+
+    `latency_ns` counts from when a request was due (open loop) or sent (closed loop). Rates and
+    latencies are of the same requests: those answered without error between the first and the
+    last window. `errors` are of all, those that were under way at the end included.
+    `wrong_labels` is None where the right labels are not known. `concurrency` is the mean number
+    of requests under way. `split` is None when nothing was answered. The histograms are in HDR's
+    encoded form. `sender_nice` is the priority of the processes that sent, 0 the usual one.
+    `from_send_ns` counts from the send in either loop, as most tools (ghz) do, and `client_share`
+    is as `client_share` gives it; a record made before these were kept has neither.
+    """
+
+    asked: Asked
+    latency_ns: Latency
+    send_lag_ns: Latency
+    requests_per_s: float
+    rows_per_s: float
+    due_per_s: float
+    concurrency: float
+    elapsed_ns: int
+    errors: dict[str, int]
+    wrong_labels: int | None
+    near_ties: int
+    left_behind: int
+    split: LoadSplit | None
+    windows: tuple[Window, ...]
+    checks: tuple[Check, ...]
+    latency_histogram: str
+    send_lag_histogram: str
+    sender_nice: int = 0
+    from_send_ns: Latency | None = None
+    client_share: float | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Whether no check failed."""
+        return all(check.passed is not False for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON takes it, with the verdict."""
+        return {**asdict(self), "valid": self.valid}
+
+
+def latency(histogram: Histogram, mean_ns: float | None) -> Latency:
+    """Percentiles of a histogram, those that its samples support."""
+    values = {f"p{p}".replace(".", "_"): histogram.percentile(p) for p in PERCENTILES}
+    return Latency(mean=mean_ns, **values, max=histogram.max_ns, samples=histogram.samples)
+
+
+def client_share(whole: Slice) -> float | None:
+    """Share of the time up to an answer in which the client had not sent yet; None of no answers.
+
+    The time counts from when a request was due, or, in a closed loop, from the answer before it.
+    """
+    round_trip_ns = whole.mean_round_trip_ns
+    if not round_trip_ns:
+        return None
+    return whole.mean_send_lag_ns / (whole.mean_send_lag_ns + round_trip_ns)
+
+
+def summarise(
+    asked: Asked,
+    windows: Sequence[Slice],
+    last: Slice,
+    *,
+    labels_known: bool,
+    steal: float | None,
+    statistics: ServerStatistics | None = None,
+    sender_nice: int = 0,
+) -> LoadPoint:
+    """Summary of a load: its windows without the warm-up, and what ended after them.
+
+    `steal` is the share of processor time that the hypervisor took meanwhile, `statistics` what
+    the server says that it did.
+    """
+    whole = Slice(windows[0].start_ns, windows[0].end_ns)
+    for window in windows:
+        whole.add(window)
+    summaries = tuple(window_of(window) for window in windows)
+    concurrency = whole.in_flight_area_ns / whole.elapsed_ns
+    errors = whole.errors + last.errors
+    wrong = whole.wrong_labels + last.wrong_labels if labels_known else None
+    checks = (
+        _errors(errors.total(), wrong),
+        *_little(asked, whole, concurrency),
+        *_rate(asked, whole),
+        *_send_lag(asked, whole),
+        _stability(asked, summaries),
+        *_left_behind(whole, last),
+        _steal(steal),
+    )
+    return LoadPoint(
+        asked=asked,
+        latency_ns=latency(whole.latency, whole.mean_latency_ns),
+        send_lag_ns=latency(whole.send_lag, None),
+        requests_per_s=whole.rate_per_s,
+        rows_per_s=whole.rows * 1e9 / whole.elapsed_ns,
+        due_per_s=whole.due * 1e9 / whole.elapsed_ns,
+        concurrency=concurrency,
+        elapsed_ns=whole.elapsed_ns,
+        errors=dict(errors),
+        wrong_labels=wrong,
+        near_ties=whole.near_ties,
+        left_behind=last.left_behind,
+        split=split(whole, statistics),
+        windows=summaries,
+        checks=checks,
+        latency_histogram=whole.latency.encode(),
+        send_lag_histogram=whole.send_lag.encode(),
+        sender_nice=sender_nice,
+        from_send_ns=latency(whole.round_trip, whole.mean_round_trip_ns),
+        client_share=client_share(whole),
+    )
+
+
+def _errors(errors: int, wrong_labels: int | None) -> Check:
+    text = f"{errors:,} failed requests"
+    if wrong_labels:
+        text += f", {wrong_labels:,} wrong labels"
+    return Check("errors", not errors and not wrong_labels, text)
+
+
+def _little(asked: Asked, whole: Slice, concurrency: float) -> Sequence[Check]:
+    """Rate times time must be the concurrency, so that no request and no time is left out.
+
+    Of an open loop, the time is the latency, and the concurrency what was seen under way. Of a
+    closed one, it is the one that was asked for: each of its slots is either under way or, from an
+    answer to the next send, with the client. That time is counted here, and judged by itself.
+    """
+    mean_ns = whole.mean_latency_ns
+    if mean_ns is None:
+        return [Check("little", False, "nothing was answered")]
+    spent, wanted, most = "latency", concurrency, LITTLE_SHARE
+    if asked.concurrency is not None:
+        spent, wanted = "(latency + send lag)", float(asked.concurrency)
+        mean_ns += whole.mean_send_lag_ns
+        # The ends cut cycles off: where all slots go in step, one of each.
+        most = max(most, mean_ns / whole.elapsed_ns)
+    told = whole.rate_per_s * mean_ns / 1e9
+    share = told / wanted - 1 if wanted > 0 else float("inf")
+    text = f"rate x {spent} = {told:.3g}, concurrency {wanted:.3g} ({share:+.1%})"
+    if most > LITTLE_SHARE:
+        text += f", at most {most:.1%} as a request takes that share of the time"
+    return [Check("little", abs(share) <= most, text)]
+
+
+def _rate(asked: Asked, whole: Slice) -> Sequence[Check]:
+    if asked.rate_per_s is None:
+        return []
+    # Of a Poisson process, not what it has on average, but what was due.
+    kept_up = whole.answered >= (1 - RATE_SHARE) * whole.due - 1
+    return [Check("rate", kept_up, f"{whole.answered:,} answered of {whole.due:,} due")]
+
+
+def _send_lag(asked: Asked, whole: Slice) -> Sequence[Check]:
+    """Whether the client kept its own schedule, so that it is not what is measured.
+
+    In a closed loop, what it takes between an answer and the next send is part of no latency, but
+    leaves that share of the concurrency unused: the rate is too low by that much at most.
+    """
+    if asked.rate_per_s is None:
+        share = client_share(whole)
+        if share is None:
+            return [Check("send lag", None, "nothing was answered")]
+        text = (
+            f"{share:.1%} of a cycle is the client's, {whole.mean_send_lag_ns / 1e6:.3g} ms from "
+            f"an answer to the next send, at most {SEND_LAG_SHARE:.0%}"
+        )
+        return [Check("send lag", share <= SEND_LAG_SHARE, text)]
+    for p in (99, 95, 90, 50):
+        lag_ns, latency_ns = whole.send_lag.percentile(p), whole.latency.percentile(p)
+        if lag_ns is not None and latency_ns is not None:
+            most_ns = max(SEND_LAG_NS, SEND_LAG_SHARE * latency_ns)
+            text = f"p{p} of lateness of sends {lag_ns / 1e6:.3g} ms, at most {most_ns / 1e6:.3g}"
+            return [Check("send lag", lag_ns <= most_ns, text)]
+    return [Check("send lag", None, "too few samples")]
+
+
+def _stability(asked: Asked, windows: Sequence[Window]) -> Check:
+    return Check("stable", *stability(windows, asked.loop))
+
+
+def _left_behind(whole: Slice, last: Slice) -> Sequence[Check]:
+    """What was under way at the end must not be what the measurement would have shown."""
+    longest_ns, most_ns = last.latency.max_ns, whole.latency.max_ns
+    if longest_ns is None or most_ns is None:
+        return []
+    text = f"after the end at most {longest_ns / 1e6:.3g} ms, before {most_ns / 1e6:.3g}"
+    return [Check("left behind", longest_ns <= LEFT_BEHIND_TIMES * most_ns, text)]
+
+
+def _steal(steal: float | None) -> Check:
+    if steal is None:
+        return Check("steal", None, "the system does not tell")
+    return Check("steal", steal <= MOST_STEAL, f"{steal:.1%} of the processor time")

@@ -1,0 +1,109 @@
+"""Find the server that is loaded, or start one, and what its right labels are known by."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from client.client import Client
+from client.errors import RequestFailed, UsageError
+from client.model_input import ModelInput
+from measure.core import local_server
+from measure.core.local_server import running_server
+from measure.core.verification import Experiment, truth
+from measure.load.settings import Progress, Report, Settings
+from protos.quantize import WIRE_DTYPES
+
+# Rows that are sent in turn, so that no request finds all of the one before in a cache.
+_MOST_REQUESTS, _MOST_DATA_BYTES = 16, 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to send to; `experiment` None: right labels are not known, for the reason told."""
+
+    address: str
+    examples: int
+    experiment: Experiment | None
+    unchecked_because: str | None
+
+
+@contextlib.contextmanager
+def target(settings: Settings, report: Report) -> Iterator[Target]:
+    """Where to send to: the server that was given, or one of one's own while the block runs.
+
+    UsageError or RequestFailed when there is none that can be loaded.
+    """
+    if settings.address is not None:
+        yield _given(settings, settings.address, report)
+        return
+    report(Progress("exporting the model"))
+    experiment = Experiment(settings.classes, settings.features, settings.dtype, settings.seed)
+    experiment = replace(experiment, examples=_examples(settings.rows, experiment.row_bytes))
+    local_server.export(experiment, settings.model, settings.out / "models")
+    report(Progress("starting the server"))
+    with own_target(settings, experiment) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def own_target(
+    settings: Settings, experiment: Experiment, options: Sequence[str] = ()
+) -> Iterator[Target]:
+    """Serve the exported model while the block runs; `options` come after the usual ones."""
+    usual = local_server.options(
+        experiment, (settings.rows,), settings.threads, settings.ep, whole=True
+    )
+    with running_server(settings.out / "models", [*usual, *options]) as server:
+        yield Target(server.address, experiment.examples, experiment, None)
+
+
+def _given(settings: Settings, address: str, report: Report) -> Target:
+    credentials = settings.credential_files.read()
+    with Client(address, settings.model, settings.version, credentials=credentials) as client:
+        client.check_reachable()
+        spec = client.input()
+        report(Progress("looking for the right labels"))
+        examples = _examples(settings.rows, spec.row_bytes)
+        experiment_or_why = _known(client, spec, settings, examples)
+    if isinstance(experiment_or_why, str):
+        return Target(address, examples, None, experiment_or_why)
+    return Target(address, examples, experiment_or_why, None)
+
+
+def _examples(rows: int, row_bytes: int) -> int:
+    requests = _MOST_DATA_BYTES // max(rows * row_bytes, 1)
+    return rows * min(max(requests, 1), _MOST_REQUESTS)
+
+
+def _known(client: Client, spec: ModelInput, settings: Settings, examples: int) -> Experiment | str:
+    """What the served model's right labels are known by, or why they are not."""
+    try:
+        told = client.config().parameters["weights_sha256"].string_value
+    except RequestFailed as error:
+        told = ""
+        if error.code not in ("UNIMPLEMENTED", "NOT_FOUND"):
+            raise
+    if not told or len(spec.row_shape) != 1 or spec.row_shape[0] < 1:
+        return "the server does not tell the weights of a linear model"
+    narrow = spec.dtype.name in WIRE_DTYPES
+    experiment = Experiment(
+        settings.classes,
+        spec.row_shape[0],
+        np.dtype(np.float32).name if narrow else spec.dtype.name,
+        settings.seed,
+        examples,
+        spec.dtype.name if narrow else None,
+        spec.scale,
+    )
+    try:
+        weights_sha256 = truth(replace(experiment, examples=1)).weights_sha256
+    except UsageError as error:
+        return str(error)
+    if weights_sha256 != told:
+        return (
+            "the server's model has other weights than "
+            f"--classes {settings.classes} --seed {settings.seed} give"
+        )
+    return experiment

@@ -1,0 +1,45 @@
+"""Hold the examples that LoadGen asks for, in memory only while it wants them there."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from measure.core.verification import Experiment, examples
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# LoadGen loads and unloads as many examples at a time as this holds.
+MOST_LOADED_BYTES = 2**30
+
+
+class LoadedExamples:
+    """Rows of X by their indices; LoadGen's query sample library."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._places: dict[int, int] = {}
+        self._x: Array = np.empty((0, experiment.features), experiment.dtype)
+
+    @property
+    def most_loaded(self) -> int:
+        """How many examples are in memory at once at most, at least one."""
+        fitting = MOST_LOADED_BYTES // self._experiment.row_bytes
+        return max(1, min(self._experiment.examples, fitting))
+
+    def load(self, indices: Sequence[int]) -> None:
+        """Draw these examples; nothing else is loaded when LoadGen asks for it."""
+        self._x = examples(self._experiment, indices)
+        self._places = {index: place for place, index in enumerate(indices)}
+
+    def unload(self, indices: Sequence[int]) -> None:
+        """Let go of what `load` drew."""
+        self._places = {}
+        self._x = self._x[:0].copy()
+
+    def rows(self, indices: Sequence[int]) -> Array:
+        """Rows `[n, features]` of loaded examples; of one alone without a copy."""
+        places = [self._places[index] for index in indices]
+        if len(places) == 1:
+            return self._x[places[0] : places[0] + 1]
+        return self._x.take(places, axis=0)

@@ -1,0 +1,116 @@
+"""Send the queries that LoadGen issues, without making it wait."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+import numpy as np
+
+from client.client import Client
+from client.errors import RequestFailed
+from measure.core.verification import one_a_row
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples that are sent together: LoadGen's ids of them, and which examples they are."""
+
+    ids: Sequence[int]
+    indices: Sequence[int]
+
+
+# Rows of examples, by their indices.
+Rows = Callable[[Sequence[int]], Array]
+# Gets a batch with its labels, int64 [n], in another thread.
+Done = Callable[[Batch, Array], None]
+# Gets what ended the sending, in another thread.
+Failed = Callable[[Exception], None]
+
+
+class Sender(Protocol):
+    """One way to send."""
+
+    def send(self, batch: Batch) -> None:
+        """Have a batch sent, and return at once."""
+
+    def close(self) -> None:
+        """Wait for what is under way, and let go of what is open."""
+
+
+class StreamSender:
+    """Sends every batch on one open stream, split into messages of a few MiB."""
+
+    def __init__(self, client: Client, rows: Rows, done: Done, failed: Failed) -> None:
+        self._client = client
+        self._rows = rows
+        self._done = done
+        self._failed = failed
+        self._waiting: SimpleQueue[Batch | None] = SimpleQueue()
+        # Answers come in the order of the batches.
+        self._sent: deque[Batch] = deque()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def send(self, batch: Batch) -> None:
+        """Queue a batch; the server's flow control says when it leaves."""
+        self._waiting.put(batch)
+
+    def close(self) -> None:
+        """End the stream, and wait for its last answer."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            for labels in self._client.stream(self._drawn()):
+                batch = self._sent.popleft()
+                self._done(batch, _checked(labels, batch))
+        except Exception as error:  # nobody else would see it in this thread
+            self._failed(error)
+
+    def _drawn(self) -> Iterator[Array]:
+        while (batch := self._waiting.get()) is not None:
+            self._sent.append(batch)
+            yield self._rows(batch.indices)
+
+
+class UnarySender:
+    """Sends each batch as a ModelInfer of its own, at most `in_flight` of them at once."""
+
+    def __init__(
+        self, client: Client, rows: Rows, done: Done, failed: Failed, in_flight: int
+    ) -> None:
+        self._client = client
+        self._rows = rows
+        self._done = done
+        self._failed = failed
+        self._pool = ThreadPoolExecutor(in_flight)
+
+    def send(self, batch: Batch) -> None:
+        """Have a thread send it; with none free it waits, and its time counts."""
+        self._pool.submit(self._run, batch)
+
+    def close(self) -> None:
+        """Wait for the last answer."""
+        self._pool.shutdown()
+
+    def _run(self, batch: Batch) -> None:
+        try:
+            labels = self._client.predict_in_one_request(self._rows(batch.indices))
+            self._done(batch, _checked(labels, batch))
+        except Exception as error:  # nobody else would see it in this thread
+            self._failed(error)
+
+
+def _checked(labels: Array, batch: Batch) -> Array:
+    """Labels as LoadGen logs them, contiguous int64; RequestFailed when they are not one a row."""
+    found = one_a_row(labels)
+    if len(found) != len(batch.ids):
+        raise RequestFailed("DATA_LOSS", f"{len(found)} labels came for {len(batch.ids)} rows")
+    return found

@@ -1,0 +1,48 @@
+"""Make LoadGen's own settings of a job."""
+
+from typing import Any
+
+from client.errors import UsageError
+from command_line.extras import optional
+from measure.loadgen.worker_job import Job
+
+mlperf_loadgen = optional("mlperf_loadgen", "loadgen")
+
+# What the rules ask of a data set that is larger; LoadGen's configuration has it for models that
+# it knows, only.
+OFFLINE_SAMPLES = 24_576
+# LoadGen makes all queries before the run, and a run that they do not fill is invalid: so it is
+# told to expect somewhat more than a warm-up saw.
+_FASTER = 2.0
+_OFFLINE_FASTER = 1.5
+# Share of what a warm-up saw at most that queries arrive at: queues are short there.
+_SERVER_SHARE = 0.5
+
+
+def settings_of(job: Job, samples_per_s: float, latency_ns: float) -> Any:
+    """Return settings: LoadGen's built-in ones (seeds, durations, percentiles), then the job's.
+
+    `samples_per_s` and `latency_ns` are what a warm-up saw. UsageError when LoadGen refuses.
+    """
+    settings = mlperf_loadgen.TestSettings()
+    # A path that is empty and the kind 0 stand for the configuration inside the library, which it
+    # reads only the first time in a process.
+    if settings.FromConfig("", job.model, job.scenario, 0) != 0:
+        raise UsageError(f"LoadGen has no built-in configuration for {job.scenario}")
+    settings.scenario = getattr(mlperf_loadgen.TestScenario, job.scenario)
+    settings.mode = (
+        mlperf_loadgen.TestMode.AccuracyOnly
+        if job.mode == "accuracy"
+        else mlperf_loadgen.TestMode.PerformanceOnly
+    )
+    rules = job.rules
+    if rules.quick_s is not None:
+        settings.min_duration_ms = round(rules.quick_s * 1000)
+    elif job.scenario == "Offline":
+        settings.min_query_count = OFFLINE_SAMPLES
+    settings.single_stream_expected_latency_ns = latency_ns / _FASTER
+    settings.multi_stream_expected_latency_ns = latency_ns / _FASTER
+    settings.server_target_latency_ns = round(rules.server_latency_ms * 1e6)
+    settings.server_target_qps = rules.server_qps or samples_per_s * _SERVER_SHARE
+    settings.offline_expected_qps = rules.offline_qps or samples_per_s * _OFFLINE_FASTER
+    return settings

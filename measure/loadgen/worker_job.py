@@ -1,0 +1,86 @@
+"""Say what one process that LoadGen runs in has to do, and what came of it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from client.connection.credentials import CredentialFiles
+from measure.core.verification import Experiment
+
+Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
+Mode = Literal["performance", "accuracy"]
+Transport = Literal["stream", "unary"]
+SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
+MODES: tuple[Mode, ...] = get_args(Mode)
+TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
+# A query of more than this is sent as several batches.
+_MOST_ROWS, _MOST_BYTES = 128, 32 * 2**20
+
+
+def rows_of_batch(row_bytes: int) -> int:
+    """Rows that are sent together at most."""
+    return min(_MOST_ROWS, max(1, _MOST_BYTES // row_bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What LoadGen is told that is not in its own configuration.
+
+    `quick_s` is the shortest time of a performance run; None keeps LoadGen's. `server_qps` and
+    `offline_qps` are samples a second; None: what a warm-up suggests.
+    """
+
+    quick_s: float | None
+    server_latency_ms: float
+    server_qps: float | None
+    offline_qps: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One LoadGen run against one model; its logs go to `folder`.
+
+    `input_name` is the name of the input that takes the experiment's examples.
+    `in_flight` is how many unary requests are under way at most; a query without an answer for
+    `timeout_s` ends the run. The server is known, and shown, what is in `credential_files`.
+    """
+
+    scenario: Scenario
+    mode: Mode
+    address: str
+    model: str
+    input_name: str
+    transport: Transport
+    in_flight: int
+    timeout_s: float
+    rules: Rules
+    experiment: Experiment
+    folder: str
+    credential_files: CredentialFiles
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Job":
+        """Return the job."""
+        nested = {
+            "rules": Rules(**content["rules"]),
+            "experiment": Experiment(**content["experiment"]),
+            "credential_files": CredentialFiles(**content["credential_files"]),
+        }
+        return cls(**{**content, **nested})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a process saw of its run.
+
+    `labels` holds how often which label came of which example: (index, label, count).
+    `expected_qps` and `expected_latency_ns` are what LoadGen was told to expect.
+    """
+
+    labels: tuple[tuple[int, int, int], ...]
+    expected_qps: float
+    expected_latency_ns: float

@@ -1,0 +1,1 @@
+"""The service beyond its capacity, and under floods."""

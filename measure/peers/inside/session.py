@@ -1,0 +1,22 @@
+"""The ONNX Runtime session that every server runs, with the options of server/onnx/engine.py."""
+
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def open_session(graph: str, threads: int) -> ort.InferenceSession:
+    """Load `graph` for executions on `threads` threads that do not spin while they wait."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def run(session: ort.InferenceSession, outputs: list[str], x: Array) -> list[Array]:
+    """The named outputs of x [n, features], all rows in one execution."""
+    results: list[Array] = session.run(outputs, {"x": x})
+    return results

@@ -1,0 +1,43 @@
+"""Know every kind of result by its schema."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from measure.compare import record as provider_record
+from measure.core.self_test import COMPARE_SCHEMA, LOAD_SCHEMA
+from measure.limits import record as limits_record
+from measure.load import record as load_record
+from measure.loadgen import record as loadgen_record
+from measure.plan import record as plan_record
+from measure.report.results import calibration, compare, goals, limits, load, loadgen, plan, sweep
+from measure.report.section import Section
+from measure.sweep import record
+from measure.sweep.record import RecordError
+
+# A new kind of result is a line here, and a module that makes a section of its record.
+SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
+    record.SCHEMA: sweep.section,
+    provider_record.SCHEMA: compare.section,
+    load_record.SCHEMA: load.section,
+    limits_record.SCHEMA: limits.section,
+    COMPARE_SCHEMA: calibration.section,
+    LOAD_SCHEMA: calibration.section,
+    loadgen_record.SCHEMA: loadgen.section,
+    plan_record.SCHEMA: plan.section,
+    goals.BENCH: goals.section,
+    goals.OVERLOAD: goals.section,
+}
+
+
+def section(content: Mapping[str, Any]) -> Section:
+    """Return what a page shows of a record.
+
+    RecordError when it is of no known schema; of one whose values are not what they should be, a
+    section may raise whatever `record_files.naming` knows.
+    """
+    schema = content.get("schema")
+    if schema not in SECTIONS:
+        raise RecordError(
+            f"no page can be made of schema {schema!r}; wanted one of {', '.join(SECTIONS)}"
+        )
+    return SECTIONS[schema](content)

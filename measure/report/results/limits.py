@@ -1,0 +1,185 @@
+"""Show the roofs of the machine, and what was placed under them."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from measure.limits.placement import CLIENT, Placed
+from measure.limits.record import from_json
+from measure.limits.roofline import (TITLE, X_LABEL, Y_LABEL, lines, span)
+from measure.limits.peaks import WHAT, Roof
+from measure.limits.subject import Work
+from measure.limits.table import HOW_BINDING
+from measure.core.looks import looks_of
+from measure.report import trust
+from measure.report.axes import (LEGEND_BELOW, Figure, layout_of, log_axis)
+from measure.report.section import (Cell, Check, Plot, Section, Table, Verdict)
+from measure.report.values import place
+from measure.sweep.table import significant
+
+# How much faster the client must be where the server has nothing to do.
+_FASTER = 1.25
+_DASHES = ("solid", "dash", "dashdot", "dot")
+
+
+def section(record: Mapping[str, Any]) -> Section:
+    """Return what a page shows of the limits' record. RecordError where it cannot be read."""
+    roofs, placed, work = from_json(record)
+    tables = [_roofs(roofs, record["skipped"])]
+    plots = []
+    if placed and work is not None:
+        tables.insert(0, _points(placed))
+        plots.append(
+            Plot(
+                "roofline",
+                _roofline(roofs, placed, work),
+                "Points: what was reached. Lines: what the machine gives, each alone; the wire's "
+                "and the copy's hold for modes that send rows.",
+            )
+        )
+    settings = record["settings"]
+    where = place(record["environment"])
+    result = settings["result"]
+    told = "The roofs alone" if result is None else f"What is placed under them: {result}"
+    return Section(
+        heading="Roofs of the machine",
+        sentence=f"{told}. Best of {settings['rounds']} rounds"
+        f"{', on ' * bool(where)}{where}. {HOW_BINDING}",
+        verdicts=[
+            *_disturbed(record["environment"]),
+            *_verdicts(placed, record["differences"]),
+        ],
+        checks=[*_ceilings(placed), trust.steal(record["environment"])],
+        plots=plots,
+        tables=tables,
+        record=dict(record),
+        name="limits.json",
+    )
+
+
+def _disturbed(environment: Mapping[str, Any]) -> list[Verdict]:
+    told = trust.disturbed(environment)
+    return [Verdict("warn", "The roofs may be too low:", told)] if told else []
+
+
+def _ceilings(placed: Sequence[Placed]) -> list[Check]:
+    """Whether the client could have shown more than it did."""
+    told = []
+    for one in placed:
+        if CLIENT in one.ceilings:
+            factor = one.ceilings[CLIENT] / one.rate.rows_per_s
+            text = f"{one.rate.label}: without a server's work {factor:.2f} times as fast"
+            told.append((factor >= _FASTER, text))
+    return trust.gathered(trust.CEILING, told)
+
+
+def _verdicts(placed: Sequence[Placed], differences: Sequence[str]) -> list[Verdict]:
+    told = []
+    if differences:
+        told.append(Verdict("warn", "The result was not measured as the roofs were:", differences))
+    over = [
+        f"{one.rate.label}: {one.share:.0%} of {one.binding}" for one in placed if one.share > 1
+    ]
+    if over:
+        headline = "Above a roof: that roof was measured too low, or caches hold what it counts."
+        told.append(Verdict("warn", headline, over))
+    if placed:
+        near = max(placed, key=lambda one: one.share)
+        text = f"Nearest to its roof: {near.rate.label}, {near.share:.0%} of {near.binding}."
+        told.append(Verdict("good", text))
+    return told
+
+
+def _roofline(roofs: Sequence[Roof], placed: Sequence[Placed], work: Work) -> Figure:
+    data: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": name,
+            "x": x,
+            "y": y,
+            "line": {"color": "#808080", "dash": dash, "width": 1.8},
+            "hovertemplate": f"{name}: %{{y:.3~g}} GFLOP/s<extra></extra>",
+        }
+        for dash, (name, (x, y)) in zip(_DASHES, lines(roofs, work, span(placed)), strict=True)
+    ]
+    for mode, look in looks_of([one.rate.mode for one in placed]).items():
+        chosen = [one for one in placed if one.rate.mode == mode]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": escape(mode),
+                "x": [one.intensity for one in chosen],
+                "y": [one.gflop_per_s for one in chosen],
+                "customdata": [
+                    f"{escape(one.rate.label)}: {one.share:.1%} of {one.binding}" for one in chosen
+                ],
+                "marker": {"color": look.colour, "symbol": look.symbol, "size": 10},
+                "hovertemplate": "%{customdata}<extra></extra>",
+            }
+        )
+    layout = {
+        "hovermode": "closest",
+        "showlegend": True,
+        "xaxis": log_axis(X_LABEL),
+        "yaxis": log_axis(Y_LABEL),
+    }
+    return {"data": data, "layout": layout_of(TITLE) | LEGEND_BELOW | layout}
+
+
+def _roofs(roofs: Sequence[Roof], skipped: Mapping[str, str]) -> Table:
+    rows = [
+        (
+            roof.name,
+            significant(roof.best),
+            significant(roof.median),
+            roof.unit,
+            WHAT[roof.name],
+            ", ".join(significant(rate) for rate in roof.rounds),
+        )
+        for roof in roofs
+    ]
+    rows += [(name, "not measured", "-", "-", why, "-") for name, why in skipped.items()]
+    return Table(
+        heading="Roofs",
+        columns=("roof", "best", "median", "unit", "what", "rounds"),
+        groups=[rows],
+        left=[3, 4, 5],
+    )
+
+
+def _points(placed: Sequence[Placed]) -> Table:
+    looks = looks_of([one.rate.mode for one in placed])
+    names = list(dict.fromkeys(name for one in placed for name in one.ceilings))
+    return Table(
+        heading="Points",
+        columns=(
+            "point",
+            "rows/s",
+            "GFLOP/s",
+            "operations per byte",
+            "binding",
+            "share",
+            *(f"{name}, rows/s" for name in names),
+        ),
+        groups=[
+            [
+                (
+                    Cell(one.rate.label, colour=looks[one.rate.mode].colour),
+                    significant(one.rate.rows_per_s),
+                    significant(one.gflop_per_s),
+                    significant(one.intensity),
+                    one.binding,
+                    f"{one.share:.1%}",
+                    *(
+                        significant(one.ceilings[name]) if name in one.ceilings else "-"
+                        for name in names
+                    ),
+                )
+                for one in placed
+            ]
+        ],
+        note="The columns on the right: rows a second that this roof alone would allow.",
+        left=[4],
+    )

@@ -1,0 +1,114 @@
+"""What a page shows of one result, whatever kind of result it is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from measure.report.axes import Figure
+
+POINTS, CHECKS, ENVIRONMENT = "points", "checks", "environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """Text that leads to the part of its section which explains it, by the part's name."""
+
+    text: str
+    part: str
+
+    @property
+    def subject(self) -> str:
+        """What the text is about: all up to its first colon."""
+        return self.text.partition(": ")[0]
+
+    @property
+    def rest(self) -> str:
+        """What it says of that."""
+        return self.text.removeprefix(self.subject)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a reader must know first: `level` is "fail", "warn" or "good"."""
+
+    level: str
+    headline: str
+    findings: Sequence[str | Linked] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a result says to one of the questions of `measure.report.trust`.
+
+    `passed` None: it was asked, but could not be told.
+    """
+
+    name: str
+    passed: bool | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure with its caption; `name` is unique among the plots of a section."""
+
+    name: str
+    figure: Figure
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Text of a table; `bad` is shown in red, `colour` as a swatch before it."""
+
+    text: str
+    bad: bool = False
+    colour: str | None = None
+
+
+Row = Sequence[Cell | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows in groups, each as long as `columns`; the first column names the row.
+
+    `over` are headings above the columns, each with how many of them it spans. `left` are columns
+    of words. A `folded` table opens at a click. `part` is the name by which `Linked` finds it.
+    """
+
+    heading: str
+    columns: Sequence[str]
+    groups: Sequence[Sequence[Row]]
+    note: str = ""
+    over: Sequence[tuple[str, int]] = ()
+    left: Sequence[int] = ()
+    folded: bool = False
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A few large numbers, each with what it counts, under a heading of some colour."""
+
+    heading: str
+    colour: str
+    facts: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One result; `record` is what it was made from, `name` what its file is called."""
+
+    heading: str
+    sentence: str
+    verdicts: Sequence[Verdict]
+    checks: Sequence[Check]
+    plots: Sequence[Plot]
+    tables: Sequence[Table]
+    record: dict[str, Any]
+    name: str
+    cards: Sequence[Card] = ()

@@ -1,0 +1,1 @@
+"""This service beside its limits and other servers, in one interleaved run."""

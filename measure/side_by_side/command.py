@@ -1,0 +1,136 @@
+"""Measure this service beside its limits and its peers: `python -m bench`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from command_line import terminal
+from command_line.interruption import keeping, results_folder
+from command_line.parser import Parser, exit_codes
+from command_line.paths import path
+from measure.core import environment
+from measure.core.judged import guarded
+from measure.core.verification import Experiment
+from measure.side_by_side import plot, record, show
+from measure.side_by_side.compose import Results, run
+from measure.side_by_side.contenders import NAMES
+from measure.side_by_side.goals import all_goals
+from measure.side_by_side.service import Settings
+from measure.sweep.record import dumps, write_bytes_atomically, write_text_atomically
+from protos import malloc
+
+EXAMPLES = 1024
+_FULL_ROUNDS, _QUICK_ROUNDS = 10, 4
+_FULL_STREAMS, _QUICK_STREAMS = 100, 10
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and write. 0: done, whatever the goals; 1: wrong labels; 2: it could not."""
+    settings = _settings(argv)
+    malloc.keep_in_process()
+    return guarded("bench", lambda: _run(settings))
+
+
+def _run(settings: Settings) -> int:
+    with results_folder(settings.out):
+        return _measure(settings)
+
+
+def _measure(settings: Settings) -> int:
+    notes = terminal.progress()
+    start = environment.snapshot()
+    results = Results()
+    with keeping() as kept:
+        run(settings, lambda text: notes.print(text, soft_wrap=True, markup=False), results)
+    done = len({cell.batch_size for cell in results.cells})
+    marks = kept.because(done, f"{done} of {len(settings.batch_sizes)} batch sizes")
+    goals = all_goals(results.measured())
+    described = environment.describe(start, environment.snapshot())
+    content = record.to_json(settings, described, results, goals) | marks
+    json_path, png_path = settings.out / "bench.json", settings.out / "throughput.png"
+    write_text_atomically(json_path, dumps(content))
+    write_bytes_atomically(png_path, plot.throughput_png(results.cells, results.kinds))
+    console = terminal.results()
+    show.show(console, settings, results, goals)
+    for written in (json_path, png_path):
+        console.print(str(written), soft_wrap=True)
+    kept.end(settings.out)
+    return 1 if any(cell.wrong_labels for cell in results.cells) else 0
+
+
+def _settings(argv: Sequence[str] | None) -> Settings:
+    parser = Parser(
+        prog="bench", description=__doc__, epilog=exit_codes("wrong labels", keeps=True)
+    )
+    parser.add_argument("--quick", action="store_true", help="few rounds, no peers: 5 minutes")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="default: 10; quick: 4")
+    parser.add_argument(
+        "--peers",
+        type=_peers,
+        metavar="P,P",
+        help=f"of {','.join(NAMES)}, or none (default: all; quick: none)",
+    )
+    parser.add_argument(
+        "--batch-sizes",
+        type=_sizes,
+        default=(1, 4, 16, 64, 256, 1024),
+        metavar="N,N",
+        help=f"up to {EXAMPLES} (default: 1,4,16,64,256,1024)",
+    )
+    parser.add_argument("--features", type=_positive, default=262_144, help="default: %(default)s")
+    parser.add_argument("--classes", type=_positive, default=64, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of W and X (default: %(default)s)")
+    parser.add_argument(
+        "--threads",
+        type=_positive,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="of one execution, in every system (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--memory-streams", type=_positive, metavar="N", help="default: 100; quick: 10"
+    )
+    parser.add_argument(
+        "--out", type=path, default=Path("results/bench"), metavar="DIR", help="%(default)s"
+    )
+    args = parser.parse_args(argv)
+    quick = args.quick
+    return Settings(
+        experiment=Experiment(args.classes, args.features, "float32", args.seed, EXAMPLES),
+        batch_sizes=args.batch_sizes,
+        rounds=args.rounds or (_QUICK_ROUNDS if quick else _FULL_ROUNDS),
+        threads=args.threads,
+        peers=(() if quick else NAMES) if args.peers is None else args.peers,
+        memory_streams=args.memory_streams or (_QUICK_STREAMS if quick else _FULL_STREAMS),
+        out=args.out,
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted an integer of at least 1")
+    return value
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    sizes = tuple(sorted({_positive(part) for part in text.split(",")}))
+    if sizes[-1] > EXAMPLES:
+        raise argparse.ArgumentTypeError(f"got {sizes[-1]}; there are {EXAMPLES} examples")
+    return sizes
+
+
+def _peers(text: str) -> tuple[str, ...]:
+    if text == "none":
+        return ()
+    names = tuple(dict.fromkeys(text.split(",")))
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(NAMES)}")
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main())

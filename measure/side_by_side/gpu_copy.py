@@ -1,0 +1,92 @@
+"""Measure how near the CUDA provider, in process, comes to copying its inputs to the GPU.
+
+python -m bench.gpu_copy [ROUNDS]    exit code 0: at least 0.8 of the copy rate from page-locked
+memory, the interval's lower end too; 1: not, or a wrong label; 2: no GPU that could be measured
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from measure.core.comparison import interleaved, ratio
+from measure.core.judged import guarded, rounds_of
+from measure.core.verification import Experiment, check, truth
+from measure.limits.pcie import DeviceMemory
+from measure.side_by_side.service import Settings, export
+from measure.sweep.modes import Array, Local
+from server.app.config import cores
+from server.onnx import pinned_memory
+
+_SHARE = 0.8
+_ROWS = 1024
+# The copies are of the same pieces as the executions.
+_SLICE_ROWS = 128
+
+
+def main() -> int:
+    """Measure, print, and say by the exit code what came of it."""
+    return guarded(
+        "measure.side_by_side.gpu_copy",
+        partial(_measure, rounds_of("measure.side_by_side.gpu_copy", __doc__)),
+    )
+
+
+def _measure(rounds: int) -> int:
+    experiment = Experiment(classes=64, features=262_144, dtype="float32", seed=0)
+    settings = Settings(
+        experiment=experiment,
+        batch_sizes=(_ROWS,),
+        rounds=rounds,
+        threads=cores(),
+        peers=(),
+        memory_streams=0,
+        out=Path(),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        graph = export(settings, Path(folder))
+        local = Local(graph, settings.threads, _SLICE_ROWS, "cuda")
+        return _measured(local, experiment, rounds)
+
+
+def _measured(local: Local, experiment: Experiment, rounds: int) -> int:
+    reference = truth(experiment)
+    x = np.ascontiguousarray(reference.x[:_ROWS])
+    device = DeviceMemory(x[:_SLICE_ROWS].nbytes)
+    pinned_memory.lock(x)
+    answers: list[Array] = []
+
+    def copy() -> None:
+        for start in range(0, len(x), _SLICE_ROWS):
+            device.fill(x[start : start + _SLICE_ROWS])
+
+    def predict() -> None:
+        answers.append(local.predict(x).labels)
+
+    executed, copied = interleaved([_rate(predict, x), _rate(copy, x)], rounds)
+    pinned_memory.unlock(x)
+    wrong = sum(check(reference, 0, labels).wrong_labels for labels in answers)
+    found = ratio(executed, copied)
+    print("cuda in process, GiB/s:      ", *(f"{value:.1f}" for value in executed))
+    print("copy from pinned memory, GiB/s:", *(f"{value:.1f}" for value in copied))
+    print(f"ratio {found.median:.2f} [{found.low:.2f}, {found.high:.2f}] of {found.pairs} pairs")
+    print(f"wrong labels: {wrong}")
+    return 0 if found.low >= _SHARE and not wrong else 1
+
+
+def _rate(action: Callable[[], None], x: Array) -> Callable[[], float]:
+    def run() -> float:
+        started = time.perf_counter()
+        action()
+        return x.nbytes / 2**30 / (time.perf_counter() - started)
+
+    run()  # the first pays for memory and kernels
+    return run
+
+
+if __name__ == "__main__":
+    sys.exit(main())

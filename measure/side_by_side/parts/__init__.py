@@ -1,0 +1,1 @@
+"""What is measured besides batches in turn: memory, narrow wires, many clients."""

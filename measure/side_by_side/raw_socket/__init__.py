@@ -1,0 +1,1 @@
+"""The limit that a raw socket sets for a stream of examples."""

@@ -1,0 +1,90 @@
+"""The limits of a service: the engine in process, and behind raw sockets."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client.errors import RequestFailed, UsageError
+from measure.core.processes import child
+from measure.limits import sockets
+from measure.peers.systems import InProcess, System
+from measure.sweep.modes import Local, Mode, Prediction
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_GROUP_ROWS = 32
+# Rows of one in-process execution: what the server takes of one large request, too.
+_SLICE_ROWS = 128
+_LISTENING = "listening on "
+
+
+class RawSocket:
+    """A client of measure/side_by_side/raw_socket/server.py, on one connection; a mode as those of client.modes."""
+
+    def __init__(self, address: str) -> None:
+        self.name = "raw"
+        self._socket = sockets.connect(address)
+
+    def predict(self, x: Array) -> Prediction:
+        """Send all rows of `x`, then read their labels: they fit into the socket's buffer."""
+        try:
+            self._socket.sendall(len(x).to_bytes(4, "little"))
+            self._socket.sendall(x.data.cast("B"))
+            labels = np.empty(len(x), np.int64)
+            view = labels.data.cast("B")
+            at = 0
+            first_ns = 0
+            while at < len(view):
+                got = self._socket.recv_into(view[at:])
+                if got == 0:
+                    raise RequestFailed("UNAVAILABLE", "the raw server closed the connection")
+                first_ns = first_ns or time.perf_counter_ns()
+                at += got
+        except OSError as error:
+            raise RequestFailed("UNAVAILABLE", f"raw socket: {error}") from None
+        return Prediction(labels, first_ns, time.perf_counter_ns())
+
+    def close(self) -> None:
+        """Close the connection; the server waits for the next."""
+        self._socket.close()
+
+
+@contextlib.contextmanager
+def raw_server(graph: Path, threads: int, *, unix: bool) -> Iterator[str]:
+    """Run measure/side_by_side/raw_socket/server.py; its address."""
+    with contextlib.ExitStack() as stack:
+        address = "127.0.0.1:0"
+        if unix:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+            address = f"unix:{os.path.join(folder, 'raw')}"
+        command = [
+            sys.executable,
+            "-m",
+            "measure.side_by_side.raw_socket.server",
+            str(graph.resolve()),
+            address,
+        ]
+        command += [str(_GROUP_ROWS), str(threads)]
+        process = stack.enter_context(child(command, stdout=subprocess.PIPE))
+        assert process.stdout is not None
+        line = process.stdout.readline().decode()
+        if not line.startswith(_LISTENING):
+            raise UsageError("the raw socket server did not start")
+        yield line.removeprefix(_LISTENING).strip()
+
+
+def limit_systems(stack: contextlib.ExitStack, graph: Path, threads: int, x: Array) -> list[System]:
+    """The engine in this process, and raw sockets to one that does nothing else."""
+    modes: dict[str, Mode] = {"local": Local(graph, threads, _SLICE_ROWS)}
+    for name, unix in (("raw_tcp", False), ("raw_unix", True)):
+        modes[name] = RawSocket(stack.enter_context(raw_server(graph, threads, unix=unix)))
+        stack.callback(modes[name].close)
+    return [InProcess(name, "limit", mode, x) for name, mode in modes.items()]

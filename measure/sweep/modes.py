@@ -1,0 +1,204 @@
+"""The ways to get a batch predicted that a sweep compares."""
+
+import contextlib
+import queue
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from client.batch_stream import BatchAnswer
+from client.client import Client
+from client.errors import UsageError
+from measure.core.stages import Stages, stages_of
+from measure.core.verification import one_a_row
+from protos.codec import InferResponse
+from protos.quantize import WIRE_DTYPES, to_wire, wire_scale
+from server.errors import StartError
+from server.onnx import execution_provider
+from server.onnx.engine import Engine
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Labels int64 `[n]`, and when the first and the last were there (time.perf_counter_ns)."""
+
+    labels: Array
+    first_ns: int
+    done_ns: int
+    stages: Stages | None = None
+    messages: int = 0
+
+
+class Mode(Protocol):
+    """One way to predict; an instance keeps what it needs open between batches."""
+
+    name: str
+
+    def predict(self, x: Array) -> Prediction:
+        """Predict rows `[n, features]`; raises RequestFailed."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+class Local:
+    """The server's own engine in this process: what is left when there is no network."""
+
+    name = "local"
+
+    def __init__(self, graph: Path, threads: int, slice_rows: int, ep: str = "cpu") -> None:
+        """`ep`: execution provider, as the server's --ep; UsageError when it is not here."""
+        try:
+            self._engine = Engine(graph, threads, execution_provider.parse(ep))
+        except ValueError as error:
+            raise UsageError(f"--ep got {ep!r}; wanted {error}") from None
+        except StartError as error:
+            raise UsageError(str(error)) from None
+        self._input = self._engine.inputs[0]
+        told = self._engine.metadata.get("wire_scale")
+        self._scale = wire_scale(told) if told else None
+        self._slice_rows = slice_rows
+
+    def predict(self, x: Array) -> Prediction:
+        """Run `x` in the slices that the server uses, each rounded to what the graph takes."""
+        labels: list[Array] = []
+        first_ns = assemble_ns = compute_ns = 0
+        for start in range(0, len(x), self._slice_rows):
+            started_ns = time.perf_counter_ns()
+            rows = x[start : start + self._slice_rows]
+            if self._input.dtype.name in WIRE_DTYPES:
+                rows = to_wire(rows, self._input.dtype, self._scale)
+            assembled_ns = time.perf_counter_ns()
+            labels += self._engine.run(["label"], {self._input.name: rows})
+            done_ns = time.perf_counter_ns()
+            first_ns = first_ns or done_ns
+            assemble_ns += assembled_ns - started_ns
+            compute_ns += done_ns - assembled_ns
+        stages = Stages(
+            decode_ns=0,
+            queue_ns=0,
+            assemble_ns=assemble_ns // len(labels),
+            compute_ns=compute_ns // len(labels),
+            batch_rows=len(x) / len(labels),
+            execution_provider=self._engine.provider,
+        )
+        return Prediction(np.concatenate(labels), first_ns, time.perf_counter_ns(), stages)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Unary:
+    """One ModelInfer request a batch; a batch over what a message may hold goes as a stream."""
+
+    name = "unary"
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._input = client.input().name
+        self._stream: Stream | None = None
+
+    def predict(self, x: Array) -> Prediction:
+        """Send `x` in one piece, if it fits."""
+        if not self._client.fits_one_message(len(x)):
+            self._stream = self._stream or Stream(self._client)
+            return self._stream.predict(x)
+        response = self._client.infer({self._input: x}, ("label",), {"timings": True})
+        now_ns = time.perf_counter_ns()
+        return Prediction(_labels([response]), now_ns, now_ns, stages_of([response]), 1)
+
+    def close(self) -> None:
+        """Close the stream, if one was needed."""
+        if self._stream is not None:
+            self._stream.close()
+
+
+class Stream:
+    """One open stream for all batches, each split into small messages."""
+
+    name = "stream"
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._open()
+
+    def predict(self, x: Array) -> Prediction:
+        """Send `x` and wait for its last answer; a stream that broke is opened anew next time."""
+        self._batches.put(x)
+        try:
+            answer = next(self._answers)
+        except Exception:
+            self.close()
+            self._open()
+            raise
+        return Prediction(
+            _labels(answer.responses),
+            answer.first_ns,
+            answer.done_ns,
+            stages_of(answer.responses),
+            len(answer.responses),
+        )
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._batches.put(None)
+        for _ in self._answers:
+            raise AssertionError("an answer came to a batch nobody waits for")
+
+    def _open(self) -> None:
+        self._batches: queue.SimpleQueue[Array | None] = queue.SimpleQueue()
+        self._answers: Iterator[BatchAnswer] = self._client.stream_answers(
+            _until_none(self._batches), timings=True
+        )
+
+
+class Shm:
+    """Requests whose rows lie in shared memory, where the examples are put once, before.
+
+    They are put there as the model takes them, so that rounding them is not measured.
+    """
+
+    name = "shm"
+
+    def __init__(self, client: Client, examples: Array) -> None:
+        """`predict` takes slices of `examples` only."""
+        self._client = client
+        self._input = client.input().name
+        self._examples = examples
+        self._stack = contextlib.ExitStack()
+        self._shared = self._stack.enter_context(client.shared(examples))
+
+    def predict(self, x: Array) -> Prediction:
+        """Send where the rows of `x` lie."""
+        offset = x.ctypes.data - self._examples.ctypes.data
+        start = offset // self._examples.strides[0]
+        tensor = self._shared.rows(self._input, start, start + len(x))
+        response = self._client.infer_tensors([tensor], ("label",), {"timings": True})
+        now_ns = time.perf_counter_ns()
+        return Prediction(_labels([response]), now_ns, now_ns, stages_of([response]), 1)
+
+    def close(self) -> None:
+        """Unregister and remove the examples."""
+        self._stack.close()
+
+
+def _until_none(batches: "queue.SimpleQueue[Array | None]") -> Iterator[Array]:
+    while (batch := batches.get()) is not None:
+        yield batch
+
+
+def _labels(responses: Sequence[InferResponse]) -> Array:
+    return np.concatenate(
+        [
+            one_a_row(tensor.data)
+            for response in responses
+            for tensor in response.outputs
+            if tensor.name == "label" and tensor.data is not None
+        ]
+    )

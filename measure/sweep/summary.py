@@ -1,0 +1,232 @@
+"""Turn samples into the numbers that are reported."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, Literal
+
+from measure.core.confidence import fewest_samples
+from measure.core.stages import Sample, Stages
+
+FEWEST_SAMPLES = 3
+MOST_STEAL = 0.02
+MOST_ERROR_KINDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How a time in nanoseconds is spread over `samples` samples; None where there are none."""
+
+    min: int | None
+    p50: int | None
+    p90: int | None
+    max: int | None
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageSplit:
+    """Mean nanoseconds per request in each stage of the server.
+
+    `other_ns` is the mean latency that no stage accounts for (network, client, encoding). It is
+    None where stages overlap with the wire, as they do in a stream, so that subtracting them
+    would mean nothing. `batch_rows` is the mean number of rows the server ran together.
+    """
+
+    decode_ns: float
+    queue_ns: float
+    assemble_ns: float
+    compute_ns: float
+    other_ns: float | None
+    batch_rows: float
+    execution_provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What one mode did at one batch size.
+
+    Times are spread over the samples without error; `throughput_per_s` is the rows of those
+    samples over `elapsed_ns`, the time of all samples. `agreement` is the share of rows whose
+    label equals the float64 reference's, None without rows. `error_kinds` counts the most
+    frequent error texts, so its sum may be below `errors`. `messages` is the most that one batch
+    was sent as. `latencies_ns` are those of the samples without error, in the order measured; a
+    record made before they were kept has none.
+    """
+
+    mode: str
+    batch_size: int
+    latency_ns: Spread
+    first_prediction_ns: Spread
+    throughput_per_s: float
+    rows: int
+    elapsed_ns: int
+    wrong_labels: int
+    near_ties: int
+    agreement: float | None
+    errors: int
+    error_kinds: dict[str, int]
+    stages: StageSplit | None
+    server_peak_rss_bytes: int | None
+    messages: int = 0
+    latencies_ns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a reader must know before trusting the numbers."""
+
+    level: Literal["fail", "warn"]
+    text: str
+
+
+def percentile(values: Iterable[int], p: float) -> int:
+    """Nearest-rank percentile: the smallest value that at least `p` percent do not exceed.
+
+    `p` lies in 0..100 and the answer is always one of `values`, in their unit. Raises ValueError
+    when there are no values or `p` lies outside.
+    """
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("a percentile needs at least one value")
+    if not 0 <= p <= 100:
+        raise ValueError(f"percentile {p} is outside 0..100")
+    # Exact arithmetic: in floating point a rank that is whole can come out just above itself.
+    rank = math.ceil(Fraction(str(p)) * len(ordered) / 100)
+    return ordered[max(rank, 1) - 1]
+
+
+def spread(values: Sequence[int]) -> Spread:
+    """Spread of times in nanoseconds; all None when there are no values."""
+    if not values:
+        return Spread(None, None, None, None, 0)
+    return Spread(
+        min(values), percentile(values, 50), percentile(values, 90), max(values), len(values)
+    )
+
+
+def enough(found: Spread) -> Spread:
+    """Spread as it is shown: its p90 is None where the samples are too few to tell one."""
+    return replace(found, p90=None) if found.samples < fewest_samples(90) else found
+
+
+def summarise(
+    mode: str,
+    batch_size: int,
+    samples: Sequence[Sample],
+    server_peak_rss_bytes: int | None = None,
+) -> Point:
+    """Summary of the samples that one mode gave at one batch size, sent one after another."""
+    answered = [s for s in samples if s.error is None]
+    rows = sum(s.rows for s in answered)
+    elapsed_ns = sum(s.latency_ns for s in samples)
+    failures = Counter(s.error for s in samples if s.error is not None)
+    return Point(
+        mode=mode,
+        batch_size=batch_size,
+        latency_ns=spread([s.latency_ns for s in answered]),
+        first_prediction_ns=spread([s.first_prediction_ns for s in answered]),
+        throughput_per_s=rows * 1e9 / elapsed_ns if elapsed_ns > 0 else 0.0,
+        rows=rows,
+        elapsed_ns=elapsed_ns,
+        # A wrong label is never hidden, not even by an error that came after it.
+        wrong_labels=sum(s.wrong_labels for s in samples),
+        near_ties=sum(s.near_ties for s in answered),
+        agreement=1 - sum(s.disagreements for s in answered) / rows if rows else None,
+        errors=failures.total(),
+        error_kinds=dict(failures.most_common(MOST_ERROR_KINDS)),
+        stages=_split(mode, answered),
+        server_peak_rss_bytes=server_peak_rss_bytes,
+        messages=max((s.messages for s in samples), default=0),
+        latencies_ns=tuple(s.latency_ns for s in answered),
+    )
+
+
+def _split(mode: str, answered: Sequence[Sample]) -> StageSplit | None:
+    staged = [(s.latency_ns, s.stages) for s in answered if s.stages is not None]
+    if not staged:
+        return None
+
+    def mean(values: Iterable[float]) -> float:
+        return sum(values) / len(staged)
+
+    whole = all(s.messages <= 1 for s in answered)
+    other_ns = mean(latency_ns - _accounted_ns(stages) for latency_ns, stages in staged)
+    return StageSplit(
+        decode_ns=mean(stages.decode_ns for _, stages in staged),
+        queue_ns=mean(stages.queue_ns for _, stages in staged),
+        assemble_ns=mean(stages.assemble_ns for _, stages in staged),
+        compute_ns=mean(stages.compute_ns for _, stages in staged),
+        other_ns=max(other_ns, 0.0) if mode == "unary" and whole else None,
+        batch_rows=mean(stages.batch_rows for _, stages in staged),
+        execution_provider=", ".join(sorted({s.execution_provider for _, s in staged})),
+    )
+
+
+def _accounted_ns(stages: Stages) -> int:
+    return stages.decode_ns + stages.queue_ns + stages.assemble_ns + stages.compute_ns
+
+
+def warnings(points: Sequence[Point], environment: Mapping[str, Any]) -> list[Finding]:
+    """What must be known before trusting `points`: failures first, then what weakens them.
+
+    `environment` is what `measure.core.environment.describe` returns; keys it lacks are not judged.
+    """
+    return [
+        *_failures(points),
+        *_few_samples(points),
+        *_split_requests(points),
+        *disturbances(environment),
+    ]
+
+
+def _failures(points: Sequence[Point]) -> Iterable[Finding]:
+    if not points:
+        yield Finding("fail", "nothing was measured")
+    for point in points:
+        where = f"{point.mode}, batch size {point.batch_size:,}"
+        if point.wrong_labels:
+            yield Finding("fail", f"{where}: wrong labels: {point.wrong_labels:,}")
+        if point.errors:
+            total = point.latency_ns.samples + point.errors
+            kinds = "; ".join(f"{text} ({count:,})" for text, count in point.error_kinds.items())
+            yield Finding("fail", f"{where}: {point.errors:,} of {total:,} samples failed: {kinds}")
+
+
+def _few_samples(points: Sequence[Point]) -> Iterable[Finding]:
+    few = defaultdict(list)
+    for point in points:
+        if point.latency_ns.samples < FEWEST_SAMPLES:
+            few[point.mode].append(point)
+    for mode, weak in few.items():
+        sizes = ", ".join(f"{point.batch_size}" for point in weak)
+        fewest = min(point.latency_ns.samples for point in weak)
+        yield Finding(
+            "warn",
+            f"{mode}: fewer than {FEWEST_SAMPLES} samples (as few as {fewest}) "
+            f"at batch size {sizes}; percentiles are weak",
+        )
+
+
+def _split_requests(points: Sequence[Point]) -> Iterable[Finding]:
+    for point in points:
+        if point.mode == "unary" and point.messages > 1:
+            yield Finding(
+                "warn",
+                f"unary, batch size {point.batch_size:,}: no message may hold that much, "
+                f"so it was streamed as {point.messages:,}",
+            )
+
+
+def disturbances(environment: Mapping[str, Any]) -> Iterable[Finding]:
+    """What of the machine may have disturbed a measurement."""
+    steal = environment.get("steal_fraction")
+    if steal is not None and steal > MOST_STEAL:
+        yield Finding("warn", f"the hypervisor took {steal:.1%} of the processor time (steal)")
+    load, cores = environment.get("load_average_start"), environment.get("cores")
+    if load and cores and load[0] > cores:
+        yield Finding(
+            "warn", f"the machine was busy at the start: load average {load[0]:.2f}, cores {cores}"
+        )

@@ -1,0 +1,207 @@
+"""Measure latency and throughput of every mode at every batch size."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from client.client import READY_TIMEOUT_S, Client
+from client.connection.credentials import Credentials
+from client.errors import RequestFailed, UsageError
+from client.model_input import ModelInput
+from measure.core import local_server
+from measure.core.local_server import ServerProcess, running_server
+from measure.core.stages import Sample
+from measure.core.verification import Experiment, Truth, check, truth
+from measure.sweep.modes import Local, Mode, Shm, Stream, Unary
+from measure.sweep.summary import Point, summarise
+from protos.quantize import DEFAULT_SCALE
+
+MODES = ("local", "unary", "stream", "shm")
+DEFAULT_MODES = ("local", "unary", "stream")
+MODEL = "linear_argmax"
+# Rows of one execution in local mode: what the server takes of one large request, too.
+LOCAL_SLICE_ROWS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to measure.
+
+    Each batch size is measured with at least `repeats` batches, and with as many as it takes to
+    have every example predicted once. `address` None: a server of one's own. `with_scale` says
+    what int8 counts, if that is what the experiment's wire is. `ep` is the execution provider, in
+    this process and in a server of one's own, as the server's --ep.
+    """
+
+    experiment: Experiment
+    batch_sizes: tuple[int, ...]
+    modes: tuple[str, ...]
+    repeats: int
+    threads: int
+    address: str | None
+    out: Path
+    ep: str = "cpu"
+    credentials: Credentials = field(default_factory=Credentials)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A step that begins, or that ended with a `point`; a preparation measures nothing."""
+
+    text: str
+    done: int
+    total: int
+    point: Point | None = None
+    preparation: bool = False
+
+
+def sweep(settings: Settings, report: Callable[[Progress], None]) -> Iterator[Point]:
+    """Measure all points, batch size by batch size with the modes in turn, and yield each.
+
+    Turning through the modes at each batch size spreads a drift of the machine over all of them.
+    Failed requests become errors of their point; UsageError when nothing can be measured.
+    """
+    total = len(settings.batch_sizes) * len(settings.modes)
+    if settings.address is not None and set(settings.modes) - {"local"}:
+        # A wrong address is known now, not after the reference is computed.
+        with Client(settings.address, MODEL, credentials=settings.credentials) as client:
+            client.check_reachable()
+    with ExitStack() as stack:
+        if settings.address is None or "local" in settings.modes:
+            report(Progress("exporting the model", 0, total, preparation=True))
+            graph = local_server.export(settings.experiment, MODEL, settings.out / "models")
+        report(Progress("computing the float64 reference", 0, total, preparation=True))
+        reference = truth(settings.experiment)
+        server: ServerProcess | None = None
+        modes: list[Mode] = []
+        if set(settings.modes) - {"local"}:
+            address = settings.address
+            if address is None:
+                report(Progress("starting the server", 0, total, preparation=True))
+                options = local_server.options(
+                    settings.experiment,
+                    settings.batch_sizes,
+                    settings.threads,
+                    settings.ep,
+                    whole="unary" in settings.modes,
+                )
+                server = stack.enter_context(running_server(settings.out / "models", list(options)))
+                address = server.address
+            client = stack.enter_context(Client(address, MODEL, credentials=settings.credentials))
+            client.wait_until_ready(READY_TIMEOUT_S)
+            check_model(client, settings.experiment, reference)
+        makers: dict[str, Callable[[], Mode]] = {
+            "local": lambda: Local(graph, settings.threads, LOCAL_SLICE_ROWS, settings.ep),
+            "unary": lambda: Unary(client),
+            "stream": lambda: Stream(client),
+            "shm": lambda: Shm(client, reference.x),
+        }
+        for name in settings.modes:
+            modes.append(makers[name]())
+            stack.callback(modes[-1].close)
+        steps = itertools.product(settings.batch_sizes, modes)
+        for done, (batch_size, mode) in enumerate(steps):
+            report(Progress(f"{mode.name}, batch size {batch_size}", done, total))
+            point = _measure(mode, batch_size, reference, settings.repeats, server)
+            report(Progress(f"{mode.name}, batch size {batch_size}", done + 1, total, point))
+            yield point
+
+
+def with_scale(settings: Settings) -> Settings:
+    """Settings with the scale of int8 on the wire: the server's, or that of a model of one's own.
+
+    UsageError when the server tells none.
+    """
+    experiment = settings.experiment
+    if experiment.wire != "int8":
+        return settings
+    scale: float | None = DEFAULT_SCALE
+    if settings.address is not None and set(settings.modes) - {"local"}:
+        with Client(settings.address, MODEL, credentials=settings.credentials) as client:
+            client.check_reachable()
+            spec = _input(client)
+        scale = spec.scale
+        if scale is None:
+            raise UsageError(
+                f"the server's model takes {spec.dtype} and tells no wire_scale; "
+                "--wire int8 wants a model of --wire int8"
+            )
+    return replace(settings, experiment=replace(experiment, wire_scale=scale))
+
+
+def _measure(
+    mode: Mode, batch_size: int, reference: Truth, repeats: int, server: ServerProcess | None
+) -> Point:
+    rows = len(reference.x)
+    batches = max(repeats, math.ceil(rows / batch_size))
+    # The first run of a shape pays for memory and packing; it is no sample.
+    run_batch(mode, batch_size, reference, 0)
+    if server is not None:
+        server.forget_peak_memory()
+    starts = itertools.cycle(range(0, rows, batch_size))
+    samples = [
+        run_batch(mode, batch_size, reference, start) for start in itertools.islice(starts, batches)
+    ]
+    peak = server.peak_memory_bytes() if server is not None and mode.name != "local" else None
+    return summarise(mode.name, batch_size, samples, peak)
+
+
+def run_batch(mode: Mode, batch_size: int, reference: Truth, start: int) -> Sample:
+    """Predict a batch of the examples from `start` on; a failed request is a sample's error."""
+    # The last batch of a size that does not divide the examples is filled up from before it.
+    start = max(0, min(start, len(reference.x) - batch_size))
+    x = reference.x[start : start + batch_size]
+    started_ns = time.perf_counter_ns()
+    try:
+        prediction = mode.predict(x)
+    except RequestFailed as error:
+        now_ns = time.perf_counter_ns()
+        return Sample(mode.name, batch_size, started_ns, now_ns, now_ns, 0, error=str(error))
+    found = check(reference, start, prediction.labels)
+    return Sample(
+        mode.name,
+        batch_size,
+        started_ns,
+        prediction.first_ns,
+        prediction.done_ns,
+        rows=len(prediction.labels),
+        wrong_labels=found.wrong_labels,
+        near_ties=found.near_ties,
+        disagreements=found.disagreements,
+        error=None if len(prediction.labels) == len(x) else "an answer lacks rows",
+        stages=prediction.stages,
+        messages=prediction.messages,
+    )
+
+
+def _input(client: Client) -> ModelInput:
+    try:
+        return client.input()
+    except RequestFailed as error:
+        raise UsageError(f"the server does not serve model {client.model!r}: {error}") from None
+
+
+def check_model(client: Client, experiment: Experiment, reference: Truth) -> None:
+    """Refuse to measure another model than the one whose labels are known."""
+    spec = _input(client)
+    wanted = ((experiment.features,), experiment.sent)
+    if (spec.row_shape, str(spec.dtype)) != wanted:
+        raise UsageError(
+            f"the server's model takes rows of {list(spec.row_shape)} {spec.dtype}; "
+            f"the sweep has [{experiment.features}] {experiment.sent}: "
+            "set --features, --dtype and --wire"
+        )
+    if spec.scale != experiment.wire_scale:
+        raise UsageError(
+            f"the server's int8 counts {spec.scale}; the sweep's {experiment.wire_scale}"
+        )
+    told = client.told("weights_sha256")
+    if told and told != reference.weights_sha256:
+        raise UsageError(
+            "the server's model has other weights than the reference: "
+            "set --seed and --classes to those it was exported with"
+        )

@@ -1,0 +1,1 @@
+"""Linear classifiers that scikit-learn trained, as the same graph."""

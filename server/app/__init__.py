@@ -1,0 +1,1 @@
+"""Options, logs, and the composition of the service."""

@@ -1,0 +1,219 @@
+"""Compose the service from a Config, start it, drain it."""
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+from server.app import listening
+from server.app.config import REJECT, Config
+from server.batching.byte_budget import ByteBudget
+from server.batching.shared_memory import Regions
+from server.errors import StartError
+from server.loaded_model.model import ModelLimits
+from server.onnx import provider_library
+from server.repository.poll import RepositoryPoll
+from server.repository.preflight import Validation
+from server.repository.repository import POLL, Control, Repository
+from server.rpc import reflection
+from server.rpc.admission import Reception
+from server.rpc.health import SERVICE as HEALTH
+from server.rpc.health import Health
+from server.rpc.idle_trim import SpareMemory
+from server.rpc.inference import Inference
+from server.rpc.repository_servicer import RepositoryServicer
+from server.rpc.security.authorization import Authorization
+from server.rpc.security.credentials import server_credentials
+from server.rpc.servicer import SERVICE, Servicer, StreamLimits, handlers
+from server.rpc.settings_servicer import SettingsServicer
+from server.rpc.shared_memory_servicer import MemoryServicer
+from server.rpc.thread_pools import Capacity
+
+_log = logging.getLogger(__name__)
+
+_REFLECTION_THREADS = 4
+_REFUSING_THREADS = 4
+_CHECK_RECEIVE_S = 2.0
+_LAST_CALLS_S = 0.2
+_LAST_ANSWERS_S = 2.0
+
+
+class Server:
+    """A service that listens; `drain` is the only way to end it."""
+
+    def __init__(self, config: Config) -> None:
+        """Load the models and listen. StartError names the file, option or port at fault."""
+        self._config = config
+        listening.check(config.address)
+        # Models that come later may be the first to need it.
+        provider_library.require(config.ep)
+        # Before the models, which may take long to load.
+        credentials, authorization = _credentials(config), _authorization(config)
+        self._repository = Repository(
+            config.models,
+            ModelLimits(
+                threads=config.threads,
+                ep=config.ep,
+                max_batch_rows=config.max_batch_rows,
+                group_rows=config.group_rows,
+                queue_delay_ns=config.queue_delay_us * 1000,
+                finite_only=config.non_finite == REJECT,
+                deterministic=config.deterministic,
+            ),
+            Control(config.model_control, config.load_model),
+            Validation(config.validation_s, config.validation_bytes) if config.validation else None,
+        )
+        # Whoever can reach a shared-memory object is on this machine, so others get none of it.
+        shared = config.local_only if config.shared_memory is None else config.shared_memory
+        regions = Regions(enabled=shared, prefix=config.shared_memory_prefix or "")
+        self._memory = MemoryServicer(regions)
+        self._settings = SettingsServicer(self._repository)
+        spare_memory = SpareMemory()
+        self._servicer = Servicer(
+            self._repository,
+            Inference(self._repository, ByteBudget(config.max_inflight_bytes), regions),
+            StreamLimits(config.max_stream_bytes, config.stream_idle_s),
+            spare_memory,
+            {"max_message_bytes": str(config.max_message_bytes)},
+        )
+        self._repository_servicer = RepositoryServicer(self._repository)
+        self._capacity = Capacity(config)
+        self._reception = Reception(config.receive_s, spare_memory)
+        # The message of a health check is so small that it comes with the call.
+        shorter_s = min(config.receive_s or _CHECK_RECEIVE_S, _CHECK_RECEIVE_S)
+        self._check_reception = Reception(shorter_s, spare_memory)
+        self._health = Health(("", SERVICE), self._check_reception)
+        try:
+            self._grpc = self._listen(credentials, authorization)
+        except StartError:
+            self._close()
+            raise
+        self._poll = (
+            RepositoryPoll(self._repository, config.poll_s)
+            if config.model_control == POLL
+            else None
+        )
+        self._grpc.start()
+        self._health.start()
+        _log.info("serving", extra={"address": self.address, "tls": credentials is not None})
+        if not config.local_only and config.tls_client_ca is None and authorization is None:
+            _log.warning("whoever reaches the address may call: no tokens, no client certificates")
+        if not config.local_only and authorization is not None and credentials is None:
+            _log.warning("tokens come in plain text, for whoever is on their way to read")
+
+    def drain(self) -> None:
+        """Refuse what is new, finish what is here, up to the grace period, then let go of all."""
+        _log.info("draining", extra={"grace_s": self._config.grace_s})
+        self._health.stop()
+        self._repository.stop()
+        self._servicer.stop_streams()
+        # gRPC cancels calls that came but wait for a thread of its own. Until they are few, it is
+        # us who refuse what is new, with a status that clients know to retry.
+        time.sleep(_LAST_CALLS_S)
+        if not self._capacity.wait_until_idle(self._config.grace_s):
+            _log.warning("grace period over: requests under way are cancelled")
+        # Others, such as those who watch the health service, need not be waited for.
+        self._grpc.stop(_LAST_ANSWERS_S).wait()
+        if self._poll is not None:
+            self._poll.stop()
+        self._close()
+        _log.info("stopped")
+
+    def _close(self) -> None:
+        self._reception.close()
+        self._check_reception.close()
+        self._repository.close()
+
+    def _listen(
+        self, credentials: grpc.ServerCredentials | None, authorization: Authorization | None
+    ) -> grpc.Server:
+        config = self._config
+        # All else has threads of its own.
+        pool = ThreadPoolExecutor(_REFLECTION_THREADS, "reflection")
+        server = grpc.server(
+            pool,
+            options=_channel_options(config),
+            interceptors=() if authorization is None else (authorization,),
+        )
+        groups = (self._memory, self._settings, self._repository_servicer)
+        table = handlers(self._servicer, *groups, self._reception, self._capacity)
+        server.add_generic_rpc_handlers((table, self._health.handlers))
+        reflected = config.local_only if config.reflection is None else config.reflection
+        if reflected:
+            reflection.enable(server, (SERVICE, HEALTH, reflection.SERVICE))
+        self.address = _bind(server, config.address, credentials)
+        return server
+
+
+def _credentials(config: Config) -> grpc.ServerCredentials | None:
+    """Those of the TLS options, None without them."""
+    if config.tls_cert is None or config.tls_key is None:
+        for flag, path in (
+            ("--tls-cert", config.tls_cert),
+            ("--tls-key", config.tls_key),
+            ("--tls-client-ca", config.tls_client_ca),
+        ):
+            if path is not None:
+                raise StartError(f"{flag} {path} came alone; wanted --tls-cert and --tls-key")
+        return None
+    return server_credentials(config.tls_cert, config.tls_key, config.tls_client_ca)
+
+
+def _authorization(config: Config) -> Authorization | None:
+    """What asks for tokens, None where none are needed."""
+    if config.token_file is None:
+        return None
+    if config.tls_cert is None and not config.local_only and not config.plaintext_tokens:
+        raise StartError(
+            f"--token-file came for {config.address} without TLS: everybody on the way could read "
+            "the tokens; wanted --tls-cert and --tls-key, or --plaintext-tokens on where something "
+            "else encrypts"
+        )
+    return Authorization(config.token_file, ThreadPoolExecutor(_REFUSING_THREADS, "refusing"))
+
+
+def _channel_options(config: Config) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        # Else a second server would share the port without a word.
+        ("grpc.so_reuseport", 0),
+        # Of one connection. It is Admission that refuses, in words that clients understand; calls
+        # that ended still count for a moment, hence the room.
+        ("grpc.max_concurrent_streams", 100 + 2 * _most_calls(config)),
+        ("grpc.max_allowed_incoming_connections", config.max_connections),
+        ("grpc.server_handshake_timeout_ms", int(1000 * config.silent_peer_s)),
+        # Find out about peers that vanished without closing: asked after half of the time, waited
+        # for as long. The keepalive timeout alone leaves a ping its own, which is a minute.
+        ("grpc.keepalive_time_ms", int(500 * config.silent_peer_s)),
+        ("grpc.keepalive_timeout_ms", int(500 * config.silent_peer_s)),
+        ("grpc.http2.ping_timeout_ms", int(500 * config.silent_peer_s)),
+        # Without calls too. Clients may ask as often as we do; that they may without calls needs
+        # the same option.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(500 * config.silent_peer_s)),
+        ("grpc.http2.max_ping_strikes", 3),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.absolute_max_metadata_size", 32 * 1024),
+    ]
+
+
+def _most_calls(config: Config) -> int:
+    return config.workers + config.max_waiting + config.max_streams
+
+
+def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
+    """Listen there; the address with the real port."""
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
+    except RuntimeError:
+        # It was free before the models were loaded.
+        listening.check(address)
+        raise StartError(f"--address {address}: gRPC cannot listen there") from None
+    if address.startswith(listening.UNIX):
+        return address
+    return f"{address.rpartition(':')[0]}:{port}"

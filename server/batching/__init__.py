@@ -1,0 +1,1 @@
+"""The queue: requests, fair order, batches, and the memory they take."""

@@ -1,0 +1,106 @@
+"""Bound the bytes of requests that the server holds at once."""
+
+import threading
+import time
+from bisect import insort
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from server.batching.fair_queue import Turns
+from server.errors import Cancelled, QueueFull, TooLarge
+
+
+def _stays(_: Callable[[], object]) -> bool:
+    return True
+
+
+@dataclass(eq=False, slots=True)
+class _Ticket:
+    turn: int
+    size_bytes: int
+    called: threading.Event = field(default_factory=threading.Event)
+    granted: bool = False
+
+
+class ByteBudget:
+    """A counter of free bytes that requests wait for."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self._total = total_bytes
+        self._used = 0
+        self._turns = Turns()
+        self._waiting: list[_Ticket] = []
+        self._lock = threading.Lock()
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes held now."""
+        return self._used
+
+    def acquire(
+        self,
+        size_bytes: int,
+        deadline_ns: int | None = None,
+        before_waiting: Callable[[], None] = lambda: None,
+        *,
+        client: str = "",
+        when_gone: Callable[[Callable[[], object]], bool] = _stays,
+    ) -> None:
+        """Take bytes, waiting for them until the deadline (monotonic clock) at most.
+
+        Clients that wait take turns. If there is a wait, `before_waiting` is called once, and
+        `when_gone` with what is to be called when nobody needs the bytes any more; it gives False
+        where that is so already. Raises TooLarge when no wait could ever help; QueueFull when the
+        deadline passed; Cancelled when nobody needs them.
+        """
+        if size_bytes > self._total:
+            raise TooLarge(
+                f"the request holds {size_bytes} bytes; the server's whole budget is {self._total}"
+            )
+        with self._lock:
+            if not self._waiting and self._fits(size_bytes):
+                self._used += size_bytes
+                return
+            ticket = _Ticket(self._turns.of(client, size_bytes), size_bytes)
+            insort(self._waiting, ticket, key=lambda each: each.turn)
+        gone = True
+        try:
+            before_waiting()
+            if when_gone(ticket.called.set):
+                timeout_s = None
+                if deadline_ns is not None:
+                    timeout_s = max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
+                gone = ticket.called.wait(timeout_s)
+        finally:
+            granted = self._close(ticket)
+        if not granted:
+            if gone:
+                raise Cancelled("the client gave the request up")
+            raise QueueFull("the server's byte budget stayed exhausted until the deadline")
+
+    def release(self, size_bytes: int) -> None:
+        """Give bytes back."""
+        with self._lock:
+            self._used -= size_bytes
+            self._grant()
+
+    def _close(self, ticket: _Ticket) -> bool:
+        """Take a ticket out of the line; whether it has its bytes."""
+        with self._lock:
+            if not ticket.granted:
+                self._waiting.remove(ticket)
+                # Those behind it may fit.
+                self._grant()
+            return ticket.granted
+
+    def _grant(self) -> None:
+        # In turn, or small requests would pass a large one for ever.
+        while self._waiting and self._fits(self._waiting[0].size_bytes):
+            ticket = self._waiting.pop(0)
+            self._used += ticket.size_bytes
+            self._turns.reached(ticket.turn)
+            ticket.granted = True
+            ticket.called.set()
+
+    def _fits(self, size_bytes: int) -> bool:
+        return self._used + size_bytes <= self._total

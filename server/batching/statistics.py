@@ -1,0 +1,93 @@
+"""Count what one model version did, for ModelStatistics."""
+
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from server.batching.policy import Closed
+
+
+@dataclass(slots=True)
+class Duration:
+    """A count with the time all of them took."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, ns: int) -> None:
+        """Count one more."""
+        self.count += 1
+        self.ns += ns
+
+
+@dataclass(slots=True)
+class BatchSizeStatistics:
+    """What batches of one size took."""
+
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Everything counted since the model was loaded; durations are per request unless said."""
+
+    last_inference_ms: int = 0
+    inference_rows: int = 0
+    executions: int = 0
+    success: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    queue: Duration = field(default_factory=Duration)
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+    batches: dict[int, BatchSizeStatistics] = field(default_factory=dict)
+    closed: Counter[Closed] = field(default_factory=Counter)
+
+
+class Statistics:
+    """Counts behind a lock; `read` runs a function on them while nothing changes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = Counts()
+
+    @property
+    def lock(self) -> threading.Lock:
+        """Hold this while reading `counts`."""
+        return self._lock
+
+    @property
+    def counts(self) -> Counts:
+        """The counts, to be read under `lock`."""
+        return self._counts
+
+    def executed(self, rows: int, closed: Closed, assemble_ns: int, compute_ns: int) -> None:
+        """Count one execution of the model."""
+        with self._lock:
+            counts = self._counts
+            counts.executions += 1
+            counts.inference_rows += rows
+            counts.last_inference_ms = time.time_ns() // 1_000_000
+            counts.closed[closed] += 1
+            batch = counts.batches.setdefault(rows, BatchSizeStatistics())
+            batch.compute_input.add(assemble_ns)
+            batch.compute_infer.add(compute_ns)
+
+    def succeeded(
+        self, total_ns: int, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int
+    ) -> None:
+        """Count one request answered, with its stages."""
+        with self._lock:
+            counts = self._counts
+            counts.success.add(total_ns)
+            counts.queue.add(queue_ns)
+            counts.compute_input.add(input_ns)
+            counts.compute_infer.add(infer_ns)
+            counts.compute_output.add(output_ns)
+
+    def failed(self, total_ns: int) -> None:
+        """Count one request that got an error."""
+        with self._lock:
+            self._counts.fail.add(total_ns)

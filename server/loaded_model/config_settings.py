@@ -1,0 +1,92 @@
+"""Derive how a model is queued and run from its configuration."""
+
+from dataclasses import dataclass, replace
+
+from protos.model_config_pb2 import ModelConfig
+from server.batching.policy import Limits
+from server.errors import LoadError
+
+# ONNX Runtime's own parameter, under the name it has in Triton.
+THREADS = "intra_op_thread_count"
+ROWS_MAY_MIX = "rows_may_mix"
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """What a queue refuses: requests beyond `most_requests` (0: none), and those that wait long.
+
+    `timeout_us` is for requests that set none (0: no limit); their own counts where
+    `own_timeouts`, but never beyond it.
+    """
+
+    most_requests: int = 0
+    timeout_us: int = 0
+    own_timeouts: bool = True
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> "QueuePolicy":
+        """The policy of a configuration; without one, requests may set any timeout."""
+        batching = config.dynamic_batching
+        if not batching.HasField("default_queue_policy"):
+            return cls()
+        policy = batching.default_queue_policy
+        return cls(
+            policy.max_queue_size,
+            policy.default_timeout_microseconds,
+            policy.allow_timeout_override,
+        )
+
+    def effective_us(self, asked_us: int) -> int:
+        """Microseconds a request may wait that asks for so many; 0 stands for any."""
+        if not (self.own_timeouts and asked_us):
+            return self.timeout_us
+        return min(asked_us, self.timeout_us) if self.timeout_us else asked_us
+
+
+def group_rows(config: ModelConfig) -> int:
+    """Most rows gathered for one execution, 0 for whatever the server finds best."""
+    return max(config.dynamic_batching.preferred_batch_size, default=0)
+
+
+def batching(
+    config: ModelConfig, group_rows: int, queue_delay_ns: int, *, fixed: bool = False
+) -> Limits:
+    """How batches close by a completed configuration; the delay is for one that sets none.
+
+    `fixed`: every execution costs as much as a full group, so none is larger, and the first of a
+    stream waits for as many rows as any other.
+    """
+    most_rows = config.max_batch_size or 1
+    delay_us = config.dynamic_batching.max_queue_delay_microseconds
+    delay_ns = delay_us * 1000 if delay_us else queue_delay_ns
+    limits = Limits.of(group_rows, most_rows, delay_ns)
+    if not fixed:
+        return limits
+    return replace(limits, slice_rows=limits.group_rows, first_rows=limits.group_rows)
+
+
+def execution(limits: Limits, threads: int) -> dict[str, str]:
+    """What fixes the bits of a row's outputs, as parameters of the configuration."""
+    return {
+        "deterministic": "on",
+        "deterministic_rows": str(limits.group_rows),
+        "deterministic_threads": str(threads),
+    }
+
+
+def threads(config: ModelConfig, default: int) -> int:
+    """Threads of one execution."""
+    text = config.parameters[THREADS].string_value if THREADS in config.parameters else "0"
+    if not (text.isascii() and text.isdigit() and len(text) < 6):
+        raise LoadError(f"parameter {THREADS} is {text!r}; wanted a number, 0 for the server's own")
+    return int(text) or default
+
+
+def rows_may_mix(config: ModelConfig) -> bool:
+    """Whether rows may share executions although they change each other's outputs."""
+    if ROWS_MAY_MIX not in config.parameters:
+        return False
+    text = config.parameters[ROWS_MAY_MIX].string_value
+    if text not in ("true", "false"):
+        raise LoadError(f"parameter {ROWS_MAY_MIX} is {text!r}; expected 'true' or 'false'")
+    return text == "true"

@@ -1,0 +1,161 @@
+"""Own one ONNX Runtime session on one execution provider."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from protos.datatypes import BFLOAT16
+from server.errors import InvalidInput, StartError
+from server.onnx import graph_file, provider_library
+from server.onnx.execution_provider import GPU, ExecutionProvider
+from server.onnx.session_run import way_to_run
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_CPU = ExecutionProvider()
+_DTYPES: Mapping[str, Any] = {
+    "tensor(bool)": "?",
+    "tensor(uint8)": "u1",
+    "tensor(uint16)": "u2",
+    "tensor(uint32)": "u4",
+    "tensor(uint64)": "u8",
+    "tensor(int8)": "i1",
+    "tensor(int16)": "i2",
+    "tensor(int32)": "i4",
+    "tensor(int64)": "i8",
+    "tensor(float16)": "f2",
+    "tensor(float)": "f4",
+    "tensor(double)": "f8",
+    "tensor(bfloat16)": BFLOAT16,
+    "tensor(string)": "O",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output of a model; None in the shape stands for any size.
+
+    `axes`: the names that the graph gives to its axes, "" for one without.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+    axes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, free dimensions counted as 1."""
+        return int(np.prod([size or 1 for size in self.shape[1:]])) * self.dtype.itemsize
+
+
+class Engine:
+    """A loaded graph; `run` is safe to call from several threads, until `close`."""
+
+    def __init__(
+        self,
+        path: Path,
+        threads: int,
+        chosen: ExecutionProvider = _CPU,
+        repository: Path | None = None,
+        *,
+        deterministic: bool = False,
+    ) -> None:
+        """Load `path`; StartError names the file when ONNX Runtime cannot, or lacks the provider.
+
+        `threads`: how many one execution uses. `repository`: where links may lead to weights of
+        the graph, None: nowhere outside of its own folder. `provider` says what really runs the
+        graph: the provider that was chosen, then any that ONNX Runtime left nodes of the graph to.
+        `deterministic`: no kernels whose results differ from run to run, where there are others.
+        """
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.use_deterministic_compute = deterministic
+        # Idle threads that spin take the core that receiving messages needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Its own log lines would break up the structured ones; errors come as exceptions.
+        options.log_severity_level = 4
+        self.on_gpu = chosen.name in GPU
+        self.threads = threads
+        root = repository or path.parent
+        content = graph_file.with_links_resolved(path, root)
+        if content is not None:
+            options.add_session_config_entry(graph_file.EXTERNAL_FOLDER, os.path.realpath(root))
+        try:
+            self._session = provider_library.session(content or path, options, chosen, threads)
+            self.inputs = _specs(self._session.get_inputs())
+            self.outputs = _specs(self._session.get_outputs())
+            self.optional_inputs = _optional(self._session.get_overridable_initializers())
+            self._run = way_to_run(self._session, self._dtypes(), on_gpu=self.on_gpu)
+        except StartError as error:
+            raise StartError(f"{path}: {error}") from None
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StartError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
+        used = provider_library.used_providers(self._session, chosen.name)
+        self.provider = ", ".join(used)
+        self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+
+    @property
+    def batches(self) -> bool:
+        """Whether every input and output leads with a batch axis of any size."""
+        return all(spec.shape and spec.shape[0] is None for spec in (*self.inputs, *self.outputs))
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
+        """Execute the graph once; the named outputs, in their order.
+
+        Arrays must be C-contiguous and aligned. InvalidInput when the graph itself refuses them.
+        """
+        try:
+            result: list[Array] = self._run(outputs, inputs)
+        except Exception as error:
+            # What only the graph can know, such as shapes that do not fit each other.
+            if type(error).__name__ in ("InvalidArgument", "RuntimeException", "Fail"):
+                shapes = ", ".join(f"{name!r} {list(data.shape)}" for name, data in inputs.items())
+                raise InvalidInput(
+                    "the model cannot be run on these inputs: their shapes or values do not fit "
+                    f"the graph; the shapes are {shapes}"
+                ) from error
+            raise
+        return result
+
+    def close(self) -> None:
+        """Let go of the weights, whoever still holds the engine."""
+        del self._session, self._run
+
+    def _dtypes(self) -> set[np.dtype[Any]]:
+        dtypes = {spec.dtype for spec in (*self.inputs, *self.outputs)}
+        if BFLOAT16 in dtypes and any(spec.dtype.hasobject for spec in self.inputs):
+            raise StartError("it has string inputs beside bfloat16 tensors, which is not served")
+        return dtypes
+
+
+def _optional(initializers: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    """Constants of the graph that a request may replace."""
+    return _specs([value for value in initializers if value.type in _DTYPES])
+
+
+def _hint(value: Any) -> str:
+    # What skl2onnx puts behind a classifier unless it is asked not to.
+    if value.type.startswith("seq(map("):
+        return "; convert with options={'zipmap': False}, so that skl2onnx leaves out ZipMap"
+    return ""
+
+
+def _specs(values: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    specs = []
+    for value in values:
+        code = _DTYPES.get(value.type)
+        if code is None:
+            raise StartError(
+                f"{value.name!r} has type {value.type}, which is not served{_hint(value)}"
+            )
+        shape = tuple(size if isinstance(size, int) and size >= 0 else None for size in value.shape)
+        axes = tuple(size if isinstance(size, str) else "" for size in value.shape)
+        specs.append(TensorSpec(value.name, np.dtype(code), shape, axes))
+    return tuple(specs)

@@ -1,0 +1,42 @@
+"""Page-lock memory, so that a GPU copies from it by itself, without a detour in the driver."""
+
+import ctypes
+
+from server.batching.request import Array
+
+# The CUDA runtime that ONNX Runtime has loaded, of its version 13 or 12.
+_LIBRARIES = ("libcudart.so.13", "libcudart.so.12")
+# For every device's context, whichever thread asks.
+_PORTABLE = 1
+
+
+def lock(array: Array) -> None:
+    """Page-lock the memory of an array until `unlock`; OSError says why it cannot be."""
+    cuda = runtime()
+    status = cuda.cudaHostRegister(
+        ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes), ctypes.c_uint(_PORTABLE)
+    )
+    _check(cuda, status)
+
+
+def unlock(array: Array) -> None:
+    """Let the memory be paged again; it must not be freed before. OSError says what went wrong."""
+    cuda = runtime()
+    _check(cuda, cuda.cudaHostUnregister(ctypes.c_void_p(array.ctypes.data)))
+
+
+def runtime() -> ctypes.CDLL:
+    """The CUDA runtime; OSError when there is none."""
+    for name in _LIBRARIES:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    raise OSError(f"no CUDA runtime: looked for {' and '.join(_LIBRARIES)}")
+
+
+def _check(cuda: ctypes.CDLL, status: int) -> None:
+    if status != 0:
+        cuda.cudaGetErrorString.restype = ctypes.c_char_p
+        cuda.cudaGetLastError()  # else the next call of anybody's gets this error
+        raise OSError(f"CUDA: {cuda.cudaGetErrorString(status).decode()}")

@@ -1,0 +1,1 @@
+"""Models on disk and their versions: found, tried, loaded, replaced."""

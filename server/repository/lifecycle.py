@@ -1,0 +1,281 @@
+"""Take one model through its life: load versions beside those that serve, swap, let go of the old.
+
+What serves is one mapping that is replaced as a whole, so whoever looks at it, without a lock, sees
+all of the old or all of the new.
+"""
+
+import logging
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from protos import malloc
+from protos.model_config_pb2 import ModelConfig
+from server.errors import LoadError, ModelNotFound, ModelUnavailable, StartError
+from server.loaded_model import model_config, row_independence
+from server.loaded_model.labels import Labels
+from server.loaded_model.model import Model, ModelLimits
+from server.repository.folder import CONFIG, GRAPH, Fingerprint, ModelFolder
+from server.repository.preflight import Validation
+from server.versions_failed import VersionsFailed
+
+_log = logging.getLogger(__name__)
+
+READY, LOADING, UNLOADING, UNAVAILABLE = "READY", "LOADING", "UNLOADING", "UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionState:
+    """Where one version of a model is in its life, and why."""
+
+    name: str
+    version: str
+    state: str
+    reason: str = ""
+
+
+class Lifecycle:
+    """The versions of one model."""
+
+    def __init__(
+        self, folder: ModelFolder, limits: ModelLimits, validation: Validation | None
+    ) -> None:
+        """`validation`: what tries a version before it is loaded here, None: nothing does."""
+        self.name = folder.name
+        self._folder = folder
+        self._limits = limits
+        self._validation = validation
+        # Highest version first.
+        self.serving: Mapping[str, Model] = {}
+        # The files that a version was made of.
+        self._sources: dict[Model, tuple[Fingerprint, Fingerprint]] = {}
+        self._seen: tuple[object, ...] = ()
+        self._loading: Collection[str] = ()
+        self._retiring: dict[Model, threading.Thread] = {}
+        # The file that holds a graph.
+        self._graph = GRAPH
+        # Why the last load failed, or else why nothing serves; by version, where it got that far.
+        self.failure = ""
+        self._reasons: Mapping[str, str] = {}
+        self._absence = "not loaded"
+        # One change at a time; what serves is read without it.
+        self._changing = threading.Lock()
+
+    @property
+    def changed(self) -> bool:
+        """Whether the files are others than when they were last loaded, or tried."""
+        return self._folder.fingerprint() != self._seen
+
+    def get(self, version: str) -> Model:
+        """The version that serves, digits without leading zeros; "" stands for the highest.
+
+        ModelUnavailable when it does not now; ModelNotFound when there is none.
+        """
+        serving = self.serving
+        model = serving.get(version) if version else next(iter(serving.values()), None)
+        if model is not None:
+            return model
+        if not serving or version in self._loading:
+            reason = "being loaded" if self._loading else self.failure or self._absence
+            raise ModelUnavailable(f"model {self.name!r} is not ready: {reason}")
+        raise ModelNotFound(
+            f"model {self.name!r} has no version {version} loaded; it has {', '.join(serving)}"
+        )
+
+    def load(self, override: ModelConfig | None = None, *, keep_unchanged: bool = False) -> None:
+        """Serve what the folder holds now, by its configuration or by the one given instead.
+
+        All versions or none: StartError when one cannot be loaded, and what served goes on.
+        `keep_unchanged`: versions whose files are what they were are not loaded anew.
+        """
+        with self._changing:
+            # Else versions that still finish their queues could pile up, each with its weights.
+            for thread in list(self._retiring.values()):
+                thread.join()
+            old = self.serving
+            made: list[Model] = []
+            try:
+                new = self._load(override, made, old if keep_unchanged else {})
+            except Exception as error:
+                self._reasons = (
+                    error.reasons(self._folder.shown) if isinstance(error, VersionsFailed) else {}
+                )
+                self.failure = (
+                    self._folder.shown(str(error))
+                    if isinstance(error, StartError)
+                    else "internal error"
+                )
+                self._retire(made)
+                raise
+            finally:
+                self._loading = ()
+            self.serving, self.failure, self._reasons = new, "", {}
+            self._retire(model for model in old.values() if model not in new.values())
+
+    def unload(self) -> None:
+        """Serve no version any more; returns once what was accepted is answered."""
+        with self._changing:
+            old, self.serving = self.serving, {}
+            self.failure, self._reasons, self._absence = "", {}, "unloaded"
+            self._retire(old.values())
+            threads = list(self._retiring.values())
+        for thread in threads:
+            thread.join()
+
+    def states(self) -> list[VersionState]:
+        """Every version that serves, is in between, or has a folder; lowest first."""
+        serving, loading = self.serving, self._loading
+        retiring = {model.version for model in list(self._retiring)}
+        try:
+            folders = {str(version) for version in self._folder.version_folders()}
+        except LoadError:
+            folders = set()
+        versions = sorted({*serving, *loading, *retiring, *folders}, key=int)
+        states = []
+        for version in versions:
+            if version in serving:
+                state, reason = READY, self._reasons.get(version, self.failure)
+            elif version in loading:
+                state, reason = LOADING, ""
+            elif version in retiring:
+                state, reason = UNLOADING, ""
+            else:
+                state, reason = UNAVAILABLE, self._why_absent(version)
+            states.append(VersionState(self.name, version, state, reason))
+        if states:
+            return states
+        return [VersionState(self.name, "", UNAVAILABLE, self.failure or self._absence)]
+
+    def _load(
+        self, override: ModelConfig | None, made: list[Model], old: Mapping[str, Model]
+    ) -> dict[str, Model]:
+        # Before anything is read: a change in between is then seen later, not missed.
+        self._seen = self._folder.fingerprint()
+        own_files = self._folder.own_files()
+        with self._naming_the_file():
+            config = override
+            if config is None:
+                config = model_config.parse_text(self._folder.config() or "")
+            for what in model_config.check(config, self.name):
+                extra = {"model": self.name, "field": what}
+                _log.warning("configuration without effect", extra=extra)
+        self._graph = config.default_model_filename or GRAPH
+        wanted = self._wanted(config)
+        labels = {
+            output.name: self._folder.labels(output.label_filename)
+            for output in config.output
+            if output.label_filename
+        }
+        self._loading = {str(number) for number in wanted} - self.serving.keys()
+        new: dict[str, Model] = {}
+        failed: dict[str, StartError] = {}
+        for number in wanted:
+            version = str(number)
+            try:
+                source = own_files, self._folder.version_files(number)
+                model = old.get(version)
+                if model is None or self._sources[model] != source:
+                    model = self._load_version(number, config, labels, source[1])
+                    made.append(model)
+                    self._sources[model] = source
+                new[version] = model
+            # The others are tried all the same, so that each has its own reason.
+            except StartError as error:
+                failed[version] = error
+        if failed:
+            raise VersionsFailed(failed, [str(number) for number in wanted])
+        return new
+
+    def _wanted(self, config: ModelConfig) -> list[int]:
+        """The versions to serve, highest first; LoadError when there is none."""
+        graph = self._graph
+        present = self._folder.versions(graph)
+        misplaced = self._folder.misplaced(graph)
+        for what in misplaced:
+            _log.warning("model file is not used", extra={"model": self.name, "file": what})
+        wanted = model_config.wanted_versions(config, present)
+        if wanted:
+            return wanted
+        if present:
+            why = f"{graph} is in {present}, of which the version policy takes none"
+        else:
+            empty = (self._folder.missing(n, graph) for n in self._folder.version_folders())
+            found = "; ".join([*empty, *misplaced])
+            why = found or f"expected {self.name}/VERSION/{graph}"
+        raise LoadError(f"model {self.name!r} has no version to serve: {why}")
+
+    def _load_version(
+        self, number: int, config: ModelConfig, labels: Labels, files: Fingerprint
+    ) -> Model:
+        """Load one version; StartError also when its files are no longer those of before."""
+        version = str(number)
+        path = self._folder.graph(number, self._graph)
+        limits, reason = self._limits, ""
+        with self._naming_the_file():
+            if self._validation is not None:
+                tried = self._validation.check(self.name, version, path, config, limits)
+                if self._folder.version_files(number) != files:
+                    raise LoadError(f"{path.parent} changed while it was loaded")
+                # Found by running the graph, which is to be done there alone.
+                reason = tried.group_reason
+                limits = replace(
+                    limits,
+                    group_rows=tried.group_rows,
+                    argmax_labels=tried.argmax_labels,
+                    unbatched=tried.unbatched,
+                )
+            model = Model(self.name, version, path, config, limits, labels)
+        extra = {
+            "model": self.name,
+            "version": number,
+            "group_rows": model.batching.group_rows,
+            "group_rows_because": reason or model.group_reason,
+        }
+        _log.info("model loaded", extra=extra)
+        _log_doubt(model)
+        return model
+
+    def _why_absent(self, version: str) -> str:
+        if version in self._reasons:
+            return self._reasons[version]
+        # A failure that is of no version is of all of them.
+        if self.failure and not self._reasons:
+            return self.failure
+        missing = self._folder.missing(int(version), self._graph)
+        if missing:
+            return self._folder.shown(missing)
+        return "not of the version policy" if self.serving or self._reasons else self._absence
+
+    @contextmanager
+    def _naming_the_file(self) -> Iterator[None]:
+        try:
+            yield
+        except LoadError as error:
+            raise LoadError(f"{self._folder.path / CONFIG}: {error}") from None
+
+    def _retire(self, models: Iterable[Model]) -> None:
+        """Close them once what they have queued is run, without waiting for it."""
+        for model in models:
+            thread = threading.Thread(target=self._close, args=(model,), name="retire")
+            self._retiring[model] = thread
+            thread.start()
+
+    def _close(self, model: Model) -> None:
+        model.close()
+        del self._sources[model], self._retiring[model]
+        # The allocator keeps what was freed for messages to come, but weights come no more.
+        malloc.give_back()
+
+
+def _log_doubt(model: Model) -> None:
+    if row_independence.found_in_doubt(model.unbatched):
+        _log.warning(
+            "each request runs alone: rows may not be independent",
+            extra={
+                "model": model.name,
+                "version": model.version,
+                "reason": model.unbatched,
+                "setting": "max_batch_size in config.pbtxt: most rows of a batch, or 0",
+            },
+        )

@@ -1,0 +1,229 @@
+"""Know the models of one folder: which are loaded, and who may change that."""
+
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from protos.model_config_pb2 import ModelConfig
+from server.errors import (
+    ControlOff,
+    InvalidInput,
+    LoadError,
+    ModelNotFound,
+    ModelUnavailable,
+    ServerStopping,
+    StartError,
+)
+from server.loaded_model.model import Model, ModelLimits
+from server.repository import misplaced
+from server.repository.folder import GRAPH, ModelFolder, model_names
+from server.repository.lifecycle import READY, Lifecycle, VersionState
+from server.repository.preflight import Validation
+
+_log = logging.getLogger(__name__)
+
+NONE, POLL, EXPLICIT = "none", "poll", "explicit"
+ALL = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Who changes what is loaded: nobody, `poll`, or requests; those load `at_start` first."""
+
+    mode: str = NONE
+    at_start: tuple[str, ...] = ()
+
+
+class Repository:
+    """The models of one folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        limits: ModelLimits,
+        control: Control,
+        validation: Validation | None = None,
+    ) -> None:
+        """Load what is to serve from the start; StartError names what cannot be loaded.
+
+        `validation` tries each version before it is loaded.
+
+        A model that cannot be loaded while the folder is polled is no error: it may be there soon.
+        """
+        self._folder = folder
+        self._limits = limits
+        self._validation = validation
+        self._control = control
+        self._ready = True
+        # Replaced as a whole, so that it can be read without the lock.
+        self._models: dict[str, Lifecycle] = {}
+        self._misplaced: list[str] = []
+        self._adding = threading.Lock()
+        try:
+            self._start()
+        except StartError:
+            self.close()
+            raise
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self._ready
+
+    def models(self, name: str = "", version: str = "") -> list[Model]:
+        """Every version that serves, lowest first, of one model or of all; errors as of `get`."""
+        if version:
+            return [self.get(name, version)]
+        if name:
+            self.get(name)
+            return _lowest_first(self._models[name])
+        return [model for each in self._models.values() for model in _lowest_first(each)]
+
+    def get(self, name: str, version: str = "") -> Model:
+        """The version that serves; "" stands for the highest.
+
+        ModelNotFound when there is none of that name or version, InvalidInput when the version is
+        no integer, ModelUnavailable while it is not loaded, or the server stopping.
+        """
+        models = self._models
+        lifecycle = models.get(name)
+        if lifecycle is None:
+            raise ModelNotFound(f"model {name!r} is not here; there are {sorted(models)}")
+        if not self._ready:
+            raise ModelUnavailable(f"model {name!r} is being unloaded: the server is stopping")
+        if version:
+            if not (version.isascii() and version.isdigit()):
+                raise InvalidInput(f"version {version!r} came; wanted an integer of at least 0")
+            # As text: Python refuses to read thousands of digits as a number.
+            version = version.lstrip("0") or "0"
+        return lifecycle.get(version)
+
+    def index(self, *, ready_only: bool) -> list[VersionState]:
+        """Every version of every model, those in the folder and those that still serve."""
+        models = self._models
+        states: list[VersionState] = []
+        try:
+            in_folder = model_names(self._folder)
+        except LoadError:  # it cannot be read; what is loaded goes on all the same
+            in_folder = []
+        for name in sorted({*models, *in_folder}):
+            lifecycle = models.get(name) or self._new_lifecycle(self._model_folder(name))
+            states += lifecycle.states()
+        return [state for state in states if state.state == READY or not ready_only]
+
+    def load(self, name: str, override: ModelConfig | None = None) -> None:
+        """Load a model, or load it anew, by its configuration or by the one given instead.
+
+        ControlOff where requests may not; ModelNotFound; LoadError says why it failed, then what
+        served before goes on.
+        """
+        self._check_control()
+        lifecycle = self._lifecycle(name)
+        try:
+            lifecycle.load(override)
+        except StartError as error:
+            _not_loaded(name, error)
+            raise LoadError(f"model {name!r} is not loaded: {lifecycle.failure}") from None
+
+    def unload(self, name: str) -> None:
+        """Unload a model; returns once what was accepted is answered."""
+        self._check_control()
+        self._lifecycle(name).unload()
+        _log.info("model unloaded", extra={"model": name})
+
+    def poll(self) -> None:
+        """Load what is new or changed in the folder, unload what is gone; failures are logged."""
+        names = model_names(self._folder)
+        self._warn_of_misplaced(names)
+        for name in names:
+            lifecycle = self._lifecycle(name)
+            if lifecycle.changed and self._ready:
+                try:
+                    lifecycle.load(keep_unchanged=True)
+                except StartError as error:
+                    _not_loaded(name, error)
+                except ServerStopping:
+                    return
+        for name in self._models.keys() - set(names):
+            self._models[name].unload()
+            with self._adding:
+                self._models = {n: each for n, each in self._models.items() if n != name}
+            _log.info("model unloaded", extra={"model": name})
+
+    def stop(self) -> None:
+        """Take no new requests, and load no more models."""
+        self._ready = False
+        if self._validation is not None:
+            self._validation.stop()
+
+    def close(self) -> None:
+        """Run what is queued, then end every model's workers."""
+        self.stop()
+        for lifecycle in self._models.values():
+            lifecycle.unload()
+
+    def _start(self) -> None:
+        wanted = self._control.at_start
+        if wanted and self._control.mode != EXPLICIT:
+            raise StartError(f"--load-model came with model control {self._control.mode}")
+        if ALL in wanted and len(wanted) > 1:
+            raise StartError("--load-model '*' came with other names")
+        found = model_names(self._folder)
+        self._warn_of_misplaced(found)
+        if self._control.mode == POLL:
+            self.poll()
+            return
+        if self._control.mode == NONE and not found:
+            raise StartError(
+                f"{self._folder} holds no model; expected NAME/VERSION/{GRAPH} below it"
+                + "".join(f"; {what}" for what in misplaced.in_repository(self._folder, [], GRAPH))
+            )
+        if self._control.mode == NONE or wanted == (ALL,):
+            wanted = tuple(found)
+        for name in wanted:
+            try:
+                self._lifecycle(name).load()
+            except (InvalidInput, ModelNotFound) as error:
+                raise StartError(f"--load-model {name}: {error}") from None
+
+    def _warn_of_misplaced(self, models: list[str]) -> None:
+        """Log what looks like a model and is none, once for as long as it lies there."""
+        found = misplaced.in_repository(self._folder, models, GRAPH)
+        for what in found:
+            if what not in self._misplaced:
+                _log.warning("model file is not used", extra={"file": what})
+        self._misplaced = found
+
+    def _check_control(self) -> None:
+        if self._control.mode != EXPLICIT:
+            raise ControlOff(
+                "explicit model load / unload is not allowed if polling is enabled, nor without "
+                f"--model-control explicit; it is {self._control.mode}"
+            )
+        if not self._ready:
+            raise ServerStopping("the server is stopping")
+
+    def _lifecycle(self, name: str) -> Lifecycle:
+        """That of a model which is loaded, was, or has a folder."""
+        folder = self._model_folder(name)
+        with self._adding:
+            if name not in self._models:
+                if not folder.exists:
+                    raise ModelNotFound(f"model {name!r} is not in the repository")
+                self._models = {**self._models, name: self._new_lifecycle(folder)}
+            return self._models[name]
+
+    def _new_lifecycle(self, folder: ModelFolder) -> Lifecycle:
+        return Lifecycle(folder, self._limits, self._validation)
+
+    def _model_folder(self, name: str) -> ModelFolder:
+        return ModelFolder(self._folder, name)
+
+
+def _lowest_first(lifecycle: Lifecycle) -> list[Model]:
+    return [*lifecycle.serving.values()][::-1]
+
+
+def _not_loaded(name: str, error: StartError) -> None:
+    _log.error("model not loaded", extra={"model": name, "reason": str(error)})

@@ -1,0 +1,1 @@
+"""The gRPC edge: servicers, streams, admission, status codes."""

@@ -1,0 +1,131 @@
+"""Take in unary calls: refuse the surplus unread, and wait for a message only so long.
+
+A call that came keeps a thread until its message is there. gRPC's own unary handlers wait for that
+without an end, so that a few senders that dribble would keep everybody else out. Here the message
+is received as the first of a stream, within a time; the bytes on the wire are the same.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+from server.errors import Unsupported
+from server.rpc import status
+from server.rpc.idle_trim import SpareMemory
+from server.rpc.in_flight import Activity
+
+
+class Reception:
+    """Makes handlers of unary calls, and cancels calls whose message does not come."""
+
+    def __init__(self, limit_s: float, spare_memory: SpareMemory) -> None:
+        """`limit_s`: how long a message may take to arrive, 0 for any time."""
+        self._limit_s = limit_s
+        self._spare_memory = spare_memory
+        self._expected: dict[grpc.ServicerContext, float] = {}
+        self._closed = threading.Event()
+        if limit_s:
+            threading.Thread(target=self._watch, name="reception", daemon=True).start()
+
+    def close(self) -> None:
+        """End the thread that watches."""
+        self._closed.set()
+
+    def unary(
+        self,
+        behavior: Callable[[bytes, grpc.ServicerContext], bytes],
+        pool: ThreadPoolExecutor,
+        leave: Callable[[], None] = lambda: None,
+    ) -> grpc.RpcMethodHandler:
+        """A handler that runs `behavior` in a thread of the pool, once the message is there.
+
+        Errors go out as the status that says so; `leave` is called in any case.
+        """
+
+        def handle(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+            try:
+                message = self._message(messages, context)
+                with self._spare_memory.around(len(message)):
+                    return behavior(message, context)
+            except grpc.RpcError as error:
+                # The call is over: the client left, or took too long. gRPC keeps the error with the
+                # call, which the frames of its traceback hold; raised on, it would get new ones.
+                error.__traceback__ = None
+                return b""
+            except Exception as error:
+                failure = error
+            finally:
+                leave()
+            # Outside of the handler above, because abort itself raises.
+            context.abort(*status.of(failure))
+            raise failure
+
+        return grpc.stream_unary_rpc_method_handler(on_pool(handle, pool))
+
+    def _message(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        self._expected[context] = time.monotonic()
+        message = None
+        try:
+            message = next(messages)
+        except StopIteration:
+            raise Unsupported("a call without a message came; wanted exactly one") from None
+        finally:
+            del self._expected[context]
+            if message is None:
+                # One that was packed may have taken as much memory as any may, before it was
+                # too large.
+                self._spare_memory.give_back_soon()
+        return message
+
+    def _watch(self) -> None:
+        while not self._closed.wait(self._limit_s / 8):
+            now = time.monotonic()
+            for context, since in list(self._expected.items()):
+                if now - since > self._limit_s:
+                    context.cancel()
+
+
+class Admission(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Refuses calls over their limit as they arrive, before a byte of a message is read."""
+
+    def __init__(
+        self,
+        handlers: grpc.GenericRpcHandler,
+        activities: Mapping[str, Activity],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        """`activities` by the full name of a method, whose handler calls `leave` in the end.
+
+        Refusals run in the pool.
+        """
+        self._handlers = handlers
+        self._activities = activities
+        self._refusals = {
+            method: _refusal(activity, pool) for method, activity in activities.items()
+        }
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """The handler of a call that arrived."""
+        activity = self._activities.get(details.method)
+        if activity is not None and not activity.enter():
+            return self._refusals[details.method]
+        return self._handlers.service(details)
+
+
+def on_pool(behavior: Callable[..., Any], pool: ThreadPoolExecutor) -> Callable[..., Any]:
+    """A behavior that gRPC runs in this pool."""
+    # gRPC's own hook, which its health service uses too.
+    behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return behavior
+
+
+def _refusal(activity: Activity, pool: ThreadPoolExecutor) -> grpc.RpcMethodHandler:
+    def refuse(_: Iterator[bytes], context: grpc.ServicerContext) -> None:
+        context.abort(*status.of(activity.refusal()))
+
+    # As a call with a stream of messages, because those are not read before the handler runs.
+    return grpc.stream_unary_rpc_method_handler(on_pool(refuse, pool))

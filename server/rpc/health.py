@@ -1,0 +1,54 @@
+"""Answer health checks, also while every other thread waits for a model or a message."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2
+
+from protos.errors import InvalidMessage
+from server.rpc.admission import Reception
+
+_CHECKERS = 4
+_WATCHERS = 4
+SERVICE = health.SERVICE_NAME
+
+
+class Health:
+    """grpc.health.v1, with threads of its own."""
+
+    def __init__(self, services: tuple[str, ...], reception: Reception) -> None:
+        """`services` are SERVING until `stop`."""
+        # Those who watch take a thread until their message is there; checks must not wait for it.
+        watchers = ThreadPoolExecutor(_WATCHERS, "watch")
+        self._servicer = health.HealthServicer(experimental_thread_pool=watchers)
+        self._services = services
+        checkers = ThreadPoolExecutor(_CHECKERS, "health")
+        self.handlers = grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Check": reception.unary(self._check, checkers),
+                "Watch": grpc.unary_stream_rpc_method_handler(
+                    self._servicer.Watch,
+                    request_deserializer=health_pb2.HealthCheckRequest.FromString,
+                    response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
+                ),
+            },
+        )
+
+    def start(self) -> None:
+        """Say SERVING of every service."""
+        for service in self._services:
+            self._servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    def stop(self) -> None:
+        """Say NOT_SERVING from now on."""
+        self._servicer.enter_graceful_shutdown()
+
+    def _check(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            request = health_pb2.HealthCheckRequest.FromString(data)
+        except DecodeError:
+            raise InvalidMessage("malformed HealthCheckRequest") from None
+        encoded: bytes = self._servicer.Check(request, context).SerializeToString()
+        return encoded

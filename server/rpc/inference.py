@@ -1,0 +1,200 @@
+"""Take a decoded inference message through the queue to its encoded answer."""
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+
+from protos.codec import InferRequest, InferResponse
+from protos.parameters import Parameter
+from protos.tensors import Tensor, encode_data
+from server.batching.byte_budget import ByteBudget
+from server.batching.request import Array, Caller, Request, Result
+from server.batching.shared_memory import Placement, Region, Regions
+from server.errors import DeadlinePassed, InvalidInput, ServerStopping, ServingError
+from server.loaded_model.model import TIMINGS, Model
+from server.repository.repository import Repository
+from server.rpc import classification
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pending:
+    """A message that was accepted, and waits for its result.
+
+    It keeps no tensor: those belong to the request, which lets go of them once they are computed.
+    """
+
+    id: str
+    model: Model
+    request: Request
+    decode_ns: int
+    wants_timings: bool
+    shared_outputs: Mapping[str, tuple[Region, Placement]]
+    class_counts: Mapping[str, int]
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self.model.cancel(self.request)
+
+
+class Inference:
+    """What ModelInfer and ModelStreamInfer have in common."""
+
+    def __init__(self, repository: Repository, budget: ByteBudget, regions: Regions) -> None:
+        self._repository = repository
+        self._budget = budget
+        self._regions = regions
+
+    def begin(self, message: InferRequest, arrived_ns: int, caller: Caller) -> Pending:
+        """Wait for room and queue a message that arrived, undecoded, at `arrived_ns`.
+
+        Raises a ServingError; then nothing is held.
+        """
+        while True:
+            model = self._repository.get(message.model_name, message.model_version)
+            try:
+                return self._begin(model, message, arrived_ns, caller)
+            except ServerStopping:
+                # Only this version does: another one replaced it since. `get` knows better.
+                continue
+
+    def _begin(
+        self, model: Model, message: InferRequest, arrived_ns: int, caller: Caller
+    ) -> Pending:
+        try:
+            shared_outputs = self._shared_outputs(message)
+            request = model.request(message, self._regions, arrived_ns, caller)
+            class_counts = classification.counts(message.outputs, model.output_dtypes)
+            decode_ns = time.monotonic_ns() - arrived_ns
+            self._submit(model, request, caller)
+        except ServerStopping:
+            raise
+        except ServingError:
+            model.statistics.failed(time.monotonic_ns() - arrived_ns)
+            raise
+        wants_timings = bool(message.parameters.get(TIMINGS))
+        return Pending(
+            message.id, model, request, decode_ns, wants_timings, shared_outputs, class_counts
+        )
+
+    def finish(
+        self, pending: Pending, encode: Callable[[InferResponse], bytes], **parameters: Parameter
+    ) -> bytes:
+        """Wait for the result of what `begin` queued, up to its deadline, and encode it.
+
+        `parameters` are set on the response. Raises a ServingError.
+        """
+        request, statistics = pending.request, pending.model.statistics
+        try:
+            result = _wait(pending)
+            computed_ns = time.monotonic_ns()
+            data = encode(_response(pending, result, parameters))
+        except Exception:
+            statistics.failed(time.monotonic_ns() - request.arrived_ns)
+            raise
+        done_ns = time.monotonic_ns()
+        timings = result.timings
+        statistics.succeeded(
+            total_ns=done_ns - request.arrived_ns,
+            queue_ns=timings.queue_ns,
+            input_ns=pending.decode_ns + timings.assemble_ns,
+            infer_ns=timings.compute_ns,
+            output_ns=done_ns - computed_ns,
+        )
+        return data
+
+    def _shared_outputs(self, message: InferRequest) -> dict[str, tuple[Region, Placement]]:
+        shared = {}
+        for output in message.outputs:
+            placement = Placement.of(output.parameters)
+            if placement is not None:
+                region = self._regions.get(placement.region)
+                region.check(placement.offset, placement.byte_size)
+                shared[output.name] = (region, placement)
+        return shared
+
+    def _submit(self, model: Model, request: Request, caller: Caller) -> None:
+        size = request.size_bytes
+        # Room may have to come from what this very queue holds back, waiting for more.
+        self._budget.acquire(
+            size,
+            caller.deadline_ns,
+            before_waiting=model.hurry,
+            client=caller.client,
+            when_gone=caller.when_gone,
+        )
+        try:
+            model.submit(request)
+        except ServingError:
+            self._budget.release(size)
+            raise
+        request.released.add_done_callback(lambda _: self._budget.release(size))
+
+
+def _wait(pending: Pending) -> Result:
+    request = pending.request
+    timeout_s = None
+    if request.deadline_ns is not None:
+        timeout_s = max(0.0, (request.deadline_ns - time.monotonic_ns()) / 1e9)
+    try:
+        return request.future.result(timeout_s)
+    except FutureTimeout:
+        pending.cancel()
+        raise DeadlinePassed("the deadline passed before the answer was there") from None
+
+
+def _response(pending: Pending, result: Result, parameters: dict[str, Parameter]) -> InferResponse:
+    if pending.wants_timings:
+        timings = result.timings
+        parameters |= {
+            "decode_ns": pending.decode_ns,
+            "queue_ns": timings.queue_ns,
+            "assemble_ns": timings.assemble_ns,
+            "compute_ns": timings.compute_ns,
+            "batch_rows": timings.batch_rows,
+            "execution_provider": timings.execution_provider,
+        }
+        if pending.request.batch_dependent is not None:
+            parameters["batch_dependent"] = pending.request.batch_dependent
+    return InferResponse(
+        model_name=pending.model.name,
+        model_version=pending.model.version,
+        id=pending.id,
+        parameters=parameters,
+        outputs=tuple(_output(pending, name, data) for name, data in result.outputs.items()),
+    )
+
+
+def _output(pending: Pending, name: str, data: Array) -> Tensor:
+    """An output for the response; where it goes to shared memory, that is written here."""
+    if name in pending.class_counts:
+        model, count = pending.model, pending.class_counts[name]
+        data = classification.strongest(
+            f"output {name!r}",
+            data,
+            count,
+            model.labels.get(name, ()),
+            batched=model.max_batch_rows > 0,
+        )
+    tensor = Tensor.of(name, data)
+    if name not in pending.shared_outputs:
+        return tensor
+    region, placement = pending.shared_outputs[name]
+    encoded = encode_data(tensor.datatype, data, f"output {name!r}")
+    if encoded.nbytes > placement.byte_size:
+        raise InvalidInput(
+            f"output {name!r} takes {encoded.nbytes} bytes; "
+            f"{placement.byte_size} were set aside for it in shared memory"
+        )
+    region.write(placement.offset, encoded)
+    return Tensor(
+        name,
+        tensor.datatype,
+        tensor.shape,
+        None,
+        {
+            "shared_memory_region": placement.region,
+            "shared_memory_offset": placement.offset,
+            "shared_memory_byte_size": encoded.nbytes,
+        },
+    )

@@ -1,0 +1,74 @@
+"""Answer the RPCs that list, load and unload models."""
+
+from collections.abc import Mapping
+
+from protos import inference_pb2 as pb
+from protos.model_config_pb2 import ModelConfig
+from server.errors import InvalidInput, LoadError, Unsupported
+from server.loaded_model import model_config
+from server.repository.repository import Repository
+
+_CONFIG = "config"
+_FILE = "file:"
+_UNLOAD_DEPENDENTS = "unload_dependents"
+
+
+class RepositoryServicer:
+    """One method per RPC."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    def RepositoryIndex(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+        """Every version of every model with its state."""
+        _check_repository(request.repository_name)
+        response = pb.RepositoryIndexResponse()
+        for version in self._repository.index(ready_only=request.ready):
+            response.models.add(
+                name=version.name,
+                version=version.version,
+                state=version.state,
+                reason=version.reason,
+            )
+        return response
+
+    def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest
+    ) -> pb.RepositoryModelLoadResponse:
+        """Load a model, or load it anew."""
+        _check_repository(request.repository_name)
+        self._repository.load(request.model_name, _override(request.parameters))
+        return pb.RepositoryModelLoadResponse()
+
+    def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Unload a model; no model depends on another, so dependents are none."""
+        _check_repository(request.repository_name)
+        for name, value in request.parameters.items():
+            if name != _UNLOAD_DEPENDENTS or value.WhichOneof("parameter_choice") != "bool_param":
+                raise InvalidInput(
+                    f"parameter {name!r} came; wanted {_UNLOAD_DEPENDENTS}, a boolean"
+                )
+        self._repository.unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse()
+
+
+def _check_repository(name: str) -> None:
+    if name:
+        raise Unsupported(f"repository {name!r} came; there is one, and it has no name")
+
+
+def _override(parameters: Mapping[str, pb.ModelRepositoryParameter]) -> ModelConfig | None:
+    """The configuration that a request gives instead of the file."""
+    for name, value in parameters.items():
+        if name.startswith(_FILE):
+            raise Unsupported(f"parameter {name!r} came; files are taken from the repository only")
+        if name != _CONFIG or value.WhichOneof("parameter_choice") != "string_param":
+            raise InvalidInput(f"parameter {name!r} came; wanted {_CONFIG}, a string of JSON")
+    if _CONFIG not in parameters:
+        return None
+    try:
+        return model_config.parse_json(parameters[_CONFIG].string_param)
+    except LoadError as error:
+        raise LoadError(f"parameter {_CONFIG!r}: {error}") from None

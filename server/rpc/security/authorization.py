@@ -1,0 +1,135 @@
+"""Let calls through to their handlers only with a token that permits them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn
+
+import grpc
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection
+
+from server.errors import Forbidden, ServingError, StartError, Unauthenticated
+from server.onnx import text_file
+from server.rpc import status
+from server.rpc.security import tokens
+from server.rpc.security.tokens import Permission, Token
+from server.rpc.security.watched_files import Contents, WatchedFiles
+from server.rpc.servicer import SERVICE
+
+TOKEN_FILE = "--token-file"
+_SCHEME = "bearer"
+
+# None: open to everybody. Probes of an orchestrator carry no tokens, and learn here no more than
+# that the service is up, which a connection tells too.
+PERMISSION_OF: Mapping[str, Permission | None] = {
+    f"/{service}/{name}": permission
+    for service, permission, names in (
+        (health.SERVICE_NAME, None, ("Check", "Watch")),
+        (SERVICE, None, ("ServerLive", "ServerReady")),
+        (
+            SERVICE,
+            Permission.INFER,
+            (
+                "ServerMetadata",
+                "ModelReady",
+                "ModelMetadata",
+                "ModelConfig",
+                "ModelStatistics",
+                "ModelInfer",
+                "ModelStreamInfer",
+            ),
+        ),
+        (
+            SERVICE,
+            Permission.CONTROL,
+            (
+                "RepositoryIndex",
+                "RepositoryModelLoad",
+                "RepositoryModelUnload",
+                "TraceSetting",
+                "LogSettings",
+            ),
+        ),
+        (
+            SERVICE,
+            Permission.SHARED_MEMORY,
+            (
+                "SystemSharedMemoryStatus",
+                "SystemSharedMemoryRegister",
+                "SystemSharedMemoryUnregister",
+                "CudaSharedMemoryStatus",
+                "CudaSharedMemoryRegister",
+                "CudaSharedMemoryUnregister",
+            ),
+        ),
+        (reflection.SERVICE_NAME, Permission.INFER, ("ServerReflectionInfo",)),
+    )
+    for name in names
+}
+
+
+class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Asks each call, and each stream as it opens, for a token of a file."""
+
+    def __init__(self, file: Path, refusing: ThreadPoolExecutor) -> None:
+        """Read the file, which is looked at again with each call; StartError names it.
+
+        `refusing` runs the refusals, so that they are quick when inference has every other thread.
+        """
+
+        def read(contents: Contents) -> tuple[Token, ...]:
+            try:
+                return tokens.parse(text_file.decode(contents[TOKEN_FILE]))
+            except StartError as error:
+                raise StartError(f"{TOKEN_FILE} {file}: {error}") from None
+
+        self._tokens = WatchedFiles({TOKEN_FILE: file}, read)
+        self._refusing = refusing
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        """The call's own handler, or one that refuses it without reading what it sends."""
+        # First of all, because the handler's own bookkeeping begins with looking it up.
+        try:
+            self._check(handler_call_details)
+        except ServingError as error:
+            return self._refusal(error)
+        handler = continuation(handler_call_details)
+        if handler is not None and handler_call_details.method not in PERMISSION_OF:
+            raise AssertionError(f"{handler_call_details.method} has no permission")
+        return handler
+
+    def _check(self, call: grpc.HandlerCallDetails) -> None:
+        needed = PERMISSION_OF.get(call.method)
+        if needed is None:
+            return
+        came = _bearer(call.invocation_metadata)
+        permitted = tokens.permissions(self._tokens.current(), came)
+        if permitted is None:
+            raise Unauthenticated("the token that came is not valid")
+        if needed not in permitted:
+            name = call.method.rpartition("/")[2]
+            raise Forbidden(f"{name} needs a token with the permission {needed}")
+
+    def _refusal(self, error: ServingError) -> grpc.RpcMethodHandler:
+        def refuse(messages: Iterator[bytes], context: grpc.ServicerContext) -> NoReturn:
+            context.abort(*status.of(error))
+            raise error
+
+        refuse.experimental_thread_pool = self._refusing  # type: ignore[attr-defined]
+        # Whatever the RPC is: only a handler of streams starts before the first message is here.
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _bearer(metadata: Sequence[tuple[str, str]]) -> str:
+    """The token among a call's metadata."""
+    came = [value for key, value in metadata if key == "authorization"]
+    if len(came) == 1:
+        scheme, _, token = came[0].partition(" ")
+        if scheme.lower() == _SCHEME:
+            return token.strip()
+    raise Unauthenticated("no token came; wanted metadata 'authorization: Bearer TOKEN', once")

@@ -1,0 +1,1 @@
+"""Random and damaged input: messages, calls, frames, files, sequences of calls."""

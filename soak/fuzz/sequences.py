@@ -1,0 +1,250 @@
+"""Random sequences of RPCs to a real server, held against a model of what state it must be in."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from client.shared_memory import SharedArray
+from protos import inference_pb2 as pb
+from protos.codec import InferRequest, decode_response, decode_stream_response, encode_request
+from protos.inference_pb2_grpc import GRPCInferenceServiceStub
+from protos.tensors import Tensor
+from soak.known_answers import SMALL, Questions, put_model
+from soak.request_kinds import UNTRIED
+from soak.servers import Running, serving
+from soak.tally import Tally
+
+MODELS = ("first", "second")
+NOBODY = "nobody"
+_REGION_NAMES = ("a", "b")
+_OPTIONS = ("--model-control", "explicit", *UNTRIED)
+_TIMEOUT_S = 30.0
+_SERVICE = "/inference.GRPCInferenceService/"
+_STEPS = 25
+# Sequences that are drawn together; time is looked at in between.
+_BATCH = 10
+
+Code = grpc.StatusCode
+models = st.sampled_from((*MODELS, NOBODY))
+numbers = st.integers(0, 500)
+regions = st.sampled_from(_REGION_NAMES)
+
+
+def run(tally: Tally, folder: Path) -> None:
+    """Count sequences in which every call fared as the model of the state says."""
+    with machine(folder) as kind:
+        batch = 0
+        while taken := tally.take(_BATCH):
+            # Each batch its own seed: else all would draw the same.
+            seeded = seed(tally.seed + batch)(kind)
+            batch += 1
+            try:
+                run_state_machine_as_test(seeded, settings=drawn(taken))
+            except Exception as error:
+                notes = "; ".join(getattr(error, "__notes__", []))
+                for _ in range(taken):
+                    tally.fail("a sequence", f"{error!r} {notes}")
+                return
+            tally.add(taken)
+
+
+def drawn(count: int) -> settings:
+    """How so many sequences are drawn; what fails is not made shorter, which takes minutes."""
+    return settings(
+        max_examples=count,
+        stateful_step_count=_STEPS,
+        deadline=None,
+        database=None,
+        report_multiple_bugs=False,
+        phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@contextlib.contextmanager
+def machine(folder: Path) -> Iterator[type["Sequences"]]:
+    """A kind of sequence that calls one server, which runs for the time of the block."""
+    for name in MODELS:
+        put_model(folder, SMALL, name)
+    questions = Questions(SMALL)
+    with (
+        serving(folder, _OPTIONS) as running,
+        grpc.insecure_channel(running.address) as open_channel,
+        SharedArray((4, SMALL.features), np.float32) as memory,
+    ):
+        memory.array[:] = questions[3][0]
+
+        class Here(Sequences):
+            server = running
+            channel = open_channel
+            shared = memory
+            asked = questions
+
+        yield Here
+        if not running.alive:
+            raise RuntimeError(f"the server ended: {running.said()}")
+
+
+class Sequences(RuleBasedStateMachine):
+    """What is loaded and registered ought to follow from what was called, and from that alone."""
+
+    server: Running
+    channel: grpc.Channel
+    shared: SharedArray
+    asked: Questions
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: set[str] = set()
+        self.registered: set[str] = set()
+        self.stub: Any = GRPCInferenceServiceStub(self.channel)
+
+    @initialize()
+    def start_from_nothing(self) -> None:
+        """Bring the server, which the sequence before used, to the state that is known."""
+        for name in MODELS:
+            self.stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name=name))
+        self.stub.SystemSharedMemoryUnregister(pb.SystemSharedMemoryUnregisterRequest())
+
+    @rule(name=models)
+    def load(self, name: str) -> None:
+        """Load a model, or load it anew."""
+        request = pb.RepositoryModelLoadRequest(model_name=name)
+        wanted = Code.NOT_FOUND if name == NOBODY else Code.OK
+        self.expect(wanted, self.stub.RepositoryModelLoad, request)
+        self.loaded |= {name} - {NOBODY}
+
+    @rule(name=models)
+    def unload(self, name: str) -> None:
+        """Unload a model, loaded or not."""
+        request = pb.RepositoryModelUnloadRequest(model_name=name)
+        wanted = Code.NOT_FOUND if name == NOBODY else Code.OK
+        self.expect(wanted, self.stub.RepositoryModelUnload, request)
+        self.loaded -= {name}
+
+    @rule(name=regions)
+    def register(self, name: str) -> None:
+        """Register the shared memory under a name."""
+        request = pb.SystemSharedMemoryRegisterRequest(
+            name=name, key=self.shared.key, byte_size=self.shared.byte_size
+        )
+        wanted = Code.ALREADY_EXISTS if name in self.registered else Code.OK
+        self.expect(wanted, self.stub.SystemSharedMemoryRegister, request)
+        self.registered.add(name)
+
+    @rule(name=st.one_of(regions, st.just("")))
+    def unregister(self, name: str) -> None:
+        """Forget a region, or all of them."""
+        request = pb.SystemSharedMemoryUnregisterRequest(name=name)
+        self.expect(Code.OK, self.stub.SystemSharedMemoryUnregister, request)
+        self.registered -= {name} if name else set(_REGION_NAMES)
+
+    @rule(name=models, number=numbers)
+    def infer(self, name: str, number: int) -> None:
+        """Ask a question."""
+        x, wanted = self.asked[number]
+        answer = self.ask(self.state(name), name, Tensor.of("x", x))
+        if answer is not None:
+            assert answer.tolist() == wanted.tolist()
+
+    @rule(name=models, region=regions)
+    def infer_shared(self, name: str, region: str) -> None:
+        """Ask a question that lies in shared memory."""
+        rows = self.shared.rows("x", 0, 4)
+        parameters = {**rows.parameters, "shared_memory_region": region}
+        tensor = Tensor(rows.name, rows.datatype, rows.shape, None, parameters)
+        wanted = self.state(name)
+        if wanted is Code.OK and region not in self.registered:
+            wanted = Code.NOT_FOUND
+        answer = self.ask(wanted, name, tensor)
+        if answer is not None:
+            assert answer.tolist() == self.asked[3][1].tolist()
+
+    @rule(name=models, number=numbers, count=st.integers(1, 6))
+    def stream(self, name: str, number: int, count: int) -> None:
+        """Ask several on one stream, each answered or refused in its turn."""
+        told = list(self.open_stream(name, number, count))
+        assert len(told) == count
+        for at, data in enumerate(told):
+            text, response = decode_stream_response(data)
+            assert response.id == str(number + at)
+            assert bool(text) == (name not in self.loaded), text
+            if not text:
+                labels = response.outputs[0].data
+                assert np.array_equal(labels, self.asked[number + at][1])  # type: ignore[arg-type]
+
+    @rule(name=models, number=numbers, count=st.integers(1, 6))
+    def cancel(self, name: str, number: int, count: int) -> None:
+        """Leave a stream after its first answer, and a request before any."""
+        call = self.open_stream(name, number, count)
+        next(call)
+        call.cancel()
+        message = self.message(name, number)
+        infer = self.channel.unary_unary(f"{_SERVICE}ModelInfer")
+        infer.future(message, timeout=_TIMEOUT_S).cancel()
+
+    @rule(name=models)
+    def malformed(self, name: str) -> None:
+        """Send what is no message: a group that does not end."""
+        infer = self.channel.unary_unary(f"{_SERVICE}ModelInfer")
+        self.expect(Code.INVALID_ARGUMENT, infer, self.message(name, 0) + b"\x0b")
+
+    @invariant()
+    def it_says_what_it_is(self) -> None:
+        """Index and status name what is loaded and registered."""
+        index = self.stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), timeout=_TIMEOUT_S)
+        status = self.stub.SystemSharedMemoryStatus(
+            pb.SystemSharedMemoryStatusRequest(), timeout=_TIMEOUT_S
+        )
+        # Before the sequence begins, the one before has left its own.
+        if self._initialize_rules_to_run:
+            return
+        assert {model.name for model in index.models} == self.loaded
+        assert set(status.regions) == self.registered
+
+    def state(self, name: str) -> grpc.StatusCode:
+        """How a good request for a model fares now."""
+        if name == NOBODY:
+            return Code.NOT_FOUND
+        return Code.OK if name in self.loaded else Code.UNAVAILABLE
+
+    def expect(self, wanted: grpc.StatusCode, call: Any, request: Any) -> Any:
+        """Call; the answer, None where another status than OK was wanted, and came."""
+        answer, came, text = None, Code.OK, ""
+        try:
+            answer = call(request, timeout=_TIMEOUT_S)
+        except grpc.RpcError as error:
+            came, text = error.code(), error.details() or ""
+        assert came is wanted, f"{came.name} {text}; wanted {wanted.name}"
+        return answer
+
+    def ask(self, wanted: grpc.StatusCode, name: str, tensor: Tensor) -> Any:
+        """Labels of one request, None where it was to be refused, and was."""
+        infer = self.channel.unary_unary(f"{_SERVICE}ModelInfer")
+        message = encode_request(InferRequest(name, (tensor,)))
+        answer = self.expect(wanted, infer, message)
+        return None if answer is None else decode_response(answer).outputs[0].data
+
+    def message(self, name: str, number: int) -> bytes:
+        """The question of that number, for a model."""
+        x, _ = self.asked[number]
+        return encode_request(InferRequest(name, (Tensor.of("x", x),), id=str(number)))
+
+    def open_stream(self, name: str, number: int, count: int) -> Any:
+        """So many questions on a stream."""
+        messages = [self.message(name, number + at) for at in range(count)]
+        call = self.channel.stream_stream(f"{_SERVICE}ModelStreamInfer")
+        return call(iter(messages), timeout=_TIMEOUT_S)

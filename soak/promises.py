@@ -1,0 +1,75 @@
+"""The parts of a soak: what each counts, how many it wants, its share of the time."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from command_line import extras
+from soak import leaks
+from soak.known_answers import FULL_SIZE, SMALL
+from soak.tally import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One promise put to the test `target` times.
+
+    `share`: of the time that is left, in proportion to the shares of the parts still to come; about
+    what `target` takes on two busy cores, in units of 10 s. `module` of `soak` is imported when it
+    is run: some need what only the extra [dev] installs.
+    """
+
+    counts: str
+    target: int
+    share: int
+    module: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Callable[[Tally, Path], None]:
+        """What puts the promise to the test. MissingExtra says how to install what it lacks."""
+        found = extras.imported(f"soak.{self.module}", "dev")
+        return functools.partial(found.run, **self.options)
+
+
+PARTS: Mapping[str, Part] = {
+    "answers": Part(
+        "requests, 64 x 256, answered rightly",
+        1_000_000,
+        70,
+        "answers",
+        {"experiment": SMALL, "most_rows": 4},
+    ),
+    "full-size": Part(
+        "requests, 64 x 262,144, answered rightly",
+        20_000,
+        8,
+        "answers",
+        {"experiment": FULL_SIZE, "most_rows": 2},
+    ),
+    "terminations": Part("SIGTERMs under load, nothing accepted failed", 200, 38, "terminations"),
+    "kills": Part("SIGKILLs under load, no client saw a failure", 100, 37, "kills"),
+    "swaps": Part("hot swaps, no request failed or mixed", 500, 110, "swaps"),
+    "leaks": Part(
+        "requests, of each kind as many, that left nothing behind",
+        len(leaks.KINDS) * leaks.REQUESTS,
+        25,
+        "leaks",
+    ),
+    "codec": Part(
+        "spoiled messages decoded or refused as protobuf does", 10_000_000, 14, "codec_fuzz"
+    ),
+    "rpc": Part("spoiled calls that got a proper status", 100_000, 15, "rpc_fuzz"),
+    "frames": Part(
+        "connections with spoiled HTTP/2 frames, closed, others served",
+        20_000,
+        4,
+        "frames_fuzz",
+    ),
+    "files": Part("spoiled ONNX files refused or served", 2_000, 100, "files_fuzz"),
+    "sequences": Part(
+        "random sequences of 25 calls that fared as its state says", 2_000, 38, "sequences"
+    ),
+}

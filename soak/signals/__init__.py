@@ -1,0 +1,1 @@
+"""Servers that are ended, and killed, under load."""

@@ -1,0 +1,46 @@
+"""End servers by a signal under load: what they accepted is answered, and they end with 0."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from soak.known_answers import SMALL, Questions, put_model
+from soak.load import Load
+from soak.servers import serving
+from soak.tally import Tally
+
+_ANSWERS_BEFORE = 5
+
+
+def run(tally: Tally, folder: Path, number: int = signal.SIGTERM) -> None:
+    """Count servers that ended as they should."""
+    put_model(folder, SMALL)
+    questions = Questions(SMALL)
+    tally.facts |= {"requests": 0, "refused": 0, "longest_drain_s": 0.0}
+    while tally.take():
+        before = tally.failed
+        _end_one(tally, folder, questions, number)
+        if tally.failed == before:
+            tally.add()
+
+
+def _end_one(tally: Tally, folder: Path, questions: Questions, number: int) -> None:
+    with serving(folder) as server, Load(server.address, questions) as load:
+        load.wait_until_answered(_ANSWERS_BEFORE)
+        load.signalled_s = time.monotonic()
+        try:
+            code = server.signal(number)
+        except subprocess.TimeoutExpired as error:
+            load.wrong.append(("signal", repr(error)))
+            code = 0
+        drained_s = time.monotonic() - load.signalled_s
+        load.join()
+        if code != 0:
+            load.wrong.append(("exit code", f"{code}; it said {server.said()}"))
+    tally.note("requests", sum(load.answered))
+    tally.note("refused", load.refused)
+    tally.facts["longest_drain_s"] = max(tally.facts["longest_drain_s"], round(drained_s, 2))
+    if load.wrong:
+        what = f"server {tally.done + tally.failed + 1}"
+        tally.fail(what, "; ".join(f"{where}: {came}" for where, came in load.wrong))

@@ -1,0 +1,214 @@
+"""Clients of two servers, one of which goes away: killed, drained or stuck."""
+
+import contextlib
+import itertools
+import signal
+import threading
+from collections import Counter
+
+import numpy as np
+import pytest
+from conftest import GROUP_ROWS, PATIENCE_S
+
+from client.client import Client
+from client.connection.channel import RetryPolicy
+from client.errors import Unavailable
+from model.examples import standard_normal
+from model.export import export
+from model.reference import expect
+from model.weights import exported, from_seed
+
+CLASSES, FEATURES, ROWS = 8, 16384, 64
+ROWS_OF_MIB = 2**20 // (4 * FEATURES)
+SIZES_MIB = (1, 16, 64)
+NEVER = RetryPolicy(attempts=1)
+KEEPALIVE_S = 0.5
+UNARY, STREAMED = "unary", "streamed"
+
+
+@pytest.fixture(scope="module")
+def models(graphs):
+    export(graphs.folder, "linear_argmax", from_seed(CLASSES, FEATURES, 0), "float32", 0)
+    graphs.add_steps()
+    return graphs.folder
+
+
+@pytest.fixture(scope="module")
+def examples():
+    """Rows with the labels of the float64 reference, none too close to call."""
+    x = standard_normal(2 * ROWS, FEATURES, 0, "float32")
+    expected = expect(exported(from_seed(CLASSES, FEATURES, 0), "float32"), x, "float32")
+    clear = np.flatnonzero(~expected.near_ties)[:ROWS]
+    assert len(clear) == ROWS
+    return x[clear], expected.labels[clear]
+
+
+def answered(caller, model="linear_argmax"):
+    return caller.statistics(model).inference_stats.success.count
+
+
+class Load:
+    """Threads that ask one client without a pause; what they saw."""
+
+    def __init__(self, client, x, labels):
+        self._client, self._x, self._labels = client, x, labels
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self.asked, self.right, self.wrong = Counter(), Counter(), Counter()
+        self.errors = []
+
+    @contextlib.contextmanager
+    def running(self):
+        kinds = [(self._unary, UNARY)] * 4 + [(self._streamed, STREAMED)] * 2
+        threads = [
+            threading.Thread(target=self._run, args=(seed, *kind))
+            for seed, kind in enumerate(kinds)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+
+    def goes_on(self, eventually):
+        """Wait for more answers of each kind."""
+        before = self.right.copy()
+        eventually(
+            lambda: self.errors or all(self.right[k] > before[k] + 20 for k in (UNARY, STREAMED)),
+            "both kinds are answered",
+        )
+
+    def _run(self, seed, ask, kind):
+        draw = np.random.default_rng(seed)
+        while not self._stop.is_set():
+            try:
+                ask(draw, kind)
+            except Exception as error:
+                with self._lock:
+                    self.errors.append(f"{kind}: {error!r}")
+                return
+
+    def _unary(self, draw, kind):
+        rows = self._draw(draw, kind)
+        self._judge(kind, rows, self._client.predict(self._x[rows]))
+
+    def _streamed(self, draw, kind):
+        sent = []
+
+        def batches():
+            for _ in range(100):
+                if self._stop.is_set():
+                    return
+                sent.append(self._draw(draw, kind))
+                yield self._x[sent[-1]]
+
+        for at, labels in enumerate(self._client.stream(batches())):
+            self._judge(kind, sent[at], labels)
+
+    def _draw(self, draw, kind):
+        with self._lock:
+            self.asked[kind] += 1
+        return draw.integers(0, len(self._x), draw.integers(1, 8))
+
+    def _judge(self, kind, rows, labels):
+        outcome = self.right if np.array_equal(labels, self._labels[rows]) else self.wrong
+        with self._lock:
+            outcome[kind] += 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_servers_that_go_in_turn_cost_no_request(
+    number, launch, models, call, examples, eventually
+):
+    first, second = launch(models), launch(models)
+    with Client([first.address, second.address], deadline_s=PATIENCE_S) as client:
+        load = Load(client, *examples)
+        with load.running():
+            load.goes_on(eventually)
+            code = first.stop(number)
+            load.goes_on(eventually)
+            caller = call(launch(models, address=first.address).address)
+            eventually(lambda: answered(caller) > 0, "the first has its share again")
+            load.goes_on(eventually)
+            assert second.stop(number) == code
+            load.goes_on(eventually)
+    assert load.errors == []
+    assert not load.wrong
+    assert load.right == load.asked
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+
+
+def test_messages_of_any_size_that_a_killed_server_had_are_answered_by_the_other(
+    launch, models, call, examples, eventually
+):
+    x, labels = examples
+    stuck, other = launch(models), launch(models)
+    got = {}
+    with Client([stuck.address, other.address], deadline_s=PATIENCE_S) as client:
+        eventually(lambda: answered_both(client, (stuck, other), call), "both")
+        stuck.freeze()
+        threads = []
+        for done, mib in enumerate(SIZES_MIB, 1):
+            rows = np.resize(np.arange(ROWS), mib * ROWS_OF_MIB)
+
+            def ask(key, rows=rows):
+                response = client.infer({"x": x[rows]}, ["label"])
+                got[key] = np.array_equal(response.outputs[0].data, labels[rows])
+
+            # They take turns, so one of the two is at the server that is stuck.
+            pair = [threading.Thread(target=ask, args=((mib, number),)) for number in range(2)]
+            for thread in pair:
+                thread.start()
+            threads += pair
+            eventually(lambda done=done: len(got) == done, "one is answered")
+        stuck.popen.kill()
+        for thread in threads:
+            thread.join()
+    assert got == dict.fromkeys(itertools.product(SIZES_MIB, range(2)), True)
+
+
+def answered_both(client, servers, call):
+    """Ask until each of the servers answered."""
+    client.predict(np.zeros((1, FEATURES), np.float32))
+    return all(answered(call(server.address)) for server in servers)
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGSTOP"])
+def test_a_stream_goes_on_at_the_other_server(name, launch, models, call, examples):
+    x, labels = examples
+    servers = [launch(models), launch(models)]
+    batches = 40
+    addresses = [server.address for server in servers]
+    with Client(addresses, deadline_s=PATIENCE_S, keepalive_s=KEEPALIVE_S) as client:
+        answers = client.stream(x for _ in range(batches))
+        np.testing.assert_array_equal(next(answers), labels)
+        counts = [answered(call(address)) for address in addresses]
+        assert min(counts) == 0 < max(counts)
+        servers[np.argmax(counts)].popen.send_signal(signal.Signals[name])
+        rest = list(answers)
+        assert len(rest) == batches - 1
+        for got in rest:
+            np.testing.assert_array_equal(got, labels)
+        assert answered(call(addresses[np.argmin(counts)])) > 0
+
+
+def test_a_server_that_drains_is_asked_nothing_more(launch, models, call, examples, eventually):
+    x, labels = examples
+    draining, other = (launch(models, "--group-rows", GROUP_ROWS) for _ in range(2))
+    caller = call(draining.address)
+    with Client([draining.address, other.address], retry=NEVER) as client:
+        eventually(lambda: answered_both(client, (draining, other), call), "both")
+        with caller.busy_worker():
+            draining.popen.send_signal(signal.SIGTERM)
+            eventually(lambda: caller.health() == "NOT_SERVING", "it says so")
+
+            def all_answered():
+                with contextlib.suppress(Unavailable):
+                    return all(np.array_equal(client.predict(x), labels) for _ in range(10))
+
+            eventually(all_answered, "only the other is asked")
+            assert caller.health() == "NOT_SERVING"  # not gone meanwhile
+        assert draining.wait() == 0

@@ -1,0 +1,147 @@
+"""The command `plan`, with calibrations that are known and with a server that is measured."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from plan_calibrations import COSTS, calibration, loaded
+
+from measure.__main__ import main
+from measure.plan.calibration import FITTED_SHARES
+from measure.plan.observed import Calibration
+from measure.plan.record import SCHEMA
+from model.export import export
+from model.weights import from_seed
+
+ROOT = Path(__file__).resolve().parents[3]
+CLASSES, FEATURES = 8, 64
+
+
+@pytest.fixture(scope="module")
+def made():
+    loads = [loaded(rate, seed=12) for rate in (100.0, 250.0)]
+    return calibration(fitted=(loaded(90.0), loaded(280.0)), held_out=tuple(loads))
+
+
+@pytest.fixture
+def plan(tmp_path, capsys):
+    """Plan from a calibration: exit code, record, what was printed."""
+
+    def run(calibration, *options):
+        folder = tmp_path / "earlier"
+        folder.mkdir(exist_ok=True)
+        content = {"schema": SCHEMA, "environment": {"cores": 2}}
+        text = json.dumps(content | {"calibration": calibration.to_json()})
+        (folder / "plan.json").write_text(text)
+        out = tmp_path / "out"
+        words = ["plan", "--result", folder, "--out", out, *options]
+        status = main([str(word) for word in words])
+        return status, json.loads((out / "plan.json").read_text()), capsys.readouterr().out
+
+    return run
+
+
+def test_a_million_requests_a_second_are_planned(plan, made):
+    status, record, said = plan(made, "--rate", 1_000_000, "--p99-ms", 1000)
+    assert status == 0
+    assert record["plan"]["replicas"] == 1_000_000 / 250
+    assert record["plan"]["chosen"]["limits"]["group_rows"] == made.limits.group_rows
+    assert record["answer"] in " ".join(said.split())
+    assert "4,000 replicas with 250 requests/s each" in record["answer"]
+    # 10^6 MiB, and a quarter of that as int8.
+    assert "977 GiB/s" in said
+    assert "244 GiB/s" in said
+    assert Calibration.from_json(record["calibration"]) == made
+    assert record["environment"] == {"cores": 2}
+    assert [one["load"]["rate_per_s"] for one in record["checks"]] == [100, 250]
+    for one in record["checks"]:
+        error = one["predicted"]["p99_ns"] / one["load"]["p99_ns"] - 1
+        assert one["p99_error"] == pytest.approx(error)
+        assert f"{error:+.0%}" in said
+
+
+def test_nothing_is_planned_where_predictions_do_not_hold(plan, made):
+    wrong = replace(
+        made,
+        held_out=tuple(
+            replace(o, p99_ns=2 * o.p99_ns, doubts=("stable: no",)) for o in made.held_out
+        ),
+    )
+    status, record, said = plan(wrong, "--rate", 100, "--p99-ms", 1000)
+    assert status == 1
+    assert record["plan"] is None
+    assert "no plan: at 100 requests/s" in said
+    assert "off by more than 20% (stable: no)" in record["answer"]
+
+
+def test_a_bound_that_no_number_of_replicas_meets_is_refused(plan, made):
+    status, record, said = plan(made, "--rate", 100, "--p99-ms", 3)
+    assert (status, record["plan"]) == (1, None)
+    alone_ms = (COSTS.receive_ns + COSTS.answer_ns + COSTS.execute_ns(1, 1)) / 1e6
+    assert f"a lone request takes {alone_ms:.2f} ms" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("{", "is truncated"),
+        ("[]", "is JSON of another kind"),
+        ('{"schema": "argmax-serving/load/1"}', "has the schema argmax-serving/load/1"),
+        (
+            json.dumps({"schema": SCHEMA, "environment": {}}),
+            "the record lacks 'calibration'",
+        ),
+    ],
+)
+def test_a_record_of_something_else_is_refused_in_one_line(tmp_path, capsys, content, complaint):
+    (tmp_path / "plan.json").write_text(content)
+    options = ["--rate", "1", "--p99-ms", "1", "--out", str(tmp_path / "out")]
+    assert main(["plan", "--result", str(tmp_path), *options]) == 2
+    said = capsys.readouterr().err
+    assert complaint in said
+    assert said.count("\n") == 1
+
+
+# Twenty loads, and a search with hundreds of simulations.
+@pytest.mark.timeout(300)
+def test_a_server_is_measured_and_planned_with(launch, graphs, tmp_path):
+    export(graphs.folder, "linear_argmax", from_seed(CLASSES, FEATURES, 0), "float32", 0)
+    token = tmp_path / "token"
+    token.write_text("token-that-may-infer\n")
+    server = launch(
+        graphs.folder,
+        *("--group-rows", "2", "--queue-delay-us", "100", "--workers", "2000"),
+        *("--token-file", token),
+    )
+    words = ["--rate", 1000, "--p99-ms", 10_000, "--classes", CLASSES, "--seconds", "0.3"]
+    words += ["--address", server.address, "--token-file", token, "--out", tmp_path]
+    done = subprocess.run(
+        [sys.executable, "-m", "client", "plan", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=280,
+        check=False,
+    )
+    assert "error" not in done.stderr
+    written = (tmp_path / "plan.json").read_text()
+    assert token.read_text().strip() not in written
+    record = json.loads(written)
+    assert record["settings"]["token_file"] == str(token)
+    seen = Calibration.from_json(record["calibration"])
+    assert (seen.limits.group_rows, seen.limits.queue_delay_ns) == (2, 100_000)
+    assert (seen.row_bytes, seen.dtype) == (4 * FEATURES, "float32")
+    assert [o.rows for o in seen.sizes] == [1, 2]
+    assert seen.busy.concurrency == 16
+    shares = [round(o.rate_per_s / seen.busy.requests_per_s, 2) for o in seen.fitted]
+    assert shares == list(FITTED_SHARES)
+    assert len(record["checks"]) == 3
+    assert all(one["load"]["samples"] > 0 for one in record["checks"])
+    # Whether this machine was quiet enough is not what is tested, but that the verdict is followed.
+    holds = record["checks"][0]["verdict"] == "holds"
+    assert done.returncode == (0 if holds else 1)
+    assert (record["plan"] is not None) == holds
+    assert record["answer"].startswith("1,000 requests/s" if holds else "no plan")

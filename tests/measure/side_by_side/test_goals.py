@@ -1,0 +1,185 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from client.errors import RequestFailed
+from measure.core.verification import Experiment, truth
+from measure.peers.systems import Turn, turn_starts
+from measure.side_by_side.goals import (
+    MISSED,
+    NOT_MEASURED,
+    REACHED,
+    Measured,
+    all_goals,
+    lines,
+    p4,
+    p5,
+    p6,
+    p9,
+)
+from measure.side_by_side.parts.concurrency import Concurrency
+from measure.side_by_side.parts.memory import Memory
+from measure.side_by_side.rounds import Cell, measure
+
+RATES = {
+    "local": 1000.0,
+    "raw_tcp": 800.0,
+    "unary": 400.0,
+    "stream": 750.0,
+    "shm": 950.0,
+    "triton": 40.0,
+    "triton_shm": 290.0,
+    "service_perf": 700.0,
+    "triton_perf": 400.0,
+}
+SIZES = (1, 4, 16, 64, 256, 1024)
+
+
+def cell(system, batch_size, rate=None, **fields):
+    rates = [(rate or RATES[system]) * factor for factor in (0.99, 1.0, 1.01)]
+    latencies = [1e9 * batch_size / value for value in rates]
+    return Cell(system, batch_size, rates, latencies, [0.03] * 3, **fields)
+
+
+def measured(**changes):
+    cells = [cell(system, size) for system in RATES for size in SIZES]
+    return Measured(**({"cells": cells} | changes))
+
+
+def verdicts(told):
+    return {goal.name: goal.verdict for goal in all_goals(told)}
+
+
+def test_goals_are_read_off_the_cells():
+    found = verdicts(measured())
+    for name in ("P1", "P2", "P3", "P4", "P8"):
+        assert found[name] == REACHED, name
+    assert found["P5"] == MISSED  # 2.5 times the latency
+    for name in ("P6", "P7", "P9"):
+        assert found[name] == NOT_MEASURED, name
+
+
+def test_without_anything_measured_no_goal_is_reached():
+    assert set(verdicts(Measured([])).values()) == {NOT_MEASURED}
+
+
+def test_one_part_that_misses_is_enough():
+    told = measured()
+    cells = [c for c in told.cells if (c.system, c.batch_size) != ("shm", 256)]
+    goal = p4(Measured([*cells, cell("shm", 256, rate=899)]))
+    assert goal.verdict == MISSED
+    missed = [part.what for part in goal.parts if not part.reached]
+    assert missed == ["shm / local, n=256"]
+
+
+def test_what_is_missing_is_named_beside_what_is_reached():
+    cells = [c for c in measured().cells if c.system != "triton_shm"]
+    goal = p4(Measured(cells))
+    assert goal.verdict == REACHED
+    assert goal.missing == tuple(f"shm / triton_shm, n={n}" for n in (16, 64, 256, 1024))
+    assert "not measured: shm / triton_shm, n=16" in "\n".join(lines(goal))
+
+
+def test_a_cell_that_failed_counts_as_not_measured():
+    cells = [cell("unary", 1, error="RESOURCE_EXHAUSTED: too large"), cell("local", 1)]
+    assert p5(Measured(cells)).verdict == NOT_MEASURED
+
+
+def test_an_interval_across_the_threshold_is_said():
+    cells = [
+        Cell("unary", 1, [1.0] * 3, [1.8, 2.1, 2.3]),
+        Cell("local", 1, [1.0] * 3, [1.0, 1.0, 1.0]),
+    ]
+    goal = p5(Measured(cells))
+    assert goal.verdict == MISSED
+    assert "too close to be sure" in "\n".join(lines(goal))
+
+
+def test_batching_is_told_with_the_reasons_why_batches_closed():
+    told = Concurrency(16, [300, 310], [100, 100], 0, 7.5, {"batch_closed_idle": 1234})
+    goal = p6(Measured([], concurrency=told))
+    assert goal.verdict == REACHED
+    assert "batch_closed_idle 1,234" in goal.notes[0]
+
+
+@pytest.mark.parametrize(("peak", "verdict"), [(319, REACHED), (321, MISSED)])
+def test_peak_memory_may_be_the_weights_and_256_mib(peak, verdict):
+    told = Memory(1024, 64, 150, [300, peak, 300], [200, 201, 203.5], 0)
+    goal = p9(Measured([], memory=told))
+    assert goal.verdict == verdict
+    assert "+3.5 MiB" in goal.notes[0]
+
+
+# Rounds.
+
+
+class Stub:
+    kind = "peer"
+
+    def __init__(self, name, labels, fail_on=None):
+        self.name = name
+        self.turns = 0
+        self._labels = labels
+        self._fail_on = fail_on
+
+    def turn(self, rows, starts):
+        self.turns += 1
+        if self.turns == self._fail_on:
+            raise RequestFailed("RESOURCE_EXHAUSTED", "too large")
+        labels = np.stack([self._labels[start : start + rows] for start in starts])
+        return Turn((1_000_000,) * len(starts), (500_000,) * len(starts), labels)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return truth(Experiment(4, 32, "float32", 0, 64))
+
+
+def test_every_system_has_a_value_each_round(expected):
+    systems = [Stub("a", expected.expected.labels), Stub("b", expected.expected.labels)]
+    for found in measure(systems, 16, 5, expected, lambda _: None):
+        assert found.rows_per_s == pytest.approx([16_000] * 5)
+        assert found.first_share == [0.5] * 5
+        assert found.error is None
+        assert found.wrong_labels == 0
+        assert found.labels == 6 * 64
+
+
+def test_wrong_labels_mark_a_system(expected):
+    wrong = (expected.expected.labels + 1) % 4
+    (found,) = measure([Stub("a", wrong)], 32, 1, expected, lambda _: None)
+    assert found.wrong_labels > 100
+
+
+def test_a_refusal_leaves_a_system_out(expected):
+    refusing = Stub("a", expected.expected.labels, fail_on=1)
+    (found,) = measure([refusing], 16, 5, expected, lambda _: None)
+    assert found.error == "RESOURCE_EXHAUSTED: too large"
+    assert found.rows_per_s == []
+    assert refusing.turns == 1
+
+
+def test_a_later_failure_keeps_what_there_is(expected):
+    failing = Stub("a", expected.expected.labels, fail_on=4)
+    (found,) = measure([failing], 16, 5, expected, lambda _: None)
+    assert len(found.rows_per_s) == 2
+    assert found.error == "RESOURCE_EXHAUSTED: too large"
+    assert failing.turns == 4
+
+
+def test_a_peer_that_memory_cannot_hold_is_not_tried(expected, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+    peer, service = Stub("a", expected.expected.labels), Stub("b", expected.expected.labels)
+    service.kind = "service"
+    left_out, measured = measure([peer, service], 16, 1, expected, lambda _: None)
+    assert "memory" in left_out.error
+    assert peer.turns == 0
+    assert measured.error is None
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16, 64, 256, 1024])
+def test_turns_stay_within_the_examples_and_reach_all_of_them(rows):
+    starts = [start for number in range(64) for start in turn_starts(rows, 1024, number)]
+    assert max(starts) + rows <= 1024
+    assert set(starts) == set(range(0, 1024 // rows * rows, rows))

@@ -1,0 +1,263 @@
+import ast
+import importlib.metadata
+import importlib.util
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+GENERATED = ("_pb2.py", "_pb2_grpc.py")
+MODULES = sorted(
+    path
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("*.py")
+    if not path.name.endswith(GENERATED)
+)
+SERVER = [path for path in MODULES if path.parent.name == "server"]
+EDGE = (
+    "servicer",
+    "app",
+    "status",
+    "reception",
+    "health",
+    "reflection",
+    "authorization",
+    "credentials",
+)
+MOST_LINES = 400
+NOT_INSTALLED = {"bench", "soak", "tests"}
+
+
+def module_id(path):
+    return str(path.relative_to(ROOT))
+
+
+# What is installed with it.
+
+NATIVE_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"MZ")
+# Paths of Rust's own library, then the compiler's note. `rustc` alone is not enough: among the
+# words that brotli carries, `trust` comes before `canon`.
+RUST_TRACES = (b"/rustc/", b"rustc version ")
+CHUNK_BYTES = 2**20
+
+
+def runtime_closure(name, *extras):
+    """Names of the distributions that installing one brings along, itself included."""
+    found = set()
+    left = [(name, frozenset(extras))]
+    seen = set()
+    while left:
+        name, extras = left.pop()
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        found.add(name)
+        for text in importlib.metadata.requires(name) or ():
+            needed = Requirement(text)
+            choices = extras or {""}
+            if needed.marker is None or any(
+                needed.marker.evaluate({"extra": extra}) for extra in choices
+            ):
+                left.append((canonicalize_name(needed.name), frozenset(needed.extras)))
+    return found
+
+
+def native_files(distribution):
+    """Its files that are native code, told by how they begin."""
+    for file in importlib.metadata.files(distribution) or ():
+        path = Path(file.locate())
+        if path.suffix not in (".py", ".pyi", ".pyc") and path.is_file():
+            with path.open("rb") as stream:
+                if stream.read(4).startswith(NATIVE_MAGIC):
+                    yield path
+
+
+def from_rust(path):
+    """Whether a file holds what rustc leaves in all it builds, read a piece at a time."""
+    kept = b""
+    with path.open("rb") as stream:
+        while piece := stream.read(CHUNK_BYTES):
+            piece = kept + piece
+            if any(trace in piece for trace in RUST_TRACES):
+                return True
+            kept = piece[1 - max(map(len, RUST_TRACES)) :]
+    return False
+
+
+def built_with_rust(distribution):
+    return [path for path in native_files(distribution) if from_rust(path)]
+
+
+def test_nothing_built_with_rust_is_needed_at_run_time():
+    closure = runtime_closure("argmax-serving")
+    assert {"numpy", "onnxruntime", "grpcio", "protobuf", "onnx", "pillow"} <= closure
+    assert "ruff" not in closure
+    native = {name: list(native_files(name)) for name in closure}
+    assert native["numpy"]
+    assert native["onnxruntime"]
+    assert native["grpcio"]
+    assert [path for name in sorted(closure) for path in built_with_rust(name)] == []
+
+
+def test_nothing_built_with_rust_is_needed_to_export_estimators():
+    closure = runtime_closure("argmax-serving", "sklearn")
+    assert {"scikit-learn", "scipy", "joblib", "skl2onnx", "numpy"} <= closure
+    assert [path for name in sorted(closure) for path in built_with_rust(name)] == []
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("mlperf_loadgen") is None,
+    reason="the extra [loadgen] is not installed",
+)
+def test_nothing_built_with_rust_is_needed_to_be_driven_by_loadgen():
+    closure = runtime_closure("argmax-serving", "loadgen")
+    assert "mlcommons-loadgen" in closure
+    assert "mlcommons-loadgen" not in runtime_closure("argmax-serving")
+    assert list(native_files("mlcommons-loadgen"))
+    assert [path for name in sorted(closure) for path in built_with_rust(name)] == []
+
+
+def test_only_an_extra_brings_safetensors_which_is_built_with_rust():
+    assert "safetensors" not in runtime_closure("argmax-serving", "sklearn")
+    assert "safetensors" in runtime_closure("argmax-serving", "safetensors")
+    assert built_with_rust("safetensors")
+
+
+@pytest.mark.parametrize("name", ["ruff", "grimp"])
+def test_what_is_built_with_rust_is_found(name):
+    assert built_with_rust(name)
+
+
+@pytest.mark.parametrize("trace", RUST_TRACES)
+@pytest.mark.parametrize("before", [0, CHUNK_BYTES - 5, CHUNK_BYTES - 1, CHUNK_BYTES])
+def test_traces_of_rust_are_found_across_pieces(tmp_path, trace, before):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * before + trace + b"x")
+    assert from_rust(path)
+    path.write_bytes(b"x" * before + trace[:-1] + b"x")
+    assert not from_rust(path)
+
+
+# What the folders hold.
+
+
+def test_the_packages_are_the_folders():
+    outermost = {package for package in PACKAGES if "." not in package}
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("*/__init__.py")}
+    assert outermost == folders - NOT_INSTALLED
+    holding = {path.parent for package in outermost for path in (ROOT / package).rglob("*.py")}
+    # What is not named is not installed.
+    assert set(PACKAGES) == {".".join(path.relative_to(ROOT).parts) for path in holding}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_id)
+def test_a_docstring_says_in_one_line_what_the_module_is_for(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert docstring
+    first, _, rest = docstring.partition("\n")
+    assert first.endswith(".")
+    assert rest == "" or rest.startswith("\n")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_id)
+def test_no_module_is_long(path):
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+# Who may use what in the server.
+
+
+def imports(path):
+    """Names of the modules that one imports, wherever in the file, as `from a import b` -> a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def imported_packages(path):
+    return {name.partition(".")[0] for name in imports(path)}
+
+
+def server_modules_imported(path):
+    parts = [name.split(".") for name in imports(path)]
+    return {part[1] for part in parts if part[0] == "server" and len(part) > 1}
+
+
+def process_inputs(path):
+    """Uses of the environment and the arguments of the process, as `os.environ`.
+
+    What is set for a library by `os.environ.setdefault` is not read here.
+    """
+    wanted = {"os": {"environ", "environb", "getenv"}, "sys": {"argv", "orig_argv"}}
+    found = set()
+    tree = ast.parse(path.read_text())
+    writes = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "setdefault"
+    }
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and node not in writes
+            and isinstance(node.value, ast.Name)
+            and node.attr in wanted.get(node.value.id, ())
+        ):
+            found.add(f"{node.value.id}.{node.attr}")
+        elif isinstance(node, ast.ImportFrom):
+            names = {alias.name for alias in node.names} & wanted.get(node.module, set())
+            found.update(f"{node.module}.{name}" for name in names)
+    return found
+
+
+@pytest.mark.parametrize("name", ["errors", "execution_provider"])
+def test_the_lowest_modules_of_the_server_import_none_of_it(name):
+    assert server_modules_imported(ROOT / "server" / f"{name}.py") == set()
+
+
+def test_the_options_import_only_how_a_provider_is_named():
+    assert server_modules_imported(ROOT / "server" / "config.py") == {"execution_provider"}
+
+
+def test_the_engine_imports_only_its_graph_the_providers_the_ways_to_run_and_the_errors():
+    used = {"errors", "execution_provider", "graph_file", "provider_library", "session_run"}
+    assert server_modules_imported(ROOT / "server" / "engine.py") == used
+
+
+@pytest.mark.parametrize("path", SERVER, ids=module_id)
+def test_only_the_edge_of_the_server_knows_grpc(path):
+    known = imported_packages(path) & {"grpc", "grpc_health", "grpc_reflection"}
+    assert not known or path.stem in EDGE
+
+
+def test_the_edge_of_the_server_is_found_to_know_grpc():
+    edge = [ROOT / "server" / f"{name}.py" for name in EDGE]
+    assert all("grpc" in imported_packages(path) for path in edge)
+
+
+@pytest.mark.parametrize("path", SERVER, ids=module_id)
+def test_only_the_command_line_reads_environment_or_arguments(path):
+    assert not process_inputs(path) or path.name == "__main__.py"
+
+
+def test_reading_the_environment_is_found():
+    assert "os.environ" in process_inputs(ROOT / "server" / "__main__.py")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["import os; os.getenv('A')", "from os import environ", "import sys\nprint(sys.argv)"],
+)
+def test_each_way_to_read_them_is_found(tmp_path, line):
+    path = tmp_path / "module.py"
+    path.write_text(line)
+    assert process_inputs(path)

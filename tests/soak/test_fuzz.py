@@ -1,0 +1,118 @@
+import dataclasses
+import random
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis.stateful import run_state_machine_as_test
+
+from protos.codec import decode_request, decode_response
+from protos.errors import InvalidMessage
+from soak.fuzz import codec_fuzz, files_fuzz, frames_fuzz, rpc_fuzz, sequences
+from soak.fuzz.codec_oracle import REQUEST, RESPONSE, disagreement
+from soak.fuzz.mutation import mutated
+from soak.tally import Tally
+
+
+def seen(decoder, decode, count=300):
+    """What the oracle tells of a decoder with a fault, over spoiled messages."""
+    faulty = dataclasses.replace(decoder, decode=decode)
+    generator = random.Random(1)
+    corpus = [
+        message
+        for like, found in codec_fuzz.seeds().values()
+        if like is decoder
+        for message in found
+    ]
+    told = (disagreement(faulty, mutated(generator, corpus)) for _ in range(count))
+    return [text for text in told if text is not None]
+
+
+def other_bytes(data):
+    response = decode_response(data)
+    outputs = [
+        tensor
+        if tensor.data is None or tensor.data.dtype.hasobject or not tensor.data.size
+        else dataclasses.replace(tensor, data=np.roll(tensor.data.view(np.uint8) + 1, 1))
+        for tensor in response.outputs
+    ]
+    return dataclasses.replace(response, outputs=tuple(outputs))
+
+
+def escaping(data):
+    try:
+        return decode_request(data)
+    except InvalidMessage as error:
+        raise KeyError(str(error)) from None
+
+
+FAULTS = {
+    "an exception that escapes": (REQUEST, escaping, "raised KeyError"),
+    "another id": (
+        REQUEST,
+        lambda data: dataclasses.replace(decode_request(data), id="other"),
+        "id 'other'",
+    ),
+    "parameters that are lost": (
+        REQUEST,
+        lambda data: dataclasses.replace(decode_request(data), parameters={"new": 1}),
+        "parameters",
+    ),
+    "a tensor that is lost": (
+        REQUEST,
+        lambda data: dataclasses.replace(decode_request(data), inputs=()),
+        "0 tensors",
+    ),
+    "other bytes": (RESPONSE, other_bytes, "array uint8"),
+}
+
+
+@pytest.mark.parametrize(("decoder", "decode", "text"), FAULTS.values(), ids=FAULTS)
+def test_the_oracle_finds_faults(decoder, decode, text):
+    assert any(text in told for told in seen(decoder, decode))
+
+
+def test_the_oracle_finds_a_refusal_of_what_is_good():
+    def refuse(data):
+        raise InvalidMessage("malformed ModelInferRequest: no")
+
+    assert any("protobuf reads it" in told for told in seen(REQUEST, refuse))
+
+
+def test_seeds_are_good_and_mutations_of_them_mostly_are_not():
+    for decoder, corpus in codec_fuzz.seeds().values():
+        for message in corpus:
+            assert disagreement(decoder, message) is None
+            decoder.decode(message)
+    generator = random.Random(2)
+    corpus = codec_fuzz.seeds()["request"][1]
+    assert sum(mutated(generator, corpus) not in corpus for _ in range(100)) > 90
+
+
+@pytest.mark.parametrize(
+    ("part", "count"),
+    [
+        pytest.param(codec_fuzz.run, 5_000, id="codec"),
+        pytest.param(rpc_fuzz.run, 800, id="rpc"),
+        pytest.param(frames_fuzz.run, 200, id="frames"),
+        pytest.param(files_fuzz.run, 12, id="files"),
+        pytest.param(sequences.run, 5, id="sequences"),
+    ],
+)
+def test_what_is_spoiled_breaks_nothing(tmp_path, part, count):
+    tally = Tally(count, 60, random.randrange(2**31))
+    part(tally, tmp_path)
+    tally.close()
+    assert tally.failures == [], f"seed {tally.seed}"
+    assert tally.done == count
+
+
+def test_a_server_that_is_in_another_state_than_it_should_be_is_found(tmp_path):
+    with sequences.machine(tmp_path) as kind:
+
+        class Mistaken(kind):
+            def state(self, name):
+                return grpc.StatusCode.OK
+
+        with pytest.raises(AssertionError):
+            run_state_machine_as_test(Mistaken, settings=sequences.drawn(15))
