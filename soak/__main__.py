@@ -15,7 +15,7 @@ from command_line.interruption import keeping, results_folder
 from command_line.parser import Parser, exit_codes
 from measure.core import environment
 from measure.core.judged import guarded
-from measure.sweep.record import dumps, write_text_atomically
+from measure.core.record import dumps, write_text_atomically
 from protos import malloc
 from soak import record
 from soak.promises import PARTS

@@ -191,6 +191,7 @@ def run(folder: Path, count: int, options: Sequence[str] = ()) -> Outcome:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Swap as often as the command line says, and judge the answers."""
     parser = Parser(
         prog="soak.hot_swap",
         description=__doc__,

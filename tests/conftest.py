@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -328,8 +329,14 @@ def run_script():
     """
 
     def run(path, *arguments):
+        # What the scripts share lies beside this file.
+        shared = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
         done = subprocess.run(
-            [sys.executable, path, *arguments], stdout=subprocess.PIPE, timeout=100, check=True
+            [sys.executable, path, *arguments],
+            stdout=subprocess.PIPE,
+            timeout=100,
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, shared))},
         )
         outcomes = json.loads(done.stdout)
 

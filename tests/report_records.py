@@ -11,6 +11,7 @@ from client.connection.credentials import CredentialFiles
 from measure.compare import record as provider_record
 from measure.compare.analysis import analyse
 from measure.compare.runs import Cell, Measured, Provider
+from measure.core.record import dumps
 from measure.core.self_test import COMPARE_SCHEMA, Calibration
 from measure.core.stages import Sample, Stages
 from measure.core.verification import Experiment
@@ -54,7 +55,7 @@ BEST = {GEMM: 100.0, READ: 10.0, COPY: 8.0, FRESH: 2.0, TCP: 3.0, UNIX: 4.0}
 
 
 def _through_text(content):
-    return json.loads(record.dumps(content))
+    return json.loads(dumps(content))
 
 
 def sweep(factor=1.0, seed=0, **changes):

@@ -17,9 +17,9 @@ from measure.compare.findings import broken_limits, findings
 from measure.compare.measure import MODES, Observed, contest
 from measure.core import arguments, environment
 from measure.core.comparison import fewest_to_claim
+from measure.core.record import dumps, finite, write_text_atomically
 from measure.core.self_test import COMPARE_SCHEMA, Calibration, calibrate
 from measure.core.verification import Experiment
-from measure.sweep.record import dumps, finite, write_text_atomically
 from measure.sweep.sweep import Settings
 from measure.sweep.terminal import SweepProgress
 

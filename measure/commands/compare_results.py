@@ -7,9 +7,9 @@ from typing import Any
 from measure.compare import plots as provider_plots
 from measure.compare.analysis import analyse
 from measure.compare.record import from_json
+from measure.core.record import dumps, write_bytes_atomically, write_text_atomically
 from measure.report import page
 from measure.report.results import compare
-from measure.sweep.record import dumps, write_bytes_atomically, write_text_atomically
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> list[Path]:

@@ -13,6 +13,7 @@ from command_line.parser import DONE, exit_codes
 from command_line.paths import path
 from measure.compare import record as provider_record
 from measure.core import arguments, environment, record_files
+from measure.core.record import dumps, write_bytes_atomically, write_text_atomically
 from measure.limits import ceiling, peaks, roofline, table
 from measure.limits import record as limits_record
 from measure.limits.placement import Placed, place
@@ -133,11 +134,11 @@ def _measure(
     written |= marks
     console = terminal.results()
     paths = [args.out / "limits.json"]
-    record.write_text_atomically(paths[0], record.dumps(written))
+    write_text_atomically(paths[0], dumps(written))
     if placed and placed_is:
         paths.append(args.out / "limits.png")
         drawn = roofline.roofline_png(measured, placed, placed_is.work)
-        record.write_bytes_atomically(paths[1], drawn)
+        write_bytes_atomically(paths[1], drawn)
     for finding in disturbances(around):
         console.print(f"the roofs may be too low: {finding.text}", style="red", markup=False)
     for text in differences:

@@ -14,6 +14,7 @@ from command_line.parser import DONE, WRONG, exit_codes
 from measure.commands.load_options import add_common, settings_of, show_disturbances, write
 from measure.core import environment
 from measure.core.arguments import concurrencies, modes, positive, rates
+from measure.core.record import dumps, finite, write_text_atomically
 from measure.core.self_test import LOAD_SCHEMA, Calibration, calibrate
 from measure.engine.worker_job import MODES
 from measure.load import record as load_record
@@ -25,7 +26,6 @@ from measure.load.summary import LoadPoint
 from measure.load.target import target
 from measure.load.terminal import LoadProgress
 from measure.slo.slo import for_p99
-from measure.sweep import record
 
 
 def add(commands: Any) -> None:
@@ -152,7 +152,7 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     } | marks
     console = terminal.results()
     path = settings.out / "load-aa.json"
-    record.write_text_atomically(path, record.dumps(record.finite(content)))
+    write_text_atomically(path, dumps(finite(content)))
     console.print(found.text, style="" if found.passed else "bold red", highlight=False)
     console.print(str(path), highlight=False, soft_wrap=True)
     kept.end(settings.out)

@@ -17,12 +17,12 @@ from measure.core.arguments import (
     positive,
     seconds,
 )
+from measure.core.record import dumps, write_bytes_atomically, write_text_atomically
 from measure.engine.arrivals import ARRIVALS
 from measure.load import plots as load_plots
 from measure.load import record as load_record
 from measure.load.settings import Settings, Windows
 from measure.load.summary import LoadPoint
-from measure.sweep import record
 from measure.sweep.summary import disturbances
 
 
@@ -112,9 +112,9 @@ def write(
 ) -> list[Path]:
     """Write the record, then the views of it; their paths."""
     paths = [folder / f"{name}.json", folder / f"{name}.csv"]
-    record.write_text_atomically(paths[0], record.dumps(content))
+    write_text_atomically(paths[0], dumps(content))
     load_record.write_csv(paths[1], points)
     for loop in dict.fromkeys(point.asked.loop for point in points):
         paths.append(folder / f"{name}-{loop}-loop.png")
-        record.write_bytes_atomically(paths[-1], load_plots.latency_png(points, loop))
+        write_bytes_atomically(paths[-1], load_plots.latency_png(points, loop))
     return paths

@@ -11,12 +11,12 @@ from command_line.extras import how_to_install
 from command_line.interruption import keeping, results_folder
 from command_line.parser import DONE, WRONG, exit_codes
 from measure.core import arguments, environment
+from measure.core.record import dumps, write_text_atomically
 from measure.core.verification import Experiment
 from measure.loadgen import record as loadgen_record
 from measure.loadgen import table as loadgen_table
 from measure.loadgen.runs import Plan, Result, loadgen
 from measure.loadgen.worker_job import SCENARIOS, TRANSPORTS, Rules, Scenario
-from measure.sweep import record
 from measure.sweep.sweep import MODEL
 from measure.sweep.terminal import SweepProgress
 
@@ -158,7 +158,7 @@ def _measure(plan: Plan) -> int:
     around = environment.describe(start, environment.snapshot())
     path = plan.out / "loadgen.json"
     content = loadgen_record.to_json(plan, around, results) | marks
-    record.write_text_atomically(path, record.dumps(content))
+    write_text_atomically(path, dumps(content))
     console = terminal.results()
     console.print(loadgen_table.render(results, label))
     for line in loadgen_table.reasons(results):

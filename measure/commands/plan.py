@@ -23,6 +23,7 @@ from measure.core.arguments import (
     positive,
     seconds,
 )
+from measure.core.record import dumps, write_text_atomically
 from measure.load import record as load_record
 from measure.load import table as load_table
 from measure.load.settings import Progress, Settings, Windows
@@ -35,7 +36,6 @@ from measure.plan.capacity import Goal, Plan, plan
 from measure.plan.check import check, trusted
 from measure.plan.fit import executions, fit_costs
 from measure.plan.observed import Calibration
-from measure.sweep import record
 
 PLANNED, REFUSED = 0, 1
 
@@ -137,7 +137,7 @@ def _measure(args: argparse.Namespace, files: CredentialFiles) -> int:
     settings = {name: value for name, value in vars(args).items() if name != "command"}
     content = plan_record.to_json(settings, described, calibration, costs, checks, planned, answer)
     path = args.out / plan_record.NAME
-    record.write_text_atomically(path, record.dumps(content))
+    write_text_atomically(path, dumps(content))
     console.print(str(path), highlight=False, soft_wrap=True)
     return PLANNED if planned else REFUSED
 

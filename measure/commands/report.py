@@ -14,9 +14,9 @@ from client.errors import UsageError
 from command_line.parser import exit_codes
 from command_line.paths import path
 from measure.core import record_files
+from measure.core.record import write_text_atomically
 from measure.report import kinds, page
 from measure.report.section import Section
-from measure.sweep.record import write_text_atomically
 
 # What rendering raises where a value is of another type than the page takes.
 _UNSHOWN = (AttributeError, TypeError, ValueError, TemplateError)

@@ -13,6 +13,7 @@ from command_line.parser import DONE, WRONG, exit_codes
 from measure.commands.load_options import add_common, settings_of, show_disturbances, write
 from measure.core import environment
 from measure.core.arguments import modes, over_zero, positive
+from measure.core.record import finite
 from measure.engine.bisection import Found
 from measure.engine.worker_job import MODES
 from measure.load import record as load_record
@@ -23,7 +24,6 @@ from measure.slo import table as slo_table
 from measure.slo import tune_table
 from measure.slo.slo import Trial, found_so_far, slo
 from measure.slo.tune import DEFAULTS, Candidate, Search, Tuning, trials_to_json, tune
-from measure.sweep import record
 
 
 def add(commands: Any) -> None:
@@ -148,9 +148,9 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
     content["trials"] = [{"met": trial.met, "because": trial.because} for trial in trials]
     if tuning is not None:
         told = tuning.to_json() | {"answer": tune_table.answer(tuning, args.p99_ms)}
-        content["tuning"] = record.finite(told)
+        content["tuning"] = finite(told)
     elif tuned:
-        content["tuning"] = record.finite({"trials": trials_to_json(tuned)})
+        content["tuning"] = finite({"trials": trials_to_json(tuned)})
     paths = write(settings.out, "slo", content | marks, points)
     console = terminal.results()
     for part in slo_table.render(answered, trials, args.p99_ms, unchecked_because):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from measure.core.record import dumps, write_bytes_atomically, write_text_atomically
 from measure.report import page
 from measure.report.results import sweep
 from measure.sweep import plots, record
@@ -21,9 +22,9 @@ def write(folder: Path, content: Mapping[str, Any]) -> list[Path]:
         for name in ("sweep.json", "sweep.csv", "latency.png", "throughput.png", "report.html")
     ]
     json_path, csv_path, latency_path, throughput_path, html_path = paths
-    record.write_text_atomically(json_path, record.dumps(content))
+    write_text_atomically(json_path, dumps(content))
     record.write_csv(csv_path, points)
-    record.write_bytes_atomically(latency_path, plots.latency_png(points))
-    record.write_bytes_atomically(throughput_path, plots.throughput_png(points))
-    record.write_text_atomically(html_path, page.render([sweep.section(content)]))
+    write_bytes_atomically(latency_path, plots.latency_png(points))
+    write_bytes_atomically(throughput_path, plots.throughput_png(points))
+    write_text_atomically(html_path, page.render([sweep.section(content)]))
     return paths

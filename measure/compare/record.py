@@ -7,7 +7,8 @@ from typing import Any
 from measure.compare.analysis import Analysis
 from measure.compare.findings import findings
 from measure.compare.runs import Cell, Measured, Provider
-from measure.sweep.record import finite, point_from_json, point_to_json, reading
+from measure.core.record import finite, reading
+from measure.sweep.record import point_from_json, point_to_json
 
 SCHEMA = "argmax-serving/compare/1"
 

@@ -12,8 +12,8 @@ from command_line.interruption import Interrupted, Kept, interruptible
 from command_line.parser import REFUSED, Parser, exit_codes
 from command_line.paths import path
 from measure.core.arguments import positive
-from measure.side_by_side.goals import REACHED, Goal
-from measure.sweep.record import dumps, write_text_atomically
+from measure.core.goal import REACHED, Goal
+from measure.core.record import dumps, write_text_atomically
 
 Settings = TypeVar("Settings", bound=Any)
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from client.errors import UsageError
 from measure.compare import record as provider_record
+from measure.core.record import RecordError
 from measure.limits import record as limits_record
 from measure.load import record as load_record
 from measure.load.table import name
 from measure.sweep import record
-from measure.sweep.record import RecordError
 from measure.sweep.summary import Point
 
 # Samples next to each other are alike, so that many of them say less than their number; the

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from measure.core.record import finite, reading
 from measure.limits.peaks import WHAT, Roof
 from measure.limits.placement import Placed
 from measure.limits.subject import Rate, Subject, Work
-from measure.sweep.record import finite, reading
 
 SCHEMA = "argmax-serving/limits/1"
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from client.errors import UsageError
 from measure.compare import record as provider_record
+from measure.core.record import RecordError
 from measure.load import record as load_record
 from measure.load.table import name
 from measure.sweep import record
-from measure.sweep.record import RecordError
 from measure.sweep.summary import Point
 from measure.sweep.sweep import LOCAL_SLICE_ROWS
 

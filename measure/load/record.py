@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from measure.core.record import finite, reading, write_text_atomically
 from measure.engine.windows import Window
 from measure.load.split import LoadSplit
 from measure.load.summary import Asked, Check, Latency, LoadPoint
 from measure.load.table import LOOPS, verdicts
-from measure.sweep.record import finite, reading, write_text_atomically
 
 SCHEMA = "argmax-serving/load/1"
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from measure.core.record import finite, reading
 from measure.loadgen.logs import Metric, Verdict
 from measure.loadgen.runs import Labels, Performance, Plan, Result
-from measure.sweep.record import finite, reading
 
 SCHEMA = "argmax-serving/loadgen/1"
 QUICK = "quick: not a valid MLPerf result"

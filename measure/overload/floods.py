@@ -22,12 +22,12 @@ from pathlib import Path
 from command_line.interruption import keeping
 from measure.core import environment
 from measure.core.comparison import ratio
+from measure.core.goal import Goal, Part
 from measure.core.judged import conclude, guarded, settings_of, told, whole_rounds
 from measure.core.local_server import running_server
 from measure.core.processes import child
 from measure.overload.http2_floods import FLOODS
 from measure.overload.overload_load import Load, Outcome
-from measure.side_by_side.goals import Goal, Part
 from model.export import export
 from model.weights import from_seed
 

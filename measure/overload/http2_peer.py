@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from typing import Any, Self
 
 from command_line.extras import optional
 
@@ -16,7 +17,7 @@ _SO_LINGER_RESET = struct.pack("ii", 1, 0)
 class Http2Peer:
     """A connection to a server, without gRPC on this side."""
 
-    def __init__(self, address):
+    def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
         self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
         self.h2 = h2_connection.H2Connection(
@@ -28,13 +29,13 @@ class Http2Peer:
             )
         )
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def hello(self):
+    def hello(self) -> bool:
         """Send the preface and take in the server's settings; whether there were any."""
         self.h2.initiate_connection()
         try:
@@ -46,26 +47,26 @@ class Http2Peer:
             return False
         return bool(data)
 
-    def call(self, path, *headers, end=False):
+    def call(self, path: str, *headers: tuple[str, str], end: bool = False) -> int:
         """Open a call and send no message; its stream."""
-        number = self.h2.get_next_available_stream_id()
+        number: int = self.h2.get_next_available_stream_id()
         self.h2.send_headers(number, [*request_headers(path), *headers], end_stream=end)
         self.flush()
         return number
 
-    def flush(self):
+    def flush(self) -> None:
         """Send what h2 has for the server."""
         self.socket.sendall(self.h2.data_to_send())
 
-    def send(self, *sent):
+    def send(self, *sent: Any) -> None:
         """Send frames that h2 does not get to see."""
         self.socket.sendall(b"".join(frame.serialize() for frame in sent))
 
-    def read_bytes_to_the_end(self):
+    def read_bytes_to_the_end(self) -> bytes:
         """Wait for the server to close the connection; what it said before."""
         return b"".join(iter(self._receive, b""))
 
-    def read_bytes_up_to(self, wanted):
+    def read_bytes_up_to(self, wanted: bytes) -> bytes:
         """Take in what the server says until that is among it; all of it."""
         said = b""
         while wanted not in said:
@@ -74,19 +75,19 @@ class Http2Peer:
             said += data
         return said
 
-    def _receive(self):
+    def _receive(self) -> bytes:
         try:
             return self.socket.recv(65536)
         except (ConnectionResetError, BrokenPipeError):
             return b""
 
-    def reset(self):
+    def reset(self) -> None:
         """Vanish as a crashed client's kernel would tell it."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _SO_LINGER_RESET)
         self.socket.close()
 
 
-def request_headers(path):
+def request_headers(path: str) -> list[tuple[str, str]]:
     """Headers of a gRPC call."""
     return [
         (":method", "POST"),
@@ -98,6 +99,6 @@ def request_headers(path):
     ]
 
 
-def framed(message):
+def framed(message: bytes) -> bytes:
     """A gRPC message as it goes over the wire."""
     return b"\0" + struct.pack(">I", len(message)) + message

@@ -24,10 +24,10 @@ from typing import Any
 from command_line.interruption import keeping
 from measure.core import environment
 from measure.core.comparison import Ratio, ratio
+from measure.core.goal import Goal, Part
 from measure.core.judged import conclude, guarded, settings_of, told, whole_rounds
 from measure.core.local_server import running_server
 from measure.overload.overload_load import Load, Outcome
-from measure.side_by_side.goals import Goal, Part
 from model.export import export
 from model.weights import from_seed
 

@@ -140,8 +140,9 @@ class Asker:
 
     @staticmethod
     def _read(data: bytes) -> list[int]:
-        labels: list[int] = decode_response(data).outputs[0].data.tolist()
-        return labels
+        labels = decode_response(data).outputs[0].data
+        assert labels is not None
+        return list(map(int, labels))
 
     def closed_loop(self, clients: int, seconds: float) -> Outcome:
         """Threads that ask one after the other."""

@@ -7,12 +7,12 @@ from typing import Any
 
 from client.errors import UsageError
 from measure.core import record_files
+from measure.core.record import RecordError, finite, reading
 from measure.plan.capacity import Goal, Option, Plan
 from measure.plan.check import Checked
 from measure.plan.fit import Predicted
 from measure.plan.observed import Calibration, Observation
 from measure.plan.simulation import Costs
-from measure.sweep.record import RecordError, finite, reading
 from server.batching.policy import Limits
 
 SCHEMA = "argmax-serving/plan/2"

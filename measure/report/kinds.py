@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from measure.compare import record as provider_record
+from measure.core.record import RecordError
 from measure.core.self_test import COMPARE_SCHEMA, LOAD_SCHEMA
 from measure.limits import record as limits_record
 from measure.load import record as load_record
@@ -12,7 +13,6 @@ from measure.plan import record as plan_record
 from measure.report.results import calibration, compare, goals, limits, load, loadgen, plan, sweep
 from measure.report.section import Section
 from measure.sweep import record
-from measure.sweep.record import RecordError
 
 # A new kind of result is a line here, and a module that makes a section of its record.
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {

@@ -10,10 +10,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from measure.core.record import dumps
 from measure.report import trust, values
 from measure.report.axes import Figure
 from measure.report.section import Cell, Linked, Section, Verdict
-from measure.sweep.record import dumps
 
 _TEMPLATE = "page.html.j2"
 # A plot, and a legend of a few lines below it; every two lines more take a row more.

@@ -12,13 +12,13 @@ from command_line.parser import Parser, exit_codes
 from command_line.paths import path
 from measure.core import environment
 from measure.core.judged import guarded
+from measure.core.record import dumps, write_bytes_atomically, write_text_atomically
 from measure.core.verification import Experiment
 from measure.side_by_side import plot, record, show
 from measure.side_by_side.compose import Results, run
 from measure.side_by_side.contenders import NAMES
 from measure.side_by_side.goals import all_goals
 from measure.side_by_side.service import Settings
-from measure.sweep.record import dumps, write_bytes_atomically, write_text_atomically
 from protos import malloc
 
 EXAMPLES = 1024

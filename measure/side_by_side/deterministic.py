@@ -25,7 +25,8 @@ _STREAM_ROWS = 256
 
 
 def main() -> int:
-    models, pairs = Path(sys.argv[1]), int((*sys.argv[2:], _PAIRS)[0])
+    """Measure the models of the command line, in as many pairs as it says."""
+    models, pairs = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else _PAIRS
     for group in ([], ["--group-rows", "16"]):
         with ExitStack() as stack:
             clients = []
@@ -41,7 +42,8 @@ def main() -> int:
                 runs = [_timed(ask, client) for client in clients]
                 for run in runs:
                     run()  # the first one pays for connections and memory
-                found = ratio(*interleaved(runs, pairs))
+                with_it, without = interleaved(runs, pairs)
+                found = ratio(with_it, without)
                 print(
                     f"{' '.join(group) or '--group-rows auto':18}{what:14}"
                     f"{found.median:6.2f} ({found.low:.2f} to {found.high:.2f}), {pairs} pairs",

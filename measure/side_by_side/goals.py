@@ -1,60 +1,20 @@
 """Say of each goal whether it is reached; every one is a function of what was measured."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from measure.core.comparison import Ratio, ratio
+from measure.core.comparison import ratio
+from measure.core.goal import Goal, Part, interval
 from measure.side_by_side.parts.concurrency import Concurrency
 from measure.side_by_side.parts.memory import Memory
 from measure.side_by_side.parts.narrow import WIRES, Narrow
 from measure.side_by_side.rounds import Cell
 
-REACHED, MISSED, NOT_MEASURED = "reached", "missed", "not measured"
 # The size of an example that the goals are meant for.
 GOAL_FEATURES = 262_144
 _ALL = 1024
 _WEIGHTS_AND_MIB = 256
 _WIRE_GOALS = {"float16": 1.5, "int8": 2.2}
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A ratio and what it should be: at least `threshold`, or at most."""
-
-    what: str
-    ratio: Ratio
-    threshold: float
-    at_most: bool = False
-
-    @property
-    def reached(self) -> bool:
-        """Whether the median is on the right side."""
-        if self.at_most:
-            return self.ratio.median <= self.threshold
-        return self.ratio.median >= self.threshold
-
-    @property
-    def certain(self) -> bool:
-        """Whether the whole interval is on the side where the median is."""
-        return not self.ratio.low < self.threshold < self.ratio.high
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """A goal with what was measured of it, and what was not; `notes` are printed beside it."""
-
-    name: str
-    text: str
-    parts: tuple[Part, ...]
-    missing: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def verdict(self) -> str:
-        """reached, missed, or not measured; one part that misses is enough for missed."""
-        if any(not part.reached for part in self.parts):
-            return MISSED
-        return REACHED if self.parts else NOT_MEASURED
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +139,7 @@ def p7(measured: Measured) -> Goal:
         ready = ratio(narrow.cell(f"{system}_ready").rows_per_s, wide)
         notes.append(
             f"{wire}: {narrow.agreement(system):.2%} of the labels agree; "
-            f"of rows that are {wire} already: {_interval(ready)}"
+            f"of rows that are {wire} already: {interval(ready)}"
         )
     return Goal("P7", text, tuple(parts), notes=tuple(notes))
 
@@ -210,22 +170,3 @@ def p9(measured: Measured) -> Goal:
     )
     part = Part(f"highest peak / {limit:,.0f} MiB", found, 1, at_most=True)
     return Goal("P9", text, (part,), notes=notes)
-
-
-def lines(goal: Goal) -> Iterable[str]:
-    """The goal in words: the verdict first, then a line for each part."""
-    yield f"{goal.name}  {goal.verdict:<12}  {goal.text}"
-    for part in goal.parts:
-        sign = "<=" if part.at_most else ">="
-        doubt = "" if part.certain else ", too close to be sure"
-        missed = "" if part.reached else "  MISSED"
-        shown = _interval(part.ratio)
-        yield f"      {part.what}: {shown}, wanted {sign} {part.threshold:g}{doubt}{missed}"
-    for note in goal.notes:
-        yield f"      {note}"
-    if goal.missing:
-        yield f"      not measured: {'; '.join(goal.missing)}"
-
-
-def _interval(found: Ratio) -> str:
-    return f"{found.median:.3g} [{found.low:.3g}, {found.high:.3g}] of {found.pairs} pairs"

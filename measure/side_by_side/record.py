@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from measure.core.goal import Goal
 from measure.core.judged import told
 from measure.side_by_side.compose import Results
-from measure.side_by_side.goals import Goal
 from measure.side_by_side.names import label
 from measure.side_by_side.service import Settings
 

@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.text import Text
 
 from command_line.table import Column, Table
+from measure.core.goal import MISSED, REACHED, Goal, lines
 from measure.side_by_side.compose import Results
-from measure.side_by_side.goals import GOAL_FEATURES, MISSED, REACHED, Goal, lines
+from measure.side_by_side.goals import GOAL_FEATURES
 from measure.side_by_side.names import label
 from measure.side_by_side.rounds import Cell
 from measure.side_by_side.service import Settings

@@ -23,7 +23,7 @@ def render(found: Inspection) -> str:
         lstrip_blocks=True,
     )
     page.filters["size"] = size
-    return page.get_template("inspection.html.j2").render(
+    return page.get_template("page.html.j2").render(
         found=found,
         facts=facts(found),
         picture=picture(found),

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from server.app import listening
+from server.app import listening, logs
 from server.app.config import REJECT, Config
 from server.batching.byte_budget import ByteBudget
 from server.batching.shared_memory import Regions
@@ -68,7 +68,7 @@ class Server:
         shared = config.local_only if config.shared_memory is None else config.shared_memory
         regions = Regions(enabled=shared, prefix=config.shared_memory_prefix or "")
         self._memory = MemoryServicer(regions)
-        self._settings = SettingsServicer(self._repository)
+        self._settings = SettingsServicer(self._repository, logs)
         spare_memory = SpareMemory()
         self._servicer = Servicer(
             self._repository,
@@ -78,7 +78,7 @@ class Server:
             {"max_message_bytes": str(config.max_message_bytes)},
         )
         self._repository_servicer = RepositoryServicer(self._repository)
-        self._capacity = Capacity(config)
+        self._capacity = Capacity(config.workers, config.max_waiting, config.max_streams)
         self._reception = Reception(config.receive_s, spare_memory)
         # The message of a health check is so small that it comes with the call.
         shorter_s = min(config.receive_s or _CHECK_RECEIVE_S, _CHECK_RECEIVE_S)

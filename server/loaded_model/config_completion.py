@@ -13,9 +13,8 @@ from protos.model_config_pb2 import (
     ModelOutput,
 )
 from server.errors import LoadError
-from server.loaded_model.model_config import BACKEND, PLATFORM
+from server.loaded_model.model_config import BACKEND, GRAPH, PLATFORM
 from server.onnx.engine import TensorSpec
-from server.repository.folder import GRAPH
 
 # The parameter that says whether requests share executions, and why not.
 BATCHING = "batching"

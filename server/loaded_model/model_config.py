@@ -14,6 +14,8 @@ from server.errors import LoadError
 
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
+# The file of a version that names no other.
+GRAPH = "model.onnx"
 
 _NO_FIELD = re.compile(r'Message type "inference\.(\S+)" has no field named "(\S+)"')
 

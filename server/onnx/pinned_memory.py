@@ -1,8 +1,9 @@
 """Page-lock memory, so that a GPU copies from it by itself, without a detour in the driver."""
 
 import ctypes
+from typing import Any
 
-from server.batching.request import Array
+from numpy.typing import NDArray
 
 # The CUDA runtime that ONNX Runtime has loaded, of its version 13 or 12.
 _LIBRARIES = ("libcudart.so.13", "libcudart.so.12")
@@ -10,7 +11,7 @@ _LIBRARIES = ("libcudart.so.13", "libcudart.so.12")
 _PORTABLE = 1
 
 
-def lock(array: Array) -> None:
+def lock(array: NDArray[Any]) -> None:
     """Page-lock the memory of an array until `unlock`; OSError says why it cannot be."""
     cuda = runtime()
     status = cuda.cudaHostRegister(
@@ -19,7 +20,7 @@ def lock(array: Array) -> None:
     _check(cuda, status)
 
 
-def unlock(array: Array) -> None:
+def unlock(array: NDArray[Any]) -> None:
     """Let the memory be paged again; it must not be freed before. OSError says what went wrong."""
     cuda = runtime()
     _check(cuda, cuda.cudaHostUnregister(ctypes.c_void_p(array.ctypes.data)))

@@ -21,7 +21,6 @@ from server.repository import misplaced
 from server.repository.misplaced import VERSION
 
 CONFIG = "config.pbtxt"
-GRAPH = "model.onnx"
 
 # Which files are there, with what tells whether they are still the same.
 Fingerprint = tuple[tuple[str, int, int, int], ...]

@@ -16,7 +16,8 @@ from server.errors import LoadError, ModelNotFound, ModelUnavailable, StartError
 from server.loaded_model import model_config, row_independence
 from server.loaded_model.labels import Labels
 from server.loaded_model.model import Model, ModelLimits
-from server.repository.folder import CONFIG, GRAPH, Fingerprint, ModelFolder
+from server.loaded_model.model_config import GRAPH
+from server.repository.folder import CONFIG, Fingerprint, ModelFolder
 from server.repository.preflight import Validation
 from server.versions_failed import VersionsFailed
 

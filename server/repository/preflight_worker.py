@@ -18,8 +18,8 @@ from server.onnx.execution_provider import ExecutionProvider
 def main() -> int:
     """Load what stdin says, a line of JSON before a ModelConfig. 0: done, stdout has the outcome.
 
-    The outcome is JSON: what `server.repository.preflight.Tried` has, or `text` of an error and whether it is
-    `of_configuration`.
+    The outcome is JSON: what `server.repository.preflight.Tried` has, or `text` of an error and
+    whether it is `of_configuration`.
     """
     job = json.loads(sys.stdin.buffer.readline())
     config = ModelConfig.FromString(sys.stdin.buffer.read())

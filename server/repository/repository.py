@@ -16,8 +16,9 @@ from server.errors import (
     StartError,
 )
 from server.loaded_model.model import Model, ModelLimits
+from server.loaded_model.model_config import GRAPH
 from server.repository import misplaced
-from server.repository.folder import GRAPH, ModelFolder, model_names
+from server.repository.folder import ModelFolder, model_names
 from server.repository.lifecycle import READY, Lifecycle, VersionState
 from server.repository.preflight import Validation
 

@@ -3,9 +3,10 @@
 import logging
 import threading
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Protocol
 
 from protos import inference_pb2 as pb
-from server.app import logs
 from server.errors import FeatureUnavailable, InvalidInput
 from server.repository.repository import Repository
 
@@ -33,11 +34,22 @@ _CHOICES: Mapping[str, tuple[LogValue, ...]] = {
 }
 
 
+class Severities(Protocol):
+    """Which severities the log writes, and a way to change that."""
+
+    def written(self) -> frozenset[int]:
+        """Severities that are written."""
+
+    def write_only(self, severities: AbstractSet[int]) -> None:
+        """Write these severities from now on, and no others."""
+
+
 class SettingsServicer:
     """One method per RPC; nothing is traced here, and of the log its severities can be changed."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, severities: Severities) -> None:
         self._repository = repository
+        self._severities = severities
         self._lock = threading.Lock()
 
     def TraceSetting(self, request: pb.TraceSettingRequest) -> pb.TraceSettingResponse:
@@ -54,20 +66,19 @@ class SettingsServicer:
     def LogSettings(self, request: pb.LogSettingsRequest) -> pb.LogSettingsResponse:
         """Change settings of the log, all or none of them; then tell those in force."""
         with self._lock:
-            settings = _log_settings()
+            settings = _log_settings(self._severities.written())
             changed = {name: _checked(name, value) for name, value in request.settings.items()}
             if changed:
                 settings |= changed
                 _log.info("log settings changed", extra={"settings": changed})
-                logs.write_only(_severities(settings))
+                self._severities.write_only(_severities(settings))
         response = pb.LogSettingsResponse()
         for name, value in settings.items():
             _write(response.settings[name], value)
         return response
 
 
-def _log_settings() -> dict[str, LogValue]:
-    written = logs.written()
+def _log_settings(written: frozenset[int]) -> dict[str, LogValue]:
     switches = {name: severity in written for name, severity in _SEVERITIES.items()}
     return {**_FIXED, **switches, _VERBOSE: int(logging.DEBUG in written)}
 

@@ -3,7 +3,6 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from server.app.config import Config
 from server.rpc.in_flight import Activity
 
 _QUICK_THREADS = 4
@@ -14,16 +13,16 @@ _LOADING_THREADS = 4
 class Capacity:
     """Kinds of calls have threads of their own, so that none of them keeps another out."""
 
-    def __init__(self, config: Config) -> None:
-        self.unary_threads = ThreadPoolExecutor(config.workers, "unary")
+    def __init__(self, workers: int, max_waiting: int, max_streams: int) -> None:
+        self.unary_threads = ThreadPoolExecutor(workers, "unary")
         # A stream keeps its thread as long as it is open.
-        self.stream_threads = ThreadPoolExecutor(config.max_streams, "stream")
+        self.stream_threads = ThreadPoolExecutor(max_streams, "stream")
         # For what never waits, what is refused, and what loads and unloads models.
         self.quick_threads = ThreadPoolExecutor(_QUICK_THREADS, "quick")
         self.refusing_threads = ThreadPoolExecutor(_REFUSING_THREADS, "refusing")
         self.loading_threads = ThreadPoolExecutor(_LOADING_THREADS, "loading")
-        self.unary = Activity(config.workers + config.max_waiting, "unary requests")
-        self.streams = Activity(config.max_streams, "streams")
+        self.unary = Activity(workers + max_waiting, "unary requests")
+        self.streams = Activity(max_streams, "streams")
 
     def wait_until_idle(self, timeout_s: float) -> bool:
         """Wait until no inference call is open; whether it was within the time."""

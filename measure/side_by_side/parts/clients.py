@@ -28,6 +28,7 @@ EXAMPLES = 16
 
 
 def main() -> None:
+    """Run the clients that the command line asks for."""
     parser = Parser(
         prog="measure.side_by_side.parts.clients", description=(__doc__ or "").partition("\n")[0]
     )

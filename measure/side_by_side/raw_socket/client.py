@@ -27,7 +27,7 @@ _LISTENING = "listening on "
 
 
 class RawSocket:
-    """A client of measure/side_by_side/raw_socket/server.py, on one connection; a mode as those of client.modes."""
+    """A client of the raw socket's server, on one connection; a mode as those of a sweep."""
 
     def __init__(self, address: str) -> None:
         self.name = "raw"

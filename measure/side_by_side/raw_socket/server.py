@@ -40,6 +40,7 @@ def serve(listener: socket.socket, engine: Engine, group_rows: int) -> None:
 
 
 def main() -> None:
+    """Serve one connection with the graph, at the address of the command line."""
     graph, address, group_rows, threads = positionals(
         "measure.side_by_side.raw_socket.server",
         __doc__,

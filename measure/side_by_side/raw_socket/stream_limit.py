@@ -23,6 +23,7 @@ _SHARE = 0.5
 
 
 def main() -> int:
+    """Measure as many rounds as the command line says."""
     return guarded(
         "measure.side_by_side.raw_socket.stream_limit",
         partial(_measure, rounds_of("measure.side_by_side.raw_socket.stream_limit", __doc__)),

@@ -13,11 +13,11 @@ from measure.compare.runs import Cell, Measured, Provider
 from measure.compare.table import render
 from measure.compare.words import meeting_text, summary, without_line
 from measure.core.comparison import Ratio
+from measure.core.record import RecordError, dumps
 from measure.core.stages import Sample
 from measure.report import page as pages
 from measure.report import trust
 from measure.report.results import compare
-from measure.sweep import record
 from measure.sweep.summary import summarise
 
 SIZES = (1, 8, 64)
@@ -109,7 +109,7 @@ def test_two_batch_sizes_make_no_line_which_is_said():
     Console(file=file, width=120).print(render(analysis))
     assert said in file.getvalue()
     content = provider_record.to_json({"ep": ["a", "b"], "rounds": ROUNDS}, {}, analysis)
-    section = compare.section(json.loads(record.dumps(content)))
+    section = compare.section(json.loads(dumps(content)))
     assert said in map(str, section.verdicts[0].findings)
     assert list(without_line(analyse(measured({"a": (1e5, 1e4)})))) == []
 
@@ -121,7 +121,7 @@ def test_a_provider_twice_in_too_few_rounds_is_no_test_of_the_instrument(rounds,
     analysis = analyse(Measured(providers, whole.cells))
     assert could_differ(analysis.pairs) is (passed is not None)
     content = provider_record.to_json({"ep": ["cpu", "cpu"], "rounds": rounds}, {}, analysis)
-    checks = compare.section(json.loads(record.dumps(content))).checks
+    checks = compare.section(json.loads(dumps(content))).checks
     assert {check.passed for check in checks if check.name == trust.AA} == {passed}
 
 
@@ -181,7 +181,7 @@ def test_wrong_labels_are_told():
 
 def recorded(analysis, broken=()):
     whole = provider_record.to_json({"rounds": ROUNDS}, {"cores": 2}, analysis, broken)
-    return json.loads(record.dumps(whole))
+    return json.loads(dumps(whole))
 
 
 def test_a_record_gives_back_what_was_measured():
@@ -206,7 +206,7 @@ def test_a_line_that_does_not_rise_is_recorded_without_a_bound():
     ],
 )
 def test_what_is_no_record_is_refused(change, said):
-    with pytest.raises(record.RecordError, match=said):
+    with pytest.raises(RecordError, match=said):
         provider_record.from_json(recorded(analyse(measured(TWICE_AS_SLOW))) | change)
 
 

@@ -7,6 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from measure.core.record import (
+    RecordError,
+    dumps,
+    reading,
+    write_bytes_atomically,
+    write_text_atomically,
+)
 from measure.core.stages import Sample, Stages
 from measure.sweep import record
 from measure.sweep.summary import summarise
@@ -35,7 +42,7 @@ def points():
 
 
 def through_text(points):
-    return json.loads(record.dumps(record.to_json({"seed": 0}, {"cores": 2}, points)))
+    return json.loads(dumps(record.to_json({"seed": 0}, {"cores": 2}, points)))
 
 
 def test_a_record_reads_back_as_it_was():
@@ -55,11 +62,11 @@ def test_a_record_has_the_promised_keys():
 def test_a_number_that_is_not_finite_becomes_null():
     written = record.to_json({"a": math.nan, "b": [math.inf], "c": {"d": -math.inf}}, {}, [])
     assert written["settings"] == {"a": None, "b": [None], "c": {"d": None}}
-    assert "NaN" not in record.dumps(written)
+    assert "NaN" not in dumps(written)
 
 
 def test_a_path_among_the_settings_does_not_lose_the_record():
-    assert "results" in record.dumps(record.to_json({"out": Path("results")}, {}, []))
+    assert "results" in dumps(record.to_json({"out": Path("results")}, {}, []))
 
 
 def test_failures_are_recorded_as_findings():
@@ -69,7 +76,7 @@ def test_failures_are_recorded_as_findings():
 
 def test_another_schema_is_refused():
     written = through_text(points()) | {"schema": "argmax-serving/sweep/2"}
-    with pytest.raises(record.RecordError, match=r"sweep/2.*reads.*sweep/1"):
+    with pytest.raises(RecordError, match=r"sweep/2.*reads.*sweep/1"):
         record.from_json(written)
 
 
@@ -77,7 +84,7 @@ def test_another_schema_is_refused():
 def test_a_missing_key_is_named(key):
     written = through_text(points())
     del written[key]
-    with pytest.raises(record.RecordError, match=f"lacks '{key}'"):
+    with pytest.raises(RecordError, match=f"lacks '{key}'"):
         record.from_json(written)
 
 
@@ -85,7 +92,7 @@ def test_a_missing_key_is_named(key):
 def test_a_missing_key_of_a_point_is_named_with_its_place(key):
     written = through_text(points())
     del written["points"][1][key]
-    with pytest.raises(record.RecordError, match=rf"points\[1\] lacks '{key}'"):
+    with pytest.raises(RecordError, match=rf"points\[1\] lacks '{key}'"):
         record.from_json(written)
 
 
@@ -105,13 +112,13 @@ def test_a_missing_key_of_a_point_is_named_with_its_place(key):
 def test_a_wrong_type_in_a_point_is_refused(change):
     written = through_text(points())
     written["points"][0] |= change
-    with pytest.raises(record.RecordError, match=r"points\[0\]"):
+    with pytest.raises(RecordError, match=r"points\[0\]"):
         record.from_json(written)
 
 
 @pytest.mark.parametrize("value", [None, [], "text", {"points": 1}])
 def test_what_is_no_record_is_refused(value):
-    with pytest.raises(record.RecordError):
+    with pytest.raises(RecordError):
         record.from_json(value)
 
 
@@ -123,7 +130,7 @@ def test_an_error_text_may_be_any_text():
 def test_a_file_is_replaced_whole(tmp_path):
     path = tmp_path / "sweep.json"
     path.write_text("old")
-    record.write_text_atomically(path, "new é")
+    write_text_atomically(path, "new é")
     assert path.read_text(encoding="utf-8") == "new é"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -137,20 +144,20 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch, broken)
     path.write_text("old")
     monkeypatch.setattr(os, broken, fail)
     with pytest.raises(OSError, match="disk full"):
-        record.write_text_atomically(path, "new")
+        write_text_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_written_file_is_as_readable_as_any_other(tmp_path):
-    record.write_bytes_atomically(tmp_path / "ours", b"")
+    write_bytes_atomically(tmp_path / "ours", b"")
     (tmp_path / "any").write_bytes(b"")
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "any")]
     assert modes[0] == modes[1]
 
 
 def test_text_that_is_not_unicode_can_still_be_written(tmp_path):
-    record.write_text_atomically(tmp_path / "page", "a \udcff b")
+    write_text_atomically(tmp_path / "page", "a \udcff b")
     assert (tmp_path / "page").read_bytes() == rb"a \udcff b"
 
 
@@ -177,5 +184,5 @@ def test_csv_has_one_row_per_point_under_flat_columns(tmp_path):
     ],
 )
 def test_what_cannot_be_read_of_a_record_is_said(content, said):
-    with pytest.raises(record.RecordError, match=f"^{said}"), record.reading(content, "one/1"):
+    with pytest.raises(RecordError, match=f"^{said}"), reading(content, "one/1"):
         list(content["points"])

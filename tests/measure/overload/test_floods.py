@@ -2,10 +2,10 @@ import json
 
 import pytest
 
+from measure.core.goal import MISSED, REACHED
 from measure.overload import floods
 from measure.overload.floods import Rounds, Settings, goals, main, run
 from measure.overload.http2_floods import FLOODS
-from measure.side_by_side.goals import MISSED, REACHED
 
 SMALL = Settings(features=64, rounds=2, seconds=0.3)
 

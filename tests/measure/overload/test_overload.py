@@ -3,9 +3,9 @@ from dataclasses import asdict
 
 import pytest
 
+from measure.core.goal import MISSED, NOT_MEASURED, REACHED
 from measure.overload import overload
 from measure.overload.overload import Rounds, Settings, goals, main, run
-from measure.side_by_side.goals import MISSED, NOT_MEASURED, REACHED
 
 SMALL = Settings(classes=64, features=4096, rows=4, streams=4, rounds=1, seconds=0.3)
 

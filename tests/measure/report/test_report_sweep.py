@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import plotly.graph_objects
 import pytest
 
+from measure.core.record import RecordError, dumps
 from measure.core.stages import Sample, Stages
 from measure.report import charts, page, stages
 from measure.report.results import sweep as reported
@@ -29,7 +30,7 @@ def sweep(**fields):
 
 def recorded(points, settings=None, environment=None):
     whole = record.to_json(settings or {"seed": 7}, environment or {"cores": 2}, points)
-    return json.loads(record.dumps(whole))
+    return json.loads(dumps(whole))
 
 
 def render(content):
@@ -213,7 +214,7 @@ def test_a_record_of_failures_alone_still_makes_a_page():
 
 
 def test_another_schema_is_refused():
-    with pytest.raises(record.RecordError):
+    with pytest.raises(RecordError):
         render({"schema": "other/1"})
 
 

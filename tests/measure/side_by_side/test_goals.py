@@ -4,20 +4,10 @@ import numpy as np
 import pytest
 
 from client.errors import RequestFailed
+from measure.core.goal import MISSED, NOT_MEASURED, REACHED, lines
 from measure.core.verification import Experiment, truth
 from measure.peers.systems import Turn, turn_starts
-from measure.side_by_side.goals import (
-    MISSED,
-    NOT_MEASURED,
-    REACHED,
-    Measured,
-    all_goals,
-    lines,
-    p4,
-    p5,
-    p6,
-    p9,
-)
+from measure.side_by_side.goals import Measured, all_goals, p4, p5, p6, p9
 from measure.side_by_side.parts.concurrency import Concurrency
 from measure.side_by_side.parts.memory import Memory
 from measure.side_by_side.rounds import Cell, measure
