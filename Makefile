@@ -34,7 +34,7 @@ sweep: .venv/installed  ## the main job: the batch-size experiment (DTYPE=float6
 	$(RUN) -m client sweep --dtype $(DTYPE) --out $(OUT) $(ARGS)
 
 bench: .venv/installed  ## beside its limits and other servers (ARGS=--quick: 5 minutes, no others)
-	$(RUN) -m bench $(ARGS)
+	$(RUN) -m client side-by-side $(ARGS)
 
 soak: .venv-dev/installed  ## hold it to its promises (MINUTES=20, ARGS='--only kills,swaps')
 	$(DEV) -m soak --seconds $$(($(MINUTES) * 60)) $(ARGS)
@@ -60,6 +60,7 @@ check: .venv-dev/installed  ## style, types, import rules, generated stubs up to
 	$(DEV) -m mypy
 	PYTHONPATH=. .venv-dev/bin/lint-imports
 	$(DEV) protos/generate.py --check
+	$(DEV) docs/promises.py --check
 
 stubs: .venv-dev/installed  ## generate the stubs again from the .proto files
 	$(DEV) protos/generate.py

@@ -1,6 +1,7 @@
 """Command line of the client: `python -m client COMMAND`."""
 
 import argparse
+import importlib
 import os
 import signal
 import sys
@@ -24,6 +25,12 @@ from measure.commands import slo as slo_command
 from measure.commands import sweep as sweep_command
 
 PROGRAM = "argmax-client"
+# Instruments whose modules parse their own options.
+_PROGRAMS = {
+    "side-by-side": ("measure.side_by_side.command", "this service beside its limits and others"),
+    "overload": ("measure.overload.overload", "goodput, refusals and fairness beyond capacity"),
+    "floods": ("measure.overload.floods", "what other clients notice of HTTP/2 floods"),
+}
 
 
 class Parser(PlainParser):
@@ -39,9 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     One that a signal ends gives 128 and the signal's number: 130 after Ctrl-C.
     """
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given and given[0] in _PROGRAMS:
+        program: Callable[[Sequence[str]], int] = importlib.import_module(
+            _PROGRAMS[given[0]][0]
+        ).main
+        return program(given[1:])
     with interruptible():
         try:
-            args = _parser().parse_args(argv)
+            args = _parser().parse_args(given)
             command: Callable[[argparse.Namespace], int] = args.command
             return command(args)
         except RequestFailed as error:
@@ -71,6 +84,8 @@ def _parser() -> Parser:
     limits_command.add(commands)
     diff_command.add(commands)
     report_command.add(commands)
+    for name, (_, text) in _PROGRAMS.items():
+        commands.add_parser(name, help=text)
     return parser
 
 

@@ -1,6 +1,6 @@
 """Swap what a model computes while clients ask, and hold every answer against both contents.
 
-python -m bench.reload [SWAPS [OPTION...]], options of the server: 0 when no request failed, and
+python -m soak.hot_swap [SWAPS [OPTION...]], options of the server: 0 when no request failed, and
 each answer was wholly of a content that served between its sending and its arrival.
 """
 

@@ -11,13 +11,13 @@ import plan_calibrations
 import report_records
 from rich.console import Console, Group
 
-from client.diff import table as diff_table
 from command_line.table import Table
 from examples import run as examples_run
 from measure.compare import record as provider_record
 from measure.compare import table as provider_table
 from measure.compare.analysis import analyse
 from measure.core.comparison import Comparison, Ratio
+from measure.diff import table as diff_table
 from measure.diff.side import side
 from measure.diff.verdicts import differences
 from measure.engine.bisection import Found

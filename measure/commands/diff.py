@@ -8,12 +8,12 @@ from typing import Any
 
 from rich.text import Text
 
-from client.diff import table
 from client.errors import UsageError
 from command_line import paths, terminal
 from command_line.parser import exit_codes
 from measure.core import environment, record_files
 from measure.core.arguments import over_zero
+from measure.diff import table
 from measure.diff.side import FEWEST_RUNS, FEWEST_VALUES, READERS, Side, merged, side
 from measure.diff.verdicts import (
     LEVEL,

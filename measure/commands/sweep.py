@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from client.commands import verdicts
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import DONE, WRONG, exit_codes
 from measure.commands import sweep_results as results
+from measure.commands import verdicts
 from measure.core import arguments, environment
 from measure.core.verification import Experiment
 from measure.report.results.sweep import section as sweep_section

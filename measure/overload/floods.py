@@ -1,6 +1,6 @@
 """Measure what floods of HTTP/2 frames do to others: a client's p99 beside each, over that without.
 
-python -m bench.floods [--rounds N] [--out FILE.json]: 0 when every goal is reached, 1 when one is
+python -m client floods [--rounds N] [--out FILE.json]: 0 when every goal is reached, 1 when one is
 missed, 2 when it could not be measured. It needs the extra [dev].
 
 Each round measures, for each flood, requests of one client alone and beside it, the flood first in
@@ -153,8 +153,8 @@ def goals(measured: dict[str, Rounds]) -> list[Goal]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and judge."""
-    settings, out = settings_of(argv, "measure.overload.floods", __doc__ or "", Settings())
-    return guarded("measure.overload.floods", partial(_measure, settings, out))
+    settings, out = settings_of(argv, "argmax-client floods", __doc__ or "", Settings())
+    return guarded("argmax-client floods", partial(_measure, settings, out))
 
 
 def _measure(settings: Settings, out: Path | None) -> int:

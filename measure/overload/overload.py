@@ -1,6 +1,6 @@
 """Measure the server beyond its capacity: goodput, how fast it refuses, and fairness.
 
-python -m bench.overload [--rounds N] [--out FILE.json]: 0 when every goal is reached, 1 when one
+python -m client overload [--rounds N] [--out FILE.json]: 0 when every goal is reached, 1 when one
 is missed, 2 when it could not be measured.
 
 Each round measures, one after the other: requests of one client alone; the same beside another
@@ -169,8 +169,8 @@ def _part_of_refusals(p99_ms: Sequence[float]) -> Part:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and judge."""
-    settings, out = settings_of(argv, "measure.overload.overload", __doc__ or "", Settings())
-    return guarded("measure.overload.overload", partial(_measure, settings, out))
+    settings, out = settings_of(argv, "argmax-client overload", __doc__ or "", Settings())
+    return guarded("argmax-client overload", partial(_measure, settings, out))
 
 
 def _measure(settings: Settings, out: Path | None) -> int:

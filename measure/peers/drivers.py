@@ -20,7 +20,7 @@ from measure.peers.systems import Turn
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _REQUIREMENTS = ("tritonclient[grpc]==2.73.0", "numpy")
-_SCRIPT = SOURCE / "bench" / "peers" / "tritonclient_driver.py"
+_SCRIPT = SOURCE / "measure" / "peers" / "inside" / "tritonclient_driver.py"
 _READY_TIMEOUT_S = 60.0
 _CALL_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 20.0

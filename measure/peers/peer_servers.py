@@ -18,7 +18,7 @@ from measure.core.processes import SOURCE, child, free_port
 from measure.peers.environments import FOLDER, NotAvailable, Venv, installed
 
 MODEL = "linear_argmax"
-_SCRIPTS = SOURCE / "bench" / "peers"
+_SCRIPTS = SOURCE / "measure" / "peers" / "inside"
 _START_TIMEOUT_S = 60.0
 # What a message length may be at most in gRPC.
 _MAX_MESSAGE_BYTES = 2**31 - 1

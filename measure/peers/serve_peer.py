@@ -1,4 +1,4 @@
-"""Serve the model with another server, to drive it by hand: `python -m bench.serve_peer triton`."""
+"""Serve the model with another server, to drive it by hand: `python -m measure.peers.serve_peer triton`."""
 
 import os
 import signal

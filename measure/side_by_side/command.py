@@ -1,4 +1,4 @@
-"""Measure this service beside its limits and its peers: `python -m bench`."""
+"""Measure this service beside its limits and its peers: `python -m client side-by-side`."""
 
 import argparse
 import os
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write. 0: done, whatever the goals; 1: wrong labels; 2: it could not."""
     settings = _settings(argv)
     malloc.keep_in_process()
-    return guarded("bench", lambda: _run(settings))
+    return guarded("argmax-client side-by-side", lambda: _run(settings))
 
 
 def _run(settings: Settings) -> int:
@@ -62,7 +62,9 @@ def _measure(settings: Settings) -> int:
 
 def _settings(argv: Sequence[str] | None) -> Settings:
     parser = Parser(
-        prog="bench", description=__doc__, epilog=exit_codes("wrong labels", keeps=True)
+        prog="argmax-client side-by-side",
+        description=__doc__,
+        epilog=exit_codes("wrong labels", keeps=True),
     )
     parser.add_argument("--quick", action="store_true", help="few rounds, no peers: 5 minutes")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="default: 10; quick: 4")

@@ -1,6 +1,6 @@
 """Measure how near the CUDA provider, in process, comes to copying its inputs to the GPU.
 
-python -m bench.gpu_copy [ROUNDS]    exit code 0: at least 0.8 of the copy rate from page-locked
+python -m measure.side_by_side.gpu_copy [ROUNDS]    exit code 0: at least 0.8 of the copy rate from page-locked
 memory, the interval's lower end too; 1: not, or a wrong label; 2: no GPU that could be measured
 """
 

@@ -1,6 +1,6 @@
 """Be several clients that each send one example, wait for its label, and send the next.
 
-    python -m bench.clients THREADS FEATURES SEED ADDRESS...
+    python -m measure.side_by_side.parts.clients THREADS FEATURES SEED ADDRESS...
 
 For each line `INDEX SECONDS` on stdin all threads go against that address, then comes a line of
 JSON: `rows` answered, and the `labels` last given to each of the first examples (-1: none).

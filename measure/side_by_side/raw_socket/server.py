@@ -3,7 +3,7 @@
 What this reaches over a socket is the limit for any service on the same machine. It checks nothing
 and serves one client.
 
-    python -m bench.raw_server GRAPH ADDRESS GROUP_ROWS THREADS
+    python -m measure.side_by_side.raw_socket.server GRAPH ADDRESS GROUP_ROWS THREADS
 """
 
 import socket
