@@ -1,6 +1,6 @@
 """Ask a server from a process of its own: in a closed loop, at a rate, or on many streams.
 
-python -m bench.overload_load ADDRESS MODEL ROWS FEATURES DEADLINE_S takes commands as lines of JSON
+python -m measure.overload.overload_load ADDRESS MODEL ROWS FEATURES DEADLINE_S takes commands as lines of JSON
 and answers each with one.
 """
 

@@ -1,4 +1,7 @@
-"""Serve the model with another server, to drive it by hand: `python -m measure.peers.serve_peer triton`."""
+"""Serve the model with another server, to drive it by hand.
+
+python -m measure.peers.serve_peer triton
+"""
 
 import os
 import signal

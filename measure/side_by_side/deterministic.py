@@ -1,4 +1,6 @@
-"""Measure what `--deterministic` costs: `python -m measure.side_by_side.deterministic MODELS [PAIRS]`.
+"""Measure what `--deterministic` costs.
+
+python -m measure.side_by_side.deterministic MODELS [PAIRS]
 
 Two servers of the same models, one with the option and one without, take turns (ABBA). Shown is the
 time with it by the time without it, the median of the pairs with a 95% bootstrap interval, for one

@@ -1,7 +1,8 @@
 """Measure how near the CUDA provider, in process, comes to copying its inputs to the GPU.
 
-python -m measure.side_by_side.gpu_copy [ROUNDS]    exit code 0: at least 0.8 of the copy rate from page-locked
-memory, the interval's lower end too; 1: not, or a wrong label; 2: no GPU that could be measured
+python -m measure.side_by_side.gpu_copy [ROUNDS]
+
+Exit code 0: at least 0.8 of the copy rate from page-locked memory, the interval's lower end too; 1: not, or a wrong label; 2: no GPU that could be measured
 """
 
 import sys

@@ -131,7 +131,7 @@ def test_the_overload_keeps_whole_rounds(tmp_path):
     words = ["measure.overload.overload", *small, "--seconds", "0.3", "--rounds", "99"]
     code, out, err = interrupted(tmp_path / "o.json", words, "round 1 of 99")
     assert code == 130, err
-    assert err[-1].startswith("bench.overload: interrupted by SIGINT after ")
+    assert err[-1].startswith("argmax-client overload: interrupted by SIGINT after ")
     assert "goodput: " in out
     content = json.loads((tmp_path / "o.json").read_text())
     assert content["partial"] is True

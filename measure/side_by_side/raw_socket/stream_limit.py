@@ -1,6 +1,8 @@
 """Measure how near a stream of 1,024 examples comes to a raw socket, with nothing else beside.
 
-python -m measure.side_by_side.raw_socket.stream_limit [ROUNDS]    exit code 0: at least half, the interval's lower end too
+python -m measure.side_by_side.raw_socket.stream_limit [ROUNDS]
+
+Exit code 0: at least half, the interval's lower end too
 """
 
 import sys
