@@ -1,7 +1,7 @@
 """Ask a server from a process of its own: in a closed loop, at a rate, or on many streams.
 
-python -m measure.overload.overload_load ADDRESS MODEL ROWS FEATURES DEADLINE_S takes commands as lines of JSON
-and answers each with one.
+python -m measure.overload.overload_load ADDRESS MODEL ROWS FEATURES DEADLINE_S takes commands as
+lines of JSON and answers each with one.
 """
 
 import json

@@ -2,7 +2,8 @@
 
 python -m measure.side_by_side.gpu_copy [ROUNDS]
 
-Exit code 0: at least 0.8 of the copy rate from page-locked memory, the interval's lower end too; 1: not, or a wrong label; 2: no GPU that could be measured
+Exit code 0: at least 0.8 of the copy rate from page-locked memory, the interval's lower end too;
+1: not, or a wrong label; 2: no GPU that could be measured.
 """
 
 import sys
