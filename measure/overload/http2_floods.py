@@ -1,7 +1,8 @@
 """Flood a server with HTTP/2 frames that are cheap to send and dear to take, at a bounded rate.
 
 python -m measure.overload.http2_floods ADDRESS KIND PER_S floods until its stdin ends: a line when
-it begins, then as JSON what it did. A connection that the server closes is opened anew, as an attacker would.
+it begins, then as JSON what it did. A connection that the server closes is opened anew, as an
+attacker would.
 """
 
 import itertools

@@ -94,7 +94,7 @@ def explained():
 
 
 def test_the_programs_are_found():
-    assert {"client", "server", "model", "bench", "soak", "protos.generate"} <= set(PROGRAMS)
+    assert {"client", "server", "model", "soak", "protos.generate"} <= set(PROGRAMS)
     assert len(PROGRAMS) > 15
 
 
