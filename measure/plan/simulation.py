@@ -9,7 +9,7 @@ from functools import partial
 
 import simpy
 
-from server.batching.policy import Batch, Closed, Limits, rows_to_wait_for, take, wait_ns
+from server.batching.policy import Batch, CloseReason, Limits, rows_to_wait_for, take, wait_ns
 
 _Process = Generator[simpy.Event, None, None]
 
@@ -51,7 +51,7 @@ class Simulated:
 
     latencies_ns: list[float]
     batch_rows: list[int]
-    closed: list[Closed]
+    closed: list[CloseReason]
 
 
 def simulate(
@@ -64,8 +64,8 @@ def simulate(
     def arrive() -> _Process:
         for number, at_ns in enumerate(due_ns):
             yield env.timeout(at_ns - env.now)
-            # One client's requests have their turn in the order that they came in.
-            replica.receive(_Request(rows, at_ns, turn=number * rows))
+            # One client's requests are served in the order of their arrival.
+            replica.receive(_Request(rows, at_ns, start_tag=number * rows))
 
     env.process(arrive())
     env.run()
@@ -81,7 +81,7 @@ class _Request:
     arrived_ns: int = 0
     taken_rows: int = 0
     more_follows: bool = False
-    turn: int = 0
+    start_tag: int = 0
     key: object = None
     in_place: bool = True
 
@@ -134,7 +134,7 @@ class _Replica:
                 self._limits,
                 int(self._env.now),
                 enough_rows=enough_rows,
-                hurry=False,
+                flush=False,
             )
             if left_ns:
                 yield self._queued | self._env.timeout(left_ns)

@@ -14,13 +14,13 @@ from server.errors import StartError
 from server.loaded_model.model import ModelLimits
 from server.onnx import provider_library
 from server.repository.poll import RepositoryPoll
-from server.repository.preflight import Validation
+from server.repository.preflight import Preflight
 from server.repository.repository import POLL, Control, Repository
 from server.rpc import reflection
-from server.rpc.admission import Reception
+from server.rpc.admission import Receiver
 from server.rpc.health import SERVICE as HEALTH
 from server.rpc.health import Health
-from server.rpc.idle_trim import SpareMemory
+from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference
 from server.rpc.repository_servicer import RepositoryServicer
 from server.rpc.security.authorization import Authorization
@@ -28,7 +28,7 @@ from server.rpc.security.credentials import server_credentials
 from server.rpc.servicer import SERVICE, Servicer, StreamLimits, handlers
 from server.rpc.settings_servicer import SettingsServicer
 from server.rpc.shared_memory_servicer import MemoryServicer
-from server.rpc.thread_pools import Capacity
+from server.rpc.thread_pools import ThreadPools
 
 _log = logging.getLogger(__name__)
 
@@ -62,28 +62,28 @@ class Server:
                 deterministic=config.deterministic,
             ),
             Control(config.model_control, config.load_model),
-            Validation(config.validation_s, config.validation_bytes) if config.validation else None,
+            Preflight(config.validation_s, config.validation_bytes) if config.validation else None,
         )
         # Whoever can reach a shared-memory object is on this machine, so others get none of it.
         shared = config.local_only if config.shared_memory is None else config.shared_memory
         regions = Regions(enabled=shared, prefix=config.shared_memory_prefix or "")
         self._memory = MemoryServicer(regions)
         self._settings = SettingsServicer(self._repository, logs)
-        spare_memory = SpareMemory()
+        idle_trim = IdleTrim()
         self._servicer = Servicer(
             self._repository,
             Inference(self._repository, ByteBudget(config.max_inflight_bytes), regions),
             StreamLimits(config.max_stream_bytes, config.stream_idle_s),
-            spare_memory,
+            idle_trim,
             {"max_message_bytes": str(config.max_message_bytes)},
         )
         self._repository_servicer = RepositoryServicer(self._repository)
-        self._capacity = Capacity(config.workers, config.max_waiting, config.max_streams)
-        self._reception = Reception(config.receive_s, spare_memory)
+        self._pools = ThreadPools(config.workers, config.max_waiting, config.max_streams)
+        self._receiver = Receiver(config.receive_s, idle_trim)
         # The message of a health check is so small that it comes with the call.
         shorter_s = min(config.receive_s or _CHECK_RECEIVE_S, _CHECK_RECEIVE_S)
-        self._check_reception = Reception(shorter_s, spare_memory)
-        self._health = Health(("", SERVICE), self._check_reception)
+        self._check_receiver = Receiver(shorter_s, idle_trim)
+        self._health = Health(("", SERVICE), self._check_receiver)
         try:
             self._grpc = self._listen(credentials, authorization)
         except StartError:
@@ -111,7 +111,7 @@ class Server:
         # gRPC cancels calls that came but wait for a thread of its own. Until they are few, it is
         # us who refuse what is new, with a status that clients know to retry.
         time.sleep(_LAST_CALLS_S)
-        if not self._capacity.wait_until_idle(self._config.grace_s):
+        if not self._pools.wait_until_idle(self._config.grace_s):
             _log.warning("grace period over: requests under way are cancelled")
         # Others, such as those who watch the health service, need not be waited for.
         self._grpc.stop(_LAST_ANSWERS_S).wait()
@@ -121,8 +121,8 @@ class Server:
         _log.info("stopped")
 
     def _close(self) -> None:
-        self._reception.close()
-        self._check_reception.close()
+        self._receiver.close()
+        self._check_receiver.close()
         self._repository.close()
 
     def _listen(
@@ -137,7 +137,7 @@ class Server:
             interceptors=() if authorization is None else (authorization,),
         )
         groups = (self._memory, self._settings, self._repository_servicer)
-        table = handlers(self._servicer, *groups, self._reception, self._capacity)
+        table = handlers(self._servicer, *groups, self._receiver, self._pools)
         server.add_generic_rpc_handlers((table, self._health.handlers))
         reflected = config.local_only if config.reflection is None else config.reflection
         if reflected:

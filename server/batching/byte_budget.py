@@ -6,7 +6,7 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from server.batching.fair_queue import Turns
+from server.batching.fair_queue import FairQueue
 from server.errors import Cancelled, QueueFull, TooLarge
 
 
@@ -16,7 +16,7 @@ def _stays(_: Callable[[], object]) -> bool:
 
 @dataclass(eq=False, slots=True)
 class _Ticket:
-    turn: int
+    start_tag: int
     size_bytes: int
     called: threading.Event = field(default_factory=threading.Event)
     granted: bool = False
@@ -28,7 +28,7 @@ class ByteBudget:
     def __init__(self, total_bytes: int) -> None:
         self._total = total_bytes
         self._used = 0
-        self._turns = Turns()
+        self._fair_queue = FairQueue()
         self._waiting: list[_Ticket] = []
         self._lock = threading.Lock()
 
@@ -44,12 +44,12 @@ class ByteBudget:
         before_waiting: Callable[[], None] = lambda: None,
         *,
         client: str = "",
-        when_gone: Callable[[Callable[[], object]], bool] = _stays,
+        on_cancel: Callable[[Callable[[], object]], bool] = _stays,
     ) -> None:
         """Take bytes, waiting for them until the deadline (monotonic clock) at most.
 
         Clients that wait take turns. If there is a wait, `before_waiting` is called once, and
-        `when_gone` with what is to be called when nobody needs the bytes any more; it gives False
+        `on_cancel` with what is to be called when nobody needs the bytes any more; it gives False
         where that is so already. Raises TooLarge when no wait could ever help; QueueFull when the
         deadline passed; Cancelled when nobody needs them.
         """
@@ -61,12 +61,12 @@ class ByteBudget:
             if not self._waiting and self._fits(size_bytes):
                 self._used += size_bytes
                 return
-            ticket = _Ticket(self._turns.of(client, size_bytes), size_bytes)
-            insort(self._waiting, ticket, key=lambda each: each.turn)
+            ticket = _Ticket(self._fair_queue.start_tag(client, size_bytes), size_bytes)
+            insort(self._waiting, ticket, key=lambda each: each.start_tag)
         gone = True
         try:
             before_waiting()
-            if when_gone(ticket.called.set):
+            if on_cancel(ticket.called.set):
                 timeout_s = None
                 if deadline_ns is not None:
                     timeout_s = max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
@@ -98,7 +98,7 @@ class ByteBudget:
         while self._waiting and self._fits(self._waiting[0].size_bytes):
             ticket = self._waiting.pop(0)
             self._used += ticket.size_bytes
-            self._turns.reached(ticket.turn)
+            self._fair_queue.advance(ticket.start_tag)
             ticket.granted = True
             ticket.called.set()
 

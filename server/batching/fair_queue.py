@@ -1,35 +1,37 @@
-"""Decide who is next where several clients wait: whoever was given least so far."""
+"""Order what several clients wait for by start-time fair queueing."""
 
 _KEPT = 64
 
 
-class Turns:
-    """Start-time fair queueing (Goyal, Vin, Cheng, 1996) over clients of equal weight.
+class FairQueue:
+    """Start tags and virtual time (Goyal, Vin, Cheng, 1996) for clients of equal weight.
 
-    What waits is served by ascending turn. A client's turns advance by what each thing costs, so
-    that a hundred streams of one client get as much as the single request of another, while a
-    client that is alone is served in the order it asked. Nothing waits for ever: what comes later
-    has a later turn. Not locked.
+    Waiting requests are served in the order of their start tags. A client's tags advance by the
+    cost of each request, so that a hundred streams of one client get as much as the single request
+    of another, while a client that is alone is served in the order it asked. Nothing starves: later
+    requests get later tags. Not locked.
     """
 
     def __init__(self) -> None:
-        self._reached = 0
-        self._ends: dict[str, int] = {}
-        self._most_ends = _KEPT
+        self._virtual_time = 0
+        self._finish_tags: dict[str, int] = {}
+        self._most_tags = _KEPT
 
-    def of(self, client: str, cost: int) -> int:
-        """Turn of something of this client that costs so much."""
-        turn = max(self._reached, self._ends.get(client, 0))
-        self._ends[client] = turn + cost
-        if len(self._ends) > self._most_ends:
+    def start_tag(self, client: str, cost: int) -> int:
+        """Tag of a request of this client with this cost."""
+        tag = max(self._virtual_time, self._finish_tags.get(client, 0))
+        self._finish_tags[client] = tag + cost
+        if len(self._finish_tags) > self._most_tags:
             self._forget()
-        return turn
+        return tag
 
-    def reached(self, turn: int) -> None:
-        """Something of this turn is served; nobody gets an earlier one from now on."""
-        self._reached = max(self._reached, turn)
+    def advance(self, tag: int) -> None:
+        """Advance virtual time to a tag that is served; no later request gets an earlier one."""
+        self._virtual_time = max(self._virtual_time, tag)
 
     def _forget(self) -> None:
-        # Who has no more than whoever comes new need not be known.
-        self._ends = {who: end for who, end in self._ends.items() if end > self._reached}
-        self._most_ends = 2 * len(self._ends) + _KEPT
+        # A client whose tag is not ahead of virtual time is indistinguishable from a new one.
+        self._finish_tags = {
+            client: tag for client, tag in self._finish_tags.items() if tag > self._virtual_time
+        }
+        self._most_tags = 2 * len(self._finish_tags) + _KEPT

@@ -12,7 +12,7 @@ class Waiting(Protocol):
     """What a queue holds: so many rows, of which some may have been taken.
 
     Only those with equal keys share a batch. `more_follows`: the sender says that more of the same
-    comes at once. `turn`: the queue is ordered by it; it advances with the rows that are taken.
+    comes at once. `start_tag`: the queue is ordered by it; it advances with the rows that are taken.
     `in_place`: its rows can be run where they lie.
     """
 
@@ -20,7 +20,7 @@ class Waiting(Protocol):
     taken_rows: int
     arrived_ns: int
     more_follows: bool
-    turn: int
+    start_tag: int
     key: object
 
     @property
@@ -36,7 +36,7 @@ _SLICE_GROUPS = 4
 _SLICE_ROWS = 128
 
 
-class Closed(StrEnum):
+class CloseReason(StrEnum):
     """Why a batch took no more rows."""
 
     FULL = "full"  # it reached the most rows that one execution takes
@@ -91,7 +91,7 @@ class Batch(Generic[W]):
     """What one execution of the model takes."""
 
     pieces: tuple[Piece[W], ...]
-    closed: Closed
+    closed: CloseReason
 
     @property
     def rows(self) -> int:
@@ -100,8 +100,8 @@ class Batch(Generic[W]):
 
 
 def wait_ns(
-    queue: Iterable[Waiting], limits: Limits, now_ns: int, *, enough_rows: int, hurry: bool
-) -> tuple[int, Closed]:
+    queue: Iterable[Waiting], limits: Limits, now_ns: int, *, enough_rows: int, flush: bool
+) -> tuple[int, CloseReason]:
     """How long the head of a non-empty queue should still wait, 0 for not, and why it may go.
 
     `enough_rows` is what `rows_to_wait_for` said.
@@ -114,26 +114,26 @@ def wait_ns(
         if head is None:
             head = request
         elif request.key != head.key:
-            return 0, Closed.SHAPE
+            return 0, CloseReason.SHAPE
         rows += request.rows - request.taken_rows
         if rows >= limits.group_rows:
-            return 0, Closed.FULL
+            return 0, CloseReason.FULL
         all_announce_more &= request.more_follows
         last_arrived_ns = max(last_arrived_ns, request.arrived_ns)
     if head is None:
         raise ValueError("an empty queue has no head")
-    if hurry:
-        return 0, Closed.BYTES
+    if flush:
+        return 0, CloseReason.BYTES
     if all_announce_more:
         if rows >= enough_rows:
-            return 0, Closed.START
+            return 0, CloseReason.START
         # As long as they keep coming; what fell silent is not waited for.
         left_ns = last_arrived_ns + limits.linger_ns - now_ns
     else:
         left_ns = head.arrived_ns + limits.queue_delay_ns - now_ns
     if left_ns > 0:
-        return left_ns, Closed.DELAY
-    return 0, Closed.DELAY if all_announce_more or limits.queue_delay_ns else Closed.IDLE
+        return left_ns, CloseReason.DELAY
+    return 0, CloseReason.DELAY if all_announce_more or limits.queue_delay_ns else CloseReason.IDLE
 
 
 def rows_to_wait_for(before: int, batch: Batch[W], limits: Limits) -> int:
@@ -148,14 +148,16 @@ def rows_to_wait_for(before: int, batch: Batch[W], limits: Limits) -> int:
 
 
 def place(queue: deque[W], request: W) -> None:
-    """Put a request into a queue by its turn, after those of the same."""
-    if not queue or queue[-1].turn <= request.turn:
+    """Put a request into a queue by its start tag, after those of the same."""
+    if not queue or queue[-1].start_tag <= request.start_tag:
         queue.append(request)
     else:
-        queue.insert(bisect_right(queue, request.turn, key=lambda each: each.turn), request)
+        queue.insert(
+            bisect_right(queue, request.start_tag, key=lambda each: each.start_tag), request
+        )
 
 
-def take(queue: deque[W], limits: Limits, closed: Closed) -> Batch[W]:
+def take(queue: deque[W], limits: Limits, closed: CloseReason) -> Batch[W]:
     """Remove the next batch from the head of a non-empty queue.
 
     A request with enough rows of its own runs alone, so that nothing needs copying; others are
@@ -166,7 +168,7 @@ def take(queue: deque[W], limits: Limits, closed: Closed) -> Batch[W]:
     if left >= limits.group_rows:
         most = limits.slice_rows if head.in_place else limits.group_rows
         piece = _advance(queue, min(left, most))
-        return Batch((piece,), Closed.FULL)
+        return Batch((piece,), CloseReason.FULL)
     pieces: list[Piece[W]] = []
     room = limits.group_rows
     while queue and room and queue[0].key == head.key:
@@ -183,10 +185,10 @@ def _advance(queue: deque[W], rows: int) -> Piece[W]:
     request = queue[0]
     piece = Piece(request, request.taken_rows, request.taken_rows + rows)
     request.taken_rows = piece.stop
-    request.turn += rows
+    request.start_tag += rows
     if piece.stop == request.rows:
         queue.popleft()
-    elif len(queue) > 1 and queue[1].turn < request.turn:
+    elif len(queue) > 1 and queue[1].start_tag < request.start_tag:
         # Others have their turn before the rest of it.
         place(queue, queue.popleft())
     return piece

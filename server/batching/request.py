@@ -38,13 +38,13 @@ class Result:
 class Caller:
     """Whoever sent a request.
 
-    Requests of one `client` take turns with those of others. `when_gone` keeps what is to be
+    Requests of one `client` take turns with those of others. `on_cancel` keeps what is to be
     called once nobody waits for the answer; it gives False where that is so already.
     """
 
     client: str = ""
     deadline_ns: int | None = None
-    when_gone: Callable[[Callable[[], object]], bool] = lambda _: True
+    on_cancel: Callable[[Callable[[], object]], bool] = lambda _: True
 
 
 @dataclass(eq=False, slots=True)
@@ -69,7 +69,7 @@ class Request:
     key: object = None
     client: str = ""
     # Of its next row; the scheduler sets it.
-    turn: int = 0
+    start_tag: int = 0
     arrived_ns: int = field(default_factory=time.monotonic_ns)
     future: Future[Result] = field(default_factory=Future)
     released: Future[None] = field(default_factory=Future)

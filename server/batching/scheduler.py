@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from server.batching.batch_buffer import Assembled, BatchBuffer
-from server.batching.fair_queue import Turns
+from server.batching.fair_queue import FairQueue
 from server.batching.near_ties import any_near_tie
 from server.batching.policy import (
     Batch,
-    Closed,
+    CloseReason,
     Limits,
     Piece,
     place,
@@ -68,11 +68,11 @@ class Scheduler:
         self._fixed = fixed
         self._statistics = statistics
         self._queue: deque[Request] = deque()
-        self._turns = Turns()
+        self._fair_queue = FairQueue()
         # The first instant at which something in the queue may have to be refused.
         self._refuse_ns = _NEVER_NS
         self._changed = threading.Condition()
-        self._hurry = False
+        self._flush = False
         self._enough_rows = limits.first_rows
         self._closed = False
         self._worker = threading.Thread(target=self._work, name=name, daemon=True)
@@ -88,7 +88,7 @@ class Scheduler:
                 raise ServerStopping("the server is stopping")
             if self._most_requests and len(self._queue) >= self._most_requests:
                 raise QueueFull(f"{self._most_requests} requests wait, the most this model allows")
-            request.turn = self._turns.of(request.client, request.rows)
+            request.start_tag = self._fair_queue.start_tag(request.client, request.rows)
             place(self._queue, request)
             expires_ns = request.expires_ns
             earlier = False
@@ -99,10 +99,10 @@ class Scheduler:
             if earlier or len(self._queue) == 1 or self._due()[0] == 0:
                 self._changed.notify()
 
-    def hurry(self) -> None:
+    def flush(self) -> None:
         """Run what is queued without waiting for more: the sender is out of room."""
         with self._changed:
-            self._hurry = True
+            self._flush = True
             self._changed.notify()
 
     def cancel(self, request: Request) -> None:
@@ -142,16 +142,16 @@ class Scheduler:
                 if not self._queue:
                     if self._closed:
                         return None
-                    self._hurry = False
+                    self._flush = False
                     self._changed.wait()
                     continue
                 left_ns, closed = self._due()
                 if left_ns == 0:
                     # Other batches leave some of what the sender waits for in the queue.
-                    if closed is Closed.BYTES:
-                        self._hurry = False
-                        closed = Closed.DRAIN if self._closed else closed
-                    self._turns.reached(self._queue[0].turn)
+                    if closed is CloseReason.BYTES:
+                        self._flush = False
+                        closed = CloseReason.DRAIN if self._closed else closed
+                    self._fair_queue.advance(self._queue[0].start_tag)
                     batch = take(self._queue, self._limits, closed)
                     self._enough_rows = rows_to_wait_for(self._enough_rows, batch, self._limits)
                     return batch
@@ -160,15 +160,15 @@ class Scheduler:
         # Callbacks of a future must not run under the lock.
         for request, error in refused:
             request.fail(error)
-        return Batch((), Closed.IDLE)
+        return Batch((), CloseReason.IDLE)
 
-    def _due(self) -> tuple[int, Closed]:
+    def _due(self) -> tuple[int, CloseReason]:
         return wait_ns(
             self._queue,
             self._limits,
             time.monotonic_ns(),
             enough_rows=self._enough_rows,
-            hurry=self._hurry or self._closed,
+            flush=self._flush or self._closed,
         )
 
     def _look_for_refused(self) -> None:

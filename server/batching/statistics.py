@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from server.batching.policy import Closed
+from server.batching.policy import CloseReason
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Counts:
     compute_infer: Duration = field(default_factory=Duration)
     compute_output: Duration = field(default_factory=Duration)
     batches: dict[int, BatchSizeStatistics] = field(default_factory=dict)
-    closed: Counter[Closed] = field(default_factory=Counter)
+    closed: Counter[CloseReason] = field(default_factory=Counter)
 
 
 class Statistics:
@@ -63,7 +63,7 @@ class Statistics:
         """The counts, to be read under `lock`."""
         return self._counts
 
-    def executed(self, rows: int, closed: Closed, assemble_ns: int, compute_ns: int) -> None:
+    def executed(self, rows: int, closed: CloseReason, assemble_ns: int, compute_ns: int) -> None:
         """Count one execution of the model."""
         with self._lock:
             counts = self._counts

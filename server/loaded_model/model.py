@@ -147,7 +147,7 @@ class Model:
         # Loading leaves copies of the weights behind.
         malloc.give_back()
         self.submit = self._scheduler.submit
-        self.hurry = self._scheduler.hurry
+        self.flush = self._scheduler.flush
         self.cancel = self._scheduler.cancel
 
     def close(self) -> None:

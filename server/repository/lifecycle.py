@@ -18,7 +18,7 @@ from server.loaded_model.labels import Labels
 from server.loaded_model.model import Model, ModelLimits
 from server.loaded_model.model_config import GRAPH
 from server.repository.folder import CONFIG, Fingerprint, ModelFolder
-from server.repository.preflight import Validation
+from server.repository.preflight import Preflight
 from server.versions_failed import VersionsFailed
 
 _log = logging.getLogger(__name__)
@@ -40,13 +40,13 @@ class Lifecycle:
     """The versions of one model."""
 
     def __init__(
-        self, folder: ModelFolder, limits: ModelLimits, validation: Validation | None
+        self, folder: ModelFolder, limits: ModelLimits, validation: Preflight | None
     ) -> None:
         """`validation`: what tries a version before it is loaded here, None: nothing does."""
         self.name = folder.name
         self._folder = folder
         self._limits = limits
-        self._validation = validation
+        self._preflight = validation
         # Highest version first.
         self.serving: Mapping[str, Model] = {}
         # The files that a version was made of.
@@ -214,8 +214,8 @@ class Lifecycle:
         path = self._folder.graph(number, self._graph)
         limits, reason = self._limits, ""
         with self._naming_the_file():
-            if self._validation is not None:
-                tried = self._validation.check(self.name, version, path, config, limits)
+            if self._preflight is not None:
+                tried = self._preflight.check(self.name, version, path, config, limits)
                 if self._folder.version_files(number) != files:
                     raise LoadError(f"{path.parent} changed while it was loaded")
                 # Found by running the graph, which is to be done there alone.

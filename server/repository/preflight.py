@@ -33,7 +33,7 @@ class Tried:
     unbatched: str
 
 
-class Validation:
+class Preflight:
     """Tries models; safe to use from several threads."""
 
     def __init__(self, most_s: float, most_bytes: int) -> None:

@@ -20,7 +20,7 @@ from server.loaded_model.model_config import GRAPH
 from server.repository import misplaced
 from server.repository.folder import ModelFolder, model_names
 from server.repository.lifecycle import READY, Lifecycle, VersionState
-from server.repository.preflight import Validation
+from server.repository.preflight import Preflight
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Repository:
         folder: Path,
         limits: ModelLimits,
         control: Control,
-        validation: Validation | None = None,
+        validation: Preflight | None = None,
     ) -> None:
         """Load what is to serve from the start; StartError names what cannot be loaded.
 
@@ -54,7 +54,7 @@ class Repository:
         """
         self._folder = folder
         self._limits = limits
-        self._validation = validation
+        self._preflight = validation
         self._control = control
         self._ready = True
         # Replaced as a whole, so that it can be read without the lock.
@@ -155,8 +155,8 @@ class Repository:
     def stop(self) -> None:
         """Take no new requests, and load no more models."""
         self._ready = False
-        if self._validation is not None:
-            self._validation.stop()
+        if self._preflight is not None:
+            self._preflight.stop()
 
     def close(self) -> None:
         """Run what is queued, then end every model's workers."""
@@ -216,7 +216,7 @@ class Repository:
             return self._models[name]
 
     def _new_lifecycle(self, folder: ModelFolder) -> Lifecycle:
-        return Lifecycle(folder, self._limits, self._validation)
+        return Lifecycle(folder, self._limits, self._preflight)
 
     def _model_folder(self, name: str) -> ModelFolder:
         return ModelFolder(self._folder, name)

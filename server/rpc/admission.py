@@ -15,21 +15,21 @@ import grpc
 
 from server.errors import Unsupported
 from server.rpc import status
-from server.rpc.idle_trim import SpareMemory
-from server.rpc.in_flight import Activity
+from server.rpc.idle_trim import IdleTrim
+from server.rpc.in_flight import InFlight
 
 
-class Reception:
+class Receiver:
     """Makes handlers of unary calls, and cancels calls whose message does not come."""
 
-    def __init__(self, limit_s: float, spare_memory: SpareMemory) -> None:
+    def __init__(self, limit_s: float, idle_trim: IdleTrim) -> None:
         """`limit_s`: how long a message may take to arrive, 0 for any time."""
         self._limit_s = limit_s
-        self._spare_memory = spare_memory
+        self._idle_trim = idle_trim
         self._expected: dict[grpc.ServicerContext, float] = {}
         self._closed = threading.Event()
         if limit_s:
-            threading.Thread(target=self._watch, name="reception", daemon=True).start()
+            threading.Thread(target=self._watch, name="receiver", daemon=True).start()
 
     def close(self) -> None:
         """End the thread that watches."""
@@ -49,7 +49,7 @@ class Reception:
         def handle(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
             try:
                 message = self._message(messages, context)
-                with self._spare_memory.around(len(message)):
+                with self._idle_trim.around(len(message)):
                     return behavior(message, context)
             except grpc.RpcError as error:
                 # The call is over: the client left, or took too long. gRPC keeps the error with the
@@ -78,7 +78,7 @@ class Reception:
             if message is None:
                 # One that was packed may have taken as much memory as any may, before it was
                 # too large.
-                self._spare_memory.give_back_soon()
+                self._idle_trim.trim_soon()
         return message
 
     def _watch(self) -> None:
@@ -95,23 +95,23 @@ class Admission(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(
         self,
         handlers: grpc.GenericRpcHandler,
-        activities: Mapping[str, Activity],
+        in_flight: Mapping[str, InFlight],
         pool: ThreadPoolExecutor,
     ) -> None:
-        """`activities` by the full name of a method, whose handler calls `leave` in the end.
+        """`in_flight` by the full name of a method, whose handler calls `leave` in the end.
 
         Refusals run in the pool.
         """
         self._handlers = handlers
-        self._activities = activities
+        self._in_flight = in_flight
         self._refusals = {
-            method: _refusal(activity, pool) for method, activity in activities.items()
+            method: _refusal(calls, pool) for method, calls in in_flight.items()
         }
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """The handler of a call that arrived."""
-        activity = self._activities.get(details.method)
-        if activity is not None and not activity.enter():
+        calls = self._in_flight.get(details.method)
+        if calls is not None and not calls.enter():
             return self._refusals[details.method]
         return self._handlers.service(details)
 
@@ -123,9 +123,9 @@ def on_pool(behavior: Callable[..., Any], pool: ThreadPoolExecutor) -> Callable[
     return behavior
 
 
-def _refusal(activity: Activity, pool: ThreadPoolExecutor) -> grpc.RpcMethodHandler:
+def _refusal(calls: InFlight, pool: ThreadPoolExecutor) -> grpc.RpcMethodHandler:
     def refuse(_: Iterator[bytes], context: grpc.ServicerContext) -> None:
-        context.abort(*status.of(activity.refusal()))
+        context.abort(*status.of(calls.refusal()))
 
     # As a call with a stream of messages, because those are not read before the handler runs.
     return grpc.stream_unary_rpc_method_handler(on_pool(refuse, pool))

@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2
 
 from protos.errors import InvalidMessage
-from server.rpc.admission import Reception
+from server.rpc.admission import Receiver
 
 _CHECKERS = 4
 _WATCHERS = 4
@@ -17,7 +17,7 @@ SERVICE = health.SERVICE_NAME
 class Health:
     """grpc.health.v1, with threads of its own."""
 
-    def __init__(self, services: tuple[str, ...], reception: Reception) -> None:
+    def __init__(self, services: tuple[str, ...], receiver: Receiver) -> None:
         """`services` are SERVING until `stop`."""
         # Those who watch take a thread until their message is there; checks must not wait for it.
         watchers = ThreadPoolExecutor(_WATCHERS, "watch")
@@ -27,7 +27,7 @@ class Health:
         self.handlers = grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                "Check": reception.unary(self._check, checkers),
+                "Check": receiver.unary(self._check, checkers),
                 "Watch": grpc.unary_stream_rpc_method_handler(
                     self._servicer.Watch,
                     request_deserializer=health_pb2.HealthCheckRequest.FromString,

@@ -9,7 +9,7 @@ from protos import malloc
 _QUIET_S = 2.0
 
 
-class SpareMemory:
+class IdleTrim:
     """Waits for a pause, because a next large message would only have to fetch it all again."""
 
     def __init__(self) -> None:
@@ -27,9 +27,9 @@ class SpareMemory:
             yield
         finally:
             self._stop()
-            self.give_back_soon()
+            self.trim_soon()
 
-    def give_back_soon(self) -> None:
+    def trim_soon(self) -> None:
         """Do so after a pause, unless that is on its way already."""
         with self._lock:
             if self._timer is None or not self._timer.is_alive():

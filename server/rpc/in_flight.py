@@ -5,7 +5,7 @@ import threading
 from server.errors import TooMany
 
 
-class Activity:
+class InFlight:
     """How many calls are open, of those that may be."""
 
     def __init__(self, most: int, what: str) -> None:

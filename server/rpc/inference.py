@@ -119,9 +119,9 @@ class Inference:
         self._budget.acquire(
             size,
             caller.deadline_ns,
-            before_waiting=model.hurry,
+            before_waiting=model.flush,
             client=caller.client,
-            when_gone=caller.when_gone,
+            on_cancel=caller.on_cancel,
         )
         try:
             model.submit(request)

@@ -22,14 +22,14 @@ from server.batching.request import Caller
 from server.errors import InvalidInput, ModelUnavailable, ServerStopping
 from server.repository.repository import Repository
 from server.rpc import descriptions, status
-from server.rpc.admission import Admission, Reception, on_pool
-from server.rpc.idle_trim import SpareMemory
+from server.rpc.admission import Admission, Receiver, on_pool
+from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference
 from server.rpc.repository_servicer import RepositoryServicer
 from server.rpc.settings_servicer import SettingsServicer
 from server.rpc.shared_memory_servicer import MemoryServicer
 from server.rpc.stream import InferStream
-from server.rpc.thread_pools import Capacity
+from server.rpc.thread_pools import ThreadPools
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 SERVER_NAME = "argmax-serving"
@@ -74,7 +74,7 @@ class Servicer:
         repository: Repository,
         inference: Inference,
         streams: StreamLimits,
-        spare_memory: SpareMemory,
+        idle_trim: IdleTrim,
         parameters: Mapping[str, str],
     ) -> None:
         """`parameters` are shown in every model's configuration."""
@@ -82,7 +82,7 @@ class Servicer:
         self._inference = inference
         self._stream_limits = streams
         self._parameters = parameters
-        self._spare_memory = spare_memory
+        self._idle_trim = idle_trim
         self._streams: weakref.WeakSet[InferStream] = weakref.WeakSet()
         self._streams_lock = threading.Lock()
 
@@ -157,7 +157,7 @@ class Servicer:
                 raise ServerStopping("the server is stopping")
             if context.add_callback(stream.abandon):
                 read_ahead_bytes = self._stream_limits.read_ahead_bytes
-                with self._spare_memory.around(read_ahead_bytes):
+                with self._idle_trim.around(read_ahead_bytes):
                     yield from stream.answers()
         finally:
             with self._streams_lock:
@@ -176,8 +176,8 @@ def handlers(
     memory: MemoryServicer,
     settings: SettingsServicer,
     repository: RepositoryServicer,
-    reception: Reception,
-    capacity: Capacity,
+    receiver: Receiver,
+    pools: ThreadPools,
 ) -> grpc.GenericRpcHandler:
     """gRPC's handlers of the whole service."""
     control: dict[str, tuple[Any, Callable[[Any], Message]]] = {
@@ -202,28 +202,28 @@ def handlers(
         ),
     }
     table = {
-        name: reception.unary(_parsed(kind, handle), pool)
+        name: receiver.unary(_parsed(kind, handle), pool)
         for pool, rpcs in (
-            (capacity.quick_threads, control),
-            (capacity.loading_threads, slow),
+            (pools.quick_threads, control),
+            (pools.loading_threads, slow),
         )
         for name, (kind, handle) in rpcs.items()
     }
-    table["ModelInfer"] = reception.unary(
-        servicer.ModelInfer, capacity.unary_threads, capacity.unary.leave
+    table["ModelInfer"] = receiver.unary(
+        servicer.ModelInfer, pools.unary_threads, pools.unary.leave
     )
     table["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
         on_pool(
-            _guarded_stream(servicer.ModelStreamInfer, capacity.streams.leave),
-            capacity.stream_threads,
+            _guarded_stream(servicer.ModelStreamInfer, pools.streams.leave),
+            pools.stream_threads,
         )
     )
-    activities = {
-        f"/{SERVICE}/ModelInfer": capacity.unary,
-        f"/{SERVICE}/ModelStreamInfer": capacity.streams,
+    in_flight = {
+        f"/{SERVICE}/ModelInfer": pools.unary,
+        f"/{SERVICE}/ModelStreamInfer": pools.streams,
     }
     generic = grpc.method_handlers_generic_handler(SERVICE, table)
-    return Admission(generic, activities, capacity.refusing_threads)
+    return Admission(generic, in_flight, pools.refusing_threads)
 
 
 def _deadline_ns(context: grpc.ServicerContext, now_ns: int) -> int | None:

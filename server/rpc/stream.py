@@ -40,7 +40,7 @@ _END: Final = _Mark()
 _STOPPING: Final = _Mark()
 
 
-class _Audience:
+class _Cancellation:
     """Whether the client is still there, and what to wake once it is not.
 
     Callers of requests lead here and not to their stream, which leads to them: a cycle would keep
@@ -52,7 +52,7 @@ class _Audience:
         self._wake: Callable[[], object] = _nothing
         self.gone = False
 
-    def when_gone(self, wake: Callable[[], object]) -> bool:
+    def on_cancel(self, wake: Callable[[], object]) -> bool:
         """Keep what is to be called then; False where that is so already."""
         # Only the reader waits, for one thing at a time.
         with self._lock:
@@ -84,8 +84,8 @@ class InferStream:
         """`errors_end_it`: raise a request's error instead of answering with it."""
         self._messages = messages
         self._inference = inference
-        self._audience = _Audience()
-        self._caller = Caller(client, deadline_ns, self._audience.when_gone)
+        self._cancellation = _Cancellation()
+        self._caller = Caller(client, deadline_ns, self._cancellation.on_cancel)
         self._read_ahead_bytes = read_ahead_bytes
         self._window = ByteBudget(read_ahead_bytes)
         self._idle_s = idle_s or None
@@ -118,7 +118,7 @@ class InferStream:
 
     def abandon(self) -> None:
         """Drop all that waits; the client is gone."""
-        self._audience.leave()
+        self._cancellation.leave()
         with self._lock:
             pending = list(self._open.values())
         for entry in pending:
@@ -145,20 +145,20 @@ class InferStream:
         return encode_stream_error(request_id, status.of(error)[1])
 
     def _read(self) -> None:
-        hurry: Callable[[], None] = _nothing
-        when_gone = self._audience.when_gone
+        flush: Callable[[], None] = _nothing
+        on_cancel = self._cancellation.on_cancel
         try:
             for data in self._messages:
                 # A message larger than the window still passes, alone.
                 size = min(len(data), self._read_ahead_bytes)
-                self._window.acquire(size, before_waiting=hurry, when_gone=when_gone)
+                self._window.acquire(size, before_waiting=flush, on_cancel=on_cancel)
                 entry = self._begin(data, size)
                 if isinstance(entry, Pending):
-                    hurry = entry.model.hurry
+                    flush = entry.model.flush
                 self._entries.put(entry)
                 # Else this frame keeps the bytes alive while it waits for the next message.
                 del data, entry
-                if self._audience.gone:
+                if self._cancellation.gone:
                     self._empty()
                     break
         except Exception as error:
@@ -186,7 +186,7 @@ class InferStream:
         with self._lock:
             self._open[pending.request.future] = pending
         # `abandon` looks at those that are open after it said so.
-        if self._audience.gone:
+        if self._cancellation.gone:
             pending.cancel()
 
         # Futures keep what is called when they are done: that must not lead back to them.

@@ -3,14 +3,14 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from server.rpc.in_flight import Activity
+from server.rpc.in_flight import InFlight
 
 _QUICK_THREADS = 4
 _REFUSING_THREADS = 2
 _LOADING_THREADS = 4
 
 
-class Capacity:
+class ThreadPools:
     """Kinds of calls have threads of their own, so that none of them keeps another out."""
 
     def __init__(self, workers: int, max_waiting: int, max_streams: int) -> None:
@@ -21,8 +21,8 @@ class Capacity:
         self.quick_threads = ThreadPoolExecutor(_QUICK_THREADS, "quick")
         self.refusing_threads = ThreadPoolExecutor(_REFUSING_THREADS, "refusing")
         self.loading_threads = ThreadPoolExecutor(_LOADING_THREADS, "loading")
-        self.unary = Activity(workers + max_waiting, "unary requests")
-        self.streams = Activity(max_streams, "streams")
+        self.unary = InFlight(workers + max_waiting, "unary requests")
+        self.streams = InFlight(max_streams, "streams")
 
     def wait_until_idle(self, timeout_s: float) -> bool:
         """Wait until no inference call is open; whether it was within the time."""

@@ -5,7 +5,7 @@ import pytest
 
 from measure.engine.arrivals import due_times_ns
 from measure.plan.simulation import Costs, simulate
-from server.batching.policy import Closed, Limits
+from server.batching.policy import CloseReason, Limits
 
 MS = 1_000_000
 ALONE = Limits(group_rows=1, slice_rows=1)
@@ -68,13 +68,13 @@ def test_a_spread_of_delays_takes_nothing_of_the_server():
 
 
 def test_a_lone_request_takes_the_sum_of_its_costs():
-    assert run(GROUPS, costs(receive=2, answer=3), 5) == ([16], [1], [Closed.IDLE])
+    assert run(GROUPS, costs(receive=2, answer=3), 5) == ([16], [1], [CloseReason.IDLE])
 
 
 def test_what_comes_during_an_execution_shares_the_next():
     latencies, rows, closed = run(GROUPS, costs(), 0, 1, 2)
     assert rows == [1, 2]
-    assert closed == [Closed.IDLE, Closed.IDLE]
+    assert closed == [CloseReason.IDLE, CloseReason.IDLE]
     # 0 to 11; then 11 to 23 for both.
     assert latencies == [11, 22, 21]
 
@@ -82,7 +82,7 @@ def test_what_comes_during_an_execution_shares_the_next():
 def test_a_group_holds_no_more_rows_than_it_may():
     _, rows, closed = run(GROUPS, costs(), *range(10))
     assert rows == [1, 4, 4, 1]
-    assert closed[1:3] == [Closed.FULL, Closed.FULL]
+    assert closed[1:3] == [CloseReason.FULL, CloseReason.FULL]
 
 
 def test_requests_that_do_not_fit_are_split():
@@ -94,14 +94,14 @@ def test_requests_that_do_not_fit_are_split():
 def test_a_large_request_runs_in_slices():
     _, rows, closed = run(GROUPS, costs(), 0, rows=20)
     assert rows == [8, 8, 4]
-    assert closed == [Closed.FULL] * 3
+    assert closed == [CloseReason.FULL] * 3
 
 
 def test_a_queue_delay_gathers_what_comes_within():
     limits = Limits(group_rows=4, slice_rows=8, queue_delay_ns=5 * MS)
     latencies, rows, closed = run(limits, costs(), 0, 4, 6)
     assert rows == [2, 1]
-    assert closed == [Closed.DELAY, Closed.DELAY]
+    assert closed == [CloseReason.DELAY, CloseReason.DELAY]
     # The first waits 5 ms; the third came at 6 and goes once the worker is free, at 17.
     assert latencies == [17, 13, 22]
 
@@ -109,7 +109,7 @@ def test_a_queue_delay_gathers_what_comes_within():
 def test_a_full_group_waits_for_no_delay():
     limits = Limits(group_rows=2, slice_rows=8, queue_delay_ns=50 * MS)
     latencies, rows, closed = run(limits, costs(), 0, 1)
-    assert (latencies, rows, closed) == ([13, 12], [2], [Closed.FULL])
+    assert (latencies, rows, closed) == ([13, 12], [2], [CloseReason.FULL])
 
 
 def test_rows_of_several_requests_are_gathered():

@@ -42,7 +42,7 @@ def test_a_port_that_another_process_listens_on_is_in_use(host):
 def test_a_port_whose_listener_is_gone_is_free():
     with listener() as server:
         port = server.getsockname()[1]
-        # Closed by the server first, so that the connection lingers there.
+        # CloseReason by the server first, so that the connection lingers there.
         with socket.create_connection(("127.0.0.1", port)), server.accept()[0]:
             pass
     listening.check(f"127.0.0.1:{port}")

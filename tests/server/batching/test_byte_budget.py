@@ -207,11 +207,11 @@ def test_who_is_gone_waits_no_longer_and_lets_the_next_in():
     budget.acquire(5)
     gone = []
 
-    def when_gone(wake):
+    def on_cancel(wake):
         gone.append(wake)
         return True
 
-    large = Waiter(budget, 10, when_gone=when_gone)
+    large = Waiter(budget, 10, on_cancel=on_cancel)
     assert large.waits.wait(PATIENCE_S)
     small = Waiter(budget, 5)
     assert small.waits.wait(PATIENCE_S)
@@ -228,5 +228,5 @@ def test_who_was_gone_before_does_not_wait():
     budget = ByteBudget(10)
     budget.acquire(10)
     with pytest.raises(Cancelled):
-        budget.acquire(1, when_gone=lambda _: False)
+        budget.acquire(1, on_cancel=lambda _: False)
     assert budget.used_bytes == 10

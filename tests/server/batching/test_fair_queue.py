@@ -3,8 +3,8 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.batching.fair_queue import Turns
-from server.batching.policy import Closed, Limits, place, take
+from server.batching.fair_queue import FairQueue
+from server.batching.policy import CloseReason, Limits, place, take
 from server.batching.request import Request
 
 ONE_BY_ONE = Limits(group_rows=1, slice_rows=2)
@@ -15,16 +15,16 @@ class Line:
 
     def __init__(self):
         self.queue = deque()
-        self.turns = Turns()
+        self.fair_queue = FairQueue()
 
     def add(self, client, rows=1):
-        request = Request({}, (), rows, client=client, turn=self.turns.of(client, rows))
+        request = Request({}, (), rows, client=client, start_tag=self.fair_queue.start_tag(client, rows))
         place(self.queue, request)
 
     def serve(self):
         """Serve a batch: who got how many rows."""
-        self.turns.reached(self.queue[0].turn)
-        (piece,) = take(self.queue, ONE_BY_ONE, Closed.IDLE).pieces
+        self.fair_queue.advance(self.queue[0].start_tag)
+        (piece,) = take(self.queue, ONE_BY_ONE, CloseReason.IDLE).pieces
         return piece.request.client, piece.rows
 
     def served(self):
@@ -81,10 +81,10 @@ def test_who_was_away_is_not_paid_back():
 
 
 def test_clients_that_are_gone_are_forgotten():
-    turns = Turns()
+    turns = FairQueue()
     for number in range(10_000):
-        turns.reached(turns.of(f"client {number}", 1))
-        turns.reached(number)
+        turns.advance(turns.start_tag(f"client {number}", 1))
+        turns.advance(number)
     assert len(turns._ends) < 200
 
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from server.batching.policy import Closed, Limits
+from server.batching.policy import CloseReason, Limits
 from server.batching.request import Request
 from server.batching.scheduler import Scheduler
 from server.batching.statistics import Statistics
@@ -119,7 +119,7 @@ def submit(scheduler, *requests):
 def run(scheduler, *requests):
     """Answers of requests that wait until all are queued."""
     submit(scheduler, *requests)
-    scheduler.hurry()
+    scheduler.flush()
     return [answer(each) for each in requests]
 
 
@@ -137,7 +137,7 @@ def test_small_requests_share_an_execution(start):
         np.testing.assert_array_equal(y, x + 1)
     assert (counts.executions, counts.inference_rows) == (1, 7)
     assert list(counts.batches) == [7]
-    assert counts.closed == {Closed.BYTES: 1}
+    assert counts.closed == {CloseReason.BYTES: 1}
 
 
 @pytest.mark.parametrize("write", [identity, add_one])
@@ -226,7 +226,7 @@ def test_announced_requests_run_when_the_batch_is_full(start):
     scheduler, counts = start(add_one, PATIENT)
     sent = submit(scheduler, *(request(numbers(1), more_follows=True) for _ in range(8)))
     assert all(answer(each).shape == (1, 4) for each in sent)
-    assert counts.closed == {Closed.FULL: 1}
+    assert counts.closed == {CloseReason.FULL: 1}
 
 
 def test_the_first_batches_of_announced_requests_are_small(start):
@@ -239,7 +239,7 @@ def test_the_first_batches_of_announced_requests_are_small(start):
             answer(each)
         at += size
     assert counts.batches.keys() == {2, 4, 8}
-    assert counts.closed == {Closed.START: 2, Closed.FULL: 1}
+    assert counts.closed == {CloseReason.START: 2, CloseReason.FULL: 1}
 
 
 def test_a_request_runs_when_its_delay_is_up(start):
@@ -247,7 +247,7 @@ def test_a_request_runs_when_its_delay_is_up(start):
     scheduler, counts = start(add_one, limits)
     (sent,) = submit(scheduler, request(numbers(1)))
     answer(sent)
-    assert counts.closed == {Closed.DELAY: 1}
+    assert counts.closed == {CloseReason.DELAY: 1}
     assert sent.future.result().timings.queue_ns >= 30_000_000
 
 
@@ -308,7 +308,7 @@ def test_requests_beside_a_refused_one_run(start):
     cancelled = refused()
     submit(scheduler, before, cancelled, after)
     scheduler.cancel(cancelled)
-    scheduler.hurry()
+    scheduler.flush()
     np.testing.assert_array_equal(answer(before), numbers(2) + 1)
     np.testing.assert_array_equal(answer(after), numbers(3, 50) + 1)
     assert isinstance(cancelled.future.exception(PATIENCE_S), Cancelled)
@@ -334,7 +334,7 @@ def test_closing_runs_what_is_queued(start):
         assert each.future.done()
         np.testing.assert_array_equal(answer(each), numbers(3, 10 * number) + 1)
     assert counts.inference_rows == 15
-    assert counts.closed[Closed.DRAIN] >= 1
+    assert counts.closed[CloseReason.DRAIN] >= 1
 
 
 def test_closing_gives_up_the_wait_for_announced_requests(start):
@@ -342,7 +342,7 @@ def test_closing_gives_up_the_wait_for_announced_requests(start):
     (sent,) = submit(scheduler, request(numbers(1), more_follows=True))
     scheduler.close()
     assert sent.future.done()
-    assert counts.closed == {Closed.DRAIN: 1}
+    assert counts.closed == {CloseReason.DRAIN: 1}
 
 
 def test_nothing_is_taken_after_closing(start):
@@ -366,7 +366,7 @@ def test_closing_twice_is_closing(start):
 def test_a_model_without_a_row_for_each_input_row_is_broken(start):
     scheduler, _ = start(first_row_only, PATIENT)
     sent = submit(scheduler, request(numbers(1)), request(numbers(2)))
-    scheduler.hurry()
+    scheduler.flush()
     for each in sent:
         with pytest.raises(ModelBroken, match=r"shapes \[\(1, 4\)\] for 3 rows; wanted one row"):
             each.future.result(PATIENCE_S)
@@ -377,7 +377,7 @@ def test_a_model_without_a_row_for_each_input_row_is_broken(start):
 def test_a_model_that_drops_the_batch_axis_is_broken(start):
     scheduler, _ = start(no_axis_for_one_row, PATIENT)
     (sent,) = submit(scheduler, request(numbers(1, width=1)))
-    scheduler.hurry()
+    scheduler.flush()
     with pytest.raises(ModelBroken, match=r"shapes \[\(\)\] for 1 rows; wanted one row each"):
         sent.future.result(PATIENCE_S)
     (several,) = run(scheduler, request(numbers(3, width=1)))
@@ -388,7 +388,7 @@ def test_values_that_fail_the_model_fail_their_request_only(start):
     scheduler, counts = start(look_up, PATIENT)
     good, bad = request(np.array([1, 2])), request(np.array([3, 99]))
     submit(scheduler, good, bad)
-    scheduler.hurry()
+    scheduler.flush()
     with pytest.raises(InvalidInput, match="the model cannot be run on these inputs"):
         bad.future.result(PATIENCE_S)
     assert answer(good).tolist() == [10, 20]
@@ -460,7 +460,7 @@ def test_values_that_fail_the_model_fail_their_request_only_at_fixed_size(start)
     scheduler, _ = start(look_up, FIXED_PATIENT, fixed=True)
     good, bad = request(np.array([1, 2])), request(np.array([3, 99]))
     submit(scheduler, bad, good)
-    scheduler.hurry()
+    scheduler.flush()
     with pytest.raises(InvalidInput, match="the model cannot be run on these inputs"):
         bad.future.result(PATIENCE_S)
     assert answer(good).tolist() == [10, 20]
@@ -486,7 +486,7 @@ def test_requests_of_other_shapes_run_apart(start):
     for x, y in zip(inputs, run(scheduler, *map(request, inputs)), strict=True):
         np.testing.assert_array_equal(y, x + 1)
     assert counts.executions == 3
-    assert counts.closed == {Closed.SHAPE: 2, Closed.BYTES: 1}
+    assert counts.closed == {CloseReason.SHAPE: 2, CloseReason.BYTES: 1}
 
 
 @pytest.mark.parametrize("rows", [(3,), (2, 3), (8,), (50,)])
