@@ -49,8 +49,10 @@ PARTS: Mapping[str, Part] = {
         "answers",
         {"experiment": FULL_SIZE, "most_rows": 2},
     ),
-    "terminations": Part("SIGTERMs under load, nothing accepted failed", 200, 38, "terminations"),
-    "kills": Part("SIGKILLs under load, no client saw a failure", 100, 37, "kills"),
+    "terminations": Part(
+        "SIGTERMs under load, nothing accepted failed", 200, 38, "signals.terminations"
+    ),
+    "kills": Part("SIGKILLs under load, no client saw a failure", 100, 37, "signals.kills"),
     "swaps": Part("hot swaps, no request failed or mixed", 500, 110, "swaps"),
     "leaks": Part(
         "requests, of each kind as many, that left nothing behind",
@@ -59,17 +61,17 @@ PARTS: Mapping[str, Part] = {
         "leaks",
     ),
     "codec": Part(
-        "spoiled messages decoded or refused as protobuf does", 10_000_000, 14, "codec_fuzz"
+        "spoiled messages decoded or refused as protobuf does", 10_000_000, 14, "fuzz.codec_fuzz"
     ),
-    "rpc": Part("spoiled calls that got a proper status", 100_000, 15, "rpc_fuzz"),
+    "rpc": Part("spoiled calls that got a proper status", 100_000, 15, "fuzz.rpc_fuzz"),
     "frames": Part(
         "connections with spoiled HTTP/2 frames, closed, others served",
         20_000,
         4,
-        "frames_fuzz",
+        "fuzz.frames_fuzz",
     ),
-    "files": Part("spoiled ONNX files refused or served", 2_000, 100, "files_fuzz"),
+    "files": Part("spoiled ONNX files refused or served", 2_000, 100, "fuzz.files_fuzz"),
     "sequences": Part(
-        "random sequences of 25 calls that fared as its state says", 2_000, 38, "sequences"
+        "random sequences of 25 calls that fared as its state says", 2_000, 38, "fuzz.sequences"
     ),
 }

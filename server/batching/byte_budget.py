@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from server.batching.fair_queue import FairQueue
+from server.batching.request import Caller
 from server.errors import Cancelled, QueueFull, TooLarge
 
-
-def _stays(_: Callable[[], object]) -> bool:
-    return True
+_ANYONE = Caller()
 
 
 @dataclass(eq=False, slots=True)
@@ -40,18 +39,14 @@ class ByteBudget:
     def acquire(
         self,
         size_bytes: int,
-        deadline_ns: int | None = None,
+        caller: Caller = _ANYONE,
         before_waiting: Callable[[], None] = lambda: None,
-        *,
-        client: str = "",
-        on_cancel: Callable[[Callable[[], object]], bool] = _stays,
     ) -> None:
-        """Take bytes, waiting for them until the deadline (monotonic clock) at most.
+        """Take bytes, waiting for them until the caller's deadline at most.
 
-        Clients that wait take turns. If there is a wait, `before_waiting` is called once, and
-        `on_cancel` with what is to be called when nobody needs the bytes any more; it gives False
-        where that is so already. Raises TooLarge when no wait could ever help; QueueFull when the
-        deadline passed; Cancelled when nobody needs them.
+        Waiting clients are served fairly. `before_waiting` is called once if there is a wait.
+        Raises TooLarge if no wait could ever help, QueueFull if the deadline passes, Cancelled if
+        the caller leaves.
         """
         if size_bytes > self._total:
             raise TooLarge(
@@ -61,15 +56,15 @@ class ByteBudget:
             if not self._waiting and self._fits(size_bytes):
                 self._used += size_bytes
                 return
-            ticket = _Ticket(self._fair_queue.start_tag(client, size_bytes), size_bytes)
+            ticket = _Ticket(self._fair_queue.start_tag(caller.client, size_bytes), size_bytes)
             insort(self._waiting, ticket, key=lambda each: each.start_tag)
         gone = True
         try:
             before_waiting()
-            if on_cancel(ticket.called.set):
+            if caller.on_cancel(ticket.called.set):
                 timeout_s = None
-                if deadline_ns is not None:
-                    timeout_s = max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
+                if caller.deadline_ns is not None:
+                    timeout_s = max(0.0, (caller.deadline_ns - time.monotonic_ns()) / 1e9)
                 gone = ticket.called.wait(timeout_s)
         finally:
             granted = self._close(ticket)

@@ -12,8 +12,8 @@ class Waiting(Protocol):
     """What a queue holds: so many rows, of which some may have been taken.
 
     Only those with equal keys share a batch. `more_follows`: the sender says that more of the same
-    comes at once. `start_tag`: the queue is ordered by it; it advances with the rows that are taken.
-    `in_place`: its rows can be run where they lie.
+    comes at once. `start_tag`: the queue is ordered by it; it advances with the rows that are
+    taken. `in_place`: its rows can be run where they lie.
     """
 
     rows: int

@@ -1,26 +1,16 @@
 """One loaded version of a model: what it takes, and the queue before it."""
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from protos import malloc
-from protos.codec import InferRequest, RequestedOutput
-from protos.datatypes import BYTES, DTYPES
 from protos.model_config_pb2 import ModelConfig
-from protos.parameters import Parameter
-from protos.tensors import Tensor
-from server.batching import argmax_labels, nan_check
+from server.batching import argmax_labels
 from server.batching.argmax_labels import ArgmaxLabel
-from server.batching.batch_dependence import BatchDependence, Dependence
-from server.batching.request import Array, Caller, Request
+from server.batching.batch_dependence import BatchDependence
+from server.batching.request import Request
 from server.batching.scheduler import Scheduler
-from server.batching.shared_memory import Regions, SharedTensor
 from server.batching.statistics import Statistics
-from server.errors import InvalidInput
 from server.loaded_model import (
     config_completion,
     config_provider,
@@ -31,14 +21,10 @@ from server.loaded_model.config_settings import QueuePolicy
 from server.loaded_model.fixed_size import fixed_size
 from server.loaded_model.group_size import GroupSize, group_size
 from server.loaded_model.labels import Labels
+from server.loaded_model.request_check import RequestCheck
 from server.loaded_model.warmup import warm_up
-from server.onnx.engine import Engine, TensorSpec
+from server.onnx.engine import Engine
 from server.onnx.execution_provider import CPU, ExecutionProvider
-
-# Our own request parameters.
-TIMINGS = "timings"
-MORE_FOLLOWS = "more_follows"
-_TRITON_ACCEPTED = frozenset({"triton_enable_empty_final_response"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +50,7 @@ class ModelLimits:
 
 
 class Model:
-    """A version that serves: `request` checks what came, `submit` queues it."""
+    """A version that serves: `requests` checks messages, `submit` queues what they ask for."""
 
     def __init__(
         self,
@@ -123,16 +109,20 @@ class Model:
         )
         self.execution = config_settings.execution(self.batching, threads) if fixed else {}
         self.argmax_labels = _argmax_labels(path, engine, limits) if batched else ()
-        self._dependence = BatchDependence(
-            self.outputs, self.argmax_labels, never=fixed or not batched
-        )
-        self._finite_only = limits.finite_only
-        self._queue_policy = QueuePolicy.of(config)
+        dependence = BatchDependence(self.outputs, self.argmax_labels, never=fixed or not batched)
+        queue_policy = QueuePolicy.of(config)
         # Requests that share a batch would have to share these too.
         self.optional_inputs = () if batched else engine.optional_inputs
-        self._needed_inputs = {spec.name for spec in self.inputs}
-        self._inputs = {spec.name: spec for spec in (*self.inputs, *self.optional_inputs)}
-        self._output_names = tuple(spec.name for spec in self.outputs)
+        self.requests = RequestCheck(
+            name,
+            self.inputs,
+            self.optional_inputs,
+            tuple(spec.name for spec in self.outputs),
+            self.max_batch_rows,
+            queue_policy,
+            dependence,
+            finite_only=limits.finite_only,
+        )
         self.output_dtypes = {spec.name: spec.dtype for spec in self.outputs}
         self._scheduler = Scheduler(
             f"{name}:{version}",
@@ -140,147 +130,29 @@ class Model:
             self.batching,
             self.statistics,
             batched=batched,
-            most_requests=self._queue_policy.most_requests,
+            most_requests=queue_policy.most_requests,
             finite_only=limits.finite_only,
             fixed=fixed,
         )
         # Loading leaves copies of the weights behind.
         malloc.give_back()
-        self.submit = self._scheduler.submit
-        self.flush = self._scheduler.flush
-        self.cancel = self._scheduler.cancel
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; ServerStopping once closed, QueueFull when too many wait."""
+        self._scheduler.submit(request)
+
+    def flush(self) -> None:
+        """Run queued requests without waiting for more."""
+        self._scheduler.flush()
+
+    def cancel(self, request: Request) -> None:
+        """Drop a request; its bytes are released when the current batch ends."""
+        self._scheduler.cancel(request)
 
     def close(self) -> None:
         """Run what is queued, then let go of the graph; nothing can be submitted any more."""
         self._scheduler.close()
         self.engine.close()
-
-    def request(
-        self, message: InferRequest, regions: Regions, arrived_ns: int, caller: Caller
-    ) -> Request:
-        """Check a message against the model; InvalidInput says what came and what was wanted."""
-        inputs = self._check_inputs(message.inputs, regions)
-        outputs = self._check_outputs(message.outputs)
-        rows = self._check_rows(inputs) if self.max_batch_rows else 1
-        timeout_us, more_follows, timings = _read_parameters(message)
-        timeout_us = self._queue_policy.effective_us(timeout_us)
-        shapes = tuple(data.shape[1:] for data in inputs.values())
-        dependence = self._dependence.of(outputs) if timings else Dependence()
-        return Request(
-            inputs=inputs,
-            outputs=outputs,
-            rows=rows,
-            size_bytes=message.byte_size,
-            arrived_ns=arrived_ns,
-            deadline_ns=caller.deadline_ns,
-            queue_deadline_ns=arrived_ns + timeout_us * 1000 if timeout_us else None,
-            more_follows=more_follows,
-            key=(shapes, outputs) if self.max_batch_rows else object(),
-            client=caller.client,
-            judged=dependence.judged,
-            batch_dependent=dependence.known,
-        )
-
-    def _check_inputs(
-        self, tensors: Sequence[Tensor], regions: Regions
-    ) -> dict[str, Array | SharedTensor]:
-        given = [tensor.name for tensor in tensors]
-        by_name = {tensor.name: tensor for tensor in tensors}
-        if (
-            len(given) != len(by_name)
-            or not self._needed_inputs <= by_name.keys() <= self._inputs.keys()
-        ):
-            raise InvalidInput(
-                f"inputs {sorted(given)} came; model {self.name!r} takes {self._described_inputs()}"
-            )
-        inputs: dict[str, Array | SharedTensor] = {}
-        for name, spec in self._inputs.items():
-            if name not in by_name:
-                continue
-            data = _check_tensor(spec, by_name[name], regions)
-            # Without a batch axis there are no rows to gather later.
-            if isinstance(data, SharedTensor) and not self.max_batch_rows:
-                data = data.read()
-            if self._finite_only and not isinstance(data, SharedTensor):
-                nan_check.check(name, data)
-            inputs[name] = data
-        return inputs
-
-    def _described_inputs(self) -> str:
-        optional = sorted(spec.name for spec in self.optional_inputs)
-        also = f", and may be given {optional}" if optional else ""
-        return f"{sorted(self._needed_inputs)}{also}"
-
-    def _check_outputs(self, requested: Sequence[RequestedOutput]) -> tuple[str, ...]:
-        if not requested:
-            return self._output_names
-        names = tuple(output.name for output in requested)
-        for name in names:
-            if name not in self._output_names:
-                raise InvalidInput(
-                    f"output {name!r} was asked for; "
-                    f"model {self.name!r} gives {sorted(self._output_names)}"
-                )
-        if len(set(names)) != len(names):
-            raise InvalidInput(f"outputs {list(names)} were asked for; each may be named once")
-        return names
-
-    def _check_rows(self, inputs: Mapping[str, Array | SharedTensor]) -> int:
-        counts = {name: len(data) for name, data in inputs.items()}
-        if len(set(counts.values())) != 1:
-            raise InvalidInput(f"inputs disagree on the number of rows: {counts}")
-        rows = next(iter(counts.values()))
-        if not 1 <= rows <= self.max_batch_rows:
-            raise InvalidInput(
-                f"a batch of {rows} rows came; model {self.name!r} takes 1 to {self.max_batch_rows}"
-            )
-        return rows
-
-
-def _check_tensor(spec: TensorSpec, tensor: Tensor, regions: Regions) -> Array | SharedTensor:
-    what = f"input {spec.name!r}"
-    if DTYPES[tensor.datatype] != spec.dtype:
-        wanted = next(name for name, dtype in DTYPES.items() if dtype == spec.dtype)
-        raise InvalidInput(f"{what} has datatype {tensor.datatype}; the model takes {wanted}")
-    fits = len(tensor.shape) == len(spec.shape) and all(
-        want is None or got == want for got, want in zip(tensor.shape, spec.shape, strict=True)
-    )
-    if not fits:
-        wanted_shape = [-1 if size is None else size for size in spec.shape]
-        raise InvalidInput(f"{what} has shape {list(tensor.shape)}; the model takes {wanted_shape}")
-    data: Array | SharedTensor | None = tensor.data
-    if data is None:
-        data = regions.tensor(what, tensor.parameters, tensor.shape, spec.dtype)
-    if tensor.datatype == BYTES and not isinstance(data, SharedTensor):
-        return _as_strings(what, data)
-    return data
-
-
-def _as_strings(what: str, data: Array) -> Array:
-    """ONNX strings are UTF-8; the protocol's BYTES need not be."""
-    strings = np.empty(math.prod(data.shape), np.object_)
-    try:
-        strings[:] = [element.decode() for element in data.reshape(-1)]
-    except UnicodeDecodeError:
-        raise InvalidInput(f"{what} has elements that are not UTF-8") from None
-    return strings.reshape(data.shape)
-
-
-def _read_parameters(message: InferRequest) -> tuple[int, bool, bool]:
-    """Queue timeout in microseconds (0: none), whether more follows at once, whether timings are
-    wanted."""
-    parameters = message.parameters
-    if not parameters:
-        return 0, False, False
-    for name in parameters:
-        if name.startswith("triton_") and name not in _TRITON_ACCEPTED:
-            raise InvalidInput(f"parameter {name!r} is reserved")
-    timeout_us = _typed(parameters.get("timeout", 0), int, "timeout", "microseconds as an integer")
-    if timeout_us < 0:
-        raise InvalidInput(f"parameter 'timeout' is {timeout_us}; it may not be negative")
-    more = _typed(parameters.get(MORE_FOLLOWS, False), bool, MORE_FOLLOWS, "a boolean")
-    timings = _typed(parameters.get(TIMINGS, False), bool, TIMINGS, "a boolean")
-    return int(timeout_us), bool(more), bool(timings)
 
 
 def _argmax_labels(path: Path, engine: Engine, limits: ModelLimits) -> tuple[ArgmaxLabel, ...]:
@@ -291,9 +163,3 @@ def _argmax_labels(path: Path, engine: Engine, limits: ModelLimits) -> tuple[Arg
     if engine.provider != CPU or not kinds >= {"i", "f"}:
         return ()
     return argmax_labels.find(path)
-
-
-def _typed(value: Parameter, kind: type, name: str, wanted: str) -> int:
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InvalidInput(f"parameter {name!r} is {value!r}; wanted {wanted}")
-    return int(value)

@@ -19,7 +19,7 @@ from server.loaded_model.model import Model, ModelLimits
 from server.loaded_model.model_config import GRAPH
 from server.repository.folder import CONFIG, Fingerprint, ModelFolder
 from server.repository.preflight import Preflight
-from server.versions_failed import VersionsFailed
+from server.repository.versions_failed import VersionsFailed
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,7 @@
-"""Load a model in a process of its own, which may crash: `python -m server.validate`."""
+"""Load a model in a process of its own, which may crash.
+
+python -m server.repository.preflight_worker
+"""
 
 import json
 import math

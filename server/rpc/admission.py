@@ -104,9 +104,7 @@ class Admission(grpc.GenericRpcHandler):  # type: ignore[misc]
         """
         self._handlers = handlers
         self._in_flight = in_flight
-        self._refusals = {
-            method: _refusal(calls, pool) for method, calls in in_flight.items()
-        }
+        self._refusals = {method: _refusal(calls, pool) for method, calls in in_flight.items()}
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """The handler of a call that arrived."""

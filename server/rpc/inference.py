@@ -12,7 +12,8 @@ from server.batching.byte_budget import ByteBudget
 from server.batching.request import Array, Caller, Request, Result
 from server.batching.shared_memory import Placement, Region, Regions
 from server.errors import DeadlinePassed, InvalidInput, ServerStopping, ServingError
-from server.loaded_model.model import TIMINGS, Model
+from server.loaded_model.model import Model
+from server.loaded_model.request_check import TIMINGS
 from server.repository.repository import Repository
 from server.rpc import classification
 
@@ -63,7 +64,7 @@ class Inference:
     ) -> Pending:
         try:
             shared_outputs = self._shared_outputs(message)
-            request = model.request(message, self._regions, arrived_ns, caller)
+            request = model.requests.check(message, self._regions, arrived_ns, caller)
             class_counts = classification.counts(message.outputs, model.output_dtypes)
             decode_ns = time.monotonic_ns() - arrived_ns
             self._submit(model, request, caller)
@@ -116,13 +117,7 @@ class Inference:
     def _submit(self, model: Model, request: Request, caller: Caller) -> None:
         size = request.size_bytes
         # Room may have to come from what this very queue holds back, waiting for more.
-        self._budget.acquire(
-            size,
-            caller.deadline_ns,
-            before_waiting=model.flush,
-            client=caller.client,
-            on_cancel=caller.on_cancel,
-        )
+        self._budget.acquire(size, caller, before_waiting=model.flush)
         try:
             model.submit(request)
         except ServingError:

@@ -146,12 +146,13 @@ class InferStream:
 
     def _read(self) -> None:
         flush: Callable[[], None] = _nothing
-        on_cancel = self._cancellation.on_cancel
+        # The window waits for the stream itself, whatever the deadline of its requests.
+        waiter = Caller(on_cancel=self._cancellation.on_cancel)
         try:
             for data in self._messages:
                 # A message larger than the window still passes, alone.
                 size = min(len(data), self._read_ahead_bytes)
-                self._window.acquire(size, before_waiting=flush, on_cancel=on_cancel)
+                self._window.acquire(size, waiter, before_waiting=flush)
                 entry = self._begin(data, size)
                 if isinstance(entry, Pending):
                     flush = entry.model.flush

@@ -1,4 +1,4 @@
-"""Fuzz the codec against protobuf: `python -m soak.codec_fuzz SEED SECONDS MOST`, JSON lines.
+"""Fuzz the codec against protobuf: `python -m soak.fuzz.codec_fuzz SEED SECONDS MOST`, JSON lines.
 
 Runs as processes of its own, since what is looked for may end one.
 """

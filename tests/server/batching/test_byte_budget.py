@@ -4,6 +4,7 @@ import time
 import pytest
 
 from server.batching.byte_budget import ByteBudget
+from server.batching.request import Caller
 from server.errors import Cancelled, QueueFull, TooLarge
 
 TOTAL = 100
@@ -21,21 +22,18 @@ def never():
 class Waiter:
     """A thread that acquires; `waits` is set once it is about to wait, `done` when it is over."""
 
-    def __init__(self, budget, size_bytes, deadline_ns=None, **options):
+    def __init__(self, budget, size_bytes, deadline_ns=None, **caller):
         self.waits = threading.Event()
         self.done = threading.Event()
         self.calls = 0
         self.error = None
-        self._arguments = budget, size_bytes, deadline_ns
-        self._options = options
+        self._arguments = budget, size_bytes, Caller(deadline_ns=deadline_ns, **caller)
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self):
-        budget, size_bytes, deadline_ns = self._arguments
+        budget, size_bytes, caller = self._arguments
         try:
-            budget.acquire(
-                size_bytes, deadline_ns, before_waiting=self._before_waiting, **self._options
-            )
+            budget.acquire(size_bytes, caller, before_waiting=self._before_waiting)
         except (QueueFull, Cancelled) as error:
             self.error = error
         self.done.set()
@@ -73,7 +71,7 @@ def test_the_deadline_ends_the_wait():
     budget.acquire(50)
     began = time.monotonic()
     with pytest.raises(QueueFull, match="stayed exhausted until the deadline"):
-        budget.acquire(51, soon_ns(0.05))
+        budget.acquire(51, Caller(deadline_ns=soon_ns(0.05)))
     assert 0.05 <= time.monotonic() - began < PATIENCE_S
     assert budget.used_bytes == 50
 
@@ -82,7 +80,7 @@ def test_a_deadline_that_passed_leaves_no_wait():
     budget = ByteBudget(TOTAL)
     budget.acquire(TOTAL)
     with pytest.raises(QueueFull):
-        budget.acquire(1, time.monotonic_ns() - 1)
+        budget.acquire(1, Caller(deadline_ns=time.monotonic_ns() - 1))
 
 
 @pytest.mark.parametrize("deadline", [None, PATIENCE_S])
@@ -129,7 +127,9 @@ def test_bytes_may_come_back_before_the_wait_begins():
     # What is called before waiting may itself make the room: nobody is notified then.
     budget = ByteBudget(TOTAL)
     budget.acquire(TOTAL)
-    budget.acquire(TOTAL, soon_ns(), before_waiting=lambda: budget.release(TOTAL))
+    budget.acquire(
+        TOTAL, Caller(deadline_ns=soon_ns()), before_waiting=lambda: budget.release(TOTAL)
+    )
     assert budget.used_bytes == TOTAL
 
 
@@ -142,7 +142,7 @@ def test_the_total_is_never_exceeded_under_load():
     def work(size_bytes):
         nonlocal most
         for _ in range(200):
-            budget.acquire(size_bytes, soon_ns())
+            budget.acquire(size_bytes, Caller(deadline_ns=soon_ns()))
             with lock:
                 held.append(size_bytes)
                 most = max(most, sum(held))
@@ -174,7 +174,7 @@ def test_small_requests_do_not_pass_a_large_one_that_waits():
     thread.start()
     assert waiting.wait(5)
     with pytest.raises(QueueFull):  # it would fit, but the large one came first
-        budget.acquire(1, deadline_ns=time.monotonic_ns() + 50_000_000)
+        budget.acquire(1, Caller(deadline_ns=time.monotonic_ns() + 50_000_000))
     budget.release(6)
     thread.join(5)
     budget.acquire(1)
@@ -228,5 +228,5 @@ def test_who_was_gone_before_does_not_wait():
     budget = ByteBudget(10)
     budget.acquire(10)
     with pytest.raises(Cancelled):
-        budget.acquire(1, on_cancel=lambda _: False)
+        budget.acquire(1, Caller(on_cancel=lambda _: False))
     assert budget.used_bytes == 10

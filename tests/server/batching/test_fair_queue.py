@@ -18,7 +18,9 @@ class Line:
         self.fair_queue = FairQueue()
 
     def add(self, client, rows=1):
-        request = Request({}, (), rows, client=client, start_tag=self.fair_queue.start_tag(client, rows))
+        request = Request(
+            {}, (), rows, client=client, start_tag=self.fair_queue.start_tag(client, rows)
+        )
         place(self.queue, request)
 
     def serve(self):
@@ -85,7 +87,7 @@ def test_clients_that_are_gone_are_forgotten():
     for number in range(10_000):
         turns.advance(turns.start_tag(f"client {number}", 1))
         turns.advance(number)
-    assert len(turns._ends) < 200
+    assert len(turns._finish_tags) < 200
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 5)), max_size=30))
