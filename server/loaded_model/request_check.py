@@ -38,7 +38,7 @@ class RequestCheck:
         *,
         finite_only: bool,
     ) -> None:
-        """`max_batch_rows`: 0 for a model without a batch axis. `finite_only`: reject NaN and Inf."""
+        """`max_batch_rows`: 0 without a batch axis. `finite_only`: reject NaN and Inf."""
         self._model = model
         self._optional_inputs = optional_inputs
         self._needed_inputs = {spec.name for spec in inputs}
