@@ -2,23 +2,23 @@
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-
-from rich.console import Console
 
 from bench import plot, record, show
-from bench.compose import run
+from bench.compose import Results, run
 from bench.contenders import NAMES
 from bench.goals import all_goals
+from bench.guarded import guarded
 from bench.service import Settings
 from client import environment
-from client.errors import RequestFailed, UsageError
 from client.record import dumps, write_bytes_atomically, write_text_atomically
 from client.verification import Experiment
+from command_line import terminal
+from command_line.interruption import keeping, results_folder
+from command_line.parser import Parser, exit_codes
+from command_line.paths import path
 from protos import buffers
 
 EXAMPLES = 1024
@@ -28,39 +28,42 @@ _FULL_STREAMS, _QUICK_STREAMS = 100, 10
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write. 0: done, whatever the goals; 1: wrong labels; 2: it could not."""
+    settings = _settings(argv)
     buffers.keep_in_process()
-    # Ending by SIGTERM must end what was started, too.
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        settings = _settings(argv)
-        settings.out.mkdir(parents=True, exist_ok=True)
+    return guarded("bench", lambda: _run(settings))
+
+
+def _run(settings: Settings) -> int:
+    with results_folder(settings.out):
         return _measure(settings)
-    except (UsageError, RequestFailed, OSError, MemoryError) as error:
-        print(f"bench: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("bench: error: interrupted", file=sys.stderr)
-        return 2
 
 
 def _measure(settings: Settings) -> int:
-    console = Console(highlight=False)
+    notes = terminal.progress()
     start = environment.snapshot()
-    results = run(settings, lambda text: console.print(text, soft_wrap=True, markup=False))
+    results = Results()
+    with keeping() as kept:
+        run(settings, lambda text: notes.print(text, soft_wrap=True, markup=False), results)
+    done = len({cell.batch_size for cell in results.cells})
+    marks = kept.because(done, f"{done} of {len(settings.batch_sizes)} batch sizes")
     goals = all_goals(results.measured())
     described = environment.describe(start, environment.snapshot())
-    content = record.to_json(settings, described, results, goals)
+    content = record.to_json(settings, described, results, goals) | marks
     json_path, png_path = settings.out / "bench.json", settings.out / "throughput.png"
     write_text_atomically(json_path, dumps(content))
     write_bytes_atomically(png_path, plot.throughput_png(results.cells, results.kinds))
+    console = terminal.results()
     show.show(console, settings, results, goals)
-    for path in (json_path, png_path):
-        console.print(str(path), soft_wrap=True)
+    for written in (json_path, png_path):
+        console.print(str(written), soft_wrap=True)
+    kept.end(settings.out)
     return 1 if any(cell.wrong_labels for cell in results.cells) else 0
 
 
 def _settings(argv: Sequence[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser = Parser(
+        prog="bench", description=__doc__, epilog=exit_codes("wrong labels", keeps=True)
+    )
     parser.add_argument("--quick", action="store_true", help="few rounds, no peers: 5 minutes")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="default: 10; quick: 4")
     parser.add_argument(
@@ -90,7 +93,7 @@ def _settings(argv: Sequence[str] | None) -> Settings:
         "--memory-streams", type=_positive, metavar="N", help="default: 100; quick: 10"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("results/bench"), metavar="DIR", help="%(default)s"
+        "--out", type=path, default=Path("results/bench"), metavar="DIR", help="%(default)s"
     )
     args = parser.parse_args(argv)
     quick = args.quick
@@ -127,10 +130,6 @@ def _peers(text: str) -> tuple[str, ...]:
     if unknown:
         raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(NAMES)}")
     return names
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

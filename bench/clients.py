@@ -18,6 +18,7 @@ import numpy as np
 from bench.service import connected
 from client.client import Client
 from client.errors import RequestFailed
+from command_line.parser import Parser
 from model.examples import standard_normal
 from protos import buffers
 
@@ -27,11 +28,16 @@ EXAMPLES = 16
 
 
 def main() -> None:
+    parser = Parser(prog="bench.clients", description=(__doc__ or "").partition("\n")[0])
+    for name in ("threads", "features", "seed"):
+        parser.add_argument(name, type=int)
+    parser.add_argument("addresses", nargs="+")
+    args = parser.parse_args()
     buffers.keep_in_process()
-    threads, features, seed = (int(text) for text in sys.argv[1:4])
-    x = standard_normal(EXAMPLES, features, seed, "float32")
+    threads = args.threads
+    x = standard_normal(EXAMPLES, args.features, args.seed, "float32")
     with ExitStack() as stack:
-        clients = [stack.enter_context(connected(address)) for address in sys.argv[4:]]
+        clients = [stack.enter_context(connected(address)) for address in args.addresses]
         for client in clients:
             client.predict(x[:1])
         print(json.dumps({"ready": True}), flush=True)

@@ -39,9 +39,11 @@ class Results:
         return Measured(self.cells, self.narrow, self.concurrency, self.memory)
 
 
-def run(settings: Settings, report: Report) -> Results:
-    """Measure all there is. `skipped` tells of a peer that is not; UsageError of the rest."""
-    results = Results()
+def run(settings: Settings, report: Report, results: Results) -> None:
+    """Measure all there is into `results`.
+
+    `skipped` tells of a peer that is not; UsageError of the rest.
+    """
     warm, fresh = memcpy_gib_per_s(settings.rounds)
     results.memcpy_gib_per_s = {"warm": warm, "fresh": fresh}
     report("exporting the model, computing the float64 reference")
@@ -55,7 +57,6 @@ def run(settings: Settings, report: Report) -> Results:
         results.narrow = compare_wires(settings, expected, report)
     with _skipping("P9", results, report):
         results.memory = watch(models, settings, expected, report)
-    return results
 
 
 def _side_by_side(

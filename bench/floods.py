@@ -20,13 +20,15 @@ from functools import partial
 from pathlib import Path
 
 from bench.goals import Goal, Part
+from bench.guarded import guarded
 from bench.http2_floods import FLOODS
-from bench.judged import conclude, settings_of, told
+from bench.judged import conclude, settings_of, told, whole_rounds
 from bench.overload_load import Load, Outcome
 from bench.processes import child
 from client import environment
 from client.comparison import ratio
 from client.server_process import running_server
+from command_line.interruption import keeping
 from model.export import export
 from model.weights import from_seed
 
@@ -68,9 +70,8 @@ class Rounds:
     failed: list[str] = field(default_factory=list)
 
 
-def run(settings: Settings, report: Callable[[str], None]) -> dict[str, Rounds]:
-    """Measure all rounds against one server; what was measured of each flood."""
-    measured = {flood: Rounds() for flood in FLOODS}
+def run(settings: Settings, report: Callable[[str], None], measured: dict[str, Rounds]) -> None:
+    """Measure all rounds of each flood against one server into `measured`."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         export(folder, MODEL, from_seed(settings.classes, settings.features, 0), "float32")
@@ -87,7 +88,6 @@ def run(settings: Settings, report: Callable[[str], None]) -> dict[str, Rounds]:
                 for phase in phases if number % 2 == 0 else reversed(phases):
                     phase()
                 report(f"round {number + 1} of {settings.rounds}, {flood}: {_latest(rounds)}")
-    return measured
 
 
 def _alone(settings: Settings, load: Load, rounds: Rounds) -> None:
@@ -155,8 +155,18 @@ def goals(measured: dict[str, Rounds]) -> list[Goal]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and judge."""
     settings, out = settings_of(argv, "bench.floods", __doc__ or "", Settings())
+    return guarded("bench.floods", partial(_measure, settings, out))
+
+
+def _measure(settings: Settings, out: Path | None) -> int:
     before = environment.snapshot()
-    measured = run(settings, partial(print, flush=True))
+    measured = {flood: Rounds() for flood in FLOODS}
+    with keeping() as kept:
+        run(settings, partial(print, file=sys.stderr, flush=True), measured)
+    counts = {flood: whole_rounds(r, beside=("failed",)) for flood, r in measured.items()}
+    marks = kept.because(
+        min(counts.values()), f"{min(counts.values())} of {settings.rounds} rounds"
+    )
     described = environment.describe(before, environment.snapshot())
     record = {
         "schema": SCHEMA,
@@ -164,9 +174,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "settings": asdict(settings),
         "floods": {flood: asdict(rounds) for flood, rounds in measured.items()},
         "goals": told(goals(measured)),
-    }
+    } | marks
     failed = [error for rounds in measured.values() for error in rounds.failed]
-    return conclude(record, goals(measured), failed, out)
+    return conclude(record, goals(measured), failed, out, kept)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from bench.guarded import guarded, rounds_of
 from bench.service import Settings, export
 from client.comparison import interleaved, ratio
-from client.errors import UsageError
 from client.limits.pcie import DeviceMemory
 from client.modes import Array, Local
 from client.verification import Experiment, check, truth
@@ -29,7 +30,10 @@ _SLICE_ROWS = 128
 
 def main() -> int:
     """Measure, print, and say by the exit code what came of it."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    return guarded("bench.gpu_copy", partial(_measure, rounds_of("bench.gpu_copy", __doc__)))
+
+
+def _measure(rounds: int) -> int:
     experiment = Experiment(classes=64, features=262_144, dtype="float32", seed=0)
     settings = Settings(
         experiment=experiment,
@@ -40,14 +44,10 @@ def main() -> int:
         memory_streams=0,
         out=Path(),
     )
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            graph = export(settings, Path(folder))
-            local = Local(graph, settings.threads, _SLICE_ROWS, "cuda")
-            return _measured(local, experiment, rounds)
-    except UsageError as error:
-        print(f"bench.gpu_copy: {error}", file=sys.stderr)
-        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        graph = export(settings, Path(folder))
+        local = Local(graph, settings.threads, _SLICE_ROWS, "cuda")
+        return _measured(local, experiment, rounds)
 
 
 def _measured(local: Local, experiment: Experiment, rounds: int) -> int:

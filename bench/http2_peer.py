@@ -3,9 +3,11 @@
 import socket
 import struct
 
-import h2.config
-import h2.connection
-from hyperframe.frame import Frame
+from command_line.extras import optional
+
+h2_config = optional("h2.config", "dev")
+h2_connection = optional("h2.connection", "dev")
+frames = optional("hyperframe.frame", "dev")
 
 PATIENCE_S = 20
 _SO_LINGER_RESET = struct.pack("ii", 1, 0)
@@ -17,8 +19,8 @@ class Http2Peer:
     def __init__(self, address):
         host, _, port = address.rpartition(":")
         self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
-        self.h2 = h2.connection.H2Connection(
-            h2.config.H2Configuration(
+        self.h2 = h2_connection.H2Connection(
+            h2_config.H2Configuration(
                 client_side=True,
                 validate_outbound_headers=False,
                 normalize_outbound_headers=False,
@@ -55,9 +57,9 @@ class Http2Peer:
         """Send what h2 has for the server."""
         self.socket.sendall(self.h2.data_to_send())
 
-    def send(self, *frames: Frame):
+    def send(self, *sent):
         """Send frames that h2 does not get to see."""
-        self.socket.sendall(b"".join(frame.serialize() for frame in frames))
+        self.socket.sendall(b"".join(frame.serialize() for frame in sent))
 
     def read_bytes_to_the_end(self):
         """Wait for the server to close the connection; what it said before."""

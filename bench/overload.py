@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.goals import Goal, Part
-from bench.judged import conclude, settings_of, told
+from bench.guarded import guarded
+from bench.judged import conclude, settings_of, told, whole_rounds
 from bench.overload_load import Load, Outcome
 from client import environment
 from client.comparison import Ratio, ratio
 from client.server_process import running_server
+from command_line.interruption import keeping
 from model.export import export
 from model.weights import from_seed
 
@@ -66,9 +68,8 @@ class Rounds:
     failed: list[str] = field(default_factory=list)
 
 
-def run(settings: Settings, report: Callable[[str], None]) -> Rounds:
-    """Measure all rounds against one server."""
-    rounds = Rounds()
+def run(settings: Settings, report: Callable[[str], None], rounds: Rounds) -> None:
+    """Measure all rounds against one server into `rounds`."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         weights = from_seed(settings.classes, settings.features, 0)
@@ -84,7 +85,6 @@ def run(settings: Settings, report: Callable[[str], None]) -> Rounds:
             _fairness(settings, one, many, rounds)
             _goodput(settings, many, rounds)
             report(f"round {number + 1} of {settings.rounds}: {_latest(rounds)}")
-    return rounds
 
 
 def _fairness(settings: Settings, one: Load, many: Load, rounds: Rounds) -> None:
@@ -171,10 +171,19 @@ def _part_of_refusals(p99_ms: Sequence[float]) -> Part:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and judge."""
     settings, out = settings_of(argv, "bench.overload", __doc__ or "", Settings())
+    return guarded("bench.overload", partial(_measure, settings, out))
+
+
+def _measure(settings: Settings, out: Path | None) -> int:
     before = environment.snapshot()
-    rounds = run(settings, partial(print, flush=True))
+    rounds = Rounds()
+    with keeping() as kept:
+        run(settings, partial(print, file=sys.stderr, flush=True), rounds)
+    whole = whole_rounds(rounds, beside=("failed",))
+    marks = kept.because(whole, f"{whole} of {settings.rounds} rounds")
     described = environment.describe(before, environment.snapshot())
-    return conclude(to_json(settings, described, rounds), goals(rounds), rounds.failed, out)
+    record = to_json(settings, described, rounds) | marks
+    return conclude(record, goals(rounds), rounds.failed, out, kept)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import grpc
 import numpy as np
 
 from bench.processes import SOURCE
+from command_line.parser import positionals
 from protos.codec import (
     InferRequest,
     RequestedOutput,
@@ -316,4 +317,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    names = ("address", "model", "rows", "features", "deadline_s")
+    sys.exit(main(positionals("bench.overload_load", __doc__, *names)))

@@ -7,12 +7,12 @@ and serves one client.
 """
 
 import socket
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from client.limits.sockets import address_of, listen, receive
+from command_line.parser import positionals
 from server.engine import Engine
 
 
@@ -40,7 +40,9 @@ def serve(listener: socket.socket, engine: Engine, group_rows: int) -> None:
 
 
 def main() -> None:
-    graph, address, group_rows, threads = sys.argv[1:]
+    graph, address, group_rows, threads = positionals(
+        "bench.raw_server", __doc__, "graph", "address", "group_rows", "threads"
+    )
     engine = Engine(Path(graph), int(threads))
     with listen(address) as listener:
         print(f"listening on {address_of(listener)}", flush=True)

@@ -4,6 +4,7 @@ python -m bench.reload [SWAPS [OPTION...]], options of the server: 0 when no req
 each answer was wholly of a content that served between its sending and its arrival.
 """
 
+import argparse
 import sys
 import tempfile
 import threading
@@ -12,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -19,10 +21,13 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from bench.guarded import guarded
 from bench.service import MIB
+from client.arguments import positive
 from client.channel import RetryPolicy
 from client.client import Client
 from client.server_process import running_server
+from command_line.parser import Parser, exit_codes
 from model.export import export
 from model.weights import from_seed
 from protos import inference_pb2 as pb
@@ -185,11 +190,20 @@ def run(folder: Path, count: int, options: Sequence[str] = ()) -> Outcome:
     return outcome
 
 
-def main(argv: Sequence[str]) -> int:
-    count = int(argv[0]) if argv else SWAPS
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser(
+        prog="bench.reload", description=__doc__, epilog=exit_codes("a request failed or was mixed")
+    )
+    parser.add_argument("count", type=positive, nargs="?", default=SWAPS, help="%(default)s")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="options of the server")
+    args = parser.parse_args(argv)
+    return guarded("bench.reload", partial(_measure, args.count, args.options))
+
+
+def _measure(count: int, options: Sequence[str]) -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        outcome = run(Path(folder), count, argv[1:])
+        outcome = run(Path(folder), count, options)
     print(f"{count} swaps in {time.monotonic() - started:.0f} s, {dict(outcome.answered)} answered")
     print(f"errors {len(outcome.errors)}, mixed {outcome.mixed}, stale {outcome.stale}")
     for error in outcome.errors[:5]:
@@ -201,4 +215,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,6 +1,5 @@
 """Serve the model with another server, to drive it by hand: `python -m bench.serve_peer triton`."""
 
-import argparse
 import os
 import signal
 import sys
@@ -14,13 +13,14 @@ from bench.peer_servers import MODEL, PEERS, Work, running_peer
 from client import own_server
 from client.errors import UsageError
 from client.verification import Experiment
+from command_line.parser import Parser
 
 _MOST_ROWS = 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Say where it listens, and serve until SIGTERM or SIGINT. 0: served; 2: it could not."""
-    parser = argparse.ArgumentParser(prog="bench.serve_peer", description=__doc__)
+    parser = Parser(prog="bench.serve_peer", description=__doc__)
     parser.add_argument("peer", choices=PEERS, help="which; it is installed below .bench/ first")
     parser.add_argument("--classes", type=int, default=64, help="default: %(default)s")
     parser.add_argument("--features", type=int, default=262_144, help="default: %(default)s")

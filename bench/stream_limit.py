@@ -8,8 +8,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+from bench.guarded import guarded, rounds_of
 from bench.limits import RawSocket, raw_server
 from bench.service import Settings, connected, export, serving
 from client.comparison import interleaved, ratio
@@ -21,7 +23,12 @@ _SHARE = 0.5
 
 
 def main() -> int:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    return guarded(
+        "bench.stream_limit", partial(_measure, rounds_of("bench.stream_limit", __doc__))
+    )
+
+
+def _measure(rounds: int) -> int:
     experiment = Experiment(classes=64, features=262_144, dtype="float32", seed=0)
     settings = Settings(
         experiment=experiment,

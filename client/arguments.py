@@ -8,6 +8,7 @@ from pathlib import Path
 from client import addresses
 from client.credentials import CredentialFiles
 from client.errors import UsageError
+from command_line import paths
 
 
 def positive(text: str) -> int:
@@ -114,7 +115,7 @@ def add_credentials(parser: argparse.ArgumentParser) -> None:
     ):
         # Processes that measure have another working directory.
         parser.add_argument(
-            flag, type=lambda path: str(Path(path).absolute()), metavar=unit, help=text
+            flag, type=lambda text: str(paths.path(text).absolute()), metavar=unit, help=text
         )
 
 
@@ -132,7 +133,7 @@ def add_model(parser: argparse.ArgumentParser, results: Path) -> None:
     """Declare what every measurement of the linear model is told: sizes, seed, threads, folder."""
     parser.add_argument(
         "--out",
-        type=Path,
+        type=paths.path,
         default=results,
         metavar="DIR",
         help="folder for the results (default: %(default)s)",

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from client.errors import UsageError
+from command_line.interruption import shielding_children
 
 _SOURCE = Path(__file__).resolve().parent.parent
 _LISTENING = "listening on "
@@ -45,9 +46,10 @@ def running_server(models: Path, options: Sequence[str] = ()) -> Iterator[Server
     command = [sys.executable, "-m", "server", "--models", str(models.resolve())]
     command += ["--address", "127.0.0.1:0", "--log-level", "warning", *options]
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=_SOURCE
-        )
+        with shielding_children():
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=_SOURCE
+            )
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -61,8 +63,11 @@ def running_server(models: Path, options: Sequence[str] = ()) -> Iterator[Server
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
+            except BaseException as error:
                 process.kill()
                 process.wait()
+                # Ctrl-C once more: it need not be drained.
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
             if process.stdout is not None:
                 process.stdout.close()

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,8 +59,8 @@ class Progress:
     preparation: bool = False
 
 
-def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]:
-    """Measure all points, batch size by batch size with the modes in turn.
+def sweep(settings: Settings, report: Callable[[Progress], None]) -> Iterator[Point]:
+    """Measure all points, batch size by batch size with the modes in turn, and yield each.
 
     Turning through the modes at each batch size spreads a drift of the machine over all of them.
     Failed requests become errors of their point; UsageError when nothing can be measured.
@@ -103,14 +103,12 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> list[Point]
         for name in settings.modes:
             modes.append(makers[name]())
             stack.callback(modes[-1].close)
-        points = []
         steps = itertools.product(settings.batch_sizes, modes)
         for done, (batch_size, mode) in enumerate(steps):
             report(Progress(f"{mode.name}, batch size {batch_size}", done, total))
             point = _measure(mode, batch_size, reference, settings.repeats, server)
-            points.append(point)
             report(Progress(f"{mode.name}, batch size {batch_size}", done + 1, total, point))
-    return points
+            yield point
 
 
 def with_scale(settings: Settings) -> Settings:

@@ -9,6 +9,7 @@ from rich.progress import Progress as Bar
 
 from client.summary import Point
 from client.sweep import Progress
+from command_line.terminal import is_live
 
 
 class SweepProgress:
@@ -23,7 +24,7 @@ class SweepProgress:
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not is_live(console),
         )
         self._task = self._bar.add_task("", total=None)
 
@@ -44,7 +45,7 @@ class SweepProgress:
         self._bar.update(self._task, description=step.text, completed=step.done, total=step.total)
         if step.point is not None:
             self._console.print(_line(step.point), highlight=False)
-        elif step.preparation and not self._console.is_terminal:
+        elif step.preparation and not is_live(self._console):
             self._console.print(step.text)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from command_line.parser import Parser
+from command_line.paths import path
 from model.examples import BLOCK_ROWS, standard_normal
 from model.export import export
 from model.reference import expect
@@ -56,8 +58,8 @@ def make_inputs(out: Path, examples: int, classes: int, features: int) -> Inputs
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to")
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=path, required=True, metavar="DIR", help="where to")
     add_sizes(parser)
     args = parser.parse_args(argv)
     inputs = make_inputs(args.out, args.examples, args.classes, args.features)

@@ -20,6 +20,8 @@ from rich.text import Text
 
 from client.errors import UsageError
 from client.server_process import running_server
+from command_line.parser import Parser
+from command_line.paths import path
 from examples.make_inputs import Inputs, add_sizes, make_inputs
 from examples.refusing_proxy import refusing_proxy
 from examples.toolchains import ROOT, Example, all_examples
@@ -80,9 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="examples", description=__doc__.splitlines()[0])
+    parser = Parser(prog="examples", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--out", type=Path, default=ROOT / ".examples", metavar="DIR", help="(default: .examples)"
+        "--out", type=path, default=ROOT / ".examples", metavar="DIR", help="(default: .examples)"
     )
     parser.add_argument(
         "--only", action="append", default=[], metavar="LANGUAGE", help="this one; repeatable"

@@ -9,6 +9,11 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from command_line import terminal
+from command_line.interruption import Interrupted, interruptible
+from command_line.parser import DONE, REFUSED, WRONG, exit_codes
+from command_line.parser import Parser as PlainParser
+from command_line.paths import path as a_path
 from model import extras, files, inspection_page, inspection_text, precision
 from model.errors import ModelError
 from model.export import export
@@ -18,11 +23,10 @@ from model.weights import exported, from_file, from_seed, sha256
 from protos.quantize import DEFAULT_SCALE, WIRE_DTYPES
 
 PROGRAM = "argmax-model"
-DONE, WRONG, REFUSED = 0, 1, 2
 CLASSES, FEATURES, SEED = 64, 262_144, 0
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(PlainParser):
     """A parser whose errors are those of the rest of the program: one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
@@ -31,23 +35,36 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command: 0 when done, 1 when a model is found wrong, 2 when it cannot be run."""
-    try:
-        args = _parser().parse_args(argv)
-        command: Callable[[argparse.Namespace], int] = args.command
-        return command(args)
-    except (ModelError, OSError, MemoryError) as error:
-        print(f"{PROGRAM}: error: {' '.join(_text(error).split())}", file=sys.stderr)
-        return REFUSED
+    """Run a command. 0: done; 1: a model is wrong; 2: it cannot be run; 130: interrupted."""
+    with interruptible():
+        try:
+            args = _parser().parse_args(argv)
+            command: Callable[[argparse.Namespace], int] = args.command
+            return command(args)
+        except (ModelError, OSError, MemoryError) as error:
+            return _complain(f"error: {_text(error)}", REFUSED)
+        except Interrupted as interrupted:
+            return _complain(str(interrupted), interrupted.exit_code)
+
+
+def _complain(text: str, code: int) -> int:
+    terminal.complain(PROGRAM, text)
+    return code
 
 
 def _parser() -> Parser:
-    parser = Parser(prog=PROGRAM, description="Make, check or show a model as ONNX.")
+    parser = Parser(
+        prog=PROGRAM,
+        description="Make, check or show a model as ONNX.",
+        epilog=exit_codes("a model was found wrong"),
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    make = commands.add_parser("export", help="write a model into a repository")
+    make = commands.add_parser(
+        "export", help="write a model into a repository", epilog=exit_codes(None)
+    )
     make.set_defaults(command=_export)
-    make.add_argument("--out", type=Path, required=True, metavar="DIR", help="the repository")
+    make.add_argument("--out", type=a_path, required=True, metavar="DIR", help="the repository")
     make.add_argument("--name", default="linear_argmax", help="its folder (default: %(default)s)")
     # None tells "not given" from "given as the default", which W from a file may contradict.
     make.add_argument(
@@ -80,7 +97,7 @@ def _parser() -> Parser:
     )
     make.add_argument(
         "--weights",
-        type=Path,
+        type=a_path,
         metavar="FILE",
         help="take W [classes, features] from this .npy, .npz or .safetensors file "
         "(default: from the seed)",
@@ -93,17 +110,32 @@ def _parser() -> Parser:
     make.add_argument(
         "--from",
         dest="estimator",
-        type=Path,
+        type=a_path,
         metavar="FILE",
         help="take a linear classifier of scikit-learn, also behind scalers in a pipeline or found "
         "by a search, from this file saved by joblib. WARNING: loading it runs the code it "
         "contains; use it only for files that you trust",
     )
 
-    check = commands.add_parser("verify", help="run a model against the float64 reference")
+    make.add_argument(
+        "--least-agreement",
+        type=_fraction,
+        metavar="P",
+        help="of the examples, for how many a graph must give what the estimator of --from "
+        "predicts, as a fraction (default: 0.9)",
+    )
+
+    check = commands.add_parser(
+        "verify",
+        help="run a model against the float64 reference",
+        epilog=exit_codes("a label or the weights are wrong"),
+    )
     check.set_defaults(command=_verify)
     check.add_argument(
-        "path", type=Path, metavar="DIR", help="a repository of one model, a model, or a .onnx file"
+        "path",
+        type=a_path,
+        metavar="DIR",
+        help="a repository of one model, a model, or a .onnx file",
     )
     check.add_argument(
         "--examples",
@@ -120,14 +152,16 @@ def _parser() -> Parser:
         help="seed of the examples (default: %(default)s)",
     )
 
-    show = commands.add_parser("inspect", help="say what any ONNX file holds")
+    show = commands.add_parser(
+        "inspect", help="say what any ONNX file holds", epilog=exit_codes(None)
+    )
     show.set_defaults(command=_inspect)
     show.add_argument(
-        "path", type=Path, metavar="PATH", help="a .onnx file, a model, a repository of one model"
+        "path", type=a_path, metavar="PATH", help="a .onnx file, a model, a repository of one model"
     )
     show.add_argument(
         "--html",
-        type=Path,
+        type=a_path,
         metavar="FILE",
         help="write it as one HTML page as well, with a picture of the graph",
     )
@@ -155,6 +189,8 @@ def _export(args: argparse.Namespace) -> int:
         ):
             if wanted not in (None, got):
                 raise ModelError(f"{args.weights} has {got} for {option}; wanted {wanted}")
+    if args.least_agreement is not None:
+        raise ModelError(f"--least-agreement {args.least_agreement} came without --from")
     w = exported(weights, dtype)
     path = export(args.out, args.name, w, dtype, seed, wire=args.wire, scale=args.wire_scale)
     print(_exported(path, w, args.wire))
@@ -169,13 +205,16 @@ def _export_estimator(args: argparse.Namespace) -> int:
     # Only --from needs scikit-learn, and only `export` joblib.
     estimators = extras.imported("model.estimators", "sklearn")
     estimator = estimators.load(args.estimator)
-    made = extras.imported("model.estimator_export", "sklearn").export_estimator(
+    exporter = extras.imported("model.estimator_export", "sklearn")
+    least = args.least_agreement
+    made = exporter.export_estimator(
         args.out,
         args.name,
         estimator,
         args.dtype or "float64",
         wire=args.wire,
         scale=args.wire_scale,
+        least_agreement=exporter.LEAST_AGREEMENT if least is None else least,
     )
     print(_exported(made.path, made.w, args.wire))
     print(
@@ -242,6 +281,16 @@ def _at_least(least: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def _fraction(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number from 0 to 1")
+    return number
 
 
 def _text(error: Exception) -> str:

@@ -1,8 +1,8 @@
 """Import what only an extra of this distribution installs."""
 
-import importlib
 from types import ModuleType
 
+from command_line import extras
 from model.errors import ModelError
 
 
@@ -13,8 +13,7 @@ def imported(module: str, extra: str) -> ModuleType:
         ModelError: a package is not installed; the text says how to install it.
     """
     try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"{error.name} is not installed; wanted pip install 'argmax-serving[{extra}]'"
-        ) from error
+        found: ModuleType = extras.imported(module, extra)
+    except extras.MissingExtra as error:
+        raise ModelError(str(error)) from error
+    return found

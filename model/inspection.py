@@ -13,6 +13,7 @@ from onnx import helper
 from model import lfs_pointer
 from model.errors import ModelError
 from model.layout import find
+from rowwise import axis_names, proof, structure
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,11 @@ class TensorValue:
         """The dims as text, `?` for what has neither name nor size."""
         return f"[{', '.join('?' if dim is None else str(dim) for dim in self.dims)}]"
 
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of its axes, "" for one without."""
+        return tuple(dim if isinstance(dim, str) else "" for dim in self.dims)
+
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
@@ -46,6 +52,8 @@ class Inspection:
         operators: how often each occurs, also in subgraphs, the most frequent first; those of
             another domain than ai.onnx carry it before their name.
         metadata: its properties.
+        unbatched: why a server runs each request alone unless told otherwise; "" where requests may
+            share an execution.
         graph: the graph itself.
     """
 
@@ -60,6 +68,7 @@ class Inspection:
     initializers: list[TensorValue]
     operators: dict[str, int]
     metadata: dict[str, str]
+    unbatched: str
     graph: onnx.GraphProto
 
 
@@ -81,6 +90,9 @@ def inspect(path: Path) -> Inspection:
     graph = model.graph
     initializers = [_initializer(tensor) for tensor in graph.initializer]
     constant = {tensor.name for tensor in initializers}
+    # Until IR 4 initializers had to be inputs as well.
+    inputs = [_value(value) for value in graph.input if value.name not in constant]
+    outputs = [_value(value) for value in graph.output]
     return Inspection(
         path=file,
         size_bytes=file.stat().st_size,
@@ -88,12 +100,12 @@ def inspect(path: Path) -> Inspection:
         ir_version=model.ir_version,
         opsets={opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
         producer=f"{model.producer_name} {model.producer_version}".strip(),
-        # Until IR 4 initializers had to be inputs as well.
-        inputs=[_value(value) for value in graph.input if value.name not in constant],
-        outputs=[_value(value) for value in graph.output],
+        inputs=inputs,
+        outputs=outputs,
         initializers=initializers,
         operators=dict(Counter(_operators(graph)).most_common()),
         metadata={item.key: item.value for item in model.metadata_props},
+        unbatched=_unbatched(file, inputs, outputs),
         graph=graph,
     )
 
@@ -101,6 +113,15 @@ def inspect(path: Path) -> Inspection:
 def operator_name(node: onnx.NodeProto) -> str:
     """Return an operator's name, its domain first where that is not ai.onnx."""
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def _unbatched(file: Path, inputs: list[TensorValue], outputs: list[TensorValue]) -> str:
+    if not all(value.dims and not isinstance(value.dims[0], int) for value in (*inputs, *outputs)):
+        return "an input or output has no first axis of any size"
+    names = axis_names.doubt(
+        {value.name: value.axes for value in inputs}, {value.name: value.axes for value in outputs}
+    )
+    return names or proof.doubt(structure.read(file)) or ""
 
 
 def _operators(graph: onnx.GraphProto) -> Iterator[str]:

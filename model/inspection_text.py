@@ -19,6 +19,7 @@ def facts(found: Inspection) -> dict[str, str]:
         "size": held,
         "opset": f"{opsets}, IR {found.ir_version}",
         "producer": found.producer or "not recorded",
+        "batching": f"off: {found.unbatched}" if found.unbatched else "on",
     }
 
 

@@ -10,7 +10,11 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-from grpc_tools import protoc
+# --help works without it.
+try:
+    from grpc_tools import protoc
+except ImportError:
+    protoc = None
 
 HERE = Path(__file__).resolve().parent
 SOURCES = ("protos/model_config.proto", "protos/inference.proto")
@@ -35,6 +39,8 @@ _OWN_POOL = (
 
 def generate(out: Path) -> None:
     """Write the stubs below `out`, in its folder `protos`."""
+    if protoc is None:
+        sys.exit("grpcio-tools is not installed; run `pip install -e '.[dev]'`")
     builtin = resources.files("grpc_tools") / "_proto"
     common = ["protoc", f"-I{HERE.parent}", f"-I{builtin}", f"--python_out={out}"]
     for source in SOURCES:
@@ -59,7 +65,7 @@ def _use_own_pool(path: Path) -> None:
 
 def main() -> None:
     """Generate in place, or compare with what is committed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     check = parser.parse_args().check
     if not check:

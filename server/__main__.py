@@ -1,5 +1,6 @@
 """Command line of the server: `python -m server --models DIR`."""
 
+import logging
 import os
 import signal
 import sys
@@ -11,6 +12,8 @@ from server import config, logs, provider_list
 from server.app import Server
 from server.errors import StartError
 
+_log = logging.getLogger("server")
+
 _WAKE_S = 0.1
 
 
@@ -18,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then drain. 0: done; 2: it could not start."""
     settings = config.parse(argv, os.environ, provider_list.text)
     logs.set_up(settings.log_level)
+    for warning in config.unknown_variables(os.environ):
+        _log.warning(warning)
     buffers.keep_in_process(all_sizes=True)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

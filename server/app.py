@@ -1,14 +1,12 @@
 """Compose the service from a Config, start it, drain it."""
 
 import logging
-import os
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from server import provider_library, reflection
+from server import listening, provider_library, reflection
 from server.authorization import Authorization
 from server.budget import ByteBudget
 from server.capacity import Capacity
@@ -45,6 +43,7 @@ class Server:
     def __init__(self, config: Config) -> None:
         """Load the models and listen. StartError names the file, option or port at fault."""
         self._config = config
+        listening.check(config.address)
         # Models that come later may be the first to need it.
         provider_library.require(config.ep)
         # Before the models, which may take long to load.
@@ -58,6 +57,7 @@ class Server:
                 group_rows=config.group_rows,
                 queue_delay_ns=config.queue_delay_us * 1000,
                 finite_only=config.non_finite == REJECT,
+                deterministic=config.deterministic,
             ),
             Control(config.model_control, config.load_model),
             Validation(config.validation_s, config.validation_bytes) if config.validation else None,
@@ -203,33 +203,15 @@ def _most_calls(config: Config) -> int:
 
 def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
     """Listen there; the address with the real port."""
-    unix_path = address.removeprefix("unix:")
-    if unix_path != address:
-        if not unix_path:
-            raise StartError("--address unix: lacks a path; wanted unix:/path")
-        if _answers(unix_path):
-            raise StartError(f"--address {address} is taken by another server")
-    else:
-        host, colon, port_text = address.rpartition(":")
-        if not (colon and host and port_text.isascii() and port_text.isdigit()):
-            raise StartError(f"--address {address!r} came; wanted HOST:PORT or unix:/path")
-        if int(port_text) > 65535:
-            raise StartError(f"--address {address!r}: port {port_text} is over 65535")
     try:
         if credentials is None:
             port = server.add_insecure_port(address)
         else:
             port = server.add_secure_port(address, credentials)
     except RuntimeError:
-        raise StartError(
-            f"--address {address} cannot be listened on: taken, or not of this machine"
-        ) from None
-    return address if unix_path != address else f"{host}:{port}"
-
-
-def _answers(unix_path: str) -> bool:
-    # gRPC replaces a socket file that is there, also that of a living server.
-    if not os.path.exists(unix_path):
-        return False
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(unix_path) == 0
+        # It was free before the models were loaded.
+        listening.check(address)
+        raise StartError(f"--address {address}: gRPC cannot listen there") from None
+    if address.startswith(listening.UNIX):
+        return address
+    return f"{address.rpartition(':')[0]}:{port}"

@@ -23,30 +23,48 @@ _HUGE_PAGE_BYTES = 2 * 2**20
 class Assembled:
     """Inputs of a batch by name, each with the rows of all pieces.
 
-    `copied`: they lie in the buffer, where the next batch overwrites them. Rows of the requests in
+    `copied`: they lie in the buffer, where the next batch overwrites them. `padded`: rows that pad
+    may follow those of the pieces. Rows of the requests in
     `unreadable` could not be read: they hold old bytes, and their results are worth nothing.
     """
 
     inputs: Mapping[str, Array]
     copied: bool
     unreadable: Mapping[Request, InvalidInput]
+    padded: bool = False
 
-    def rows(self, start: int, stop: int) -> Mapping[str, Array]:
-        """Inputs of these rows only."""
-        return {name: data[start:stop] for name, data in self.inputs.items()}
+    def rows(self, start: int, stop: int) -> "Assembled":
+        """These rows only, padded again where all of them are."""
+        inputs = {name: data[start:stop] for name, data in self.inputs.items()}
+        if self.padded:
+            for name, rows in inputs.items():
+                inputs[name] = blank(self.inputs[name].shape, rows.dtype)
+                inputs[name][: len(rows)] = rows
+        return Assembled(inputs, True, self.unreadable, self.padded)
+
+
+def blank(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Rows that pad others: zeros, or texts without a character."""
+    return np.full(shape, "", np.object_) if dtype.hasobject else np.zeros(shape, dtype)
 
 
 class BatchBuffer:
     """Memory that one worker gathers its batches in."""
 
-    def __init__(self, rows: int, *, pinned: bool = False, finite_only: bool = False) -> None:
+    def __init__(
+        self, rows: int, *, pinned: bool = False, finite_only: bool = False, padded: bool = False
+    ) -> None:
         """`rows`: the most that a batch of copied rows has. `pinned`: a GPU copies from it.
 
         `finite_only`: rows from shared memory that hold anything else count as unreadable.
+        `padded`: every batch has `rows`, behind its own ones that pad.
         """
         self._rows = rows
         self._pinned = pinned
         self._finite_only = finite_only
+        self._padded = padded
+        # How many rows from the first on do not pad.
+        self._filled: dict[str, int] = {}
         self._arrays: dict[str, Array] = {}
         self._locked: dict[str, Array] = {}
 
@@ -58,13 +76,14 @@ class BatchBuffer:
 
     def assemble(self, pieces: Sequence[Piece[Request]]) -> Assembled:
         """Gather rows: views where those of one request make the batch, else copies."""
-        if len(pieces) == 1 and pieces[0].request.in_place:
-            return Assembled(_in_place(pieces[0]), copied=False, unreadable={})
+        rows = sum(piece.rows for piece in pieces)
+        whole = not self._padded or rows == self._rows
+        if len(pieces) == 1 and pieces[0].request.in_place and whole:
+            return Assembled(_in_place(pieces[0]), False, {}, self._padded)
         inputs: dict[str, Array] = {}
         unreadable: dict[Request, InvalidInput] = {}
-        rows = sum(piece.rows for piece in pieces)
         for name, like in pieces[0].request.inputs.items():
-            target = inputs[name] = self._array(name, like)[:rows]
+            target = inputs[name] = self._target(name, like, rows)
             at = 0
             for piece in pieces:
                 into = target[at : at + piece.rows]
@@ -79,7 +98,18 @@ class BatchBuffer:
                         unreadable[piece.request] = error
                 else:
                     np.copyto(into, source[piece.start : piece.stop])
-        return Assembled(inputs, copied=True, unreadable=unreadable)
+        return Assembled(inputs, True, unreadable, self._padded)
+
+    def _target(self, name: str, like: Array | SharedTensor, rows: int) -> Array:
+        """Memory for so many rows, and for those that pad them."""
+        array = self._array(name, like)
+        if not self._padded:
+            return array[:rows]
+        filled = self._filled[name]
+        if filled > rows:
+            array[rows:filled] = blank((1, *array.shape[1:]), array.dtype)
+        self._filled[name] = rows
+        return array
 
     def _array(self, name: str, like: Array | SharedTensor) -> Array:
         array = self._arrays.get(name)
@@ -87,6 +117,7 @@ class BatchBuffer:
             self._unlock(name)
             array = _huge_pages((self._rows, *like.shape[1:]), like.dtype)
             self._arrays[name] = array
+            self._filled[name] = 0
             self._lock(name, array)
         return array
 
@@ -122,7 +153,7 @@ def _huge_pages(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """
     size = math.prod(shape) * dtype.itemsize
     if size < _HUGE_PAGE_BYTES or dtype.hasobject:
-        return np.zeros(shape, dtype)
+        return blank(shape, dtype)
     # The kernel uses huge pages from the first boundary of one on.
     memory = mmap.mmap(-1, size + _HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):

@@ -3,19 +3,23 @@
 import argparse
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from command_line import paths
+from command_line.parser import Parser, suggestion
 from server import execution_provider
 from server.execution_provider import ExecutionProvider
 
 MIB = 2**20
 # What becomes of rows that are not finite.
 PASS, REJECT = "pass", "reject"
-_ENVIRONMENT_PREFIX = "ARGMAX_SERVER_"
+_PREFIX = "ARGMAX_"
+_ENVIRONMENT_PREFIX = f"{_PREFIX}SERVER_"
+_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT(_.*)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?$")
 _INT32_MAX = 2**31 - 1  # gRPC and ONNX Runtime count no further, nor do waits
 
 
@@ -51,16 +55,16 @@ def _one_of(**choices: Any) -> Callable[[str], Any]:
     return parse
 
 
-def _folder(text: str) -> Path:
-    if not text:
-        raise ValueError("a folder")
-    return Path(text)
+def _path(what: str) -> Callable[[str], Path]:
+    def parse(text: str) -> Path:
+        if not text:
+            raise ValueError(what)
+        hint = paths.uri_hint(text)
+        if hint is not None:
+            raise ValueError(hint)
+        return Path(text)
 
-
-def _file(text: str) -> Path:
-    if not text:
-        raise ValueError("a file")
-    return Path(text)
+    return parse
 
 
 def _prefix(text: str) -> str:
@@ -88,10 +92,13 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
+_folder, _file = _path("a folder"), _path("a file")
 _seconds = _duration()
 _switch = _one_of(auto=None, on=True, off=False)
 _on_or_off = _one_of(on=True, off=False)
 _level = _one_of(debug="debug", info="info", warning="warning", error="error")
+# A switch without a value.
+_BARE_IS_ON: Mapping[str, Any] = {"nargs": "?", "const": "on"}
 _count = _integer(1)
 _threads = _integer(1, 100_000)
 _bytes = _integer(1, 2**63 - 1)
@@ -153,6 +160,12 @@ class Config:
         "rows",
         "most rows gathered from several requests for one execution; auto: measured at start",
         None,
+    )
+    deterministic: bool = _option(
+        _on_or_off,
+        "on|off",
+        "run every batch padded to one size, so that no bit of a row depends on its company",
+        False,
     )
     queue_delay_us: int = _option(
         _integer(0), "us", "how long a request may wait for others to share its batch", 0
@@ -295,13 +308,12 @@ def parse(
             print(list_ep())
             parser.exit()
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="argmax-server",
         description="Serve ONNX models over gRPC by the Open Inference Protocol.",
-        epilog=f"Each option can also be set as {_ENVIRONMENT_PREFIX}NAME in the environment.",
+        epilog=f"Each option can also be set as {_ENVIRONMENT_PREFIX}NAME in the environment. "
+        "Exit codes: 0: drained after SIGTERM or SIGINT. 2: the server could not start.",
     )
-    # Usage errors are one line; --help has the rest.
-    parser.format_usage = lambda: ""  # type: ignore[method-assign]
     for option in fields(Config):
         shown = option.default_factory() if callable(option.default_factory) else option.default
         if shown in (None, ()):
@@ -313,6 +325,7 @@ def parse(
             _flag(option.name),
             action="append",
             metavar=option.metadata["unit"],
+            **(_BARE_IS_ON if option.metadata["parse"] is _on_or_off else {}),
             help=option.metadata["help"] + suffix,
         )
     parser.add_argument(
@@ -325,7 +338,7 @@ def parse(
     given = vars(parser.parse_args(argv))
     values: dict[str, Any] = {}
     for option in fields(Config):
-        variable = _ENVIRONMENT_PREFIX + option.name.upper()
+        variable = _variable(option.name)
         texts, source = given[option.name], _flag(option.name)
         if texts is None and variable in environment:
             texts, source = [environment[variable]], variable
@@ -339,6 +352,21 @@ def parse(
         except ValueError as error:
             parser.error(f"{source} got {text!r}; wanted {error}")
     return Config(**values)
+
+
+def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
+    """Warn of each ARGMAX_* variable that sets no option; it may be misspelt.
+
+    What Kubernetes sets for a service called argmax-* is no attempt to set an option.
+    """
+    known = [_variable(option.name) for option in fields(Config)]
+    for name in sorted(environment):
+        if name.startswith(_PREFIX) and name not in known and not _KUBERNETES.search(name):
+            yield f"the environment variable {name} sets no option{suggestion(name, known)}"
+
+
+def _variable(name: str) -> str:
+    return _ENVIRONMENT_PREFIX + name.upper()
 
 
 def _flag(name: str) -> str:

@@ -17,6 +17,9 @@ from server.errors import LoadError
 from server.model_config import BACKEND, PLATFORM
 from server.model_folder import GRAPH
 
+# The parameter that says whether requests share executions, and why not.
+BATCHING = "batching"
+
 Specs = tuple[TensorSpec, ...]
 _Tensor = TypeVar("_Tensor", ModelInput, ModelOutput)
 
@@ -28,19 +31,22 @@ def complete(
     outputs: Specs,
     most_rows: int,
     kind: ModelInstanceGroup.Kind,
+    unbatched: str,
 ) -> ModelConfig:
     """A copy that says everything; LoadError where it contradicts the graph.
 
-    `most_rows` is the largest batch where the configuration sets none, `kind` what it runs on.
+    `most_rows` is the largest batch where the configuration sets none, `kind` what it runs on,
+    `unbatched` why requests share no executions, "" where they do.
     """
     done = ModelConfig()
     done.CopyFrom(config)
     done.name, done.platform, done.backend = name, PLATFORM, BACKEND
     if done.version_policy.WhichOneof("policy_choice") is None:
         done.version_policy.latest.num_versions = 1
-    done.max_batch_size = _batch_size(config, (*inputs, *outputs), most_rows)
-    if not done.max_batch_size and done.HasField("dynamic_batching"):
-        raise LoadError("dynamic_batching came for a model without a batch axis, max_batch_size 0")
+    done.max_batch_size = 0 if unbatched else config.max_batch_size or most_rows
+    if unbatched:
+        done.ClearField("dynamic_batching")
+    done.parameters[BATCHING].string_value = f"off: {unbatched}" if unbatched else "on"
     batched = done.max_batch_size > 0
     del done.input[:]
     done.input.extend(_completed("input", config.input, inputs, batched, ModelInput))
@@ -64,24 +70,6 @@ def data_type(spec: TensorSpec) -> str:
     """The configuration's name for the tensor's datatype."""
     datatype = datatype_of(spec.dtype)
     return f"TYPE_{'STRING' if datatype == BYTES else datatype}"
-
-
-def _batch_size(config: ModelConfig, specs: Specs, most_rows: int) -> int:
-    free_axis = all(spec.shape and spec.shape[0] is None for spec in specs)
-    if config.max_batch_size > 0:
-        if not free_axis:
-            raise LoadError(
-                f"max_batch_size is {config.max_batch_size}; the graph has tensors without a free "
-                "batch axis, wanted 0"
-            )
-        return config.max_batch_size
-    if config.HasField("max_batch_size") or not free_axis:
-        return 0
-    # Sizes that count the batch axis say that it is an axis like any other.
-    ranks = {spec.name: len(spec.shape) for spec in specs}
-    listed: list[ModelInput | ModelOutput] = [*config.input, *config.output]
-    whole = any(each.dims and len(each.dims) == ranks.get(each.name) for each in listed)
-    return 0 if whole else most_rows
 
 
 def _completed(

@@ -31,8 +31,8 @@ def metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
 def config(model: Model, server_parameters: Mapping[str, str]) -> config_pb.ModelConfig:
     """How the model is served, as Triton's clients read it.
 
-    Parameters are the server's own, then the labels of outputs, then the configuration's, then the
-    graph's metadata.
+    Parameters are the server's own, then the labels of outputs, how the model is executed, then
+    the configuration's, then the graph's metadata.
     """
     described = config_pb.ModelConfig()
     described.CopyFrom(model.config)
@@ -49,7 +49,7 @@ def config(model: Model, server_parameters: Mapping[str, str]) -> config_pb.Mode
         batching.max_queue_delay_microseconds = model.batching.queue_delay_ns // 1000
         batching.preserve_ordering = True
     configured = {name: value.string_value for name, value in model.config.parameters.items()}
-    own = {**_labels(model), **server_parameters}
+    own = {**model.execution, **_labels(model), **server_parameters}
     for name, value in {**model.engine.metadata, **configured, **own}.items():
         described.parameters[name].string_value = value
     return described

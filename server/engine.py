@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,15 @@ _DTYPES: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """An input or output of a model; None in the shape stands for any size."""
+    """An input or output of a model; None in the shape stands for any size.
+
+    `axes`: the names that the graph gives to its axes, "" for one without.
+    """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
+    axes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def row_bytes(self) -> int:
@@ -59,20 +63,25 @@ class Engine:
         threads: int,
         chosen: ExecutionProvider = _CPU,
         repository: Path | None = None,
+        *,
+        deterministic: bool = False,
     ) -> None:
         """Load `path`; StartError names the file when ONNX Runtime cannot, or lacks the provider.
 
         `threads`: how many one execution uses. `repository`: where links may lead to weights of
         the graph, None: nowhere outside of its own folder. `provider` says what really runs the
         graph: the provider that was chosen, then any that ONNX Runtime left nodes of the graph to.
+        `deterministic`: no kernels whose results differ from run to run, where there are others.
         """
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        options.use_deterministic_compute = deterministic
         # Idle threads that spin take the core that receiving messages needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Its own log lines would break up the structured ones; errors come as exceptions.
         options.log_severity_level = 4
         self.on_gpu = chosen.name in GPU
+        self.threads = threads
         root = repository or path.parent
         content = graph_file.with_links_resolved(path, root)
         if content is not None:
@@ -107,7 +116,11 @@ class Engine:
         except Exception as error:
             # What only the graph can know, such as shapes that do not fit each other.
             if type(error).__name__ in ("InvalidArgument", "RuntimeException", "Fail"):
-                raise InvalidInput("the model cannot be run on these inputs") from error
+                shapes = ", ".join(f"{name!r} {list(data.shape)}" for name, data in inputs.items())
+                raise InvalidInput(
+                    "the model cannot be run on these inputs: their shapes or values do not fit "
+                    f"the graph; the shapes are {shapes}"
+                ) from error
             raise
         return result
 
@@ -143,5 +156,6 @@ def _specs(values: Sequence[Any]) -> tuple[TensorSpec, ...]:
                 f"{value.name!r} has type {value.type}, which is not served{_hint(value)}"
             )
         shape = tuple(size if isinstance(size, int) and size >= 0 else None for size in value.shape)
-        specs.append(TensorSpec(value.name, np.dtype(code), shape))
+        axes = tuple(size if isinstance(size, str) else "" for size in value.shape)
+        specs.append(TensorSpec(value.name, np.dtype(code), shape, axes))
     return tuple(specs)

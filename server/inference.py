@@ -154,6 +154,8 @@ def _response(pending: Pending, result: Result, parameters: dict[str, Parameter]
             "batch_rows": timings.batch_rows,
             "execution_provider": timings.execution_provider,
         }
+        if pending.request.batch_dependent is not None:
+            parameters["batch_dependent"] = pending.request.batch_dependent
     return InferResponse(
         model_name=pending.model.name,
         model_version=pending.model.version,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from protos import buffers
 from protos.model_config_pb2 import ModelConfig
-from server import model_config
+from server import model_config, row_independence
 from server.errors import LoadError, ModelNotFound, ModelUnavailable, StartError
 from server.labels import Labels
 from server.model import Model, ModelLimits
@@ -218,17 +218,29 @@ class Lifecycle:
         """Load one version; StartError also when its files are no longer those of before."""
         version = str(number)
         path = self._folder.graph(number, self._graph)
-        limits = self._limits
+        limits, reason = self._limits, ""
         with self._naming_the_file():
             if self._validation is not None:
-                rows = self._validation.check(self.name, version, path, config, limits)
+                tried = self._validation.check(self.name, version, path, config, limits)
                 if self._folder.version_files(number) != files:
                     raise LoadError(f"{path.parent} changed while it was loaded")
                 # Found by running the graph, which is to be done there alone.
-                limits = replace(limits, group_rows=rows)
+                reason = tried.group_reason
+                limits = replace(
+                    limits,
+                    group_rows=tried.group_rows,
+                    argmax_labels=tried.argmax_labels,
+                    unbatched=tried.unbatched,
+                )
             model = Model(self.name, version, path, config, limits, labels)
-        rows = model.batching.group_rows
-        _log.info("model loaded", extra={"model": self.name, "version": number, "group_rows": rows})
+        extra = {
+            "model": self.name,
+            "version": number,
+            "group_rows": model.batching.group_rows,
+            "group_rows_because": reason or model.group_reason,
+        }
+        _log.info("model loaded", extra=extra)
+        _log_doubt(model)
         return model
 
     def _by_version(self, error: Exception) -> dict[str, str]:
@@ -274,3 +286,16 @@ class Lifecycle:
         del self._sources[model], self._retiring[model]
         # The allocator keeps what was freed for messages to come, but weights come no more.
         buffers.give_back()
+
+
+def _log_doubt(model: Model) -> None:
+    if row_independence.found_in_doubt(model.unbatched):
+        _log.warning(
+            "each request runs alone: rows may not be independent",
+            extra={
+                "model": model.name,
+                "version": model.version,
+                "reason": model.unbatched,
+                "setting": "max_batch_size in config.pbtxt: most rows of a batch, or 0",
+            },
+        )

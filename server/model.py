@@ -13,11 +13,21 @@ from protos.datatypes import BYTES, DTYPES
 from protos.model_config_pb2 import ModelConfig
 from protos.parameters import Parameter
 from protos.tensors import Tensor
-from server import config_completion, execution, finite, model_settings
+from server import (
+    argmax_labels,
+    config_completion,
+    execution,
+    finite,
+    model_settings,
+    row_independence,
+)
+from server.argmax_labels import ArgmaxLabel
+from server.batch_dependence import BatchDependence, Dependence
 from server.engine import Engine, TensorSpec
 from server.errors import InvalidInput
-from server.execution_provider import ExecutionProvider
-from server.group_size import measured_group_rows
+from server.execution_provider import CPU, ExecutionProvider
+from server.fixed_size import fixed_size
+from server.group_size import GroupSize, group_size
 from server.labels import Labels
 from server.model_settings import QueuePolicy
 from server.request import Array, Caller, Request
@@ -38,7 +48,9 @@ class ModelLimits:
 
     `threads` of one execution, most rows of a request, most rows gathered for one execution (None:
     to be measured), how long a request waits for company, execution provider, whether requests
-    with NaN or infinite values are refused.
+    with NaN or infinite values are refused, whether executions have one size, labels that are known
+    to be an ArgMax of linear scores (None: to be found), why requests share no executions ("": they
+    do; None: to be found).
     """
 
     threads: int
@@ -47,6 +59,9 @@ class ModelLimits:
     queue_delay_ns: int = 0
     ep: ExecutionProvider = field(default_factory=ExecutionProvider)
     finite_only: bool = False
+    deterministic: bool = False
+    argmax_labels: tuple[ArgmaxLabel, ...] | None = None
+    unbatched: str | None = None
 
 
 class Model:
@@ -72,7 +87,17 @@ class Model:
         threads = model_settings.threads(config, limits.threads)
         ep = execution.provider(config, limits.ep)
         # The repository, above NAME/VERSION: links may lead to weights anywhere in it.
-        self.engine = engine = Engine(path, threads, ep, path.parents[2])
+        repository = path.parents[2]
+        self.engine = engine = Engine(
+            path, threads, ep, repository, deterministic=limits.deterministic
+        )
+        set_rows = model_settings.group_rows(config) or limits.group_rows
+        # Why requests share no executions, "" where they do.
+        self.unbatched = (
+            row_independence.doubt(engine, path, config, limits.max_batch_rows, set_rows)
+            if limits.unbatched is None
+            else limits.unbatched
+        )
         self.config = config_completion.complete(
             config,
             name,
@@ -80,6 +105,7 @@ class Model:
             engine.outputs,
             limits.max_batch_rows,
             execution.instance_kind(ep),
+            self.unbatched,
         )
         # 0 is the protocol's word for a model without a batch axis.
         self.max_batch_rows = self.config.max_batch_size
@@ -87,11 +113,19 @@ class Model:
         self.inputs = config_completion.served(self.config.input, engine.inputs, batched)
         self.outputs = config_completion.served(self.config.output, engine.outputs, batched)
         warm_up(engine, self.config, self.inputs)
-        group_rows = model_settings.group_rows(config) or limits.group_rows
+        group = GroupSize(set_rows, "set") if set_rows else group_size(engine, self.max_batch_rows)
+        fixed = batched and limits.deterministic
+        if fixed:
+            most = GroupSize(min(group.rows, self.max_batch_rows), group.reason)
+            group = fixed_size(path, engine, self.inputs, most)
+        self.group_reason = group.reason
         self.batching = model_settings.batching(
-            self.config,
-            group_rows or measured_group_rows(engine, self.max_batch_rows),
-            limits.queue_delay_ns,
+            self.config, group.rows, limits.queue_delay_ns, fixed=fixed
+        )
+        self.execution = model_settings.execution(self.batching, threads) if fixed else {}
+        self.argmax_labels = _argmax_labels(path, engine, limits) if batched else ()
+        self._dependence = BatchDependence(
+            self.outputs, self.argmax_labels, never=fixed or not batched
         )
         self._finite_only = limits.finite_only
         self._queue_policy = QueuePolicy.of(config)
@@ -109,6 +143,7 @@ class Model:
             batched=batched,
             most_requests=self._queue_policy.most_requests,
             finite_only=limits.finite_only,
+            fixed=fixed,
         )
         # Loading leaves copies of the weights behind.
         buffers.give_back()
@@ -128,9 +163,10 @@ class Model:
         inputs = self._check_inputs(message.inputs, regions)
         outputs = self._check_outputs(message.outputs)
         rows = self._check_rows(inputs) if self.max_batch_rows else 1
-        timeout_us, more_follows = _read_parameters(message)
+        timeout_us, more_follows, timings = _read_parameters(message)
         timeout_us = self._queue_policy.effective_us(timeout_us)
         shapes = tuple(data.shape[1:] for data in inputs.values())
+        dependence = self._dependence.of(outputs) if timings else Dependence()
         return Request(
             inputs=inputs,
             outputs=outputs,
@@ -142,6 +178,8 @@ class Model:
             more_follows=more_follows,
             key=(shapes, outputs) if self.max_batch_rows else object(),
             client=caller.client,
+            judged=dependence.judged,
+            batch_dependent=dependence.known,
         )
 
     def _check_inputs(
@@ -229,11 +267,12 @@ def _as_strings(what: str, data: Array) -> Array:
     return strings.reshape(data.shape)
 
 
-def _read_parameters(message: InferRequest) -> tuple[int, bool]:
-    """Queue timeout in microseconds (0: none), and whether more follows at once."""
+def _read_parameters(message: InferRequest) -> tuple[int, bool, bool]:
+    """Queue timeout in microseconds (0: none), whether more follows at once, whether timings are
+    wanted."""
     parameters = message.parameters
     if not parameters:
-        return 0, False
+        return 0, False, False
     for name in parameters:
         if name.startswith("triton_") and name not in _TRITON_ACCEPTED:
             raise InvalidInput(f"parameter {name!r} is reserved")
@@ -241,8 +280,18 @@ def _read_parameters(message: InferRequest) -> tuple[int, bool]:
     if timeout_us < 0:
         raise InvalidInput(f"parameter 'timeout' is {timeout_us}; it may not be negative")
     more = _typed(parameters.get(MORE_FOLLOWS, False), bool, MORE_FOLLOWS, "a boolean")
-    _typed(parameters.get(TIMINGS, False), bool, TIMINGS, "a boolean")
-    return int(timeout_us), bool(more)
+    timings = _typed(parameters.get(TIMINGS, False), bool, TIMINGS, "a boolean")
+    return int(timeout_us), bool(more), bool(timings)
+
+
+def _argmax_labels(path: Path, engine: Engine, limits: ModelLimits) -> tuple[ArgmaxLabel, ...]:
+    """Labels that an answer can be judged by; none where other than the CPU's arithmetic counts."""
+    if limits.argmax_labels is not None:
+        return limits.argmax_labels
+    kinds = {spec.dtype.kind for spec in engine.outputs}
+    if engine.provider != CPU or not kinds >= {"i", "f"}:
+        return ()
+    return argmax_labels.find(path)
 
 
 def _typed(value: Parameter, kind: type, name: str, wanted: str) -> int:

@@ -1,6 +1,6 @@
 """Derive how a model is queued and run from its configuration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protos.model_config_pb2 import ModelConfig
 from scheduling.batching import Limits
@@ -8,6 +8,7 @@ from server.errors import LoadError
 
 # ONNX Runtime's own parameter, under the name it has in Triton.
 THREADS = "intra_op_thread_count"
+ROWS_MAY_MIX = "rows_may_mix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,30 @@ def group_rows(config: ModelConfig) -> int:
     return max(config.dynamic_batching.preferred_batch_size, default=0)
 
 
-def batching(config: ModelConfig, group_rows: int, queue_delay_ns: int) -> Limits:
-    """How batches close by a completed configuration; the delay is for one that sets none."""
+def batching(
+    config: ModelConfig, group_rows: int, queue_delay_ns: int, *, fixed: bool = False
+) -> Limits:
+    """How batches close by a completed configuration; the delay is for one that sets none.
+
+    `fixed`: every execution costs as much as a full group, so none is larger, and the first of a
+    stream waits for as many rows as any other.
+    """
     most_rows = config.max_batch_size or 1
     delay_us = config.dynamic_batching.max_queue_delay_microseconds
-    return Limits.of(group_rows, most_rows, delay_us * 1000 if delay_us else queue_delay_ns)
+    delay_ns = delay_us * 1000 if delay_us else queue_delay_ns
+    limits = Limits.of(group_rows, most_rows, delay_ns)
+    if not fixed:
+        return limits
+    return replace(limits, slice_rows=limits.group_rows, first_rows=limits.group_rows)
+
+
+def execution(limits: Limits, threads: int) -> dict[str, str]:
+    """What fixes the bits of a row's outputs, as parameters of the configuration."""
+    return {
+        "deterministic": "on",
+        "deterministic_rows": str(limits.group_rows),
+        "deterministic_threads": str(threads),
+    }
 
 
 def threads(config: ModelConfig, default: int) -> int:
@@ -60,3 +80,13 @@ def threads(config: ModelConfig, default: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 6):
         raise LoadError(f"parameter {THREADS} is {text!r}; wanted a number, 0 for the server's own")
     return int(text) or default
+
+
+def rows_may_mix(config: ModelConfig) -> bool:
+    """Whether rows may share executions although they change each other's outputs."""
+    if ROWS_MAY_MIX not in config.parameters:
+        return False
+    text = config.parameters[ROWS_MAY_MIX].string_value
+    if text not in ("true", "false"):
+        raise LoadError(f"parameter {ROWS_MAY_MIX} is {text!r}; expected 'true' or 'false'")
+    return text == "true"

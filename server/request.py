@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from server.argmax_labels import ArgmaxLabel
 from server.errors import Cancelled, DeadlinePassed, QueueTimeout, ServingError
 from server.shared_memory import SharedTensor
 
@@ -76,6 +77,10 @@ class Request:
     pieces: list[list[Array]] = field(default_factory=list)
     timings: Timings = field(default_factory=Timings)
     cancelled: bool = False
+    # Labels to hold against their scores, and what came of that: whether the label of a row may
+    # depend on the batch. None: nothing is known.
+    judged: tuple[ArgmaxLabel, ...] = ()
+    batch_dependent: bool | None = None
 
     @property
     def in_place(self) -> bool:

@@ -25,6 +25,7 @@ from scheduling.batching import (
 from server.batch_buffer import Assembled, BatchBuffer
 from server.engine import Engine
 from server.errors import InvalidInput, ModelBroken, QueueFull, ServerStopping, ServingError
+from server.near_ties import any_near_tie
 from server.request import Array, Request, Timings
 from server.statistics import Statistics
 from server.turns import Turns
@@ -51,17 +52,20 @@ class Scheduler:
         batched: bool = True,
         most_requests: int = 0,
         finite_only: bool = False,
+        fixed: bool = False,
     ) -> None:
         """`batched`: outputs have a row for each of the inputs'.
 
         `most_requests`: how many may wait, 0 for any number. `finite_only`: refuse NaN and
-        infinite values read from shared memory.
+        infinite values read from shared memory. `fixed`: pad every execution to `group_rows`,
+        which slices must not exceed.
         """
         self._engine = engine
         self._limits = limits
         self._batched = batched
         self._most_requests = most_requests
         self._finite_only = finite_only
+        self._fixed = fixed
         self._statistics = statistics
         self._queue: deque[Request] = deque()
         self._turns = Turns()
@@ -117,7 +121,10 @@ class Scheduler:
 
     def _work(self) -> None:
         buffer = BatchBuffer(
-            self._limits.group_rows, pinned=self._engine.on_gpu, finite_only=self._finite_only
+            self._limits.group_rows,
+            pinned=self._engine.on_gpu,
+            finite_only=self._finite_only,
+            padded=self._fixed,
         )
         while (batch := self._next_batch()) is not None:
             if batch.pieces:
@@ -208,9 +215,12 @@ class Scheduler:
     def _compute(
         self, batch: Batch[Request], assembled: Assembled, started_ns: int, assemble_ns: int
     ) -> None:
+        wanted = batch.pieces[0].request.outputs
+        judged = next((p.request.judged for p in batch.pieces if p.request.judged), ())
+        also = {label.scores for label in judged} - set(wanted)
         computing_ns = time.monotonic_ns()
         try:
-            outputs = self._engine.run(batch.pieces[0].request.outputs, assembled.inputs)
+            outputs = self._engine.run([*wanted, *also], assembled.inputs)
         except InvalidInput:
             if len(batch.pieces) == 1:
                 raise
@@ -219,31 +229,41 @@ class Scheduler:
             return
         compute_ns = time.monotonic_ns() - computing_ns
         self._statistics.executed(batch.rows, batch.closed, assemble_ns, compute_ns)
-        if self._batched and any(o.shape[:1] != (batch.rows,) for o in outputs):
+        rows = self._limits.group_rows if self._fixed else batch.rows
+        if self._batched and any(o.shape[:1] != (rows,) for o in outputs):
             raise ModelBroken(
                 f"the model gave outputs of shapes {[o.shape for o in outputs]} "
-                f"for {batch.rows} rows; wanted one row each"
+                f"for {rows} rows; wanted one row each"
             )
+        if rows > batch.rows:
+            # Copies, as what padding gave would stay in memory with them.
+            outputs = [output[: batch.rows].copy() for output in outputs]
         spent = Timings(
             assemble_ns=assemble_ns,
             compute_ns=compute_ns,
             batch_rows=batch.rows,
             execution_provider=self._engine.provider,
         )
+        named = dict(zip((*wanted, *also), outputs, strict=True))
+        near = any_near_tie(judged, assembled.inputs, named, batch.rows)
+        outputs = outputs[: len(wanted)]
         for piece, start, stop in _places(batch):
             if piece.request not in assembled.unreadable:
-                rows = (
+                if piece.request.judged:
+                    before = bool(piece.request.batch_dependent)
+                    piece.request.batch_dependent = before or bool(near[start:stop].any())
+                own = (
                     [output[start:stop] for output in outputs] if len(batch.pieces) > 1 else outputs
                 )
-                _hand_out(piece, rows, started_ns, spent)
+                _hand_out(piece, own, started_ns, spent)
 
     def _compute_alone(
         self, batch: Batch[Request], assembled: Assembled, started_ns: int, assemble_ns: int
     ) -> None:
         for piece, start, stop in _places(batch):
-            alone = Assembled(assembled.rows(start, stop), True, assembled.unreadable)
+            alone = Batch((piece,), batch.closed)
             try:
-                self._compute(Batch((piece,), batch.closed), alone, started_ns, assemble_ns)
+                self._compute(alone, assembled.rows(start, stop), started_ns, assemble_ns)
             except InvalidInput as error:
                 piece.request.fail(error)
 

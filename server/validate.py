@@ -5,8 +5,10 @@ import math
 import resource
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
+from command_line.parser import positionals
 from protos.model_config_pb2 import ModelConfig
 from server.errors import LoadError, StartError
 from server.execution_provider import ExecutionProvider
@@ -16,7 +18,8 @@ from server.model import Model, ModelLimits
 def main() -> int:
     """Load what stdin says, a line of JSON before a ModelConfig. 0: done, stdout has the outcome.
 
-    The outcome is JSON: `group_rows`, or `text` of an error and whether it is `of_configuration`.
+    The outcome is JSON: what `server.validation.Tried` has, or `text` of an error and whether it is
+    `of_configuration`.
     """
     job = json.loads(sys.stdin.buffer.readline())
     config = ModelConfig.FromString(sys.stdin.buffer.read())
@@ -31,7 +34,12 @@ def main() -> int:
     try:
         limits = ModelLimits(**{**job["limits"], "ep": ExecutionProvider(**job["limits"]["ep"])})
         model = Model(job["name"], job["version"], Path(job["path"]), config, limits)
-        outcome = {"group_rows": model.batching.group_rows}
+        outcome = {
+            "group_rows": model.batching.group_rows,
+            "group_reason": model.group_reason,
+            "argmax_labels": [asdict(label) for label in model.argmax_labels],
+            "unbatched": model.unbatched,
+        }
         model.close()
     except StartError as error:
         outcome = {"of_configuration": isinstance(error, LoadError), "text": str(error)}
@@ -40,4 +48,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    positionals("server.validate", __doc__)
     sys.exit(main())

@@ -7,15 +7,30 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from protos.model_config_pb2 import ModelConfig
+from server.argmax_labels import ArgmaxLabel
 from server.errors import LoadError, ServerStopping, StartError
 from server.model import ModelLimits
 
 _SOURCE = Path(__file__).resolve().parent.parent
 _PROGRAM = "server.validate"
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What loading a model has shown.
+
+    Rows gathered for one execution, why, labels that are an ArgMax of linear scores, and why
+    requests share no execution ("": they do).
+    """
+
+    group_rows: int
+    group_reason: str
+    argmax_labels: tuple[ArgmaxLabel, ...]
+    unbatched: str
 
 
 class Validation:
@@ -31,8 +46,8 @@ class Validation:
 
     def check(
         self, name: str, version: str, path: Path, config: ModelConfig, limits: ModelLimits
-    ) -> int:
-        """Load the model and let go of it; how many rows it should gather for one execution.
+    ) -> Tried:
+        """Load the model and let go of it; what running and reading the graph has shown.
 
         The StartError that loading raises, or one that says how the process ended; ServerStopping.
         """
@@ -67,7 +82,12 @@ class Validation:
         if "text" in outcome:
             kind = LoadError if outcome["of_configuration"] else StartError
             raise kind(outcome["text"].replace(job["path"], str(path)))
-        return int(outcome["group_rows"])
+        return Tried(
+            int(outcome["group_rows"]),
+            str(outcome["group_reason"]),
+            tuple(ArgmaxLabel(**label) for label in outcome["argmax_labels"]),
+            str(outcome["unbatched"]),
+        )
 
     def stop(self) -> None:
         """End what is being tried, and try nothing more."""

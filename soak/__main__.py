@@ -2,19 +2,20 @@
 
 import argparse
 import random
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
-from rich.console import Console
-
+from bench.guarded import guarded
 from client import environment
-from client.errors import UsageError
 from client.record import dumps, write_text_atomically
+from command_line import paths, terminal
+from command_line.interruption import keeping, results_folder
+from command_line.parser import Parser, exit_codes
 from protos import buffers
 from soak import record
 from soak.parts import PARTS
@@ -24,35 +25,41 @@ from soak.tally import Tally
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run and write. 0: nothing failed, however far it came; 1: something did; 2: it could not."""
-    buffers.keep_in_process()
-    # Ending by SIGTERM must end what was started, too.
-    signal.signal(signal.SIGTERM, _interrupt)
     args = _parser().parse_args(argv)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
+    buffers.keep_in_process()
+    return guarded("soak", partial(_run_in_folder, args))
+
+
+def _run_in_folder(args: argparse.Namespace) -> int:
+    for name in args.only:
+        _ = PARTS[name].run  # what is not installed is missed before anything is measured
+    with results_folder(args.out):
         return _soak(args)
-    except (UsageError, OSError) as error:
-        print(f"soak: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("soak: error: interrupted", file=sys.stderr)
-        return 2
 
 
 def _soak(args: argparse.Namespace) -> int:
-    console = Console(highlight=False)
+    notes = terminal.progress()
     start = environment.snapshot()
-    parts = []
-    for done in _run(args.only, args.seconds, args.seed):
-        parts.append(done)
-        told = f"{done.name}: {done.tally.done:,} done, {done.tally.failed} failed"
-        console.print(f"{told}, {done.seconds:.0f} s", soft_wrap=True)
-        # Written anew after each part: what was found stays, whatever becomes of the next.
+    parts: list[record.Done] = []
+    path = args.out / "soak.json"
+
+    def content() -> dict[str, Any]:
         described = environment.describe(start, environment.snapshot())
-        content = record.to_json(described, args.seconds / 60, args.seed, parts)
-        write_text_atomically(args.out / "soak.json", dumps(content))
-    show(console, content)
-    console.print(str(args.out / "soak.json"), soft_wrap=True)
+        return record.to_json(described, args.seconds / 60, args.seed, parts)
+
+    with keeping() as kept:
+        for done in _run(args.only, args.seconds, args.seed):
+            parts.append(done)
+            told = f"{done.name}: {done.tally.done:,} done, {done.tally.failed} failed"
+            notes.print(f"{told}, {done.seconds:.0f} s", soft_wrap=True)
+            # Written anew after each part: what was found stays, whatever becomes of the next.
+            write_text_atomically(path, dumps(content()))
+    whole = content() | kept.because(len(parts), f"{len(parts)} of {len(args.only)} parts")
+    write_text_atomically(path, dumps(whole))
+    console = terminal.results()
+    show(console, whole)
+    console.print(str(path), soft_wrap=True)
+    kept.end(args.out)
     return 1 if any(part.tally.failed for part in parts) else 0
 
 
@@ -75,7 +82,9 @@ def _run(names: Sequence[str], seconds: float, seed: int) -> Iterator[record.Don
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="soak", description=__doc__)
+    parser = Parser(
+        prog="soak", description=__doc__, epilog=exit_codes("a promise was broken", keeps=True)
+    )
     parser.add_argument(
         "--seconds", type=_positive, default=1200.0, help="for all parts (default: %(default)g)"
     )
@@ -90,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=random.randrange(2**31), help="of what is drawn by chance"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("results/soak"), metavar="DIR", help="%(default)s"
+        "--out", type=paths.path, default=Path("results/soak"), metavar="DIR", help="%(default)s"
     )
     return parser
 
@@ -111,10 +120,6 @@ def _names(text: str) -> tuple[str, ...]:
     if unknown:
         raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(PARTS)}")
     return names
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.processes import child
+from command_line.parser import positionals
 from protos import inference_pb2 as pb
 from protos.codec import (
     InferRequest,
@@ -138,4 +139,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(positionals("soak.codec_fuzz", __doc__, "seed", "seconds", "count")))

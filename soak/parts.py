@@ -1,22 +1,13 @@
 """The parts of a soak: what each counts, how many it wants, its share of the time."""
 
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from soak import (
-    answers,
-    codec_fuzz,
-    files_fuzz,
-    frames_fuzz,
-    kills,
-    leaks,
-    rpc_fuzz,
-    sequences,
-    swaps,
-    terminations,
-)
+from command_line import extras
+from soak import leaks
 from soak.questions import FULL_SIZE, SMALL
 from soak.tally import Tally
 
@@ -26,13 +17,21 @@ class Part:
     """One promise put to the test `target` times.
 
     `share`: of the time that is left, in proportion to the shares of the parts still to come; about
-    what `target` takes on two busy cores, in units of 10 s.
+    what `target` takes on two busy cores, in units of 10 s. `module` of `soak` is imported when it
+    is run: some need what only the extra [dev] installs.
     """
 
     counts: str
     target: int
     share: int
-    run: Callable[[Tally, Path], None]
+    module: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Callable[[Tally, Path], None]:
+        """What puts the promise to the test. MissingExtra says how to install what it lacks."""
+        found = extras.imported(f"soak.{self.module}", "dev")
+        return functools.partial(found.run, **self.options)
 
 
 PARTS: Mapping[str, Part] = {
@@ -40,35 +39,37 @@ PARTS: Mapping[str, Part] = {
         "requests, 64 x 256, answered rightly",
         1_000_000,
         70,
-        partial(answers.run, experiment=SMALL, most_rows=4),
+        "answers",
+        {"experiment": SMALL, "most_rows": 4},
     ),
     "full-size": Part(
         "requests, 64 x 262,144, answered rightly",
         20_000,
         8,
-        partial(answers.run, experiment=FULL_SIZE, most_rows=2),
+        "answers",
+        {"experiment": FULL_SIZE, "most_rows": 2},
     ),
-    "terminations": Part("SIGTERMs under load, nothing accepted failed", 200, 38, terminations.run),
-    "kills": Part("SIGKILLs under load, no client saw a failure", 100, 37, kills.run),
-    "swaps": Part("hot swaps, no request failed or mixed", 500, 110, swaps.run),
+    "terminations": Part("SIGTERMs under load, nothing accepted failed", 200, 38, "terminations"),
+    "kills": Part("SIGKILLs under load, no client saw a failure", 100, 37, "kills"),
+    "swaps": Part("hot swaps, no request failed or mixed", 500, 110, "swaps"),
     "leaks": Part(
         "requests, of each kind as many, that left nothing behind",
         len(leaks.KINDS) * leaks.REQUESTS,
         25,
-        leaks.run,
+        "leaks",
     ),
     "codec": Part(
-        "spoiled messages decoded or refused as protobuf does", 10_000_000, 14, codec_fuzz.run
+        "spoiled messages decoded or refused as protobuf does", 10_000_000, 14, "codec_fuzz"
     ),
-    "rpc": Part("spoiled calls that got a proper status", 100_000, 15, rpc_fuzz.run),
+    "rpc": Part("spoiled calls that got a proper status", 100_000, 15, "rpc_fuzz"),
     "frames": Part(
         "connections with spoiled HTTP/2 frames, closed, others served",
         20_000,
         4,
-        frames_fuzz.run,
+        "frames_fuzz",
     ),
-    "files": Part("spoiled ONNX files refused or served", 2_000, 100, files_fuzz.run),
+    "files": Part("spoiled ONNX files refused or served", 2_000, 100, "files_fuzz"),
     "sequences": Part(
-        "random sequences of 25 calls that fared as its state says", 2_000, 38, sequences.run
+        "random sequences of 25 calls that fared as its state says", 2_000, 38, "sequences"
     ),
 }

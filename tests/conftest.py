@@ -38,6 +38,8 @@ IR_VERSION, OPSET = 8, 13
 SLOW_STEPS = 60_000
 GROUP_ROWS = 2
 SLICE_ROWS = 4 * GROUP_ROWS
+STEPS_CONFIG = "max_batch_size: 1024 "
+ROWS_MAY_MIX = 'parameters { key: "rows_may_mix" value { string_value: "true" } }'
 
 
 def wait_until(condition, what, timeout_s=PATIENCE_S):
@@ -215,7 +217,10 @@ class Graphs:
         return path
 
     def add_steps(self, name="steps"):
-        """Add a model that counts to the largest of its rows, and gives them back."""
+        """Add a model that counts to the largest of its rows, and gives them back.
+
+        That the count changes no row is more than the server can see, so it is told to batch.
+        """
         body = helper.make_graph(
             [
                 helper.make_node("Identity", ["go_on"], ["still"]),
@@ -237,6 +242,7 @@ class Graphs:
             {"done": ("int64", ["batch", 1])},
             {"zero": np.int64(0), "one": np.int64(1)},
         )
+        (self.folder / name / "config.pbtxt").write_text(STEPS_CONFIG)
 
 
 def _value(name, dtype, shape):

@@ -228,8 +228,8 @@ def test_the_options_import_only_how_a_provider_is_named():
     assert server_modules_imported(ROOT / "server" / "config.py") == {"execution_provider"}
 
 
-def test_the_engine_imports_only_the_providers_the_ways_to_run_and_the_errors():
-    used = {"errors", "execution_provider", "provider_library", "session_run"}
+def test_the_engine_imports_only_its_graph_the_providers_the_ways_to_run_and_the_errors():
+    used = {"errors", "execution_provider", "graph_file", "provider_library", "session_run"}
     assert server_modules_imported(ROOT / "server" / "engine.py") == used
 
 

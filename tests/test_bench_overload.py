@@ -47,7 +47,8 @@ def test_each_goal_can_be_missed(values, expected):
 
 def test_a_round_measures_everything_and_no_answer_is_wrong():
     said = []
-    rounds = run(SMALL, said.append)
+    rounds = Rounds()
+    run(SMALL, said.append, rounds)
     assert rounds.failed == []
     assert len(said) == 1
     for values in (rounds.alone_p99_ms, rounds.crowded_p99_ms, rounds.crowd_per_s):

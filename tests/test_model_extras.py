@@ -42,7 +42,7 @@ def test_what_an_extra_installs_is_asked_for_by_name(tmp_path, hidden, option, f
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
         f"argmax-model: error: {hidden[0]} is not installed; "
-        f"wanted pip install 'argmax-serving[{extra}]'\n"
+        f"run `pip install -e '.[{extra}]'` in the folder of argmax-serving\n"
     )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.config import Config, cores, parse
+from server.config import Config, cores, parse, unknown_variables
 from server.execution_provider import WANTED, ExecutionProvider
 
 NAMES = [option.name for option in fields(Config)]
@@ -25,6 +25,7 @@ VALUES = {
     ],
     "max_batch_rows": [("1", 1), ("2147483647", 2147483647)],
     "group_rows": [("1", 1), ("64", 64)],
+    "deterministic": [("off", False), ("on", True)],
     "queue_delay_us": [("1", 1), ("100", 100)],
     "non_finite": [("pass", "pass"), ("reject", "reject")],
     "max_message_bytes": [("1", 1), ("2147483647", 2147483647)],
@@ -60,6 +61,7 @@ SHOWN = {
     **dict.fromkeys(["group_rows", "reflection", "shared_memory"], "auto"),
     **dict.fromkeys(["load_model", "tls_cert", "tls_key", "tls_client_ca", "token_file"], "none"),
     "shared_memory_prefix": "none",
+    "deterministic": "off",
     "plaintext_tokens": "off",
     "validation": "on",
 }
@@ -76,6 +78,7 @@ BAD = {
     "ep": (["", "gpu", "CUDA", "cuda:", "cuda:tf32", "cuda:tf32=1,", "cuda:=1"], WANTED),
     "max_batch_rows": (NO_INT32, "an integer from 1 to 2147483647"),
     "group_rows": (NO_INT32, "auto or an integer from 1 to 2147483647"),
+    "deterministic": (NO_ON_OR_OFF, "one of on, off"),
     "queue_delay_us": ([v for v in NO_INT32 if v != "0"], "an integer from 0 to 2147483647"),
     "non_finite": (NO_SWITCH, "one of reject, pass"),
     "max_message_bytes": (NO_INT32, "an integer from 1 to 2147483647"),
@@ -263,3 +266,57 @@ def test_an_address_of_this_machine_is_local_only(address):
 )
 def test_an_address_that_others_reach_is_not_local_only(address):
     assert not parse([*MODELS, "--address", address], {}).local_only
+
+
+def test_a_switch_without_a_value_is_on():
+    assert parse(["--deterministic", *MODELS], {}).deterministic
+    assert not parse(["--deterministic", "off", *MODELS], {}).deterministic
+
+
+@pytest.mark.parametrize(
+    ("option", "uri"),
+    [("--models", "s3://bucket/m"), ("--tls-cert", "gs://b/c"), ("--token-file", "file:///t")],
+)
+def test_an_address_of_something_elsewhere_is_no_path(option, uri, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse([*MODELS, option, uri], {})
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"argmax-server: error: {option} got {uri!r}; wanted a ")
+    assert "path" in line
+
+
+def test_a_misspelt_option_gets_a_suggestion(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--modles", "m"], {})
+    assert capsys.readouterr().err == (
+        "argmax-server: error: unrecognized argument --modles: did you mean --models?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("ARGMAX_SERVER_ADRESS", "ARGMAX_SERVER_ADDRESS"),
+        ("ARGMAX_ADDRESS", "ARGMAX_SERVER_ADDRESS"),
+        ("ARGMAX_SERVER_MAX_BATCH_ROW", "ARGMAX_SERVER_MAX_BATCH_ROWS"),
+    ],
+)
+def test_a_misspelt_variable_gets_a_suggestion(variable, meant):
+    assert list(unknown_variables({variable: "1", "ARGMAX_SERVER_MODELS": "m"})) == [
+        f"the environment variable {variable} sets no option: did you mean {meant}?"
+    ]
+
+
+def test_variables_that_no_option_has_are_only_those_with_our_prefix():
+    known = {f"ARGMAX_SERVER_{name.upper()}": "1" for name in NAMES}
+    assert not list(unknown_variables({**known, "HOME": "/", "XARGMAX_SERVER": "1"}))
+    # A service of Kubernetes called argmax-server brings these.
+    service = {
+        "ARGMAX_SERVER_SERVICE_HOST": "10.0.0.1",
+        "ARGMAX_SERVER_SERVICE_PORT": "8001",
+        "ARGMAX_SERVER_SERVICE_PORT_GRPC": "8001",
+        "ARGMAX_SERVER_PORT": "tcp://10.0.0.1:8001",
+        "ARGMAX_SERVER_PORT_8001_TCP_ADDR": "10.0.0.1",
+    }
+    assert not list(unknown_variables(service))

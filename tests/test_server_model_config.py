@@ -4,6 +4,7 @@ from collections import Counter
 import grpc
 import numpy as np
 import pytest
+from conftest import STEPS_CONFIG
 from google.protobuf import json_format
 from onnx import helper
 
@@ -288,7 +289,9 @@ def test_the_largest_preferred_batch_size_is_what_is_gathered(configured, caller
     message = caller.message("steps", parameters={"timings": True}, steps=np.array([[1]]))
     for preferred, gathered in (([4], 4), ([1, 3], 3), ([], 2)):
         sizes = f"preferred_batch_size: {preferred}"
-        told = configured("steps", f"dynamic_batching {{ {sizes if preferred else ''} }}")
+        told = configured(
+            "steps", STEPS_CONFIG + f"dynamic_batching {{ {sizes if preferred else ''} }}"
+        )
         assert list(told.dynamic_batching.preferred_batch_size) == [gathered]
         with caller.busy_worker(executions=3):
             answers = caller.stream([message] * 5)
@@ -305,7 +308,9 @@ def test_the_queue_delay_is_waited_for_company(configured, caller):
 
 
 def test_a_queue_takes_no_more_requests_than_it_may(configured, caller, eventually):
-    configured("steps", "dynamic_batching { default_queue_policy { max_queue_size: 3 } }")
+    configured(
+        "steps", STEPS_CONFIG + "dynamic_batching { default_queue_policy { max_queue_size: 3 } }"
+    )
     message = caller.message("steps", steps=np.array([[1]]))
     with caller.busy_worker():
         # The one that keeps the worker busy waits too, until its last slice.
@@ -332,7 +337,9 @@ def test_a_queue_takes_no_more_requests_than_it_may(configured, caller, eventual
 def test_the_queue_policy_decides_how_long_a_request_waits(
     configured, caller, policy, asked_us, times_out
 ):
-    configured("steps", f"dynamic_batching {{ default_queue_policy {{ {policy} }} }}")
+    configured(
+        "steps", STEPS_CONFIG + f"dynamic_batching {{ default_queue_policy {{ {policy} }} }}"
+    )
     parameters = {} if asked_us is None else {"timeout": asked_us}
     message = caller.message("steps", parameters=parameters, steps=np.array([[1]]))
     with caller.busy_worker(executions=100 if times_out else 1):

@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import onnx
 import pytest
+from conftest import STEPS_CONFIG
 from onnx import TensorProto, helper
 
 from model.export import export
@@ -610,7 +611,7 @@ def steps(graphs, folder, explicit):
     """A server whose model `steps` can be kept busy, and lets three requests wait meanwhile."""
     graphs.folder = folder
     graphs.add_steps()
-    policy = "dynamic_batching { default_queue_policy { max_queue_size: 4 } }"
+    policy = STEPS_CONFIG + "dynamic_batching { default_queue_policy { max_queue_size: 4 } }"
     configure(folder, policy, "steps")
     return explicit(load_model=("steps",), group_rows=2)
 

@@ -64,6 +64,15 @@ def no_axis_for_one_row(path):
     save(path, nodes, (FLOAT, ["n", 1]), (FLOAT, ["n"]))
 
 
+def count_rows(path):
+    """How many rows the execution has that a row is in, which no model that serves may say."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Expand", ["shape", "shape"], ["y"]),
+    ]
+    save(path, nodes, (INT64, ["n"]), (INT64, ["n"]))
+
+
 def look_up(path):
     """Ten times the index; execution fails when one is over 9."""
     nodes = [helper.make_node("Gather", ["table", "x"], ["y"])]
@@ -75,11 +84,11 @@ def start(tmp_path):
     """Start a scheduler before the model that a function writes: (scheduler, statistics)."""
     started = []
 
-    def start(write, limits=EAGER):
+    def start(write, limits=EAGER, **options):
         path = tmp_path / "model.onnx"
         write(path)
         statistics = Statistics()
-        scheduler = Scheduler("m", Engine(path, 1), limits, statistics)
+        scheduler = Scheduler("m", Engine(path, 1), limits, statistics, **options)
         started.append(scheduler)
         return scheduler, statistics.counts
 
@@ -400,6 +409,63 @@ def test_a_slice_that_fails_fails_its_request_only(start, bad_row):
     assert answer(after).tolist() == [70]
     # Slices after the one that failed are not run.
     assert counts.executions == bad_row // 20 + 1
+
+
+# Executions of one size.
+
+FIXED = Limits(group_rows=8, slice_rows=8)
+FIXED_PATIENT = Limits(group_rows=8, slice_rows=8, queue_delay_ns=HOUR_NS, linger_ns=HOUR_NS)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 20, 43])
+def test_every_execution_has_the_fixed_size(start, rows):
+    scheduler, counts = start(count_rows, FIXED, fixed=True)
+    (sent,) = submit(scheduler, request(np.zeros(rows, np.int64)))
+    assert answer(sent).tolist() == rows * [8]
+    assert counts.inference_rows == rows
+
+
+def test_requests_that_share_an_execution_of_fixed_size_get_their_own_rows(start):
+    scheduler, counts = start(add_one, FIXED_PATIENT, fixed=True)
+    for sizes in ((1, 2, 3), (5,), (2, 6), (1,)):
+        inputs = [numbers(rows, 100 * rows) for rows in sizes]
+        for x, y in zip(inputs, run(scheduler, *map(request, inputs)), strict=True):
+            np.testing.assert_array_equal(y, x + 1)
+    assert counts.executions == 4
+
+
+def test_an_answer_keeps_no_rows_that_pad_in_memory(start):
+    scheduler, _ = start(add_one, FIXED, fixed=True)
+    (sent,) = submit(scheduler, request(numbers(1)))
+    assert answer(sent).base is None
+
+
+def test_padding_is_the_same_after_larger_batches(start):
+    # The sum of all that is in the execution.
+    def total(path):
+        nodes = [
+            helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=1),
+            helper.make_node("Sub", ["x", "x"], ["zero"]),
+            helper.make_node("Add", ["zero", "sum"], ["y"]),
+        ]
+        save(path, nodes, (FLOAT, ["n", "d"]), (FLOAT, ["n", "d"]))
+
+    scheduler, _ = start(total, FIXED_PATIENT, fixed=True)
+    for rows in (3, 7, 2, 6):
+        for y in run(scheduler, request(np.ones((rows, 4), np.float32))):
+            assert y.tolist() == rows * [4 * [4.0 * rows]]
+
+
+def test_values_that_fail_the_model_fail_their_request_only_at_fixed_size(start):
+    scheduler, _ = start(look_up, FIXED_PATIENT, fixed=True)
+    good, bad = request(np.array([1, 2])), request(np.array([3, 99]))
+    submit(scheduler, bad, good)
+    scheduler.hurry()
+    with pytest.raises(InvalidInput, match="the model cannot be run on these inputs"):
+        bad.future.result(PATIENCE_S)
+    assert answer(good).tolist() == [10, 20]
+    # What failed is not among what pads the next ones.
+    assert run(scheduler, request(np.array([4])))[0].tolist() == [40]
 
 
 # Memory of the inputs.

@@ -5,6 +5,7 @@ from collections import Counter
 import grpc
 import numpy as np
 import pytest
+from conftest import ROWS_MAY_MIX
 from onnx import helper
 
 from model.export import export
@@ -60,6 +61,7 @@ def models(graphs):
         {"y": ("float32", ["other", 2])},
         {"zero": np.array([0]), "one": np.array([1])},
     )
+    (graphs.folder / "liar" / "config.pbtxt").write_text(ROWS_MAY_MIX)
     return graphs.folder
 
 

@@ -94,7 +94,7 @@ def test_the_record_says_how_far_it_came(tmp_path, capsys):
     assert (record["seed"], part["name"], part["wanted"]) == (7, "codec", 10_000_000)
     assert 0 < part["done"] < part["wanted"]
     assert part["rate_below"] == pytest.approx(3 / part["done"], rel=0.01)
-    assert f"{part['done']:,} done, 0 failed" in capsys.readouterr().out
+    assert f"{part['done']:,} done, 0 failed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--seconds", "0"], ["--only", "nothing"]])

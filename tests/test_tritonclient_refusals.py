@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROWS_MAY_MIX, STEPS_CONFIG
 from onnx import helper
 from status_rows import (
     BUDGET_BYTES,
@@ -31,7 +32,7 @@ def models(graphs):
     graphs.add_steps()
     graphs.add_steps("narrow")
     (graphs.folder / "narrow" / "config.pbtxt").write_text(
-        "dynamic_batching { default_queue_policy { max_queue_size: 1 } }"
+        STEPS_CONFIG + "dynamic_batching { default_queue_policy { max_queue_size: 1 } }"
     )
     row = ("float32", ["batch", FEATURES])
     add = helper.make_node("Add", ["a", "b"], ["total"])
@@ -48,6 +49,7 @@ def models(graphs):
         {"y": ("float32", ["other", 2])},
         {"zero": np.array([0]), "one": np.array([1])},
     )
+    (graphs.folder / "liar" / "config.pbtxt").write_text(ROWS_MAY_MIX)
     return graphs.folder
 
 

@@ -6,14 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from client import arguments, environment
-from client.calibration import COMPARE_SCHEMA, calibrate
+from client.calibration import COMPARE_SCHEMA, Calibration, calibrate
 from client.commands import compare_results as provider_results
 from client.compare import record, table
 from client.compare.analysis import Pair, analyse, could_differ
-from client.compare.contest import MODES, contest
+from client.compare.contest import MODES, Observed, contest
 from client.compare.findings import broken_limits, findings
 from client.comparison import fewest_to_claim
 from client.errors import UsageError
@@ -21,6 +19,9 @@ from client.record import dumps, finite, write_text_atomically
 from client.sweep import Settings
 from client.terminal import SweepProgress
 from client.verification import Experiment
+from command_line import terminal
+from command_line.interruption import keeping, results_folder
+from command_line.parser import exit_codes
 
 DEFAULT_ROUNDS, DEFAULT_STARTS = 16, 4
 _FILE_WIDTH = 140
@@ -28,7 +29,11 @@ _FILE_WIDTH = 140
 
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser("compare", help="execution providers side by side")
+    parser = commands.add_parser(
+        "compare",
+        help="execution providers side by side",
+        epilog=exit_codes("failed requests, or a limit that is missed", keeps=True),
+    )
     parser.set_defaults(command=_compare)
     parser.add_argument(
         "--ep",
@@ -106,26 +111,32 @@ def _compare(args: argparse.Namespace) -> int:
     )
     if args.aa is not None:
         _check_that_it_can_fail(settings)
-    settings.out.mkdir(parents=True, exist_ok=True)
-    if args.aa is not None:
-        return _calibrate(args, settings)
-    console = Console()
+    with results_folder(settings.out):
+        return _measure(args, settings) if args.aa is None else _calibrate(args, settings)
+
+
+def _measure(args: argparse.Namespace, settings: Settings) -> int:
     start = environment.snapshot()
-    with SweepProgress(console) as progress:
-        analysis = analyse(contest(settings, args.ep, args.starts, progress))
+    observed = Observed(settings, args.ep)
+    with keeping() as kept, SweepProgress(terminal.progress()) as progress:
+        contest(settings, args.ep, args.starts, progress, observed)
+    whole, wanted = len(observed.sizes), len(settings.batch_sizes)
+    marks = kept.because(whole, f"{whole} of {wanted} batch sizes, in fewer rounds")
+    analysis = analyse(observed.measured())
     around = environment.describe(start, environment.snapshot())
     broken = list(broken_limits(analysis, args.require_agreement, args.max_slowdown))
-    content = record.to_json(_told(args, settings), around, analysis, broken)
+    content = record.to_json(_told(args, settings), around, analysis, broken) | marks
     paths = provider_results.write(settings.out, content)
     # In a file there is room for what a narrow terminal must fold.
-    shown = console if console.is_terminal else Console(width=_FILE_WIDTH)
-    shown.print(table.render(analysis))
+    console = terminal.results(_FILE_WIDTH)
+    console.print(table.render(analysis))
     found = findings(analysis, around)
     for finding in found:
         colour = "red" if finding.level == "fail" else "yellow"
         console.print(finding.text, style=colour, markup=False, highlight=False, soft_wrap=True)
     for path in paths:
         console.print(str(path), highlight=False, soft_wrap=True)
+    kept.end(settings.out)
     if broken:
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         print(f"limit broken: {broken[0]}{more}", file=sys.stderr)
@@ -145,18 +156,22 @@ def _check_that_it_can_fail(settings: Settings) -> None:
 
 def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     """Hold the first provider against itself."""
-    console = Console()
     runs: list[list[Pair]] = []
+    claimed: list[bool | None] = []
     start = environment.snapshot()
-    with SweepProgress(console) as progress:
+    notes = terminal.progress()
+    with keeping() as kept, SweepProgress(notes) as progress:
 
         def claims() -> bool | None:
             specs = [args.ep[0], args.ep[0]]
             runs.append(list(analyse(contest(settings, specs, args.starts, progress)).pairs))
             differs = any(pair.differs for pair in runs[-1])
-            return differs if could_differ(runs[-1]) else None
+            claimed.append(differs if could_differ(runs[-1]) else None)
+            return claimed[-1]
 
-        found = calibrate(claims, args.aa, console.print)
+        calibrate(claims, args.aa, notes.print)
+    marks = kept.because(len(claimed), f"{len(claimed)} of {args.aa} runs")
+    found = Calibration(tuple(claimed))
     content = {
         "schema": COMPARE_SCHEMA,
         "environment": environment.describe(start, environment.snapshot()),
@@ -171,11 +186,13 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
             }
             for run in runs
         ],
-    }
+    } | marks
     path = settings.out / "compare-aa.json"
+    console = terminal.results()
     write_text_atomically(path, dumps(finite(content)))
     console.print(found.text, style="" if found.passed else "bold red", highlight=False)
     console.print(str(path), highlight=False, soft_wrap=True)
+    kept.end(settings.out)
     return 0 if found.passed else 1
 
 

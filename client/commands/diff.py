@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -26,20 +25,25 @@ from client.diff.verdicts import (
 )
 from client.errors import UsageError
 from client.table import significant
+from command_line import paths, terminal
+from command_line.parser import exit_codes
 
 NO_WORSE, IS_WORSE, NOT_COMPARABLE = 0, 1, 2
-_PLAIN_WIDTH = 120
 _STYLES = {WORSE: "bold red", "better": "green", UNTOLD: "yellow"}
 
 
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser("diff", help="whether a newer result is worse than an older one")
+    parser = commands.add_parser(
+        "diff",
+        help="whether a newer result is worse than an older one",
+        epilog=exit_codes("a point is worse"),
+    )
     parser.set_defaults(command=_diff)
     for name in ("old", "new"):
         parser.add_argument(
             name,
-            type=Path,
+            type=paths.path,
             metavar=name.upper(),
             help="folder or JSON file of a result, or a folder of several runs of it",
         )
@@ -59,8 +63,11 @@ def _diff(args: argparse.Namespace) -> int:
     why = incomparable(old, new)
     if why is not None:
         raise UsageError(f"cannot compare {args.old} with {args.new}: {why}")
-    console = Console()
-    console = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
+    console = terminal.results()
+    for place, content in (one for records in contents for one in records):
+        if content.get("partial"):
+            said = f"{place} is partial: {content.get('partial_because')}"
+            console.print(Text(said, style="yellow"), soft_wrap=True)
     with record_files.naming(f"{args.old}, {args.new}"):
         changed = environment.differences(*(records[0][1]["environment"] for records in contents))
     for text in (f"environments differ: {text}" for text in changed):

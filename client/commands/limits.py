@@ -2,32 +2,38 @@
 
 import argparse
 import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from client import arguments, environment, record, record_files
 from client.compare import record as provider_record
 from client.errors import UsageError
 from client.limits import ceiling, roofline, roofs, table
 from client.limits import record as limits_record
-from client.limits.placing import place
-from client.limits.subject import subject
+from client.limits.placing import Placed, place
+from client.limits.subject import Subject, subject
 from client.load import record as load_record
 from client.summary import disturbances
+from command_line import terminal
+from command_line.interruption import keeping, results_folder
+from command_line.parser import DONE, exit_codes
+from command_line.paths import path
 
-_PLAIN_WIDTH = 120
 _SCHEMAS = (record.SCHEMA, provider_record.SCHEMA, load_record.SCHEMA)
 
 
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser("limits", help="the machine's roofs, and a result below them")
+    parser = commands.add_parser(
+        "limits",
+        help="the machine's roofs, and a result below them",
+        epilog=exit_codes(None, keeps=True),
+    )
     parser.set_defaults(command=_limits)
     parser.add_argument(
         "--result",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="folder or JSON file of the sweep, comparison or load that is placed (default: none)",
     )
@@ -56,7 +62,7 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path,
         default=Path("results/limits"),
         metavar="DIR",
         help="folder for the results (default: %(default)s)",
@@ -79,36 +85,52 @@ def _limits(args: argparse.Namespace) -> int:
     dtype = args.dtype or asked.get("dtype") or "float32"
     threads = args.threads or asked.get("threads") or len(os.sched_getaffinity(0))
     placed_is = subject(content) if content else None
-    args.out.mkdir(parents=True, exist_ok=True)
-    console = Console()
-    console = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
+    with results_folder(args.out):
+        return _measure(args, content, _Run(ep, dtype, threads), placed_is)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    ep: str
+    dtype: str
+    threads: int
+
+
+def _measure(
+    args: argparse.Namespace, content: dict[str, Any], run: _Run, placed_is: Subject | None
+) -> int:
+    notes = terminal.progress()
     start = environment.snapshot()
-    measured, skipped = roofs.measure(args.rounds, dtype, threads, ep, console.print)
-    placed = []
-    if placed_is:
-        console.print("sending to a server that computes nothing")
-        asked_for = [(rate.mode, rate.batch_size) for rate in placed_is.rates if rate.batch_size]
-        clients = ceiling.rows_per_s(
-            asked_for, placed_is.features, placed_is.dtype, placed_is.sent, args.rounds
-        )
-        placed = place(placed_is, measured, clients)
+    found = roofs.Measured()
+    placed: list[Placed] = []
+    with keeping() as kept:
+        roofs.measure(args.rounds, run.dtype, run.threads, run.ep, notes.print, found)
+        if placed_is:
+            notes.print("sending to a server that computes nothing")
+            asked_for = [(r.mode, r.batch_size) for r in placed_is.rates if r.batch_size]
+            clients = ceiling.rows_per_s(
+                asked_for, placed_is.features, placed_is.dtype, placed_is.sent, args.rounds
+            )
+            placed = place(placed_is, found.roofs, clients)
+    measured = found.roofs
+    marks = kept.because(len(measured), f"{len(measured)} roofs")
     around = environment.describe(start, environment.snapshot())
     differences = environment.differences(content["environment"], around) if content else []
     written = limits_record.to_json(
         {
             "result": None if args.result is None else str(args.result),
             "rounds": args.rounds,
-            "threads": threads,
-            "dtype": dtype,
-            "ep": ep,
+            **asdict(run),
         },
         around,
         measured,
-        skipped,
+        found.skipped,
         placed_is,
         placed,
         differences,
     )
+    written |= marks
+    console = terminal.results()
     paths = [args.out / "limits.json"]
     record.write_text_atomically(paths[0], record.dumps(written))
     if placed and placed_is:
@@ -119,8 +141,9 @@ def _limits(args: argparse.Namespace) -> int:
         console.print(f"the roofs may be too low: {finding.text}", style="red", markup=False)
     for text in differences:
         console.print(f"not where the result was measured: {text}", style="yellow", markup=False)
-    for part in table.render(measured, skipped, placed):
+    for part in table.render(measured, found.skipped, placed):
         console.print(part)
-    for path in paths:
-        console.print(str(path), highlight=False, soft_wrap=True)
-    return 0
+    for written_path in paths:
+        console.print(str(written_path), highlight=False, soft_wrap=True)
+    kept.end(args.out)
+    return DONE

@@ -9,8 +9,8 @@ from typing import Any
 
 from client import environment, record
 from client.arguments import concurrencies, modes, positive, rates
-from client.calibration import LOAD_SCHEMA, calibrate
-from client.commands.load_options import add_common, plain_or_terminal, settings_of, write
+from client.calibration import LOAD_SCHEMA, Calibration, calibrate
+from client.commands.load_options import add_common, settings_of, write
 from client.errors import UsageError
 from client.load import record as load_record
 from client.load import table as load_table
@@ -22,13 +22,18 @@ from client.load.slo import for_p99
 from client.load.summary import LoadPoint
 from client.load.target import target
 from client.load.terminal import LoadProgress
-
-DONE, WRONG = 0, 1
+from command_line import terminal
+from command_line.interruption import keeping, results_folder
+from command_line.parser import DONE, WRONG, exit_codes
 
 
 def add(commands: Any) -> None:
     """Add the command `load`."""
-    parser = commands.add_parser("load", help="latency under load, in closed or open loops")
+    parser = commands.add_parser(
+        "load",
+        help="latency under load, in closed or open loops",
+        epilog=exit_codes("wrong labels or failed requests", keeps=True),
+    )
     parser.set_defaults(command=_load)
     parser.add_argument(
         "--concurrency",
@@ -72,24 +77,39 @@ def _load(args: argparse.Namespace) -> int:
     if not args.concurrency and not args.rate:
         raise UsageError("neither --concurrency nor --rate came; wanted one of them, or both")
     settings = settings_of(args)
-    if args.aa is not None:
-        if args.pairs < fewest_pairs():
-            raise UsageError(
-                f"--aa could not fail: got --pairs {args.pairs}, expected at least "
-                f"{fewest_pairs()}, as no difference is claimed of fewer"
-            )
-        return _calibrate(args, settings)
-    console = plain_or_terminal()
+    if args.aa is not None and args.pairs < fewest_pairs():
+        raise UsageError(
+            f"--aa could not fail: got --pairs {args.pairs}, expected at least "
+            f"{fewest_pairs()}, as no difference is claimed of fewer"
+        )
+    with results_folder(settings.out):
+        return _measure(settings) if args.aa is None else _calibrate(args, settings)
+
+
+def _measure(settings: Settings) -> int:
     start = environment.snapshot()
-    with LoadProgress(console) as progress, target(settings, progress) as found:
-        points = load(settings, found, progress)
+    points: list[LoadPoint] = []
+    unchecked_because: str | None = None
+    with (
+        keeping() as kept,
+        LoadProgress(terminal.progress()) as progress,
+        target(settings, progress) as found,
+    ):
+        unchecked_because = found.unchecked_because
+        for point in load(settings, found, progress):
+            points.append(point)
+    wanted = len(list(asked(settings)))
+    marks = kept.because(len(points), f"{len(points)} of {wanted} points")
     described = environment.describe(start, environment.snapshot())
-    content = load_record.to_json(asdict(settings), described, points, found.unchecked_because)
+    content = load_record.to_json(asdict(settings), described, points, unchecked_because)
+    content |= marks
     paths = write(settings.out, "load", content, points)
-    for part in load_table.render(points, found.unchecked_because):
+    console = terminal.results()
+    for part in load_table.render(points, unchecked_because):
         console.print(part)
     for path in paths:
         console.print(str(path), highlight=False, soft_wrap=True)
+    kept.end(settings.out)
     return WRONG if any(point.errors or point.wrong_labels for point in points) else DONE
 
 
@@ -97,10 +117,14 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     """Hold the first point that was asked for against itself, on the same server."""
     settings = for_p99(settings)
     one, mode = next(asked(settings)), settings.modes[0]
-    console = plain_or_terminal()
     duels: list[Duel] = []
+    claimed: list[bool | None] = []
     start = environment.snapshot()
-    with LoadProgress(console) as progress, target(settings, progress) as where:
+    with (
+        keeping() as kept,
+        LoadProgress(terminal.progress()) as progress,
+        target(settings, progress) as where,
+    ):
 
         @contextlib.contextmanager
         def side() -> Iterator[Callable[[], LoadPoint]]:
@@ -109,9 +133,12 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
 
         def claims() -> bool | None:
             duels.append(duel((side, side), args.pairs))
-            return duels[-1].differs if duels[-1].could_differ else None
+            claimed.append(duels[-1].differs if duels[-1].could_differ else None)
+            return claimed[-1]
 
-        found = calibrate(claims, args.aa, lambda text: progress(Progress(text)))
+        calibrate(claims, args.aa, lambda text: progress(Progress(text)))
+    marks = kept.because(len(claimed), f"{len(claimed)} of {args.aa} runs")
+    found = Calibration(tuple(claimed))
     content = {
         "schema": LOAD_SCHEMA,
         "environment": environment.describe(start, environment.snapshot()),
@@ -120,9 +147,11 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
         "answer": found.text,
         "passed": found.passed,
         "runs": [one_run.to_json() for one_run in duels],
-    }
+    } | marks
+    console = terminal.results()
     path = settings.out / "load-aa.json"
     record.write_text_atomically(path, record.dumps(record.finite(content)))
     console.print(found.text, style="" if found.passed else "bold red", highlight=False)
     console.print(str(path), highlight=False, soft_wrap=True)
+    kept.end(settings.out)
     return DONE if found.passed else WRONG

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from client import record
 from client.arguments import (
     add_credentials,
@@ -22,8 +20,6 @@ from client.load import record as load_record
 from client.load.arrivals import ARRIVALS
 from client.load.settings import Settings, Windows
 from client.load.summary import LoadPoint
-
-_PLAIN_WIDTH = 120
 
 
 def add_common(parser: argparse.ArgumentParser, out: Path) -> None:
@@ -72,13 +68,12 @@ def add_common(parser: argparse.ArgumentParser, out: Path) -> None:
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """Settings that options make; the folder for the results is there. UsageError."""
+    """Settings that options make. UsageError."""
     if args.processes > 1 and args.concurrency and min(args.concurrency) < args.processes:
         raise UsageError(
             f"--concurrency {min(args.concurrency)} is less than --processes {args.processes}"
         )
     files = credential_files(args)
-    args.out.mkdir(parents=True, exist_ok=True)
     return Settings(
         address=args.address,
         model=args.model,
@@ -100,12 +95,6 @@ def settings_of(args: argparse.Namespace) -> Settings:
         out=args.out,
         credential_files=files,
     )
-
-
-def plain_or_terminal() -> Console:
-    """Wide enough for the tables, where nobody says how wide it is."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_PLAIN_WIDTH)
 
 
 def write(

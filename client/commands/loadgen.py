@@ -5,27 +5,31 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from client import arguments, environment, record
 from client.errors import UsageError
 from client.loadgen import record as loadgen_record
 from client.loadgen import table as loadgen_table
 from client.loadgen.job import SCENARIOS, TRANSPORTS, Rules, Scenario
-from client.loadgen.runs import Plan, loadgen
+from client.loadgen.runs import Plan, Result, loadgen
 from client.sweep import MODEL
 from client.terminal import SweepProgress
 from client.verification import Experiment
+from command_line import terminal
+from command_line.extras import how_to_install
+from command_line.interruption import keeping, results_folder
+from command_line.parser import DONE, WRONG, exit_codes
 
 QUICK_S = 5.0
 EXAMPLES, QUICK_EXAMPLES = 1024, 256
-_PLAIN_WIDTH = 120
-_EXTRA = "mlcommons-loadgen is not installed; wanted pip install 'argmax-serving[loadgen]'"
 
 
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser("loadgen", help="the scenarios of MLCommons LoadGen")
+    parser = commands.add_parser(
+        "loadgen",
+        help="the scenarios of MLCommons LoadGen",
+        epilog=exit_codes("a run is not VALID, or labels are wrong", keeps=True),
+    )
     parser.set_defaults(command=_loadgen)
     parser.add_argument(
         "--scenario",
@@ -110,7 +114,7 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
 def _loadgen(args: argparse.Namespace) -> int:
     """Exit code 0: every run is VALID and every label right; 1: not so."""
     if importlib.util.find_spec("mlperf_loadgen") is None:
-        raise UsageError(_EXTRA)
+        raise UsageError(f"mlcommons-loadgen is not installed; {how_to_install('loadgen')}")
     if args.address is None and args.model != MODEL:
         raise UsageError(
             f"--model {args.model} came without --address; a server of its own has {MODEL}"
@@ -136,22 +140,30 @@ def _loadgen(args: argparse.Namespace) -> int:
         out=args.out,
         credential_files=arguments.credential_files(args),
     )
-    plan.out.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    with results_folder(plan.out):
+        return _measure(plan)
+
+
+def _measure(plan: Plan) -> int:
+    notes = terminal.progress()
     label = loadgen_record.label(plan)
-    console.print(label, style="bold yellow", markup=False, highlight=False)
+    notes.print(label, style="bold yellow", markup=False)
     start = environment.snapshot()
-    with SweepProgress(console) as progress:
-        results = loadgen(plan, progress)
+    results: list[Result] = []
+    with keeping() as kept, SweepProgress(notes) as progress:
+        for result in loadgen(plan, progress):
+            results.append(result)
+    marks = kept.because(len(results), f"{len(results)} of {len(plan.scenarios)} scenarios")
     around = environment.describe(start, environment.snapshot())
     path = plan.out / "loadgen.json"
-    record.write_text_atomically(path, record.dumps(loadgen_record.to_json(plan, around, results)))
-    # In a file there is room for what a narrow terminal must fold.
-    shown = console if console.is_terminal else Console(width=_PLAIN_WIDTH)
-    shown.print(loadgen_table.render(results, label))
+    content = loadgen_record.to_json(plan, around, results) | marks
+    record.write_text_atomically(path, record.dumps(content))
+    console = terminal.results()
+    console.print(loadgen_table.render(results, label))
     for line in loadgen_table.reasons(results):
         console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     for result in results:
         console.print(str(plan.out / result.scenario), highlight=False, soft_wrap=True)
     console.print(str(path), highlight=False, soft_wrap=True)
-    return 0 if all(result.good for result in results) else 1
+    kept.end(plan.out)
+    return DONE if all(result.good for result in results) else WRONG

@@ -1,6 +1,7 @@
 """The command `plan`: its options, what it prints and writes."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from client.arguments import (
     positive,
     seconds,
 )
-from client.commands.load_options import plain_or_terminal
+from client.commands.load_options import write
 from client.credentials import CredentialFiles
-from client.load.settings import Settings, Windows
+from client.load import record as load_record
+from client.load import table as load_table
+from client.load.settings import Progress, Settings, Windows
+from client.load.summary import LoadPoint
 from client.load.terminal import LoadProgress
 from client.plan import record as plan_record
 from client.plan import table as plan_table
@@ -28,13 +32,20 @@ from client.plan.capacity import Goal, Plan, plan
 from client.plan.check import check, trusted
 from client.plan.fit import executions, fit_costs
 from client.plan.observed import Calibration
+from command_line import paths, terminal
+from command_line.interruption import keeping, results_folder
+from command_line.parser import exit_codes
 
 PLANNED, REFUSED = 0, 1
 
 
 def add(commands: Any) -> None:
     """Add the command `plan`."""
-    parser = commands.add_parser("plan", help="replicas, batches and network for a rate and a p99")
+    parser = commands.add_parser(
+        "plan",
+        help="replicas, batches and network for a rate and a p99",
+        epilog=exit_codes("predictions do not hold, or no rate is enough", keeps=True),
+    )
     parser.set_defaults(command=_plan)
     parser.add_argument(
         "--rate", type=over_zero, required=True, metavar="R", help="requests a second, in all"
@@ -50,7 +61,10 @@ def add(commands: Any) -> None:
         help="what a replica's network carries, in Gbit/s (default: %(default)s)",
     )
     parser.add_argument(
-        "--result", type=Path, metavar="DIR", help="plan from the calibration of an earlier plan"
+        "--result",
+        type=paths.path,
+        metavar="DIR",
+        help="plan from the calibration of an earlier plan",
     )
     parser.add_argument(
         "--address",
@@ -92,13 +106,17 @@ def add(commands: Any) -> None:
 def _plan(args: argparse.Namespace) -> int:
     """Exit code 0: planned; 1: nothing is, because predictions do not hold or no rate is enough."""
     files = credential_files(args)
-    args.out.mkdir(parents=True, exist_ok=True)
-    console = plain_or_terminal()
+    with results_folder(args.out):
+        return _measure(args, files)
+
+
+def _measure(args: argparse.Namespace, files: CredentialFiles) -> int:
+    notes, console = terminal.progress(), terminal.results()
     if args.result is not None:
         calibration, described = plan_record.read(args.result)
     else:
-        calibration, described = _calibrate(args, files, console)
-    console.print(Text("fitting the costs, simulating"))
+        calibration, described = _calibrate(args, files, notes)
+    notes.print(Text("fitting the costs, simulating"))
     costs = fit_costs(calibration)
     checks = check(calibration, costs)
     console.print(plan_table.costs_text(costs, executions(calibration), calibration))
@@ -124,7 +142,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _calibrate(
-    args: argparse.Namespace, files: CredentialFiles, console: Console
+    args: argparse.Namespace, files: CredentialFiles, notes: Console
 ) -> tuple[Calibration, dict[str, Any]]:
     settings = Settings(
         address=args.address,
@@ -148,6 +166,27 @@ def _calibrate(
         credential_files=files,
     )
     start = environment.snapshot()
-    with LoadProgress(console) as progress:
-        calibration = calibrate(settings, args.seconds, progress)
-    return calibration, environment.describe(start, environment.snapshot())
+    points: list[LoadPoint] = []
+    with keeping() as kept, LoadProgress(notes) as progress:
+
+        def seen(step: Progress) -> None:
+            progress(step)
+            if step.point is not None:
+                points.append(step.point)
+
+        calibration = calibrate(settings, args.seconds, seen)
+    described = environment.describe(start, environment.snapshot())
+    marks = kept.because(len(points), f"{len(points)} loads of the calibration")
+    if marks:
+        known = all(point.wrong_labels is not None for point in points)
+        unchecked = None if known else "the right labels of the model are not known"
+        # There is no plan of a part of a calibration, but loads are a result of their own.
+        content = load_record.to_json(asdict(settings), described, points, unchecked)
+        written = write(settings.out, "plan-loads", content | marks, points)
+        console = terminal.results()
+        for part in load_table.render(points, unchecked):
+            console.print(part)
+        for path in written:
+            console.print(str(path), highlight=False, soft_wrap=True)
+        kept.end(settings.out)
+    return calibration, described

@@ -13,13 +13,17 @@ from client import arguments
 from client.arrays import Array
 from client.client import Client
 from client.errors import UsageError
-
-_DONE = 0
+from command_line import paths
+from command_line.parser import DONE, exit_codes
 
 
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser("predict", help="labels, or other outputs, for rows of .npy files")
+    parser = commands.add_parser(
+        "predict",
+        help="labels, or other outputs, for rows of .npy files",
+        epilog=exit_codes("the request failed"),
+    )
     parser.set_defaults(command=_predict)
     arguments.add_address(parser, "server", required=True)
     arguments.add_credentials(parser)
@@ -44,7 +48,7 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("--model", default="linear_argmax", help="its name (default: %(default)s)")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=paths.path,
         metavar="FILE",
         help="write here, not to stdout: .npy for one output, .npz for several",
     )
@@ -91,7 +95,7 @@ def _predict(args: argparse.Namespace) -> int:
         _show(rows)
     else:
         _write(args.out, found)
-    return _DONE
+    return DONE
 
 
 def _inputs(words: Sequence[str]) -> Mapping[str, Array]:
@@ -110,6 +114,9 @@ def _inputs(words: Sequence[str]) -> Mapping[str, Array]:
                 if name
                 else "--input came twice without a name; expected NAME=X.npy for several inputs"
             )
+        hint = paths.uri_hint(path)
+        if hint is not None:
+            raise UsageError(f"--input got {word!r}, expected {hint}")
         given[name] = _read(Path(path))
     if "" in given and len(given) > 1:
         raise UsageError("--input came with and without a name; expected NAME=X.npy for each")

@@ -15,6 +15,8 @@ from client.errors import UsageError
 from client.record import write_text_atomically
 from client.reporting import kinds, page
 from client.reporting.section import Section
+from command_line.parser import exit_codes
+from command_line.paths import path
 
 # What rendering raises where a value is of another type than the page takes.
 _UNSHOWN = (AttributeError, TypeError, ValueError, TemplateError)
@@ -22,18 +24,20 @@ _UNSHOWN = (AttributeError, TypeError, ValueError, TemplateError)
 
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser("report", help="one HTML page of any set of results")
+    parser = commands.add_parser(
+        "report", help="one HTML page of any set of results", epilog=exit_codes(None)
+    )
     parser.set_defaults(command=_report)
     parser.add_argument(
         "places",
         nargs="+",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="folders with results of other commands, or their JSON files",
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path,
         default=Path("results/report.html"),
         metavar="PAGE.html",
         help="file to write (default: %(default)s)",
@@ -72,11 +76,11 @@ def _page(sections: Sequence[tuple[Path, Section]]) -> str:
 def _sections(places: Sequence[Path]) -> Iterator[tuple[Path, Section]]:
     """Make a section of each record; those of one kind are told apart by where they lie."""
     made = []
-    for path, content in record_files.found(places, kinds.SECTIONS, _warn):
-        with record_files.naming(path):
-            made.append((path, kinds.section(content)))
+    for place, content in record_files.found(places, kinds.SECTIONS, _warn):
+        with record_files.naming(place):
+            made.append((place, kinds.section(content)))
     seen = Counter(section.heading for _, section in made)
-    for path, section in made:
+    for place, section in made:
         several = seen[section.heading] > 1
-        heading = f"{section.heading}: {path.parent}" if several else section.heading
-        yield path, replace(section, heading=heading)
+        heading = f"{section.heading}: {place.parent}" if several else section.heading
+        yield place, replace(section, heading=heading)

@@ -1,29 +1,36 @@
 """The command `slo`: its options, what it prints and writes."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from client import environment, record
 from client.arguments import modes, over_zero, positive
-from client.commands.load_options import add_common, plain_or_terminal, settings_of, write
+from client.commands.load_options import add_common, settings_of, write
 from client.errors import UsageError
 from client.load import record as load_record
 from client.load import slo_table, tune_table
 from client.load.bisection import Found
 from client.load.job import MODES
-from client.load.slo import slo
+from client.load.settings import Settings
+from client.load.slo import Trial, found_so_far, slo
 from client.load.target import target
 from client.load.terminal import LoadProgress
-from client.load.tune import DEFAULTS, Candidate, Search, tune
-
-DONE, WRONG = 0, 1
+from client.load.tune import DEFAULTS, Candidate, Search, Tuning, trials_to_json, tune
+from command_line import terminal
+from command_line.interruption import keeping, results_folder
+from command_line.parser import DONE, WRONG, exit_codes
 
 
 def add(commands: Any) -> None:
     """Add the command `slo`."""
-    parser = commands.add_parser("slo", help="highest rate whose p99 stays within a bound")
+    parser = commands.add_parser(
+        "slo",
+        help="highest rate whose p99 stays within a bound",
+        epilog=exit_codes("no rate is known to meet the bound, or wrong labels", keeps=True),
+    )
     parser.set_defaults(command=_slo, concurrency=(), rate=())
     parser.add_argument(
         "--p99-ms", type=over_zero, required=True, metavar="MS", help="the bound, in milliseconds"
@@ -101,17 +108,30 @@ def _slo(args: argparse.Namespace) -> int:
     if args.tune:
         _check(args)
     settings = settings_of(args)
-    console = plain_or_terminal()
+    with results_folder(settings.out):
+        return _measure(args, settings)
+
+
+def _measure(args: argparse.Namespace, settings: Settings) -> int:
     start = environment.snapshot()
     p99_ns = round(args.p99_ms * 1e6)
-    with LoadProgress(console) as progress:
+    trials: list[Trial] = []
+    tuned: list[tuple[Candidate, Trial]] = []
+    found: Found | None = None
+    tuning: Tuning | None = None
+    unchecked_because: str | None = None
+    with keeping() as kept, LoadProgress(terminal.progress()) as progress:
         with target(settings, progress) as where:
-            found, trials = slo(
-                settings, where, p99_ns, args.start, args.precision, args.most, progress
+            unchecked_because = where.unchecked_because
+            found = slo(
+                settings, where, p99_ns, args.start, args.precision, args.most, progress, trials
             )
-        tuning = None
         if args.tune and where.experiment is not None:
-            tuning = tune(settings, where.experiment, p99_ns, _search(args, found), progress)
+            search = _search(args, found)
+            tuning = tune(settings, where.experiment, p99_ns, search, progress, tuned)
+    marks = kept.because(len(trials), _how_far(trials, tuned))
+    answered = found or found_so_far(trials)
+    answer = slo_table.answer(answered, args.p99_ms)
     described = environment.describe(start, environment.snapshot())
     points = [trial.point for trial in trials]
     searched = {
@@ -120,26 +140,32 @@ def _slo(args: argparse.Namespace) -> int:
         "most": args.most,
         "precision": args.precision,
     }
-    content = load_record.to_json(
-        asdict(settings) | searched, described, points, where.unchecked_because
-    )
-    content["found"] = asdict(found)
-    content["answer"] = slo_table.answer(found, args.p99_ms)
+    content = load_record.to_json(asdict(settings) | searched, described, points, unchecked_because)
+    content["found"] = asdict(answered)
+    content["answer"] = answer if found else f"so far, {answer}"
     content["trials"] = [{"met": trial.met, "because": trial.because} for trial in trials]
     if tuning is not None:
         told = tuning.to_json() | {"answer": tune_table.answer(tuning, args.p99_ms)}
         content["tuning"] = record.finite(told)
-    paths = write(settings.out, "slo", content, points)
-    for part in slo_table.render(found, trials, args.p99_ms, where.unchecked_because):
+    elif tuned:
+        content["tuning"] = record.finite({"trials": trials_to_json(tuned)})
+    paths = write(settings.out, "slo", content | marks, points)
+    console = terminal.results()
+    for part in slo_table.render(answered, trials, args.p99_ms, unchecked_because):
         console.print(part)
     if tuning is not None:
         for part in tune_table.render(tuning, args.p99_ms):
             console.print(part)
     for path in paths:
         console.print(str(path), highlight=False, soft_wrap=True)
-    tuned = [] if tuning is None else [trial.point for _, trial in tuning.trials]
-    wrong = any(point.wrong_labels for point in [*points, *tuned])
-    return WRONG if wrong or found.met is None or found.untold is not None else DONE
+    kept.end(settings.out)
+    wrong = any(point.wrong_labels for point in [*points, *(t.point for _, t in tuned)])
+    return WRONG if wrong or answered.met is None or answered.untold is not None else DONE
+
+
+def _how_far(trials: Sequence[Trial], tuned: Sequence[tuple[Candidate, Trial]]) -> str:
+    told = f"{len(trials)} trials"
+    return f"{told} and {len(tuned)} of the tuning" if tuned else told
 
 
 def _search(args: argparse.Namespace, found: Found) -> Search:

@@ -61,26 +61,62 @@ def labels(specs: Sequence[str]) -> list[str]:
     return names
 
 
+class Observed:
+    """What a contest has observed so far, also of one that was interrupted."""
+
+    def __init__(self, settings: Settings, specs: Sequence[str]) -> None:
+        self.names = labels(specs)
+        self._specs = specs
+        self._modes = settings.modes
+        self.steps = [(size, mode) for size in settings.batch_sizes for mode in settings.modes]
+        self.kept = {
+            (mode, size, name): _Kept() for size, mode in self.steps for name in self.names
+        }
+        self.start_ups: dict[str, list[int]] = {name: [] for name in self.names}
+        self.peaks: dict[str, list[int]] = {name: [] for name in self.names}
+
+    @property
+    def sizes(self) -> set[int]:
+        """Batch sizes of which every provider has been measured in every mode."""
+        missing = {size for (_, size, _), all_of in self.kept.items() if not all_of.rounds_ns}
+        return {size for size, _ in self.steps} - missing
+
+    def measured(self) -> Measured:
+        """What there is of `sizes`."""
+        providers = [
+            Provider(name, spec, tuple(self.start_ups[name]), max(self.peaks[name], default=None))
+            for name, spec in zip(self.names, self._specs, strict=True)
+        ]
+        sizes = self.sizes
+        cells = [
+            _cell(name, mode, size, all_of)
+            for (mode, size, name), all_of in self.kept.items()
+            if size in sizes
+        ]
+        return Measured(tuple(providers), tuple(cells))
+
+
 def contest(
-    settings: Settings, specs: Sequence[str], starts: int, report: Callable[[Progress], None]
+    settings: Settings,
+    specs: Sequence[str],
+    starts: int,
+    report: Callable[[Progress], None],
+    observed: Observed | None = None,
 ) -> Measured:
     """Measure all providers at each batch size in each mode, in `settings.repeats` rounds.
 
     The rounds are dealt over `starts` fresh servers of each provider, as what a process happens to
     be dealt (memory above all) favours it for as long as it lives. `settings.address` and
-    `settings.ep` are not used. Failed requests become errors of their point; UsageError when a
-    provider cannot be had.
+    `settings.ep` are not used. `observed` has at any time what there is so far. Failed requests
+    become errors of their point; UsageError when a provider cannot be had.
     """
-    names = labels(specs)
-    steps = [(size, mode) for size in settings.batch_sizes for mode in settings.modes]
+    observed = observed or Observed(settings, specs)
+    names, steps = observed.names, observed.steps
     total, done = len(steps) * starts, 0
     report(Progress("exporting the model", 0, total, preparation=True))
     graph = own_server.export(settings.experiment, MODEL, settings.out / "models")
     report(Progress("computing the float64 reference", 0, total, preparation=True))
     reference = truth(settings.experiment)
-    kept = {(mode, size, name): _Kept() for size, mode in steps for name in names}
-    start_ups: dict[str, list[int]] = {name: [] for name in names}
-    peaks: dict[str, list[int]] = {name: [] for name in names}
     for number in range(starts):
         text = f"loading the model for each execution provider, {number + 1} of {starts}"
         report(Progress(text, done, total, preparation=True))
@@ -92,24 +128,19 @@ def contest(
             if "local" in settings.modes:
                 contenders["local"] = list(_in_process(settings, order, graph, stack))
             if "stream" in settings.modes:
-                contenders["stream"] = list(_served(settings, order, reference, stack, start_ups))
+                contenders["stream"] = list(
+                    _served(settings, order, reference, stack, observed.start_ups)
+                )
             for size, mode in steps:
                 report(Progress(f"{mode}, batch size {size}", done, total))
-                those = [kept[mode, size, one.label] for one in contenders[mode]]
+                those = [observed.kept[mode, size, one.label] for one in contenders[mode]]
                 _measure(contenders[mode], those, size, reference, rounds)
                 done += 1
                 report(Progress(f"{mode}, batch size {size}", done, total))
             for one in contenders.get("stream", []):
                 peak = one.server.peak_memory_bytes() if one.server else None
-                peaks[one.label] += [] if peak is None else [peak]
-    providers = [
-        Provider(name, spec, tuple(start_ups[name]), max(peaks[name], default=None))
-        for name, spec in zip(names, specs, strict=True)
-    ]
-    return Measured(
-        tuple(providers),
-        tuple(_cell(name, mode, size, all_of) for (mode, size, name), all_of in kept.items()),
-    )
+                observed.peaks[one.label] += [] if peak is None else [peak]
+    return observed.measured()
 
 
 def _in_process(

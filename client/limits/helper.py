@@ -10,6 +10,7 @@ from typing import Any
 
 from client.errors import UsageError
 from client.limits.sockets import UNIX
+from command_line.interruption import shielding_children
 
 _START_TIMEOUT_S = 60.0
 
@@ -28,7 +29,8 @@ def serving(serve: Callable[..., None], *arguments: Any, unix: bool = False) -> 
         process = multiprocessing.get_context("spawn").Process(
             target=serve, args=(wanted, there, *arguments), daemon=True
         )
-        process.start()
+        with shielding_children():
+            process.start()
         there.close()
         try:
             yield _address(here)

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from client.errors import UsageError
 from client.limits import gemm, memory, pcie, wire
@@ -41,28 +41,34 @@ class Roof:
         return statistics.median(self.rounds)
 
 
+@dataclass(slots=True)
+class Measured:
+    """What is measured of the machine so far; `skipped` says by name why a roof is not."""
+
+    values: dict[str, Sequence[float]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def roofs(self) -> list[Roof]:
+        """The roofs that there are, in the order of WHAT."""
+        values = self.values
+        return [Roof(name, UNITS[name], tuple(values[name])) for name in WHAT if name in values]
+
+
 def measure(
-    rounds: int, dtype: str, threads: int, ep: str, report: Callable[[str], None]
-) -> tuple[list[Roof], dict[str, str]]:
-    """Roofs, and by name why others are not measured. UsageError where `ep` is not here."""
+    rounds: int, dtype: str, threads: int, ep: str, report: Callable[[str], None], found: Measured
+) -> None:
+    """Measure every roof into `found`. UsageError where `ep` is not here."""
     report("copying memory")
-    warm, fresh = memory.memcpy_gib_per_s(rounds)
+    found.values[COPY], found.values[FRESH] = memory.memcpy_gib_per_s(rounds)
     report("reading memory")
-    found: dict[str, Sequence[float]] = {
-        COPY: warm,
-        FRESH: fresh,
-        READ: memory.read_gib_per_s(rounds, threads),
-    }
+    found.values[READ] = memory.read_gib_per_s(rounds, threads)
     report("sending over sockets")
-    found |= {
-        TCP: wire.gib_per_s(rounds, unix=False),
-        UNIX: wire.gib_per_s(rounds, unix=True),
-    }
+    found.values[TCP] = wire.gib_per_s(rounds, unix=False)
+    found.values[UNIX] = wire.gib_per_s(rounds, unix=True)
     report("multiplying matrices")
-    found[GEMM] = gemm.gflop_per_s(rounds, dtype, threads, ep)
-    skipped = {}
+    found.values[GEMM] = gemm.gflop_per_s(rounds, dtype, threads, ep)
     try:
-        found[PCIE] = pcie.to_device_gib_per_s(rounds)
+        found.values[PCIE] = pcie.to_device_gib_per_s(rounds)
     except UsageError as error:
-        skipped[PCIE] = str(error)
-    return [Roof(n, UNITS[n], tuple(found[n])) for n in WHAT if n in found], skipped
+        found.skipped[PCIE] = str(error)

@@ -15,6 +15,7 @@ from client.errors import RequestFailed, UsageError
 from client.load.job import Job, Load
 from client.load.slice import Slice
 from client.load.traffic import Pace, Times
+from command_line.interruption import shielding_children
 
 _SOURCE = Path(__file__).resolve().parents[2]
 # From the order to start until every process has read it.
@@ -118,14 +119,15 @@ def load_processes(job: Job, count: int) -> Iterator[LoadProcesses]:
 
 @contextlib.contextmanager
 def _process(log: IO[str]) -> Iterator["subprocess.Popen[str]"]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "client.load.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        cwd=_SOURCE,
-    )
+    with shielding_children():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "client.load.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=_SOURCE,
+        )
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(PermissionError):
@@ -140,6 +142,8 @@ def _process(log: IO[str]) -> Iterator["subprocess.Popen[str]"]:
         process.stdout.close()
         try:
             process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
+        except BaseException as error:
             process.kill()
             process.wait()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise

@@ -23,21 +23,20 @@ _PIECE_S = 0.25
 _STATISTICS_TIMEOUT_S = 2.0
 
 
-def load(settings: Settings, target: Target, report: Report) -> list[LoadPoint]:
-    """Measure all points that settings ask for.
+def load(settings: Settings, target: Target, report: Report) -> Iterator[LoadPoint]:
+    """Measure all points that settings ask for, and yield each.
 
     A point that ended with nothing but failed requests is the last: the server is gone, and what
     was measured before is kept.
     """
-    points: list[LoadPoint] = []
     for mode in settings.modes:
         report(Progress(f"{mode}: connecting"))
         with loading(settings, target, mode) as one_mode:
             for one in (one for one in asked(settings) if one.mode == mode):
-                points.append(one_mode.measure(one, report))
-                if points[-1].errors and not points[-1].windows[-1].rate_per_s:
-                    return points
-    return points
+                point = one_mode.measure(one, report)
+                yield point
+                if point.errors and not point.windows[-1].rate_per_s:
+                    return
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Find the highest rate of requests at which a server keeps its p99 below a bound."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from client.load.bisection import Found, highest_rate
@@ -31,11 +32,14 @@ def slo(
     precision: float,
     most: float,
     report: Report,
-) -> tuple[Found, list[Trial]]:
-    """Try rates with the first of the settings' modes, in an open loop; what was found."""
+    trials: list[Trial],
+) -> Found:
+    """Try rates with the first of the settings' modes, in an open loop; what was found.
+
+    Each trial is appended to `trials` when it ends.
+    """
     (mode, *_) = settings.modes
     settings = for_p99(settings)
-    trials: list[Trial] = []
     with loading(settings, target, mode) as one_mode:
 
         def meets(rate_per_s: float) -> bool | None:
@@ -44,7 +48,17 @@ def slo(
             trials.append(judge(point, p99_ns))
             return trials[-1].met
 
-        return highest_rate(meets, start, precision, most), trials
+        return highest_rate(meets, start, precision, most)
+
+
+def found_so_far(trials: Sequence[Trial]) -> Found:
+    """What a search that was interrupted has found."""
+    met = [trial.point.asked.rate_per_s for trial in trials if trial.met]
+    missed = [trial.point.asked.rate_per_s for trial in trials if trial.met is False]
+    return Found(
+        max((rate for rate in met if rate is not None), default=None),
+        min((rate for rate in missed if rate is not None), default=None),
+    )
 
 
 def for_p99(settings: Settings) -> Settings:

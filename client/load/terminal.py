@@ -12,6 +12,7 @@ from client.load.summary import LoadPoint
 from client.load.table import name
 from client.load.windows import Window
 from client.table import milliseconds, significant
+from command_line.terminal import is_live
 
 _BARS = " ▁▂▃▄▅▆▇█"
 
@@ -23,7 +24,7 @@ class LoadProgress:
         self._console = console
         self._windows: list[Window] = []
         self._live: Live | None = None
-        if console.is_terminal:
+        if is_live(console):
             self._live = Live(Text(""), console=console, transient=True, refresh_per_second=4)
 
     def __enter__(self) -> Self:

@@ -90,33 +90,43 @@ class Tuning:
                 asdict(candidate) | {"met_per_s": met}
                 for candidate, met in zip(self.search.candidates, self.race.met, strict=True)
             ],
-            "trials": [
-                asdict(candidate)
-                | {
-                    "asked_rate_per_s": trial.point.asked.rate_per_s,
-                    "met": trial.met,
-                    "because": trial.because,
-                    "latency_ns": asdict(trial.point.latency_ns),
-                    "wrong_labels": trial.point.wrong_labels,
-                    "errors": trial.point.errors,
-                }
-                for candidate, trial in self.trials
-            ],
+            "trials": trials_to_json(self.trials),
             "best": None if self.best is None else asdict(self.best),
             "against_defaults": None if self.duel is None else self.duel.to_json(),
             "server_options": list(self.advice.options),
         }
 
 
+def trials_to_json(trials: Sequence[tuple[Candidate, Trial]]) -> list[dict[str, Any]]:
+    """A row for each trial."""
+    return [
+        asdict(candidate)
+        | {
+            "asked_rate_per_s": trial.point.asked.rate_per_s,
+            "met": trial.met,
+            "because": trial.because,
+            "latency_ns": asdict(trial.point.latency_ns),
+            "wrong_labels": trial.point.wrong_labels,
+            "errors": trial.point.errors,
+        }
+        for candidate, trial in trials
+    ]
+
+
 def tune(
-    settings: Settings, experiment: Experiment, p99_ns: int, search: Search, report: Report
+    settings: Settings,
+    experiment: Experiment,
+    p99_ns: int,
+    search: Search,
+    report: Report,
+    trials: list[tuple[Candidate, Trial]],
 ) -> Tuning:
     """Race the candidates, each trial on a fresh server; then hold the best to the defaults.
 
-    The servers serve the model of `experiment`, as it was exported.
+    The servers serve the model of `experiment`, as it was exported. Each trial is appended to
+    `trials` when it ends.
     """
     settings = for_p99(settings)
-    trials: list[tuple[Candidate, Trial]] = []
 
     def meets(index: int, rate_per_s: float) -> bool | None:
         candidate = search.candidates[index]

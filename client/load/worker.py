@@ -30,6 +30,7 @@ from client.load.traffic import Stop, Traffic
 from client.model_input import ModelInput
 from client.timings import stages_of
 from client.verification import Truth, check, one_a_row, truth
+from command_line.parser import positionals
 from protos.codec import InferResponse
 from protos.parameters import Parameter
 from protos.tensors import Tensor
@@ -198,6 +199,7 @@ def _say(**content: Any) -> int:
 
 
 if __name__ == "__main__":
+    positionals("client.load.worker", __doc__)
     code = main()
     sys.stdout.flush()
     # Threads of gRPC that still wait for a server must not keep us.

@@ -30,6 +30,7 @@ from client.loadgen.logs import LogError, Verdict
 from client.server_process import running_server
 from client.sweep import Progress, check_model
 from client.verification import Experiment, Truth, check_counted, truth
+from command_line.interruption import shielding_children
 
 _SOURCE = Path(__file__).resolve().parents[2]
 
@@ -129,8 +130,8 @@ class Target:
 Report = Callable[[Progress], None]
 
 
-def loadgen(plan: Plan, report: Report) -> list[Result]:
-    """Run every scenario of a plan, one after another.
+def loadgen(plan: Plan, report: Report) -> Iterator[Result]:
+    """Run every scenario of a plan, one after another, and yield what came of each.
 
     A run whose requests fail becomes a failure of its scenario; UsageError when there is no such
     server, or it serves another model than the one whose labels are known.
@@ -166,11 +167,9 @@ def loadgen(plan: Plan, report: Report) -> list[Result]:
             client.wait_until_ready(READY_TIMEOUT_S)
             input_name = _input_name(client, plan.experiment, reference)
         where = Target(address, input_name, reference)
-        results = []
         for number, scenario in enumerate(plan.scenarios):
             begun = partial(_begun, report, scenario, number * len(MODES), total)
-            results.append(_result(plan, where, scenario, begun))
-    return results
+            yield _result(plan, where, scenario, begun)
 
 
 def _input_name(client: Client, experiment: Experiment, reference: Truth) -> str:
@@ -236,18 +235,26 @@ def _run(plan: Plan, target: Target, scenario: Scenario, mode: Mode, folder: Pat
         str(folder.resolve()),
         plan.credential_files,
     )
-    ended = subprocess.run(
-        [sys.executable, "-m", "client.loadgen.worker"],
-        input=json.dumps(job.to_json()),
-        capture_output=True,
-        text=True,
-        cwd=_SOURCE,
-        check=False,
-    )
-    if not ended.stdout:
-        said = ended.stderr.strip().splitlines() or ["it said nothing"]
-        raise RunFailed(f"its process ended with {ended.returncode}: {said[-1]}")
-    content = json.loads(ended.stdout.splitlines()[0])
+    # Whatever ends the wait ends the process.
+    with shielding_children():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "client.loadgen.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=_SOURCE,
+        )
+    with process:
+        try:
+            stdout, stderr = process.communicate(json.dumps(job.to_json()))
+        except BaseException:
+            process.kill()
+            raise
+    if not stdout:
+        said = stderr.strip().splitlines() or ["it said nothing"]
+        raise RunFailed(f"its process ended with {process.returncode}: {said[-1]}")
+    content = json.loads(stdout.splitlines()[0])
     if "failed" in content:
         raise RunFailed(content["failed"])
     return Outcome(**content)

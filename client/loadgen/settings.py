@@ -1,9 +1,12 @@
 """Make LoadGen's own settings of a job."""
 
-import mlperf_loadgen
+from typing import Any
 
 from client.errors import UsageError
 from client.loadgen.job import Job
+from command_line.extras import optional
+
+mlperf_loadgen = optional("mlperf_loadgen", "loadgen")
 
 # What the rules ask of a data set that is larger; LoadGen's configuration has it for models that
 # it knows, only.
@@ -16,7 +19,7 @@ _OFFLINE_FASTER = 1.5
 _SERVER_SHARE = 0.5
 
 
-def settings_of(job: Job, samples_per_s: float, latency_ns: float) -> mlperf_loadgen.TestSettings:
+def settings_of(job: Job, samples_per_s: float, latency_ns: float) -> Any:
     """Return settings: LoadGen's built-in ones (seeds, durations, percentiles), then the job's.
 
     `samples_per_s` and `latency_ns` are what a warm-up saw. UsageError when LoadGen refuses.

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import IO, Any
 
-import mlperf_loadgen
 import numpy as np
 
 from client.client import Client
@@ -27,6 +26,10 @@ from client.loadgen.senders import Batch, Done, Rows, Sender, StreamSender, Unar
 from client.loadgen.settings import settings_of
 from client.loadgen.warm_up import warm_up
 from client.model_input import ModelInput
+from command_line.extras import optional
+from command_line.parser import positionals
+
+mlperf_loadgen = optional("mlperf_loadgen", "loadgen")
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -182,4 +185,5 @@ def _say(answer: IO[str], content: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    positionals("client.loadgen.worker", __doc__)
     sys.exit(main())

@@ -1,6 +1,7 @@
 """Make one HTML page that needs nothing else out of any number of sections."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import plotly.io
@@ -26,6 +27,7 @@ _PLOT_CONFIG = {
 
 def render(sections: Sequence[Section], heading: str | None = None) -> str:
     """Return the page; one section is a page of its own, several get an index."""
+    sections = [_marked(section) for section in sections]
     page = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -42,6 +44,15 @@ def render(sections: Sequence[Section], heading: str | None = None) -> str:
         answers=trust.answers(sections),
         plot=_plot,
     )
+
+
+def _marked(section: Section) -> Section:
+    """Have a section say first that its record is partial, if it is."""
+    if not section.record.get("partial"):
+        return section
+    because = section.record.get("partial_because", "the record does not say why")
+    verdict = Verdict("warn", f"Partial: {because}.")
+    return replace(section, verdicts=(verdict, *section.verdicts))
 
 
 def _verdicts(sections: Sequence[Section]) -> Sequence[Verdict]:

@@ -41,4 +41,7 @@ def main(address: str, inputs: str, labels: str, model: str = "linear_argmax") -
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        sys.exit()
     sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,76 @@
+"""Measure what `--deterministic` costs: `python -m bench.deterministic MODELS [PAIRS]`.
+
+Two servers of the same models, one with the option and one without, take turns (ABBA). Shown is the
+time with it by the time without it, the median of the pairs with a 95% bootstrap interval, for one
+example, for 16 in a request and for a stream of 256, at the server's own group and at
+--group-rows 16.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from client.client import Client
+from client.comparison import interleaved, ratio
+from client.server_process import running_server
+
+_PAIRS = 20
+_READY_S = 60.0
+_REPEATS = {1: 8, 16: 4}
+_STREAM_ROWS = 256
+
+
+def main() -> int:
+    models, pairs = Path(sys.argv[1]), int((*sys.argv[2:], _PAIRS)[0])
+    for group in ([], ["--group-rows", "16"]):
+        with ExitStack() as stack:
+            clients = []
+            for switch in ("on", "off"):
+                options = ["--deterministic", switch, *group]
+                server = stack.enter_context(running_server(models, options))
+                clients.append(stack.enter_context(Client(server.address)))
+                clients[-1].wait_until_ready(_READY_S)
+            (name,) = (spec.name for spec in clients[0].config().input)
+            features = clients[0].config().input[0].dims[0]
+            x = np.random.default_rng(0).standard_normal((_STREAM_ROWS, features), np.float32)
+            for what, ask in _ways(name, x).items():
+                runs = [_timed(ask, client) for client in clients]
+                for run in runs:
+                    run()  # the first one pays for connections and memory
+                found = ratio(*interleaved(runs, pairs))
+                print(
+                    f"{' '.join(group) or '--group-rows auto':18}{what:14}"
+                    f"{found.median:6.2f} ({found.low:.2f} to {found.high:.2f}), {pairs} pairs",
+                    flush=True,
+                )
+    return 0
+
+
+def _ways(name: str, x: np.ndarray) -> dict[str, Callable[[Client], object]]:
+    def unary(rows: int) -> Callable[[Client], object]:
+        return lambda client: [
+            client.infer({name: x[:rows]}, ["label"]) for _ in range(_REPEATS[rows])
+        ]
+
+    return {
+        "1 example": unary(1),
+        "16 examples": unary(16),
+        f"stream of {len(x)}": lambda client: list(client.stream([x])),
+    }
+
+
+def _timed(ask: Callable[[Client], object], client: Client) -> Callable[[], float]:
+    def run() -> float:
+        started = time.perf_counter()
+        ask(client)
+        return time.perf_counter() - started
+
+    return run
+
+
+if __name__ == "__main__":
+    sys.exit(main())

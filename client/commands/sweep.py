@@ -1,0 +1,116 @@
+"""The command `sweep`: its options, what it prints and writes."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from client import arguments, environment, record, table
+from client.commands import sweep_results as results
+from client.errors import UsageError
+from client.summary import Point
+from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
+from client.terminal import SweepProgress
+from client.verification import Experiment
+from command_line import terminal
+from command_line.interruption import keeping, results_folder
+from command_line.parser import DONE, WRONG, exit_codes
+from protos.quantize import WIRE_DTYPES
+
+
+def add(commands: Any) -> None:
+    """Declare the command and its options."""
+    parser = commands.add_parser(
+        "sweep",
+        help="latency and throughput over batch sizes",
+        epilog=exit_codes("wrong labels or failed requests", keeps=True),
+    )
+    parser.set_defaults(command=_sweep)
+    arguments.add_experiment(parser, Path("results/sweep"))
+    arguments.add_address(parser, "server to measure (default: one of its own)")
+    arguments.add_credentials(parser)
+    parser.add_argument(
+        "--modes",
+        type=arguments.modes(MODES),
+        default=DEFAULT_MODES,
+        metavar="M,M",
+        help=f"of {','.join(MODES)} (default: {','.join(DEFAULT_MODES)})",
+    )
+    parser.add_argument(
+        "--wire",
+        choices=("float32", *WIRE_DTYPES),
+        help="what float32 examples are sent as (default: what --dtype is)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=arguments.positive,
+        default=3,
+        metavar="N",
+        help="fewest batches measured of each size (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ep",
+        default="cpu",
+        metavar="NAME[:key=value,...]",
+        help="execution provider, as the server's --ep, here and in a server of its own "
+        "(default: %(default)s)",
+    )
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    if args.wire is not None and args.dtype != "float32":
+        raise UsageError(f"--wire {args.wire} came with --dtype {args.dtype}; wanted float32")
+    settings = Settings(
+        experiment=Experiment(
+            classes=args.classes,
+            features=args.features,
+            dtype=args.dtype,
+            seed=args.seed,
+            examples=arguments.examples(args),
+            wire=args.wire if args.wire in WIRE_DTYPES else None,
+        ),
+        batch_sizes=args.batch_sizes,
+        modes=args.modes,
+        repeats=args.repeats,
+        threads=args.threads,
+        address=None if args.address is None else ",".join(args.address),
+        out=args.out,
+        credentials=arguments.credential_files(args).read(),
+        ep=args.ep,
+    )
+    with results_folder(settings.out):
+        return _measure(with_scale(settings))
+
+
+def _measure(settings: Settings) -> int:
+    start = environment.snapshot()
+    points: list[Point] = []
+    with keeping() as kept, SweepProgress(terminal.progress()) as progress:
+        for point in sweep(settings, progress):
+            points.append(point)
+    wanted = len(settings.batch_sizes) * len(settings.modes)
+    marks = kept.because(len(points), f"{len(points)} of {wanted} points")
+    content = record.to_json(
+        {
+            **asdict(settings.experiment),
+            "wire": settings.experiment.sent,
+            "batch_sizes": list(settings.batch_sizes),
+            "modes": list(settings.modes),
+            "repeats": settings.repeats,
+            "threads": settings.threads,
+            "ep": settings.ep,
+            "address": settings.address,
+        },
+        environment.describe(start, environment.snapshot()),
+        points,
+    )
+    content |= marks
+    paths = results.write(settings.out, content)
+    console = terminal.results()
+    in_order = sorted(points, key=lambda p: settings.modes.index(p.mode))
+    console.print(table.render(in_order, agreement=settings.experiment.wire is not None))
+    for path in paths:
+        console.print(str(path), highlight=False, soft_wrap=True)
+    kept.end(settings.out)
+    failed = any(point.wrong_labels or point.errors for point in points)
+    return WRONG if failed else DONE

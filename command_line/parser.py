@@ -1,0 +1,98 @@
+"""Parse arguments: options are written out, and near misses get a suggestion."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+# Exit codes of every program; INTERRUPTED is 128 and the number of SIGINT.
+DONE, WRONG, REFUSED, INTERRUPTED = 0, 1, 2, 130
+# Less alike than this, a suggestion is a guess.
+_LEAST_ALIKE = 0.6
+_HELP = ("-h", "--help")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser without abbreviations, whose errors are one line and exit code 2.
+
+    An abbreviation that works today is ambiguous once there is another option, so a near miss is
+    an error that names the option instead.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse all of `args`: a parser of a subcommand refuses what it does not know, too."""
+        given = sys.argv[1:] if args is None else list(args)
+        # Before argparse complains of a required option that is here, but misspelt.
+        unknown = [] if set(_HELP) & set(given) else self._unknown_options(given)
+        if unknown:
+            self.error(self._unrecognized(unknown))
+        found, rest = super().parse_known_args(given, namespace)
+        if rest:
+            self.error(self._unrecognized(rest))
+        return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2 and one line on stderr; --help has the rest."""
+        self.exit(REFUSED, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            hint = suggestion(str(value), [str(choice) for choice in action.choices or ()])
+            raise argparse.ArgumentError(action, error.message + hint) from None
+
+    def _unknown_options(self, given: Sequence[str]) -> list[str]:
+        takes_rest = any(a.nargs in (argparse.PARSER, argparse.REMAINDER) for a in self._actions)
+        unknown = []
+        for text in given:
+            if text == "--" or (takes_rest and not text.startswith("-")):
+                break
+            name = text.partition("=")[0]
+            # With a space in it, argparse takes it for a value.
+            is_option = text.startswith("--") and " " not in text
+            if is_option and name not in self._option_string_actions:
+                unknown.append(name)
+        return unknown
+
+    def _unrecognized(self, unknown: Sequence[str]) -> str:
+        first = unknown[0]
+        text = "unrecognized " + ("argument " if len(unknown) == 1 else "arguments ")
+        hint = suggestion(first.partition("=")[0], self._option_string_actions)
+        return text + " ".join(unknown) + hint
+
+
+def suggestion(text: str, known: Iterable[str]) -> str:
+    """`: did you mean NAME?` for the known name that `text` begins or resembles, else nothing."""
+    names = [name for name in known if name not in _HELP or text in _HELP]
+    longer = [name for name in names if len(text.lstrip("-")) > 1 and name.startswith(text)]
+    alike = longer or difflib.get_close_matches(text, names, n=1, cutoff=_LEAST_ALIKE)
+    return f": did you mean {alike[0]}?" if alike else ""
+
+
+def exit_codes(wrong: str | None, *, keeps: bool = False) -> str:
+    """The end of a help text; `wrong` says when the code is 1, None where it never is.
+
+    A command that `keeps` what it has measured when a signal ends it says so.
+    """
+    codes = [f"{DONE}: done"]
+    if wrong is not None:
+        codes.append(f"{WRONG}: {wrong}")
+    codes.append(f"{REFUSED}: a wrong option, or the command cannot be run here")
+    kept = "; what was measured is kept, marked as partial" if keeps else ""
+    codes.append(f"{INTERRUPTED}: interrupted by Ctrl-C (143: by SIGTERM){kept}")
+    return f"Exit codes: {'. '.join(codes)}."
+
+
+def positionals(program: str, text: str | None, *names: str) -> list[str]:
+    """Arguments of a program that another one starts; it answers --help like those for people."""
+    parser = Parser(prog=program, description=(text or "").partition("\n")[0])
+    for name in names:
+        parser.add_argument(name)
+    return list(vars(parser.parse_args()).values())

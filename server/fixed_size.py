@@ -1,0 +1,75 @@
+"""Run every execution of a model with one number of rows, so that company changes no bit of a row.
+
+Kernels differ by the number of rows, and sum in another order. With one number there is one kernel;
+what is left is that it might treat places among the rows differently, which is tried here.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from server.batch_buffer import blank
+from server.engine import Array, Engine, TensorSpec
+from server.errors import InvalidInput, StartError
+from server.group_size import GroupSize
+
+# Stands for a size that the model leaves free.
+_SOME = 8
+
+
+def fixed_size(
+    path: Path, engine: Engine, inputs: Sequence[TensorSpec], wanted: GroupSize
+) -> GroupSize:
+    """The size of all executions: what is wanted, or 1 where a row's place among them matters.
+
+    StartError names `path` when the model cannot be run on what pads a batch.
+    """
+    rows = wanted.rows
+    padding = {spec.name: blank((rows, *_sizes(spec)), spec.dtype) for spec in inputs}
+    try:
+        _run(engine, padding)
+    except InvalidInput as error:
+        if all(None not in spec.shape[1:] for spec in inputs):
+            raise StartError(
+                f"{path}: it cannot be run on rows of zeros, with which --deterministic pads "
+                "batches; expected a model that takes them, or --deterministic off"
+            ) from error
+    if rows > 1 and _place_matters(engine, inputs, rows):
+        return GroupSize(1, f"a row's outputs depend on its place among {rows}")
+    return wanted
+
+
+def _place_matters(engine: Engine, inputs: Sequence[TensorSpec], rows: int) -> bool:
+    """Whether the bits of a row's outputs differ by where it stands, alone and in company."""
+    row = {spec.name: _made(1, spec, 1) for spec in inputs}
+    alike = {name: np.repeat(data, rows, axis=0) for name, data in row.items()}
+    crowd = {spec.name: _made(rows, spec, 2) for spec in inputs}
+    for name, data in crowd.items():
+        data[rows // 2] = row[name][0]
+    try:
+        outputs = _run(engine, alike)
+        among = _run(engine, crowd)
+    except InvalidInput:
+        return False  # made-up values tell nothing of this model
+    return any(
+        {each.tobytes() for each in output} != {others[rows // 2].tobytes()}
+        for output, others in zip(outputs, among, strict=True)
+        if not output.dtype.hasobject
+    )
+
+
+def _made(rows: int, spec: TensorSpec, seed: int) -> Array:
+    if spec.dtype.kind == "f":
+        drawn = np.random.default_rng(seed).standard_normal((rows, *_sizes(spec)))
+        return drawn.astype(spec.dtype)
+    made = blank((rows, *_sizes(spec)), spec.dtype)
+    return made if spec.dtype.hasobject else made + made.dtype.type(seed % 2)
+
+
+def _run(engine: Engine, inputs: Mapping[str, Array]) -> list[Array]:
+    return engine.run([spec.name for spec in engine.outputs], inputs)
+
+
+def _sizes(spec: TensorSpec) -> list[int]:
+    return [_SOME if size is None else size for size in spec.shape[1:]]

@@ -1,0 +1,72 @@
+"""Make up rows that a model can be tried on."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from server.engine import Array, TensorSpec
+
+# For axes of any size: small ones, those that images need, and what takes only one.
+_SIZES = (6, 32, 64, 224, 1)
+_WORDS = ("ash", "birch", "cedar", "elm", "fir", "hazel", "oak", "a b", "")
+# What integers may be, below: indices into small tables are refused beyond.
+_SMALL, _BINARY, _ZERO = 8, 2, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How rows are made: the size of axes of any size, and which values.
+
+    `most`: integers are below it; None: those of 8 bits take any value, and strings are words.
+    """
+
+    size: int
+    most: int | None
+
+    def shape(self, spec: TensorSpec) -> tuple[int, ...]:
+        """Sizes of the axes after the first."""
+        return tuple(self.size if size is None else size for size in spec.shape[1:])
+
+    def row_bytes(self, specs: Sequence[TensorSpec]) -> int:
+        """Bytes of one row of all of them, at least 1."""
+        sizes = (int(np.prod(self.shape(spec))) * spec.dtype.itemsize for spec in specs)
+        return max(1, sum(sizes))
+
+    def rows(self, specs: Sequence[TensorSpec], count: int, seed: int) -> dict[str, Array]:
+        """So many rows by input, the same for the same seed."""
+        generator = np.random.default_rng(seed)
+        return {
+            spec.name: self._values(generator, spec.dtype, (count, *self.shape(spec)))
+            for spec in specs
+        }
+
+    def _values(
+        self, generator: np.random.Generator, dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> Array:
+        if dtype.hasobject:
+            words = _WORDS if self.most is None else [str(n) for n in range(self.most)]
+            return np.array(words, np.object_)[generator.integers(0, len(words), shape)]
+        if dtype.kind == "b":
+            return generator.integers(0, 2, shape).astype(dtype)
+        if dtype.kind in "iu":
+            if self.most is None and dtype.itemsize == 1:
+                limits = np.iinfo(dtype)
+                return generator.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+            return generator.integers(0, self.most or _SMALL, shape, dtype)
+        return generator.standard_normal(shape, np.float32).astype(dtype)
+
+
+def recipes(specs: Sequence[TensorSpec]) -> Iterator[Recipe]:
+    """Ways to make rows, the most telling first."""
+    free = any(None in spec.shape[1:] for spec in specs)
+    chosen = any(spec.dtype.hasobject or spec.dtype.kind in "iu" for spec in specs)
+    for size in _SIZES if free else (1,):
+        for most in (None, _SMALL, _BINARY, _ZERO) if chosen else (None,):
+            yield Recipe(size, most)
+
+
+def taken(rows: Mapping[str, Array], indices: Sequence[int] | Array) -> dict[str, Array]:
+    """These rows, in this order."""
+    return {name: np.ascontiguousarray(data[indices]) for name, data in rows.items()}

@@ -1,0 +1,154 @@
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from command_line.interruption import (
+    Interrupted,
+    interruptible,
+    keeping,
+    results_folder,
+    shielding_children,
+)
+
+
+def interrupted(number=signal.SIGINT):
+    signal.raise_signal(number)
+    pytest.fail("the signal did not end the block")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_what_is_measured_and_the_rest_goes_on(name, code):
+    points = []
+    with interruptible():
+        with keeping() as kept:
+            points.append(1)
+            interrupted(signal.Signals[name])
+        marks = kept.because(len(points), "1 of 2 points")
+        with pytest.raises(Interrupted) as ended:
+            kept.end("results")
+    because = f"interrupted by {name} after 1 of 2 points"
+    assert marks == {"partial": True, "partial_because": because}
+    assert ended.value.exit_code == code
+    assert str(ended.value) == f"{because}: partial results are in results"
+
+
+def test_what_comes_to_its_end_is_not_partial():
+    with interruptible(), keeping() as kept:
+        pass
+    assert kept.because(3, "3 points") == {}
+    kept.end("results")
+
+
+def test_nothing_measured_is_nothing_to_write():
+    with interruptible():
+        with keeping() as kept:
+            interrupted()
+        with pytest.raises(Interrupted, match="nothing was measured, so nothing is written"):
+            kept.because(0, "0 of 2 points")
+
+
+def test_the_handlers_before_are_back_afterwards():
+    before = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    with interruptible():
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+    assert (signal.getsignal(signal.SIGTERM), sys.unraisablehook) == before
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, handler)
+
+
+class Signalled:
+    """Takes the signal where Python ignores exceptions."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+        # Handlers run between two instructions.
+        for _ in range(10):
+            pass
+
+
+def test_a_signal_that_comes_in_a_destructor_is_not_lost():
+    def wait():
+        Signalled()
+        threading.Event().wait(60)
+
+    with interruptible(), pytest.raises(Interrupted):
+        wait()
+
+
+def test_other_exceptions_that_are_ignored_are_told_as_before():
+    class Broken:
+        def __del__(self):
+            raise ValueError("broken")
+
+    told = []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda ignored: told.append(ignored.exc_type)
+    try:
+        with interruptible():
+            Broken()
+    finally:
+        sys.unraisablehook = hook
+    assert told == [ValueError]
+
+
+def interrupt_in(folder, *files):
+    def measure():
+        with results_folder(folder):
+            for name in files:
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_text("")
+            interrupted()
+
+    with interruptible(), pytest.raises(Interrupted):
+        measure()
+
+
+def test_a_new_folder_without_a_record_goes_again(tmp_path):
+    interrupt_in(tmp_path / "new", "models/model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_a_record_stays(tmp_path):
+    interrupt_in(tmp_path / "new", "sweep.json", "models/model.onnx")
+    assert (tmp_path / "new" / "sweep.json").exists()
+
+
+def test_a_folder_that_was_there_stays(tmp_path):
+    interrupt_in(tmp_path, "models/model.onnx")
+    assert (tmp_path / "models" / "model.onnx").exists()
+
+
+def test_ctrl_c_does_not_reach_children():
+    code = "import sys; print('ready', flush=True); sys.stdin.read(); print('done')"
+    with shielding_children():
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+    with child:
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGINT)
+        out, _ = child.communicate("", timeout=60)
+    assert (out, child.returncode) == ("done\n", 0)
+
+
+def test_a_signal_during_the_start_of_children_comes_after_it():
+    started = []
+
+    def start():
+        with shielding_children():
+            signal.raise_signal(signal.SIGINT)
+            started.append(True)
+        threading.Event().wait(60)
+
+    with interruptible(), pytest.raises(Interrupted):
+        start()
+    assert started
