@@ -8,7 +8,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-INSTALL_S = 500
+INSTALL_S = 900
+
+# Of pip's --no-compile: compiling all that is installed takes as long as installing it, and most
+# of it is never imported. "0" is how pip's variable for a negative option says yes.
+NO = "0"
 
 _MADE_HERE = (
     *(".git", ".venv*", "results", "models", ".bench", ".examples", "build", "*.egg-info"),
@@ -24,7 +28,8 @@ def newcomers_variables() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(_DROPPED)}
     # The interpreter that the environment of the tests was made from.
     python = Path(sys.base_prefix, "bin")
-    return kept | {"PATH": f"{python}:/usr/local/bin:/usr/bin:/bin", "COLUMNS": "100"}
+    path = f"{python}:/usr/local/bin:/usr/bin:/bin"
+    return kept | {"PATH": path, "COLUMNS": "100", "PIP_NO_COMPILE": NO}
 
 
 def copy_checkout(folder: Path) -> None:

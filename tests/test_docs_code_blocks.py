@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import docs_substitutions
 import pytest
@@ -10,6 +11,8 @@ from docs_environment import ROOT, FreshEnvironment
 from docs_runner import ENTER, BlockFailed, Page
 from google.protobuf import text_format
 
+from client.__main__ import _parser as client_parser
+from client.errors import UsageError
 from protos import model_config_pb2
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -35,18 +38,16 @@ def environment(tmp_path_factory):
     return FreshEnvironment(tmp_path_factory.mktemp("fresh") / "argmax-serving")
 
 
-@pytest.fixture
-def checkout(environment, tmp_path):
-    environment.checkout(tmp_path / "argmax-serving")
-    return tmp_path / "argmax-serving"
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if runnable(name)])
-def test_the_blocks_of_a_page_run_in_order(name, checkout):
+@pytest.mark.parametrize("name", NAMES)
+def test_the_blocks_of_a_page_run_in_order(name, request, tmp_path):
+    run = [block for block in runnable(name) if block.reason is None]
+    if not run:
+        return
+    checkout = tmp_path / "argmax-serving"
+    request.getfixturevalue("environment").checkout(checkout)
     with Page(checkout, entered=name != "README.md") as page:
-        for block in runnable(name):
-            if block.reason is None:
-                page.run(block)
+        for block in run:
+            page.run(block)
 
 
 def test_few_blocks_are_marked_as_not_run():
@@ -54,6 +55,22 @@ def test_few_blocks_are_marked_as_not_run():
     marked = [block.where for block in every if block.reason is not None]
     assert len(every) > 15
     assert len(marked) <= MOST_MARKED * len(every), marked
+
+
+def test_the_options_of_commands_that_are_not_run_exist():
+    marked = [b for name in NAMES for b in runnable(name) if b.reason and b.language == "sh"]
+    ours = [
+        (block.where, words[3:])
+        for block in marked
+        for words in (shlex.split(command, comments=True) for command in commands(block.source))
+        if words[:3] == ["python", "-m", "client"]
+    ]
+    assert ours
+    for where, words in ours:
+        try:
+            client_parser().parse_args([word.replace("PORT", "8001") for word in words])
+        except UsageError as error:
+            pytest.fail(f"{where}: {error}")
 
 
 def test_every_substitution_is_of_some_page():
