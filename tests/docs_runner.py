@@ -91,8 +91,9 @@ class Page:
         try:
             code = process.wait(COMMAND_S)
         except subprocess.TimeoutExpired:
-            _kill(process)
             raise _failure(block, command, f"got no end within {COMMAND_S} s", log) from None
+        finally:
+            _kill(process)
         allowed = docs_substitutions.allowed_codes(command)
         if code not in allowed:
             raise _failure(block, command, f"got exit code {code}, expected {allowed}", log)

@@ -20,7 +20,9 @@ LOOPBACK = {
 }
 """Hosts of the pages, and what stands for them: no command sends anything beyond this machine."""
 
-_ADDRESS = re.compile(r"(?<![\w.:/-])(?P<host>[\w.-]*[A-Za-z.][\w.-]*):(?P<port>\d{2,5})(?!\w)")
+_ADDRESS = re.compile(
+    r"(?<![\w.:/-])(?P<host>[\w.-]*[A-Za-z.][\w.-]*):(?P<port>\d{2,5})(?!\w|\.\d)"
+)
 _LOCAL_HOSTS = ("127.0.0.1", "localhost")
 
 

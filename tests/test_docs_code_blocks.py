@@ -38,6 +38,10 @@ def environment(tmp_path_factory):
     return FreshEnvironment(tmp_path_factory.mktemp("fresh") / "argmax-serving")
 
 
+def in_words(command: str) -> list[str]:
+    return shlex.split(command.replace("\\\n", " "), comments=True)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_blocks_of_a_page_run_in_order(name, request, tmp_path):
     run = [block for block in runnable(name) if block.reason is None]
@@ -62,8 +66,8 @@ def test_the_options_of_commands_that_are_not_run_exist():
     ours = [
         (block.where, words[3:])
         for block in marked
-        for words in (shlex.split(command, comments=True) for command in commands(block.source))
-        if words[:3] == ["python", "-m", "client"]
+        for command in commands(block.source)
+        if (words := in_words(command))[:3] == ["python", "-m", "client"]
     ]
     assert ours
     for where, words in ours:
