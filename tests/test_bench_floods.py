@@ -58,7 +58,7 @@ def test_a_round_measures_beside_each_flood_and_no_answer_is_wrong():
 def test_the_exit_code_tells_the_verdict_and_the_record_holds_it(
     monkeypatch, tmp_path, capsys, values, code
 ):
-    monkeypatch.setattr(floods, "run", lambda *_: measured(**values))
+    monkeypatch.setattr(floods, "run", lambda _, report, found: found.update(measured(**values)))
     path = tmp_path / "record.json"
     assert main(["--out", str(path)]) == code
     record = json.loads(path.read_text())

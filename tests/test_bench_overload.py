@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -64,7 +65,11 @@ def test_a_round_measures_everything_and_no_answer_is_wrong():
 def test_the_exit_code_tells_the_verdict_and_the_record_holds_it(
     monkeypatch, tmp_path, capsys, values, code
 ):
-    monkeypatch.setattr(overload, "run", lambda *_: measured(**values))
+    def run(settings, report, rounds):
+        for name, value in asdict(measured(**values)).items():
+            setattr(rounds, name, value)
+
+    monkeypatch.setattr(overload, "run", run)
     path = tmp_path / "record.json"
     assert main(["--out", str(path)]) == code
     record = json.loads(path.read_text())

