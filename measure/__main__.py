@@ -26,7 +26,7 @@ from measure.commands import sweep as sweep_command
 
 PROGRAM = "argmax-client"
 # Instruments whose modules parse their own options.
-_PROGRAMS = {
+PROGRAMS = {
     "side-by-side": ("measure.side_by_side.command", "this service beside its limits and others"),
     "overload": ("measure.overload.overload", "goodput, refusals and fairness beyond capacity"),
     "floods": ("measure.overload.floods", "what other clients notice of HTTP/2 floods"),
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     One that a signal ends gives 128 and the signal's number: 130 after Ctrl-C.
     """
     given = sys.argv[1:] if argv is None else list(argv)
-    if given and given[0] in _PROGRAMS:
+    if given and given[0] in PROGRAMS:
         program: Callable[[Sequence[str]], int] = importlib.import_module(
-            _PROGRAMS[given[0]][0]
+            PROGRAMS[given[0]][0]
         ).main
         return program(given[1:])
     with interruptible():
@@ -84,7 +84,7 @@ def _parser() -> Parser:
     limits_command.add(commands)
     diff_command.add(commands)
     report_command.add(commands)
-    for name, (_, text) in _PROGRAMS.items():
+    for name, (_, text) in PROGRAMS.items():
         commands.add_parser(name, help=text)
     return parser
 

@@ -12,11 +12,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 
 from client.client import Client
+from command_line.parser import Parser
+from command_line.paths import path
+from measure.core.arguments import positive
 from measure.core.comparison import interleaved, ratio
 from measure.core.local_server import running_server
 
@@ -28,7 +30,13 @@ _STREAM_ROWS = 256
 
 def main() -> int:
     """Measure the models of the command line, in as many pairs as it says."""
-    models, pairs = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else _PAIRS
+    parser = Parser(
+        prog="measure.side_by_side.deterministic", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("models", type=path, metavar="MODELS", help="repository to serve")
+    parser.add_argument("pairs", type=positive, nargs="?", default=_PAIRS, help="%(default)s")
+    args = parser.parse_args()
+    models, pairs = args.models, args.pairs
     for group in ([], ["--group-rows", "16"]):
         with ExitStack() as stack:
             clients = []

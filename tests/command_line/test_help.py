@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from command_line.extras import MissingExtra, imported, optional
+from measure.__main__ import PROGRAMS as OWN_PARSERS
 from measure.__main__ import _parser as client_parser
+from measure.__main__ import main as client_main
 from model.__main__ import _parser as model_parser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,7 +114,18 @@ def parsers():
             action for action in parser._actions if hasattr(action, "choices") and action.choices
         )
         for name, one in commands.choices.items():
-            yield program, name, one
+            if name not in OWN_PARSERS:
+                yield program, name, one
+
+
+@pytest.mark.parametrize("command", OWN_PARSERS)
+def test_commands_with_parsers_of_their_own_explain_themselves(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        client_main([command, "--help"])
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith(f"usage: argmax-client {command} [-h]")
+    assert "Exit codes: 0: done." in text
 
 
 @pytest.mark.parametrize("columns", [30, 60, 80, 200])
