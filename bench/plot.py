@@ -3,6 +3,7 @@
 import io
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -10,23 +11,25 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from bench.names import label
 from bench.rounds import Cell
+from client.looks import MODES, OTHERS, Look
 
 TITLE = "Throughput of every system over batch size"
 _INK, _GRID = "#222222", "#dddddd"
-# Okabe, Ito: "Color Universal Design", 2008; told apart with any colour vision.
 _LIMIT = "#777777"
-_LOOKS = {
-    "local": (_LIMIT, "o"),
-    "raw_tcp": (_LIMIT, "^"),
-    "raw_unix": (_LIMIT, "s"),
-    "unary": ("#0072B2", "s"),
-    "stream": ("#D55E00", "^"),
-    "shm": ("#CC79A7", "D"),
-    "triton": ("#009E73", "v"),
-    "triton_shm": ("#009E73", "P"),
-    "kserve": ("#E69F00", "X"),
-    "mlserver": ("#56B4E9", "<"),
-    "plain_grpcio": ("#000000", ">"),
+_RAW = (Look(_LIMIT, "^", "triangle-up"), Look(_LIMIT, "s", "square"))
+# In the order in which they are drawn; what is a mode of the client looks as it does elsewhere.
+LOOKS = {
+    "local": MODES["local"],
+    "raw_tcp": _RAW[0],
+    "raw_unix": _RAW[1],
+    "unary": MODES["unary"],
+    "stream": MODES["stream"],
+    "shm": MODES["shm"],
+    "triton": OTHERS[3],
+    "triton_shm": replace(OTHERS[3], marker="P"),
+    "kserve": OTHERS[0],
+    "mlserver": OTHERS[1],
+    "plain_grpcio": OTHERS[4],
 }
 _WIDTHS = {"limit": 1.4, "service": 2.6, "peer": 1.5}
 
@@ -45,7 +48,7 @@ def throughput_png(cells: Sequence[Cell], kinds: Mapping[str, str]) -> bytes:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=10)
     ends: list[tuple[float, str]] = []
-    for system, (colour, marker) in _LOOKS.items():
+    for system, look in LOOKS.items():
         points = sorted(
             (cell.batch_size, statistics.median(cell.rows_per_s))
             for cell in cells
@@ -57,8 +60,8 @@ def throughput_png(cells: Sequence[Cell], kinds: Mapping[str, str]) -> bytes:
         axes.plot(
             [size for size, _ in points],
             [rate for _, rate in points],
-            color=colour,
-            marker=marker,
+            color=look.colour,
+            marker=look.marker,
             markersize=7 if kind == "service" else 5.5,
             markeredgecolor="white",
             markeredgewidth=0.7,

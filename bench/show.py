@@ -2,9 +2,7 @@
 
 import statistics
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from bench.compose import Results
@@ -13,6 +11,7 @@ from bench.names import label
 from bench.rounds import Cell
 from bench.service import Settings
 from client.table import significant
+from command_line.table import Column, Table
 
 _STYLES = {REACHED: "green", MISSED: "bold red"}
 
@@ -36,22 +35,19 @@ def show(console: Console, settings: Settings, results: Results, goals: list[Goa
 
 def rates(cells: list[Cell]) -> Table:
     """Median examples per second of each system (rows) at each batch size (columns)."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
+    sizes = sorted({cell.batch_size for cell in cells})
+    by_place = {(cell.system, cell.batch_size): cell for cell in cells}
+    return Table(
+        (Column("system", words=True), *(Column(f"n={size:,}") for size in sizes)),
+        [
+            [
+                (label(system), *(_rate(by_place.get((system, size))) for size in sizes))
+                for system in dict.fromkeys(cell.system for cell in cells)
+            ]
+        ],
         title="examples per second, median over rounds",
         caption="! see below; - not measured",
-        caption_justify="left",
     )
-    sizes = sorted({cell.batch_size for cell in cells})
-    table.add_column("system")
-    for size in sizes:
-        table.add_column(f"n={size:,}", justify="right")
-    by_place = {(cell.system, cell.batch_size): cell for cell in cells}
-    for system in dict.fromkeys(cell.system for cell in cells):
-        table.add_row(label(system), *[_rate(by_place.get((system, size))) for size in sizes])
-    return table
 
 
 def troubles(results: Results) -> list[str]:

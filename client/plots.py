@@ -3,14 +3,15 @@
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from client.summary import Point
+from client.looks import Look, looks_of
+from client.summary import Point, enough
 
 LATENCY_TITLE = "Latency as Batch Size Changes"
 LATENCY_LABEL = "latency (seconds before first prediction)"
@@ -18,44 +19,14 @@ THROUGHPUT_TITLE = "Throughput as Batch Size Changes"
 THROUGHPUT_LABEL = "throughput (predictions/second)"
 BATCH_LABEL = "batch size"
 
+# Values within a factor of this are labelled as on a linear scale.
+NARROW = 4
 _INK, _MUTED, _GRID = "#222222", "#666666", "#dddddd"
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How a mode is drawn everywhere: a hex colour, matplotlib's marker, plotly's symbol."""
-
-    colour: str
-    marker: str
-    symbol: str
-
-
-# Okabe, Ito: "Color Universal Design", 2008; told apart with any colour vision.
-_LOOKS = {
-    "local": Look("#009E73", "o", "circle"),
-    "unary": Look("#0072B2", "s", "square"),
-    "stream": Look("#D55E00", "^", "triangle-up"),
-    "shm": Look("#CC79A7", "D", "diamond"),
-}
-_SPARE = (
-    Look("#E69F00", "v", "triangle-down"),
-    Look("#56B4E9", "P", "cross"),
-    Look("#999999", "X", "x"),
-)
-
-
 def looks(points: Sequence[Point]) -> dict[str, Look]:
-    """Look of each mode among `points`, the known modes first; a mode keeps its look always."""
+    """Look of each mode among `points`, in the order of `looks_of`."""
     return looks_of([point.mode for point in points])
-
-
-def looks_of(names: Sequence[str]) -> dict[str, Look]:
-    """Look of each of the modes that are named, as `looks` has it."""
-    modes = list(dict.fromkeys(names))
-    known = {mode: look for mode, look in _LOOKS.items() if mode in modes}
-    others = [mode for mode in modes if mode not in _LOOKS]
-    spare = [*_SPARE, *(look for mode, look in _LOOKS.items() if mode not in modes)]
-    return known | {mode: spare[i % len(spare)] for i, mode in enumerate(others)}
 
 
 def of_mode(points: Sequence[Point], mode: str) -> list[Point]:
@@ -80,10 +51,10 @@ def latency_figure(points: Sequence[Point]) -> Figure:
         chosen = of_mode(points, mode)
         sizes = [point.batch_size for point in chosen]
         p50_s = [_seconds(point.first_prediction_ns.p50) for point in chosen]
-        p90_s = [_seconds(point.first_prediction_ns.p90) for point in chosen]
+        p90_s = [_seconds(enough(point.first_prediction_ns).p90) for point in chosen]
         axes.fill_between(sizes, p50_s, p90_s, color=look.colour, alpha=0.18, linewidth=0)
         draw_line(axes, mode, look, sizes, p50_s)
-    finish(axes, "lines: median; bands: median to 90th percentile")
+    finish(axes, "lines: median; bands: median to 90th percentile, where samples suffice")
     return figure
 
 
@@ -113,12 +84,22 @@ def _canvas(points: Sequence[Point], title: str, label: str) -> tuple[Figure, Ax
 
 def prepare(axes: Axes, points: Sequence[Point], title: str, label: str) -> None:
     """Give axes a title, logarithmic scales, and the batch sizes of `points` below."""
-    axes.set_title(title, fontsize=15, fontweight="bold", color=_INK, pad=34)
-    axes.set_xlabel(BATCH_LABEL, fontsize=11, color=_INK, labelpad=8)
-    axes.set_ylabel(label, fontsize=11, color=_INK, labelpad=8)
+    head(axes, title, BATCH_LABEL, label)
     axes.set_xscale("log", base=2)
+    label_at(axes, batch_ticks(points))
+
+
+def head(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    """Give axes a title with room for a legend below it, labels, and a logarithmic scale."""
+    axes.set_title(title, fontsize=15, fontweight="bold", color=_INK, pad=34)
+    axes.set_xlabel(x_label, fontsize=11, color=_INK, labelpad=8)
+    axes.set_ylabel(y_label, fontsize=11, color=_INK, labelpad=8)
     axes.set_yscale("log", base=10)
-    axes.xaxis.set_major_locator(FixedLocator([float(tick) for tick in batch_ticks(points)]))
+
+
+def label_at(axes: Axes, places: Sequence[float]) -> None:
+    """Label the horizontal axis at these places and nowhere else."""
+    axes.xaxis.set_major_locator(FixedLocator([float(place) for place in places]))
     axes.xaxis.set_major_formatter(FuncFormatter(_plain))
     axes.xaxis.set_minor_locator(NullLocator())
 
@@ -147,10 +128,21 @@ def draw_line(axes: Axes, mode: str, look: Look, sizes: list[int], values: list[
 
 def finish(axes: Axes, note: str) -> None:
     """Label what was drawn: scales, grid, legend, and a note below."""
+    dress(axes, note)
+    if axes.lines:
+        legend(axes, *axes.get_legend_handles_labels())
+    else:
+        axes.text(0.5, 0.5, "no points", transform=axes.transAxes, ha="center", color=_MUTED)
+
+
+def dress(axes: Axes, note: str) -> None:
+    """Give axes their grid, labels at round values of what was drawn, and a note below."""
     low, high = axes.get_ylim()
-    # Where the powers of ten alone would label too little, 2 and 5 are labelled too.
+    # Where the powers of ten alone would label too little, 2 and 5 are labelled too; where even
+    # those may lie outside, any round value.
     steps = (1.0, 2.0, 5.0) if high / low < 10**2.5 else (1.0,)
-    axes.yaxis.set_major_locator(LogLocator(base=10, subs=steps))
+    narrow = high / low < NARROW
+    axes.yaxis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(base=10, subs=steps))
     axes.yaxis.set_major_formatter(FuncFormatter(_plain))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(color=_GRID, linewidth=0.8)
@@ -168,18 +160,20 @@ def finish(axes: Axes, note: str) -> None:
         fontsize=8.5,
         color=_MUTED,
     )
-    if axes.lines:
-        # Above the axes it can never hide a line.
-        axes.legend(
-            loc="lower center",
-            bbox_to_anchor=(0.5, 1.0),
-            ncols=len(axes.lines),
-            frameon=False,
-            fontsize=11,
-            labelcolor=_INK,
-        )
-    else:
-        axes.text(0.5, 0.5, "no points", transform=axes.transAxes, ha="center", color=_MUTED)
+
+
+def legend(axes: Axes, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """Write a legend in one row above the axes, where it can never hide a line."""
+    axes.legend(
+        handles,
+        labels,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=len(labels),
+        frameon=False,
+        fontsize=11,
+        labelcolor=_INK,
+    )
 
 
 def _plain(value: float, _: int | None = None) -> str:

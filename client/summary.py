@@ -3,10 +3,11 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal
 
+from client.confidence import fewest_samples
 from client.samples import Sample, Stages
 
 FEWEST_SAMPLES = 3
@@ -104,6 +105,11 @@ def spread(values: Sequence[int]) -> Spread:
     return Spread(
         min(values), percentile(values, 50), percentile(values, 90), max(values), len(values)
     )
+
+
+def enough(found: Spread) -> Spread:
+    """Spread as it is shown: its p90 is None where the samples are too few to tell one."""
+    return replace(found, p90=None) if found.samples < fewest_samples(90) else found
 
 
 def summarise(

@@ -2,23 +2,14 @@
 
 from collections.abc import Sequence
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-from client.summary import Point
+from client.confidence import CONFIDENCE, fewest_samples
+from client.summary import Point, enough
+from command_line.table import Column, Row, Table
 
-_COLUMNS = (
-    "batch",
-    "latency\np50 ms",
-    "latency\np90 ms",
-    "first\np50 ms",
-    "predictions\nper second",
-    "batch\nrows",
-    "wrong",
-    "near\nties",
-    "errors",
+TOO_FEW = (
+    f"-: too few samples to tell ({CONFIDENCE:.0%} confidence: a p90 takes {fewest_samples(90)})"
 )
 
 
@@ -27,37 +18,45 @@ def render(points: Sequence[Point], *, agreement: bool = False) -> Table:
 
     `agreement`: show the share of labels that equal the reference's, too.
     """
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-        caption="first: time to the first prediction; percentiles are nearest rank",
-        caption_justify="left",
+    columns = [
+        Column("mode", words=True),
+        Column("batch"),
+        Column("latency\np50 ms"),
+        Column("latency\np90 ms", rank=1),
+        Column("first\np50 ms", rank=4),
+        Column("predictions\nper second"),
+        Column("batch\nrows", rank=3),
+        Column("wrong"),
+        Column("near\nties", rank=2),
+        Column("errors"),
+        Column("agree"),
+    ]
+    modes = list(dict.fromkeys(point.mode for point in points))
+    rows = {mode: [_row(point) for point in points if point.mode == mode] for mode in modes}
+    shown = len(columns) - (not agreement)
+    return Table(
+        columns[:shown],
+        [[row[:shown] for row in rows[mode]] for mode in modes],
+        keys=2,
+        caption="first: time to the first prediction; percentiles are nearest rank; " + TOO_FEW,
+        elsewhere="sweep.csv",
     )
-    table.add_column("mode")
-    for heading in _COLUMNS:
-        table.add_column(heading, justify="right")
-    if agreement:
-        table.add_column("agree", justify="right")
-    previous = points[0].mode if points else ""
-    for point in points:
-        if point.mode != previous:
-            table.add_section()
-            previous = point.mode
-        table.add_row(
-            escape(point.mode),
-            f"{point.batch_size:,}",
-            milliseconds(point.latency_ns.p50),
-            milliseconds(point.latency_ns.p90),
-            milliseconds(point.first_prediction_ns.p50),
-            significant(point.throughput_per_s),
-            "-" if point.stages is None else rows(point.stages.batch_rows),
-            alarm(point.wrong_labels),
-            f"{point.near_ties:,}",
-            alarm(point.errors),
-            *([share(point.agreement, 2)] if agreement else []),
-        )
-    return table
+
+
+def _row(point: Point) -> Row:
+    return (
+        point.mode,
+        f"{point.batch_size:,}",
+        milliseconds(point.latency_ns.p50),
+        milliseconds(enough(point.latency_ns).p90),
+        milliseconds(point.first_prediction_ns.p50),
+        significant(point.throughput_per_s),
+        "-" if point.stages is None else rows(point.stages.batch_rows),
+        alarm(point.wrong_labels),
+        f"{point.near_ties:,}",
+        alarm(point.errors),
+        share(point.agreement, 2),
+    )
 
 
 def rows(count: float) -> str:

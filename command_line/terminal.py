@@ -5,18 +5,18 @@ import sys
 
 from rich.console import Console
 
-# Wide enough for most tables, where nobody says how wide it is.
-_PLAIN_WIDTH = 120
+# A file or another program has no edge at which a line would be broken.
+UNLIMITED = 10_000
 
 
-def results(plain_width: int = _PLAIN_WIDTH) -> Console:
-    """Console for tables and paths; `plain_width` characters wide where there is no terminal."""
-    return _console(stderr=False, plain_width=plain_width)
+def results() -> Console:
+    """Console for tables and paths, as wide as its terminal; a pipe or a file gets everything."""
+    return _console(stderr=False)
 
 
 def progress() -> Console:
     """Console for what is under way, and for what else is no result."""
-    return _console(stderr=True, plain_width=_PLAIN_WIDTH)
+    return _console(stderr=True)
 
 
 def is_live(console: Console) -> bool:
@@ -24,12 +24,13 @@ def is_live(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def _console(*, stderr: bool, plain_width: int) -> Console:
+def _console(*, stderr: bool) -> Console:
     # https://no-color.org; rich would still print bold text.
     plain = bool(os.environ.get("NO_COLOR"))
     console = Console(stderr=stderr, highlight=False, color_system=None if plain else "auto")
-    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
-        console.width = plain_width
+    # COLUMNS says nothing of a pipe: whatever loads readline hands it to its children.
+    if not console.file.isatty():
+        console.width = UNLIMITED
     return console
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from client.errors import UsageError
 from client.server_process import running_server
+from command_line import terminal
 from command_line.parser import Parser
 from command_line.paths import path
+from command_line.table import Column, Table
 from examples.make_inputs import Inputs, add_sizes, make_inputs
 from examples.refusing_proxy import refusing_proxy
 from examples.toolchains import ROOT, Example, all_examples
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := set(args.only) - set(known):
         print(f"examples: there is no {', '.join(unknown)}; wanted {', '.join(known)}")
         return 2
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.results()
     try:
         inputs = make_inputs(out, args.examples, args.classes, args.features)
         few = _few_with_a_wrong_label(inputs, out)
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ModelError, UsageError, OSError) as error:
         print(f"examples: error: {error}", file=sys.stderr)
         return 2
-    console.print(_table(outcomes))
+    console.print(table(outcomes))
     return 1 if any(outcome.failed for outcome in outcomes) else 0
 
 
@@ -176,17 +176,26 @@ def _write_protoc(path: Path) -> None:
     path.chmod(0o755)
 
 
-def _table(outcomes: Sequence[Outcome]) -> Table:
-    table = Table("language", "labels checked", "examples/s", "")
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """A row for each example."""
+    rows = []
     for outcome in outcomes:
+        figures = "-", "-"
+        note = "tried again what was refused"
         if outcome.skipped:
-            table.add_row(outcome.language, "-", "-", Text(f"skipped: {outcome.skipped}"))
+            note = f"skipped: {outcome.skipped}"
         elif outcome.failed:
-            table.add_row(outcome.language, "-", "-", "FAILED, see above")
+            note = "FAILED, see above"
         else:
-            figures = str(outcome.labels), str(outcome.examples_per_second)
-            table.add_row(outcome.language, *figures, "tried again what was refused")
-    return table
+            figures = f"{outcome.labels}", f"{outcome.examples_per_second}"
+        rows.append((outcome.language, *figures, note))
+    columns = (
+        Column("language", words=True),
+        Column("labels checked"),
+        Column("examples/s"),
+        Column("", words=True),
+    )
+    return Table(columns, [rows])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from command_line import terminal
 from command_line.interruption import Interrupted, interruptible
+from command_line.pairs import pairs
 from command_line.parser import DONE, REFUSED, WRONG, exit_codes
 from command_line.parser import Parser as PlainParser
 from command_line.paths import path as a_path
@@ -18,6 +19,7 @@ from model import extras, files, inspection_page, inspection_text, precision
 from model.errors import ModelError
 from model.export import export
 from model.inspection import inspect
+from model.inspection_text import NAME_WIDTH
 from model.verify import Verification, verify
 from model.weights import exported, from_file, from_seed, sha256
 from protos.quantize import DEFAULT_SCALE, WIRE_DTYPES
@@ -231,7 +233,7 @@ def _exported(path: Path, w: NDArray[np.floating], wire: str | None) -> str:
 
 def _verify(args: argparse.Namespace) -> int:
     found = verify(args.path, args.examples, args.seed)
-    print(_report(found))
+    print("\n".join(pairs(_report(found), terminal.results().width, name_width=NAME_WIDTH)))
     return DONE if found.ok else WRONG
 
 
@@ -239,32 +241,30 @@ def _inspect(args: argparse.Namespace) -> int:
     found = inspect(args.path)
     if args.html is not None:
         files.replace(args.html, inspection_page.render(found).encode())
-    print(inspection_text.text(found))
+    print(inspection_text.text(found, terminal.results().width))
     return DONE
 
 
-def _report(found: Verification) -> str:
+def _report(found: Verification) -> list[tuple[str, str]]:
     said = {None: "not recorded", True: "ok", False: "MISMATCH"}
-    wire: tuple[str, ...] = ()
+    wire: list[tuple[str, str]] = []
     if found.wire in WIRE_DTYPES:
         of = "" if found.wire_scale is None else f" times {found.wire_scale:g}"
-        wire = (
-            f"wire          {found.wire}{of}: agreement is with the examples before narrowing",
-            f"wire: told    {said[found.wire_ok]}",
-        )
-    return "\n".join(
-        (
-            f"model         {found.path}",
-            f"examples      {found.examples}",
-            *wire,
-            f"agreement     {found.agreement:.2%}",
-            f"near ties     {found.near_ties}",
-            f"wrong labels  {found.wrong_labels}",
-            f"W: sha256     {said[found.sha_ok]}",
-            f"W: seed       {said[found.seed_ok]}",
-            f"verdict       {'ok' if found.ok else 'WRONG'}",
-        )
-    )
+        wire = [
+            ("wire", f"{found.wire}{of}: agreement is with the examples before narrowing"),
+            ("wire: told", said[found.wire_ok]),
+        ]
+    return [
+        ("model", f"{found.path}"),
+        ("examples", f"{found.examples}"),
+        *wire,
+        ("agreement", f"{found.agreement:.2%}"),
+        ("near ties", f"{found.near_ties}"),
+        ("wrong labels", f"{found.wrong_labels}"),
+        ("W: sha256", said[found.sha_ok]),
+        ("W: seed", said[found.seed_ok]),
+        ("verdict", "ok" if found.ok else "WRONG"),
+    ]
 
 
 def _at_least(least: int) -> Callable[[str], int]:

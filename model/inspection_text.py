@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 
+from command_line.pairs import pairs
 from model.inspection import Inspection, TensorValue
 
 # A list of a thousand class names would push everything else away.
 MOST_LETTERS = 100
+NAME_WIDTH = 14
 
 
 def facts(found: Inspection) -> dict[str, str]:
@@ -23,8 +25,8 @@ def facts(found: Inspection) -> dict[str, str]:
     }
 
 
-def text(found: Inspection) -> str:
-    """Say everything that an inspection found, a line each."""
+def text(found: Inspection, width: int) -> str:
+    """Say everything that an inspection found, a line each where it fits into `width`."""
     sections = {
         **{name: [fact] for name, fact in facts(found).items()},
         "inputs": _columns(_value(value) for value in found.inputs),
@@ -33,11 +35,12 @@ def text(found: Inspection) -> str:
         "initializers": _columns(map(_initializer, found.initializers)),
         "metadata": _columns((name, _short(value)) for name, value in found.metadata.items()),
     }
-    lines = []
-    for section, rows in sections.items():
-        for number, row in enumerate(rows or ["none"]):
-            lines.append(f"{'' if number else section:<14}{row}".rstrip())
-    return "\n".join(lines)
+    lines = [
+        ("" if number else section, row.rstrip())
+        for section, rows in sections.items()
+        for number, row in enumerate(rows or ["none"])
+    ]
+    return "\n".join(pairs(lines, width, name_width=NAME_WIDTH))
 
 
 def size(size_bytes: int) -> str:

@@ -18,6 +18,7 @@ from server.labels import Labels
 from server.model import Model, ModelLimits
 from server.model_folder import CONFIG, GRAPH, Fingerprint, ModelFolder
 from server.validation import Validation
+from server.versions_failed import VersionsFailed
 
 _log = logging.getLogger(__name__)
 
@@ -32,16 +33,6 @@ class VersionState:
     version: str
     state: str
     reason: str = ""
-
-
-class _VersionsFailed(LoadError):
-    """Some of the versions that were to serve cannot be loaded."""
-
-    def __init__(self, failed: Mapping[str, StartError], wanted: Collection[str]) -> None:
-        # What is wrong with the configuration is wrong with every version.
-        super().__init__("; ".join(dict.fromkeys(str(error) for error in failed.values())))
-        self.failed = failed
-        self.wanted = wanted
 
 
 class Lifecycle:
@@ -107,7 +98,9 @@ class Lifecycle:
             try:
                 new = self._load(override, made, old if keep_unchanged else {})
             except Exception as error:
-                self._reasons = self._by_version(error)
+                self._reasons = (
+                    error.reasons(self._folder.shown) if isinstance(error, VersionsFailed) else {}
+                )
                 self.failure = (
                     self._folder.shown(str(error))
                     if isinstance(error, StartError)
@@ -191,7 +184,7 @@ class Lifecycle:
             except StartError as error:
                 failed[version] = error
         if failed:
-            raise _VersionsFailed(failed, [str(number) for number in wanted])
+            raise VersionsFailed(failed, [str(number) for number in wanted])
         return new
 
     def _wanted(self, config: ModelConfig) -> list[int]:
@@ -242,19 +235,6 @@ class Lifecycle:
         _log.info("model loaded", extra=extra)
         _log_doubt(model)
         return model
-
-    def _by_version(self, error: Exception) -> dict[str, str]:
-        """Reasons of the versions of a load that failed because of some of them."""
-        if not isinstance(error, _VersionsFailed):
-            return {}
-        names = ", ".join(sorted(error.failed, key=int))
-        others = f"version {names} cannot be loaded, and versions are loaded all or none"
-        return {
-            version: self._folder.shown(str(error.failed[version]))
-            if version in error.failed
-            else others
-            for version in error.wanted
-        }
 
     def _why_absent(self, version: str) -> str:
         if version in self._reasons:

@@ -11,18 +11,21 @@ from server.engine import Array, TensorSpec
 # For axes of any size: small ones, those that images need, and what takes only one.
 _SIZES = (6, 32, 64, 224, 1)
 _WORDS = ("ash", "birch", "cedar", "elm", "fir", "hazel", "oak", "a b", "")
-# What integers may be, below: indices into small tables are refused beyond.
-_SMALL, _BINARY, _ZERO = 8, 2, 1
+_SMALL = 8
+# What integers are, from and below: graphs refuse to divide by 0, and indices into small tables.
+_RANGES = ((0, None), (0, _SMALL), (1, _SMALL), (0, 2), (0, 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How rows are made: the size of axes of any size, and which values.
 
-    `most`: integers are below it; None: those of 8 bits take any value, and strings are words.
+    Integers are at least `least` and below `most`, strings such integers as text. None: integers of
+    8 bits take any value, and strings are words.
     """
 
     size: int
+    least: int
     most: int | None
 
     def shape(self, spec: TensorSpec) -> tuple[int, ...]:
@@ -46,7 +49,7 @@ class Recipe:
         self, generator: np.random.Generator, dtype: np.dtype[Any], shape: tuple[int, ...]
     ) -> Array:
         if dtype.hasobject:
-            words = _WORDS if self.most is None else [str(n) for n in range(self.most)]
+            words = _WORDS if self.most is None else [str(n) for n in range(self.least, self.most)]
             return np.array(words, np.object_)[generator.integers(0, len(words), shape)]
         if dtype.kind == "b":
             return generator.integers(0, 2, shape).astype(dtype)
@@ -54,7 +57,7 @@ class Recipe:
             if self.most is None and dtype.itemsize == 1:
                 limits = np.iinfo(dtype)
                 return generator.integers(limits.min, limits.max, shape, dtype, endpoint=True)
-            return generator.integers(0, self.most or _SMALL, shape, dtype)
+            return generator.integers(self.least, self.most or _SMALL, shape, dtype)
         return generator.standard_normal(shape, np.float32).astype(dtype)
 
 
@@ -63,8 +66,8 @@ def recipes(specs: Sequence[TensorSpec]) -> Iterator[Recipe]:
     free = any(None in spec.shape[1:] for spec in specs)
     chosen = any(spec.dtype.hasobject or spec.dtype.kind in "iu" for spec in specs)
     for size in _SIZES if free else (1,):
-        for most in (None, _SMALL, _BINARY, _ZERO) if chosen else (None,):
-            yield Recipe(size, most)
+        for least, most in _RANGES if chosen else _RANGES[:1]:
+            yield Recipe(size, least, most)
 
 
 def taken(rows: Mapping[str, Array], indices: Sequence[int] | Array) -> dict[str, Array]:

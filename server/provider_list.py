@@ -1,31 +1,31 @@
 """Tell which execution providers there are, on what devices, and which options they take."""
 
 import onnxruntime as ort
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from command_line import terminal
+from command_line.table import Column, Table
 from server import provider_library
 from server.errors import StartError
 from server.execution_provider import EXTRAS, OPTIONS, SHORT_NAMES, ExecutionProvider
 
-_WIDTH = 200
+_PROVIDERS = ("--ep", "ONNX Runtime's name", "from", "devices", "here")
+_OPTIONS = ("option", "values", "default", "what it does")
 
 
 def text() -> str:
     """A table of providers, then one of the options that are ours."""
-    console = Console(width=_WIDTH, no_color=True)
-    with console.capture() as captured:
-        console.print(_providers())
-        console.print(_options())
-        console.print("Other options go to the provider itself, under its own names.")
+    shown = terminal.results()
+    with shown.capture() as captured:
+        shown.print(providers())
+        shown.print()
+        shown.print(options())
+        shown.print("Other options go to the provider itself, under its own names.")
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def _providers() -> Table:
-    table = Table(
-        "--ep", "ONNX Runtime's name", "from", "devices", "here", box=None, pad_edge=False
-    )
+def providers() -> Table:
+    """A row for each execution provider."""
+    rows = []
     for name in dict.fromkeys([*SHORT_NAMES.values(), *provider_library.names()]):
         provider = ExecutionProvider(name)
         try:
@@ -34,18 +34,18 @@ def _providers() -> Table:
         except StartError as error:
             here = "no" + str(error).partition("is not here")[2].partition(";")[0]
         devices = _devices(name) if here == "yes" else "-"
-        cells = (provider.short_name, name, _source(name), devices, here)
-        table.add_row(*map(escape, cells))
-    return table
+        rows.append((provider.short_name, name, _source(name), devices, here))
+    return Table([Column(heading, words=True) for heading in _PROVIDERS], [rows])
 
 
-def _options() -> Table:
-    table = Table("\noption", "\nvalues", "\ndefault", "\nwhat it does", box=None, pad_edge=False)
-    for name, options in OPTIONS.items():
-        for key, option in options.items():
-            shown = f"{ExecutionProvider(name).short_name}:{key}="
-            table.add_row(shown, option.wanted, option.default or "-", option.help)
-    return table
+def options() -> Table:
+    """A row for each option."""
+    rows = [
+        (f"{ExecutionProvider(name).short_name}:{key}=", one.wanted, one.default or "-", one.help)
+        for name, known in OPTIONS.items()
+        for key, one in known.items()
+    ]
+    return Table([Column(heading, words=True) for heading in _OPTIONS], [rows])
 
 
 def _source(name: str) -> str:

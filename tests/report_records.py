@@ -73,13 +73,13 @@ def sweep(factor=1.0, seed=0, **changes):
     return _through_text(content)
 
 
-def compare(specs=("cpu", "cpu"), factors=(1.0, 1.0)):
+def compare(specs=("cpu", "cpu"), factors=(1.0, 1.0), sizes=(1, 64)):
     """A comparison of providers, each so many times slower than the numbers say."""
     rng = np.random.default_rng(0)
     names = [spec if i == specs.index(spec) else f"{spec} #{i + 1}" for i, spec in enumerate(specs)]
     cells = []
     for mode in ("local", "stream"):
-        for size in (1, 64):
+        for size in sizes:
             for name, factor in zip(names, factors, strict=True):
                 times = factor * (MS + MS * size / 10) * rng.lognormal(0, 0.02, 16)
                 rounds = tuple(int(t) for t in times)
@@ -217,7 +217,7 @@ def loadgen(quick_s=5.0, wrong=0, reasons=(), failures=None):
 
 
 @cache
-def _planned(calibration, goal):
+def planned_parts(calibration, goal):
     """Checks and plan, of simulations that are not long."""
     checks = check(calibration, plan_calibrations.COSTS)
     trust = trusted(checks)
@@ -229,7 +229,7 @@ def planned(calibration=None, **settings):
     """A plan from a calibration, with the costs of `plan_calibrations`."""
     calibration = calibration or plan_calibrations.calibration()
     goal = Goal(5000.0, 100.0 * MS, 25e9)
-    checks, made = _planned(calibration, goal)
+    checks, made = planned_parts(calibration, goal)
     told = {"rate": 5000.0, "p99_ms": 100.0, "link_gbit": 25.0, "address": None, "result": None}
     return _through_text(
         plan_record.to_json(

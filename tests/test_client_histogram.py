@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.load.histogram import Histogram, fewest_samples
+from client.confidence import fewest_samples
+from client.load.histogram import Histogram
 from client.summary import percentile
 
 HOUR_NS = 3600 * 10**9

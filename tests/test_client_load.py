@@ -62,7 +62,7 @@ def may_go_first():
 def run(tmp_path, capsys, monkeypatch):
     """Run a command; its record and what it printed."""
     # A p99 of 69 samples is worth little, and takes a busy machine less than a second.
-    monkeypatch.setattr("client.load.histogram.CONFIDENCE", CONFIDENCE)
+    monkeypatch.setattr("client.confidence.CONFIDENCE", CONFIDENCE)
 
     def run_command(name, *options, status=0, record=None):
         words = [str(word) for word in (name, "--out", tmp_path, *options)]

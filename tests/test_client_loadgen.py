@@ -22,7 +22,7 @@ from client.errors import RequestFailed, UsageError
 from client.loadgen import logs as loadgen_logs
 from client.loadgen.examples import MOST_LOADED_BYTES, LoadedExamples
 from client.loadgen.job import Job, Rules
-from client.loadgen.table import fewest_samples, metric
+from client.loadgen.table import metric
 from client.verification import Experiment, check, check_counted, examples, truth
 from model.examples import standard_normal
 from model.export import export
@@ -384,10 +384,6 @@ def test_labels_count_as_often_as_they_came():
     assert (often.wrong_labels, often.disagreements) == (5 * once.wrong_labels, 5)
     with pytest.raises(UsageError, match="examples 0 to 200; there are 200"):
         check_counted(reference, np.array([0, 200]), np.array([1, 1]), np.array([1, 1]))
-
-
-def test_percentiles_need_samples():
-    assert (fewest_samples(99), fewest_samples(99.9)) == (459, 4603)
 
 
 def test_results_are_shown_with_their_unit():

@@ -16,6 +16,8 @@ from client.samples import Sample
 from client.summary import summarise
 
 SIZES = [1, 2, 4, 8]
+# Enough of them for a 90th percentile, which is 9 ms; the median is 3.
+FIRST_NS = [1_000_000, 2_000_000, 3_000_000, 4_000_000, 9_000_000] * 9
 
 
 def points(modes=("stream", "local"), sizes=SIZES):
@@ -24,10 +26,7 @@ def points(modes=("stream", "local"), sizes=SIZES):
         summarise(
             mode,
             size,
-            [
-                Sample(mode, size, 0, first_ns, 10_000_000 * size, size)
-                for first_ns in (1_000_000, 2_000_000, 3_000_000, 4_000_000, 9_000_000)
-            ],
+            [Sample(mode, size, 0, first_ns, 10_000_000 * size, size) for first_ns in FIRST_NS],
         )
         for mode in modes
         for size in reversed(sizes)
@@ -80,6 +79,12 @@ def test_latency_band_reaches_from_median_to_p90():
     (band,) = axes.collections
     heights = band.get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((0.003, 0.009))
+
+
+def test_there_is_no_band_where_samples_are_too_few_for_a_p90():
+    samples = [Sample("local", 1, 0, first_ns, 10_000_000, 1) for first_ns in FIRST_NS[:43]]
+    (band,) = axes_of(latency_figure([summarise("local", 1, samples)])).collections
+    assert not band.get_paths()
 
 
 def test_throughput_shows_predictions_per_second():

@@ -17,6 +17,28 @@ PAGE_AND_INK = (
     "[[document.body, 'backgroundColor'], [document.querySelector('.gtitle'), 'fill']].map("
     "([e, name]) => Number(getComputedStyle(e)[name].match(/\\d+/)[0]))"
 )
+# Of every figure: what is cut off at its edge, or lies on what else is to be read.
+CROWDED = """[...document.querySelectorAll('figure')].flatMap(figure => {
+    const one = name => [...figure.querySelectorAll(name)].filter(e => e.textContent.trim()
+        && getComputedStyle(e).visibility !== 'hidden' && e.getBoundingClientRect().width);
+    const title = figure.querySelector('.gtitle').textContent;
+    const edge = figure.getBoundingClientRect();
+    const bar = [...figure.querySelectorAll('.modebar-group')].filter(
+        e => e.getBoundingClientRect().width);
+    const read = [one('.gtitle'), one('.legend'), one('.xtitle'), one('.ytitle'),
+        [...one('.xtick text'), ...one('.ytick text')], bar];
+    const found = read.flat().map(e => [e, e.getBoundingClientRect()]).filter(([e, at]) =>
+        at.left < edge.left || at.right > edge.right || at.top < edge.top || at.bottom > edge.bottom
+    ).map(([e]) => `${title}: cut: ${e.textContent}`);
+    read.forEach((some, i) => read.slice(i + 1).flat().forEach(b => some.forEach(a => {
+        const [p, q] = [a.getBoundingClientRect(), b.getBoundingClientRect()];
+        const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+        const high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+        if (wide > 2 && high > 2)
+            found.push(`${title}: ${a.textContent || 'icons'} on ${b.textContent || 'icons'}`);
+    })));
+    return found;
+})"""
 # A download would end the page; what it would hold is enough.
 DOWNLOAD = """new Promise(done => {
     URL.createObjectURL = blob => { blob.text().then(done); return '#'; };
@@ -48,11 +70,31 @@ def test_a_phone_shows_the_page_in_either_scheme_without_scrolling_sideways(tab,
     assert tab.evaluate(BOXED)
     back, ink = tab.evaluate(PAGE_AND_INK)
     assert (back < 100, ink > 200) == (True, True)
-    tab.emulate(PHONE, touch=True)
+    tab.emulate(PHONE)
     assert tab.evaluate(FITS)
+    assert tab.evaluate(CROWDED) == []
     back, ink = tab.evaluate(PAGE_AND_INK)
     assert (back > 200, ink < 100) == (True, True)
     assert tab.errors == []
+
+
+def test_a_banner_leads_to_what_explains_it(tab, tmp_path):
+    path = tmp_path / "load.html"
+    content = report_records.load()
+    content["environment"]["load_average_start"] = [9.0, 1.0, 1.0]
+    path.write_text(page.render([kinds.section(content)]))
+    tab.emulate(DESK)
+    tab.open(path)
+    led = tab.evaluate("[...document.querySelectorAll('.verdict a')].map(a => a.hash.slice(1))")
+    assert led == ["result-1-checks", "result-1-environment"]
+    for name in led:
+        assert tab.evaluate(f"!!document.getElementById('{name}')")
+    clicked = "document.querySelector('.verdict a').click()"
+    opened = "document.getElementById('result-1-checks').open"
+    assert not tab.evaluate(opened)
+    waited = "new Promise(f => addEventListener('hashchange', () => setTimeout(f)))"
+    tab.evaluate(f"(() => {{ const seen = {waited}; {clicked}; return seen; }})()")
+    assert tab.evaluate(opened)
 
 
 def test_the_page_draws_everything_and_loads_nothing_but_itself(tab, html):
@@ -64,6 +106,7 @@ def test_the_page_draws_everything_and_loads_nothing_but_itself(tab, html):
     figures = "[...document.querySelectorAll('figure')]"
     assert tab.evaluate(f"{figures}.length") > 20
     assert tab.evaluate(f"{figures}.filter(f => !f.querySelector({drawn})).length") == 0
+    assert tab.evaluate(CROWDED) == []
     assert json.loads(tab.evaluate(DOWNLOAD)) == report_records.load()
     # On paper everything is there but what is folded, whatever the scheme.
     tab.call("Emulation.setEmulatedMedia", media="print")

@@ -4,10 +4,11 @@ import plan_calibrations
 import pytest
 import report_records
 
+from client import record_files
 from client.calibration import COMPARE_SCHEMA, LOAD_SCHEMA
+from client.errors import UsageError
 from client.load.record import from_json
 from client.loadgen.record import LONG, QUICK
-from client.record import RecordError
 from client.reporting import kinds, load_charts, page, percentiles, trust
 
 
@@ -36,7 +37,7 @@ def test_every_kind_of_result_gets_a_section():
         "Side by side",
         "Beyond capacity",
     ):
-        assert html.count(f">{title}</a>") == html.count(f"<h2>{title}</h2>") == 1
+        assert html.count(f">{title}</a></li>") == html.count(f"<h2>{title}</h2>") == 1
 
 
 def test_what_was_not_measured_is_said_to_be():
@@ -139,40 +140,73 @@ def test_a_failed_result_among_others_is_said_first():
     header = html.partition("<header>")[2].partition("</header>")[0]
     assert header.index("Failed: do not trust 1 of 2 results.") < header.index('class="index"')
     assert "1 of 4 points are not valid: do not trust these." in html
-    assert "<li>unary, open 300/s: rate</li>" in html
+    why = "rate: 660 answered of 900 due"
+    assert f'<li><a href="#result-2-checks">unary, open 300/s</a>: {why}</li>' in html
+    assert '<details id="result-2-checks">' in html
+    assert '<a href="#result-2">Under load</a>: 1 of 4 points are not valid' in header
 
 
-def test_the_knee_is_the_last_rate_that_was_kept_up_with():
+def test_a_knee_is_claimed_only_where_it_was_seen():
     points = from_json(report_records.load())
-    assert load_charts.knee(points) == (200.0, 300.0)
-    assert load_charts.knee(points[:2]) == (200.0, None)
-    assert load_charts.knee(points[2:]) == (None, 300.0)
-    assert load_charts.knee([]) == (None, None)
+    seen, above, below = points, points[:2], points[2:]
+    assert load_charts.knees(seen) == {"unary": (200.0, 300.0)}
+    assert load_charts.knees(above) == {"unary": (200.0, None)}
+    assert load_charts.knees(below) == {"unary": (None, 300.0)}
+    assert load_charts.knees([]) == load_charts.knees(points[3:]) == {}
+    told = {
+        name: [load_charts.knee_text(*knee) for knee in load_charts.knees(some).items()]
+        for name, some in (("seen", seen), ("above", above), ("below", below))
+    }
+    assert told == {
+        "seen": ["unary: 200 requests/s was kept up with, 300 was not; the knee is between."],
+        "above": ["unary: every rate up to 200 requests/s was kept up with; no knee was seen."],
+        "below": ["unary: not even the lowest rate, 300 requests/s, was kept up with."],
+    }
+    for some, marks in ((seen, 1), (above, 0), (below, 0)):
+        chosen = [point for point in some if point.asked.loop == "open"]
+        figure = load_charts.latency(chosen, "open", load_charts.knees(chosen), None)
+        assert len(figure["layout"]["shapes"]) == marks
+
+
+def test_each_mode_has_a_knee_of_its_own():
+    points = from_json(report_records.load())[:3]
+    slow = [replace(p, asked=replace(p.asked, mode="stream")) for p in points]
+    fast = [replace(p, checks=()) for p in points]
+    assert (
+        load_charts.knees([*fast, *slow])
+        == load_charts.knees([*slow, *fast])
+        == {
+            "unary": (300.0, None),
+            "stream": (200.0, 300.0),
+        }
+    )
 
 
 @pytest.mark.parametrize("change", [{"schema": "other"}, {"points": None}, {"settings": {}}])
 def test_what_cannot_be_read_is_refused(change):
-    with pytest.raises(RecordError):
+    with pytest.raises(UsageError, match=r"made\.json: "), record_files.naming("made.json"):
         kinds.section(report_records.slo() | change)
 
 
 def test_a_curve_is_of_nearest_ranks_as_far_as_samples_suffice():
-    one = percentiles.of_times("a", range(1_000_000, 460_000_000, 1_000_000))
+    one = percentiles.of_times("a", "#0072B2", range(1_000_000, 460_000_000, 1_000_000))
     assert one.samples == 459
     ((curve,), _) = percentiles.curves([one]).values()
     assert curve["customdata"][-1] == "p99"
     assert curve["y"][-1] == pytest.approx(455, abs=1)
     assert curve["y"] == sorted(curve["y"])
-    assert percentiles.curves([percentiles.of_times("a", [1, 2, 3])]) is None
+    assert percentiles.curves([percentiles.of_times("a", "#0072B2", [1, 2, 3])]) is None
 
 
 def test_a_histogram_has_every_sample_once():
-    one = percentiles.of_times("a", [1000] * 5 + [2000] * 3 + [900_000])
+    one = percentiles.of_times("a", "#0072B2", [1000] * 5 + [2000] * 3 + [900_000])
     table = percentiles.histograms([one], "of")
     (rows,) = table.groups
     assert [row[3] for row in rows] == ["5", "3", "1"]
     assert rows[-1][5] == "100.00%"
-    decoded = percentiles.of_histogram("b", report_records.load()["points"][0]["latency_histogram"])
+    decoded = percentiles.of_histogram(
+        "b", "#0072B2", report_records.load()["points"][0]["latency_histogram"]
+    )
     assert decoded.samples == 300
     assert len(set(decoded.times_ns)) == len(decoded.times_ns) > 100
 
@@ -346,5 +380,5 @@ def test_labels_of_rows_that_were_rounded_to_be_sent_are_not_called_wrong():
     ],
 )
 def test_a_record_that_lacks_something_is_refused(make, change):
-    with pytest.raises(RecordError):
+    with pytest.raises(UsageError, match=r"made\.json: "), record_files.naming("made.json"):
         kinds.section(make() | change)

@@ -59,7 +59,7 @@ def secure(address, folder, tmp_path, monkeypatch):
     """Run a command against the server, with files that are named from where they are."""
     monkeypatch.chdir(folder)
     # A p99 of 69 samples is worth little, and takes a busy machine less than a second.
-    monkeypatch.setattr("client.load.histogram.CONFIDENCE", 0.5)
+    monkeypatch.setattr("client.confidence.CONFIDENCE", 0.5)
 
     def run(words, token="token"):
         files = ["--tls-ca", "tls/ca.pem", "--tls-cert", "tls/client.pem"]

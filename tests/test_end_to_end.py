@@ -13,6 +13,7 @@ import pytest
 from client import record
 from client.__main__ import main
 from client.client import STREAM_MESSAGE_BYTES
+from client.reporting.sweep import section
 from model.examples import standard_normal
 from model.export import export
 from model.weights import from_seed
@@ -80,7 +81,12 @@ def swept(folder, *options, status=0):
     assert {path.name for path in folder.iterdir()} >= FILES
     for name in FILES:
         assert str(folder / name) in done.stdout
-    return json.loads((folder / "sweep.json").read_text())
+    content = json.loads((folder / "sweep.json").read_text())
+    # The terminal says what the page says.
+    for verdict in section(content).verdicts:
+        for text in (verdict.headline, *map(str, verdict.findings)):
+            assert text in done.stdout
+    return content
 
 
 def check_points(content, modes, batch_sizes):

@@ -1,3 +1,4 @@
+import html
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -16,6 +17,7 @@ from model.inspection_text import size, text
 from model.weights import from_seed
 
 W = from_seed(3, 40, 0)
+WIDE = 200
 
 
 def section(said, name):
@@ -32,7 +34,7 @@ def section(said, name):
 
 def test_an_exported_model_is_described(tmp_path):
     path = export(tmp_path, "m", W, "float32", 5, wire="int8")
-    said = text(inspect(tmp_path))
+    said = text(inspect(tmp_path), WIDE)
     assert section(said, "model") == [[str(path)]]
     assert section(said, "size") == [size(path.stat().st_size).split()]
     assert section(said, "opset") == [["ai.onnx", "13,", "IR", "7"]]
@@ -60,8 +62,8 @@ def test_external_data_is_measured_but_not_read(tmp_path):
     found = inspect(path)
     assert found.external_bytes == W.nbytes
     assert [tensor.file for tensor in found.initializers] == [data.name]
-    assert f"{size(path.stat().st_size)}, and 960 bytes beside it" in text(found)
-    assert f"960 bytes  in {data.name}" in text(found)
+    assert f"{size(path.stat().st_size)}, and 960 bytes beside it" in text(found, WIDE)
+    assert f"960 bytes  in {data.name}" in text(found, WIDE)
 
 
 def test_subgraphs_domains_strings_and_old_initializers_are_counted(graphs):
@@ -90,12 +92,34 @@ def test_subgraphs_domains_strings_and_old_initializers_are_counted(graphs):
     assert [(t.name, t.dtype, t.size_bytes) for t in found.initializers] == [("names", "string", 3)]
 
 
+def test_it_is_said_whether_requests_would_share_executions(tmp_path, graphs):
+    export(tmp_path, "m", W, "float32")
+    assert section(text(inspect(tmp_path), WIDE), "batching") == [["on"]]
+    row = ("float32", ["batch", 2])
+    for name, node, taken, given, reason in (
+        (
+            "sum",
+            helper.make_node("Softmax", ["x"], ["y"], axis=0),
+            row,
+            row,
+            "Softmax 'y' works along",
+        ),
+        ("fixed", helper.make_node("Neg", ["x"], ["y"]), ("float32", [2, 2]), row, "no first axis"),
+        ("own", helper.make_node("Neg", ["x"], ["y"]), row, ("float32", ["n", 2]), "named 'batch'"),
+    ):
+        path = graphs.add(name, [node], {"x": taken}, {"y": given})
+        found = inspect(path)
+        assert reason in found.unbatched
+        assert f"off: {found.unbatched}" in text(found, WIDE)
+        assert f"off: {found.unbatched}" in html.unescape(inspection_page.render(found))
+
+
 def test_long_metadata_are_cut_in_the_text(tmp_path):
     path = export(tmp_path, "m", W, "float32")
     model = onnx.load(path)
     helper.set_model_props(model, {"labels": "a" * 5000, "lines": "one\ntwo"})
     onnx.save(model, path)
-    metadata = section(text(inspect(path)), "metadata")
+    metadata = section(text(inspect(path), WIDE), "metadata")
     assert metadata[0] == ["labels", "a" * 100 + "...", "(5000", "characters)"]
     assert metadata[1] == ["lines", "one", "two"]
     assert "a" * 5000 in inspection_page.render(inspect(path))

@@ -7,6 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from server.engine import Engine
+from server.errors import StartError
+
 WIDTH = 64
 X = np.random.default_rng(3).standard_normal((3, WIDTH), np.float32)
 
@@ -30,18 +33,9 @@ def product(seed, location, place="initializer"):
     if place == "initializer":
         graph.initializer.append(tensor)
     else:
-        branch = helper.make_graph(
-            [helper.make_node("Identity", ["v"], ["o"])],
-            "branch",
-            [],
-            [helper.make_tensor_value_info("o", TensorProto.FLOAT, [WIDTH, WIDTH])],
-            [tensor],
-        )
-        tensor.name = branch.initializer[0].name = "v"
-        graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
-        graph.node.insert(
-            0, helper.make_node("If", ["yes"], ["w"], then_branch=branch, else_branch=branch)
-        )
+        constant = helper.make_node("Constant", [], ["w"])
+        constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR).t.CopyFrom(tensor)
+        graph.node.insert(0, constant)
     opsets = [helper.make_opsetid("", 13)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     return model.SerializeToString(), weights(seed).tobytes()
@@ -74,8 +68,8 @@ def weights_linked(folder, seed):
     link(folder / "m" / "1" / "model.onnx_data", folder / ".blobs" / "bbb")
 
 
-def weights_of_a_branch_linked(folder, seed):
-    graph, data = product(seed, "model.onnx_data", "branch")
+def weights_of_a_node_linked(folder, seed):
+    graph, data = product(seed, "model.onnx_data", "node")
     put(folder / "m" / "1" / "model.onnx", graph)
     put(folder / ".blobs" / "bbb", data)
     link(folder / "m" / "1" / "model.onnx_data", folder / ".blobs" / "bbb")
@@ -124,7 +118,7 @@ def model_linked(folder, seed):
 
 
 LAYOUTS = [
-    *(both_linked, weights_linked, weights_of_a_branch_linked, graph_linked, apart),
+    *(both_linked, weights_linked, weights_of_a_node_linked, graph_linked, apart),
     *(folder_of_weights_linked, version_linked, model_linked),
 ]
 layouts = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
@@ -208,6 +202,17 @@ def test_what_links_lead_to_may_not_be_outside(explicit, folder, tmp_path, layou
             path.symlink_to(tmp_path / "outside" / path.relative_to(folder))
     assert "leads out of the model repository" in refused(caller)
     assert str(tmp_path) not in refused(caller)
+
+
+def test_a_graph_is_not_loaded_with_weights_that_lie_outside(folder):
+    weights_linked(folder, 1)
+    path = folder / "m" / "1" / "model.onnx"
+    assert Engine(path, 1, repository=folder).inputs[0].shape == (None, WIDTH)
+    # Without a repository it is the graph's own folder that links may not leave.
+    with pytest.raises(StartError, match="which leads out of the model repository"):
+        Engine(path, 1)
+    with pytest.raises(StartError, match="which leads out of the model repository"):
+        Engine(path, 1, repository=folder / "m")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.link(path.parent / "bbb", path)])

@@ -287,12 +287,17 @@ def test_what_differs_from_run_to_run_shows_nothing(graphs, tmp_path):
     assert found.change == ""
 
 
-def test_indices_that_must_be_small_are_found(graphs, tmp_path):
+@pytest.mark.parametrize(
+    ("operator", "constant"),
+    [("Gather", np.ones(1, np.int64)), ("Div", np.array([8], np.int64))],
+)
+def test_integers_that_a_graph_does_not_refuse_are_found(graphs, tmp_path, operator, constant):
+    values = ("int64", ["n"])
     case = type(SOFTMAX)(
-        [helper.make_node("Gather", ["table", "x"], ["y"])],
-        {"x": ("int64", ["n"])},
-        {"y": ("float32", ["n"])},
-        {"table": np.ones(1, np.float32)},
+        [helper.make_node(operator, ["constant", "x"], ["y"])],
+        {"x": values},
+        {"y": values},
+        {"constant": constant},
     )
     found = probe(engine(graphs, tmp_path, case), 8, 4)
     assert (found.change, found.unclear) == ("", "")

@@ -24,7 +24,6 @@ from command_line.interruption import keeping, results_folder
 from command_line.parser import exit_codes
 
 DEFAULT_ROUNDS, DEFAULT_STARTS = 16, 4
-_FILE_WIDTH = 140
 
 
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -127,8 +126,7 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
     broken = list(broken_limits(analysis, args.require_agreement, args.max_slowdown))
     content = record.to_json(_told(args, settings), around, analysis, broken) | marks
     paths = provider_results.write(settings.out, content)
-    # In a file there is room for what a narrow terminal must fold.
-    console = terminal.results(_FILE_WIDTH)
+    console = terminal.results()
     console.print(table.render(analysis))
     found = findings(analysis, around)
     for finding in found:

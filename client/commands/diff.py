@@ -6,30 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from client import environment, record_files
 from client.arguments import over_zero
+from client.diff import table
 from client.diff.side import FEWEST_RUNS, FEWEST_VALUES, READERS, Side, merged, side
 from client.diff.verdicts import (
     LEVEL,
     UNTOLD,
     WORSE,
-    Difference,
     differences,
     incomparable,
     only_in_one,
     single_runs,
 )
 from client.errors import UsageError
-from client.table import significant
 from command_line import paths, terminal
 from command_line.parser import exit_codes
 
 NO_WORSE, IS_WORSE, NOT_COMPARABLE = 0, 1, 2
-_STYLES = {WORSE: "bold red", "better": "green", UNTOLD: "yellow"}
 
 
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -76,7 +72,7 @@ def _diff(args: argparse.Namespace) -> int:
     for text in [*only_in_one(old, new), *([single] if single else [])]:
         console.print(Text(text, style="yellow"), soft_wrap=True)
     found = differences(old, new, args.tolerance)
-    console.print(_table(found))
+    console.print(table.render(found))
     console.print(Text(_how(old, new, args.tolerance)), soft_wrap=True)
     worse = [one for one in found if one.verdict == WORSE]
     untold = sum(one.verdict == UNTOLD for one in found)
@@ -102,26 +98,6 @@ def _side(records: Sequence[tuple[Path, dict[str, Any]]]) -> Side:
         return merged(runs)
     except UsageError as error:
         raise UsageError(f"{', '.join(str(path) for path, _ in records)}: {error}") from None
-
-
-def _table(found: Sequence[Difference]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("point", "what", "old", "new", "cost: new / old", "verdict"):
-        words = heading in {"point", "what", "verdict"}
-        table.add_column(heading, justify="left" if words else "right", no_wrap=not words)
-    for one in found:
-        cost = one.cost
-        interval = "-"
-        if cost is not None:
-            interval = f"{cost.median:.3f} [{cost.low:.3f}, {cost.high:.3f}]"
-        table.add_row(
-            Text(one.label),
-            one.metric,
-            *("-" if value is None else significant(value) for value in (one.old, one.new)),
-            interval,
-            Text(one.verdict, style=_STYLES.get(one.verdict, "")),
-        )
-    return table
 
 
 def _how(old: Side, new: Side, tolerance: float) -> str:

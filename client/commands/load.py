@@ -10,7 +10,7 @@ from typing import Any
 from client import environment, record
 from client.arguments import concurrencies, modes, positive, rates
 from client.calibration import LOAD_SCHEMA, Calibration, calibrate
-from client.commands.load_options import add_common, settings_of, write
+from client.commands.load_options import add_common, settings_of, show_disturbances, write
 from client.errors import UsageError
 from client.load import record as load_record
 from client.load import table as load_table
@@ -107,6 +107,7 @@ def _measure(settings: Settings) -> int:
     console = terminal.results()
     for part in load_table.render(points, unchecked_because):
         console.print(part)
+    show_disturbances(console, described)
     for path in paths:
         console.print(str(path), highlight=False, soft_wrap=True)
     kept.end(settings.out)

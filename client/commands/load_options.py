@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.text import Text
+
 from client import record
 from client.arguments import (
     add_credentials,
@@ -20,6 +23,7 @@ from client.load import record as load_record
 from client.load.arrivals import ARRIVALS
 from client.load.settings import Settings, Windows
 from client.load.summary import LoadPoint
+from client.summary import disturbances
 
 
 def add_common(parser: argparse.ArgumentParser, out: Path) -> None:
@@ -95,6 +99,12 @@ def settings_of(args: argparse.Namespace) -> Settings:
         out=args.out,
         credential_files=files,
     )
+
+
+def show_disturbances(console: Console, around: Mapping[str, Any]) -> None:
+    """Print what of the machine may have disturbed a measurement, as the page says it."""
+    for finding in disturbances(around):
+        console.print(Text(f"read with care: {finding.text}", style="yellow"))
 
 
 def write(

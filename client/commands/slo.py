@@ -8,7 +8,7 @@ from typing import Any
 
 from client import environment, record
 from client.arguments import modes, over_zero, positive
-from client.commands.load_options import add_common, settings_of, write
+from client.commands.load_options import add_common, settings_of, show_disturbances, write
 from client.errors import UsageError
 from client.load import record as load_record
 from client.load import slo_table, tune_table
@@ -156,6 +156,7 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
     if tuning is not None:
         for part in tune_table.render(tuning, args.p99_ms):
             console.print(part)
+    show_disturbances(console, described)
     for path in paths:
         console.print(str(path), highlight=False, soft_wrap=True)
     kept.end(settings.out)

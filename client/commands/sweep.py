@@ -7,7 +7,9 @@ from typing import Any
 
 from client import arguments, environment, record, table
 from client.commands import sweep_results as results
+from client.commands import verdicts
 from client.errors import UsageError
+from client.reporting.sweep import section as sweep_section
 from client.summary import Point
 from client.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
 from client.terminal import SweepProgress
@@ -109,6 +111,7 @@ def _measure(settings: Settings) -> int:
     console = terminal.results()
     in_order = sorted(points, key=lambda p: settings.modes.index(p.mode))
     console.print(table.render(in_order, agreement=settings.experiment.wire is not None))
+    verdicts.show(console, sweep_section(content).verdicts)
     for path in paths:
         console.print(str(path), highlight=False, soft_wrap=True)
     kept.end(settings.out)

@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 
 from client.compare.analysis import Analysis
 from client.latency_fit import Fit
-from client.plots import Look, draw_line, finish, looks, png, prepare
+from client.looks import Look
+from client.plots import draw_line, finish, looks, png, prepare
 from client.summary import Point
 
 LATENCY_LABEL = "latency (seconds before the last prediction)"

@@ -2,18 +2,39 @@
 
 from collections.abc import Iterator
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from client.compare import words
 from client.compare.analysis import Analysis
+from client.compare.runs import Provider
 from client.table import alarm, milliseconds, share, significant
+from command_line.table import Column, Row, Table
 
-_PROVIDER = "execution\nprovider"
-# Only words may be folded where the terminal is narrow.
-_TEXTS = {"mode", _PROVIDER, "verdict"}
+_ELSEWHERE = "compare.json"
+_PROVIDER = Column("execution\nprovider", words=True)
+_POINTS = (
+    Column("batch"),
+    _PROVIDER,
+    Column("latency\np50 ms"),
+    Column("predictions\nper second", rank=2),
+    Column("ratio to\nthe first"),
+    Column("agree or\nnear tie", rank=3),
+    Column("wrong"),
+    Column("near\nties", rank=4),
+    Column("errors"),
+    Column("verdict", words=True, rank=1),
+)
+_LINES = (
+    Column("mode", words=True),
+    _PROVIDER,
+    Column("alpha ms"),
+    Column("beta ms a row"),
+    Column("half of peak\nat rows"),
+    Column("90% of peak\nat rows"),
+    Column("error: rms,\nworst"),
+)
+_SERVERS = (_PROVIDER, Column("start-up ms"), Column("starts"), Column("peak memory MiB"))
 
 
 def render(analysis: Analysis) -> Group:
@@ -44,76 +65,56 @@ def _parts(analysis: Analysis) -> Iterator[RenderableType]:
     yield from (Text(line, style="bold") for line in words.summary(analysis))
 
 
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for heading in headings:
-        text = heading in _TEXTS
-        table.add_column(
-            heading, justify="left" if text else "right", no_wrap=not text, overflow="fold"
-        )
-    return table
-
-
 def _points(analysis: Analysis, mode: str) -> Table:
     measured = analysis.measured
-    table = _table(
-        "batch",
-        _PROVIDER,
-        "latency\np50 ms",
-        "predictions\nper second",
-        "ratio to\nthe first",
-        "agree or\nnear tie",
-        "wrong",
-        "near\nties",
-        "errors",
-        "verdict",
+    return Table(
+        _POINTS,
+        [
+            [_point(analysis, mode, size, provider) for provider in measured.providers]
+            for size in measured.batch_sizes
+        ],
+        keys=2,
+        elsewhere=_ELSEWHERE,
     )
-    for size in measured.batch_sizes:
-        table.add_section()
-        for number, provider in enumerate(measured.providers):
-            cell = measured.cell(mode, size, provider.label)
-            pair = analysis.to_first(cell)
-            table.add_row(
-                f"{size:,}" if number == 0 else "",
-                Text(provider.label),
-                milliseconds(cell.point.latency_ns.p50),
-                significant(cell.point.throughput_per_s),
-                Text("-" if pair is None else words.ratio_text(pair.ratio)),
-                share(cell.agreement, 2),
-                alarm(cell.point.wrong_labels),
-                f"{cell.point.near_ties:,}",
-                alarm(cell.point.errors),
-                Text(analysis.verdicts[mode, size] if number == 0 else ""),
-            )
-    return table
+
+
+def _point(analysis: Analysis, mode: str, size: int, provider: Provider) -> Row:
+    cell = analysis.measured.cell(mode, size, provider.label)
+    pair = analysis.to_first(cell)
+    first = provider is analysis.measured.providers[0]
+    return (
+        f"{size:,}",
+        provider.label,
+        milliseconds(cell.point.latency_ns.p50),
+        significant(cell.point.throughput_per_s),
+        "-" if pair is None else words.ratio_text(pair.ratio),
+        share(cell.agreement, 2),
+        alarm(cell.point.wrong_labels),
+        f"{cell.point.near_ties:,}",
+        alarm(cell.point.errors),
+        analysis.verdicts[mode, size] if first else "",
+    )
 
 
 def _lines(analysis: Analysis) -> Table:
-    table = _table(
-        "mode",
-        _PROVIDER,
-        "alpha ms",
-        "beta ms a row",
-        "half of peak\nat rows",
-        "90% of peak\nat rows",
-        "error: rms,\nworst",
-    )
-    for line in analysis.lines:
-        table.add_row(
+    rows = [
+        (
             line.mode,
-            Text(line.provider),
-            Text(words.estimate_text(line.alpha_ns, 1e6)),
-            Text(words.estimate_text(line.beta_ns, 1e6)),
-            Text(words.estimate_text(line.half_peak_rows)),
-            Text(words.estimate_text(line.near_peak_rows)),
+            line.provider,
+            words.estimate_text(line.alpha_ns, 1e6),
+            words.estimate_text(line.beta_ns, 1e6),
+            words.estimate_text(line.half_peak_rows),
+            words.estimate_text(line.near_peak_rows),
             f"{line.fit.rms_error:.1%}, {line.fit.worst_error:.1%}",
         )
-    return table
+        for line in analysis.lines
+    ]
+    return Table(_LINES, [rows], keys=2)
 
 
 def _servers(analysis: Analysis) -> Table:
-    table = _table(_PROVIDER, "start-up ms", "starts", "peak memory MiB")
+    rows = []
     for provider in analysis.measured.providers:
         start_up, peak = words.provider_texts(provider)
-        table.add_row(Text(provider.label), start_up, str(len(provider.start_ups_ns)), peak)
-    return table
+        rows.append((provider.label, start_up, str(len(provider.start_ups_ns)), peak))
+    return Table(_SERVERS, [rows])

@@ -9,7 +9,8 @@ from client.limits.memory import GIB
 from client.limits.placing import Placed
 from client.limits.roofs import COPY, GEMM, READ, TCP, UNIX, Roof
 from client.limits.subject import Work
-from client.plots import looks_of, png
+from client.looks import looks_of
+from client.plots import png
 
 TITLE = "Under the Roofs of the Machine"
 X_LABEL = "operations per byte of memory"

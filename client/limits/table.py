@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from client.limits.placing import Placed
 from client.limits.roofs import WHAT, Roof
 from client.table import significant
+from command_line.table import Column, Table
+
+_ELSEWHERE = "limits.json"
 
 HOW_BINDING = (
     "binding: the roof that alone allows the fewest rows a second; share: how much of that is "
@@ -27,31 +28,43 @@ def render(
     return parts
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for number, heading in enumerate(columns):
-        words = number == 0 or heading in {"what", "binding"}
-        table.add_column(heading, justify="left" if words else "right", no_wrap=heading != "what")
-    return table
-
-
 def _roofs(roofs: Sequence[Roof]) -> Table:
-    table = _table("roof", "best", "median", "unit", "what")
-    for roof in roofs:
-        numbers = significant(roof.best), significant(roof.median)
-        table.add_row(roof.name, *numbers, roof.unit, WHAT[roof.name])
-    return table
+    return Table(
+        (
+            Column("roof", words=True),
+            Column("best"),
+            Column("median", rank=1),
+            Column("unit", words=True),
+            Column("what", words=True),
+        ),
+        [
+            [
+                (one.name, significant(one.best), significant(one.median), one.unit, WHAT[one.name])
+                for one in roofs
+            ]
+        ],
+        elsewhere=_ELSEWHERE,
+    )
 
 
 def _points(placed: Sequence[Placed]) -> Table:
-    table = _table("point", "rows/s", "GFLOP/s", "roof, rows/s", "share", "binding")
-    for one in placed:
-        table.add_row(
-            Text(one.rate.label),
+    rows = [
+        (
+            one.rate.label,
             significant(one.rate.rows_per_s),
             significant(one.gflop_per_s),
             significant(one.ceilings[one.binding]),
             f"{one.share:.1%}",
             one.binding,
         )
-    return table
+        for one in placed
+    ]
+    columns = (
+        Column("point", words=True),
+        Column("rows/s"),
+        Column("GFLOP/s", rank=1),
+        Column("roof, rows/s", rank=2),
+        Column("share"),
+        Column("binding", words=True),
+    )
+    return Table(columns, [rows], elsewhere=_ELSEWHERE)

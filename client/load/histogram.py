@@ -7,9 +7,10 @@ from typing import Self
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
+from client.confidence import fewest_samples
+
 # A nanosecond to an hour, each value to a thousandth of itself.
 _LOWEST_NS, _HIGHEST_NS, _DIGITS = 1, 3_600 * 10**9, 3
-CONFIDENCE = 0.99
 
 
 class Histogram:
@@ -78,11 +79,3 @@ class Histogram:
         index = int(np.searchsorted(np.cumsum(counts), rank))
         value = self._counts.get_highest_equivalent_value(self._counts.get_value_from_index(index))
         return min(int(value), int(self._counts.get_max_value()))
-
-
-def fewest_samples(p: float) -> int:
-    """Samples of which the largest exceeds the true percentile, at 99% confidence.
-
-    The bound of order statistics: 1 - (p/100)^n >= 0.99. It is 459 for p99 and 4,603 for p99.9.
-    """
-    return math.ceil(math.log(1 - CONFIDENCE) / math.log(p / 100))

@@ -2,17 +2,62 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.lines import Line2D
 
 from client.load.summary import LoadPoint
-from client.plots import png
+from client.looks import PERCENTILES, looks_of
+from client.plots import dress, head, label_at, legend, png
 
-LABELS = {"closed": "concurrency (closed loop)", "open": "requests/second asked (open loop)"}
-PERCENTILES = (("p50", "#0072B2"), ("p90", "#009E73"), ("p99", "#E69F00"), ("p99_9", "#D55E00"))
-# Markers are those of a sweep's plots.
-_STYLES = {"unary": ("s", "-"), "stream": ("^", "--"), "shm": ("D", ":")}
+# Labels nearer to each other than this share of the axis would overlap.
+_NEAREST = 1 / 12
+
+
+# Rates that differ by more than this are drawn on a logarithmic scale.
+_WIDE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What is varied in a kind of loop, for a title and for an axis."""
+
+    varied: str
+    label: str
+
+
+LOOPS = {
+    "closed": Loop("Concurrency", "concurrency (closed loop)"),
+    "open": Loop("Offered Rate", "offered requests/second (open loop)"),
+}
+
+
+def latency_title(loop: str) -> str:
+    """Title of a picture of latency."""
+    return f"Latency as {LOOPS[loop].varied} Changes"
+
+
+def is_logarithmic(points: Sequence[LoadPoint], loop: str) -> bool:
+    """Whether the points of one loop are drawn over the logarithm of their load."""
+    levels = [point.asked.level for point in points]
+    return loop == "closed" or (bool(levels) and max(levels) > _WIDE * min(levels))
+
+
+def ticks(points: Sequence[LoadPoint], loop: str) -> list[float]:
+    """Loads that were measured, as far as there is room to label them; the highest always."""
+    levels = sorted({point.asked.level for point in points}, reverse=True)
+    if not levels:
+        return []
+    logarithmic = is_logarithmic(points, loop)
+    places = [math.log(level) if logarithmic else level for level in levels]
+    # A linear axis starts at zero.
+    apart = (places[0] - (places[-1] if logarithmic else 0.0)) * _NEAREST
+    chosen: list[int] = []
+    for index, place in enumerate(places):
+        if not chosen or places[chosen[-1]] - place >= apart:
+            chosen.append(index)
+    return [levels[index] for index in reversed(chosen)]
 
 
 def latency_png(points: Sequence[LoadPoint], loop: str) -> bytes:
@@ -23,33 +68,40 @@ def latency_png(points: Sequence[LoadPoint], loop: str) -> bytes:
 def latency_figure(points: Sequence[LoadPoint], loop: str) -> Figure:
     """Percentiles of latency in milliseconds against the load, of the points of one loop.
 
-    A percentile without enough samples leaves a gap; points that are not valid are hollow.
+    A mode has its colour, a percentile its stroke. A percentile without enough samples leaves a
+    gap; points that are not valid are hollow.
     """
     chosen = sorted((p for p in points if p.asked.loop == loop), key=lambda p: p.asked.level)
-    figure = Figure(figsize=(8, 5), dpi=150, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(8, 5), dpi=150, facecolor="white")
+    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
     axes = figure.add_subplot()
-    axes.set_title("Latency as Load Changes", fontsize=15, fontweight="bold")
-    axes.set_xlabel(LABELS[loop])
-    axes.set_ylabel("latency (milliseconds)")
-    axes.set_yscale("log")
-    for mode in dict.fromkeys(point.asked.mode for point in chosen):
+    head(axes, latency_title(loop), LOOPS[loop].label, "latency (milliseconds)")
+    if is_logarithmic(chosen, loop):
+        axes.set_xscale("log", base=2)
+    modes: dict[str, Line2D] = {}
+    strokes: dict[str, Line2D] = {}
+    for mode, look in looks_of([point.asked.mode for point in chosen]).items():
         of_mode = [point for point in chosen if point.asked.mode == mode]
         levels = [point.asked.level for point in of_mode]
-        for percentile, colour in PERCENTILES:
-            told = [getattr(point.latency_ns, percentile) for point in of_mode]
-            values = [math.nan if time_ns is None else time_ns / 1e6 for time_ns in told]
+        for percentile, stroke in PERCENTILES.items():
+            times_ns = [getattr(point.latency_ns, percentile) for point in of_mode]
+            values = [math.nan if time_ns is None else time_ns / 1e6 for time_ns in times_ns]
             if all(map(math.isnan, values)):
                 continue
-            marker, style = _STYLES[mode]
-            label = f"{mode} {percentile.replace('_', '.')}"
-            axes.plot(levels, values, style, marker=marker, color=colour, label=label)
+            axes.plot(levels, values, stroke.style, color=look.colour, linewidth=1.8)
             for level, value, point in zip(levels, values, of_mode, strict=True):
-                if not point.valid:
-                    axes.plot([level], [value], marker, color=colour, markerfacecolor="white")
-    if axes.lines:
-        axes.legend(frameon=False)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.grid(color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+                inside = look.colour if point.valid else "white"
+                axes.plot(
+                    level, value, look.marker, color=look.colour, markerfacecolor=inside, ms=6.5
+                )
+            modes[mode] = Line2D([], [], color=look.colour, marker=look.marker, linewidth=1.8)
+            name = percentile.replace("_", ".")
+            strokes[name] = Line2D([], [], color="#444444", linestyle=stroke.style)
+    if not is_logarithmic(chosen, loop):
+        axes.set_xlim(left=0)
+    label_at(axes, ticks(chosen, loop))
+    hollow = any(not point.valid for point in chosen)
+    dress(axes, "hollow: not valid, a check failed" if hollow else "")
+    if modes:
+        legend(axes, [*modes.values(), *strokes.values()], [*modes, *strokes])
     return figure

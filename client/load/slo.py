@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from client.confidence import fewest_samples
 from client.load.bisection import Found, highest_rate
-from client.load.histogram import fewest_samples
 from client.load.runs import loading
 from client.load.settings import Report, Settings, open_loop
 from client.load.summary import LoadPoint

@@ -2,13 +2,23 @@
 
 from collections.abc import Sequence
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from client.load.bisection import Found
 from client.load.slo import Trial
 from client.table import milliseconds, significant
+from command_line.table import Column, Table
+
+_COLUMNS = (
+    Column("asked/s"),
+    Column("answered/s", rank=2),
+    Column("p50", rank=1),
+    Column("p99"),
+    Column("max", rank=3),
+    Column("samples", rank=4),
+    Column("met"),
+    Column("because", words=True),
+)
 
 
 def answer(found: Found, p99_ms: float) -> str:
@@ -31,26 +41,24 @@ def render(
     found: Found, trials: Sequence[Trial], p99_ms: float, unchecked_because: str | None
 ) -> list[Table | Text]:
     """The answer, and a table of the points in the order in which they were tried."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-        caption="open loop: latency in ms from when a request was due",
-        caption_justify="left",
-    )
-    for heading in ("asked/s", "answered/s", "p50", "p99", "max", "samples", "met"):
-        table.add_column(heading, justify="right")
-    table.add_column("because")
-    for trial in trials:
-        latency = trial.point.latency_ns
-        table.add_row(
+    rows = [
+        (
             significant(trial.point.asked.level),
             significant(trial.point.requests_per_s),
-            *(milliseconds(value) for value in (latency.p50, latency.p99, latency.max)),
+            *map(milliseconds, (latency.p50, latency.p99, latency.max)),
             f"{latency.samples:,}",
             {True: "yes", False: "no", None: "?"}[trial.met],
             trial.because,
         )
+        for trial in trials
+        for latency in [trial.point.latency_ns]
+    ]
+    table = Table(
+        _COLUMNS,
+        [rows],
+        caption="open loop: latency in ms from when a request was due",
+        elsewhere="slo.json",
+    )
     untold = found.untold is not None or found.met is None
     parts: list[Table | Text] = [table, Text(answer(found, p99_ms), "bold red" if untold else "")]
     if unchecked_because is not None:

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-from client.load.summary import Latency, LoadPoint
+from client.load.split import LoadSplit
+from client.load.summary import LoadPoint
 from client.table import milliseconds, significant
+from command_line.table import Column, Row, Table
 
 LOOPS = {
     "closed": "closed loop: each request waits for an answer to one before, latency from the send; "
@@ -16,19 +15,36 @@ LOOPS = {
     "open": "open loop: requests come when they are due, latency from then on, "
     "whether they could be sent or not",
 }
-_POINT_COLUMNS = (
-    "requests\nper s",
-    "rows\nper s",
-    "under\nway",
-    "p50",
-    "p90",
-    "p99",
-    "p99.9",
-    "max",
-    "samples",
-    "errors",
-    "wrong",
-    "valid",
+_ELSEWHERE = "load.json"
+_NAMES = (Column("mode", words=True), Column("loop and load", words=True))
+_POINTS = (
+    *_NAMES,
+    Column("requests\nper s"),
+    Column("rows\nper s", rank=7),
+    Column("under\nway", rank=6),
+    Column("p50"),
+    Column("p90", rank=2),
+    Column("p99"),
+    Column("p99.9", rank=3),
+    Column("max", rank=4),
+    Column("samples", rank=5),
+    Column("errors"),
+    Column("wrong"),
+    Column("valid"),
+)
+_SPLIT = (
+    *_NAMES,
+    Column("send\nlag", rank=3),
+    Column("send", rank=8),
+    Column("network"),
+    Column("decode", rank=5),
+    Column("queue"),
+    Column("assemble", rank=6),
+    Column("compute"),
+    Column("encode", rank=7),
+    Column("receive", rank=4),
+    Column("batch\nrows", rank=1),
+    Column("told by", rank=2),
 )
 CLIENT_COLUMNS = (
     "send lag\nmean",
@@ -38,11 +54,12 @@ CLIENT_COLUMNS = (
     "from send\np50",
     "from send\np99",
 )
+# By how little each is missed where there is no room, as `Column` has it.
+_CLIENT_RANKS = (2, 0, 3, 4, 5, 1)
 CLIENT_NOTE = (
     "the client's own part, in ms; from send: latency as ghz counts it, without the send lag; "
     "client's share: send lag over send lag + time from send to answer"
 )
-_PERCENTILES = ("p50", "p90", "p99", "p99_9")
 
 
 def verdicts(points: Sequence[LoadPoint]) -> list[str]:
@@ -73,7 +90,7 @@ def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[T
         parts.append(_client(points))
     splits = [point.split for point in points if point.split is not None]
     if splits:
-        parts.append(_split(points))
+        parts.append(_splits(points))
     if any(split.told_by is None for split in splits):
         parts.append(Text("the server tells nothing of its time, so it is part of network"))
     if any(split.told_by == "statistics" for split in splits):
@@ -86,36 +103,47 @@ def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[T
 
 
 def _points(points: Sequence[LoadPoint]) -> Table:
-    table = _table(
-        "latency in ms, nearest rank; -: too few samples to tell (99% confidence)",
-        ("mode", "loop and load"),
-        _POINT_COLUMNS,
+    return Table(
+        _POINTS,
+        [[_row(point) for point in points]],
+        keys=len(_NAMES),
+        caption="latency in ms, nearest rank; -: too few samples to tell (99% confidence)",
+        elsewhere=_ELSEWHERE,
     )
-    for point in points:
-        told: Latency = point.latency_ns
-        wrong = "-" if point.wrong_labels is None else f"{point.wrong_labels:,}"
-        table.add_row(
-            escape(point.asked.mode),
-            _load(point),
-            significant(point.requests_per_s),
-            significant(point.rows_per_s),
-            significant(point.concurrency),
-            *(milliseconds(getattr(told, p)) for p in _PERCENTILES),
-            milliseconds(told.max),
-            f"{told.samples:,}",
-            _errors(point),
-            Text(wrong, style="bold red" if point.wrong_labels else ""),
-            Text("yes") if point.valid else Text("NO", style="bold red"),
-        )
-    return table
+
+
+def _row(point: LoadPoint) -> Row:
+    latency = point.latency_ns
+    wrong = "-" if point.wrong_labels is None else f"{point.wrong_labels:,}"
+    return (
+        point.asked.mode,
+        _load(point),
+        significant(point.requests_per_s),
+        significant(point.rows_per_s),
+        significant(point.concurrency),
+        *map(milliseconds, (latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max)),
+        f"{latency.samples:,}",
+        _errors(point),
+        Text(wrong, style="bold red" if point.wrong_labels else ""),
+        Text("yes") if point.valid else Text("NO", style="bold red"),
+    )
 
 
 def _client(points: Sequence[LoadPoint]) -> Table:
-    table = _table(CLIENT_NOTE, ("mode", "loop and load"), CLIENT_COLUMNS)
-    for point in points:
-        if point.from_send_ns is not None:
-            table.add_row(escape(point.asked.mode), _load(point), *client_cells(point))
-    return table
+    ranked = zip(CLIENT_COLUMNS, _CLIENT_RANKS, strict=True)
+    return Table(
+        (*_NAMES, *(Column(heading, rank=rank) for heading, rank in ranked)),
+        [
+            [
+                (point.asked.mode, _load(point), *client_cells(point))
+                for point in points
+                if point.from_send_ns is not None
+            ]
+        ],
+        keys=len(_NAMES),
+        caption=CLIENT_NOTE,
+        elsewhere=_ELSEWHERE,
+    )
 
 
 def client_cells(point: LoadPoint) -> list[str]:
@@ -131,50 +159,28 @@ def client_cells(point: LoadPoint) -> list[str]:
     ]
 
 
-def _split(points: Sequence[LoadPoint]) -> Table:
-    table = _table(
-        "means in ms; send lag: sent later than intended; send: until gRPC had it; network: the "
-        "rest of the round trip; receive: decoding, after the latency; -: nobody tells",
-        ("mode", "loop and load"),
-        (
-            "send\nlag",
-            "send",
-            "network",
-            "decode",
-            "queue",
-            "assemble",
-            "compute",
-            "encode",
-            "receive",
-            "batch\nrows",
-            "told by",
-        ),
+def _splits(points: Sequence[LoadPoint]) -> Table:
+    return Table(
+        _SPLIT,
+        [[_parts(point, point.split) for point in points if point.split is not None]],
+        keys=len(_NAMES),
+        caption="means in ms; send lag: sent later than intended; send: until gRPC had it; "
+        "network: the rest of the round trip; receive: decoding, after the latency; "
+        "-: nobody tells",
+        elsewhere=_ELSEWHERE,
     )
-    for point in points:
-        split = point.split
-        if split is None:
-            continue
-        table.add_row(
-            escape(point.asked.mode),
-            _load(point),
-            *map(milliseconds, (split.send_lag_ns, split.send_ns, split.network_ns)),
-            *map(milliseconds, (split.decode_ns, split.queue_ns, split.assemble_ns)),
-            *map(milliseconds, (split.compute_ns, split.encode_ns, split.receive_ns)),
-            "-" if split.batch_rows is None else significant(split.batch_rows),
-            split.told_by or "-",
-        )
-    return table
 
 
-def _table(caption: str, left: Sequence[str], right: Sequence[str]) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, padding=0, caption=caption, caption_justify="left"
+def _parts(point: LoadPoint, split: LoadSplit) -> Row:
+    return (
+        point.asked.mode,
+        _load(point),
+        *map(milliseconds, (split.send_lag_ns, split.send_ns, split.network_ns)),
+        *map(milliseconds, (split.decode_ns, split.queue_ns, split.assemble_ns)),
+        *map(milliseconds, (split.compute_ns, split.encode_ns, split.receive_ns)),
+        "-" if split.batch_rows is None else significant(split.batch_rows),
+        split.told_by or "-",
     )
-    for heading in left:
-        table.add_column(heading, no_wrap=True)
-    for heading in right:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
 
 
 def _errors(point: LoadPoint) -> Text:

@@ -2,13 +2,20 @@
 
 from collections.abc import Sequence
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from client.load.duel import fewest_pairs
 from client.load.tune import DEFAULTS, Candidate, Tuning
 from client.table import milliseconds, significant
+from command_line.table import Column, Table
+
+_COLUMNS = (
+    Column("options", words=True),
+    Column("highest rate/s"),
+    Column("p50", rank=1),
+    Column("p99"),
+    Column("trials", rank=2),
+)
 
 
 def answer(tuning: Tuning, p99_ms: float) -> str:
@@ -40,18 +47,13 @@ def answer(tuning: Tuning, p99_ms: float) -> str:
 
 def render(tuning: Tuning, p99_ms: float) -> list[Table | Text]:
     """A row for each candidate, and the answer."""
+    candidates = zip(tuning.search.candidates, tuning.race.met, strict=True)
     table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
+        _COLUMNS,
+        [[(" ".join(one.options), *_row(tuning, one, met)) for one, met in candidates]],
         caption="each trial on a fresh server; latency in ms at the highest rate met",
-        caption_justify="left",
+        elsewhere="slo.json",
     )
-    table.add_column("options")
-    for heading in ("highest rate/s", "p50", "p99", "trials"):
-        table.add_column(heading, justify="right")
-    for candidate, met in zip(tuning.search.candidates, tuning.race.met, strict=True):
-        table.add_row(" ".join(candidate.options), *_row(tuning, candidate, met))
     parts: list[Table | Text] = [table]
     if not tuning.race.ended:
         parts.append(Text("the search ended with its trials used up; higher rates are not tried"))

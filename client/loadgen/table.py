@@ -1,44 +1,43 @@
 """Show in the terminal what LoadGen found."""
 
-import math
 from collections.abc import Iterator, Sequence
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
+from client.confidence import fewest_samples
 from client.loadgen.logs import VALID, Metric, Verdict
 from client.loadgen.runs import Result
 from client.table import alarm, milliseconds, share, significant
+from command_line.table import Column, Table
 
 PERCENTILES = ("50.00", "90.00", "99.00", "99.90")
-_COLUMNS = ("p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "samples", "wrong", "near\nties", "accuracy")
+_COLUMNS = (
+    Column("scenario", words=True),
+    Column("LoadGen\nsays", words=True),
+    Column("result", words=True),
+    Column("p50\nms", rank=4),
+    Column("p90\nms", rank=3),
+    Column("p99\nms"),
+    Column("p99.9\nms", rank=5),
+    Column("samples", rank=2),
+    Column("wrong"),
+    Column("near\nties", rank=6),
+    Column("accuracy", rank=1),
+)
 _NANOSECONDS = " (ns)"
 
 
 def render(results: Sequence[Result], label: str) -> Table:
     """Table of scenarios, one row each; `label` stands above it."""
-    table = Table(
-        title=escape(label),
-        title_justify="left",
-        title_style="bold yellow",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
+    return Table(
+        _COLUMNS,
+        [[_cells(result) for result in results]],
+        title=label,
         caption="latencies are LoadGen's: of a query from when it was due; wrong: labels of the "
         "performance run; accuracy: share of the examples whose label equals the float64 "
         "reference's",
-        caption_justify="left",
+        elsewhere="loadgen.json",
     )
-    table.add_column("scenario")
-    table.add_column("LoadGen\nsays")
-    table.add_column("result", justify="right")
-    for heading in _COLUMNS:
-        table.add_column(heading, justify="right")
-    for result in results:
-        table.add_row(*_cells(result))
-    return table
 
 
 def reasons(results: Sequence[Result]) -> Iterator[str]:
@@ -50,11 +49,6 @@ def reasons(results: Sequence[Result]) -> Iterator[str]:
             verdict = result.performance.verdict
             for text in (*verdict.reasons, *verdict.errors):
                 yield f"{result.scenario}: {text}"
-
-
-def fewest_samples(percentile: float) -> int:
-    """Samples of which the largest exceeds the true percentile, at 99% confidence."""
-    return math.ceil(math.log(0.01) / math.log(percentile / 100))
 
 
 def told_ns(verdict: Verdict, percentile: str) -> int | None:
@@ -76,7 +70,7 @@ def metric(told: Metric) -> tuple[str, str]:
 def _cells(result: Result) -> list[str | Text]:
     performance, accuracy = result.performance, result.accuracy
     if performance is None:
-        shown: list[str | Text] = [Text("failed", style="bold red"), *["-"] * 7]
+        shown: list[str | Text] = [Text("failed", style="bold red"), *["-"] * (len(_COLUMNS) - 3)]
     else:
         verdict, labels = performance.verdict, performance.labels
         style = "green" if verdict.verdict == VALID else "bold red"

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from client.client import Client
+from client.confidence import fewest_samples
 from client.errors import UsageError
 from client.latency_fit import FEWEST_SIZES
-from client.load.histogram import fewest_samples
 from client.load.runs import loading
 from client.load.settings import Progress, Report, Settings, Windows, open_loop
 from client.load.summary import Asked, LoadPoint

@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from client.latency_fit import Fit
@@ -14,9 +12,30 @@ from client.plan.check import MOST_ERROR, Checked, Range
 from client.plan.observed import Calibration
 from client.plan.simulation import Costs
 from client.table import milliseconds, significant
+from command_line.table import Column, Table
 
 NETWORK_COLUMNS = ("as", "a request", "in all", "each replica", "links")
 _NARROWER = ("float32", "float16", "int8")
+_ELSEWHERE = "plan.json"
+_CHECKS = (
+    Column("requests\nper s"),
+    Column("p50", rank=2),
+    Column("p50\npredicted", rank=1),
+    Column("p90", rank=4),
+    Column("p90\npredicted", rank=3),
+    Column("p99"),
+    Column("p99\npredicted"),
+    Column("p99 off"),
+    Column("verdict", words=True),
+)
+_OPTIONS = (
+    Column("group\nrows"),
+    Column("queue\ndelay us"),
+    Column("p50", rank=2),
+    Column("p90", rank=3),
+    Column("p99"),
+    Column("batch\nrows", rank=1),
+)
 
 
 def costs_text(costs: Costs, line: Fit, calibration: Calibration) -> Text:
@@ -40,15 +59,18 @@ def error_text(line: Fit) -> str:
 
 def checks_table(checks: Sequence[Checked]) -> Table:
     """Measured and predicted latencies of the loads that were held out."""
-    table = _table(
-        "loads that the costs were not fitted to; latency in ms, of an open loop",
-        ("requests\nper s", "p50", "predicted", "p90", "predicted", "p99", "predicted", "p99 off"),
+    styles = ["" if one.holds else "bold red" for one in checks]
+    return Table(
+        _CHECKS,
+        [
+            [
+                (*check_cells(one), Text(one.verdict, style=style))
+                for one, style in zip(checks, styles, strict=True)
+            ]
+        ],
+        caption="loads that the costs were not fitted to; latency in ms, of an open loop",
+        elsewhere=_ELSEWHERE,
     )
-    table.add_column("verdict", overflow="fold")
-    for one in checks:
-        style = "" if one.holds else "bold red"
-        table.add_row(*check_cells(one), Text(one.verdict, style=style))
-    return table
 
 
 def check_cells(one: Checked) -> list[str]:
@@ -99,15 +121,21 @@ def answer(goal: Goal, plan: Plan) -> str:
 
 def options_table(plan: Plan, measured: Calibration) -> Table:
     """What other batches would do at the same rate."""
-    table = _table(
-        f"ways to batch at {plan.rate_per_s:.3g} requests/s of a replica, latency in ms; only "
-        f"--group-rows {measured.limits.group_rows} --queue-delay-us "
+    styles = ["bold" if option is plan.chosen else "" for option in ways(plan)]
+    return Table(
+        _OPTIONS,
+        [
+            [
+                [Text(cell, style=style) for cell in option_cells(option)]
+                for option, style in zip(ways(plan), styles, strict=True)
+            ]
+        ],
+        keys=2,
+        caption=f"ways to batch at {plan.rate_per_s:.3g} requests/s of a replica, latency in ms; "
+        f"only --group-rows {measured.limits.group_rows} --queue-delay-us "
         f"{measured.limits.queue_delay_ns // 1000} was measured",
-        ("group\nrows", "queue\ndelay us", "p50", "p90", "p99", "batch\nrows"),
+        elsewhere=_ELSEWHERE,
     )
-    for option in ways(plan):
-        table.add_row(*option_cells(option), style="bold" if option is plan.chosen else "")
-    return table
 
 
 def ways(plan: Plan) -> list[Option]:
@@ -128,13 +156,11 @@ def option_cells(option: Option) -> list[str]:
 
 def network_table(goal: Goal, plan: Plan, calibration: Calibration) -> Table:
     """What comes in over the network, in all and at each replica, for each way to send a row."""
-    table = _table(
-        f"network, incoming; links of {goal.link_bits_per_s / 1e9:g} Gbit/s",
-        NETWORK_COLUMNS,
+    return Table(
+        [Column(heading) for heading in NETWORK_COLUMNS],
+        [list(network_cells(goal, plan, calibration))],
+        caption=f"network, incoming; links of {goal.link_bits_per_s / 1e9:g} Gbit/s",
     )
-    for cells in network_cells(goal, plan, calibration):
-        table.add_row(*cells)
-    return table
 
 
 def network_cells(goal: Goal, plan: Plan, calibration: Calibration) -> Iterator[list[str]]:
@@ -166,12 +192,3 @@ def binary(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1024
     return f"{count:,.3g} TiB"
-
-
-def _table(caption: str, columns: Sequence[str]) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, padding=0, caption=caption, caption_justify="left"
-    )
-    for heading in columns:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table

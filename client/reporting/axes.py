@@ -1,9 +1,11 @@
 """What all interactive plots have in common: layout, axes, lines, as plotly describes them."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from client.plots import BATCH_LABEL, Look, batch_ticks
+from client.looks import Look
+from client.plots import BATCH_LABEL, NARROW, batch_ticks
 from client.summary import Point
 
 # Legible on white, legible on black: the page's own style refines both.
@@ -19,8 +21,10 @@ HOVER_TITLE = {
 
 # Where a long legend goes: under the plot, which on a phone makes room for its rows by itself.
 LEGEND_BELOW = {
-    "legend": {"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.22, "yanchor": "top"}
-    | {"traceorder": "normal"},
+    # Held against the whole figure, it keeps its own room, and is never on the axis's title.
+    "legend": {"orientation": "h", "x": 0.5, "xanchor": "center"}
+    | {"yref": "container", "y": 0, "yanchor": "bottom"}
+    | {"traceorder": "normal", "itemwidth": 44},
     "margin": {"l": 70, "r": 16, "t": 56, "b": 60},
 }
 
@@ -43,7 +47,7 @@ def layout_of(title: str) -> dict[str, Any]:
 def linear_axis(title: str) -> dict[str, Any]:
     """Return an axis with what all of them have in common."""
     return {
-        "title": {"text": title, "standoff": 12},
+        "title": {"text": title, "standoff": 12, "font": {"size": 13}},
         "gridcolor": GRID,
         "zeroline": False,
         "tickfont": {"size": 12},
@@ -57,18 +61,45 @@ def linear_axis(title: str) -> dict[str, Any]:
 
 def batch_axis(points: Sequence[Point]) -> dict[str, Any]:
     """Return the axis of batch sizes."""
-    ticks = batch_ticks(points)
     return (
         linear_axis(BATCH_LABEL)
-        | {"type": "log", "tickmode": "array", "hoverformat": "d"}
-        | {"tickvals": ticks, "ticktext": [str(tick) for tick in ticks]}
+        | {"type": "log", "hoverformat": "d"}
+        | ticks_at(batch_ticks(points))
         | HOVER_TITLE
     )
 
 
-def log_axis(title: str) -> dict[str, Any]:
-    """Return a logarithmic axis."""
-    return linear_axis(title) | {"type": "log", "dtick": "D2", "tickformat": "~r"}
+def log_axis(title: str, values: Iterable[float | None] = ()) -> dict[str, Any]:
+    """Return a logarithmic axis for values, None where nothing is drawn.
+
+    It is labelled at 1, 2, 5 and their tenfolds, or at round values where those lie too far apart.
+    """
+    drawn = [value for value in values if value]
+    step: str | float = "D2"
+    if drawn and max(drawn) < NARROW * min(drawn):
+        step = f"L{_round_step(max(drawn) - min(drawn) or max(drawn)):g}"
+    return linear_axis(title) | {"type": "log", "dtick": step, "tickformat": "~r"}
+
+
+def drawn_in(data: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    """Return the heights of everything that is drawn."""
+    return [value for trace in data for value in trace["y"]]
+
+
+def _round_step(span: float) -> float:
+    """Return 1, 2 or 5 times a power of ten, at least a fifth of `span`."""
+    least = span / 5
+    power: float = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
+
+
+def ticks_at(places: Sequence[float]) -> dict[str, Any]:
+    """Return what labels an axis at these places and nowhere else."""
+    return {
+        "tickmode": "array",
+        "tickvals": list(places),
+        "ticktext": [f"{place:.12g}" for place in places],
+    }
 
 
 def line_of(look: Look, x: Sequence[float], y: Sequence[float | None], name: str) -> dict[str, Any]:
@@ -111,7 +142,7 @@ def mark(axis: str, value: float, text: str) -> dict[str, Any]:
         f"{other}0": 0,
         f"{other}1": 1,
         f"{other}ref": "paper",
-        "line": {"color": "#808080", "width": 1.5, "dash": "dash"},
+        "line": {"color": INK, "width": 1.5, "dash": "dash"},
         # Below a line at the top of the plot there is room, above it there may be none.
         "label": {"text": text, "textposition": "end", "font": {"size": 12}}
         | ({"yanchor": "top"} if axis == "y" else {}),

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from client.looks import Look
 from client.plots import (
     LATENCY_LABEL,
     LATENCY_TITLE,
     THROUGHPUT_LABEL,
     THROUGHPUT_TITLE,
-    Look,
     looks,
     of_mode,
 )
@@ -17,11 +17,12 @@ from client.reporting.axes import (
     Figure,
     band_of,
     batch_axis,
+    drawn_in,
     layout_of,
     line_of,
     log_axis,
 )
-from client.summary import Point
+from client.summary import Point, enough
 from client.table import milliseconds, significant
 
 FIRST_AND_LAST_TITLE = "Time to First and Last Prediction"
@@ -33,12 +34,12 @@ def latency(points: Sequence[Point]) -> Figure:
     for mode, look in looks(points).items():
         chosen = of_mode(points, mode)
         p50 = [point.first_prediction_ns.p50 for point in chosen]
-        p90 = [point.first_prediction_ns.p90 for point in chosen]
+        p90 = [enough(point.first_prediction_ns).p90 for point in chosen]
         data += [_band(mode, look, chosen, p50, p90), _line(mode, look, chosen, _seconds(p50))]
     return {
         "data": data,
         "layout": layout_of(LATENCY_TITLE)
-        | {"xaxis": batch_axis(points), "yaxis": log_axis(LATENCY_LABEL)},
+        | {"xaxis": batch_axis(points), "yaxis": log_axis(LATENCY_LABEL, drawn_in(data))},
     }
 
 
@@ -51,7 +52,7 @@ def throughput(points: Sequence[Point]) -> Figure:
     return {
         "data": data,
         "layout": layout_of(THROUGHPUT_TITLE)
-        | {"xaxis": batch_axis(points), "yaxis": log_axis(THROUGHPUT_LABEL)},
+        | {"xaxis": batch_axis(points), "yaxis": log_axis(THROUGHPUT_LABEL, drawn_in(data))},
     }
 
 
@@ -73,10 +74,11 @@ def first_and_last(points: Sequence[Point], mode: str = "stream") -> Figure | No
         trace["legendgroup"] = trace["name"]
         trace["customdata"] = [milliseconds(time_ns) for time_ns in times]
         trace["hovertemplate"] = f"{trace['name']}: %{{customdata}} ms<extra></extra>"
+    data = [_band(mode, look, chosen, first, last), *waits]
     return {
-        "data": [_band(mode, look, chosen, first, last), *waits],
+        "data": data,
         "layout": layout_of(FIRST_AND_LAST_TITLE)
-        | {"xaxis": batch_axis(chosen), "yaxis": log_axis("median time (seconds)")},
+        | {"xaxis": batch_axis(chosen), "yaxis": log_axis("median time (seconds)", drawn_in(data))},
     }
 
 
@@ -93,7 +95,7 @@ def _line(
         "customdata": [
             [
                 milliseconds(point.first_prediction_ns.p50),
-                milliseconds(point.first_prediction_ns.p90),
+                milliseconds(enough(point.first_prediction_ns).p90),
                 significant(point.throughput_per_s),
             ]
             for point in chosen

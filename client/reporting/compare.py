@@ -14,9 +14,10 @@ from client.comparison import fewest_to_claim
 from client.plots import looks
 from client.reporting import charts, trust
 from client.reporting.axes import Figure, batch_axis, layout_of, line_of, linear_axis, log_axis
-from client.reporting.section import Cell, Check, Plot, Row, Section, Table, Verdict
+from client.reporting.section import POINTS, Cell, Check, Linked, Plot, Row, Section, Table, Verdict
 from client.reporting.values import place
-from client.table import milliseconds, share, significant
+from client.summary import enough
+from client.table import TOO_FEW, milliseconds, share, significant
 
 _CAPTIONS = {
     "latency": "Lines: median. Bands: median to 90th percentile.",
@@ -67,10 +68,12 @@ def section(record: Mapping[str, Any]) -> Section:
 
 def _verdicts(record: Mapping[str, Any], analysis: Analysis) -> list[Verdict]:
     found = findings(analysis, record["environment"])
-    failures = [finding.text for finding in found if finding.level == "fail"]
-    failures += [f"limit broken: {text}" for text in record.get("broken_limits", [])]
-    doubts = [finding.text for finding in found if finding.level != "fail"]
-    doubts += words.without_line(analysis)
+    environment = record["environment"]
+    failures = trust.linked((one for one in found if one.level == "fail"), environment)
+    broken = record.get("broken_limits", [])
+    failures += [Linked(f"limit broken: {text}", POINTS) for text in broken]
+    doubts = trust.linked((one for one in found if one.level != "fail"), environment)
+    doubts += [Linked(text, POINTS) for text in words.without_line(analysis)]
     answer = [Verdict("good", "Fastest, by batch size:", list(words.summary(analysis)))]
     if doubts:
         answer.insert(0, Verdict("warn", "Read with care:", doubts))
@@ -129,6 +132,7 @@ def _points(analysis: Analysis) -> Table:
     measured = analysis.measured
     return Table(
         heading="Points",
+        part=POINTS,
         columns=_COLUMNS,
         groups=[
             [
@@ -138,8 +142,8 @@ def _points(analysis: Analysis) -> Table:
             for mode in measured.modes
             for size in measured.batch_sizes
         ],
-        note=f"{words.HOW_VERDICTS}. Near ties: rows whose top two scores are too close for the "
-        "model's dtype to tell apart.",
+        note=f"{words.HOW_VERDICTS}. {TOO_FEW}. Near ties: rows whose top two scores are too "
+        "close for the model's dtype to tell apart.",
         left=[2],
     )
 
@@ -151,7 +155,7 @@ def _row(analysis: Analysis, cell: Measurement, first: bool) -> Row:
         f"{point.batch_size:,}",
         Cell(cell.provider, colour=_colour(analysis, cell.provider)),
         milliseconds(point.latency_ns.p50),
-        milliseconds(point.latency_ns.p90),
+        milliseconds(enough(point.latency_ns).p90),
         significant(point.throughput_per_s),
         words.ratio_text(pair.ratio) if pair else "-",
         share(cell.agreement),

@@ -11,7 +11,6 @@ from typing import Any
 from client.reporting import trust
 from client.reporting.section import Cell, Check, Row, Section, Table, Verdict
 from client.reporting.values import place
-from client.summary import disturbances
 from client.table import milliseconds, significant
 
 BENCH, OVERLOAD = "argmax-serving/bench/1", "argmax-serving/overload/1"
@@ -43,7 +42,7 @@ def _verdicts(
     missed = [f"{goal['name']}: {goal['text']}" for goal in goals if goal["verdict"] == _MISSED]
     counts = Counter(goal["verdict"] for goal in goals)
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    doubts = [finding.text for finding in disturbances(environment)]
+    doubts = trust.disturbed(environment)
     answer = [Verdict("warn" if missed else "good", f"Goals: {told}.", missed)]
     if labels.passed is False:
         answer.insert(0, Verdict("fail", "Failed: do not trust these numbers.", [labels.text]))

@@ -10,12 +10,11 @@ from client.limits.roofline import TITLE, X_LABEL, Y_LABEL, lines, span
 from client.limits.roofs import WHAT, Roof
 from client.limits.subject import Work
 from client.limits.table import HOW_BINDING
-from client.plots import looks_of
+from client.looks import looks_of
 from client.reporting import trust
 from client.reporting.axes import LEGEND_BELOW, Figure, layout_of, log_axis
 from client.reporting.section import Cell, Check, Plot, Section, Table, Verdict
 from client.reporting.values import place
-from client.summary import disturbances
 from client.table import significant
 
 # How much faster the client must be where the server has nothing to do.
@@ -59,7 +58,7 @@ def section(record: Mapping[str, Any]) -> Section:
 
 
 def _disturbed(environment: Mapping[str, Any]) -> list[Verdict]:
-    told = [finding.text for finding in disturbances(environment)]
+    told = trust.disturbed(environment)
     return [Verdict("warn", "The roofs may be too low:", told)] if told else []
 
 

@@ -8,7 +8,19 @@ from client.load.record import from_json
 from client.load.summary import LoadPoint
 from client.load.table import CLIENT_COLUMNS, CLIENT_NOTE, LOOPS, client_cells, name
 from client.reporting import load_charts, percentiles, stages, trust
-from client.reporting.section import Card, Cell, Check, Plot, Row, Section, Table, Verdict
+from client.reporting.section import (
+    CHECKS,
+    POINTS,
+    Card,
+    Cell,
+    Check,
+    Linked,
+    Plot,
+    Row,
+    Section,
+    Table,
+    Verdict,
+)
 from client.reporting.values import place
 from client.table import milliseconds, significant
 
@@ -29,6 +41,8 @@ _COLUMNS = (
     "wrong",
     "valid",
 )
+# Points that a banner lists before it says how many more there are.
+MOST_TOLD = 6
 _MET = {True: "yes", False: "no", None: "?"}
 
 
@@ -44,11 +58,17 @@ def section(record: Mapping[str, Any]) -> Section:
             for point, trial in zip(points, record["trials"], strict=True)
             if trial["met"] is True
         ]
-    distributions = [percentiles.of_histogram(name(p), p.latency_histogram) for p in points]
+    disturbed = trust.disturbed(record["environment"])
+    distributions = [
+        percentiles.of_histogram(name(p), _colour(p), p.latency_histogram) for p in points
+    ]
     return Section(
         heading=f"Highest rate, p99 within {_bound(record):g} ms" if searched else "Under load",
         sentence=_sentence(record, points),
-        verdicts=[_answer(record)] if searched else _verdicts(points),
+        verdicts=[
+            *([_answer(record)] if searched else _verdicts(points)),
+            *([Verdict("warn", "Read with care:", disturbed)] if disturbed else []),
+        ],
         checks=_checks(judged, record),
         plots=_plots(points, distributions, _bound(record) if searched else None),
         tables=[
@@ -71,16 +91,19 @@ def _plots(
     drawn = []
     for loop in dict.fromkeys(point.asked.loop for point in points):
         chosen = sorted((p for p in points if p.asked.loop == loop), key=lambda p: p.asked.level)
-        held, lost = load_charts.knee(chosen)
+        found = load_charts.knees(chosen)
         told = f"{LOOPS[loop].capitalize()}. Hollow: points that are not valid."
-        if loop == "open":
-            told += f" {load_charts.knee_text(held, lost)}"
+        knees = [load_charts.knee_text(mode, knee) for mode, knee in found.items()]
         drawn += [
-            Plot(f"latency-{loop}", load_charts.latency(chosen, loop, held, bound_ms), told),
+            Plot(
+                f"latency-{loop}",
+                load_charts.latency(chosen, loop, found, bound_ms),
+                " ".join([told, *knees]),
+            ),
             Plot(
                 f"throughput-{loop}",
                 load_charts.throughput(chosen, loop),
-                "Requests answered without error. Dotted: as many as were asked for."
+                "Requests answered without error. Dotted: as many as were offered."
                 if loop == "open"
                 else "Requests answered without error.",
             ),
@@ -111,12 +134,16 @@ def _verdicts(points: Sequence[LoadPoint]) -> list[Verdict]:
     if not broken:
         return [Verdict("good", f"All {len(points)} points are valid.")]
     headline = f"{broken} of {len(points)} points are not valid: do not trust these."
-    return [Verdict("fail", headline, [_broken(point) for point in points if not point.valid])]
+    told = [_broken(point) for point in points if not point.valid]
+    if len(told) > MOST_TOLD:
+        more = f"{len(told) - MOST_TOLD + 1} more of the {len(told)}"
+        told = [*told[: MOST_TOLD - 1], Linked(f"{more}: their checks say why", CHECKS)]
+    return [Verdict("fail", headline, told)]
 
 
-def _broken(point: LoadPoint) -> str:
-    failed = [check.name for check in point.checks if check.passed is False]
-    return f"{name(point)}: {', '.join(failed)}"
+def _broken(point: LoadPoint) -> Linked:
+    failed = [f"{check.name}: {check.text}" for check in point.checks if check.passed is False]
+    return Linked(f"{name(point)}: {'; '.join(failed)}", CHECKS)
 
 
 def _answer(record: Mapping[str, Any]) -> Verdict:
@@ -183,11 +210,16 @@ def _table(points: Sequence[LoadPoint], trials: Sequence[Mapping[str, Any]] | No
         ]
     return Table(
         heading="Points",
+        part=POINTS,
         columns=columns,
         groups=[rows],
         note="Percentiles are nearest rank; -: too few samples to tell (99% confidence).",
         left=[] if trials is None else [len(columns) - 1],
     )
+
+
+def _colour(point: LoadPoint) -> str:
+    return load_charts.looks([point])[point.asked.mode].colour
 
 
 def _row(point: LoadPoint) -> Row:
@@ -196,7 +228,7 @@ def _row(point: LoadPoint) -> Row:
     kinds = ", ".join(f"{count:,} {code}" for code, count in sorted(point.errors.items()))
     wrong = point.wrong_labels
     return (
-        Cell(name(point), colour=load_charts.looks([point])[point.asked.mode].colour),
+        Cell(name(point), colour=_colour(point)),
         significant(point.requests_per_s),
         significant(point.rows_per_s),
         significant(point.concurrency),
@@ -222,6 +254,7 @@ def _checked(points: Sequence[LoadPoint]) -> Table:
     words = {True: "passed", False: "FAILED", None: "cannot be told"}
     return Table(
         heading="Checks of every point",
+        part=CHECKS,
         columns=("load", "check", "verdict", "what was seen"),
         groups=[
             [

@@ -1,24 +1,45 @@
 """Describe the interactive plots of a load, and find its knee."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from client.load.plots import LABELS, PERCENTILES
+from client.load.plots import LOOPS, is_logarithmic, latency_title, ticks
 from client.load.summary import LoadPoint
-from client.plots import Look, looks_of
-from client.reporting.axes import Figure, layout_of, line_of, linear_axis, log_axis, mark
+from client.looks import PERCENTILES, Look, looks_of
+from client.reporting.axes import (
+    INK,
+    LEGEND_BELOW,
+    Figure,
+    drawn_in,
+    layout_of,
+    line_of,
+    linear_axis,
+    log_axis,
+    mark,
+    ticks_at,
+)
+
+# Of the rates of one mode: the highest that was kept up with, and the lowest above it that was not.
+Knee = tuple[float | None, float | None]
 
 
-def knee(points: Sequence[LoadPoint]) -> tuple[float | None, float | None]:
-    """Return the highest rate that was kept up with, and the lowest above it that was not.
+def knees(points: Sequence[LoadPoint]) -> dict[str, Knee]:
+    """Return of each mode what its open loops say of the knee.
 
-    Of points of an open loop; the server kept up with a rate if it passed the check of the rate
-    and that of requests left behind. None where there is no such rate.
+    The server kept up with a rate if the point passed the check of the rate, that of requests left
+    behind, and that of errors. None where there is no such rate.
     """
-    kept = {point.asked.level: _kept_up(point) for point in points if point.asked.loop == "open"}
-    lost = min((level for level, good in kept.items() if not good), default=None)
-    held = [level for level, good in kept.items() if good and (lost is None or level < lost)]
+    opened = [point for point in points if point.asked.loop == "open"]
+    return {
+        mode: _knee([point for point in opened if point.asked.mode == mode])
+        for mode in looks(opened)
+    }
+
+
+def _knee(points: Sequence[LoadPoint]) -> Knee:
+    lost = min((point.asked.level for point in points if not _kept_up(point)), default=None)
+    held = [point.asked.level for point in points if lost is None or point.asked.level < lost]
     return max(held, default=None), lost
 
 
@@ -27,44 +48,67 @@ def _kept_up(point: LoadPoint) -> bool:
     return all(check.passed is not False for check in point.checks if check.name in telling)
 
 
-def knee_text(held: float | None, lost: float | None) -> str:
-    """Say where the knee is."""
+def knee_text(mode: str, knee: Knee) -> str:
+    """Say where the knee of a mode is, or that it was not seen."""
+    held, lost = knee
     if held is None:
-        return "The knee lies below the lowest rate."
+        return f"{mode}: not even the lowest rate, {lost:g} requests/s, was kept up with."
     if lost is None:
-        return f"The knee lies above {held:g} requests/s: every rate was kept up with."
-    return (
-        f"The knee: {held:g} requests/s is the highest rate that was kept up with, "
-        f"{lost:g} was not."
-    )
+        return f"{mode}: every rate up to {held:g} requests/s was kept up with; no knee was seen."
+    return f"{mode}: {held:g} requests/s was kept up with, {lost:g} was not; the knee is between."
 
 
 def latency(
-    chosen: Sequence[LoadPoint], loop: str, held: float | None, bound_ms: float | None
+    chosen: Sequence[LoadPoint], loop: str, found: Mapping[str, Knee], bound_ms: float | None
 ) -> Figure:
-    """Percentiles over the load, of the points of one loop; `held` is the knee, if there is one."""
+    """Percentiles over the load, of the points of one loop; a knee is marked where it was seen."""
     data = []
     for mode, look in looks(chosen).items():
         of_mode = [point for point in chosen if point.asked.mode == mode]
-        for percentile, colour in PERCENTILES:
-            told = [getattr(point.latency_ns, percentile) for point in of_mode]
-            if not any(told):
+        for percentile, stroke in PERCENTILES.items():
+            times_ns = [getattr(point.latency_ns, percentile) for point in of_mode]
+            if not any(times_ns):
                 continue
-            values = [None if time_ns is None else time_ns / 1e6 for time_ns in told]
+            values = [None if time_ns is None else time_ns / 1e6 for time_ns in times_ns]
             label = escape(f"{mode} {percentile.replace('_', '.')}")
-            data.append(_line(of_mode, Look(colour, look.marker, look.symbol), values, label))
-    lines = []
-    if held is not None:
-        lines.append(mark("x", held, "knee"))
+            line = _line(of_mode, look, values, label)
+            line["line"] = line["line"] | {"dash": stroke.dash}
+            data.append(line)
+    marks = list(_knees(found))
     if bound_ms is not None:
-        lines.append(mark("y", bound_ms, "bound"))
-    layout = {
+        marks.append(mark("y", bound_ms, "bound"))
+    layout = LEGEND_BELOW | {
         "showlegend": True,
-        "xaxis": linear_axis(LABELS[loop]) | {"rangemode": "tozero"},
-        "yaxis": log_axis("latency (milliseconds)"),
-        "shapes": lines,
+        "xaxis": _load_axis(chosen, loop),
+        "yaxis": log_axis("latency (milliseconds)", [*drawn_in(data), bound_ms]),
+        "shapes": marks,
     }
-    return {"data": data, "layout": layout_of("Latency as Load Changes") | layout}
+    return {"data": data, "layout": layout_of(latency_title(loop)) | layout}
+
+
+def _knees(found: Mapping[str, Knee]) -> Iterator[dict[str, Any]]:
+    """Mark where each knee lies that was seen: between two rates."""
+    seen = [(mode, held, lost) for mode, (held, lost) in found.items() if held and lost]
+    for number, (mode, held, lost) in enumerate(seen):
+        yield {
+            "type": "rect",
+            "layer": "below",
+            "x0": held,
+            "x1": lost,
+            "y0": 0,
+            "y1": 1,
+            "yref": "paper",
+            "fillcolor": looks_of([mode])[mode].colour,
+            "opacity": 0.15,
+            "line": {"width": 0},
+            # Where knees share a place, their names stand below each other.
+            "label": {
+                "text": escape(f"knee, {mode}"),
+                "textposition": "top left",
+                "padding": 4 + 15 * number,
+                "font": {"size": 12},
+            },
+        }
 
 
 def throughput(chosen: Sequence[LoadPoint], loop: str) -> Figure:
@@ -74,16 +118,29 @@ def throughput(chosen: Sequence[LoadPoint], loop: str) -> Figure:
         of_mode = [point for point in chosen if point.asked.mode == mode]
         rates: list[float | None] = [point.requests_per_s or None for point in of_mode]
         data.append(_line(of_mode, look, rates, escape(mode)))
+    logarithmic = is_logarithmic(chosen, loop)
     if loop == "open":
-        levels = [0.0, max(point.asked.level for point in chosen)]
-        asked = {"type": "scatter", "mode": "lines", "name": "asked", "x": levels, "y": levels}
-        data.append(asked | {"line": {"color": "#808080", "dash": "dot"}, "hoverinfo": "skip"})
-    layout = {
+        levels = sorted({point.asked.level for point in chosen})
+        if not logarithmic:
+            levels.insert(0, 0.0)
+        offered = {"type": "scatter", "mode": "lines", "name": "offered", "x": levels, "y": levels}
+        data.append(offered | {"line": {"color": INK, "dash": "dot"}, "hoverinfo": "skip"})
+    label = "requests/second answered"
+    layout = LEGEND_BELOW | {
         "showlegend": True,
-        "xaxis": linear_axis(LABELS[loop]) | {"rangemode": "tozero"},
-        "yaxis": linear_axis("requests/second answered") | {"rangemode": "tozero"},
+        "xaxis": _load_axis(chosen, loop),
+        "yaxis": log_axis(label, drawn_in(data))
+        if logarithmic
+        else linear_axis(label) | {"rangemode": "tozero"},
     }
-    return {"data": data, "layout": layout_of("Throughput as Load Changes") | layout}
+    title = f"Throughput as {LOOPS[loop].varied} Changes"
+    return {"data": data, "layout": layout_of(title) | layout}
+
+
+def _load_axis(points: Sequence[LoadPoint], loop: str) -> dict[str, Any]:
+    """Return the axis of loads, labelled where something was measured."""
+    axis = linear_axis(LOOPS[loop].label) | ticks_at(ticks(points, loop))
+    return axis | ({"type": "log"} if is_logarithmic(points, loop) else {"rangemode": "tozero"})
 
 
 def _line(

@@ -7,12 +7,11 @@ from client.loadgen.logs import VALID
 from client.loadgen.record import from_json
 from client.loadgen.runs import Result
 from client.loadgen.table import PERCENTILES, metric, reasons, told_ns
-from client.plots import Look, looks_of
+from client.looks import Look, looks_of
 from client.reporting import percentiles, trust
 from client.reporting.axes import line_of, mark
 from client.reporting.section import Card, Cell, Check, Plot, Row, Section, Table, Verdict
 from client.reporting.values import place
-from client.summary import disturbances
 from client.table import milliseconds, share, significant
 
 _TOLD = ("scenario", "LoadGen says", "result", "of")
@@ -63,7 +62,7 @@ def _verdicts(
         answer = [Verdict("fail", f"{headline}speak against them.", list(_against(broken)))]
     else:
         answer = [Verdict("good", f"All {len(results)} scenarios are VALID; no label is wrong.")]
-    doubts = [finding.text for finding in disturbances(environment)]
+    doubts = trust.disturbed(environment)
     if doubts or not conforming:
         headline = "Read with care:" if conforming else f"{label}."
         answer.append(Verdict("warn", headline, doubts))

@@ -1,5 +1,6 @@
 """Make one HTML page that needs nothing else out of any number of sections."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,11 @@ from plotly.offline import get_plotlyjs
 from client.record import dumps
 from client.reporting import trust, values
 from client.reporting.axes import Figure
-from client.reporting.section import Cell, Section, Verdict
+from client.reporting.section import Cell, Linked, Section, Verdict
 
 _TEMPLATE = "page.html.j2"
-_PLOT_HEIGHT = "460px"
+# A plot, and a legend of a few lines below it; every two lines more take a row more.
+_PLOT_HEIGHT, _ROW_HEIGHT, _LINES = 460, 20, 6
 _PLOT_CONFIG = {
     "responsive": True,
     "displaylogo": False,
@@ -35,7 +37,7 @@ def render(sections: Sequence[Section], heading: str | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page.filters |= {"pairs": values.rows, "json": dumps, "cell": _cell}
+    page.filters |= {"pairs": values.rows, "json": dumps, "cell": _cell, "linked": _linked}
     return page.get_template(_TEMPLATE).render(
         plotlyjs=Markup(get_plotlyjs()),
         heading=heading or (sections[0].heading if len(sections) == 1 else "Results"),
@@ -59,22 +61,22 @@ def _verdicts(sections: Sequence[Section]) -> Sequence[Verdict]:
     """What is said before everything else: of one section, its own verdicts."""
     if len(sections) == 1:
         return sections[0].verdicts
-    levels = [{verdict.level for verdict in section.verdicts} for section in sections]
-    failed = [s.heading for s, found in zip(sections, levels, strict=True) if "fail" in found]
-    doubted = [
-        s.heading
-        for s, found in zip(sections, levels, strict=True)
-        if "warn" in found and "fail" not in found
-    ]
+    by_level: dict[str, list[Linked]] = {"fail": [], "warn": []}
+    for number, section in enumerate(sections, 1):
+        for level, found in by_level.items():
+            headlines = [one.headline for one in section.verdicts if one.level == level]
+            if headlines:
+                found.append(Linked(f"{section.heading}: {headlines[0]}", f"result-{number}"))
+                break
     told = []
-    if failed:
+    if failed := by_level["fail"]:
         told.append(Verdict("fail", f"Failed: do not trust {_of(failed, sections)}.", failed))
-    if doubted:
+    if doubted := by_level["warn"]:
         told.append(Verdict("warn", f"Read {_of(doubted, sections)} with care.", doubted))
     return told or [Verdict("good", f"None of {len(sections)} results failed.")]
 
 
-def _of(some: Sequence[str], every: Sequence[Section]) -> str:
+def _of(some: Sequence[Linked], every: Sequence[Section]) -> str:
     return f"{len(some)} of {len(every)} results"
 
 
@@ -82,13 +84,19 @@ def _cell(cell: Cell | str) -> Cell:
     return Cell(cell) if isinstance(cell, str) else cell
 
 
+def _linked(finding: Linked | str) -> Linked:
+    return Linked(finding, "") if isinstance(finding, str) else finding
+
+
 def _plot(name: str, figure: Figure) -> Markup:
+    listed = sum(trace.get("showlegend", True) for trace in figure["data"])
+    rows = max(0, math.ceil((listed - _LINES) / 2))
     html = plotly.io.to_html(
         figure,
         config=_PLOT_CONFIG,
         include_plotlyjs=False,
         full_html=False,
-        default_height=_PLOT_HEIGHT,
+        default_height=f"{_PLOT_HEIGHT + _ROW_HEIGHT * rows}px",
         div_id=name,
         validate=False,
     )

@@ -1,6 +1,7 @@
 """Show how times are spread: percentile curves, and histograms as tables."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -8,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from client.load.histogram import CONFIDENCE, Histogram
-from client.reporting.axes import LEGEND_BELOW, Figure, layout_of, linear_axis, log_axis
+from client.confidence import CONFIDENCE
+from client.load.histogram import Histogram
+from client.reporting.axes import LEGEND_BELOW, Figure, drawn_in, layout_of, linear_axis, log_axis
 from client.reporting.section import Row, Table
 
 CURVES_TITLE = "Latency by Percentile"
@@ -19,15 +21,20 @@ Array = np.ndarray[Any, np.dtype[np.int64]]
 _CURVE_POINTS = 60
 _MOST_BUCKETS = 16
 _TICKS = (0, 50, 90, 99, 99.9, 99.99, 99.999)
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
-_DASHES = ("solid", "dash", "dot")
+# Lines of one colour are told apart by their strokes, and grow stronger in the order given.
+_DASHES = ("solid", "dash", "dashdot", "dot")
+_FAINTEST = 0.45
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Times in nanoseconds, rising and distinct, int64 `[n]`, and how often each was seen."""
+    """Times in nanoseconds, rising and distinct, int64 `[n]`, and how often each was seen.
+
+    `colour` is that of the mode which took them.
+    """
 
     label: str
+    colour: str
     times_ns: Array
     counts: Array
 
@@ -37,16 +44,16 @@ class Distribution:
         return int(self.counts.sum())
 
 
-def of_times(label: str, times_ns: Sequence[int]) -> Distribution:
+def of_times(label: str, colour: str, times_ns: Sequence[int]) -> Distribution:
     """Return the distribution of times as they were measured."""
     times, counts = np.unique(np.array(times_ns, np.int64), return_counts=True)
-    return Distribution(label, times, counts)
+    return Distribution(label, colour, times, counts)
 
 
-def of_histogram(label: str, encoded: str) -> Distribution:
+def of_histogram(label: str, colour: str, encoded: str) -> Distribution:
     """Return the distribution of an HDR histogram, encoded; ValueError when it is none."""
     times, counts = Histogram.decode(encoded).counts()
-    return Distribution(label, np.array(times, np.int64), np.array(counts, np.int64))
+    return Distribution(label, colour, np.array(times, np.int64), np.array(counts, np.int64))
 
 
 def curves(distributions: Sequence[Distribution]) -> Figure | None:
@@ -55,11 +62,15 @@ def curves(distributions: Sequence[Distribution]) -> Figure | None:
     The axis stretches the slow end, where each further nine has as much room. None if none has
     samples enough for a median.
     """
+    known = [one for one in distributions if _last_percentile(one.samples) >= 50]
+    of_colour = Counter(one.colour for one in known)
+    seen: Counter[str] = Counter()
     data = []
-    for number, one in enumerate(distributions):
+    for one in known:
         last = _last_percentile(one.samples)
-        if last < 50:
-            continue
+        number = seen[one.colour]
+        seen[one.colour] += 1
+        strength = (number + 1) / of_colour[one.colour]
         places = np.geomspace(1, stretched(last), _CURVE_POINTS)
         ranks = np.ceil((1 - 1 / places) * one.samples).clip(1).astype(np.int64)
         times = one.times_ns[np.searchsorted(np.cumsum(one.counts), ranks)]
@@ -72,10 +83,11 @@ def curves(distributions: Sequence[Distribution]) -> Figure | None:
                 "y": (times / 1e6).tolist(),
                 "customdata": [f"p{100 - 100 / x:.4g}" for x in places],
                 "line": {
-                    "color": _COLOURS[number % len(_COLOURS)],
-                    "dash": _DASHES[number // len(_COLOURS) % len(_DASHES)],
+                    "color": one.colour,
+                    "dash": _DASHES[(of_colour[one.colour] - 1 - number) % len(_DASHES)],
                     "width": 2,
                 },
+                "opacity": _FAINTEST + (1 - _FAINTEST) * strength,
                 "hovertemplate": "%{customdata}: %{y:.3~g} ms",
             }
         )
@@ -99,7 +111,7 @@ def drawn(data: Sequence[dict[str, Any]]) -> Figure:
         "hovermode": "closest",
         "showlegend": True,
         "xaxis": linear_axis("share of requests") | ticks,
-        "yaxis": log_axis("latency (milliseconds)"),
+        "yaxis": log_axis("latency (milliseconds)", drawn_in(data)),
     }
     return {"data": list(data), "layout": layout_of(CURVES_TITLE) | LEGEND_BELOW | layout}
 

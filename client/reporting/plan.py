@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from client.looks import Look
 from client.plan.capacity import Plan
 from client.plan.check import MOST_ERROR, Checked
 from client.plan.fit import executions
@@ -17,12 +18,10 @@ from client.plan.table import (
     option_cells,
     ways,
 )
-from client.plots import Look
 from client.reporting import trust
 from client.reporting.axes import Figure, band_of, layout_of, line_of, linear_axis
-from client.reporting.section import Card, Cell, Check, Plot, Row, Section, Table, Verdict
+from client.reporting.section import Card, Cell, Check, Linked, Plot, Row, Section, Table, Verdict
 from client.reporting.values import place
-from client.summary import disturbances
 from client.table import milliseconds, significant
 
 _MEASURED = Look("#0072B2", "s", "square")
@@ -77,12 +76,12 @@ def _sentence(record: Mapping[str, Any], calibration: Calibration) -> str:
 def _verdicts(told: Recorded, answer: str, environment: Mapping[str, Any]) -> list[Verdict]:
     # Why nothing is planned, the answer says.
     others = told.checks[1:] if told.plan is None else told.checks
-    doubts = [
+    doubts: list[str | Linked] = [
         f"at {significant(one.rate_per_s)} requests/s the prediction does not hold: {one.verdict}"
         for one in others
         if not one.holds
     ]
-    doubts += [finding.text for finding in disturbances(environment)]
+    doubts += trust.disturbed(environment)
     verdicts = [Verdict("fail" if told.plan is None else "good", f"{answer}.")]
     return [*verdicts, Verdict("warn", "Read with care:", doubts)] if doubts else verdicts
 

@@ -6,6 +6,29 @@ from typing import Any
 
 from client.reporting.axes import Figure
 
+POINTS, CHECKS, ENVIRONMENT = "points", "checks", "environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """Text that leads to the part of its section which explains it, by the part's name."""
+
+    text: str
+    part: str
+
+    @property
+    def subject(self) -> str:
+        """What the text is about: all up to its first colon."""
+        return self.text.partition(": ")[0]
+
+    @property
+    def rest(self) -> str:
+        """What it says of that."""
+        return self.text.removeprefix(self.subject)
+
+    def __str__(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -13,7 +36,7 @@ class Verdict:
 
     level: str
     headline: str
-    findings: Sequence[str] = ()
+    findings: Sequence[str | Linked] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +77,7 @@ class Table:
     """Rows in groups, each as long as `columns`; the first column names the row.
 
     `over` are headings above the columns, each with how many of them it spans. `left` are columns
-    of words. A `folded` table opens at a click.
+    of words. A `folded` table opens at a click. `part` is the name by which `Linked` finds it.
     """
 
     heading: str
@@ -64,6 +87,7 @@ class Table:
     over: Sequence[tuple[str, int]] = ()
     left: Sequence[int] = ()
     folded: bool = False
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from typing import Any
 from client.plots import looks, of_mode
 from client.record import from_json
 from client.reporting import charts, percentiles, stages, trust
-from client.reporting.section import Card, Cell, Check, Plot, Row, Section, Table, Verdict
+from client.reporting.section import POINTS, Card, Cell, Check, Plot, Row, Section, Table, Verdict
 from client.reporting.values import place
-from client.summary import Finding, Point, Spread, warnings
-from client.table import milliseconds, rows, share, significant
+from client.summary import Finding, Point, Spread, enough, warnings
+from client.table import TOO_FEW, milliseconds, rows, share, significant
 
 _COLUMNS = (
     ("mode", "batch"),
@@ -22,12 +22,13 @@ _COLUMNS = (
 _OVER = ("", "first prediction, ms", "last prediction, ms", "", "labels", "")
 _NOTE = (
     "Percentiles are nearest rank: the smallest measured value that at least p percent of the "
-    "samples do not exceed. Samples with errors are counted under errors only. Batch rows: the "
-    "mean number of rows the server ran together. Near ties: rows whose top two scores are too "
-    "close for the model's precision to tell apart."
+    f"samples do not exceed; {TOO_FEW}. Samples with errors are counted under errors only. Batch "
+    "rows: the mean number of rows the server ran together. Near ties: rows whose top two scores "
+    "are too close for the model's precision to tell apart."
 )
 _CAPTIONS = {
-    "latency": "Lines: median time to the first prediction. Bands: median to 90th percentile.",
+    "latency": "Lines: median time to the first prediction. Bands: median to 90th percentile, "
+    "where samples suffice to tell one.",
     "throughput": "Rows answered without error over the time of all batches, sent one after "
     "another.",
     "first-and-last": "One streamed batch. Solid: median time to the first prediction. Dotted: to "
@@ -52,14 +53,14 @@ def section(record: Mapping[str, Any]) -> Section:
         "stages": stages.shares(points),
         "percentiles": percentiles.curves(list(_best_known(ordered))),
     }
-    spreads = [percentiles.of_times(f"{_name(p)}", p.latencies_ns) for p in ordered]
+    spreads = [_distribution(point) for point in ordered]
     tables = [_table(points)]
     if any(spread.samples for spread in spreads):
         tables.append(percentiles.histograms(spreads, "mode, batch size"))
     return Section(
         heading="Batch size sweep",
         sentence=sentence(points, settings, environment),
-        verdicts=verdicts(points, _findings(record, points), _wire(settings)),
+        verdicts=verdicts(points, _findings(record, points), environment, _wire(settings)),
         checks=[_labels(points), trust.steal(environment)],
         plots=[Plot(name, drawn, _CAPTIONS[name]) for name, drawn in figures.items() if drawn],
         tables=tables,
@@ -70,14 +71,17 @@ def section(record: Mapping[str, Any]) -> Section:
 
 
 def verdicts(
-    points: Sequence[Point], findings: Sequence[Finding], wire: str | None = None
+    points: Sequence[Point],
+    findings: Sequence[Finding],
+    environment: Mapping[str, Any],
+    wire: str | None = None,
 ) -> list[Verdict]:
     """Verdicts in the order of their weight, at least one.
 
     `wire`: what the examples were rounded to on their way, if they were.
     """
-    failures = [finding.text for finding in findings if finding.level == "fail"]
-    doubts = [finding.text for finding in findings if finding.level != "fail"]
+    failures = trust.linked((one for one in findings if one.level == "fail"), environment)
+    doubts = trust.linked((one for one in findings if one.level != "fail"), environment)
     answer = []
     if failures:
         answer.append(Verdict("fail", "Failed: do not trust these numbers.", failures))
@@ -171,7 +175,11 @@ def _best_known(points: Sequence[Point]) -> Iterator[percentiles.Distribution]:
     """Return of each mode the point with most samples."""
     for mode in dict.fromkeys(point.mode for point in points):
         most = max(of_mode(points, mode), key=lambda point: len(point.latencies_ns))
-        yield percentiles.of_times(_name(most), most.latencies_ns)
+        yield _distribution(most)
+
+
+def _distribution(point: Point) -> percentiles.Distribution:
+    return percentiles.of_times(_name(point), looks([point])[point.mode].colour, point.latencies_ns)
 
 
 def _name(point: Point) -> str:
@@ -181,6 +189,7 @@ def _name(point: Point) -> str:
 def _table(points: Sequence[Point]) -> Table:
     return Table(
         heading="Points",
+        part=POINTS,
         columns=[column for group in _COLUMNS for column in group],
         over=[(text, len(group)) for text, group in zip(_OVER, _COLUMNS, strict=True)],
         groups=[
@@ -210,7 +219,7 @@ def _row(point: Point, colour: str) -> Row:
 
 
 def _spread(told: Spread) -> list[str]:
-    return [milliseconds(value) for value in (told.min, told.p50, told.p90, told.max)]
+    return [milliseconds(value) for value in (told.min, told.p50, enough(told).p90, told.max)]
 
 
 def _listed(words: Sequence[str]) -> str:

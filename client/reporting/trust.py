@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from client.reporting.section import Check, Section
-from client.summary import MOST_STEAL
+from client.reporting.section import ENVIRONMENT, POINTS, Check, Linked, Section
+from client.summary import MOST_STEAL, Finding, disturbances
 
 LABELS, AA, CEILING = "labels", "A/A", "client ceiling"
 SEND_LAG, LITTLE, STEAL = "send lag", "Little's law", "steal"
@@ -27,6 +27,8 @@ MEANING = {
 # Checks of a point of a load, by the question that each answers.
 OF_A_LOAD = {"errors": LABELS, "send lag": SEND_LAG, "little": LITTLE, "steal": STEAL}
 NOT_MEASURED = "not measured"
+# The tables of each result have all of them.
+_MOST_TEXTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,20 @@ def steal(environment: Mapping[str, Any]) -> Check:
     return Check(STEAL, share <= MOST_STEAL, f"{share:.1%}")
 
 
+def linked(findings: Iterable[Finding], environment: Mapping[str, Any]) -> list[Linked]:
+    """Findings, each with what explains it: the environment of a disturbance, else the points."""
+    disturbing = {finding.text for finding in disturbances(environment)}
+    return [
+        Linked(finding.text, ENVIRONMENT if finding.text in disturbing else POINTS)
+        for finding in findings
+    ]
+
+
+def disturbed(environment: Mapping[str, Any]) -> list[Linked]:
+    """What of the machine may have disturbed a measurement."""
+    return linked(disturbances(environment), environment)
+
+
 def gathered(
     name: str, verdicts: Iterable[tuple[bool | None, str]], what: str = "points"
 ) -> list[Check]:
@@ -89,4 +105,6 @@ def _answer(name: str, sections: Sequence[Section]) -> Answer:
     texts = [
         f"{section.heading}: {check.text}" if where else check.text for check, section in shown
     ]
+    if len(texts) > _MOST_TEXTS:
+        texts = [*texts[: _MOST_TEXTS - 1], f"and {len(texts) - _MOST_TEXTS + 1} more"]
     return Answer(name, not failed if told else None, texts)
