@@ -8,15 +8,20 @@ example, for 16 in a request and for a stream of 256, at the server's own group 
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from bench.guarded import guarded
+from client.arguments import positive
 from client.client import Client
 from client.comparison import interleaved, ratio
 from client.server_process import running_server
+from command_line.parser import Parser, exit_codes
+from command_line.paths import path
 
 _PAIRS = 20
 _READY_S = 60.0
@@ -24,8 +29,20 @@ _REPEATS = {1: 8, 16: 4}
 _STREAM_ROWS = 256
 
 
-def main() -> int:
-    models, pairs = Path(sys.argv[1]), int((*sys.argv[2:], _PAIRS)[0])
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print, a line for each way to ask."""
+    parser = Parser(
+        prog="bench.deterministic",
+        description=(__doc__ or "").partition("\n")[0],
+        epilog=exit_codes(None),
+    )
+    parser.add_argument("models", type=path, help="repository that both servers serve")
+    parser.add_argument("pairs", type=positive, nargs="?", default=_PAIRS, help="%(default)s")
+    args = parser.parse_args(argv)
+    return guarded("bench.deterministic", partial(_measure, args.models, args.pairs))
+
+
+def _measure(models: Path, pairs: int) -> int:
     for group in ([], ["--group-rows", "16"]):
         with ExitStack() as stack:
             clients = []

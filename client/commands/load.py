@@ -17,7 +17,7 @@ from client.load import table as load_table
 from client.load.duel import Duel, duel, fewest_pairs
 from client.load.job import MODES
 from client.load.runs import load, loading
-from client.load.settings import Progress, Settings, asked
+from client.load.settings import Progress, Settings, asked, collecting
 from client.load.slo import for_p99
 from client.load.summary import LoadPoint
 from client.load.target import target
@@ -96,8 +96,7 @@ def _measure(settings: Settings) -> int:
         target(settings, progress) as found,
     ):
         unchecked_because = found.unchecked_because
-        for point in load(settings, found, progress):
-            points.append(point)
+        load(settings, found, collecting(points, progress))
     wanted = len(list(asked(settings)))
     marks = kept.because(len(points), f"{len(points)} of {wanted} points")
     described = environment.describe(start, environment.snapshot())

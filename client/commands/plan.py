@@ -22,7 +22,7 @@ from client.commands.load_options import write
 from client.credentials import CredentialFiles
 from client.load import record as load_record
 from client.load import table as load_table
-from client.load.settings import Progress, Settings, Windows
+from client.load.settings import Settings, Windows, collecting
 from client.load.summary import LoadPoint
 from client.load.terminal import LoadProgress
 from client.plan import record as plan_record
@@ -168,13 +168,7 @@ def _calibrate(
     start = environment.snapshot()
     points: list[LoadPoint] = []
     with keeping() as kept, LoadProgress(notes) as progress:
-
-        def seen(step: Progress) -> None:
-            progress(step)
-            if step.point is not None:
-                points.append(step.point)
-
-        calibration = calibrate(settings, args.seconds, seen)
+        calibration = calibrate(settings, args.seconds, collecting(points, progress))
     described = environment.describe(start, environment.snapshot())
     marks = kept.because(len(points), f"{len(points)} loads of the calibration")
     if marks:
