@@ -21,7 +21,7 @@ from measure.load import record as load_record
 from measure.load import table as load_table
 from measure.load.paired import Duel, duel, fewest_pairs
 from measure.load.runs import load, loading
-from measure.load.settings import Progress, Settings, asked
+from measure.load.settings import Progress, Settings, asked, collecting
 from measure.load.summary import LoadPoint
 from measure.load.target import target
 from measure.load.terminal import LoadProgress
@@ -97,8 +97,7 @@ def _measure(settings: Settings) -> int:
         target(settings, progress) as found,
     ):
         unchecked_because = found.unchecked_because
-        for point in load(settings, found, progress):
-            points.append(point)
+        load(settings, found, collecting(points, progress))
     wanted = len(list(asked(settings)))
     marks = kept.because(len(points), f"{len(points)} of {wanted} points")
     described = environment.describe(start, environment.snapshot())

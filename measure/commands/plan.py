@@ -26,7 +26,7 @@ from measure.core.arguments import (
 from measure.core.record import dumps, write_text_atomically
 from measure.load import record as load_record
 from measure.load import table as load_table
-from measure.load.settings import Progress, Settings, Windows
+from measure.load.settings import Settings, Windows, collecting
 from measure.load.summary import LoadPoint
 from measure.load.terminal import LoadProgress
 from measure.plan import record as plan_record
@@ -169,13 +169,7 @@ def _calibrate(
     start = environment.snapshot()
     points: list[LoadPoint] = []
     with keeping() as kept, LoadProgress(notes) as progress:
-
-        def seen(step: Progress) -> None:
-            progress(step)
-            if step.point is not None:
-                points.append(step.point)
-
-        calibration = calibrate(settings, args.seconds, seen)
+        calibration = calibrate(settings, args.seconds, collecting(points, progress))
     described = environment.describe(start, environment.snapshot())
     marks = kept.because(len(points), f"{len(points)} loads of the calibration")
     if marks:

@@ -23,8 +23,8 @@ _PIECE_S = 0.25
 _STATISTICS_TIMEOUT_S = 2.0
 
 
-def load(settings: Settings, target: Target, report: Report) -> Iterator[LoadPoint]:
-    """Measure all points that settings ask for, and yield each.
+def load(settings: Settings, target: Target, report: Report) -> None:
+    """Measure all points that settings ask for; `report` gets them.
 
     A point that ended with nothing but failed requests is the last: the server is gone, and what
     was measured before is kept.
@@ -34,7 +34,6 @@ def load(settings: Settings, target: Target, report: Report) -> Iterator[LoadPoi
         with loading(settings, target, mode) as one_mode:
             for one in (one for one in asked(settings) if one.mode == mode):
                 point = one_mode.measure(one, report)
-                yield point
                 if point.errors and not point.windows[-1].rate_per_s:
                     return
 

@@ -85,3 +85,14 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+
+
+def collecting(points: list[LoadPoint], report: Report) -> Report:
+    """Report that keeps each point before it is shown: what was seen is not lost to a signal."""
+
+    def keep(step: Progress) -> None:
+        if step.point is not None:
+            points.append(step.point)
+        report(step)
+
+    return keep

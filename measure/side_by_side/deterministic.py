@@ -10,16 +10,19 @@ example, for 16 in a request and for a stream of 256, at the server's own group 
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from client.client import Client
-from command_line.parser import Parser
+from command_line.parser import Parser, exit_codes
 from command_line.paths import path
 from measure.core.arguments import positive
 from measure.core.comparison import interleaved, ratio
+from measure.core.judged import guarded
 from measure.core.local_server import running_server
 
 _PAIRS = 20
@@ -28,15 +31,20 @@ _REPEATS = {1: 8, 16: 4}
 _STREAM_ROWS = 256
 
 
-def main() -> int:
-    """Measure the models of the command line, in as many pairs as it says."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print, a line for each way to ask."""
     parser = Parser(
-        prog="measure.side_by_side.deterministic", description=(__doc__ or "").partition("\n")[0]
+        prog="measure.side_by_side.deterministic",
+        description=(__doc__ or "").partition("\n")[0],
+        epilog=exit_codes(None),
     )
-    parser.add_argument("models", type=path, metavar="MODELS", help="repository to serve")
+    parser.add_argument("models", type=path, help="repository that both servers serve")
     parser.add_argument("pairs", type=positive, nargs="?", default=_PAIRS, help="%(default)s")
-    args = parser.parse_args()
-    models, pairs = args.models, args.pairs
+    args = parser.parse_args(argv)
+    return guarded("measure.side_by_side.deterministic", partial(_measure, args.models, args.pairs))
+
+
+def _measure(models: Path, pairs: int) -> int:
     for group in ([], ["--group-rows", "16"]):
         with ExitStack() as stack:
             clients = []

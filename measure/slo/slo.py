@@ -7,7 +7,7 @@ from measure.core.confidence import fewest_samples
 from measure.engine.bisection import Found, highest_rate
 from measure.engine.windows import STABLE_WINDOWS
 from measure.load.runs import loading
-from measure.load.settings import Report, Settings, open_loop
+from measure.load.settings import Progress, Report, Settings, open_loop
 from measure.load.summary import LoadPoint
 from measure.load.target import Target
 
@@ -40,12 +40,16 @@ def slo(
     """
     (mode, *_) = settings.modes
     settings = for_p99(settings)
+
+    def keep(step: Progress) -> None:
+        if step.point is not None:
+            trials.append(judge(step.point, p99_ns))
+        report(step)
+
     with loading(settings, target, mode) as one_mode:
 
         def meets(rate_per_s: float) -> bool | None:
-            asked = open_loop(settings, mode, rate_per_s)
-            point = one_mode.measure(asked, report)
-            trials.append(judge(point, p99_ns))
+            one_mode.measure(open_loop(settings, mode, rate_per_s), keep)
             return trials[-1].met
 
         return highest_rate(meets, start, precision, most)

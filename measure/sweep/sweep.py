@@ -107,8 +107,9 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> Iterator[Po
         for done, (batch_size, mode) in enumerate(steps):
             report(Progress(f"{mode.name}, batch size {batch_size}", done, total))
             point = _measure(mode, batch_size, reference, settings.repeats, server)
-            report(Progress(f"{mode.name}, batch size {batch_size}", done + 1, total, point))
+            # Whoever sees a point may rely on its being kept.
             yield point
+            report(Progress(f"{mode.name}, batch size {batch_size}", done + 1, total, point))
 
 
 def with_scale(settings: Settings) -> Settings:

@@ -137,3 +137,17 @@ def test_the_overload_keeps_whole_rounds(tmp_path):
     assert content["partial"] is True
     rounds = content["rounds"]
     assert {len(values) for name, values in rounds.items() if name != "failed"} == {1}
+
+
+@pytest.mark.parametrize("command", ["sweep", "load", "slo"])
+def test_a_point_that_is_shown_is_kept(command, tmp_path, monkeypatch, capsys):
+    words, _, name = COMMANDS[command]
+
+    def interrupt_at_a_point(progress, step):
+        if step.point is not None:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("client.terminal.SweepProgress.__call__", interrupt_at_a_point)
+    monkeypatch.setattr("client.load.terminal.LoadProgress.__call__", interrupt_at_a_point)
+    assert main([*words[1:], "--out", str(tmp_path)]) == 130
+    assert len(json.loads((tmp_path / name).read_text())["points"]) == 1
