@@ -65,8 +65,9 @@ SUBSTITUTIONS = (
     ),
     Substitution(r"--concurrency 1:16\b", "--concurrency 1:2", SHORT),
     Substitution(r"--rate (\d+):\d+:\d+", "--rate 400", SHORT),
-    Substitution(r"--aa 20\b", "--aa 1", SHORT),
-    Substitution(CLIENT.format("slo"), r"\g<0> --start 400 --most 400", SHORT),
+    Substitution(r"--rate 100 --aa 20\b", "--rate 500 --aa 1", SHORT),
+    Substitution(CLIENT.format("slo"), r"\g<0> --start 200 --most 200", SHORT),
+    Substitution(r"--p99-ms 50\b", "--p99-ms 5000", "a busy machine would search for minutes"),
     Substitution(
         r"--tune\b",
         r"\g<0> --tune-group-rows auto --tune-queue-delays-us 0,1000"
