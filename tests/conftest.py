@@ -330,7 +330,8 @@ def run_script():
 
     def run(path, *arguments):
         # What the scripts share lies beside this file.
-        shared = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+        # The project comes first: folders of tests have the names of its packages.
+        shared = [str(ROOT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
         done = subprocess.run(
             [sys.executable, path, *arguments],
             stdout=subprocess.PIPE,

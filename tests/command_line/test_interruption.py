@@ -19,8 +19,23 @@ def interrupted(number=signal.SIGINT):
     pytest.fail("the signal did not end the block")
 
 
+@pytest.fixture
+def heeded():
+    """Let a signal have its default handler, which nohup takes from SIGHUP."""
+    handlers = {}
+
+    def heed(number):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            handlers[number] = signal.signal(number, signal.SIG_DFL)
+
+    yield heed
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
-def test_a_signal_ends_what_is_measured_and_the_rest_goes_on(name, code):
+def test_a_signal_ends_what_is_measured_and_the_rest_goes_on(name, code, heeded):
+    heeded(signal.Signals[name])
     points = []
     with interruptible():
         with keeping() as kept:

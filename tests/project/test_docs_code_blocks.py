@@ -11,8 +11,8 @@ from docs_environment import ROOT, FreshEnvironment
 from docs_runner import ENTER, BlockFailed, Page
 from google.protobuf import text_format
 
-from client.__main__ import _parser as client_parser
 from client.errors import UsageError
+from measure.__main__ import _parser as client_parser
 from protos import model_config_pb2
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

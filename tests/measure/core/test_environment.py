@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,7 +43,9 @@ def test_description_survives_json():
 
 
 def test_the_command_line_is_this_process_unless_given():
-    assert "pytest" in describe(snapshot(), snapshot())["command_line"]
+    assert describe(snapshot(), snapshot())["command_line"] == shlex.join(sys.orig_argv)
+    given = describe(snapshot(), snapshot(), command_line=["a", "b c"])
+    assert given["command_line"] == "a 'b c'"
 
 
 def test_steal_is_a_share_of_the_time_between_two_moments():
@@ -92,4 +96,5 @@ def test_missing_files_and_programs_never_raise(monkeypatch, tmp_path):
 
 
 def test_source_is_the_tree_that_holds_the_client():
-    assert (environment.SOURCE / "client" / Path(environment.__file__).name).exists()
+    assert (environment.SOURCE / "client" / "client.py").exists()
+    assert Path(environment.__file__).is_relative_to(environment.SOURCE)

@@ -95,7 +95,7 @@ def check_without_rights(address):
     # Rights are given up only after the imports: Python may not be another user's to read.
     code = (
         "import os, sys, encodings.idna\n"
-        "from server.listening import check\n"
+        "from server.app.listening import check\n"
         "if os.geteuid() == 0:\n"
         "    os.setgroups([]), os.setgid(65534), os.setuid(65534)\n"
         "check(sys.argv[1])\n"

@@ -134,8 +134,10 @@ def test_a_sweep_on_what_is_not_here_ends_in_one_line(tmp_path, mode, option, sa
         [str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    # Before it stand the steps of the sweep.
+    *_, line = done.stderr.splitlines()
     assert line.startswith("argmax-client: error: ")
+    assert "Traceback" not in done.stderr
     assert said in line
 
 
