@@ -9,7 +9,7 @@ from measure.compare.analysis import analyse
 from measure.compare.record import from_json
 from measure.core.record import dumps, write_bytes_atomically, write_text_atomically
 from measure.report import page
-from measure.report.results import compare
+from measure.report.sections import compare
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> list[Path]:

@@ -13,7 +13,7 @@ from measure.commands import sweep_results as results
 from measure.commands import verdicts
 from measure.core import arguments, environment
 from measure.core.verification import Experiment
-from measure.report.results.sweep import section as sweep_section
+from measure.report.sections.sweep import section as sweep_section
 from measure.sweep import record, table
 from measure.sweep.summary import Point
 from measure.sweep.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale

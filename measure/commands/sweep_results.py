@@ -6,7 +6,7 @@ from typing import Any
 
 from measure.core.record import dumps, write_bytes_atomically, write_text_atomically
 from measure.report import page
-from measure.report.results import sweep
+from measure.report.sections import sweep
 from measure.sweep import plots, record
 
 

@@ -10,8 +10,8 @@ from measure.limits import record as limits_record
 from measure.load import record as load_record
 from measure.loadgen import record as loadgen_record
 from measure.plan import record as plan_record
-from measure.report.results import calibration, compare, goals, limits, load, loadgen, plan, sweep
 from measure.report.section import Section
+from measure.report.sections import calibration, compare, goals, limits, load, loadgen, plan, sweep
 from measure.sweep import record
 
 # A new kind of result is a line here, and a module that makes a section of its record.

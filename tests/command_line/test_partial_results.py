@@ -147,7 +147,7 @@ def test_a_point_that_is_shown_is_kept(command, tmp_path, monkeypatch, capsys):
         if step.point is not None:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("client.terminal.SweepProgress.__call__", interrupt_at_a_point)
-    monkeypatch.setattr("client.load.terminal.LoadProgress.__call__", interrupt_at_a_point)
+    monkeypatch.setattr("measure.sweep.terminal.SweepProgress.__call__", interrupt_at_a_point)
+    monkeypatch.setattr("measure.load.terminal.LoadProgress.__call__", interrupt_at_a_point)
     assert main([*words[1:], "--out", str(tmp_path)]) == 130
     assert len(json.loads((tmp_path / name).read_text())["points"]) == 1

@@ -12,7 +12,7 @@ import pytest
 
 from client.client import STREAM_MESSAGE_BYTES
 from measure.__main__ import main
-from measure.report.results.sweep import section
+from measure.report.sections.sweep import section
 from measure.sweep import record
 from model.examples import standard_normal
 from model.export import export

@@ -17,7 +17,7 @@ from measure.core.record import RecordError, dumps
 from measure.core.stages import Sample
 from measure.report import page as pages
 from measure.report import trust
-from measure.report.results import compare
+from measure.report.sections import compare
 from measure.sweep.summary import summarise
 
 SIZES = (1, 8, 64)

@@ -6,7 +6,7 @@ from measure.core.looks import MODES, OTHERS, looks_of
 from measure.load.plots import latency_figure, ticks
 from measure.load.record import from_json
 from measure.report import load_charts
-from measure.report.results import sweep
+from measure.report.sections import sweep
 from measure.side_by_side.plot import LOOKS as BENCH
 
 

@@ -8,7 +8,7 @@ import pytest
 from measure.core.record import RecordError, dumps
 from measure.core.stages import Sample, Stages
 from measure.report import charts, page, stages
-from measure.report.results import sweep as reported
+from measure.report.sections import sweep as reported
 from measure.report.values import rows
 from measure.sweep import record
 from measure.sweep.summary import summarise

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from measure.report import trust
-from measure.report.section import (Cell, Check, Row, Section, Table, Verdict)
+from measure.report.section import Cell, Check, Row, Section, Table, Verdict
 from measure.report.values import place
 from measure.sweep.table import milliseconds, significant
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from measure.core.self_test import COMPARE_SCHEMA
 from measure.report import trust
-from measure.report.section import (Cell, Check, Section, Table, Verdict)
+from measure.report.section import Cell, Check, Section, Table, Verdict
 from measure.report.values import place
 
 _DIFFERS, _POWERLESS = "a difference", "could not have failed"

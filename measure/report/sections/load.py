@@ -6,9 +6,21 @@ from typing import Any
 
 from measure.load.record import from_json
 from measure.load.summary import LoadPoint
-from measure.load.table import (CLIENT_COLUMNS, CLIENT_NOTE, LOOPS, client_cells, name)
-from measure.report import (load_charts, percentiles, stages, trust)
-from measure.report.section import (CHECKS, POINTS, Card, Cell, Check, Linked, Plot, Row, Section, Table, Verdict)
+from measure.load.table import CLIENT_COLUMNS, CLIENT_NOTE, LOOPS, client_cells, name
+from measure.report import load_charts, percentiles, stages, trust
+from measure.report.section import (
+    CHECKS,
+    POINTS,
+    Card,
+    Cell,
+    Check,
+    Linked,
+    Plot,
+    Row,
+    Section,
+    Table,
+    Verdict,
+)
 from measure.report.values import place
 from measure.sweep.table import milliseconds, significant
 

@@ -9,10 +9,18 @@ from measure.plan.check import MOST_ERROR, Checked
 from measure.plan.fit import executions
 from measure.plan.observed import Calibration, Observation
 from measure.plan.record import Recorded, from_json
-from measure.plan.table import (NETWORK_COLUMNS, binary, check_cells, error_text, network_cells, option_cells, ways)
+from measure.plan.table import (
+    NETWORK_COLUMNS,
+    binary,
+    check_cells,
+    error_text,
+    network_cells,
+    option_cells,
+    ways,
+)
 from measure.report import trust
-from measure.report.axes import (Figure, band_of, layout_of, line_of, linear_axis)
-from measure.report.section import (Card, Cell, Check, Linked, Plot, Row, Section, Table, Verdict)
+from measure.report.axes import Figure, band_of, layout_of, line_of, linear_axis
+from measure.report.section import Card, Cell, Check, Linked, Plot, Row, Section, Table, Verdict
 from measure.report.values import place
 from measure.sweep.table import milliseconds, significant
 
