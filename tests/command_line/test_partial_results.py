@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -63,6 +64,8 @@ def interrupted(folder, words, waited_for, number=signal.SIGINT):
         text=True,
         cwd=ROOT,
         start_new_session=True,
+        # Where the tests run in the background, a shell may have them ignore Ctrl-C.
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),
     )
     try:
         lines = []
