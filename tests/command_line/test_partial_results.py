@@ -65,7 +65,7 @@ def interrupted(folder, words, waited_for, number=signal.SIGINT):
         cwd=ROOT,
         start_new_session=True,
         # Where the tests run in the background, a shell may have them ignore Ctrl-C.
-        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),  # noqa: PLW1509
     )
     try:
         lines = []
