@@ -1,4 +1,4 @@
-"""What can be wrong with a message, or missing from it."""
+"""What can be wrong with a message or a text file, or missing from it."""
 
 
 class InvalidMessage(ValueError):
@@ -10,6 +10,10 @@ class InvalidMessage(ValueError):
     def __init__(self, text: str, request_id: str = "") -> None:
         super().__init__(text)
         self.request_id = request_id
+
+
+class InvalidText(ValueError):
+    """A file is no text in UTF-8 or UTF-16; the text names the first byte that is not."""
 
 
 class OutputMissing(KeyError):

@@ -9,9 +9,10 @@ from typing import Any
 
 import grpc
 
-from client import text_file
 from client.connection.addresses import target
 from client.errors import UsageError
+from protos import text_file
+from protos.errors import InvalidText
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +117,7 @@ def _text(path: Path) -> str:
         return text_file.decode(path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
-    except UsageError as error:
+    except InvalidText as error:
         raise UsageError(f"{path}: {error}") from None
 
 

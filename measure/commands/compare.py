@@ -83,7 +83,8 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
         "--max-slowdown",
         type=_factor,
         metavar="FACTOR",
-        help="exit with 1 where a provider surely takes more times as long as the first",
+        help="exit with 1 if a provider takes more than this multiple of the first one's time, "
+        "by the whole interval",
     )
 
 

@@ -119,7 +119,7 @@ def could_differ(pairs: Sequence[Pair]) -> bool:
 
 
 def verdict(labels: Sequence[str], pairs: Sequence[Pair]) -> str:
-    """Who won at one batch size: whoever is claimed to be slower than nobody.
+    """Winners at one batch size: the providers not claimed to be slower than any other.
 
     Several of them are named together unless that is everybody.
     """

@@ -1,4 +1,4 @@
-"""Run a server of one's own, as a process, for as long as a measurement takes."""
+"""Run a local server as a process, for as long as a measurement takes."""
 
 import contextlib
 import signal

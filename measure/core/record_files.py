@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from client import text_file
 from client.errors import UsageError
+from protos import text_file
+from protos.errors import InvalidText
 
 _PREFIX = "argmax-serving/"
 _VERSIONED = re.compile(r"(argmax-serving/.+)/([0-9]{1,9})")
@@ -46,7 +47,7 @@ def read(path: Path) -> Record:
         text = text_file.decode(path.read_bytes())
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
-    except UsageError as error:
+    except InvalidText as error:
         raise UsageError(f"{path} is not JSON: {error}") from None
     if not text.strip():
         raise UsageError(f"{path} is empty; expected JSON")

@@ -21,7 +21,7 @@ _SOURCE = Path(__file__).resolve().parents[2]
 # From the order to start until every process has read it.
 _HEAD_START_NS = 100_000_000
 _STOP_TIMEOUT_S = 10.0
-# A server that takes all cores must not delay requests that it has not got yet: whoever sends goes
+# A server that takes all cores must not delay requests that it has not got yet: a sender goes
 # first, as if it had a machine of its own. Where that is not allowed, it takes its turn.
 SENDER_NICE = -10
 

@@ -28,7 +28,7 @@ class Windows:
 class Settings:
     """What to load, with what.
 
-    `address` None: a server of one's own, with the model of classes, features, dtype and seed.
+    `address` None: a local server, with the model of classes, features, dtype and seed.
     Each of `concurrencies` is a closed loop, each of `rates_per_s` an open one. Every process that
     talks to the server reads `credential_files`.
     """

@@ -31,7 +31,7 @@ class Target:
 
 @contextlib.contextmanager
 def target(settings: Settings, report: Report) -> Iterator[Target]:
-    """Where to send to: the server that was given, or one of one's own while the block runs.
+    """Where to send to: the server that was given, or a local one while the block runs.
 
     UsageError or RequestFailed when there is none that can be loaded.
     """

@@ -49,7 +49,7 @@ class RunFailed(Exception):
 class Plan:
     """What to run: every scenario, for its performance and then for its accuracy.
 
-    `address` None: a server of one's own, on `threads` and the execution provider `ep`. LoadGen's
+    `address` None: a local server, on `threads` and the execution provider `ep`. LoadGen's
     logs go below `out`, to SCENARIO/performance and SCENARIO/accuracy. Every process that talks to
     the server reads `credential_files`.
     """

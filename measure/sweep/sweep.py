@@ -32,9 +32,9 @@ class Settings:
     """What to measure.
 
     Each batch size is measured with at least `repeats` batches, and with as many as it takes to
-    have every example predicted once. `address` None: a server of one's own. `with_scale` says
+    have every example predicted once. `address` None: a local server. `with_scale` says
     what int8 counts, if that is what the experiment's wire is. `ep` is the execution provider, in
-    this process and in a server of one's own, as the server's --ep.
+    this process and in a local server, as the server's --ep.
     """
 
     experiment: Experiment
@@ -113,7 +113,7 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> Iterator[Po
 
 
 def with_scale(settings: Settings) -> Settings:
-    """Settings with the scale of int8 on the wire: the server's, or that of a model of one's own.
+    """Settings with the scale of int8 on the wire: the server's, or that of a local model.
 
     UsageError when the server tells none.
     """

@@ -98,9 +98,11 @@ class Server:
         self._health.start()
         _log.info("serving", extra={"address": self.address, "tls": credentials is not None})
         if not config.local_only and config.tls_client_ca is None and authorization is None:
-            _log.warning("whoever reaches the address may call: no tokens, no client certificates")
+            _log.warning(
+                "no authentication configured: anyone who can reach the address can call the server"
+            )
         if not config.local_only and authorization is not None and credentials is None:
-            _log.warning("tokens come in plain text, for whoever is on their way to read")
+            _log.warning("tokens are sent in plain text: anyone on the network path can read them")
 
     def drain(self) -> None:
         """Refuse what is new, finish what is here, up to the grace period, then let go of all."""

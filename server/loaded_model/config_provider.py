@@ -58,7 +58,7 @@ def _accelerators(config: ModelConfig) -> Iterator[ExecutionProvider]:
                 names = [s for s, name in execution_provider.SHORT_NAMES.items() if name in taken]
                 raise LoadError(f"{what} is not served; wanted {' or '.join(names)}")
             # Those of the provider itself load libraries, write files, take addresses, which is not
-            # for whoever may load a model.
+            # for a client that may load a model.
             ours = execution_provider.OPTIONS[made.name]
             if others := sorted(made.options.keys() - ours.keys()):
                 wanted = ", ".join(ours) or "none"

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from protos import text_file
+from protos.errors import InvalidText
 from server.errors import LoadError
-from server.onnx import text_file
 
 # Names of classes by output.
 Labels = Mapping[str, Sequence[str]]
@@ -17,9 +18,13 @@ _LONGEST = 1024
 def parse(data: bytes) -> tuple[str, ...]:
     """Labels by class, without the blanks around them; an empty one where a line is blank.
 
-    StartError says which line or byte is at fault.
+    LoadError says which line or byte is at fault.
     """
-    labels = tuple(line.strip() for line in text_file.decode(data).split("\n"))
+    try:
+        text = text_file.decode(data)
+    except InvalidText as error:
+        raise LoadError(str(error)) from None
+    labels = tuple(line.strip() for line in text.split("\n"))
     for number, label in enumerate(labels, start=1):
         if len(label) > _LONGEST:
             raise LoadError(

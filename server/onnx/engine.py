@@ -125,7 +125,7 @@ class Engine:
         return result
 
     def close(self) -> None:
-        """Let go of the weights, whoever still holds the engine."""
+        """Release the weights, even if the engine is still referenced."""
         del self._session, self._run
 
     def _dtypes(self) -> set[np.dtype[Any]]:

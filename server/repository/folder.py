@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
+from protos import text_file
+from protos.errors import InvalidText
 from server.errors import InvalidInput, LoadError, StartError
 from server.loaded_model import labels
-from server.onnx import text_file
 from server.repository import misplaced
 from server.repository.misplaced import VERSION
 
@@ -67,9 +68,7 @@ class ModelFolder:
         with _named_errors():
             try:
                 return text_file.decode(self._own(path).read_bytes())
-            except LoadError:
-                raise
-            except StartError as error:
+            except InvalidText as error:
                 raise LoadError(f"{path}: {error}") from None
 
     def versions(self, graph: str) -> list[int]:

@@ -1,6 +1,6 @@
 """Take one model through its life: load versions beside those that serve, swap, let go of the old.
 
-What serves is one mapping that is replaced as a whole, so whoever looks at it, without a lock, sees
+What serves is one mapping that is replaced as a whole, so a reader, without a lock, sees
 all of the old or all of the new.
 """
 

@@ -1,4 +1,4 @@
-"""Clients that know nothing of this service: health probes, and whoever asks reflection."""
+"""Clients that know nothing of this service: health probes, and clients that use reflection."""
 
 import grpc
 import numpy as np

@@ -9,8 +9,9 @@ import grpc
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
+from protos import text_file
+from protos.errors import InvalidText
 from server.errors import Forbidden, ServingError, StartError, Unauthenticated
-from server.onnx import text_file
 from server.rpc import status
 from server.rpc.security import tokens
 from server.rpc.security.tokens import Permission, Token
@@ -81,7 +82,7 @@ class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
         def read(contents: Contents) -> tuple[Token, ...]:
             try:
                 return tokens.parse(text_file.decode(contents[TOKEN_FILE]))
-            except StartError as error:
+            except (InvalidText, StartError) as error:
                 raise StartError(f"{TOKEN_FILE} {file}: {error}") from None
 
         self._tokens = WatchedFiles({TOKEN_FILE: file}, read)

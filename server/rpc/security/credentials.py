@@ -6,8 +6,9 @@ from pathlib import Path
 
 import grpc
 
+from protos import text_file
+from protos.errors import InvalidText
 from server.errors import StartError
-from server.onnx import text_file
 from server.rpc.security.watched_files import Contents, Files, WatchedFiles
 
 CERTIFICATE, KEY, CLIENT_CA = "--tls-cert", "--tls-key", "--tls-client-ca"
@@ -65,7 +66,7 @@ def _pem(option: str, files: Files, data: bytes) -> bytes:
     """Return a file as OpenSSL reads it: editors may have put a byte order mark before."""
     try:
         return text_file.decode(data).encode()
-    except StartError as error:
+    except InvalidText as error:
         raise StartError(f"{option} {files[option]} holds no PEM: {error}") from None
 
 

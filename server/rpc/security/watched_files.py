@@ -73,7 +73,7 @@ def _contents(files: Files) -> dict[str, bytes]:
     found = {}
     for option, path in files.items():
         try:
-            # A pipe would hold up whoever asks until somebody writes to it.
+            # Reading a pipe would block the caller until somebody writes to it.
             if not S_ISREG(os.stat(path).st_mode):
                 raise StartError(f"{option} {path} is no plain file")
             found[option] = path.read_bytes()

@@ -284,7 +284,7 @@ def test_unless_something_else_encrypts(serve, models, token_file, call, caplog)
     method = f"/{SERVICE}/ServerMetadata"
     assert outcome(channel, method, bearer(ALL)) == grpc.StatusCode.OK
     assert outcome(channel, method) == grpc.StatusCode.UNAUTHENTICATED
-    assert "tokens come in plain text" in caplog.text
+    assert "tokens are sent in plain text" in caplog.text
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import codecs
 
-from client.errors import UsageError
+from protos.errors import InvalidText
 
 _ENCODINGS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -15,7 +15,7 @@ _EXPECTED = "expected UTF-8, or UTF-16 with a byte order mark"
 def decode(data: bytes) -> str:
     """Return the text without its byte order mark: UTF-8, which needs none, or UTF-16.
 
-    UsageError names the position of the first byte that is neither, counted from 0.
+    InvalidText names the position of the first byte that is neither, counted from 0.
     """
     mark, encoding = next(
         (known for known in _ENCODINGS if data.startswith(known[0])), (b"", "utf-8")
@@ -31,5 +31,5 @@ def decode(data: bytes) -> str:
     return text
 
 
-def _refused(data: bytes, position: int) -> UsageError:
-    return UsageError(f"byte {position} is 0x{data[position]:02x}; {_EXPECTED}")
+def _refused(data: bytes, position: int) -> InvalidText:
+    return InvalidText(f"byte {position} is 0x{data[position]:02x}; {_EXPECTED}")
