@@ -1,0 +1,594 @@
+"""One HTTP/2 connection, either side: settings, windows, pings, GOAWAY, the states of streams.
+
+The I/O thread reads; any thread writes, under the connection's lock. What is sent is in `sending`,
+how bytes become frames in `receiving`; this module says what the frames mean.
+"""
+
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from transport import frames, limits
+from transport.frames import ConnectionFault, ErrorCode, StreamFault
+from transport.limits import Rate
+from transport.loop import READ, WRITE, Loop
+from transport.pipes import Pipe
+from transport.receiving import Incoming, Receiver
+from transport.sending import Sender
+from transport.stream import Stream
+
+# Wide open: what a peer may send ahead is bounded by the streams' windows, and a connection's window
+# that unadmitted messages could fill would keep the admitted ones from coming.
+_CONNECTION_WINDOW = 2**30
+# Streams that this side reset: frames that were under way are not the peer's fault.
+_REMEMBERED_RESETS = 1_000
+# What a closing connection waits for the peer's end, so that GOAWAY is not lost to a TCP reset.
+_LINGER_S = 1.0
+_DISCARD_BYTES = 256 * 1024
+_TICK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """What both sides choose about a connection. Times in seconds; None: never."""
+
+    # What a stream may send ahead of a message that is admitted. RTT times bandwidth is enough.
+    stream_window: int = 1024 * 1024
+    max_frame: int = frames.LARGEST_MAX_FRAME
+    max_message_bytes: int = 2**31 - 1
+    max_header_bytes: int = 16 * 1024
+    # Without a byte from the peer for so long it is asked with a PING, and given up as long after.
+    keepalive_s: float | None = None
+    keepalive_timeout_s: float = 20.0
+    # The peer reads nothing of what is sent.
+    send_stall_s: float | None = 60.0
+    preface_s: float = 20.0
+
+
+class Connection:
+    """See the module; `ServerConnection` and `ClientConnection` complete it."""
+
+    log: ClassVar[logging.Logger] = logging.getLogger("transport")
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        lock: threading.Lock,
+        pipe: Pipe,
+        options: ConnectionOptions,
+        scratch: memoryview,
+    ) -> None:
+        self.loop = loop
+        self.options = options
+        self.lock = lock
+        self.pipe = pipe
+        self.sock = sock
+        self.streams: dict[int, Stream] = {}
+        self.sender = Sender(self.lock, self.pipe, self._watch_writable, self._broken)
+        self.receiver = Receiver(self, scratch, options.max_frame)
+        self.closing = False  # GOAWAY with an error was sent, or everything is done
+        self.lost = False
+        self.peer_settings: dict[int, int] = {}
+        self.initial_send_window = frames.DEFAULT_WINDOW
+        self.last_peer_stream = 0
+        self._recv_window = frames.DEFAULT_WINDOW
+        self._block: list[bytes] = []  # of HEADERS that are continued
+        self._block_stream, self._block_flags = 0, 0
+        self._reset_order: deque[int] = deque()
+        self._reset_ids: set[int] = set()
+        self._resets = Rate(limits.MAX_RESETS_PER_S, "reset streams")
+        self._idle_frames = Rate(limits.MAX_IDLE_FRAMES_PER_S, "frames without content")
+        self._received_s = time.monotonic()
+        self._received_bytes = 0
+        self._ping_s: float | None = None
+        self._on_pong: Callable[[], None] | None = None
+        self._write_wanted = False
+        self._settings_seen = False
+
+    # --- life
+
+    def start(self, opening: bytes) -> None:
+        """Send `opening` and SETTINGS, and read from now on; the I/O thread calls."""
+        options = self.options
+        settings = {
+            frames.MAX_FRAME_SIZE: options.max_frame,
+            frames.INITIAL_WINDOW_SIZE: options.stream_window,
+            frames.MAX_HEADER_LIST_SIZE: options.max_header_bytes,
+            **self.own_settings(),
+        }
+        more = _CONNECTION_WINDOW - self._recv_window
+        self._recv_window = _CONNECTION_WINDOW
+        self.sender.control(opening + frames.settings(settings) + frames.window_update(0, more))
+        self.loop.watch(self.sock, READ | (WRITE if self._write_wanted else 0), self._on_event)
+        self.loop.call_later(_TICK_S, self._tick)
+        if self.pipe.pending:
+            self._on_event(READ)
+
+    def own_settings(self) -> dict[int, int]:
+        """Settings of this side only."""
+        return {}
+
+    def _watch_writable(self, wanted: bool) -> None:
+        """Called with the lock held."""
+        self._write_wanted = wanted
+        if not self.lost:
+            try:
+                self.loop.change(self.sock, READ | WRITE if wanted else READ, self._on_event)
+            except KeyError:
+                return  # not watched yet: `start` looks at what is wanted
+
+    def _broken(self, error: OSError) -> None:
+        """Called with the lock held, from any thread."""
+        self.loop.call_soon(lambda: self.lose(f"connection lost: {error}"))
+
+    def _on_event(self, events: int) -> None:
+        if events & WRITE:
+            self.sender.writable()
+            if self.closing:
+                self._end_if_done()
+        if not events & READ or self.lost:
+            self.after_event()
+            return
+        if self.closing:
+            self._discard()
+            return
+        fault: ConnectionFault | None = None
+        lost = ""
+        self.sender.cork()
+        try:
+            if not self.receiver.read(self.pipe):
+                lost = "connection closed by the peer"
+        except ConnectionFault as error:
+            fault = error
+        except OSError as error:
+            lost = f"connection lost: {error}"
+        self.sender.uncork()
+        if fault is not None:
+            self.fail(fault.code, fault.text)
+        elif lost:
+            self.lose(lost)
+        elif self.sender.overflow:
+            self.fail(ErrorCode.ENHANCE_YOUR_CALM, "too many answers are not read")
+        elif self.pipe.pending:
+            self.loop.call_soon(lambda: self._on_event(READ))
+        if not self.lost:
+            self.after_event()
+
+    def after_event(self) -> None:
+        """The socket was read or written; the I/O thread calls."""
+
+    def fail(self, code: ErrorCode, text: str) -> None:
+        """Say GOAWAY and close; the I/O thread calls."""
+        if self.closing or self.lost:
+            return
+        self.log.info("connection of %s ends: %s: %s", self.peer_name(), code.name, text)
+        self.closing = True
+        self._lose_streams(f"connection ended: {code.name}: {text}")
+        self.sender.control(frames.goaway(self.last_peer_stream, code, text))
+        self.linger()
+
+    def linger(self) -> None:
+        """End sending, and close once the peer has ended or a moment later."""
+        self.closing = True
+        self.loop.call_later(_LINGER_S, lambda: self.lose("connection closed"))
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self.sender.empty and not self.lost:
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                self.lose("connection closed")
+
+    def _discard(self) -> None:
+        try:
+            if not self.pipe.receive(memoryview(bytearray(_DISCARD_BYTES))):
+                self.lose("connection closed")
+        except OSError as error:
+            self.lose(f"connection lost: {error}")
+
+    def lose(self, text: str) -> None:
+        """Forget the connection; the I/O thread calls."""
+        if self.lost:
+            return
+        with self.lock:
+            self.lost = self.closing = True
+            self.sender.break_locked()
+            self.loop.forget(self.sock)
+            self.sock.close()
+        self._lose_streams(text)
+        self.on_gone()
+
+    def _lose_streams(self, text: str) -> None:
+        for stream in list(self.streams.values()):
+            stream.closed = True
+            stream.on_lost(text)
+        self.streams.clear()
+
+    def on_gone(self) -> None:
+        """The connection is closed; the I/O thread calls."""
+
+    def peer_name(self) -> str:
+        """The peer's address."""
+        return ""
+
+    # --- streams
+
+    def local_end_locked(self, stream: Stream) -> None:
+        """END_STREAM of `stream` was framed; the lock is held."""
+        if stream.remote_ended:
+            self.forget_stream(stream)
+        else:
+            self.on_early_end_locked(stream)
+
+    def on_early_end_locked(self, stream: Stream) -> None:
+        """This side has ended a stream before the peer; the lock is held."""
+
+    def forget_stream(self, stream: Stream) -> None:
+        """The stream is over on both sides."""
+        stream.closed = True
+        if self.streams.pop(stream.stream_id, None) is not None:
+            self.on_stream_gone()
+
+    def on_stream_gone(self) -> None:
+        """A stream is over; any thread, perhaps with the lock held."""
+
+    def reset(self, stream: Stream, code: ErrorCode) -> None:
+        """End a stream with RST_STREAM; any thread."""
+        with self.lock:
+            self.reset_locked(stream, code)
+
+    def reset_locked(self, stream: Stream, code: ErrorCode) -> None:
+        """See `reset`."""
+        if self.streams.get(stream.stream_id) is not stream:
+            return
+        self.remember_reset(stream.stream_id)
+        self.sender.drop_locked(stream)
+        self.forget_stream(stream)
+        self.sender.control_locked(frames.rst_stream(stream.stream_id, code))
+
+    def remember_reset(self, stream_id: int) -> None:
+        """Frames of a stream may still be under way that this side has reset."""
+        self._reset_ids.add(stream_id)
+        self._reset_order.append(stream_id)
+        if len(self._reset_order) > _REMEMBERED_RESETS:
+            self._reset_ids.discard(self._reset_order.popleft())
+
+    def on_stream_fault(self, fault: StreamFault) -> None:
+        """See FrameHandler."""
+        self._resets.count()
+        stream = self.streams.get(fault.stream_id)
+        self.log.info("stream %d is reset: %s: %s", fault.stream_id, fault.code.name, fault.text)
+        if stream is None:
+            self.remember_reset(fault.stream_id)
+            self.sender.control(frames.rst_stream(fault.stream_id, fault.code))
+            return
+        self.reset(stream, fault.code)
+        stream.on_reset(fault.code)
+
+    def is_idle(self, stream_id: int) -> bool:
+        """Whether a stream was never opened."""
+        raise NotImplementedError
+
+    def unpack(self, stream: Stream, packed: memoryview) -> None:
+        """Unpack a message elsewhere, and hand it to the stream's reader."""
+        raise NotImplementedError
+
+    # --- windows
+
+    def open_window(self, stream: Stream) -> None:
+        """Let a stream send what is missing of its message, and a window more."""
+        reader = stream.reader
+        if reader.waiting or stream.remote_ended or stream.closed:
+            return
+        window = self.options.stream_window
+        missing = max(0, reader.missing - self.receiver.left_of(stream))
+        more = min(missing + window, frames.MAX_WINDOW) - stream.recv_window
+        if more >= window // 2:
+            stream.recv_window += more
+            self.sender.control(frames.window_update(stream.stream_id, more))
+
+    def on_data(self, stream_id: int, length: int, *, end_stream: bool) -> Incoming | None:
+        """See FrameHandler."""
+        if not self._settings_seen:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "got DATA before SETTINGS")
+        if length == 0 and not end_stream:
+            self._idle_frames.count()
+        self._recv_window -= length
+        if self._recv_window < 0:
+            raise ConnectionFault(
+                ErrorCode.FLOW_CONTROL_ERROR, "got more DATA than the connection's window"
+            )
+        if self._recv_window < _CONNECTION_WINDOW // 2:
+            more = _CONNECTION_WINDOW - self._recv_window
+            self._recv_window = _CONNECTION_WINDOW
+            self.sender.control(frames.window_update(0, more))
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.remote_ended:
+            self._check_closed(stream_id, "DATA")
+            return None
+        stream.recv_window -= length
+        if stream.recv_window < 0:
+            raise StreamFault(
+                stream_id, ErrorCode.FLOW_CONTROL_ERROR, "got more DATA than the stream's window"
+            )
+        return stream
+
+    def _check_closed(self, stream_id: int, name: str) -> None:
+        """A frame of a stream that is not open: allowed only while its reset is under way."""
+        if stream_id == 0 or self.is_idle(stream_id):
+            raise ConnectionFault(
+                ErrorCode.PROTOCOL_ERROR, f"got {name} on stream {stream_id}, which is not open"
+            )
+        if stream_id not in self._reset_ids:
+            raise StreamFault(
+                stream_id, ErrorCode.STREAM_CLOSED, f"got {name} on a stream that has ended"
+            )
+
+    def on_payload(self, stream: Incoming, data: memoryview) -> None:
+        """See FrameHandler."""
+        assert isinstance(stream, Stream)
+        stream.count_data(len(data))
+        stream.guarded(stream.reader.feed, data)
+        self.open_window(stream)
+
+    def on_filled(self, stream: Incoming, count: int) -> None:
+        """See FrameHandler."""
+        assert isinstance(stream, Stream)
+        stream.count_data(count)
+        stream.guarded(stream.reader.filled, count)
+        if stream.reader.idle:
+            self.open_window(stream)
+
+    def on_data_end(self, stream: Incoming) -> None:
+        """See FrameHandler."""
+        assert isinstance(stream, Stream)
+        self.remote_end(stream)
+
+    def remote_end(self, stream: Stream) -> None:
+        """The peer has ended its side of a stream."""
+        with self.lock:
+            stream.remote_ended = True
+            ended = stream.local_ended
+        stream.guarded(stream.reader.end)
+        if ended:
+            self.forget_stream(stream)
+
+    # --- frames
+
+    def on_unknown_frame(self) -> None:
+        """See FrameHandler."""
+        self._idle_frames.count()
+
+    def on_frame(self, kind: int, flags: int, stream_id: int, payload: memoryview) -> None:
+        """See FrameHandler."""
+        if not self._settings_seen:
+            if kind != frames.SETTINGS or flags & frames.ACK:
+                raise ConnectionFault(
+                    ErrorCode.PROTOCOL_ERROR, f"got a frame of type {kind} before SETTINGS"
+                )
+            self._settings_seen = True
+        _HANDLERS[kind](self, flags, stream_id, payload)
+
+    def _headers(self, flags: int, stream_id: int, payload: memoryview) -> None:
+        if not stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "got HEADERS on stream 0")
+        priority_fault = None
+        try:
+            block = frames.header_fragment(payload, flags, stream_id)
+        except StreamFault as fault:
+            # The block has to be decoded all the same, for HPACK's state.
+            priority_fault = fault
+            block = bytes(frames.without_padding(payload, flags)[5:])
+        if not flags & frames.END_HEADERS:
+            self._block = [block]
+            self._block_stream, self._block_flags = stream_id, flags
+            self.receiver.expect_continuation(True)
+            return
+        self.on_headers(stream_id, block, end_stream=bool(flags & frames.END_STREAM))
+        if priority_fault is not None:
+            raise priority_fault
+
+    def _continuation(self, flags: int, stream_id: int, payload: memoryview) -> None:
+        if not self._block or stream_id != self._block_stream:
+            raise ConnectionFault(
+                ErrorCode.PROTOCOL_ERROR, f"got CONTINUATION of stream {stream_id}, not expected"
+            )
+        self._block.append(bytes(payload))
+        size = sum(map(len, self._block))
+        if len(self._block) > limits.MAX_CONTINUATIONS or size > limits.MAX_BLOCK_BYTES:
+            raise ConnectionFault(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"got a header block of {size} bytes in {len(self._block)} frames",
+            )
+        if flags & frames.END_HEADERS:
+            block, self._block = b"".join(self._block), []
+            self.receiver.expect_continuation(False)
+            ends = bool(self._block_flags & frames.END_STREAM)
+            self.on_headers(stream_id, block, end_stream=ends)
+
+    def on_headers(self, stream_id: int, block: bytes, *, end_stream: bool) -> None:
+        """A whole header block."""
+        raise NotImplementedError
+
+    def _priority(self, flags: int, stream_id: int, payload: memoryview) -> None:
+        if not stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "got PRIORITY on stream 0")
+        self._idle_frames.count()
+        frames.check_priority(payload, stream_id)
+
+    def _rst_stream(self, flags: int, stream_id: int, payload: memoryview) -> None:
+        code = frames.parse_word("RST_STREAM", payload)
+        if not stream_id or self.is_idle(stream_id):
+            raise ConnectionFault(
+                ErrorCode.PROTOCOL_ERROR, f"got RST_STREAM on stream {stream_id}, which is idle"
+            )
+        self.count_reset()
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return
+        with self.lock:
+            self.sender.drop_locked(stream)
+            self.forget_stream(stream)
+        stream.on_reset(code)
+
+    def count_reset(self) -> None:
+        """The peer reset a stream."""
+        self._resets.count()
+
+    def _settings(self, flags: int, stream_id: int, payload: memoryview) -> None:
+        if stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"got SETTINGS on stream {stream_id}")
+        self._idle_frames.count()
+        if flags & frames.ACK:
+            if payload:
+                raise frames.wrong_size("SETTINGS with ACK", len(payload), "0")
+            return
+        values = dict(frames.parse_settings(payload))
+        with self.lock:
+            self._apply_settings_locked(values)
+            self.sender.control_locked(frames.SETTINGS_ACK)
+        self.on_settings()
+
+    def _apply_settings_locked(self, values: dict[int, int]) -> None:
+        self.peer_settings.update(values)
+        self.sender.max_frame = values.get(frames.MAX_FRAME_SIZE, self.sender.max_frame)
+        window = values.get(frames.INITIAL_WINDOW_SIZE)
+        if window is None:
+            return
+        more = window - self.initial_send_window
+        self.initial_send_window = window
+        for stream in list(self.streams.values()):
+            stream.send_window += more
+            if stream.send_window > frames.MAX_WINDOW:
+                raise ConnectionFault(
+                    ErrorCode.FLOW_CONTROL_ERROR,
+                    f"SETTINGS_INITIAL_WINDOW_SIZE {window} makes a window too large",
+                )
+            if more > 0:
+                self.sender.opened_locked(stream)
+
+    def on_settings(self) -> None:
+        """The peer's settings were applied."""
+
+    def _push_promise(self, flags: int, stream_id: int, payload: memoryview) -> None:
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "got PUSH_PROMISE, which is disabled")
+
+    def _ping(self, flags: int, stream_id: int, payload: memoryview) -> None:
+        if stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"got PING on stream {stream_id}")
+        if len(payload) != 8:
+            raise frames.wrong_size("PING", len(payload), "8")
+        if not flags & frames.ACK:
+            self._idle_frames.count()
+            self.sender.control(frames.ping(bytes(payload), ack=True))
+            return
+        self._ping_s = None
+        on_pong, self._on_pong = self._on_pong, None
+        if on_pong is not None:
+            on_pong()
+
+    def ping(self, on_pong: Callable[[], None] | None = None) -> None:
+        """Ask the peer for a sign of life."""
+        self._on_pong = on_pong
+        self._ping_s = time.monotonic()
+        self.sender.control(frames.ping(b"transpor"))
+
+    def _goaway(self, flags: int, stream_id: int, payload: memoryview) -> None:
+        if stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"got GOAWAY on stream {stream_id}")
+        self.on_goaway(*frames.parse_goaway(payload))
+
+    def on_goaway(self, last_stream_id: int, code: int, text: str) -> None:
+        """The peer takes no new streams."""
+
+    def _window_update(self, flags: int, stream_id: int, payload: memoryview) -> None:
+        increment = frames.parse_increment(payload)
+        if increment < limits.SMALL_INCREMENT:
+            self._idle_frames.count()
+        if not stream_id:
+            self._open_connection(increment)
+            return
+        if self.is_idle(stream_id):
+            raise ConnectionFault(
+                ErrorCode.PROTOCOL_ERROR, f"got WINDOW_UPDATE on stream {stream_id}, which is idle"
+            )
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return
+        if not increment:
+            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "got WINDOW_UPDATE of 0")
+        with self.lock:
+            stream.send_window += increment
+            if stream.send_window <= frames.MAX_WINDOW:
+                self.sender.opened_locked(stream)
+                return
+        raise StreamFault(stream_id, ErrorCode.FLOW_CONTROL_ERROR, "the window overflows")
+
+    def _open_connection(self, increment: int) -> None:
+        if not increment:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "got WINDOW_UPDATE of 0")
+        with self.lock:
+            self.sender.window += increment
+            if self.sender.window <= frames.MAX_WINDOW:
+                self.sender.connection_opened_locked()
+                return
+        raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window overflows")
+
+    # --- time
+
+    def _tick(self) -> None:
+        if self.lost:
+            return
+        now_s = time.monotonic()
+        if self.receiver.bytes_received != self._received_bytes:
+            self._received_bytes = self.receiver.bytes_received
+            self._received_s = now_s
+        if not self.closing:
+            self.check_times(now_s)
+        if not self.lost:
+            self.loop.call_later(_TICK_S, self._tick)
+
+    def check_times(self, now_s: float) -> None:
+        """End what has taken too long; called about once a second."""
+        options = self.options
+        silent_s = now_s - self._received_s
+        if options.keepalive_s is not None:
+            asked = self._ping_s
+            if asked is None and silent_s >= options.keepalive_s:
+                self.ping(self._on_pong)
+            elif asked is not None and now_s - max(asked, self._received_s) >= (
+                options.keepalive_timeout_s
+            ):
+                self.lose("keepalive: the peer does not answer")
+                return
+        stall_s = options.send_stall_s
+        if stall_s is None:
+            return
+        if self.sender.blocked and now_s - self.sender.progress_s >= stall_s:
+            self.lose("the peer reads nothing")
+            return
+        for stream in list(self.streams.values()):
+            if stream.pending and now_s - stream.progress_s >= stall_s:
+                self.reset(stream, ErrorCode.CANCEL)
+                stream.on_reset(ErrorCode.CANCEL)
+
+
+_HANDLERS: tuple[Callable[[Connection, int, int, memoryview], None], ...] = (
+    lambda *_: None,  # DATA does not come this way
+    Connection._headers,
+    Connection._priority,
+    Connection._rst_stream,
+    Connection._settings,
+    Connection._push_promise,
+    Connection._ping,
+    Connection._goaway,
+    Connection._window_update,
+    Connection._continuation,
+)

@@ -1,0 +1,254 @@
+"""gRPC's messages within a stream's DATA: a prefix of 5 bytes, then the message.
+
+The prefix says how long the message is before any of it came. Then its owner is asked whether it
+may come (`admit`), its memory is made, and from there on the socket is read straight into it. What
+arrives of a message that is not admitted is bounded by the stream's window.
+"""
+
+import struct
+import time
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from transport.frames import Buffer
+from transport.status import Code, StatusError
+
+PREFIX_BYTES = 5
+_PREFIX = struct.Struct(">BI")
+# zlib's window bits: 16 more mean gzip's format.
+_WINDOW_BITS = {"gzip": 31, "deflate": 15}
+ENCODINGS = ("identity", "deflate", "gzip")
+MAX_MESSAGE_BYTES = 2**32 - 1
+# Below that, receiving into the memory itself costs more than a copy.
+_DIRECT_BYTES = 4096
+
+
+def prefix(length: int, *, packed: bool = False) -> bytes:
+    """The bytes before a message."""
+    return _PREFIX.pack(packed, length)
+
+
+def as_bytes(buffers: Iterable[Buffer]) -> list[memoryview]:
+    """Views of the buffers as bytes, without empty ones."""
+    views = [memoryview(buffer) for buffer in buffers]
+    return [view.cast("B") for view in views if view.nbytes]
+
+
+def pack(buffers: Sequence[Buffer], encoding: str) -> bytes:
+    """The message in `buffers`, compressed."""
+    packer = zlib.compressobj(wbits=_WINDOW_BITS[encoding])
+    return b"".join((*map(packer.compress, buffers), packer.flush()))
+
+
+def unpack(packed: Buffer, encoding: str, max_bytes: int) -> memoryview:
+    """The message that was compressed; StatusError where it is damaged or over `max_bytes`.
+
+    No more than `max_bytes` is unpacked, however small `packed` is.
+    """
+    unpacker = zlib.decompressobj(_WINDOW_BITS[encoding])
+    try:
+        message = unpacker.decompress(packed, max_bytes + 1)
+    except zlib.error as error:
+        raise StatusError(Code.INTERNAL, f"the message cannot be unpacked: {error}") from None
+    if len(message) > max_bytes:
+        raise StatusError(
+            Code.RESOURCE_EXHAUSTED,
+            f"the message is larger than the limit: got more than {max_bytes} bytes unpacked",
+        )
+    if not unpacker.eof:
+        raise StatusError(Code.INTERNAL, "the message cannot be unpacked: it ends too early")
+    return memoryview(message)
+
+
+class Owner(Protocol):
+    """The stream whose messages are read."""
+
+    def admit(self, length: int) -> bool:
+        """Whether a message may come now; if not, `MessageReader.resume` is called later."""
+
+    def deliver(self, message: memoryview) -> None:
+        """Take a message."""
+
+    def deliver_packed(self, packed: memoryview) -> None:
+        """Unpack a message elsewhere; `MessageReader.unpacked` is called later."""
+
+    def ended(self) -> None:
+        """The peer sends no more."""
+
+
+class MessageReader:
+    """Makes messages of the payload of one stream's DATA; one thread calls it."""
+
+    __slots__ = (
+        "_ended",
+        "_filled",
+        "_head",
+        "_memory",
+        "_packed",
+        "_stash",
+        "_waiting",
+        "began_ns",
+        "encoding",
+        "length",
+        "max_bytes",
+        "owner",
+    )
+
+    def __init__(self, owner: Owner, max_bytes: int) -> None:
+        self.owner = owner
+        self.max_bytes = max_bytes
+        self.encoding = "identity"
+        self.length = -1  # of the message that is under way
+        self.began_ns = 0  # time.monotonic_ns when its prefix was read
+        self._head = b""
+        self._packed = False
+        self._memory: memoryview | None = None
+        self._filled = 0
+        self._waiting = False
+        self._stash: list[bytes] | None = None
+        self._ended = False
+
+    @property
+    def missing(self) -> int:
+        """Bytes to come of the message that is under way, once it is admitted."""
+        return 0 if self._memory is None else self.length - self._filled
+
+    @property
+    def idle(self) -> bool:
+        """Whether no message is under way."""
+        return self.length < 0 and not self._head
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the owner does not take the message that is under way."""
+        return self._waiting
+
+    def target(self, most: int) -> memoryview | None:
+        """Memory to receive up to `most` bytes into, where that is worth it; then `filled`."""
+        memory = self._memory
+        if memory is None or self._waiting:
+            return None
+        at = self._filled
+        end = min(self.length, at + most)
+        return memory[at:end] if end - at >= _DIRECT_BYTES else None
+
+    def filled(self, count: int) -> None:
+        """So many bytes are in the memory that `target` gave."""
+        self._filled += count
+        if self._filled == self.length:
+            self._finish()
+
+    def feed(self, data: memoryview) -> None:
+        """Take bytes that lie elsewhere. StatusError: the call must end."""
+        while data:
+            if self._waiting:
+                if self._stash is None:
+                    self._stash = []
+                self._stash.append(bytes(data))
+                return
+            if self.length < 0:
+                data = self._read_prefix(data)
+                if self.length == 0 and not self._waiting:
+                    self._begin(data)
+                continue
+            if self._memory is None:
+                data = self._begin(data)
+                continue
+            count = min(len(data), self.length - self._filled)
+            self._memory[self._filled : self._filled + count] = data[:count]
+            data = data[count:]
+            self.filled(count)
+
+    def end(self) -> None:
+        """No more data comes."""
+        self._ended = True
+        if not self._waiting:
+            self._check_end()
+
+    def resume(self) -> None:
+        """Go on with a message that `admit` did not take at first."""
+        self._waiting = False
+        if self._memory is not None:
+            self._finish()
+        elif self.length >= 0:
+            self._begin(memoryview(b""))
+        self._feed_stash()
+
+    def unpacked(self, message: memoryview) -> None:
+        """Go on after `deliver_packed`."""
+        self._memory, self._packed = message, False
+        self.length = self._filled = len(message)
+        self._waiting = not self.owner.admit(self.length)
+        if not self._waiting:
+            self.resume()
+
+    def _feed_stash(self) -> None:
+        stash, self._stash = self._stash, None
+        for data in stash or ():
+            self.feed(memoryview(data))
+        if self._ended and not self._waiting:
+            self._check_end()
+
+    def _check_end(self) -> None:
+        if not self.idle:
+            raise StatusError(Code.INTERNAL, "the stream ended within a message")
+        self.owner.ended()
+
+    def _read_prefix(self, data: memoryview) -> memoryview:
+        missing = PREFIX_BYTES - len(self._head)
+        if not self._head and len(data) >= PREFIX_BYTES:
+            flag, length = _PREFIX.unpack_from(data)
+        else:
+            self._head += data[:missing]
+            if len(self._head) < PREFIX_BYTES:
+                return data[missing:]
+            flag, length = _PREFIX.unpack(self._head)
+            self._head = b""
+        if flag > 1:
+            raise StatusError(Code.INTERNAL, f"a message's prefix starts with {flag}: not gRPC")
+        if flag and self.encoding == "identity":
+            raise StatusError(
+                Code.INTERNAL, "a message is marked as compressed, but grpc-encoding is missing"
+            )
+        if length > self.max_bytes:
+            raise StatusError(
+                Code.RESOURCE_EXHAUSTED,
+                f"the message is larger than the limit: got {length} bytes, expected at most "
+                f"{self.max_bytes}",
+            )
+        self.length, self._packed = length, bool(flag)
+        self.began_ns = time.monotonic_ns()
+        self._waiting = not self.owner.admit(length)
+        return data[missing:]
+
+    def _begin(self, data: memoryview) -> memoryview:
+        """Start a message that is admitted; the bytes of `data` that are left."""
+        length = self.length
+        if len(data) >= length:
+            self._memory = memoryview(bytes(data[:length]))
+            self._filled = length
+            self._finish()
+            return data[length:]
+        # Not cleared, as a bytearray would be.
+        self._memory = np.empty(length, np.uint8).data
+        self._filled = 0
+        return data
+
+    def _finish(self) -> None:
+        message, packed = self._memory, self._packed
+        assert message is not None
+        if packed:
+            self._waiting = True
+            self.owner.deliver_packed(message)
+            return
+        self._reset()
+        self.owner.deliver(message)
+
+    def _reset(self) -> None:
+        self.length = -1
+        self._memory = None
+        self._filled = 0
+        self._packed = False

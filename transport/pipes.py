@@ -1,0 +1,135 @@
+"""A connected socket as the connection sees it: plain, or with TLS by the standard library.
+
+Reads happen in the I/O thread, writes in any thread that holds the connection's lock. OpenSSL does not
+allow both at once on one TLS connection, so there the reads take that lock, too.
+"""
+
+import socket
+import ssl
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+from transport.frames import Buffer
+
+# Linux takes no more buffers in one sendmsg.
+MAX_BUFFERS = 512
+# Up to here joining costs less than passing the buffers apart.
+_JOIN_BYTES = 16 * 1024
+# What one write of TLS takes: a record each 16 KiB, some of them in one call.
+_TLS_WRITE_BYTES = 128 * 1024
+
+
+class Pipe(Protocol):
+    """What a connection reads from and writes to."""
+
+    sock: socket.socket
+
+    def receive(self, into: memoryview) -> int | None:
+        """Bytes received; 0 at the end, None when there are none now."""
+
+    def receive_two(self, into: memoryview, after: memoryview) -> int | None:
+        """As `receive`, into two buffers one after the other, or into the first only."""
+
+    def send(self, buffers: Sequence[Buffer], size: int) -> int:
+        """Bytes of `buffers` (`size` together) that were taken; 0 when none can be now."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether received bytes wait that the socket does not show."""
+
+
+class PlainPipe:
+    """A TCP or Unix socket."""
+
+    pending = False
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._recv_into = sock.recv_into
+        self._recvmsg_into = sock.recvmsg_into
+
+    def receive(self, into: memoryview) -> int | None:
+        """See Pipe."""
+        try:
+            return self._recv_into(into)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def receive_two(self, into: memoryview, after: memoryview) -> int | None:
+        """See Pipe."""
+        try:
+            return self._recvmsg_into((into, after))[0]
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def send(self, buffers: Sequence[Buffer], size: int) -> int:
+        """See Pipe."""
+        try:
+            if len(buffers) == 1:
+                return self.sock.send(buffers[0])
+            if size <= _JOIN_BYTES:
+                return self.sock.send(b"".join(buffers))
+            return self.sock.sendmsg(buffers[:MAX_BUFFERS])
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+
+class TlsPipe:
+    """A TLS connection whose handshake is done."""
+
+    def __init__(self, sock: ssl.SSLSocket, lock: threading.Lock) -> None:
+        self.sock: socket.socket = sock
+        self._tls = sock
+        self._lock = lock
+        self._stuck: Buffer | None = None
+
+    @property
+    def pending(self) -> bool:
+        """See Pipe."""
+        return self._tls.pending() > 0
+
+    def receive(self, into: memoryview) -> int | None:
+        """See Pipe."""
+        with self._lock:
+            try:
+                return self._tls.recv_into(into)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return None
+            except ssl.SSLError as error:
+                raise ConnectionResetError(str(error)) from None
+
+    def receive_two(self, into: memoryview, after: memoryview) -> int | None:
+        """See Pipe."""
+        return self.receive(into)
+
+    def send(self, buffers: Sequence[Buffer], size: int) -> int:
+        """See Pipe."""
+        # A write that OpenSSL could not end must be repeated with the same bytes.
+        data = self._stuck
+        if data is None:
+            data = _first_piece(buffers)
+        try:
+            count = self._tls.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            self._stuck = data
+            return 0
+        except ssl.SSLError as error:
+            raise ConnectionResetError(str(error)) from None
+        self._stuck = None
+        return count
+
+
+def _first_piece(buffers: Sequence[Buffer]) -> Buffer:
+    first = buffers[0]
+    if len(first) >= _JOIN_BYTES:
+        return memoryview(first)[:_TLS_WRITE_BYTES]
+    pieces: list[Buffer] = []
+    size = 0
+    for buffer in buffers:
+        room = _JOIN_BYTES - size
+        if room <= 0:
+            break
+        pieces.append(memoryview(buffer)[:room])
+        size += min(room, len(buffer))
+    return b"".join(pieces)

@@ -1,0 +1,116 @@
+"""A request's header block, checked by the rules of HTTP/2 (RFC 9113, section 8) and of gRPC."""
+
+import re
+from dataclasses import dataclass
+
+from transport import call
+from transport.headers import Headers, list_size
+from transport.messages import ENCODINGS
+from transport.status import Code, Metadata, StatusError
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+_BAD_VALUE = re.compile(r"[\x00\r\n]|^[ \t]|[ \t]$")
+# Of one hop; HTTP/2 has no place for them.
+_CONNECTION_HEADERS = frozenset(
+    ("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade")
+)
+_PSEUDO = frozenset((":method", ":scheme", ":path", ":authority"))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a header block asks for. `malformed` says why it is not HTTP/2, else it is empty."""
+
+    headers: Headers
+    malformed: str = ""
+    path: str = ""
+    content_length: int | None = None
+    # The HTTP status of an answer to what is not gRPC.
+    http_status: int = 200
+    refused: StatusError | None = None
+    metadata: Metadata = ()
+    timeout_s: float | None = None
+    encoding: str = "identity"
+    accept: frozenset[str] = frozenset()
+    size: int = 0
+
+
+def parse(headers: Headers) -> Request:
+    """Read a request's headers; nothing is raised."""
+    fault = malformed(headers, _PSEUDO)
+    values = dict(headers)
+    if not fault:
+        missing = [name for name in (":method", ":scheme", ":path") if not values.get(name)]
+        if missing:
+            fault = f"the pseudo-header {missing[0]} is missing"
+    length = values.get("content-length")
+    if length is not None and not (length.isascii() and length.isdigit()):
+        fault = "content-length is not a number"
+    if fault:
+        return Request(headers, malformed=fault)
+    content_length = None if length is None else int(length[:20])
+    http_status = _http_status(values)
+    path = values[":path"]
+    if http_status != 200:
+        return Request(headers, "", path, content_length, http_status)
+    try:
+        return _grpc(headers, values, path, content_length)
+    except StatusError as error:
+        return Request(headers, "", path, content_length, refused=error)
+
+
+def _grpc(
+    headers: Headers, values: dict[str, str], path: str, content_length: int | None
+) -> Request:
+    timeout = values.get("grpc-timeout")
+    encoding = values.get("grpc-encoding", "identity")
+    if encoding not in ENCODINGS:
+        raise StatusError(
+            Code.UNIMPLEMENTED,
+            f"grpc-encoding: got {encoding!r}, expected one of {call.ACCEPT_ENCODING}",
+        )
+    return Request(
+        headers,
+        "",
+        path,
+        content_length,
+        metadata=call.decode_metadata(headers),
+        timeout_s=None if timeout is None else call.decode_timeout(timeout),
+        encoding=encoding,
+        accept=frozenset(values.get("grpc-accept-encoding", "").replace(" ", "").split(",")),
+        size=list_size(headers),
+    )
+
+
+def _http_status(values: dict[str, str]) -> int:
+    if values[":method"] != "POST":
+        return 405
+    kind = values.get("content-type", "").lower()
+    rest = kind[len(call.CONTENT_TYPE) :]
+    if not kind.startswith(call.CONTENT_TYPE) or (rest and rest[0] not in "+;"):
+        return 415
+    return 200
+
+
+def malformed(headers: Headers, pseudo: frozenset[str]) -> str:
+    """Why HTTP/2 forbids a header block in which the `pseudo` headers are allowed; "" if not."""
+    seen: set[str] = set()
+    regular = False
+    for name, value in headers:
+        if name.startswith(":"):
+            if regular:
+                return f"the pseudo-header {name} comes after other headers"
+            if name not in pseudo:
+                return f"the pseudo-header {name!r} is not allowed"
+            if name in seen:
+                return f"the pseudo-header {name} comes twice"
+            seen.add(name)
+        else:
+            regular = True
+            if _NAME.fullmatch(name) is None:
+                return f"the header name {name!r} is not allowed"
+            if name in _CONNECTION_HEADERS or (name == "te" and value != "trailers"):
+                return f"the header {name}: {value!r} is not allowed"
+        if _BAD_VALUE.search(value) is not None:
+            return f"the value of {name} is not allowed"
+    return ""

@@ -1,0 +1,325 @@
+"""What one connection sends: control frames first, then streams in turns, within their windows.
+
+Any thread may send. It frames and writes what it can under the connection's lock, from its own
+stack: no other thread has to wake up first. What the socket does not take is left to the I/O thread.
+Messages are never joined: the kernel gets header and buffers apart.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from transport.frames import DATA, DEFAULT_WINDOW, END_STREAM, SMALLEST_MAX_FRAME, Buffer, header
+from transport.messages import PREFIX_BYTES, as_bytes, prefix
+from transport.pipes import Pipe
+
+# One frame at most: nothing else of the connection is sent within it.
+_FRAME_BYTES = 4 * 2**20
+# One turn while other streams wait.
+_TURN_BYTES = 256 * 1024
+# Framed ahead of the socket: what control frames wait for at most, beside the frame under way.
+_AHEAD_BYTES = 512 * 1024
+_AHEAD_BUFFERS = 256
+_PROGRESS_BYTES = 1024
+# Writes of one flush; then the I/O thread goes on, as the caller has other work.
+_WRITES = 16
+# Acknowledgements and resets that the peer caused and does not read.
+MAX_CONTROL_FRAMES = 2_000
+
+
+class Message:
+    """A message that is being sent."""
+
+    __slots__ = ("end_stream", "left", "on_sent", "views")
+
+    def __init__(
+        self,
+        buffers: Sequence[Buffer],
+        *,
+        end_stream: bool = False,
+        packed: bool = False,
+        on_sent: Callable[[], None] | None = None,
+    ) -> None:
+        views = as_bytes(buffers)
+        size = sum(map(len, views))
+        # Views are taken from the end.
+        views.reverse()
+        views.append(memoryview(prefix(size, packed=packed)))
+        self.views = views
+        self.left = size + PREFIX_BYTES
+        self.end_stream = end_stream
+        self.on_sent = on_sent
+
+
+class Outgoing:
+    """The sending half of a stream."""
+
+    __slots__ = (
+        "entries",
+        "local_ended",
+        "pending",
+        "progress_s",
+        "queued",
+        "send_window",
+        "stream_id",
+    )
+
+    def __init__(self, stream_id: int, send_window: int) -> None:
+        self.stream_id = stream_id
+        self.send_window = send_window
+        # Framed headers as bytes; they take no window.
+        self.entries: deque[bytes | Message] = deque()
+        self.pending = 0  # bytes of messages that are not framed yet
+        self.queued = False
+        self.local_ended = False
+        self.progress_s = 0.0
+
+    def on_framed(self) -> None:
+        """Bytes of a message were framed. The connection's lock is held: do little."""
+
+    def on_local_end(self) -> None:
+        """END_STREAM was framed. The connection's lock is held: do little."""
+
+
+class Sender:
+    """The sending half of a connection. `lock` is held in methods whose names end with `_locked`."""
+
+    def __init__(
+        self,
+        lock: threading.Lock,
+        pipe: Pipe,
+        watch_writable: Callable[[bool], None],
+        on_broken: Callable[[OSError], None],
+    ) -> None:
+        self.lock = lock
+        self.max_frame = SMALLEST_MAX_FRAME
+        self.window = DEFAULT_WINDOW
+        self.pending = 0  # bytes of messages of all streams that are not framed yet
+        self.broken = False
+        self.overflow = False
+        self.blocked = False
+        self.progress_s = time.monotonic()
+        self._pipe = pipe
+        self._watch_writable = watch_writable
+        self._on_broken = on_broken
+        self._control: list[bytes] = []
+        self._ready: deque[Outgoing] = deque()
+        # Of streams that wait for the connection's window only.
+        self._waiting: deque[Outgoing] = deque()
+        self._buffers: list[Buffer] = []
+        self._size = 0
+        self._written = 0
+        self._callbacks: deque[tuple[int, Callable[[], None]]] = deque()
+        self._corked_by = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything was written that windows allow."""
+        return not (self._buffers or self._control or self._ready)
+
+    def cork(self) -> None:
+        """Gather what this thread sends until `uncork`."""
+        self._corked_by = threading.get_ident()
+
+    def uncork(self) -> None:
+        """Write what was gathered."""
+        self._corked_by = 0
+        if not self.empty:
+            with self.lock:
+                self.flush_locked()
+
+    def control(self, frame: bytes) -> None:
+        """Send a frame that passes all messages."""
+        with self.lock:
+            self.control_locked(frame)
+
+    def add_locked(self, frame: bytes) -> None:
+        """Send a control frame with what is written next."""
+        self._control.append(frame)
+
+    def control_locked(self, frame: bytes) -> None:
+        """See `control`."""
+        if self.broken:
+            return
+        self._control.append(frame)
+        self.overflow = len(self._control) > MAX_CONTROL_FRAMES
+        self._flush_unless_corked_locked()
+
+    def put_locked(self, stream: Outgoing, *entries: bytes | Message) -> None:
+        """Send frames of headers and messages of a stream, in this order."""
+        if self.broken:
+            return
+        for entry in entries:
+            if type(entry) is Message:
+                stream.pending += entry.left
+                self.pending += entry.left
+            stream.entries.append(entry)
+        if not stream.queued:
+            if not stream.pending or stream.progress_s == 0.0:
+                stream.progress_s = time.monotonic()
+            stream.queued = True
+            self._ready.append(stream)
+        self._flush_unless_corked_locked()
+
+    def drop_locked(self, stream: Outgoing) -> None:
+        """Forget what a stream has not sent: it was reset."""
+        self.pending -= stream.pending
+        stream.pending = 0
+        stream.entries.clear()
+
+    def opened_locked(self, stream: Outgoing) -> None:
+        """A stream's window was opened."""
+        if stream.entries and not stream.queued and stream.send_window > 0:
+            stream.queued = True
+            self._ready.append(stream)
+            self._flush_unless_corked_locked()
+
+    def connection_opened_locked(self) -> None:
+        """The connection's window was opened."""
+        if self._waiting and self.window > 0:
+            self._ready.extend(self._waiting)
+            self._waiting.clear()
+            self._flush_unless_corked_locked()
+
+    def writable(self) -> None:
+        """Go on: the socket takes bytes again."""
+        with self.lock:
+            self.blocked = False
+            self.flush_locked()
+            if not self.blocked:
+                self._watch_writable(False)
+
+    def _flush_unless_corked_locked(self) -> None:
+        if not self.blocked and self._corked_by != threading.get_ident():
+            self.flush_locked()
+
+    def flush_locked(self) -> None:
+        """Frame and write until nothing is left, or the socket is full."""
+        if self.blocked or self.broken:
+            return
+        writes = 0
+        while True:
+            if not self._buffers:
+                self._fill()
+                if not self._buffers:
+                    return
+            if writes == _WRITES:
+                break
+            writes += 1
+            try:
+                count = self._pipe.send(self._buffers, self._size)
+            except OSError as error:
+                self.break_locked()
+                self._on_broken(error)
+                return
+            if not count:
+                break
+            self._advance(count)
+        self.blocked = True
+        self._watch_writable(True)
+
+    def break_locked(self) -> None:
+        """Nothing can be sent any more."""
+        self.broken = True
+        self._buffers.clear()
+        self._control.clear()
+        self._ready.clear()
+        self._waiting.clear()
+        self._callbacks.clear()
+
+    def _advance(self, count: int) -> None:
+        self.progress_s = time.monotonic()
+        buffers = self._buffers
+        self._written += count
+        self._size -= count
+        if not self._size:
+            buffers.clear()
+        else:
+            whole = 0
+            while count >= (length := len(buffers[whole])):
+                count -= length
+                whole += 1
+            del buffers[:whole]
+            if count:
+                buffers[0] = memoryview(buffers[0])[count:]
+        callbacks = self._callbacks
+        while callbacks and callbacks[0][0] <= self._written:
+            callbacks.popleft()[1]()
+
+    def _fill(self) -> None:
+        buffers, ready = self._buffers, self._ready
+        if self._control:
+            buffers += self._control
+            self._size += sum(map(len, self._control))
+            self._control.clear()
+        while ready and self._size < _AHEAD_BYTES and len(buffers) < _AHEAD_BUFFERS:
+            stream = ready[0]
+            most = _FRAME_BYTES if len(ready) == 1 else _TURN_BYTES
+            more = self._take_turn(stream, most)
+            ready.popleft()
+            if not more:
+                stream.queued = False
+            elif self.window > 0:
+                ready.append(stream)
+            else:
+                self._waiting.append(stream)
+
+    def _take_turn(self, stream: Outgoing, most: int) -> bool:
+        """Frame some of a stream; whether it could go on if the connection's window allows."""
+        entries, buffers = stream.entries, self._buffers
+        framed = 0
+        while entries:
+            entry = entries[0]
+            if type(entry) is bytes:
+                buffers.append(entry)
+                self._size += len(entry)
+                entries.popleft()
+                # A frame of headers or an empty one of DATA.
+                if entry[4] & END_STREAM:
+                    self._end(stream)
+                continue
+            assert type(entry) is Message
+            count = min(entry.left, most, stream.send_window, self.window, self.max_frame)
+            if count <= 0:
+                break
+            most -= count
+            ends = count == entry.left
+            last = ends and entry.end_stream
+            buffers.append(header(count, DATA, END_STREAM if last else 0, stream.stream_id))
+            _move(entry.views, buffers, count)
+            self._size += count + 9
+            entry.left -= count
+            stream.send_window -= count
+            self.window -= count
+            stream.pending -= count
+            self.pending -= count
+            framed += count
+            if ends:
+                entries.popleft()
+                if entry.on_sent is not None:
+                    self._callbacks.append((self._written + self._size, entry.on_sent))
+            if last:
+                self._end(stream)
+        if framed:
+            # A peer that opens its window byte by byte makes no progress.
+            if framed >= _PROGRESS_BYTES or not entries:
+                stream.progress_s = time.monotonic()
+            stream.on_framed()
+        return bool(entries) and stream.send_window > 0
+
+    def _end(self, stream: Outgoing) -> None:
+        stream.local_ended = True
+        stream.on_local_end()
+
+
+def _move(views: list[memoryview], buffers: list[Buffer], count: int) -> None:
+    """Move the first `count` bytes of `views`, which are in reverse order."""
+    while count:
+        view = views[-1]
+        if len(view) > count:
+            buffers.append(view[:count])
+            views[-1] = view[count:]
+            return
+        buffers.append(views.pop())
+        count -= len(view)

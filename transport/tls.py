@@ -1,0 +1,81 @@
+"""TLS by the standard library: HTTP/2 is asked for by ALPN, and nothing older than TLS 1.2 is taken."""
+
+import socket
+import ssl
+from collections.abc import Callable
+
+from transport.loop import READ, WRITE, Loop
+
+ALPN = "h2"
+
+
+def require_http2(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Set what HTTP/2 asks for on a context, and return it."""
+    context.set_alpn_protocols([ALPN])
+    if context.minimum_version < ssl.TLSVersion.TLSv1_2:
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    return context
+
+
+def server_context(certificate: str, key: str, client_ca: str | None = None) -> ssl.SSLContext:
+    """A context of PEM files; with `client_ca` clients need a certificate signed by it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    if client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(client_ca)
+    return require_http2(context)
+
+
+class Handshake:
+    """The handshake of one accepted connection, in the I/O thread."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: ssl.SSLSocket,
+        timeout_s: float,
+        done: Callable[[ssl.SSLSocket | None, str], None],
+    ) -> None:
+        """`done` gets the socket, no longer watched, or None and why the handshake failed."""
+        self._loop = loop
+        self._sock = sock
+        self._done = done
+        self._timer = loop.call_later(timeout_s, lambda: self._end("it took too long"))
+        self._open = True
+        loop.watch(sock, READ, self._on_event)
+
+    def _on_event(self, events: int) -> None:
+        try:
+            self._sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._loop.change(self._sock, READ, self._on_event)
+        except ssl.SSLWantWriteError:
+            self._loop.change(self._sock, READ | WRITE, self._on_event)
+        except OSError as error:
+            self._end(str(error))
+        else:
+            protocol = self._sock.selected_alpn_protocol()
+            self._end("" if protocol == ALPN else f"got ALPN {protocol!r}, expected {ALPN!r}")
+
+    def close(self) -> None:
+        """Give up."""
+        self._end("the server stops")
+
+    def _end(self, failure: str) -> None:
+        if not self._open:
+            return
+        self._open = False
+        self._timer.cancel()
+        self._loop.forget(self._sock)
+        if failure:
+            self._sock.close()
+        self._done(None if failure else self._sock, failure)
+
+
+def wrap_server(context: ssl.SSLContext, sock: socket.socket) -> ssl.SSLSocket:
+    """A socket whose handshake is still to be done, without waiting."""
+    return context.wrap_socket(
+        sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
+    )
