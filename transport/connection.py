@@ -429,10 +429,11 @@ class Connection:
             raise ConnectionFault(
                 ErrorCode.PROTOCOL_ERROR, f"got RST_STREAM on stream {stream_id}, which is idle"
             )
-        self.count_reset()
         stream = self.streams.get(stream_id)
         if stream is None:
+            self._idle_frames.count()
             return
+        self.count_reset()
         with self.lock:
             self.sender.drop_locked(stream)
             self.forget_stream(stream)

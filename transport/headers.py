@@ -29,8 +29,8 @@ _NEVER_INDEXED, _NOT_INDEXED = 0x10, 0x00
 _SECRET = frozenset({"authorization", "cookie"})
 
 
-@lru_cache(maxsize=1024)
-def _field(name: str, value: str) -> bytes:
+def encode_once(name: str, value: str) -> bytes:
+    """A block of one header that is not expected again."""
     kind = _NEVER_INDEXED if name in _SECRET else _NOT_INDEXED
     raw_name, raw_value = name.encode("latin-1"), value.encode("latin-1")
     return b"".join(
@@ -40,6 +40,9 @@ def _field(name: str, value: str) -> bytes:
             *(encode_integer(len(raw_value), 7), raw_value),
         )
     )
+
+
+_field = lru_cache(maxsize=1024)(encode_once)
 
 
 def encode(headers: Iterable[tuple[str, str]]) -> bytes:

@@ -56,6 +56,7 @@ class ServerCall(Stream):
         "_accept",
         "_deadline",
         "_encoding",
+        "_length",
         "_started",
         "authority",
         "compression",
@@ -66,7 +67,6 @@ class ServerCall(Stream):
         "path",
         "room_wanted",
         "server_connection",
-        "_length",
     )
 
     def __init__(

@@ -12,8 +12,7 @@ ALPN = "h2"
 def require_http2(context: ssl.SSLContext) -> ssl.SSLContext:
     """Set what HTTP/2 asks for on a context, and return it."""
     context.set_alpn_protocols([ALPN])
-    if context.minimum_version < ssl.TLSVersion.TLSv1_2:
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     return context
 
