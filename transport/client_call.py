@@ -126,6 +126,8 @@ class ClientCall:
         with stream.connection.lock:
             if not stream.closed:
                 stream.connection.sender.put_locked(stream, message)
+        while stream.pending and stream.connection.sender.pump(stream):
+            pass
         if stream.pending > _SEND_AHEAD_BYTES:
             with self._changed:
                 self._changed.wait_for(

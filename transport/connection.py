@@ -4,6 +4,7 @@ The I/O thread reads; any thread writes, under the connection's lock. What is se
 how bytes become frames in `receiving`; this module says what the frames mean.
 """
 
+import contextlib
 import logging
 import socket
 import threading
@@ -201,6 +202,9 @@ class Connection:
             self.lost = self.closing = True
             self.sender.break_locked()
             self.loop.forget(self.sock)
+            with contextlib.suppress(OSError):
+                # Wakes a thread that waits for the socket.
+                self.sock.shutdown(socket.SHUT_RDWR)
             self.sock.close()
         self._lose_streams(text)
         self.on_gone()

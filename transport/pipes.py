@@ -24,6 +24,8 @@ class Pipe(Protocol):
     """What a connection reads from and writes to."""
 
     sock: socket.socket
+    # Whether a send that takes less than all means that no more would be taken now.
+    short_when_full: bool
 
     def receive(self, into: memoryview) -> int | None:
         """Bytes received; 0 at the end, None when there are none now."""
@@ -43,6 +45,7 @@ class PlainPipe:
     """A TCP or Unix socket."""
 
     pending = False
+    short_when_full = True
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -77,6 +80,8 @@ class PlainPipe:
 
 class TlsPipe:
     """A TLS connection whose handshake is done."""
+
+    short_when_full = False
 
     def __init__(self, sock: ssl.SSLSocket, lock: threading.Lock) -> None:
         self.sock: socket.socket = sock

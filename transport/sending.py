@@ -5,6 +5,7 @@ stack: no other thread has to wake up first. What the socket does not take is le
 Messages are never joined: the kernel gets header and buffers apart.
 """
 
+import select
 import threading
 import time
 from collections import deque
@@ -24,6 +25,8 @@ _AHEAD_BUFFERS = 256
 _PROGRESS_BYTES = 1024
 # Writes of one flush; then the I/O thread goes on, as the caller has other work.
 _WRITES = 16
+# Closing a socket does not wake the thread that waits for it everywhere.
+_PUMP_POLL_MS = 500
 # Acknowledgements and resets that the peer caused and does not read.
 MAX_CONTROL_FRAMES = 2_000
 
@@ -112,6 +115,7 @@ class Sender:
         self._written = 0
         self._callbacks: deque[tuple[int, Callable[[], None]]] = deque()
         self._corked_by = 0
+        self._pumped = False  # a thread waits for the socket instead of the I/O thread
 
     @property
     def empty(self) -> bool:
@@ -185,6 +189,8 @@ class Sender:
     def writable(self) -> None:
         """Go on: the socket takes bytes again."""
         with self.lock:
+            if self._pumped:
+                return
             self.blocked = False
             self.flush_locked()
             if not self.blocked:
@@ -213,11 +219,38 @@ class Sender:
                 self.break_locked()
                 self._on_broken(error)
                 return
-            if not count:
+            full = not count or (count < self._size and self._pipe.short_when_full)
+            if count:
+                self._advance(count)
+            if full:
                 break
-            self._advance(count)
         self.blocked = True
-        self._watch_writable(True)
+        if not self._pumped:
+            self._watch_writable(True)
+
+    def pump(self, stream: Outgoing) -> bool:
+        """Wait until the socket has taken what `stream` has to send; no lock is held.
+
+        For threads that may block: they wait for the socket themselves instead of for the I/O
+        thread. False where something else is in the way: a window, or another thread that pumps.
+        """
+        with self.lock:
+            if not self.blocked or self._pumped or not stream.queued or self.broken:
+                return False
+            self._pumped = True
+            self._watch_writable(False)
+        poll = select.poll()
+        poll.register(self._pipe.sock, select.POLLOUT)
+        while True:
+            poll.poll(_PUMP_POLL_MS)
+            with self.lock:
+                self.blocked = False
+                self.flush_locked()
+                if self.broken or not self.blocked or not stream.pending:
+                    self._pumped = False
+                    if self.blocked and not self.broken:
+                        self._watch_writable(True)
+                    return True
 
     def break_locked(self) -> None:
         """Nothing can be sent any more."""
