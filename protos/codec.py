@@ -90,7 +90,7 @@ class InferResponse:
         return iter(self.names)
 
 
-def decode_request(message: bytes) -> InferRequest:
+def decode_request(message: bytes | memoryview) -> InferRequest:
     """Read a ModelInferRequest; InvalidMessage when it is malformed or contradicts itself."""
     header, raw = _take_apart(message, pb.ModelInferRequest, _RAW_INPUT_FIELD)
     try:
@@ -165,14 +165,16 @@ def encode_stream_error(request_id: str, text: str) -> bytes:
     ).SerializeToString()
 
 
-def _parse(kind: Any, data: bytes) -> Any:
+def _parse(kind: Any, data: bytes | memoryview) -> Any:
     try:
         return kind.FromString(data)
     except DecodeError as error:
         raise InvalidMessage(f"malformed {kind.DESCRIPTOR.name}: {error}") from None
 
 
-def _take_apart(message: bytes, kind: Any, raw_field: int) -> tuple[Any, list[memoryview]]:
+def _take_apart(
+    message: bytes | memoryview, kind: Any, raw_field: int
+) -> tuple[Any, list[memoryview]]:
     parts = split(message, raw_field)
     if parts is None:
         whole = _parse(kind, message)
@@ -183,7 +185,7 @@ def _take_apart(message: bytes, kind: Any, raw_field: int) -> tuple[Any, list[me
     return _parse(kind, parts.rest), _views(message, parts)
 
 
-def _views(message: bytes, parts: Split) -> list[memoryview]:
+def _views(message: bytes | memoryview, parts: Split) -> list[memoryview]:
     view = memoryview(message)
     return [view[start:stop] for start, stop in parts.spans]
 

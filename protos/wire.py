@@ -19,7 +19,7 @@ class Split(NamedTuple):
     spans: list[tuple[int, int]]
 
 
-def _varint(message: bytes, at: int, stop: int, longest: int) -> tuple[int, int]:
+def _varint(message: bytes | memoryview, at: int, stop: int, longest: int) -> tuple[int, int]:
     """Value of the varint at `at`, and where it ends; ValueError when it runs over."""
     value = shift = 0
     for position in range(at, min(stop, at + longest)):
@@ -31,7 +31,9 @@ def _varint(message: bytes, at: int, stop: int, longest: int) -> tuple[int, int]
     raise ValueError("varint runs over its bounds")
 
 
-def split(message: bytes, field: int, start: int = 0, stop: int | None = None) -> Split | None:
+def split(
+    message: bytes | memoryview, field: int, start: int = 0, stop: int | None = None
+) -> Split | None:
     """Separate every occurrence of the length-delimited `field` from the rest of the message.
 
     Looks at `message[start:stop]`, top level only. Returns None for anything out of the ordinary
@@ -39,7 +41,7 @@ def split(message: bytes, field: int, start: int = 0, stop: int | None = None) -
     """
     end = len(message) if stop is None else stop
     spans: list[tuple[int, int]] = []
-    rest: list[bytes] = []
+    rest: list[bytes | memoryview] = []
     at = kept = start
     try:
         while at < end:

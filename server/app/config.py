@@ -145,6 +145,12 @@ class Config:
         "where to listen: HOST:PORT (port 0: any free one) or unix:/path",
         "127.0.0.1:8001",
     )
+    transport: str = _option(
+        _one_of(grpcio="grpcio", native="native"),
+        "grpcio|native",
+        "gRPC by its own library, or by this project's I/O thread, which copies less",
+        "grpcio",
+    )
     threads: int = _option(_threads, "count", "threads that one model execution uses", cores)
     ep: ExecutionProvider = _option(
         execution_provider.parse,

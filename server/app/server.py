@@ -8,6 +8,7 @@ import grpc
 
 from server.app import listening, logs
 from server.app.config import REJECT, Config
+from server.app.endpoint import Endpoint, GrpcioEndpoint
 from server.batching.byte_budget import ByteBudget
 from server.batching.shared_memory import Regions
 from server.errors import StartError
@@ -33,7 +34,6 @@ from server.rpc.thread_pools import ThreadPools
 
 _log = logging.getLogger(__name__)
 
-_REFLECTION_THREADS = 4
 _REFUSING_THREADS = 4
 _CHECK_RECEIVE_S = 2.0
 _LAST_CALLS_S = 0.2
@@ -86,7 +86,7 @@ class Server:
         self._check_receiver = Receiver(shorter_s, idle_trim)
         self._health = Health(("", SERVICE), self._check_receiver)
         try:
-            self._grpc = self._listen(credentials, authorization)
+            self._endpoint = self._grpcio(credentials, authorization)
         except StartError:
             self._close()
             raise
@@ -95,7 +95,8 @@ class Server:
             if config.model_control == POLL
             else None
         )
-        self._grpc.start()
+        self.address = self._endpoint.address
+        self._endpoint.start()
         self._health.start()
         _log.info("serving", extra={"address": self.address, "tls": credentials is not None})
         if not config.local_only and config.tls_client_ca is None and authorization is None:
@@ -117,7 +118,7 @@ class Server:
         if not self._pools.wait_until_idle(self._config.grace_s):
             _log.warning("grace period over: requests under way are cancelled")
         # Others, such as those who watch the health service, need not be waited for.
-        self._grpc.stop(_LAST_ANSWERS_S).wait()
+        self._endpoint.stop(_LAST_ANSWERS_S)
         if self._poll is not None:
             self._poll.stop()
         self._close()
@@ -128,25 +129,25 @@ class Server:
         self._check_receiver.close()
         self._repository.close()
 
-    def _listen(
+    def _grpcio(
         self, credentials: grpc.ServerCredentials | None, authorization: Authorization | None
-    ) -> grpc.Server:
+    ) -> Endpoint:
         config = self._config
-        # All else has threads of its own.
-        pool = ThreadPoolExecutor(_REFLECTION_THREADS, "reflection")
-        server = grpc.server(
-            pool,
-            options=_channel_options(config),
-            interceptors=() if authorization is None else (authorization,),
-        )
         servicers = (self._servicer, self._memory, self._settings, self._repository_servicer)
         table = handlers(servicers, self._receiver, self._pools)
-        server.add_generic_rpc_handlers((table, self._health.handlers))
         reflected = config.local_only if config.reflection is None else config.reflection
-        if reflected:
-            reflection.enable(server, (SERVICE, HEALTH, reflection.SERVICE))
-        self.address = _bind(server, config.address, credentials)
-        return server
+
+        def extend(server: grpc.Server) -> None:
+            if reflected:
+                reflection.enable(server, (SERVICE, HEALTH, reflection.SERVICE))
+
+        return GrpcioEndpoint(
+            config,
+            (table, self._health.handlers),
+            () if authorization is None else (authorization,),
+            credentials,
+            extend,
+        )
 
 
 def _credentials(config: Config) -> grpc.ServerCredentials | None:
@@ -174,49 +175,3 @@ def _authorization(config: Config) -> Authorization | None:
             "else encrypts"
         )
     return Authorization(config.token_file, ThreadPoolExecutor(_REFUSING_THREADS, "refusing"))
-
-
-def _channel_options(config: Config) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", config.max_message_bytes),
-        ("grpc.max_send_message_length", -1),
-        # Else a second server would share the port without a word.
-        ("grpc.so_reuseport", 0),
-        # Of one connection. It is Admission that refuses, in words that clients understand; calls
-        # that ended still count for a moment, hence the room.
-        ("grpc.max_concurrent_streams", 100 + 2 * _most_calls(config)),
-        ("grpc.max_allowed_incoming_connections", config.max_connections),
-        ("grpc.server_handshake_timeout_ms", int(1000 * config.silent_peer_s)),
-        # Find out about peers that vanished without closing: asked after half of the time, waited
-        # for as long. The keepalive timeout alone leaves a ping its own, which is a minute.
-        ("grpc.keepalive_time_ms", int(500 * config.silent_peer_s)),
-        ("grpc.keepalive_timeout_ms", int(500 * config.silent_peer_s)),
-        ("grpc.http2.ping_timeout_ms", int(500 * config.silent_peer_s)),
-        # Without calls too. Clients may ask as often as we do; that they may without calls needs
-        # the same option.
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", int(500 * config.silent_peer_s)),
-        ("grpc.http2.max_ping_strikes", 3),
-        ("grpc.max_metadata_size", 16 * 1024),
-        ("grpc.absolute_max_metadata_size", 32 * 1024),
-    ]
-
-
-def _most_calls(config: Config) -> int:
-    return config.workers + config.max_waiting + config.max_streams
-
-
-def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
-    """Listen there; the address with the real port."""
-    try:
-        if credentials is None:
-            port = server.add_insecure_port(address)
-        else:
-            port = server.add_secure_port(address, credentials)
-    except RuntimeError:
-        # It was free before the models were loaded.
-        listening.check(address)
-        raise StartError(f"--address {address}: gRPC cannot listen there") from None
-    if address.startswith(listening.UNIX):
-        return address
-    return f"{address.rpartition(':')[0]}:{port}"

@@ -4,7 +4,7 @@ import threading
 import time
 from bisect import insort
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from server.batching.fair_queue import FairQueue
 from server.batching.request import Caller
@@ -14,10 +14,12 @@ _ANYONE = Caller()
 
 
 @dataclass(eq=False, slots=True)
-class _Ticket:
+class Ticket:
+    """A request for bytes; `on_granted` is called when they come later, and must not block."""
+
     start_tag: int
     size_bytes: int
-    called: threading.Event = field(default_factory=threading.Event)
+    on_granted: Callable[[], object]
     granted: bool = False
 
 
@@ -28,13 +30,41 @@ class ByteBudget:
         self._total = total_bytes
         self._used = 0
         self._fair_queue = FairQueue()
-        self._waiting: list[_Ticket] = []
+        self._waiting: list[Ticket] = []
         self._lock = threading.Lock()
 
     @property
     def used_bytes(self) -> int:
         """Bytes held now."""
         return self._used
+
+    def ask(self, size_bytes: int, client: str, on_granted: Callable[[], object]) -> Ticket:
+        """Ask for bytes without waiting; waiting clients are served fairly.
+
+        Those of a ticket that is granted are given back by `release`, others are not waited for
+        any more after `withdraw`. Raises TooLarge if no wait could ever help.
+        """
+        if size_bytes > self._total:
+            raise TooLarge(
+                f"the request holds {size_bytes} bytes; the server's whole budget is {self._total}"
+            )
+        with self._lock:
+            if not self._waiting and self._fits(size_bytes):
+                self._used += size_bytes
+                return Ticket(0, size_bytes, on_granted, granted=True)
+            start_tag = self._fair_queue.start_tag(client, size_bytes)
+            ticket = Ticket(start_tag, size_bytes, on_granted)
+            insort(self._waiting, ticket, key=lambda each: each.start_tag)
+        return ticket
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Take a ticket out of the line; whether it has its bytes."""
+        with self._lock:
+            if not ticket.granted:
+                self._waiting.remove(ticket)
+                # Those behind it may fit.
+                self._grant()
+            return ticket.granted
 
     def acquire(
         self,
@@ -44,30 +74,23 @@ class ByteBudget:
     ) -> None:
         """Take bytes, waiting for them until the caller's deadline at most.
 
-        Waiting clients are served fairly. `before_waiting` is called once if there is a wait.
-        Raises TooLarge if no wait could ever help, QueueFull if the deadline passes, Cancelled if
-        the caller leaves.
+        `before_waiting` is called once if there is a wait. Raises TooLarge as `ask` does, QueueFull
+        if the deadline passes, Cancelled if the caller leaves.
         """
-        if size_bytes > self._total:
-            raise TooLarge(
-                f"the request holds {size_bytes} bytes; the server's whole budget is {self._total}"
-            )
-        with self._lock:
-            if not self._waiting and self._fits(size_bytes):
-                self._used += size_bytes
-                return
-            ticket = _Ticket(self._fair_queue.start_tag(caller.client, size_bytes), size_bytes)
-            insort(self._waiting, ticket, key=lambda each: each.start_tag)
+        called = threading.Event()
+        ticket = self.ask(size_bytes, caller.client, called.set)
+        if ticket.granted:
+            return
         gone = True
         try:
             before_waiting()
-            if caller.on_cancel(ticket.called.set):
+            if caller.on_cancel(called.set):
                 timeout_s = None
                 if caller.deadline_ns is not None:
                     timeout_s = max(0.0, (caller.deadline_ns - time.monotonic_ns()) / 1e9)
-                gone = ticket.called.wait(timeout_s)
+                gone = called.wait(timeout_s)
         finally:
-            granted = self._close(ticket)
+            granted = self.withdraw(ticket)
         if not granted:
             if gone:
                 raise Cancelled("the client gave the request up")
@@ -79,15 +102,6 @@ class ByteBudget:
             self._used -= size_bytes
             self._grant()
 
-    def _close(self, ticket: _Ticket) -> bool:
-        """Take a ticket out of the line; whether it has its bytes."""
-        with self._lock:
-            if not ticket.granted:
-                self._waiting.remove(ticket)
-                # Those behind it may fit.
-                self._grant()
-            return ticket.granted
-
     def _grant(self) -> None:
         # In turn, or small requests would pass a large one for ever.
         while self._waiting and self._fits(self._waiting[0].size_bytes):
@@ -95,7 +109,7 @@ class ByteBudget:
             self._used += ticket.size_bytes
             self._fair_queue.advance(ticket.start_tag)
             ticket.granted = True
-            ticket.called.set()
+            ticket.on_granted()
 
     def _fits(self, size_bytes: int) -> bool:
         return self._used + size_bytes <= self._total

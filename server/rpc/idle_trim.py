@@ -19,13 +19,20 @@ class IdleTrim:
     @contextlib.contextmanager
     def around(self, message_bytes: int) -> Iterator[None]:
         """Surround the handling of a message of this size."""
-        if message_bytes <= malloc.LARGEST_KEPT_BYTES:
-            yield
-            return
-        self._stop()
+        self.began(message_bytes)
         try:
             yield
         finally:
+            self.ended(message_bytes)
+
+    def began(self, message_bytes: int) -> None:
+        """A message of this size is handled from now on."""
+        if message_bytes > malloc.LARGEST_KEPT_BYTES:
+            self._stop()
+
+    def ended(self, message_bytes: int) -> None:
+        """A message of this size was handled."""
+        if message_bytes > malloc.LARGEST_KEPT_BYTES:
             self._stop()
             self.trim_soon()
 

@@ -42,31 +42,53 @@ class Inference:
 
     def __init__(self, repository: Repository, budget: ByteBudget, regions: Regions) -> None:
         self._repository = repository
-        self._budget = budget
+        self.budget = budget
         self._regions = regions
 
-    def begin(self, message: InferRequest, arrived_ns: int, caller: Caller) -> Pending:
-        """Wait for room and queue a message that arrived, undecoded, at `arrived_ns`.
+    def flush(self) -> None:
+        """Run all that is queued without waiting for more: the budget is exhausted."""
+        for model in self._repository.models():
+            model.flush()
 
-        Raises a ServingError; then nothing is held.
+    def begin(
+        self,
+        message: InferRequest,
+        arrived_ns: int,
+        caller: Caller,
+        give_back: Callable[[], object] | None = None,
+    ) -> Pending:
+        """Queue a message that arrived, undecoded, at `arrived_ns`.
+
+        `give_back` is called once the message is needed no more, for a caller that took room for it
+        already; without it, this waits for room in the budget. Raises a ServingError; then nothing
+        is held, and nothing called.
         """
         while True:
             model = self._repository.get(message.model_name, message.model_version)
             try:
-                return self._begin(model, message, arrived_ns, caller)
+                return self._begin(model, message, arrived_ns, caller, give_back)
             except ServerStopping:
                 # Only this version does: another one replaced it since. `get` knows better.
                 continue
 
     def _begin(
-        self, model: Model, message: InferRequest, arrived_ns: int, caller: Caller
+        self,
+        model: Model,
+        message: InferRequest,
+        arrived_ns: int,
+        caller: Caller,
+        give_back: Callable[[], object] | None,
     ) -> Pending:
         try:
             shared_outputs = self._shared_outputs(message)
             request = model.requests.check(message, self._regions, arrived_ns, caller)
             class_counts = classification.counts(message.outputs, model.output_dtypes)
             decode_ns = time.monotonic_ns() - arrived_ns
-            self._submit(model, request, caller)
+            if give_back is None:
+                self._wait_and_submit(model, request, caller)
+            else:
+                model.submit(request)
+                request.released.add_done_callback(lambda _: give_back())
         except ServerStopping:
             raise
         except ServingError:
@@ -113,16 +135,16 @@ class Inference:
                 shared[output.name] = (region, placement)
         return shared
 
-    def _submit(self, model: Model, request: Request, caller: Caller) -> None:
+    def _wait_and_submit(self, model: Model, request: Request, caller: Caller) -> None:
         size = request.size_bytes
         # Room may have to come from what this very queue holds back, waiting for more.
-        self._budget.acquire(size, caller, before_waiting=model.flush)
+        self.budget.acquire(size, caller, before_waiting=model.flush)
         try:
             model.submit(request)
         except ServingError:
-            self._budget.release(size)
+            self.budget.release(size)
             raise
-        request.released.add_done_callback(lambda _: self._budget.release(size))
+        request.released.add_done_callback(lambda _: self.budget.release(size))
 
 
 def _wait(pending: Pending) -> Result:

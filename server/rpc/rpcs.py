@@ -14,12 +14,15 @@ from protos import inference_pb2 as pb
 from protos.errors import InvalidMessage
 from server.rpc import status
 from server.rpc.admission import Admission, Receiver, on_pool
+from server.rpc.native.control_call import ControlCall
+from server.rpc.native.methods import InferenceMethods
 from server.rpc.repository_servicer import RepositoryServicer
 from server.rpc.security.tokens import Permission
 from server.rpc.servicer import Servicer
 from server.rpc.settings_servicer import SettingsServicer
 from server.rpc.shared_memory_servicer import MemoryServicer
 from server.rpc.thread_pools import ThreadPools
+from transport.server_call import Method
 
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 SERVICE = _DESCRIPTOR.full_name
@@ -108,6 +111,24 @@ def handlers(
     return Admission(generic, in_flight, pools.refusing_threads)
 
 
+def native_methods(
+    servicers: Collection[_Servicer], inference: InferenceMethods, pools: ThreadPools
+) -> dict[str, Method]:
+    """The same for the project's own transport, by path."""
+    servicer_of = {type(servicer): servicer for servicer in servicers}
+    methods: dict[str, Method] = {}
+    for rpc in RPCS:
+        if rpc.kind is Kind.INFERENCE:
+            methods[rpc.method] = inference.unary
+        elif rpc.kind is Kind.STREAM:
+            methods[rpc.method] = inference.stream
+        else:
+            handle = _parsed(rpc.request, partial(rpc.handle, servicer_of[rpc.servicer]))
+            pool = pools.quick_threads if rpc.kind is Kind.QUICK else pools.loading_threads
+            methods[rpc.method] = partial(ControlCall, handle=handle, pool=pool)
+    return methods
+
+
 def _handler(
     rpc: Rpc, handle: Callable[..., Any], receiver: Receiver, pools: ThreadPools
 ) -> grpc.RpcMethodHandler:
@@ -124,7 +145,7 @@ def _handler(
 
 
 def _parsed(request: Any, handle: Callable[[Any], Message]) -> Callable[..., bytes]:
-    def behavior(data: bytes, context: grpc.ServicerContext) -> bytes:
+    def behavior(data: bytes, context: object = None) -> bytes:
         try:
             message = request.FromString(data)
         except DecodeError:

@@ -21,6 +21,8 @@ from server.rpc.security.watched_files import Contents, WatchedFiles
 TOKEN_FILE = "--token-file"
 _SCHEME = "bearer"
 
+Metadata = Sequence[tuple[str, str | bytes]]
+
 # None: open to everybody.
 PERMISSION_OF: Mapping[str, Permission | None] = {
     **{rpc.method: rpc.permission for rpc in RPCS},
@@ -56,7 +58,7 @@ class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
         """The call's own handler, or one that refuses it without reading what it sends."""
         # First of all, because the handler's own bookkeeping begins with looking it up.
         try:
-            self._check(handler_call_details)
+            self.check(handler_call_details.method, handler_call_details.invocation_metadata)
         except ServingError as error:
             return self._refusal(error)
         handler = continuation(handler_call_details)
@@ -64,16 +66,16 @@ class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
             raise AssertionError(f"{handler_call_details.method} has no permission")
         return handler
 
-    def _check(self, call: grpc.HandlerCallDetails) -> None:
-        needed = PERMISSION_OF.get(call.method)
+    def check(self, method: str, metadata: Metadata) -> None:
+        """Raise Unauthenticated or Forbidden unless a call's metadata permit the method."""
+        needed = PERMISSION_OF.get(method)
         if needed is None:
             return
-        came = _bearer(call.invocation_metadata)
-        permitted = tokens.permissions(self._tokens.current(), came)
+        permitted = tokens.permissions(self._tokens.current(), _bearer(metadata))
         if permitted is None:
             raise Unauthenticated("the token that came is not valid")
         if needed not in permitted:
-            name = call.method.rpartition("/")[2]
+            name = method.rpartition("/")[2]
             raise Forbidden(f"{name} needs a token with the permission {needed}")
 
     def _refusal(self, error: ServingError) -> grpc.RpcMethodHandler:
@@ -86,11 +88,11 @@ class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
         return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-def _bearer(metadata: Sequence[tuple[str, str]]) -> str:
+def _bearer(metadata: Metadata) -> str:
     """The token among a call's metadata."""
     came = [value for key, value in metadata if key == "authorization"]
     if len(came) == 1:
-        scheme, _, token = came[0].partition(" ")
+        scheme, _, token = str(came[0]).partition(" ")
         if scheme.lower() == _SCHEME:
             return token.strip()
     raise Unauthenticated("no token came; wanted metadata 'authorization: Bearer TOKEN', once")

@@ -2,6 +2,7 @@
 
 import os
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -10,6 +11,7 @@ from protos import text_file
 from protos.errors import InvalidText
 from server.errors import StartError
 from server.rpc.security.watched_files import Contents, Files, WatchedFiles
+from transport.tls import require_http2
 
 CERTIFICATE, KEY, CLIENT_CA = "--tls-cert", "--tls-key", "--tls-client-ca"
 
@@ -17,15 +19,21 @@ CERTIFICATE, KEY, CLIENT_CA = "--tls-cert", "--tls-key", "--tls-client-ca"
 def server_credentials(
     certificate: Path, key: Path, client_ca: Path | None
 ) -> grpc.ServerCredentials:
-    """Credentials of PEM files, looked at again before each handshake.
+    """Credentials of PEM files for grpcio's server, looked at again before each handshake.
 
     With `client_ca`, clients must show a certificate that one of its certificates signed.
     StartError names the file that is missing, is no PEM, or does not fit the other.
     """
-    files = {CERTIFICATE: certificate, KEY: key}
-    if client_ca is not None:
-        files[CLIENT_CA] = client_ca
-    watched = WatchedFiles(files, lambda contents: _configuration(files, contents))
+    files = _files(certificate, key, client_ca)
+
+    def read(contents: Contents) -> grpc.ServerCertificateConfiguration:
+        # gRPC would find out at the first handshake only, and not say which file it is.
+        contents, _ = _checked(files, contents)
+        return grpc.ssl_server_certificate_configuration(
+            [(contents[KEY], contents[CERTIFICATE])], root_certificates=contents.get(CLIENT_CA)
+        )
+
+    watched = WatchedFiles(files, read)
     in_use = watched.current()
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
@@ -41,15 +49,36 @@ def server_credentials(
     )
 
 
-def _configuration(files: Files, contents: Contents) -> grpc.ServerCertificateConfiguration:
-    # gRPC would find out at the first handshake only, and not say which file it is.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def server_context(
+    certificate: Path, key: Path, client_ca: Path | None
+) -> Callable[[], ssl.SSLContext]:
+    """The same for the project's own transport: what gives the context of the next handshake."""
+    files = _files(certificate, key, client_ca)
+
+    def read(contents: Contents) -> ssl.SSLContext:
+        contents, context = _checked(files, contents)
+        if CLIENT_CA in contents:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(cadata=contents[CLIENT_CA].decode("ascii"))
+        return require_http2(context)
+
+    return WatchedFiles(files, read).current
+
+
+def _files(certificate: Path, key: Path, client_ca: Path | None) -> Files:
+    files = {CERTIFICATE: certificate, KEY: key}
+    return files if client_ca is None else files | {CLIENT_CA: client_ca}
+
+
+def _checked(files: Files, contents: Contents) -> tuple[Contents, ssl.SSLContext]:
+    """The files as PEM, and a context that has the certificate and its key."""
     contents = {option: _pem(option, files, data) for option, data in contents.items()}
     for option in contents.keys() - {KEY}:
         try:
-            context.load_verify_locations(cadata=contents[option].decode("ascii"))
+            ssl.create_default_context(cadata=contents[option].decode("ascii"))
         except (ssl.SSLError, ValueError):
             raise StartError(f"{option} {files[option]} holds no PEM certificate") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         _load_pair(context, contents[KEY] + b"\n" + contents[CERTIFICATE])
     except (ssl.SSLError, ValueError):
@@ -57,9 +86,7 @@ def _configuration(files: Files, contents: Contents) -> grpc.ServerCertificateCo
             f"{KEY} {files[KEY]} is not the PEM key of {CERTIFICATE} {files[CERTIFICATE]}; wanted "
             "one without a passphrase"
         ) from None
-    return grpc.ssl_server_certificate_configuration(
-        [(contents[KEY], contents[CERTIFICATE])], root_certificates=contents.get(CLIENT_CA)
-    )
+    return contents, context
 
 
 def _pem(option: str, files: Files, data: bytes) -> bytes:

@@ -1,0 +1,151 @@
+"""Where the server listens, on either transport: gRPC's own library or the project's."""
+
+import ssl
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import grpc
+
+from server.app import listening
+from server.app.config import Config
+from server.errors import StartError
+from transport.server import Server as TransportServer
+from transport.server import ServerOptions
+from transport.server_call import Method
+from transport.server_connection import ServerConnectionOptions
+
+_REFLECTION_THREADS = 4
+
+
+class Endpoint(Protocol):
+    """A listening server."""
+
+    address: str
+
+    def start(self) -> None:
+        """Take calls."""
+
+    def stop(self, grace_s: float) -> None:
+        """Take no more calls, and cancel those that have not ended after `grace_s`."""
+
+
+class GrpcioEndpoint:
+    """grpcio's server: threads that wait for calls, messages copied on their way."""
+
+    def __init__(
+        self,
+        config: Config,
+        handlers: Sequence[grpc.GenericRpcHandler],
+        interceptors: Sequence[grpc.ServerInterceptor],
+        credentials: grpc.ServerCredentials | None,
+        extend: Callable[[grpc.Server], None],
+    ) -> None:
+        """Listen; StartError where that fails. `extend` adds services of gRPC's own."""
+        # All but reflection has threads of its own.
+        pool = ThreadPoolExecutor(_REFLECTION_THREADS, "reflection")
+        self._server = grpc.server(
+            pool, options=_channel_options(config), interceptors=interceptors
+        )
+        self._server.add_generic_rpc_handlers(handlers)
+        extend(self._server)
+        self.address = _bind(self._server, config.address, credentials)
+
+    def start(self) -> None:
+        """See Endpoint."""
+        self._server.start()
+
+    def stop(self, grace_s: float) -> None:
+        """See Endpoint."""
+        self._server.stop(grace_s).wait()
+
+
+class NativeEndpoint:
+    """The project's own transport: an I/O thread, messages received into their own memory."""
+
+    def __init__(
+        self,
+        config: Config,
+        methods: Callable[[str], Method | None],
+        tls_context: Callable[[], ssl.SSLContext] | None,
+    ) -> None:
+        """Listen; StartError where that fails."""
+        try:
+            self._server = TransportServer(
+                [config.address], methods, _server_options(config), tls_context
+            )
+        except (OSError, ValueError) as error:
+            # It was free before the models were loaded.
+            listening.check(config.address)
+            raise StartError(f"--address {config.address}: cannot listen there: {error}") from None
+        self.address = self._server.addresses[0]
+
+    def start(self) -> None:
+        """See Endpoint; it listens already."""
+
+    def stop(self, grace_s: float) -> None:
+        """See Endpoint."""
+        self._server.stop(grace_s)
+
+
+def _server_options(config: Config) -> ServerOptions:
+    return ServerOptions(
+        connection=ServerConnectionOptions(
+            max_message_bytes=config.max_message_bytes,
+            # Find out about peers that vanished without closing: asked after half of the time,
+            # waited for as long.
+            keepalive_s=config.silent_peer_s / 2,
+            keepalive_timeout_s=config.silent_peer_s / 2,
+            preface_s=config.silent_peer_s,
+            # It is the handlers that refuse, in words that clients understand.
+            max_concurrent_streams=100 + 2 * _most_calls(config),
+            receive_s=config.receive_s or None,
+        ),
+        max_connections=config.max_connections,
+    )
+
+
+def _channel_options(config: Config) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        # Else a second server would share the port without a word.
+        ("grpc.so_reuseport", 0),
+        # Of one connection. It is Admission that refuses, in words that clients understand; calls
+        # that ended still count for a moment, hence the room.
+        ("grpc.max_concurrent_streams", 100 + 2 * _most_calls(config)),
+        ("grpc.max_allowed_incoming_connections", config.max_connections),
+        ("grpc.server_handshake_timeout_ms", int(1000 * config.silent_peer_s)),
+        # Find out about peers that vanished without closing: asked after half of the time, waited
+        # for as long. The keepalive timeout alone leaves a ping its own, which is a minute.
+        ("grpc.keepalive_time_ms", int(500 * config.silent_peer_s)),
+        ("grpc.keepalive_timeout_ms", int(500 * config.silent_peer_s)),
+        ("grpc.http2.ping_timeout_ms", int(500 * config.silent_peer_s)),
+        # Without calls too. Clients may ask as often as we do; that they may without calls needs
+        # the same option.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(500 * config.silent_peer_s)),
+        ("grpc.http2.max_ping_strikes", 3),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.absolute_max_metadata_size", 32 * 1024),
+    ]
+
+
+def _most_calls(config: Config) -> int:
+    return config.workers + config.max_waiting + config.max_streams
+
+
+def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
+    """Listen there; the address with the real port."""
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
+    except RuntimeError:
+        # It was free before the models were loaded.
+        listening.check(address)
+        raise StartError(f"--address {address}: gRPC cannot listen there") from None
+    if address.startswith(listening.UNIX):
+        return address
+    return f"{address.rpartition(':')[0]}:{port}"

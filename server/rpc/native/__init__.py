@@ -1,0 +1,1 @@
+"""Inference as message handlers of the project's own transport: no thread waits for a call."""

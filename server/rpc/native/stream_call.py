@@ -1,0 +1,240 @@
+"""Answer one ModelStreamInfer call, each message in its turn, without a thread.
+
+The I/O thread decodes and queues messages as they arrive; answers go out in order, from the thread
+that completes the first one that is due. Bytes read ahead are bounded per stream: while there is no
+room, the stream's window stays shut, which slows down a sender that is faster than the model.
+"""
+
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+
+from protos.codec import decode_request, encode_stream_error, encode_stream_response
+from server.batching.request import Caller, Result
+from server.errors import ServerStopping, StreamIdle
+from server.rpc import status as rpc_status
+from server.rpc.idle_trim import IdleTrim
+from server.rpc.inference import Inference, Pending
+from server.rpc.native import status
+from server.rpc.native.room import Room
+from server.rpc.servicer import StreamLimits
+from server.rpc.thread_pools import InFlight
+from transport.server_call import CallHandler, ServerCall
+from transport.status import OK, Status
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    """A message that came: what it waits for, or why it was refused."""
+
+    request_id: str = ""
+    pending: Pending | None = None
+    error: Exception | None = None
+    done: bool = False
+
+
+class StreamCall(CallHandler):
+    """One open stream."""
+
+    open_ended = True
+
+    def __init__(
+        self,
+        call: ServerCall,
+        inference: Inference,
+        limits: StreamLimits,
+        calls: InFlight,
+        idle_trim: IdleTrim,
+    ) -> None:
+        """Count the stream. StatusError when as many are open as may be."""
+        if not calls.enter():
+            raise status.error(calls.refusal())
+        self._call = call
+        self._inference = inference
+        self._limits = limits
+        self._calls = calls
+        self._idle_trim = idle_trim
+        self._caller = Caller(call.peer, status.deadline_ns(call))
+        # The error of a request ends the stream instead of being its answer.
+        self._errors_end_it = ("triton_grpc_error", "true") in call.metadata
+        self._lock = threading.Lock()
+        self._entries: deque[_Entry] = deque()
+        self._ahead_bytes = 0
+        self._length_waiting: int | None = None
+        self._room = self._new_room()
+        self._sending = threading.Lock()
+        self._end: Status | None = None
+        self._active_s = time.monotonic()
+        idle_trim.began(limits.read_ahead_bytes)
+        if limits.idle_s:
+            call.connection.loop.call_later(limits.idle_s, self._check_idle)
+
+    # --- messages, in the I/O thread
+
+    def admit(self, length: int) -> bool:
+        """Take room for a message, of the stream's and of the server's."""
+        with self._lock:
+            if not self._take_ahead_locked(length):
+                self._length_waiting = length
+                full = True
+            else:
+                full = False
+        if full:
+            self._inference.flush()
+            return False
+        with status.raised():
+            return self._room.ask(length)
+
+    def message(self, message: memoryview) -> None:
+        """Decode a message and queue it."""
+        room, self._room = self._room, self._new_room()
+        self._active_s = time.monotonic()
+        entry = _Entry()
+        with self._lock:
+            if self._end is not None:
+                self._give_back(room, len(message))
+                return
+            self._entries.append(entry)
+        give_back = partial(self._give_back, room, len(message))
+        try:
+            decoded = decode_request(message)
+            entry.request_id = decoded.id
+            arrived_ns = time.monotonic_ns()
+            pending = self._inference.begin(decoded, arrived_ns, self._caller, give_back)
+        except Exception as error:
+            give_back()
+            entry.request_id = getattr(error, "request_id", entry.request_id)
+            entry.error, entry.done = error, True
+            self._answer()
+            return
+        entry.pending = pending
+        pending.request.future.add_done_callback(partial(self._computed, entry))
+
+    def half_closed(self) -> None:
+        """End the stream once every message is answered."""
+        self._end_with(OK)
+
+    def cancelled(self) -> None:
+        """Drop all that waits."""
+        with self._lock:
+            entries = list(self._entries)
+            self._entries.clear()
+            self._end = OK
+        for entry in entries:
+            if entry.pending is not None:
+                entry.pending.cancel()
+        self._room.give_back()
+        self._leave()
+
+    def stop(self) -> None:
+        """End the stream once all that came is answered; any thread."""
+        self._end_with(status.of(ServerStopping("the server is stopping")))
+
+    # --- room
+
+    def _new_room(self) -> Room:
+        return Room(
+            self._inference.budget, self._call.peer, self._call.resume, self._inference.flush
+        )
+
+    def _take_ahead_locked(self, length: int) -> bool:
+        # A message larger than all that may be read ahead still passes, alone.
+        most = self._limits.read_ahead_bytes
+        if self._ahead_bytes and self._ahead_bytes + length > most:
+            return False
+        self._ahead_bytes += length
+        return True
+
+    def _give_back(self, room: Room, length: int) -> None:
+        """A message is needed no more; any thread."""
+        room.give_back()
+        with self._lock:
+            self._ahead_bytes -= length
+            waiting = self._length_waiting
+            if waiting is None or not self._take_ahead_locked(waiting):
+                return
+            self._length_waiting = None
+        self._call.connection.loop.call_soon(partial(self._ask_room, waiting))
+
+    def _ask_room(self, length: int) -> None:
+        try:
+            if not self._call.done and self._room.ask(length):
+                self._call.resume()
+        except Exception as error:
+            self._call.failed(status.of(error))
+
+    # --- answers, in any thread
+
+    def _computed(self, entry: _Entry, _: Future[Result]) -> None:
+        entry.done = True
+        self._answer()
+
+    def _answer(self) -> None:
+        """Send every answer that is due, in the order of the messages."""
+        # One thread sends at a time; another one's entry is seen by it, or here after it.
+        with self._sending:
+            while (entry := self._next()) is not None:
+                self._send(entry)
+            self._finish_if_over()
+
+    def _next(self) -> _Entry | None:
+        with self._lock:
+            if self._entries and self._entries[0].done:
+                return self._entries.popleft()
+            return None
+
+    def _send(self, entry: _Entry) -> None:
+        error, pending = entry.error, entry.pending
+        if error is None:
+            assert pending is not None
+            try:
+                data = self._inference.finish(
+                    pending, encode_stream_response, triton_final_response=True
+                )
+            except Exception as failure:
+                error = failure
+        if error is not None:
+            if self._errors_end_it:
+                self._fail(status.of(error))
+                return
+            data = encode_stream_error(entry.request_id, rpc_status.of(error)[1])
+        self._call.send([data])
+
+    def _fail(self, ended: Status) -> None:
+        if self._call.finish(ended):
+            self.cancelled()
+
+    def _end_with(self, ended: Status) -> None:
+        with self._lock:
+            if self._end is None:
+                self._end = ended
+        self._answer()
+
+    def _finish_if_over(self) -> None:
+        with self._lock:
+            ended = self._end if not self._entries else None
+        if ended is not None and self._call.finish(ended):
+            self._leave()
+
+    def _leave(self) -> None:
+        self._idle_trim.ended(self._limits.read_ahead_bytes)
+        self._calls.leave()
+        # Call and handler would keep each other until the collector comes by.
+        self._call.handler = CallHandler()
+
+    def _check_idle(self) -> None:
+        if self._call.done:
+            return
+        now_s = time.monotonic()
+        with self._lock:
+            if self._entries:
+                self._active_s = now_s
+        left_s = self._active_s + self._limits.idle_s - now_s
+        if left_s > 0:
+            self._call.connection.loop.call_later(left_s, self._check_idle)
+            return
+        idle = StreamIdle(f"the stream sent no message for {self._limits.idle_s:g} s")
+        self._fail(status.of(idle))

@@ -1,0 +1,105 @@
+"""Answer one ModelInfer call: decode and queue in the I/O thread, answer from the engine's.
+
+What bounds it: the call is counted from its headers to its end, and room for its message is taken
+before the payload is read.
+"""
+
+import time
+from concurrent.futures import Future
+
+from protos.codec import decode_request, encode_response
+from server.batching.request import Caller, Result
+from server.rpc.idle_trim import IdleTrim
+from server.rpc.inference import Inference, Pending
+from server.rpc.native import status
+from server.rpc.native.room import Room
+from server.rpc.thread_pools import InFlight
+from transport.server_call import CallHandler, ServerCall
+from transport.status import Code, StatusError
+
+
+class UnaryCall(CallHandler):
+    """One call. The I/O thread calls all but `_answer`."""
+
+    __slots__ = (
+        "_call",
+        "_calls",
+        "_idle_trim",
+        "_inference",
+        "_length",
+        "_message",
+        "_pending",
+        "_room",
+    )
+
+    def __init__(
+        self, call: ServerCall, inference: Inference, calls: InFlight, idle_trim: IdleTrim
+    ) -> None:
+        """Count the call. StatusError when as many are open as may be."""
+        if not calls.enter():
+            raise status.error(calls.refusal())
+        self._call = call
+        self._calls = calls
+        self._inference = inference
+        self._idle_trim = idle_trim
+        self._room = Room(inference.budget, call.peer, call.resume, inference.flush)
+        self._message: memoryview | None = None
+        self._length = 0
+        self._pending: Pending | None = None
+
+    def admit(self, length: int) -> bool:
+        """Take room for the message."""
+        if self._message is not None:
+            raise StatusError(Code.UNIMPLEMENTED, "got a second message, expected one")
+        with status.raised():
+            return self._room.ask(length)
+
+    def message(self, message: memoryview) -> None:
+        """Keep the message until the client has said that it is the only one."""
+        self._message = message
+
+    def half_closed(self) -> None:
+        """Decode the message and queue it."""
+        message, self._message = self._message, None
+        if message is None:
+            raise StatusError(Code.UNIMPLEMENTED, "got no message, expected one")
+        self._length = len(message)
+        self._idle_trim.began(self._length)
+        arrived_ns = time.monotonic_ns()
+        call = self._call
+        with status.raised():
+            caller = Caller(call.peer, status.deadline_ns(call))
+            decoded = decode_request(message)
+            pending = self._inference.begin(decoded, arrived_ns, caller, self._room.give_back)
+        self._pending = pending
+        pending.request.future.add_done_callback(self._answer)
+
+    def cancelled(self) -> None:
+        """Drop what waits."""
+        pending, self._pending = self._pending, None
+        self._message = None
+        if pending is None:
+            # Else its bytes are needed until the batch under way is done.
+            self._room.give_back()
+        else:
+            pending.cancel()
+        self._end()
+
+    def _answer(self, _: Future[Result]) -> None:
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        try:
+            data = self._inference.finish(pending, encode_response)
+        except Exception as error:
+            ended = self._call.finish(status.of(error))
+        else:
+            ended = self._call.answer([data])
+        if ended:
+            self._end()
+
+    def _end(self) -> None:
+        self._idle_trim.ended(self._length)
+        self._calls.leave()
+        # Call and handler would keep each other, and the answer, until the collector comes by.
+        self._call.handler = CallHandler()
