@@ -1,7 +1,6 @@
 """The server's side of one connection: requests become calls of methods."""
 
 import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,13 +59,12 @@ class ServerConnection(Connection):
         host: Host,
         loop: Loop,
         sock: socket.socket,
-        lock: threading.Lock,
         pipe: Pipe,
         options: ServerConnectionOptions,
         scratch: memoryview,
         peer: str,
     ) -> None:
-        super().__init__(loop, sock, lock, pipe, options, scratch)
+        super().__init__(loop, sock, pipe, options, scratch)
         self.server_options = options
         self.last_call_s = time.monotonic()
         self._host = host
