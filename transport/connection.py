@@ -74,7 +74,9 @@ class Connection:
         self.pipe = pipe
         self.sock = sock
         self.streams: dict[int, Stream] = {}
-        self.sender = Sender(self.lock, self.pipe, self._watch_writable, self._broken, self._written)
+        self.sender = Sender(
+            self.lock, self.pipe, self._watch_writable, self._broken, self._written
+        )
         self.receiver = Receiver(self, scratch, options.max_frame)
         self.closing = False  # GOAWAY with an error was sent, or everything is done
         self.lost = False

@@ -1,12 +1,13 @@
 """The server's side of one connection: requests become calls of methods."""
 
+import functools
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from transport import frames, messages, request
+from transport import frames, messages, request, tls
 from transport.connection import Connection, ConnectionOptions
 from transport.frames import ConnectionFault, ErrorCode, StreamFault
 from transport.headers import HeaderReader
@@ -72,6 +73,11 @@ class ServerConnection(Connection):
         self._requests: HeaderReader[Request] = HeaderReader(request.parse)
         self._draining = False
         self._held: list[ServerCall] = []
+
+    @functools.cached_property
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """What TLS says of the client, by grpcio's names."""
+        return tls.auth_context(self.sock)
 
     def own_settings(self) -> dict[int, int]:
         """See Connection."""

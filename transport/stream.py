@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 class Stream(Outgoing):
     """Messages come in at `deliver`; what goes out is put on the connection's sender."""
 
-    __slots__ = ("closed", "connection", "reader", "recv_window", "remote_ended", "since_s", "window")
+    __slots__ = (
+        "closed",
+        "connection",
+        "reader",
+        "recv_window",
+        "remote_ended",
+        "since_s",
+        "window",
+    )
 
     def __init__(
         self,
