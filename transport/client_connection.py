@@ -1,7 +1,6 @@
 """The client's side of one connection."""
 
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -29,7 +28,6 @@ class ClientConnection(Connection):
         self,
         loop: Loop,
         sock: socket.socket,
-        lock: threading.Lock,
         pipe: Pipe,
         options: ConnectionOptions,
         scratch: memoryview,
@@ -38,7 +36,7 @@ class ClientConnection(Connection):
         on_ready: Callable[["ClientConnection"], None],
         on_ended: Callable[["ClientConnection", str], None],
     ) -> None:
-        super().__init__(loop, sock, lock, pipe, options, scratch)
+        super().__init__(loop, sock, pipe, options, scratch)
         self.target = target
         self.ready = False
         self.draining = False

@@ -26,6 +26,7 @@ from transport.stream import Stream
 # Wide open: what a peer may send ahead is bounded by the streams' windows, and a connection's window
 # that unadmitted messages could fill would keep the admitted ones from coming.
 _CONNECTION_WINDOW = 2**30
+_MESSAGES_AHEAD = 4
 # Streams that this side reset: frames that were under way are not the peer's fault.
 _REMEMBERED_RESETS = 1_000
 # What a closing connection waits for the peer's end, so that GOAWAY is not lost to a TCP reset.
@@ -38,8 +39,11 @@ _TICK_S = 1.0
 class ConnectionOptions:
     """What both sides choose about a connection. Times in seconds; None: never."""
 
-    # What a stream may send ahead of a message that is admitted. RTT times bandwidth is enough.
+    # What a stream may send ahead of a message that is admitted, at first.
     stream_window: int = 1024 * 1024
+    # The same for a stream with large messages, and how much more all streams get together.
+    max_stream_window: int = 16 * 2**20
+    read_ahead_bytes: int = 64 * 2**20
     max_frame: int = frames.LARGEST_MAX_FRAME
     max_message_bytes: int = 2**31 - 1
     max_header_bytes: int = 16 * 1024
@@ -60,18 +64,19 @@ class Connection:
         self,
         loop: Loop,
         sock: socket.socket,
-        lock: threading.Lock,
         pipe: Pipe,
         options: ConnectionOptions,
         scratch: memoryview,
     ) -> None:
         self.loop = loop
         self.options = options
-        self.lock = lock
+        self.lock = threading.Lock()
         self.pipe = pipe
         self.sock = sock
         self.streams: dict[int, Stream] = {}
-        self.sender = Sender(self.lock, self.pipe, self._watch_writable, self._broken)
+        self.sender = Sender(
+            self.lock, self.pipe, self._watch_writable, self._broken, self._written
+        )
         self.receiver = Receiver(self, scratch, options.max_frame)
         self.closing = False  # GOAWAY with an error was sent, or everything is done
         self.lost = False
@@ -79,6 +84,7 @@ class Connection:
         self.initial_send_window = frames.DEFAULT_WINDOW
         self.last_peer_stream = 0
         self._recv_window = frames.DEFAULT_WINDOW
+        self._widened = 0  # of all streams' windows beyond `stream_window`
         self._block: list[bytes] = []  # of HEADERS that are continued
         self._block_stream, self._block_flags = 0, 0
         self._reset_order: deque[int] = deque()
@@ -127,6 +133,14 @@ class Connection:
     def _broken(self, error: OSError) -> None:
         """Called with the lock held, from any thread."""
         self.loop.call_soon(lambda: self.lose(f"connection lost: {error}"))
+
+    def _written(self) -> None:
+        """A thread has left the socket that was lost meanwhile; the lock is held.
+
+        Closed earlier, its number could have become that of another connection.
+        """
+        if self.lost:
+            self.sock.close()
 
     def _on_event(self, events: int) -> None:
         if events & WRITE:
@@ -205,7 +219,8 @@ class Connection:
             with contextlib.suppress(OSError):
                 # Wakes a thread that waits for the socket.
                 self.sock.shutdown(socket.SHUT_RDWR)
-            self.sock.close()
+            if not self.sender.writing:
+                self.sock.close()
         self._lose_streams(text)
         self.on_gone()
 
@@ -238,6 +253,7 @@ class Connection:
         """The stream is over on both sides."""
         stream.closed = True
         if self.streams.pop(stream.stream_id, None) is not None:
+            self._widened -= stream.window - self.options.stream_window
             self.on_stream_gone()
 
     def on_stream_gone(self) -> None:
@@ -291,12 +307,24 @@ class Connection:
         reader = stream.reader
         if reader.waiting or stream.remote_ended or stream.closed:
             return
-        window = self.options.stream_window
+        window = stream.window
         missing = max(0, reader.missing - self.receiver.left_of(stream))
         more = min(missing + window, frames.MAX_WINDOW) - stream.recv_window
         if more >= window // 2:
             stream.recv_window += more
             self.sender.control(frames.window_update(stream.stream_id, more))
+
+    def widen_window(self, stream: Stream, length: int) -> None:
+        """A message of `length` bytes was admitted: let the next ones come while it is used.
+
+        A sender that has to wait for each message's window waits for two threads to wake up.
+        """
+        options = self.options
+        most = options.stream_window + options.read_ahead_bytes - self._widened
+        window = min(_MESSAGES_AHEAD * length, options.max_stream_window, most)
+        if window > stream.window:
+            self._widened += window - stream.window
+            stream.window = window
 
     def on_data(self, stream_id: int, length: int, *, end_stream: bool) -> Incoming | None:
         """See FrameHandler."""
@@ -340,6 +368,8 @@ class Connection:
         assert isinstance(stream, Stream)
         stream.count_data(len(data))
         stream.guarded(stream.reader.feed, data)
+        if stream.reader.missing:
+            self.widen_window(stream, stream.reader.length)
         self.open_window(stream)
 
     def on_filled(self, stream: Incoming, count: int) -> None:

@@ -162,12 +162,10 @@ class Subchannel:
         except (OSError, ValueError) as error:
             self.failure = f"failed to connect to {self.target}: {error}"
             return False
-        lock = threading.Lock()
-        pipe: Pipe = TlsPipe(sock, lock) if isinstance(sock, ssl.SSLSocket) else PlainPipe(sock)
+        pipe: Pipe = TlsPipe(sock) if isinstance(sock, ssl.SSLSocket) else PlainPipe(sock)
         connection = ClientConnection(
             self._loop,
             sock,
-            lock,
             pipe,
             self._options,
             self._scratch,

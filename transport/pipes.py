@@ -1,7 +1,7 @@
 """A connected socket as the connection sees it: plain, or with TLS by the standard library.
 
-Reads happen in the I/O thread, writes in any thread that holds the connection's lock. OpenSSL does not
-allow both at once on one TLS connection, so there the reads take that lock, too.
+Reads happen in the I/O thread, writes in any thread, one at a time. OpenSSL does not allow both at
+once on one TLS connection, so a lock keeps them apart there.
 """
 
 import socket
@@ -83,10 +83,10 @@ class TlsPipe:
 
     short_when_full = False
 
-    def __init__(self, sock: ssl.SSLSocket, lock: threading.Lock) -> None:
+    def __init__(self, sock: ssl.SSLSocket) -> None:
         self.sock: socket.socket = sock
         self._tls = sock
-        self._lock = lock
+        self._lock = threading.Lock()
         self._stuck: Buffer | None = None
 
     @property
@@ -115,7 +115,8 @@ class TlsPipe:
         if data is None:
             data = _first_piece(buffers)
         try:
-            count = self._tls.send(data)
+            with self._lock:
+                count = self._tls.send(data)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             self._stuck = data
             return 0

@@ -94,6 +94,7 @@ class Sender:
         pipe: Pipe,
         watch_writable: Callable[[bool], None],
         on_broken: Callable[[OSError], None],
+        on_written: Callable[[], None],
     ) -> None:
         self.lock = lock
         self.max_frame = SMALLEST_MAX_FRAME
@@ -102,10 +103,12 @@ class Sender:
         self.broken = False
         self.overflow = False
         self.blocked = False
+        self.writing = False  # a thread is in the socket's send
         self.progress_s = time.monotonic()
         self._pipe = pipe
         self._watch_writable = watch_writable
         self._on_broken = on_broken
+        self._on_written = on_written
         self._control: list[bytes] = []
         self._ready: deque[Outgoing] = deque()
         # Of streams that wait for the connection's window only.
@@ -201,32 +204,51 @@ class Sender:
             self.flush_locked()
 
     def flush_locked(self) -> None:
-        """Frame and write until nothing is left, or the socket is full."""
-        if self.blocked or self.broken:
+        """Frame and write until nothing is left, or the socket is full.
+
+        The lock is let go of while the socket copies: other threads add to what is sent, and the
+        one that writes takes it along.
+        """
+        if self.writing or self.blocked or self.broken:
             return
+        self.writing = True
         writes = 0
-        while True:
+        full = False
+        while not full:
             if not self._buffers:
                 self._fill()
                 if not self._buffers:
-                    return
-            if writes == _WRITES:
-                break
-            writes += 1
-            try:
-                count = self._pipe.send(self._buffers, self._size)
-            except OSError as error:
+                    break
+            full = writes == _WRITES
+            if not full:
+                writes += 1
+                full = self._write_locked()
+                if self.broken:
+                    break
+        self.writing = False
+        if self.broken:
+            self._on_written()
+        elif full:
+            self.blocked = True
+            if not self._pumped:
+                self._watch_writable(True)
+
+    def _write_locked(self) -> bool:
+        """Write once, without the lock meanwhile; whether the socket is full."""
+        size = self._size
+        self.lock.release()
+        try:
+            count = self._pipe.send(self._buffers, size)
+        except OSError as error:
+            self.lock.acquire()
+            if not self.broken:
                 self.break_locked()
                 self._on_broken(error)
-                return
-            full = not count or (count < self._size and self._pipe.short_when_full)
-            if count:
-                self._advance(count)
-            if full:
-                break
-        self.blocked = True
-        if not self._pumped:
-            self._watch_writable(True)
+            return True
+        self.lock.acquire()
+        if count and not self.broken:
+            self._advance(count)
+        return not count or (count < size and self._pipe.short_when_full)
 
     def pump(self, stream: Outgoing) -> bool:
         """Wait until the socket has taken what `stream` has to send; no lock is held.
@@ -255,7 +277,8 @@ class Sender:
     def break_locked(self) -> None:
         """Nothing can be sent any more."""
         self.broken = True
-        self._buffers.clear()
+        # Not cleared: a thread may be sending them.
+        self._buffers = []
         self._control.clear()
         self._ready.clear()
         self._waiting.clear()

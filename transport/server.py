@@ -156,8 +156,7 @@ class Server:
         self._opening.add(handshake)
 
     def _greet(self, loop: Loop, sock: socket.socket, peer: str) -> None:
-        lock = threading.Lock()
-        pipe: Pipe = TlsPipe(sock, lock) if isinstance(sock, ssl.SSLSocket) else PlainPipe(sock)
+        pipe: Pipe = TlsPipe(sock) if isinstance(sock, ssl.SSLSocket) else PlainPipe(sock)
 
         def done(failure: str) -> None:
             self._opening.discard(greeting)
@@ -169,7 +168,7 @@ class Server:
                 self._forget_one()
                 return
             connection = ServerConnection(
-                self, loop, sock, lock, pipe, self._options.connection, self._scratch[loop], peer
+                self, loop, sock, pipe, self._options.connection, self._scratch[loop], peer
             )
             self._connections.add(connection)
             connection.start(b"")

@@ -57,7 +57,6 @@ class ServerCall(Stream):
         "_deadline",
         "_encoding",
         "_length",
-        "_started",
         "authority",
         "compression",
         "deadline_s",
@@ -65,8 +64,10 @@ class ServerCall(Stream):
         "handler",
         "metadata",
         "path",
+        "plain_next",
         "room_wanted",
         "server_connection",
+        "started",
     )
 
     def __init__(
@@ -86,12 +87,13 @@ class ServerCall(Stream):
         self.handler = CallHandler()
         self.done = False
         self.compression = "identity"  # of answers, where the client takes it
+        self.plain_next = False  # do not compress the next one
         self.room_wanted: Callable[[], None] | None = None
         self.since_s = time.monotonic()
         self.deadline_s: float | None = None  # time.monotonic
         self._deadline: Timer | None = None
         self._accept = request.accept
-        self._started = False
+        self.started = False
         self._length: int | None = None
         if request.timeout_s is not None:
             self.deadline_s = self.since_s + request.timeout_s
@@ -117,9 +119,9 @@ class ServerCall(Stream):
         """Send the initial metadata. False: nobody waits any more, or it was sent already."""
         frame = self._start_frame(metadata)
         with self.connection.lock:
-            if self.done or self._started:
+            if self.done or self.started:
                 return False
-            self._started = True
+            self.started = True
             self.connection.sender.put_locked(self, frame)
         return True
 
@@ -143,7 +145,7 @@ class ServerCall(Stream):
         with self.connection.lock:
             if self.done:
                 return False
-            frames_ = (trailers if self._started else self._trailers_only(status),)
+            frames_ = (trailers if self.started else self._trailers_only(status),)
             self._done_locked()
             self.connection.sender.put_locked(self, *frames_)
         return True
@@ -164,7 +166,8 @@ class ServerCall(Stream):
 
     def _message(self, buffers: Sequence[Buffer], on_sent: Callable[[], None] | None) -> Message:
         encoding = self._response_encoding()
-        if encoding == "identity":
+        plain, self.plain_next = self.plain_next, False
+        if encoding == "identity" or plain:
             return Message(buffers, on_sent=on_sent)
         return Message([pack(buffers, encoding)], packed=True, on_sent=on_sent)
 
@@ -172,9 +175,9 @@ class ServerCall(Stream):
         return self.compression if self.compression in self._accept else "identity"
 
     def _start_locked(self) -> tuple[bytes, ...]:
-        if self._started:
+        if self.started:
             return ()
-        self._started = True
+        self.started = True
         return (self._start_frame(()),)
 
     def _start_frame(self, metadata: Metadata) -> bytes:

@@ -1,13 +1,13 @@
 """The server's side of one connection: requests become calls of methods."""
 
+import functools
 import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from transport import frames, messages, request
+from transport import frames, messages, request, tls
 from transport.connection import Connection, ConnectionOptions
 from transport.frames import ConnectionFault, ErrorCode, StreamFault
 from transport.headers import HeaderReader
@@ -60,13 +60,12 @@ class ServerConnection(Connection):
         host: Host,
         loop: Loop,
         sock: socket.socket,
-        lock: threading.Lock,
         pipe: Pipe,
         options: ServerConnectionOptions,
         scratch: memoryview,
         peer: str,
     ) -> None:
-        super().__init__(loop, sock, lock, pipe, options, scratch)
+        super().__init__(loop, sock, pipe, options, scratch)
         self.server_options = options
         self.last_call_s = time.monotonic()
         self._host = host
@@ -74,6 +73,11 @@ class ServerConnection(Connection):
         self._requests: HeaderReader[Request] = HeaderReader(request.parse)
         self._draining = False
         self._held: list[ServerCall] = []
+
+    @functools.cached_property
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """What TLS says of the client, by grpcio's names."""
+        return tls.auth_context(self.sock)
 
     def own_settings(self) -> dict[int, int]:
         """See Connection."""

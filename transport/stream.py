@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 class Stream(Outgoing):
     """Messages come in at `deliver`; what goes out is put on the connection's sender."""
 
-    __slots__ = ("closed", "connection", "reader", "recv_window", "remote_ended", "since_s")
+    __slots__ = (
+        "closed",
+        "connection",
+        "reader",
+        "recv_window",
+        "remote_ended",
+        "since_s",
+        "window",
+    )
 
     def __init__(
         self,
@@ -28,6 +36,7 @@ class Stream(Outgoing):
         super().__init__(stream_id, send_window)
         self.connection = connection
         self.recv_window = recv_window
+        self.window = recv_window  # what the peer may send ahead of an admitted message
         self.reader = MessageReader(self, max_bytes)
         self.remote_ended = False
         # Nothing that comes from the peer counts any more.

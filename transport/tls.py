@@ -3,6 +3,7 @@
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 from transport.loop import READ, WRITE, Loop
 
@@ -25,6 +26,27 @@ def server_context(certificate: str, key: str, client_ca: str | None = None) -> 
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(client_ca)
     return require_http2(context)
+
+
+def auth_context(sock: socket.socket) -> dict[str, list[bytes]]:
+    """What is known of the peer, by the names that gRPC gives it; empty without TLS."""
+    if not isinstance(sock, ssl.SSLSocket):
+        return {}
+    context = {
+        "transport_security_type": [b"ssl"],
+        "security_level": [b"TSI_PRIVACY_AND_INTEGRITY"],
+    }
+    certificate = sock.getpeercert()
+    raw = sock.getpeercert(binary_form=True)
+    if not certificate or raw is None:
+        return context
+    subject: Any = certificate.get("subject", ())
+    others: Any = certificate.get("subjectAltName", ())
+    names = [value for group in subject for key, value in group if key == "commonName"]
+    context["x509_common_name"] = [name.encode() for name in names]
+    context["x509_subject_alternative_name"] = [name.encode() for _, name in others]
+    context["x509_pem_cert"] = [ssl.DER_cert_to_PEM_cert(raw).encode()]
+    return {key: values for key, values in context.items() if values}
 
 
 class Handshake:
