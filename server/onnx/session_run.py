@@ -1,4 +1,4 @@
-"""The ways to run a session: with arrays, through IO binding, with ONNX Runtime's own values."""
+"""The ways to run a session: with arrays, through IO binding, with OrtValues."""
 
 import ctypes
 import functools
@@ -33,7 +33,7 @@ def way_to_run(session: ort.InferenceSession, dtypes: set[np.dtype[Any]], *, on_
 def run_bound(
     session: ort.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, Array]
 ) -> list[Array]:
-    """Run by way of IO binding: an input is copied to the device once, as it is bound, and from
+    """Run through IO binding: an input is copied to the device once, when it is bound, and from
     page-locked memory by the device itself."""
     binding = session.io_binding()
     for name, data in inputs.items():
@@ -43,7 +43,7 @@ def run_bound(
     try:
         session.run_with_iobinding(binding)
     except RuntimeError:
-        # Whatever went wrong; an unbound run tells bad inputs from a broken device.
+        # After any failure an unbound run tells bad inputs from a broken device.
         unbound: list[Array] = session.run(outputs, inputs)
         return unbound
     arrays: list[Array] = binding.copy_outputs_to_cpu()
@@ -53,7 +53,7 @@ def run_bound(
 def _run_values(
     session: ort.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, Array]
 ) -> list[Array]:
-    """Run by way of ONNX Runtime's own values: as arrays it takes and gives no bfloat16."""
+    """Run with OrtValues: as numpy arrays ONNX Runtime takes and returns no bfloat16."""
     values = {name: _value(data) for name, data in inputs.items()}
     return [_array(value) for value in session.run_with_ort_values(outputs, values)]
 

@@ -1,4 +1,4 @@
-"""Count calls of one kind from their arrival to their end, and let no more in than may be open."""
+"""Count the open calls of one kind, and enforce a limit."""
 
 import threading
 
@@ -6,17 +6,17 @@ from server.errors import TooMany
 
 
 class InFlight:
-    """How many calls are open, of those that may be."""
+    """The number of open calls, and its limit."""
 
     def __init__(self, most: int, what: str) -> None:
-        """`what` the calls are called in the text for those that are refused."""
+        """`what`: the name of the calls in the error text, plural."""
         self._most = most
         self._what = what
         self._open = 0
         self._changed = threading.Condition()
 
     def enter(self) -> bool:
-        """Count one more, unless as many are open as may be; whether it was counted."""
+        """Count one more call unless the limit is reached; return whether it was counted."""
         with self._changed:
             if self._open >= self._most:
                 return False
@@ -24,17 +24,17 @@ class InFlight:
             return True
 
     def leave(self) -> None:
-        """Count one that was let in as over."""
+        """Count an admitted call as ended."""
         with self._changed:
             self._open -= 1
             if not self._open:
                 self._changed.notify_all()
 
     def refusal(self) -> TooMany:
-        """What a call that is not let in is told."""
+        """The error for a call over the limit."""
         return TooMany(f"{self._most} {self._what} are open, the most allowed")
 
     def wait_until_idle(self, timeout_s: float) -> bool:
-        """Wait for the count to be 0; whether it was within the time."""
+        """Wait until no call is open; return False on timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: self._open == 0, timeout_s)
