@@ -27,8 +27,7 @@ from protos.codec import (
     encode_request,
 )
 from protos.errors import InvalidMessage, OutputMissing
-from protos.parameters import Parameter
-from protos.tensors import Tensor
+from protos.tensors import Parameter, Tensor
 
 # Large enough that a message's fixed cost is small, small enough that receiving, computing and
 # answering overlap.

@@ -13,8 +13,14 @@ from google.protobuf.message import DecodeError
 
 from protos import inference_pb2 as pb
 from protos.errors import InvalidMessage, OutputMissing
-from protos.parameters import Parameter, read_parameters, write_parameters
-from protos.tensors import Tensor, read_tensors, write_tensors
+from protos.tensors import (
+    Parameter,
+    Tensor,
+    read_parameters,
+    read_tensors,
+    write_parameters,
+    write_tensors,
+)
 from protos.wire import Split, length_prefix, split
 
 Array = np.ndarray[Any, np.dtype[Any]]

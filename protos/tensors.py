@@ -15,9 +15,9 @@ import numpy as np
 
 from protos.datatypes import BYTES, DTYPES, datatype_of
 from protos.errors import InvalidMessage
-from protos.parameters import Parameter, read_parameters, write_parameters
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Parameter = bool | int | float | str
 
 _MOST_DIMENSIONS = 64  # numpy's own limit
 _MOST_ELEMENT_BYTES = 2**32 - 1  # of a length of 4 bytes
@@ -52,6 +52,33 @@ class Tensor:
     def of(cls, name: str, data: Array) -> "Tensor":
         """Tensor of a numpy array; TypeError if the protocol has no such dtype."""
         return cls(name, datatype_of(data.dtype), data.shape, data)
+
+
+def read_parameters(parameters: Any) -> Mapping[str, Parameter]:
+    """Values of a map of InferParameter by name; InvalidMessage for one without a value."""
+    if not parameters:
+        return {}
+    read: dict[str, Parameter] = {}
+    for name, value in parameters.items():
+        choice = value.WhichOneof("parameter_choice")
+        if choice is None:
+            raise InvalidMessage(f"parameter {name!r} carries no value")
+        read[name] = getattr(value, choice)
+    return read
+
+
+def write_parameters(target: Any, parameters: Mapping[str, Parameter]) -> None:
+    """Set values in a map of InferParameter."""
+    for name, value in parameters.items():
+        entry = target[name]
+        if isinstance(value, bool):
+            entry.bool_param = value
+        elif isinstance(value, int):
+            entry.int64_param = value
+        elif isinstance(value, float):
+            entry.double_param = value
+        else:
+            entry.string_param = value
 
 
 def read_tensors(role: str, headers: Sequence[Any], raw: list[memoryview]) -> tuple[Tensor, ...]:

@@ -23,9 +23,10 @@ from server.rpc.health import Health
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference
 from server.rpc.repository_servicer import RepositoryServicer
+from server.rpc.rpcs import SERVICE, handlers
 from server.rpc.security.authorization import Authorization
 from server.rpc.security.credentials import server_credentials
-from server.rpc.servicer import SERVICE, Servicer, StreamLimits, handlers
+from server.rpc.servicer import Servicer, StreamLimits
 from server.rpc.settings_servicer import SettingsServicer
 from server.rpc.shared_memory_servicer import MemoryServicer
 from server.rpc.thread_pools import ThreadPools
@@ -138,8 +139,8 @@ class Server:
             options=_channel_options(config),
             interceptors=() if authorization is None else (authorization,),
         )
-        groups = (self._memory, self._settings, self._repository_servicer)
-        table = handlers(self._servicer, *groups, self._receiver, self._pools)
+        servicers = (self._servicer, self._memory, self._settings, self._repository_servicer)
+        table = handlers(servicers, self._receiver, self._pools)
         server.add_generic_rpc_handlers((table, self._health.handlers))
         reflected = config.local_only if config.reflection is None else config.reflection
         if reflected:

@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from protos.parameters import Parameter
-from protos.tensors import decode_elements
+from protos.tensors import Parameter, decode_elements
 from server.errors import (
     InvalidInput,
     RegionExists,

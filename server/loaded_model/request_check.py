@@ -7,8 +7,7 @@ import numpy as np
 
 from protos.codec import InferRequest, RequestedOutput
 from protos.datatypes import BYTES, DTYPES
-from protos.parameters import Parameter
-from protos.tensors import Tensor
+from protos.tensors import Parameter, Tensor
 from server.batching import nan_check
 from server.batching.batch_dependence import BatchDependence, Dependence
 from server.batching.request import Array, Caller, Request

@@ -16,7 +16,7 @@ import grpc
 from server.errors import Unsupported
 from server.rpc import status
 from server.rpc.idle_trim import IdleTrim
-from server.rpc.in_flight import InFlight
+from server.rpc.thread_pools import InFlight
 
 
 class Receiver:

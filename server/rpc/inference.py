@@ -6,8 +6,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 
 from protos.codec import InferRequest, InferResponse
-from protos.parameters import Parameter
-from protos.tensors import Tensor, encode_data
+from protos.tensors import Parameter, Tensor, encode_data
 from server.batching.byte_budget import ByteBudget
 from server.batching.request import Array, Caller, Request, Result
 from server.batching.shared_memory import Placement, Region, Regions

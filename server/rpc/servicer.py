@@ -7,31 +7,22 @@ INVALID_ARGUMENT, tensors are never copied by protobuf, and no parsing holds up 
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError, Message
 
 from protos import inference_pb2 as pb
 from protos.codec import decode_request, encode_response
-from protos.errors import InvalidMessage
 from server.batching.request import Caller
 from server.errors import InvalidInput, ModelUnavailable, ServerStopping
 from server.repository.repository import Repository
-from server.rpc import descriptions, status
-from server.rpc.admission import Admission, Receiver, on_pool
+from server.rpc import descriptions
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference
-from server.rpc.repository_servicer import RepositoryServicer
-from server.rpc.settings_servicer import SettingsServicer
-from server.rpc.shared_memory_servicer import MemoryServicer
 from server.rpc.stream import InferStream
-from server.rpc.thread_pools import ThreadPools
 
-SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 SERVER_NAME = "argmax-serving"
 _FOREVER_S = 10 * 365 * 86400
 EXTENSIONS = (
@@ -45,17 +36,6 @@ EXTENSIONS = (
     "statistics",
     "system_shared_memory",
 )
-
-
-_MEMORY_REQUESTS: tuple[Any, ...] = (
-    pb.SystemSharedMemoryStatusRequest,
-    pb.SystemSharedMemoryRegisterRequest,
-    pb.SystemSharedMemoryUnregisterRequest,
-    pb.CudaSharedMemoryStatusRequest,
-    pb.CudaSharedMemoryRegisterRequest,
-    pb.CudaSharedMemoryUnregisterRequest,
-)
-_SETTINGS_REQUESTS: tuple[Any, ...] = (pb.TraceSettingRequest, pb.LogSettingsRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,90 +151,8 @@ class Servicer:
             stream.stop()
 
 
-def handlers(
-    servicer: Servicer,
-    memory: MemoryServicer,
-    settings: SettingsServicer,
-    repository: RepositoryServicer,
-    receiver: Receiver,
-    pools: ThreadPools,
-) -> grpc.GenericRpcHandler:
-    """gRPC's handlers of the whole service."""
-    control: dict[str, tuple[Any, Callable[[Any], Message]]] = {
-        "ServerLive": (pb.ServerLiveRequest, servicer.ServerLive),
-        "ServerReady": (pb.ServerReadyRequest, servicer.ServerReady),
-        "ModelReady": (pb.ModelReadyRequest, servicer.ModelReady),
-        "ServerMetadata": (pb.ServerMetadataRequest, servicer.ServerMetadata),
-        "ModelMetadata": (pb.ModelMetadataRequest, servicer.ModelMetadata),
-        "ModelConfig": (pb.ModelConfigRequest, servicer.ModelConfig),
-        "ModelStatistics": (pb.ModelStatisticsRequest, servicer.ModelStatistics),
-        "RepositoryIndex": (pb.RepositoryIndexRequest, repository.RepositoryIndex),
-    }
-    for group, kinds in ((memory, _MEMORY_REQUESTS), (settings, _SETTINGS_REQUESTS)):
-        for kind in kinds:
-            name = kind.DESCRIPTOR.name.removesuffix("Request")
-            control[name] = (kind, getattr(group, name))
-    slow: dict[str, tuple[Any, Callable[[Any], Message]]] = {
-        "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, repository.RepositoryModelLoad),
-        "RepositoryModelUnload": (
-            pb.RepositoryModelUnloadRequest,
-            repository.RepositoryModelUnload,
-        ),
-    }
-    table = {
-        name: receiver.unary(_parsed(kind, handle), pool)
-        for pool, rpcs in (
-            (pools.quick_threads, control),
-            (pools.loading_threads, slow),
-        )
-        for name, (kind, handle) in rpcs.items()
-    }
-    table["ModelInfer"] = receiver.unary(
-        servicer.ModelInfer, pools.unary_threads, pools.unary.leave
-    )
-    table["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-        on_pool(
-            _guarded_stream(servicer.ModelStreamInfer, pools.streams.leave),
-            pools.stream_threads,
-        )
-    )
-    in_flight = {
-        f"/{SERVICE}/ModelInfer": pools.unary,
-        f"/{SERVICE}/ModelStreamInfer": pools.streams,
-    }
-    generic = grpc.method_handlers_generic_handler(SERVICE, table)
-    return Admission(generic, in_flight, pools.refusing_threads)
-
-
 def _deadline_ns(context: grpc.ServicerContext, now_ns: int) -> int | None:
     """The client's deadline on the monotonic clock."""
     left_s = context.time_remaining()
     # Without a deadline gRPC reports the time until about the year 10000.
     return None if left_s is None or left_s > _FOREVER_S else now_ns + int(left_s * 1e9)
-
-
-def _parsed(kind: Any, handle: Callable[[Any], Message]) -> Callable[..., bytes]:
-    def behavior(data: bytes, context: grpc.ServicerContext) -> bytes:
-        try:
-            request = kind.FromString(data)
-        except DecodeError:
-            raise InvalidMessage(f"malformed {kind.DESCRIPTOR.name}") from None
-        return handle(request).SerializeToString()
-
-    return behavior
-
-
-def _guarded_stream(
-    behavior: Callable[..., Iterator[bytes]], leave: Callable[[], None]
-) -> Callable[..., Iterator[bytes]]:
-    def guarded(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        try:
-            yield from behavior(messages, context)
-            return
-        except Exception as error:
-            failure = error
-        finally:
-            leave()
-        context.abort(*status.of(failure))
-
-    return guarded

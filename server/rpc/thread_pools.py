@@ -1,13 +1,49 @@
 """The threads that calls run in, and the limit of open calls of each kind."""
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from server.rpc.in_flight import InFlight
+from server.errors import TooMany
 
 _QUICK_THREADS = 4
 _REFUSING_THREADS = 2
 _LOADING_THREADS = 4
+
+
+class InFlight:
+    """How many calls are open, of those that may be."""
+
+    def __init__(self, most: int, what: str) -> None:
+        """`what` the calls are called in the text for those that are refused."""
+        self._most = most
+        self._what = what
+        self._open = 0
+        self._changed = threading.Condition()
+
+    def enter(self) -> bool:
+        """Count one more call unless the limit is reached; return whether it was counted."""
+        with self._changed:
+            if self._open >= self._most:
+                return False
+            self._open += 1
+            return True
+
+    def leave(self) -> None:
+        """Count an admitted call as ended."""
+        with self._changed:
+            self._open -= 1
+            if not self._open:
+                self._changed.notify_all()
+
+    def refusal(self) -> TooMany:
+        """The error for a call over the limit."""
+        return TooMany(f"{self._most} {self._what} are open, the most allowed")
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Wait until no call is open; return False on timeout."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._open == 0, timeout_s)
 
 
 class ThreadPools:

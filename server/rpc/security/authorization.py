@@ -13,60 +13,20 @@ from protos import text_file
 from protos.errors import InvalidText
 from server.errors import Forbidden, ServingError, StartError, Unauthenticated
 from server.rpc import status
+from server.rpc.rpcs import RPCS
 from server.rpc.security import tokens
 from server.rpc.security.tokens import Permission, Token
 from server.rpc.security.watched_files import Contents, WatchedFiles
-from server.rpc.servicer import SERVICE
 
 TOKEN_FILE = "--token-file"
 _SCHEME = "bearer"
 
-# None: open to everybody. An orchestrator's probes carry no token, and learn only that the service
-# is up, which a connection shows too.
+# None: open to everybody.
 PERMISSION_OF: Mapping[str, Permission | None] = {
-    f"/{service}/{name}": permission
-    for service, permission, names in (
-        (health.SERVICE_NAME, None, ("Check", "Watch")),
-        (SERVICE, None, ("ServerLive", "ServerReady")),
-        (
-            SERVICE,
-            Permission.INFER,
-            (
-                "ServerMetadata",
-                "ModelReady",
-                "ModelMetadata",
-                "ModelConfig",
-                "ModelStatistics",
-                "ModelInfer",
-                "ModelStreamInfer",
-            ),
-        ),
-        (
-            SERVICE,
-            Permission.CONTROL,
-            (
-                "RepositoryIndex",
-                "RepositoryModelLoad",
-                "RepositoryModelUnload",
-                "TraceSetting",
-                "LogSettings",
-            ),
-        ),
-        (
-            SERVICE,
-            Permission.SHARED_MEMORY,
-            (
-                "SystemSharedMemoryStatus",
-                "SystemSharedMemoryRegister",
-                "SystemSharedMemoryUnregister",
-                "CudaSharedMemoryStatus",
-                "CudaSharedMemoryRegister",
-                "CudaSharedMemoryUnregister",
-            ),
-        ),
-        (reflection.SERVICE_NAME, Permission.INFER, ("ServerReflectionInfo",)),
-    )
-    for name in names
+    **{rpc.method: rpc.permission for rpc in RPCS},
+    f"/{health.SERVICE_NAME}/Check": None,
+    f"/{health.SERVICE_NAME}/Watch": None,
+    f"/{reflection.SERVICE_NAME}/ServerReflectionInfo": Permission.INFER,
 }
 
 

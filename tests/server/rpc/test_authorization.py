@@ -13,9 +13,9 @@ from client import Client, Credentials, RequestFailed, UsageError
 from measure.__main__ import main
 from protos import inference_pb2 as pb
 from server.errors import StartError
+from server.rpc.rpcs import SERVICE
 from server.rpc.security.authorization import PERMISSION_OF
 from server.rpc.security.tokens import Permission
-from server.rpc.servicer import SERVICE
 
 TOKENS = {
     Permission.INFER: "token-that-may-infer",
