@@ -109,20 +109,20 @@ def _channel_options(config: Config) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        # Else a second server would share the port without a word.
+        # Otherwise a second server could silently share the port.
         ("grpc.so_reuseport", 0),
-        # Of one connection. It is Admission that refuses, in words that clients understand; calls
-        # that ended still count for a moment, hence the room.
+        # Per connection. Admission rejects calls, with a text for clients; this limit is higher,
+        # because gRPC counts calls for a moment after they have ended.
         ("grpc.max_concurrent_streams", 100 + 2 * _most_calls(config)),
         ("grpc.max_allowed_incoming_connections", config.max_connections),
         ("grpc.server_handshake_timeout_ms", int(1000 * config.silent_peer_s)),
-        # Find out about peers that vanished without closing: asked after half of the time, waited
-        # for as long. The keepalive timeout alone leaves a ping its own, which is a minute.
+        # Detect peers that vanished without closing: ping after half of the time, then wait for
+        # the other half. The keepalive timeout alone does not shorten a ping's own, a minute.
         ("grpc.keepalive_time_ms", int(500 * config.silent_peer_s)),
         ("grpc.keepalive_timeout_ms", int(500 * config.silent_peer_s)),
         ("grpc.http2.ping_timeout_ms", int(500 * config.silent_peer_s)),
-        # Without calls too. Clients may ask as often as we do; that they may without calls needs
-        # the same option.
+        # Without calls too. Clients may ping as often as we do; without calls this needs the same
+        # option.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", int(500 * config.silent_peer_s)),
         ("grpc.http2.max_ping_strikes", 3),
@@ -136,14 +136,14 @@ def _most_calls(config: Config) -> int:
 
 
 def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
-    """Listen there; the address with the real port."""
+    """Listen, and return the address with the real port."""
     try:
         if credentials is None:
             port = server.add_insecure_port(address)
         else:
             port = server.add_secure_port(address, credentials)
     except RuntimeError:
-        # It was free before the models were loaded.
+        # The address was free before the models were loaded.
         listening.check(address)
         raise StartError(f"--address {address}: gRPC cannot listen there") from None
     if address.startswith(listening.UNIX):

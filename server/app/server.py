@@ -47,9 +47,9 @@ class Server:
         """Load the models and listen. StartError names the file, option or port at fault."""
         self._config = config
         listening.check(config.address)
-        # Models that come later may be the first to need it.
+        # Even if no model is there yet: a model loaded later may need it.
         provider_library.require(config.ep)
-        # Before the models, which may take long to load.
+        # Before the models, because loading them may take long.
         credentials, authorization = _credentials(config), _authorization(config)
         self._repository = Repository(
             config.models,
@@ -65,7 +65,7 @@ class Server:
             Control(config.model_control, config.load_model),
             Preflight(config.validation_s, config.validation_bytes) if config.validation else None,
         )
-        # Whoever can reach a shared-memory object is on this machine, so others get none of it.
+        # Only clients on this machine can use shared memory.
         shared = config.local_only if config.shared_memory is None else config.shared_memory
         regions = Regions(enabled=shared, prefix=config.shared_memory_prefix or "")
         self._memory = MemoryServicer(regions)
@@ -81,7 +81,7 @@ class Server:
         self._repository_servicer = RepositoryServicer(self._repository)
         self._pools = ThreadPools(config.workers, config.max_waiting, config.max_streams)
         self._receiver = Receiver(config.receive_s, idle_trim)
-        # The message of a health check is so small that it comes with the call.
+        # The message of a health check is so small that it arrives with the call.
         shorter_s = min(config.receive_s or _CHECK_RECEIVE_S, _CHECK_RECEIVE_S)
         self._check_receiver = Receiver(shorter_s, idle_trim)
         self._health = Health(("", SERVICE), self._check_receiver)
@@ -107,17 +107,17 @@ class Server:
             _log.warning("tokens are sent in plain text: anyone on the network path can read them")
 
     def drain(self) -> None:
-        """Refuse what is new, finish what is here, up to the grace period, then let go of all."""
+        """Reject new requests, finish those in flight within the grace period, then close."""
         _log.info("draining", extra={"grace_s": self._config.grace_s})
         self._health.stop()
         self._repository.stop()
         self._servicer.stop_streams()
-        # gRPC cancels calls that came but wait for a thread of its own. Until they are few, it is
-        # us who refuse what is new, with a status that clients know to retry.
+        # gRPC cancels calls that still wait for one of its threads. For a moment we reject new
+        # calls ourselves, with a status that clients retry.
         time.sleep(_LAST_CALLS_S)
         if not self._pools.wait_until_idle(self._config.grace_s):
-            _log.warning("grace period over: requests under way are cancelled")
-        # Others, such as those who watch the health service, need not be waited for.
+            _log.warning("grace period is over: running requests are cancelled")
+        # Other calls, such as watches of the health service, are not waited for.
         self._endpoint.stop(_LAST_ANSWERS_S)
         if self._poll is not None:
             self._poll.stop()
@@ -151,7 +151,7 @@ class Server:
 
 
 def _credentials(config: Config) -> grpc.ServerCredentials | None:
-    """Those of the TLS options, None without them."""
+    """Credentials of the TLS options, None without them."""
     if config.tls_cert is None or config.tls_key is None:
         for flag, path in (
             ("--tls-cert", config.tls_cert),
@@ -159,19 +159,19 @@ def _credentials(config: Config) -> grpc.ServerCredentials | None:
             ("--tls-client-ca", config.tls_client_ca),
         ):
             if path is not None:
-                raise StartError(f"{flag} {path} came alone; wanted --tls-cert and --tls-key")
+                raise StartError(f"got {flag} {path} alone, expected --tls-cert and --tls-key")
         return None
     return server_credentials(config.tls_cert, config.tls_key, config.tls_client_ca)
 
 
 def _authorization(config: Config) -> Authorization | None:
-    """What asks for tokens, None where none are needed."""
+    """Interceptor that checks tokens, None without a token file."""
     if config.token_file is None:
         return None
     if config.tls_cert is None and not config.local_only and not config.plaintext_tokens:
         raise StartError(
-            f"--token-file came for {config.address} without TLS: everybody on the way could read "
-            "the tokens; wanted --tls-cert and --tls-key, or --plaintext-tokens on where something "
-            "else encrypts"
+            f"got --token-file for {config.address} without TLS: tokens could be read on the "
+            "network; expected --tls-cert and --tls-key, or --plaintext-tokens on if another layer "
+            "encrypts"
         )
     return Authorization(config.token_file, ThreadPoolExecutor(_REFUSING_THREADS, "refusing"))

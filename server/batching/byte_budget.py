@@ -1,4 +1,4 @@
-"""Bound the bytes of requests that the server holds at once."""
+"""Limit the bytes of requests that the server holds at once."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ class Ticket:
 
 
 class ByteBudget:
-    """A counter of free bytes that requests wait for."""
+    """A counter of free bytes on which requests wait."""
 
     def __init__(self, total_bytes: int) -> None:
         self._total = total_bytes
@@ -46,7 +46,8 @@ class ByteBudget:
         """
         if size_bytes > self._total:
             raise TooLarge(
-                f"the request holds {size_bytes} bytes; the server's whole budget is {self._total}"
+                f"the request has {size_bytes} bytes, expected at most the server's whole budget "
+                f"of {self._total}"
             )
         with self._lock:
             if not self._waiting and self._fits(size_bytes):
@@ -72,7 +73,7 @@ class ByteBudget:
         caller: Caller = _ANYONE,
         before_waiting: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take bytes, waiting for them until the caller's deadline at most.
+        """Take bytes, waiting until the caller's deadline at most.
 
         `before_waiting` is called once if there is a wait. Raises TooLarge as `ask` does, QueueFull
         if the deadline passes, Cancelled if the caller leaves.
@@ -103,7 +104,7 @@ class ByteBudget:
             self._grant()
 
     def _grant(self) -> None:
-        # In turn, or small requests would pass a large one for ever.
+        # In order, or small requests could overtake a large one forever.
         while self._waiting and self._fits(self._waiting[0].size_bytes):
             ticket = self._waiting.pop(0)
             self._used += ticket.size_bytes

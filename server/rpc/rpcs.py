@@ -34,13 +34,13 @@ class Kind(Enum):
     """How an RPC is handled."""
 
     QUICK = auto()
-    """Parsed and answered at once."""
+    """Gets the parsed message, and answers at once."""
     LOADING = auto()
-    """Parsed; may take as long as loading a model takes."""
+    """Gets the parsed message, and may take as long as loading a model."""
     INFERENCE = auto()
-    """One message as it arrived, and the call's context."""
+    """Gets one message as bytes, and the call's context."""
     STREAM = auto()
-    """All messages as they arrive, and the call's context."""
+    """Gets all messages as bytes as they arrive, and the call's context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +59,20 @@ class Rpc:
 
     @property
     def method(self) -> str:
-        """The path that calls of it carry."""
+        """The RPC's path."""
         return f"/{SERVICE}/{self.name}"
 
     @property
     def request(self) -> Any:
-        """Class of the message that calls of it carry."""
+        """Class of the request message."""
         return getattr(pb, _DESCRIPTOR.methods_by_name[self.name].input_type.name)
 
 
 _INFER, _CONTROL, _MEMORY = Permission.INFER, Permission.CONTROL, Permission.SHARED_MEMORY
 
 RPCS = (
-    # Probes of an orchestrator carry no token. All that they learn is that the server is up, which
-    # a connection shows too.
+    # An orchestrator's probes carry no token. They learn only that the server is up, which a
+    # connection shows too.
     Rpc(Servicer, Servicer.ServerLive, None),
     Rpc(Servicer, Servicer.ServerReady, None),
     Rpc(Servicer, Servicer.ServerMetadata, _INFER),

@@ -40,14 +40,14 @@ EXTENSIONS = (
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """What bounds a stream: the bytes read ahead on it, how long it may be silent."""
+    """Limits of a stream: bytes read ahead, seconds without a message."""
 
     read_ahead_bytes: int
     idle_s: float
 
 
 class Servicer:
-    """One method per RPC, each: decode, submit, encode."""
+    """One method per RPC; each decodes, submits and encodes."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Servicer:
         idle_trim: IdleTrim,
         parameters: Mapping[str, str],
     ) -> None:
-        """`parameters` are shown in every model's configuration."""
+        """`parameters` appear in every model's configuration."""
         self._repository = repository
         self._inference = inference
         self._stream_limits = streams
@@ -67,15 +67,15 @@ class Servicer:
         self._streams_lock = threading.Lock()
 
     def ServerLive(self, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
-        """Whether the process answers."""
+        """True: the process answers."""
         return pb.ServerLiveResponse(live=True)
 
     def ServerReady(self, request: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
-        """Whether requests are taken."""
+        """Whether the server accepts requests."""
         return pb.ServerReadyResponse(ready=self._repository.ready)
 
     def ModelReady(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-        """Whether a version serves; an unknown one is NOT_FOUND."""
+        """Whether a version serves; NOT_FOUND for an unknown one."""
         try:
             self._repository.get(request.name, request.version)
         except ModelUnavailable:
@@ -83,7 +83,7 @@ class Servicer:
         return pb.ModelReadyResponse(ready=True)
 
     def ServerMetadata(self, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
-        """Name, version, and the protocol's extensions that are here."""
+        """Name, version, and the supported extensions of the protocol."""
         return pb.ServerMetadataResponse(
             name=SERVER_NAME, version=version("argmax-serving"), extensions=EXTENSIONS
         )
@@ -95,14 +95,14 @@ class Servicer:
         return descriptions.metadata(model, versions)
 
     def ModelConfig(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
-        """How a version is served."""
+        """Configuration of a version."""
         model = self._repository.get(request.name, request.version)
         return pb.ModelConfigResponse(config=descriptions.config(model, self._parameters))
 
     def ModelStatistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
-        """What one version did, all of a model when none is given, or all models."""
+        """Statistics of one version, of all versions of a model, or of all models."""
         if request.version and not request.name:
-            raise InvalidInput("a version came without the name of a model")
+            raise InvalidInput("got a version without a model name, expected both")
         models = self._repository.models(request.name, request.version)
         return pb.ModelStatisticsResponse(model_stats=map(descriptions.statistics, models))
 
@@ -133,7 +133,7 @@ class Servicer:
             self._streams.add(stream)
         try:
             if not self._repository.ready:
-                # It may have come too late for `stop_streams` to see it.
+                # The stream may have opened after `stop_streams` ran.
                 raise ServerStopping("the server is stopping")
             if context.add_callback(stream.abandon):
                 read_ahead_bytes = self._stream_limits.read_ahead_bytes
@@ -144,7 +144,7 @@ class Servicer:
                 self._streams.discard(stream)
 
     def stop_streams(self) -> None:
-        """End every stream once what was read of it is answered."""
+        """End every stream after its received messages are answered."""
         with self._streams_lock:
             streams = list(self._streams)
         for stream in streams:
@@ -154,5 +154,5 @@ class Servicer:
 def _deadline_ns(context: grpc.ServicerContext, now_ns: int) -> int | None:
     """The client's deadline on the monotonic clock."""
     left_s = context.time_remaining()
-    # Without a deadline gRPC tells the time left until the year 10000 or so.
+    # Without a deadline gRPC reports the time until about the year 10000.
     return None if left_s is None or left_s > _FOREVER_S else now_ns + int(left_s * 1e9)

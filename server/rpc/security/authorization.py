@@ -33,12 +33,12 @@ PERMISSION_OF: Mapping[str, Permission | None] = {
 
 
 class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
-    """Asks each call, and each stream as it opens, for a token of a file."""
+    """Checks the token of each call, and of each stream as it opens, against a file."""
 
     def __init__(self, file: Path, refusing: ThreadPoolExecutor) -> None:
-        """Read the file, which is looked at again with each call; StartError names it.
+        """Read the file, which is checked for changes with each call; StartError names it.
 
-        `refusing` runs the refusals, so that they are quick when inference has every other thread.
+        `refusing` runs the rejections, so that they are quick while inference holds all threads.
         """
 
         def read(contents: Contents) -> tuple[Token, ...]:
@@ -55,8 +55,8 @@ class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler | None:
-        """The call's own handler, or one that refuses it without reading what it sends."""
-        # First of all, because the handler's own bookkeeping begins with looking it up.
+        """The call's own handler, or one that rejects the call without reading its message."""
+        # First, because looking the handler up starts its bookkeeping.
         try:
             self.check(handler_call_details.method, handler_call_details.invocation_metadata)
         except ServingError as error:
@@ -71,12 +71,13 @@ class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
         needed = PERMISSION_OF.get(method)
         if needed is None:
             return
-        permitted = tokens.permissions(self._tokens.current(), _bearer(metadata))
+        token = _bearer(metadata)
+        permitted = tokens.permissions(self._tokens.current(), token)
         if permitted is None:
-            raise Unauthenticated("the token that came is not valid")
+            raise Unauthenticated("invalid bearer token")
         if needed not in permitted:
             name = method.rpartition("/")[2]
-            raise Forbidden(f"{name} needs a token with the permission {needed}")
+            raise Forbidden(f"{name} requires a token with the permission {needed}")
 
     def _refusal(self, error: ServingError) -> grpc.RpcMethodHandler:
         def refuse(messages: Iterator[bytes], context: grpc.ServicerContext) -> NoReturn:
@@ -84,15 +85,15 @@ class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
             raise error
 
         refuse.experimental_thread_pool = self._refusing  # type: ignore[attr-defined]
-        # Whatever the RPC is: only a handler of streams starts before the first message is here.
+        # For every RPC: only a streaming handler starts before the first message has arrived.
         return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _bearer(metadata: Metadata) -> str:
-    """The token among a call's metadata."""
-    came = [value for key, value in metadata if key == "authorization"]
-    if len(came) == 1:
-        scheme, _, token = str(came[0]).partition(" ")
+    """The bearer token in a call's metadata."""
+    headers = [value for key, value in metadata if key == "authorization"]
+    if len(headers) == 1:
+        scheme, _, token = str(headers[0]).partition(" ")
         if scheme.lower() == _SCHEME:
             return token.strip()
-    raise Unauthenticated("no token came; wanted metadata 'authorization: Bearer TOKEN', once")
+    raise Unauthenticated("got no token, expected metadata 'authorization: Bearer TOKEN', once")

@@ -1,4 +1,4 @@
-"""Make the server's TLS credentials of files that may be replaced while it runs."""
+"""Make the server's TLS credentials from files that may be replaced while it runs."""
 
 import os
 import ssl
@@ -19,10 +19,10 @@ CERTIFICATE, KEY, CLIENT_CA = "--tls-cert", "--tls-key", "--tls-client-ca"
 def server_credentials(
     certificate: Path, key: Path, client_ca: Path | None
 ) -> grpc.ServerCredentials:
-    """Credentials of PEM files for grpcio's server, looked at again before each handshake.
+    """Credentials from PEM files for grpcio, which are checked for changes before each handshake.
 
-    With `client_ca`, clients must show a certificate that one of its certificates signed.
-    StartError names the file that is missing, is no PEM, or does not fit the other.
+    With `client_ca`, clients must present a certificate signed by one of its certificates.
+    StartError names the file that is missing, is not PEM, or does not match the other.
     """
     files = _files(certificate, key, client_ca)
 
@@ -83,8 +83,8 @@ def _checked(files: Files, contents: Contents) -> tuple[Contents, ssl.SSLContext
         _load_pair(context, contents[KEY] + b"\n" + contents[CERTIFICATE])
     except (ssl.SSLError, ValueError):
         raise StartError(
-            f"{KEY} {files[KEY]} is not the PEM key of {CERTIFICATE} {files[CERTIFICATE]}; wanted "
-            "one without a passphrase"
+            f"{KEY} {files[KEY]} is not the PEM key of {CERTIFICATE} {files[CERTIFICATE]}, "
+            "expected its key without a passphrase"
         ) from None
     return contents, context
 
@@ -102,7 +102,7 @@ def _load_pair(context: ssl.SSLContext, pair: bytes) -> None:
     descriptor = os.memfd_create("pair")
     try:
         os.write(descriptor, pair)
-        # A passphrase, lest OpenSSL ask for one on the terminal.
+        # An empty passphrase, or OpenSSL would prompt for one on the terminal.
         context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
     finally:
         os.close(descriptor)
