@@ -17,6 +17,7 @@ from server.onnx.execution_provider import ExecutionProvider
 MIB = 2**20
 # How requests with NaN or infinite values are handled.
 PASS, REJECT = "pass", "reject"
+GRPCIO, NATIVE = "grpcio", "native"
 _PREFIX = "ARGMAX_"
 _ENVIRONMENT_PREFIX = f"{_PREFIX}SERVER_"
 _KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT(_.*)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?$")
@@ -187,10 +188,10 @@ class Config:
     )
     transport: str = _option(
         _NETWORK,
-        _one_of(grpcio="grpcio", native="native"),
-        "grpcio|native",
+        _one_of(**{GRPCIO: GRPCIO, NATIVE: NATIVE}),
+        f"{GRPCIO}|{NATIVE}",
         "gRPC implementation: grpcio's own, or this project's, which copies less",
-        "grpcio",
+        NATIVE,
     )
     max_connections: int = _option(
         _NETWORK, _count, "count", "most open connections; new ones over the limit are closed", 512

@@ -1,7 +1,7 @@
 """Where the server listens, on either transport: gRPC's own library or the project's."""
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -10,10 +10,14 @@ import grpc
 from server.app import listening
 from server.app.config import Config
 from server.errors import StartError
+from server.rpc.native.methods import authorized
+from server.rpc.security.authorization import Authorization
+from transport.grpc_handlers import GrpcHandlers
 from transport.server import Server as TransportServer
 from transport.server import ServerOptions
 from transport.server_call import Method
 from transport.server_connection import ServerConnectionOptions
+from transport.workers import Workers
 
 _REFLECTION_THREADS = 4
 
@@ -39,16 +43,14 @@ class GrpcioEndpoint:
         handlers: Sequence[grpc.GenericRpcHandler],
         interceptors: Sequence[grpc.ServerInterceptor],
         credentials: grpc.ServerCredentials | None,
-        extend: Callable[[grpc.Server], None],
     ) -> None:
-        """Listen; StartError where that fails. `extend` adds services of gRPC's own."""
+        """Listen; StartError where that fails."""
         # All but reflection has threads of its own.
         pool = ThreadPoolExecutor(_REFLECTION_THREADS, "reflection")
         self._server = grpc.server(
             pool, options=_channel_options(config), interceptors=interceptors
         )
         self._server.add_generic_rpc_handlers(handlers)
-        extend(self._server)
         self.address = _bind(self._server, config.address, credentials)
 
     def start(self) -> None:
@@ -66,16 +68,24 @@ class NativeEndpoint:
     def __init__(
         self,
         config: Config,
-        methods: Callable[[str], Method | None],
+        methods: Mapping[str, Method],
+        handlers: Sequence[grpc.GenericRpcHandler],
+        authorization: Authorization | None,
         tls_context: Callable[[], ssl.SSLContext] | None,
     ) -> None:
-        """Listen; StartError where that fails."""
+        """Listen; StartError where that fails. `handlers` answer what is not in `methods`."""
+        others = GrpcHandlers(handlers, Workers(_REFLECTION_THREADS, 0, "reflection"))
+
+        def method(path: str) -> Method:
+            found = methods.get(path) or others(path)
+            return found if authorization is None else authorized(found, path, authorization.check)
+
         try:
             self._server = TransportServer(
-                [config.address], methods, _server_options(config), tls_context
+                [config.address], method, _server_options(config), tls_context
             )
         except (OSError, ValueError) as error:
-            # It was free before the models were loaded.
+            # The address was free before the models were loaded.
             listening.check(config.address)
             raise StartError(f"--address {config.address}: cannot listen there: {error}") from None
         self.address = self._server.addresses[0]

@@ -2,13 +2,14 @@
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-
-import grpc
+from pathlib import Path
+from typing import TypeVar
 
 from server.app import listening, logs
-from server.app.config import REJECT, Config
-from server.app.endpoint import Endpoint, GrpcioEndpoint
+from server.app.config import NATIVE, REJECT, Config
+from server.app.endpoint import Endpoint, GrpcioEndpoint, NativeEndpoint
 from server.batching.byte_budget import ByteBudget
 from server.batching.shared_memory import Regions
 from server.errors import StartError
@@ -23,16 +24,19 @@ from server.rpc.health import SERVICE as HEALTH
 from server.rpc.health import Health
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference
+from server.rpc.native.methods import InferenceMethods
 from server.rpc.repository_servicer import RepositoryServicer
-from server.rpc.rpcs import SERVICE, handlers
+from server.rpc.rpcs import SERVICE, handlers, native_methods
 from server.rpc.security.authorization import Authorization
-from server.rpc.security.credentials import server_credentials
+from server.rpc.security.credentials import server_context, server_credentials
 from server.rpc.servicer import Servicer, StreamLimits
 from server.rpc.settings_servicer import SettingsServicer
 from server.rpc.shared_memory_servicer import MemoryServicer
 from server.rpc.thread_pools import ThreadPools
 
 _log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 
 _REFUSING_THREADS = 4
 _CHECK_RECEIVE_S = 2.0
@@ -50,7 +54,10 @@ class Server:
         # Even if no model is there yet: a model loaded later may need it.
         provider_library.require(config.ep)
         # Before the models, because loading them may take long.
-        credentials, authorization = _credentials(config), _authorization(config)
+        native = config.transport == NATIVE
+        self._credentials = None if native else _tls(config, server_credentials)
+        self._tls_context = _tls(config, server_context) if native else None
+        authorization = _authorization(config)
         self._repository = Repository(
             config.models,
             ModelLimits(
@@ -71,22 +78,22 @@ class Server:
         self._memory = MemoryServicer(regions)
         self._settings = SettingsServicer(self._repository, logs)
         idle_trim = IdleTrim()
-        self._servicer = Servicer(
-            self._repository,
-            Inference(self._repository, ByteBudget(config.max_inflight_bytes), regions),
-            StreamLimits(config.max_stream_bytes, config.stream_idle_s),
-            idle_trim,
-            {"max_message_bytes": str(config.max_message_bytes)},
-        )
+        inference = Inference(self._repository, ByteBudget(config.max_inflight_bytes), regions)
+        streams = StreamLimits(config.max_stream_bytes, config.stream_idle_s)
+        shown = {"max_message_bytes": str(config.max_message_bytes)}
+        self._servicer = Servicer(self._repository, inference, streams, idle_trim, shown)
         self._repository_servicer = RepositoryServicer(self._repository)
         self._pools = ThreadPools(config.workers, config.max_waiting, config.max_streams)
+        self._streams = InferenceMethods(
+            self._repository, inference, streams, idle_trim, self._pools
+        )
         self._receiver = Receiver(config.receive_s, idle_trim)
         # The message of a health check is so small that it arrives with the call.
         shorter_s = min(config.receive_s or _CHECK_RECEIVE_S, _CHECK_RECEIVE_S)
         self._check_receiver = Receiver(shorter_s, idle_trim)
         self._health = Health(("", SERVICE), self._check_receiver)
         try:
-            self._endpoint = self._grpcio(credentials, authorization)
+            self._endpoint = self._listen(authorization)
         except StartError:
             self._close()
             raise
@@ -98,12 +105,12 @@ class Server:
         self.address = self._endpoint.address
         self._endpoint.start()
         self._health.start()
-        _log.info("serving", extra={"address": self.address, "tls": credentials is not None})
+        _log.info("serving", extra={"address": self.address, "tls": config.tls_cert is not None})
         if not config.local_only and config.tls_client_ca is None and authorization is None:
             _log.warning(
                 "no authentication configured: anyone who can reach the address can call the server"
             )
-        if not config.local_only and authorization is not None and credentials is None:
+        if not config.local_only and authorization is not None and config.tls_cert is None:
             _log.warning("tokens are sent in plain text: anyone on the network path can read them")
 
     def drain(self) -> None:
@@ -112,6 +119,7 @@ class Server:
         self._health.stop()
         self._repository.stop()
         self._servicer.stop_streams()
+        self._streams.stop_streams()
         # gRPC cancels calls that still wait for one of its threads. For a moment we reject new
         # calls ourselves, with a status that clients retry.
         time.sleep(_LAST_CALLS_S)
@@ -129,29 +137,25 @@ class Server:
         self._check_receiver.close()
         self._repository.close()
 
-    def _grpcio(
-        self, credentials: grpc.ServerCredentials | None, authorization: Authorization | None
-    ) -> Endpoint:
+    def _listen(self, authorization: Authorization | None) -> Endpoint:
         config = self._config
         servicers = (self._servicer, self._memory, self._settings, self._repository_servicer)
-        table = handlers(servicers, self._receiver, self._pools)
-        reflected = config.local_only if config.reflection is None else config.reflection
-
-        def extend(server: grpc.Server) -> None:
-            if reflected:
-                reflection.enable(server, (SERVICE, HEALTH, reflection.SERVICE))
-
+        others = [self._health.handlers]
+        if config.local_only if config.reflection is None else config.reflection:
+            others.append(reflection.handlers((SERVICE, HEALTH, reflection.SERVICE)))
+        if config.transport == NATIVE:
+            methods = native_methods(servicers, self._streams, self._pools)
+            return NativeEndpoint(config, methods, others, authorization, self._tls_context)
         return GrpcioEndpoint(
             config,
-            (table, self._health.handlers),
+            (handlers(servicers, self._receiver, self._pools), *others),
             () if authorization is None else (authorization,),
-            credentials,
-            extend,
+            self._credentials,
         )
 
 
-def _credentials(config: Config) -> grpc.ServerCredentials | None:
-    """Credentials of the TLS options, None without them."""
+def _tls(config: Config, make: Callable[[Path, Path, Path | None], Made]) -> Made | None:
+    """What `make` makes of the TLS options; None without them."""
     if config.tls_cert is None or config.tls_key is None:
         for flag, path in (
             ("--tls-cert", config.tls_cert),
@@ -161,7 +165,7 @@ def _credentials(config: Config) -> grpc.ServerCredentials | None:
             if path is not None:
                 raise StartError(f"got {flag} {path} alone, expected --tls-cert and --tls-key")
         return None
-    return server_credentials(config.tls_cert, config.tls_key, config.tls_client_ca)
+    return make(config.tls_cert, config.tls_key, config.tls_client_ca)
 
 
 def _authorization(config: Config) -> Authorization | None:

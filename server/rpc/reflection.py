@@ -14,9 +14,15 @@ SERVICE = reflection.SERVICE_NAME
 _FILES = (inference_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
 
 
-def enable(server: grpc.Server, services: Iterable[str]) -> None:
-    """Add the reflection service to a server; it lists `services` by their full names."""
-    reflection.enable_server_reflection(services, server, _pool(_FILES))
+def handlers(services: Iterable[str]) -> grpc.GenericRpcHandler:
+    """The reflection service; it lists `services` by their full names."""
+    servicer = reflection.ReflectionServicer(services, pool=_pool(_FILES))
+    method = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler(SERVICE, {"ServerReflectionInfo": method})
 
 
 def _pool(files: Iterable[FileDescriptor]) -> DescriptorPool:
