@@ -191,7 +191,7 @@ class Config:
         _one_of(**{GRPCIO: GRPCIO, NATIVE: NATIVE}),
         f"{GRPCIO}|{NATIVE}",
         "gRPC implementation: grpcio's own, or this project's, which copies less",
-        NATIVE,
+        GRPCIO,
     )
     max_connections: int = _option(
         _NETWORK, _count, "count", "most open connections; new ones over the limit are closed", 512
