@@ -162,6 +162,7 @@ class ClientConnection(Connection):
         self._on_ended(self, self._end_text)
         for stream in list(self.streams.values()):
             if stream.stream_id > last_stream_id:
+                stream.closed = True
                 with self.lock:
                     self.sender.drop_locked(stream)
                     self.forget_stream(stream)

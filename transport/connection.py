@@ -250,8 +250,7 @@ class Connection:
         """This side has ended a stream before the peer; the lock is held."""
 
     def forget_stream(self, stream: Stream) -> None:
-        """The stream is over on both sides."""
-        stream.closed = True
+        """The stream is over on both sides; its last messages may still wait to be read."""
         if self.streams.pop(stream.stream_id, None) is not None:
             self._widened -= stream.window - self.options.stream_window
             self.on_stream_gone()
@@ -268,6 +267,7 @@ class Connection:
         """See `reset`."""
         if self.streams.get(stream.stream_id) is not stream:
             return
+        stream.closed = True
         self.remember_reset(stream.stream_id)
         self.sender.drop_locked(stream)
         self.forget_stream(stream)
@@ -468,6 +468,7 @@ class Connection:
             self._idle_frames.count()
             return
         self.count_reset()
+        stream.closed = True
         with self.lock:
             self.sender.drop_locked(stream)
             self.forget_stream(stream)

@@ -185,6 +185,7 @@ class ServerConnection(Connection):
 
     def on_early_end_locked(self, stream: Stream) -> None:
         """See Connection: what the client still sends is of no use."""
+        stream.closed = True
         self.remember_reset(stream.stream_id)
         self.forget_stream(stream)
         self.sender.add_locked(frames.rst_stream(stream.stream_id, ErrorCode.NO_ERROR))
