@@ -1,5 +1,6 @@
 """The first bytes of a connection at the server: HTTP/2's preface, or a clear answer to what it is not."""
 
+import contextlib
 import socket
 from collections.abc import Callable
 
@@ -63,8 +64,6 @@ class Greeting:
             self._end("it does not speak HTTP/2")
             return
         try:
-            # What is unread would turn the end into a reset that overtakes the answer.
-            self._pipe.receive(memoryview(bytearray(_MOST_BYTES)))
             self._pipe.send([_HTTP_1_ANSWER], len(_HTTP_1_ANSWER))
         except OSError as error:
             self._end(str(error))
@@ -82,5 +81,8 @@ class Greeting:
         self._timer.cancel()
         self._loop.forget(self._sock)
         if failure:
+            # What is unread would turn the end into a reset that overtakes the answer.
+            with contextlib.suppress(OSError):
+                self._pipe.receive(memoryview(bytearray(_MOST_BYTES)))
             self._sock.close()
         self._done(failure)

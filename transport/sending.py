@@ -55,6 +55,15 @@ class Message:
         self.on_sent = on_sent
 
 
+    @classmethod
+    def without_prefix(cls, body: bytes) -> "Message":
+        """The body of an answer that is not gRPC's; it ends its stream."""
+        message = cls((body,), end_stream=True)
+        message.views.pop()
+        message.left -= PREFIX_BYTES
+        return message
+
+
 class Outgoing:
     """The sending half of a stream."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from transport import call, frames, headers
 from transport.frames import Buffer, ErrorCode
-from transport.messages import pack
+from transport.messages import NoMessages, pack
 from transport.request import Request
 from transport.sending import Message
 from transport.status import OK, Code, Metadata, Status, StatusError, of_http
@@ -249,19 +249,25 @@ class ServerCall(Stream):
                 Status(Code.DEADLINE_EXCEEDED, f"the message did not come within {receive_s:g} s")
             )
 
+    def refuse_http(self, status: int, text: str) -> None:
+        """Answer a request that is not gRPC's once it is complete."""
+        self.reader = NoMessages(self, 0)
+        self.handler = _NotGrpc(self, status, text)
+
     def finish_http(self, status: int, text: str) -> None:
-        """Answer a request that is not gRPC's."""
+        """Answer with an HTTP status, in words that any HTTP client shows."""
         block = headers.encode(
             [
                 (":status", str(status)),
-                ("content-type", call.CONTENT_TYPE),
+                ("content-type", "text/plain"),
                 *call.encode_status(Status(of_http(status), text)),
             ]
         )
-        frame = self._frame(block, end_stream=True)
+        frame = self._frame(block, end_stream=False)
+        body = Message.without_prefix(f"{text}\n".encode())
         with self.connection.lock:
             self._done_locked()
-            self.connection.sender.put_locked(self, frame)
+            self.connection.sender.put_locked(self, frame, body)
 
     def deliver(self, message: memoryview) -> None:
         """See Stream."""
@@ -316,6 +322,19 @@ class ServerCall(Stream):
         self.done = True
         if self._deadline is not None:
             self._deadline.cancel()
+
+
+class _NotGrpc(CallHandler):
+    """Answers a request that is not gRPC's."""
+
+    def __init__(self, call_: ServerCall, status: int, text: str) -> None:
+        self._call = call_
+        self._status = status
+        self._text = text
+
+    def half_closed(self) -> None:
+        """See CallHandler."""
+        self._call.finish_http(self._status, self._text)
 
 
 class Unary(CallHandler):

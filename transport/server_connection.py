@@ -130,7 +130,7 @@ class ServerConnection(Connection):
     def _begin(self, server_call: ServerCall, head: Request) -> None:
         try:
             if head.http_status != 200:
-                server_call.finish_http(head.http_status, _NOT_GRPC_TEXT[head.http_status])
+                server_call.refuse_http(head.http_status, _NOT_GRPC_TEXT[head.http_status])
                 return
             if head.refused is not None:
                 raise head.refused
