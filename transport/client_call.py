@@ -14,7 +14,7 @@ from transport.frames import Buffer, ErrorCode
 from transport.loop import Loop, Timer
 from transport.messages import pack
 from transport.sending import Message
-from transport.status import Code, Metadata, Status
+from transport.status import DEADLINE_EXCEEDED, Code, Metadata, Status
 
 # A sender waits while more than this waits for the server.
 _SEND_AHEAD_BYTES = 2 * 2**20
@@ -240,7 +240,7 @@ class ClientCall:
             callback(self)
 
     def _past_deadline(self) -> None:
-        self.end(Status(Code.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+        self.end(DEADLINE_EXCEEDED)
 
     def end(self, status: Status) -> bool:
         """End the call here and at the server; False: it had ended. Any thread."""

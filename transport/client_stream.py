@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from transport import status as statuses
 from transport.frames import ErrorCode
 from transport.response import Response
-from transport.status import Code, Status
+from transport.status import DEADLINE_EXCEEDED, Code, Status
 from transport.stream import Stream
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ class ClientStream(Stream):
     def on_reset(self, code: int) -> None:
         """See Stream."""
         if code == ErrorCode.REFUSED_STREAM and self.call.try_again():
+            return
+        if code == ErrorCode.CANCEL and self.call.time_remaining() == 0.0:
+            # The server's timer was faster than ours.
+            self.call.on_end(DEADLINE_EXCEEDED)
             return
         name = ErrorCode(code).name if code in ErrorCode.__members__.values() else str(code)
         self.call.on_end(Status(statuses.of_reset(code), f"the server reset the stream: {name}"))

@@ -9,7 +9,7 @@ from transport.frames import Buffer, ErrorCode
 from transport.messages import NoMessages, pack
 from transport.request import Request
 from transport.sending import Message
-from transport.status import OK, Code, Metadata, Status, StatusError, of_http
+from transport.status import DEADLINE_EXCEEDED, OK, Code, Metadata, Status, StatusError, of_http
 from transport.stream import Stream
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ class ServerCall(Stream):
         self.connection.loop.call_soon(self.abandon)
 
     def _past_deadline(self) -> None:
-        if self.finish(Status(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")):
+        if self.finish(DEADLINE_EXCEEDED):
             self.handler.cancelled()
 
     def _done_locked(self) -> None:

@@ -42,6 +42,7 @@ class Status:
 
 
 OK = Status(Code.OK)
+DEADLINE_EXCEEDED = Status(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
 
 class StatusError(Exception):
