@@ -1,0 +1,104 @@
+"""A client that says what it likes: raw HTTP/2 frames on a socket."""
+
+import socket
+
+from hpack import Decoder, Encoder
+from hyperframe.frame import (
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    RstStreamFrame,
+    SettingsFrame,
+)
+
+from transport.frames import PREFACE, ErrorCode
+
+PATIENCE_S = 20
+
+
+class Raw:
+    """Sends frames to `address`, and reads those that come."""
+
+    def __init__(self, address, *, preface=PREFACE, settings=None):
+        host, _, port = address.rpartition(":")
+        self.sock = socket.create_connection((host, int(port)), PATIENCE_S)
+        self.encoder = Encoder()
+        self.decoder = Decoder()
+        self._buffer = b""
+        self._next = 1
+        if preface:
+            self.sock.sendall(preface)
+            self.send(SettingsFrame(0, settings or {}))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sock.close()
+
+    def send(self, *frames):
+        """Send frames as they are."""
+        self.sock.sendall(b"".join(frame.serialize() for frame in frames))
+
+    def headers(self, path="/test/Echo", more=(), *, end_stream=False):
+        """A HEADERS frame that begins a call on a new stream."""
+        fields = [
+            *((":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "test")),
+            *(("content-type", "application/grpc"), ("te", "trailers")),
+            *more,
+        ]
+        frame = HeadersFrame(self._next, self.encoder.encode(fields), flags=["END_HEADERS"])
+        if end_stream:
+            frame.flags.add("END_STREAM")
+        self._next += 2
+        return frame
+
+    def message(self, stream_id, data, *, end_stream=True, length=None):
+        """A DATA frame with a message, whose prefix may lie about its `length`."""
+        prefix = b"\0" + (len(data) if length is None else length).to_bytes(4, "big")
+        return DataFrame(stream_id, prefix + data, flags=["END_STREAM"] if end_stream else [])
+
+    def frame(self):
+        """The next frame; None at the end of the connection."""
+        while len(self._buffer) < 9:
+            if not self._more():
+                return None
+        frame, length = Frame.parse_frame_header(memoryview(self._buffer[:9]))
+        while len(self._buffer) < 9 + length:
+            if not self._more():
+                return None
+        frame.parse_body(memoryview(self._buffer[9 : 9 + length]))
+        self._buffer = self._buffer[9 + length :]
+        return frame
+
+    def _more(self):
+        try:
+            data = self.sock.recv(65536)
+        except ConnectionResetError:
+            return False
+        self._buffer += data
+        return bool(data)
+
+    def until(self, kind):
+        """The next frame of a kind; the others are dropped."""
+        while (frame := self.frame()) is not None:
+            if isinstance(frame, kind):
+                return frame
+        raise AssertionError(f"the connection ended without {kind.__name__}")
+
+    def goaway(self):
+        """The error with which the server ends the connection."""
+        return ErrorCode(self.until(GoAwayFrame).error_code)
+
+    def reset(self):
+        """The error with which the server ends the next stream."""
+        return ErrorCode(self.until(RstStreamFrame).error_code)
+
+    def trailers(self):
+        """The next header block that ends a stream."""
+        while True:
+            frame = self.until(HeadersFrame)
+            fields = dict(self.decoder.decode(frame.data))
+            if "END_STREAM" in frame.flags:
+                return fields
