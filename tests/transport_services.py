@@ -38,6 +38,7 @@ class Methods(grpc.GenericRpcHandler):
             "Raise": grpc.unary_unary_rpc_method_handler,
             "Metadata": grpc.unary_unary_rpc_method_handler,
             "Wait": grpc.unary_unary_rpc_method_handler,
+            "Who": grpc.unary_unary_rpc_method_handler,
             "Packed": grpc.unary_unary_rpc_method_handler,
             "Repeat": grpc.unary_stream_rpc_method_handler,
             "Sum": grpc.stream_unary_rpc_method_handler,
@@ -80,6 +81,9 @@ class Methods(grpc.GenericRpcHandler):
         context.set_compression(grpc.Compression.Gzip)
         return request
 
+    def Who(self, request, context):
+        return b",".join(context.auth_context()["x509_common_name"])
+
     def Repeat(self, request, context):
         for _ in range(int(request)):
             yield request
@@ -97,13 +101,18 @@ class Methods(grpc.GenericRpcHandler):
 class Peer:
     """A server of `Methods` and how to connect to it."""
 
-    def __init__(self, kind, address="127.0.0.1:0", *, options=None, tls_context=None):
+    def __init__(
+        self, kind, address="127.0.0.1:0", *, options=None, tls_context=None, credentials=None
+    ):
         self.kind = kind
         self.methods = Methods()
         if kind == "grpcio":
             self._server = grpc.server(ThreadPoolExecutor(16), options=UNLIMITED)
             self._server.add_generic_rpc_handlers((self.methods,))
-            port = self._server.add_insecure_port(address)
+            if credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
             self._server.start()
             self.address = address if address.startswith("unix:") else f"127.0.0.1:{port}"
             return
