@@ -126,7 +126,7 @@ class ClientCall:
         with stream.connection.lock:
             if not stream.closed:
                 stream.connection.sender.put_locked(stream, message)
-        while stream.pending and stream.connection.sender.pump(stream):
+        while stream.connection.sender.pump(stream) and stream.pending:
             pass
         if stream.pending > _SEND_AHEAD_BYTES:
             with self._changed:

@@ -26,7 +26,7 @@ from transport.stream import Stream
 # Wide open: what a peer may send ahead is bounded by the streams' windows, and a connection's window
 # that unadmitted messages could fill would keep the admitted ones from coming.
 _CONNECTION_WINDOW = 2**30
-_MESSAGES_AHEAD = 4
+_MESSAGES_AHEAD = 16
 # Streams that this side reset: frames that were under way are not the peer's fault.
 _REMEMBERED_RESETS = 1_000
 # What a closing connection waits for the peer's end, so that GOAWAY is not lost to a TCP reset.

@@ -222,7 +222,7 @@ class _BlockingCall(CallHandler):
         call = self._call
         if not call.send(buffers):
             return False
-        while call.pending and call.connection.sender.pump(call):
+        while call.connection.sender.pump(call) and call.pending:
             pass
         if call.pending > _SEND_AHEAD_BYTES:
             with self._lock:

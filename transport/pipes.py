@@ -4,14 +4,20 @@ Reads happen in the I/O thread, writes in any thread, one at a time. OpenSSL doe
 once on one TLS connection, so a lock keeps them apart there.
 """
 
+import select
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Sequence
 from typing import Protocol
 
 from transport.frames import Buffer
 
+_NOW = socket.MSG_DONTWAIT
+_TIMEVAL = struct.Struct("@ll")
+# The longest that a thread stays in the kernel to send.
+_WAIT_MS = 500
 # Linux takes no more buffers in one sendmsg.
 MAX_BUFFERS = 512
 # Up to here joining costs less than passing the buffers apart.
@@ -36,6 +42,9 @@ class Pipe(Protocol):
     def send(self, buffers: Sequence[Buffer], size: int) -> int:
         """Bytes of `buffers` (`size` together) that were taken; 0 when none can be now."""
 
+    def send_waiting(self, buffers: Sequence[Buffer], size: int) -> int:
+        """As `send`, and wait a moment for the socket to take them."""
+
     @property
     def pending(self) -> bool:
         """Whether received bytes wait that the socket does not show."""
@@ -48,6 +57,10 @@ class PlainPipe:
     short_when_full = True
 
     def __init__(self, sock: socket.socket) -> None:
+        # Waiting within the kernel costs less than being told by it when to go on. All other calls
+        # say that they do not wait.
+        sock.setblocking(True)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(0, _WAIT_MS * 1000))
         self.sock = sock
         self._recv_into = sock.recv_into
         self._recvmsg_into = sock.recvmsg_into
@@ -55,25 +68,32 @@ class PlainPipe:
     def receive(self, into: memoryview) -> int | None:
         """See Pipe."""
         try:
-            return self._recv_into(into)
+            return self._recv_into(into, 0, _NOW)
         except (BlockingIOError, InterruptedError):
             return None
 
     def receive_two(self, into: memoryview, after: memoryview) -> int | None:
         """See Pipe."""
         try:
-            return self._recvmsg_into((into, after))[0]
+            return self._recvmsg_into((into, after), 0, _NOW)[0]
         except (BlockingIOError, InterruptedError):
             return None
 
     def send(self, buffers: Sequence[Buffer], size: int) -> int:
         """See Pipe."""
+        return self._send(buffers, size, _NOW)
+
+    def send_waiting(self, buffers: Sequence[Buffer], size: int) -> int:
+        """See Pipe."""
+        return self._send(buffers, size, 0)
+
+    def _send(self, buffers: Sequence[Buffer], size: int, flags: int) -> int:
         try:
             if len(buffers) == 1:
-                return self.sock.send(buffers[0])
+                return self.sock.send(buffers[0], flags)
             if size <= _JOIN_BYTES:
-                return self.sock.send(b"".join(buffers))
-            return self.sock.sendmsg(buffers[:MAX_BUFFERS])
+                return self.sock.send(b"".join(buffers), flags)
+            return self.sock.sendmsg(buffers[:MAX_BUFFERS], (), flags)
         except (BlockingIOError, InterruptedError):
             return 0
 
@@ -107,6 +127,15 @@ class TlsPipe:
     def receive_two(self, into: memoryview, after: memoryview) -> int | None:
         """See Pipe."""
         return self.receive(into)
+
+    def send_waiting(self, buffers: Sequence[Buffer], size: int) -> int:
+        """See Pipe."""
+        count = self.send(buffers, size)
+        if not count:
+            poll = select.poll()
+            poll.register(self.sock, select.POLLOUT)
+            poll.poll(_WAIT_MS)
+        return count
 
     def send(self, buffers: Sequence[Buffer], size: int) -> int:
         """See Pipe."""

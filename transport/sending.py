@@ -5,7 +5,6 @@ stack: no other thread has to wake up first. What the socket does not take is le
 Messages are never joined: the kernel gets header and buffers apart.
 """
 
-import select
 import threading
 import time
 from collections import deque
@@ -25,8 +24,6 @@ _AHEAD_BUFFERS = 256
 _PROGRESS_BYTES = 1024
 # Writes of one flush; then the I/O thread goes on, as the caller has other work.
 _WRITES = 16
-# Closing a socket does not wake the thread that waits for it everywhere.
-_PUMP_POLL_MS = 500
 # Acknowledgements and resets that the peer caused and does not read.
 MAX_CONTROL_FRAMES = 2_000
 
@@ -53,7 +50,6 @@ class Message:
         self.left = size + PREFIX_BYTES
         self.end_stream = end_stream
         self.on_sent = on_sent
-
 
     @classmethod
     def without_prefix(cls, body: bytes) -> "Message":
@@ -212,8 +208,11 @@ class Sender:
         if not self.blocked and self._corked_by != threading.get_ident():
             self.flush_locked()
 
-    def flush_locked(self) -> None:
+    def flush_locked(self, pumped: Outgoing | None = None, until: int = 0) -> None:
         """Frame and write until nothing is left, or the socket is full.
+
+        With `pumped` the writes wait for the socket, until `until` bytes are written and nothing of
+        this stream waits.
 
         The lock is let go of while the socket copies: other threads add to what is sent, and the
         one that writes takes it along.
@@ -228,10 +227,13 @@ class Sender:
                 self._fill()
                 if not self._buffers:
                     break
-            full = writes == _WRITES
+            if pumped is None:
+                full = writes == _WRITES
+            else:
+                full = self._written >= until and not pumped.pending
             if not full:
                 writes += 1
-                full = self._write_locked()
+                full = self._write_locked(wait=pumped is not None)
                 if self.broken:
                     break
         self.writing = False
@@ -242,12 +244,13 @@ class Sender:
             if not self._pumped:
                 self._watch_writable(True)
 
-    def _write_locked(self) -> bool:
+    def _write_locked(self, *, wait: bool) -> bool:
         """Write once, without the lock meanwhile; whether the socket is full."""
         size = self._size
         self.lock.release()
         try:
-            count = self._pipe.send(self._buffers, size)
+            send = self._pipe.send_waiting if wait else self._pipe.send
+            count = send(self._buffers, size)
         except OSError as error:
             self.lock.acquire()
             if not self.broken:
@@ -257,7 +260,7 @@ class Sender:
         self.lock.acquire()
         if count and not self.broken:
             self._advance(count)
-        return not count or (count < size and self._pipe.short_when_full)
+        return not count or (count < size and self._pipe.short_when_full and not wait)
 
     def pump(self, stream: Outgoing) -> bool:
         """Wait until the socket has taken what `stream` has to send; no lock is held.
@@ -266,18 +269,17 @@ class Sender:
         thread. False where something else is in the way: a window, or another thread that pumps.
         """
         with self.lock:
-            if not self.blocked or self._pumped or not stream.queued or self.broken:
+            if not self.blocked or self._pumped or self.broken:
                 return False
             self._pumped = True
             self._watch_writable(False)
-        poll = select.poll()
-        poll.register(self._pipe.sock, select.POLLOUT)
+            until = self._written + self._size
         while True:
-            poll.poll(_PUMP_POLL_MS)
             with self.lock:
                 self.blocked = False
-                self.flush_locked()
-                if self.broken or not self.blocked or not stream.pending:
+                self.flush_locked(stream, until)
+                written = self._written >= until and not stream.pending
+                if self.broken or not self.blocked or written:
                     self._pumped = False
                     if self.blocked and not self.broken:
                         self._watch_writable(True)

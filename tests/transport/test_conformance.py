@@ -108,7 +108,9 @@ def test_h2spec(max_frame):
     failed = re.findall(r"^ *× \d+: (.*)$", ran.stdout, re.MULTILINE)
     # Frames cannot be longer than 2^24-1, and the first case sends one over its stream's window.
     of_frame_size = re.compile("large size (DATA|HEADERS) frame|DATA frame with 2.14 octets")
-    unexpected = [each for each in failed if max_frame < 2**24 - 1 or not of_frame_size.search(each)]
+    unexpected = [
+        each for each in failed if max_frame < 2**24 - 1 or not of_frame_size.search(each)
+    ]
     assert not unexpected, ran.stdout
     assert "145 tests" in ran.stdout
 
@@ -128,9 +130,7 @@ def test_large_unary_at_gos_server(go_channel):
 
 
 def test_streams_at_gos_server(go_channel):
-    requests = [
-        MESSAGES["StreamingInputCallRequest"](payload=payload(size)) for _, size in SIZES
-    ]
+    requests = [MESSAGES["StreamingInputCallRequest"](payload=payload(size)) for _, size in SIZES]
     answer = call(go_channel, "StreamingInputCall")(iter(requests), timeout=PATIENCE_S)
     assert answer.aggregated_payload_size == 74922
     request = MESSAGES["StreamingOutputCallRequest"](

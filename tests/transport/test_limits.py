@@ -372,4 +372,3 @@ def test_connections_over_the_limit_are_refused_and_then_taken_again(server):
     with grpc.insecure_channel(server.addresses[0], UNLIMITED) as channel:
         call = channel.unary_unary("/test/Echo")
         assert call(b"x", timeout=PATIENCE_S, wait_for_ready=True) == b"x"
-
