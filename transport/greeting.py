@@ -70,9 +70,9 @@ class Greeting:
             return
         self._end("it speaks HTTP/1")
 
-    def close(self) -> None:
-        """Give up."""
-        self._end("the server stops")
+    def close_soon(self) -> None:
+        """Give up; any thread."""
+        self._loop.call_soon(lambda: self._end("the server stops"))
 
     def _end(self, failure: str) -> None:
         if not self._open:

@@ -88,7 +88,7 @@ class Loop:
         self._selector.unregister(sock)
 
     def stop(self) -> None:
-        """End the thread, and wait until it has ended unless it is the caller."""
+        """Run the calls that wait, and end the thread; wait for its end unless it is the caller."""
         self._running = False
         self._wake()
         if threading.get_ident() != self.ident:
@@ -127,14 +127,20 @@ class Loop:
                     _log.exception("I/O thread: a socket's handler failed")
             if timers:
                 self._run_timers()
-            for _ in range(len(calls)):
-                try:
-                    calls.popleft()()
-                except Exception:
-                    _log.exception("I/O thread: a call failed")
+            self._run_calls()
+        # What was asked for before `stop`, such as to close a socket, is still done.
+        self._run_calls()
         self._selector.close()
         self._wake_read.close()
         self._wake_write.close()
+
+    def _run_calls(self) -> None:
+        calls = self._calls
+        for _ in range(len(calls)):
+            try:
+                calls.popleft()()
+            except Exception:
+                _log.exception("I/O thread: a call failed")
 
     def _run_timers(self) -> None:
         now_s = time.monotonic()

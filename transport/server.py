@@ -132,6 +132,10 @@ class Server:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
     def _open(self, loop: Loop, sock: socket.socket, peer: str) -> None:
+        if self._stopping:
+            sock.close()
+            self._forget_one()
+            return
         if self._tls_context is None:
             self._greet(loop, sock, peer)
             return
@@ -205,7 +209,7 @@ class Server:
         for listener in self._listeners:
             listener.close()
         for opening in list(self._opening):
-            opening.close()
+            opening.close_soon()
 
     def _for_all(self, action: Callable[[ServerConnection], None]) -> None:
         for connection in list(self._connections):
