@@ -3,6 +3,8 @@
 https://github.com/grpc/grpc/blob/master/doc/interop-test-descriptions.md
 """
 
+# ruff: noqa: N802  (methods carry the names of their RPCs)
+
 import sys
 import time
 

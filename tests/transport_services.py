@@ -1,5 +1,7 @@
 """Methods that the tests of the transport call, for grpcio's server and for our own alike."""
 
+# ruff: noqa: N802  (methods carry the names of their RPCs)
+
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,8 +9,8 @@ import grpc
 
 from transport.channel import Channel, ChannelOptions
 from transport.client_call import CallFailed
-from transport.connection import ConnectionOptions
 from transport.grpc_handlers import GrpcHandlers
+from transport.options import ConnectionOptions
 from transport.server import Server, ServerOptions
 from transport.workers import Workers
 
@@ -116,7 +118,7 @@ class Peer:
             self._server.start()
             self.address = address if address.startswith("unix:") else f"127.0.0.1:{port}"
             return
-        self._workers = Workers(16, 16, "test")
+        self._workers = Workers(16, 100, "test")
         handlers = GrpcHandlers((self.methods,), self._workers)
         self.server = Server([address], handlers, options or ServerOptions(), tls_context)
         self.address = self.server.addresses[0]

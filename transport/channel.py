@@ -1,29 +1,32 @@
-"""A gRPC channel: connections to one server, or to several that serve the same, and calls on them."""
+"""A gRPC channel: connections to one server or several that serve the same, and calls on them."""
 
-import contextlib
 import itertools
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from transport import call as call_headers
 from transport import headers, tls
-from transport.client_call import CallFailed, CallSpec, ClientCall
-from transport.connection import ConnectionOptions
+from transport.callables import (
+    CallMetadata,
+    Deserializer,
+    Serializer,
+    StreamStream,
+    StreamUnary,
+    UnaryStream,
+    UnaryUnary,
+)
+from transport.client_call import CallSpec, ClientCall
+from transport.client_connection import ClientConnection
 from transport.dialing import State, Subchannel, authority
-from transport.frames import Buffer
 from transport.loop import Loop
+from transport.options import ConnectionOptions
 from transport.receiving import SCRATCH_BYTES
 from transport.status import Code, Status
 from transport.workers import Workers
 
-Request = Buffer | Sequence[Buffer]
-Serializer = Callable[[Any], Request]
-Deserializer = Callable[[memoryview], Any]
-CallMetadata = Iterable[tuple[str, str | bytes]]
-
+_LAST_WRITES_S = 1.5
 _CLOSED = Status(Code.CANCELLED, "Channel closed!")
 
 
@@ -93,7 +96,7 @@ class Channel:
         path: str,
         request_serializer: Serializer | None = None,
         response_deserializer: Deserializer | None = None,
-    ) -> "UnaryUnary":
+    ) -> UnaryUnary:
         """Calls of one message that are answered by one."""
         return UnaryUnary(self, path, request_serializer, response_deserializer)
 
@@ -102,7 +105,7 @@ class Channel:
         path: str,
         request_serializer: Serializer | None = None,
         response_deserializer: Deserializer | None = None,
-    ) -> "UnaryStream":
+    ) -> UnaryStream:
         """Calls of one message that are answered by a stream."""
         return UnaryStream(self, path, request_serializer, response_deserializer)
 
@@ -111,7 +114,7 @@ class Channel:
         path: str,
         request_serializer: Serializer | None = None,
         response_deserializer: Deserializer | None = None,
-    ) -> "StreamUnary":
+    ) -> StreamUnary:
         """Calls of a stream that are answered by one message."""
         return StreamUnary(self, path, request_serializer, response_deserializer)
 
@@ -120,7 +123,7 @@ class Channel:
         path: str,
         request_serializer: Serializer | None = None,
         response_deserializer: Deserializer | None = None,
-    ) -> "StreamStream":
+    ) -> StreamStream:
         """Calls of a stream that are answered by a stream."""
         return StreamStream(self, path, request_serializer, response_deserializer)
 
@@ -204,7 +207,7 @@ class Channel:
             return
         call.end(_CLOSED)
 
-    def _pick(self) -> "Any":
+    def _pick(self) -> ClientConnection | None:
         usable = [
             each.connection
             for each in self._subchannels
@@ -261,210 +264,3 @@ class Channel:
         with self._lock:
             self._pending.pop(call, None)
             self._calls.discard(call)
-
-
-_LAST_WRITES_S = 1.5
-
-
-class _Multi:
-    """What the four kinds of calls share."""
-
-    def __init__(
-        self,
-        channel: Channel,
-        path: str,
-        serializer: Serializer | None,
-        deserializer: Deserializer | None,
-    ) -> None:
-        self._channel = channel
-        self._path = path
-        self._serializer = serializer
-        self._deserializer = deserializer
-
-    def _buffers(self, request: Any) -> Sequence[Buffer]:
-        if self._serializer is not None:
-            request = self._serializer(request)
-        if isinstance(request, bytes | bytearray | memoryview):
-            return (request,)
-        return list(request)
-
-    def _new_call(
-        self,
-        timeout: float | None,
-        metadata: CallMetadata | None,
-        wait_for_ready: bool | None,
-        compression: str | None,
-    ) -> ClientCall:
-        return self._channel.new_call(
-            self._path,
-            self._deserializer,
-            timeout,
-            metadata,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
-
-    def _send_all(self, call: ClientCall, requests: Iterable[Any]) -> None:
-        """Send what an iterator gives, from a thread, as it may block."""
-
-        def send() -> None:
-            try:
-                for request in requests:
-                    if not call.send(self._buffers(request)):
-                        return
-                call.half_close()
-            except Exception as error:
-                call.end(Status(Code.UNKNOWN, f"Exception iterating requests: {error}"))
-
-        threading.Thread(target=send, name="grpc-requests", daemon=True).start()
-
-
-class UnaryUnary(_Multi):
-    """Calls of one message that are answered by one."""
-
-    def __call__(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: CallMetadata | None = None,
-        *,
-        wait_for_ready: bool | None = None,
-        compression: str | None = None,
-    ) -> Any:
-        """The answer; CallFailed unless the call ends with OK."""
-        call = self.future(
-            request,
-            timeout,
-            metadata,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
-        return _result(call)
-
-    def with_call(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: CallMetadata | None = None,
-        *,
-        wait_for_ready: bool | None = None,
-        compression: str | None = None,
-    ) -> tuple[Any, ClientCall]:
-        """The answer and its call."""
-        call = self.future(
-            request,
-            timeout,
-            metadata,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
-        return _result(call), call
-
-    def future(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: CallMetadata | None = None,
-        *,
-        wait_for_ready: bool | None = None,
-        compression: str | None = None,
-    ) -> ClientCall:
-        """The call, under way."""
-        buffers = self._buffers(request)
-        call = self._new_call(timeout, metadata, wait_for_ready, compression)
-        call.begin_unary(buffers)
-        return call
-
-
-class UnaryStream(_Multi):
-    """Calls of one message that are answered by a stream."""
-
-    def __call__(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: CallMetadata | None = None,
-        *,
-        wait_for_ready: bool | None = None,
-        compression: str | None = None,
-    ) -> ClientCall:
-        """The call, under way: iterate over it."""
-        buffers = self._buffers(request)
-        call = self._new_call(timeout, metadata, wait_for_ready, compression)
-        call.begin_unary(buffers)
-        return call
-
-
-class StreamStream(_Multi):
-    """Calls of a stream that are answered by a stream."""
-
-    def __call__(
-        self,
-        requests: Iterable[Any] | None,
-        timeout: float | None = None,
-        metadata: CallMetadata | None = None,
-        *,
-        wait_for_ready: bool | None = None,
-        compression: str | None = None,
-    ) -> ClientCall:
-        """The call, under way: iterate over it.
-
-        With None as `requests`, `ClientCall.send` and `half_close` send, and no thread is needed.
-        """
-        call = self._new_call(timeout, metadata, wait_for_ready, compression)
-        call.begin()
-        if requests is not None:
-            self._send_all(call, requests)
-        return call
-
-
-class StreamUnary(_Multi):
-    """Calls of a stream that are answered by one message."""
-
-    def __call__(
-        self,
-        requests: Iterable[Any],
-        timeout: float | None = None,
-        metadata: CallMetadata | None = None,
-        *,
-        wait_for_ready: bool | None = None,
-        compression: str | None = None,
-    ) -> Any:
-        """The answer; CallFailed unless the call ends with OK."""
-        return _result(
-            self.future(
-                requests,
-                timeout,
-                metadata,
-                wait_for_ready=wait_for_ready,
-                compression=compression,
-            )
-        )
-
-    def future(
-        self,
-        requests: Iterable[Any] | None,
-        timeout: float | None = None,
-        metadata: CallMetadata | None = None,
-        *,
-        wait_for_ready: bool | None = None,
-        compression: str | None = None,
-    ) -> ClientCall:
-        """The call, under way."""
-        call = self._new_call(timeout, metadata, wait_for_ready, compression)
-        call.begin()
-        if requests is not None:
-            self._send_all(call, requests)
-        return call
-
-
-def _result(call: ClientCall) -> Any:
-    try:
-        return call.result()
-    except CallFailed:
-        raise
-    except BaseException:
-        # KeyboardInterrupt: nobody waits any more.
-        with contextlib.suppress(Exception):
-            call.cancel()
-        raise

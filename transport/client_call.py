@@ -13,7 +13,7 @@ from transport.client_stream import ClientStream
 from transport.frames import Buffer, ErrorCode
 from transport.loop import Loop, Timer
 from transport.messages import pack
-from transport.sending import Message
+from transport.outgoing import Message
 from transport.status import DEADLINE_EXCEEDED, Code, Metadata, Status
 
 # A sender waits while more than this waits for the server.

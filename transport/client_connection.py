@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from transport import frames, messages, response
 from transport.client_stream import ClientStream
-from transport.connection import Connection, ConnectionOptions
+from transport.connection import Connection
 from transport.frames import ConnectionFault, ErrorCode, StreamFault
 from transport.headers import HeaderReader
 from transport.loop import Loop
+from transport.options import ConnectionOptions
 from transport.pipes import Pipe
 from transport.response import Response
 from transport.status import StatusError

@@ -10,20 +10,19 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
-from transport import frames, limits
+from transport import frames
+from transport.control import ControlFrames
 from transport.frames import ConnectionFault, ErrorCode, StreamFault
-from transport.limits import Rate
 from transport.loop import READ, WRITE, Loop
+from transport.options import ConnectionOptions
 from transport.pipes import Pipe
 from transport.receiving import Incoming, Receiver
 from transport.sending import Sender
 from transport.stream import Stream
 
-# Wide open: what a peer may send ahead is bounded by the streams' windows, and a connection's window
+# Wide open: what a peer may send ahead is bounded by the streams' windows. A connection's window
 # that unadmitted messages could fill would keep the admitted ones from coming.
 _CONNECTION_WINDOW = 2**30
 _MESSAGES_AHEAD = 16
@@ -35,27 +34,7 @@ _DISCARD_BYTES = 256 * 1024
 _TICK_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionOptions:
-    """What both sides choose about a connection. Times in seconds; None: never."""
-
-    # What a stream may send ahead of a message that is admitted, at first.
-    stream_window: int = 1024 * 1024
-    # The same for a stream with large messages, and how much more all streams get together.
-    max_stream_window: int = 16 * 2**20
-    read_ahead_bytes: int = 64 * 2**20
-    max_frame: int = frames.LARGEST_MAX_FRAME
-    max_message_bytes: int = 2**31 - 1
-    max_header_bytes: int = 16 * 1024
-    # Without a byte from the peer for so long it is asked with a PING, and given up as long after.
-    keepalive_s: float | None = None
-    keepalive_timeout_s: float = 20.0
-    # The peer reads nothing of what is sent.
-    send_stall_s: float | None = 60.0
-    preface_s: float = 20.0
-
-
-class Connection:
+class Connection(ControlFrames):
     """See the module; `ServerConnection` and `ClientConnection` complete it."""
 
     log: ClassVar[logging.Logger] = logging.getLogger("transport")
@@ -68,6 +47,7 @@ class Connection:
         options: ConnectionOptions,
         scratch: memoryview,
     ) -> None:
+        super().__init__()
         self.loop = loop
         self.options = options
         self.lock = threading.Lock()
@@ -80,23 +60,14 @@ class Connection:
         self.receiver = Receiver(self, scratch, options.max_frame)
         self.closing = False  # GOAWAY with an error was sent, or everything is done
         self.lost = False
-        self.peer_settings: dict[int, int] = {}
-        self.initial_send_window = frames.DEFAULT_WINDOW
         self.last_peer_stream = 0
         self._recv_window = frames.DEFAULT_WINDOW
         self._widened = 0  # of all streams' windows beyond `stream_window`
-        self._block: list[bytes] = []  # of HEADERS that are continued
-        self._block_stream, self._block_flags = 0, 0
         self._reset_order: deque[int] = deque()
         self._reset_ids: set[int] = set()
-        self._resets = Rate(limits.MAX_RESETS_PER_S, "reset streams")
-        self._idle_frames = Rate(limits.MAX_IDLE_FRAMES_PER_S, "frames without content")
         self._received_s = time.monotonic()
         self._received_bytes = 0
-        self._ping_s: float | None = None
-        self._on_pong: Callable[[], None] | None = None
         self._write_wanted = False
-        self._settings_seen = False
 
     # --- life
 
@@ -292,10 +263,6 @@ class Connection:
         self.reset(stream, fault.code)
         stream.on_reset(fault.code)
 
-    def is_idle(self, stream_id: int) -> bool:
-        """Whether a stream was never opened."""
-        raise NotImplementedError
-
     def unpack(self, stream: Stream, packed: memoryview) -> None:
         """Unpack a message elsewhere, and hand it to the stream's reader."""
         raise NotImplementedError
@@ -328,7 +295,7 @@ class Connection:
 
     def on_data(self, stream_id: int, length: int, *, end_stream: bool) -> Incoming | None:
         """See FrameHandler."""
-        if not self._settings_seen:
+        if not self.settings_seen:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "got DATA before SETTINGS")
         if length == 0 and not end_stream:
             self._idle_frames.count()
@@ -394,189 +361,6 @@ class Connection:
         if ended:
             self.forget_stream(stream)
 
-    # --- frames
-
-    def on_unknown_frame(self) -> None:
-        """See FrameHandler."""
-        self._idle_frames.count()
-
-    def on_frame(self, kind: int, flags: int, stream_id: int, payload: memoryview) -> None:
-        """See FrameHandler."""
-        if not self._settings_seen:
-            if kind != frames.SETTINGS or flags & frames.ACK:
-                raise ConnectionFault(
-                    ErrorCode.PROTOCOL_ERROR, f"got a frame of type {kind} before SETTINGS"
-                )
-            self._settings_seen = True
-        _HANDLERS[kind](self, flags, stream_id, payload)
-
-    def _headers(self, flags: int, stream_id: int, payload: memoryview) -> None:
-        if not stream_id:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "got HEADERS on stream 0")
-        priority_fault = None
-        try:
-            block = frames.header_fragment(payload, flags, stream_id)
-        except StreamFault as fault:
-            # The block has to be decoded all the same, for HPACK's state.
-            priority_fault = fault
-            block = bytes(frames.without_padding(payload, flags)[5:])
-        if not flags & frames.END_HEADERS:
-            self._block = [block]
-            self._block_stream, self._block_flags = stream_id, flags
-            self.receiver.expect_continuation(True)
-            return
-        self.on_headers(stream_id, block, end_stream=bool(flags & frames.END_STREAM))
-        if priority_fault is not None:
-            raise priority_fault
-
-    def _continuation(self, flags: int, stream_id: int, payload: memoryview) -> None:
-        if not self._block or stream_id != self._block_stream:
-            raise ConnectionFault(
-                ErrorCode.PROTOCOL_ERROR, f"got CONTINUATION of stream {stream_id}, not expected"
-            )
-        self._block.append(bytes(payload))
-        size = sum(map(len, self._block))
-        if len(self._block) > limits.MAX_CONTINUATIONS or size > limits.MAX_BLOCK_BYTES:
-            raise ConnectionFault(
-                ErrorCode.ENHANCE_YOUR_CALM,
-                f"got a header block of {size} bytes in {len(self._block)} frames",
-            )
-        if flags & frames.END_HEADERS:
-            block, self._block = b"".join(self._block), []
-            self.receiver.expect_continuation(False)
-            ends = bool(self._block_flags & frames.END_STREAM)
-            self.on_headers(stream_id, block, end_stream=ends)
-
-    def on_headers(self, stream_id: int, block: bytes, *, end_stream: bool) -> None:
-        """A whole header block."""
-        raise NotImplementedError
-
-    def _priority(self, flags: int, stream_id: int, payload: memoryview) -> None:
-        if not stream_id:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "got PRIORITY on stream 0")
-        self._idle_frames.count()
-        frames.check_priority(payload, stream_id)
-
-    def _rst_stream(self, flags: int, stream_id: int, payload: memoryview) -> None:
-        code = frames.parse_word("RST_STREAM", payload)
-        if not stream_id or self.is_idle(stream_id):
-            raise ConnectionFault(
-                ErrorCode.PROTOCOL_ERROR, f"got RST_STREAM on stream {stream_id}, which is idle"
-            )
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            self._idle_frames.count()
-            return
-        self.count_reset()
-        stream.closed = True
-        with self.lock:
-            self.sender.drop_locked(stream)
-            self.forget_stream(stream)
-        stream.on_reset(code)
-
-    def count_reset(self) -> None:
-        """The peer reset a stream."""
-        self._resets.count()
-
-    def _settings(self, flags: int, stream_id: int, payload: memoryview) -> None:
-        if stream_id:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"got SETTINGS on stream {stream_id}")
-        self._idle_frames.count()
-        if flags & frames.ACK:
-            if payload:
-                raise frames.wrong_size("SETTINGS with ACK", len(payload), "0")
-            return
-        values = dict(frames.parse_settings(payload))
-        with self.lock:
-            self._apply_settings_locked(values)
-            self.sender.control_locked(frames.SETTINGS_ACK)
-        self.on_settings()
-
-    def _apply_settings_locked(self, values: dict[int, int]) -> None:
-        self.peer_settings.update(values)
-        self.sender.max_frame = values.get(frames.MAX_FRAME_SIZE, self.sender.max_frame)
-        window = values.get(frames.INITIAL_WINDOW_SIZE)
-        if window is None:
-            return
-        more = window - self.initial_send_window
-        self.initial_send_window = window
-        for stream in list(self.streams.values()):
-            stream.send_window += more
-            if stream.send_window > frames.MAX_WINDOW:
-                raise ConnectionFault(
-                    ErrorCode.FLOW_CONTROL_ERROR,
-                    f"SETTINGS_INITIAL_WINDOW_SIZE {window} makes a window too large",
-                )
-            if more > 0:
-                self.sender.opened_locked(stream)
-
-    def on_settings(self) -> None:
-        """The peer's settings were applied."""
-
-    def _push_promise(self, flags: int, stream_id: int, payload: memoryview) -> None:
-        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "got PUSH_PROMISE, which is disabled")
-
-    def _ping(self, flags: int, stream_id: int, payload: memoryview) -> None:
-        if stream_id:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"got PING on stream {stream_id}")
-        if len(payload) != 8:
-            raise frames.wrong_size("PING", len(payload), "8")
-        if not flags & frames.ACK:
-            self._idle_frames.count()
-            self.sender.control(frames.ping(bytes(payload), ack=True))
-            return
-        self._ping_s = None
-        on_pong, self._on_pong = self._on_pong, None
-        if on_pong is not None:
-            on_pong()
-
-    def ping(self, on_pong: Callable[[], None] | None = None) -> None:
-        """Ask the peer for a sign of life."""
-        self._on_pong = on_pong
-        self._ping_s = time.monotonic()
-        self.sender.control(frames.ping(b"transpor"))
-
-    def _goaway(self, flags: int, stream_id: int, payload: memoryview) -> None:
-        if stream_id:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"got GOAWAY on stream {stream_id}")
-        self.on_goaway(*frames.parse_goaway(payload))
-
-    def on_goaway(self, last_stream_id: int, code: int, text: str) -> None:
-        """The peer takes no new streams."""
-
-    def _window_update(self, flags: int, stream_id: int, payload: memoryview) -> None:
-        increment = frames.parse_increment(payload)
-        if increment < limits.SMALL_INCREMENT:
-            self._idle_frames.count()
-        if not stream_id:
-            self._open_connection(increment)
-            return
-        if self.is_idle(stream_id):
-            raise ConnectionFault(
-                ErrorCode.PROTOCOL_ERROR, f"got WINDOW_UPDATE on stream {stream_id}, which is idle"
-            )
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            return
-        if not increment:
-            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "got WINDOW_UPDATE of 0")
-        with self.lock:
-            stream.send_window += increment
-            if stream.send_window <= frames.MAX_WINDOW:
-                self.sender.opened_locked(stream)
-                return
-        raise StreamFault(stream_id, ErrorCode.FLOW_CONTROL_ERROR, "the window overflows")
-
-    def _open_connection(self, increment: int) -> None:
-        if not increment:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "got WINDOW_UPDATE of 0")
-        with self.lock:
-            self.sender.window += increment
-            if self.sender.window <= frames.MAX_WINDOW:
-                self.sender.connection_opened_locked()
-                return
-        raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window overflows")
-
     # --- time
 
     def _tick(self) -> None:
@@ -596,9 +380,9 @@ class Connection:
         options = self.options
         silent_s = now_s - self._received_s
         if options.keepalive_s is not None:
-            asked = self._ping_s
+            asked = self.pinged_s
             if asked is None and silent_s >= options.keepalive_s:
-                self.ping(self._on_pong)
+                self.ping()
             elif asked is not None and now_s - max(asked, self._received_s) >= (
                 options.keepalive_timeout_s
             ):
@@ -614,17 +398,3 @@ class Connection:
             if stream.pending and now_s - stream.progress_s >= stall_s:
                 self.reset(stream, ErrorCode.CANCEL)
                 stream.on_reset(ErrorCode.CANCEL)
-
-
-_HANDLERS: tuple[Callable[[Connection, int, int, memoryview], None], ...] = (
-    lambda *_: None,  # DATA does not come this way
-    Connection._headers,
-    Connection._priority,
-    Connection._rst_stream,
-    Connection._settings,
-    Connection._push_promise,
-    Connection._ping,
-    Connection._goaway,
-    Connection._window_update,
-    Connection._continuation,
-)

@@ -11,8 +11,8 @@ from enum import Enum
 
 from transport import listening, tls
 from transport.client_connection import ClientConnection
-from transport.connection import ConnectionOptions
 from transport.loop import Loop
+from transport.options import ConnectionOptions
 from transport.pipes import Pipe, PlainPipe, TlsPipe
 from transport.workers import Workers
 

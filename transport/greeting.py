@@ -1,4 +1,4 @@
-"""The first bytes of a connection at the server: HTTP/2's preface, or a clear answer to what it is not."""
+"""The first bytes of a server's connection: HTTP/2's preface, or a clear answer to others."""
 
 import contextlib
 import socket

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import grpc
 
 from transport.grpc_context import Aborted, Context
-from transport.server_call import CallHandler, Method, ServerCall
+from transport.handler import CallHandler, Method
+from transport.server_call import ServerCall
 from transport.status import Code, Status, StatusError
 from transport.workers import Workers
 

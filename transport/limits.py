@@ -4,7 +4,7 @@ import time
 
 from transport.frames import ConnectionFault, ErrorCode
 
-# Resets by the peer, and by this side because of what the peer sent (CVE-2023-44487, CVE-2025-8671).
+# Resets by the peer (CVE-2023-44487), and those that it provokes (CVE-2025-8671).
 MAX_RESETS_PER_S = 500
 # PING, SETTINGS, PRIORITY, unknown frames, DATA without data, windows opened by a few bytes.
 MAX_IDLE_FRAMES_PER_S = 5_000

@@ -1,8 +1,8 @@
 """What one connection receives: frames in order, the payload of DATA into its message's memory.
 
 Headers and small frames are read into memory that all connections of a loop share. While a large
-message comes, the socket is read into the message itself, and what follows it into the shared memory,
-with one call.
+message comes, one call reads the socket into the message itself, and what follows it into the
+shared memory.
 """
 
 from typing import Protocol
@@ -154,7 +154,6 @@ class Receiver:
         self._start, self._end = 0, end - start
 
     def _parse(self) -> None:
-        view, handler = self._view, self._handler
         while True:
             available = self._end - self._start
             if self._in_data:
@@ -165,43 +164,44 @@ class Receiver:
                 if self._left == 0 and self._skip == 0:
                     self._finish_data()
                 continue
-            if available < HEADER_BYTES:
+            if available < HEADER_BYTES or not self._begin_frame(available):
                 break
-            length, kind, flags, stream_id = parse_header(view, self._start)
-            if length > self._max_frame:
-                raise ConnectionFault(
-                    ErrorCode.FRAME_SIZE_ERROR,
-                    f"got a frame of {length} bytes, expected at most {self._max_frame}",
-                )
-            if self._continued and kind != CONTINUATION:
-                raise ConnectionFault(
-                    ErrorCode.PROTOCOL_ERROR, f"got a frame of type {kind} within a header block"
-                )
-            if kind > CONTINUATION:
-                handler.on_unknown_frame()
-                self._start += HEADER_BYTES
-                self._in_data, self._stream, self._left, self._skip = True, None, 0, length
-                self._ends_stream = False
-                continue
-            if kind == DATA:
-                if not self._begin_data(length, flags, stream_id, available):
-                    break
-                continue
-            if length > MAX_CONTROL_PAYLOAD:
-                code = (
-                    ErrorCode.FRAME_SIZE_ERROR if kind == SETTINGS else ErrorCode.ENHANCE_YOUR_CALM
-                )
-                raise ConnectionFault(code, f"got a frame of type {kind} and {length} bytes")
-            if available < HEADER_BYTES + length:
-                break
-            at = self._start + HEADER_BYTES
-            self._start = at + length
-            try:
-                handler.on_frame(kind, flags, stream_id, view[at : at + length])
-            except StreamFault as fault:
-                handler.on_stream_fault(fault)
         if self._start == self._end:
             self._start = self._end = 0
+
+    def _begin_frame(self, available: int) -> bool:
+        """Read a frame up to the payload of DATA; False when more of it has to come."""
+        view, handler = self._view, self._handler
+        length, kind, flags, stream_id = parse_header(view, self._start)
+        if length > self._max_frame:
+            raise ConnectionFault(
+                ErrorCode.FRAME_SIZE_ERROR,
+                f"got a frame of {length} bytes, expected at most {self._max_frame}",
+            )
+        if self._continued and kind != CONTINUATION:
+            raise ConnectionFault(
+                ErrorCode.PROTOCOL_ERROR, f"got a frame of type {kind} within a header block"
+            )
+        if kind == DATA:
+            return self._begin_data(length, flags, stream_id, available)
+        if kind > CONTINUATION:
+            handler.on_unknown_frame()
+            self._start += HEADER_BYTES
+            self._in_data, self._stream, self._left, self._skip = True, None, 0, length
+            self._ends_stream = False
+            return True
+        if length > MAX_CONTROL_PAYLOAD:
+            code = ErrorCode.FRAME_SIZE_ERROR if kind == SETTINGS else ErrorCode.ENHANCE_YOUR_CALM
+            raise ConnectionFault(code, f"got a frame of type {kind} and {length} bytes")
+        if available < HEADER_BYTES + length:
+            return False
+        at = self._start + HEADER_BYTES
+        self._start = at + length
+        try:
+            handler.on_frame(kind, flags, stream_id, view[at : at + length])
+        except StreamFault as fault:
+            handler.on_stream_fault(fault)
+        return True
 
     def _begin_data(self, length: int, flags: int, stream_id: int, available: int) -> bool:
         """Read the header of a DATA frame; False while its padding's length is missing."""

@@ -97,20 +97,19 @@ def malformed(headers: Headers, pseudo: frozenset[str]) -> str:
     seen: set[str] = set()
     regular = False
     for name, value in headers:
+        fault = ""
         if name.startswith(":"):
-            if regular:
-                return f"the pseudo-header {name} comes after other headers"
-            if name not in pseudo:
-                return f"the pseudo-header {name!r} is not allowed"
-            if name in seen:
-                return f"the pseudo-header {name} comes twice"
+            if regular or name in seen or name not in pseudo:
+                fault = f"the pseudo-header {name!r} is not allowed there"
             seen.add(name)
         else:
             regular = True
             if _NAME.fullmatch(name) is None:
-                return f"the header name {name!r} is not allowed"
-            if name in _CONNECTION_HEADERS or (name == "te" and value != "trailers"):
-                return f"the header {name}: {value!r} is not allowed"
+                fault = f"the header name {name!r} is not allowed"
+            elif name in _CONNECTION_HEADERS or (name == "te" and value != "trailers"):
+                fault = f"the header {name}: {value!r} is not allowed"
+        if fault:
+            return fault
         if _BAD_VALUE.search(value) is not None:
             return f"the value of {name} is not allowed"
     return ""

@@ -1,17 +1,17 @@
 """What one connection sends: control frames first, then streams in turns, within their windows.
 
-Any thread may send. It frames and writes what it can under the connection's lock, from its own
-stack: no other thread has to wake up first. What the socket does not take is left to the I/O thread.
+Any thread may send. It frames and writes what it can by itself: no other thread has to wake up
+first. What the socket does not take is left to the I/O thread, unless the sender may block.
 Messages are never joined: the kernel gets header and buffers apart.
 """
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from transport.frames import DATA, DEFAULT_WINDOW, END_STREAM, SMALLEST_MAX_FRAME, Buffer, header
-from transport.messages import PREFIX_BYTES, as_bytes, prefix
+from transport.outgoing import Message, Outgoing
 from transport.pipes import Pipe
 
 # One frame at most: nothing else of the connection is sent within it.
@@ -28,70 +28,8 @@ _WRITES = 16
 MAX_CONTROL_FRAMES = 2_000
 
 
-class Message:
-    """A message that is being sent."""
-
-    __slots__ = ("end_stream", "left", "on_sent", "views")
-
-    def __init__(
-        self,
-        buffers: Sequence[Buffer],
-        *,
-        end_stream: bool = False,
-        packed: bool = False,
-        on_sent: Callable[[], None] | None = None,
-    ) -> None:
-        views = as_bytes(buffers)
-        size = sum(map(len, views))
-        # Views are taken from the end.
-        views.reverse()
-        views.append(memoryview(prefix(size, packed=packed)))
-        self.views = views
-        self.left = size + PREFIX_BYTES
-        self.end_stream = end_stream
-        self.on_sent = on_sent
-
-    @classmethod
-    def without_prefix(cls, body: bytes) -> "Message":
-        """The body of an answer that is not gRPC's; it ends its stream."""
-        message = cls((body,), end_stream=True)
-        message.views.pop()
-        message.left -= PREFIX_BYTES
-        return message
-
-
-class Outgoing:
-    """The sending half of a stream."""
-
-    __slots__ = (
-        "entries",
-        "local_ended",
-        "pending",
-        "progress_s",
-        "queued",
-        "send_window",
-        "stream_id",
-    )
-
-    def __init__(self, stream_id: int, send_window: int) -> None:
-        self.stream_id = stream_id
-        self.send_window = send_window
-        # Framed headers as bytes; they take no window.
-        self.entries: deque[bytes | Message] = deque()
-        self.pending = 0  # bytes of messages that are not framed yet
-        self.queued = False
-        self.local_ended = False
-        self.progress_s = 0.0
-
-    def on_framed(self) -> None:
-        """Bytes of a message were framed. The connection's lock is held: do little."""
-
-    def on_local_end(self) -> None:
-        """END_STREAM was framed. The connection's lock is held: do little."""
-
-
 class Sender:
-    """The sending half of a connection. `lock` is held in methods whose names end with `_locked`."""
+    """The sending half of a connection; `lock` is held where a method's name ends with _locked."""
 
     def __init__(
         self,

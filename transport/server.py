@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 from transport import listening, tls
 from transport.greeting import Greeting
+from transport.handler import Method
 from transport.listening import Listener
 from transport.loop import Loop
+from transport.options import ServerConnectionOptions
 from transport.pipes import Pipe, PlainPipe, TlsPipe
 from transport.receiving import SCRATCH_BYTES
-from transport.server_call import Method
-from transport.server_connection import ServerConnection, ServerConnectionOptions
+from transport.server_connection import ServerConnection
 from transport.status import Code, Status
 from transport.workers import Workers
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from transport import call, frames, headers
 from transport.frames import Buffer, ErrorCode
+from transport.handler import CallHandler, NotGrpc
 from transport.messages import NoMessages, pack
+from transport.outgoing import Message
 from transport.request import Request
-from transport.sending import Message
-from transport.status import DEADLINE_EXCEEDED, OK, Code, Metadata, Status, StatusError, of_http
+from transport.status import DEADLINE_EXCEEDED, OK, Code, Metadata, Status, of_http
 from transport.stream import Stream
 
 if TYPE_CHECKING:
@@ -20,33 +21,6 @@ _START = [(":status", "200"), ("content-type", call.CONTENT_TYPE)]
 _ACCEPT = [("grpc-accept-encoding", call.ACCEPT_ENCODING)]
 _START_BLOCK = headers.encode(_START + _ACCEPT)
 _OK_BLOCK = headers.encode(call.encode_status(OK))
-
-
-class CallHandler:
-    """What answers one call. The I/O thread calls its methods, which must not block."""
-
-    # Whether the time between its messages is the client's affair, as in a stream.
-    open_ended = False
-
-    def admit(self, length: int) -> bool:
-        """Whether a message of `length` bytes may come; if not, `ServerCall.resume` lets it.
-
-        StatusError refuses it before its payload is read. A compressed message is asked for twice:
-        as it comes, and unpacked.
-        """
-        return True
-
-    def message(self, message: memoryview) -> None:
-        """A message came; its memory belongs to the handler."""
-
-    def half_closed(self) -> None:
-        """No more messages come."""
-
-    def cancelled(self) -> None:
-        """Nobody waits for the answer any more: cancelled, past its deadline, connection lost."""
-
-
-Method = Callable[["ServerCall"], CallHandler]
 
 
 class ServerCall(Stream):
@@ -252,7 +226,7 @@ class ServerCall(Stream):
     def refuse_http(self, status: int, text: str) -> None:
         """Answer a request that is not gRPC's once it is complete."""
         self.reader = NoMessages(self, 0)
-        self.handler = _NotGrpc(self, status, text)
+        self.handler = NotGrpc(self, status, text)
 
     def finish_http(self, status: int, text: str) -> None:
         """Answer with an HTTP status, in words that any HTTP client shows."""
@@ -322,47 +296,3 @@ class ServerCall(Stream):
         self.done = True
         if self._deadline is not None:
             self._deadline.cancel()
-
-
-class _NotGrpc(CallHandler):
-    """Answers a request that is not gRPC's."""
-
-    def __init__(self, call_: ServerCall, status: int, text: str) -> None:
-        self._call = call_
-        self._status = status
-        self._text = text
-
-    def half_closed(self) -> None:
-        """See CallHandler."""
-        self._call.finish_http(self._status, self._text)
-
-
-class Unary(CallHandler):
-    """Answers a call of one message with `function(call, message)`, in the I/O thread."""
-
-    __slots__ = ("_call", "_function", "_message")
-
-    def __init__(
-        self, call_: ServerCall, function: Callable[[ServerCall, memoryview], None]
-    ) -> None:
-        self._call = call_
-        self._function = function
-        self._message: memoryview | None = None
-
-    def message(self, message: memoryview) -> None:
-        """See CallHandler."""
-        if self._message is not None:
-            raise StatusError(Code.UNIMPLEMENTED, "got a second message, expected one")
-        self._message = message
-
-    def half_closed(self) -> None:
-        """See CallHandler."""
-        message, self._message = self._message, None
-        if message is None:
-            raise StatusError(Code.UNIMPLEMENTED, "got no message, expected one")
-        self._function(self._call, message)
-
-
-def unary(function: Callable[[ServerCall, memoryview], None]) -> Method:
-    """A method of one message, which `function` answers by `ServerCall.answer` or `finish`."""
-    return lambda server_call: Unary(server_call, function)

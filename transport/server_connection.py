@@ -4,17 +4,18 @@ import functools
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from transport import frames, messages, request, tls
-from transport.connection import Connection, ConnectionOptions
+from transport.connection import Connection
 from transport.frames import ConnectionFault, ErrorCode, StreamFault
+from transport.handler import Method
 from transport.headers import HeaderReader
 from transport.loop import Loop
+from transport.options import ServerConnectionOptions
 from transport.pipes import Pipe
 from transport.request import Request
-from transport.server_call import Method, ServerCall
+from transport.server_call import ServerCall
 from transport.status import Code, Status, StatusError
 from transport.stream import Stream
 
@@ -23,20 +24,6 @@ _NOT_GRPC_TEXT = {
     405: "gRPC needs POST",
     415: "expected the content-type application/grpc",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ServerConnectionOptions(ConnectionOptions):
-    """What a server chooses beside. Times in seconds; None: never."""
-
-    max_concurrent_streams: int = 1_000
-    # Of answers that a client has not taken, before no message of it is admitted.
-    max_unread_bytes: int = 64 * 2**20
-    # From a call's start, or the end of its last message, until a request of one message is here;
-    # and of any message from its first byte to its last.
-    receive_s: float | None = None
-    # Without any call.
-    idle_s: float | None = None
 
 
 class Host(Protocol):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from transport.frames import ErrorCode
 from transport.messages import MessageReader
-from transport.sending import Outgoing
+from transport.outgoing import Outgoing
 from transport.status import Code, Status, StatusError
 
 if TYPE_CHECKING:

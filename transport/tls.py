@@ -1,4 +1,4 @@
-"""TLS by the standard library: HTTP/2 is asked for by ALPN, and nothing older than TLS 1.2 is taken."""
+"""TLS by the standard library, with ALPN for HTTP/2, and nothing older than TLS 1.2."""
 
 import socket
 import ssl

@@ -1,8 +1,8 @@
 """Other people's tests: h2spec, and the interoperability programs of grpc-go.
 
-They are built by `go install`, from github.com/summerwind/h2spec/cmd/h2spec and from
-google.golang.org/grpc/interop/client and .../server, into a folder that CONFORMANCE_TOOLS names, the
-last two as interop_client and interop_server. Without them these tests are skipped.
+`go install` builds them, from github.com/summerwind/h2spec/cmd/h2spec and from
+google.golang.org/grpc/interop/client and .../server. CONFORMANCE_TOOLS names their folder, where
+the last two are interop_client and interop_server. Without them these tests are skipped.
 """
 
 import os
@@ -18,9 +18,9 @@ from transport_services import PATIENCE_S
 from transport.channel import Channel
 from transport.client_call import CallFailed
 from transport.grpc_handlers import GrpcHandlers
+from transport.handler import unary
+from transport.options import ServerConnectionOptions
 from transport.server import Server, ServerOptions
-from transport.server_call import unary
-from transport.server_connection import ServerConnectionOptions
 from transport.status import Code
 from transport.workers import Workers
 
@@ -105,7 +105,7 @@ def test_h2spec(max_frame):
         check=False,
     )
     server.stop()
-    failed = re.findall(r"^ *× \d+: (.*)$", ran.stdout, re.MULTILINE)
+    failed = re.findall("^ *\N{MULTIPLICATION SIGN} [0-9]+: (.*)$", ran.stdout, re.MULTILINE)
     # Frames cannot be longer than 2^24-1, and the first case sends one over its stream's window.
     of_frame_size = re.compile("large size (DATA|HEADERS) frame|DATA frame with 2.14 octets")
     unexpected = [

@@ -14,8 +14,8 @@ from transport_services import PATIENCE_S, Peer, open_channel
 from transport import tls
 from transport.channel import Channel, ChannelOptions
 from transport.client_call import CallFailed
+from transport.handler import unary
 from transport.server import Server
-from transport.server_call import unary
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def test_after_the_grace_period_calls_are_cancelled(kind):
 
 def test_a_channel_finds_a_server_that_comes_late():
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = "127.0.0.1:{}".format(probe.getsockname()[1])
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
     with Channel(address) as channel:
         echo = channel.unary_unary("/test/Echo")
         with pytest.raises(CallFailed, match="UNAVAILABLE: failed to connect to 127"):
