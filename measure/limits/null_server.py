@@ -27,13 +27,12 @@ _WORKERS = 4
 def main() -> None:
     """Serve a model that takes rows of so many features, for as long as the process lives."""
     names = ("address", "features", "dtype")
-    address, features, dtype = positionals("measure.limits.null_server", __doc__, *names)
+    address, columns, dtype = positionals("measure.limits.null_server", __doc__, *names)
     malloc.keep_in_process()
+    features = int(columns)
     server = grpc.server(ThreadPoolExecutor(_WORKERS), options=_OPTIONS)
     handlers = {
-        "ModelMetadata": _answering(
-            pb.ModelMetadataRequest, lambda _: _metadata(int(features), dtype)
-        ),
+        "ModelMetadata": _answering(pb.ModelMetadataRequest, lambda _: _metadata(features, dtype)),
         "ModelConfig": _answering(pb.ModelConfigRequest, lambda _: _config()),
         "ModelInfer": grpc.unary_unary_rpc_method_handler(
             lambda data, _: encode_response(_zeros(data))
