@@ -26,8 +26,8 @@ STUBS = (
     "inference_pb2_grpc.py",
 )
 
-# What protoc writes to register a file, and what has to stand there instead so that the file goes
-# to a pool of our own: protos/descriptor_pool.py says why. protoc has no option for it.
+# protoc's lines that register a file, and their replacements that register it in our own pool, for
+# the reason in protos/descriptor_pool.py. protoc has no option for it.
 _OWN_POOL = (
     (
         "from google.protobuf import descriptor_pool as _descriptor_pool",
@@ -55,11 +55,11 @@ def generate(out: Path) -> None:
 
 def _use_own_pool(path: Path) -> None:
     text = path.read_text()
-    for written, wanted in _OWN_POOL:
-        # Another release of protoc may write it in other words.
+    for written, replacement in _OWN_POOL:
+        # Another release of protoc may write other lines.
         if text.count(written) != 1:
             sys.exit(f"{path.name} has {written!r} {text.count(written)} times, expected once")
-        text = text.replace(written, wanted)
+        text = text.replace(written, replacement)
     path.write_text(text)
 
 

@@ -16,8 +16,7 @@ from protos.codec import (
     decode_stream_response,
     encode_request,
 )
-from protos.parameters import Parameter
-from protos.tensors import Tensor
+from protos.tensors import Parameter, Tensor
 
 # An answer, decoded or not yet, or why there is none.
 Outcome = bytes | InferResponse | RequestFailed

@@ -25,8 +25,7 @@ from measure.engine.senders import Outcome, Sender, StreamSender, UnarySender, d
 from measure.engine.slice import Slice
 from measure.engine.worker_job import Job, Load
 from protos.codec import InferResponse
-from protos.parameters import Parameter
-from protos.tensors import Tensor
+from protos.tensors import Parameter, Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -12,7 +12,7 @@ from measure.plan.capacity import Goal, Option, Plan
 from measure.plan.check import MOST_ERROR, Checked, Range
 from measure.plan.observed import Calibration
 from measure.plan.simulation import Costs
-from measure.sweep.table import milliseconds, significant
+from measure.presentation.format import milliseconds, significant
 
 NETWORK_COLUMNS = ("as", "a request", "in all", "each replica", "links")
 _NARROWER = ("float32", "float16", "int8")

@@ -27,8 +27,7 @@ from protos.codec import (
     encode_stream_response,
 )
 from protos.datatypes import DTYPES
-from protos.parameters import Parameter
-from protos.tensors import Tensor
+from protos.tensors import Parameter, Tensor
 from soak.clients import at_once
 from soak.fuzz.codec_oracle import REQUEST, RESPONSE, STREAM_RESPONSE, Decoder, disagreement
 from soak.fuzz.mutation import mutated

@@ -103,9 +103,9 @@ def test_grpc_is_told_of_all(given, target):
     ("given", "said"),
     [
         ("127.0.0.1:1,unix:/a", "mix Unix sockets"),
-        ("127.0.0.1:1,[::1]:1", "some of IPv6"),
-        ("127.0.0.1:1,name.invalid:2", "cannot be looked up"),
-        (f"127.0.0.1:1,{'x' * 70}.invalid:2", "cannot be looked up"),
+        ("127.0.0.1:1,[::1]:1", "mix IPv4 and IPv6"),
+        ("127.0.0.1:1,name.invalid:2", "cannot be resolved"),
+        (f"127.0.0.1:1,{'x' * 70}.invalid:2", "cannot be resolved"),
     ],
 )
 def test_addresses_that_do_not_go_together_are_a_usage_error(given, said):

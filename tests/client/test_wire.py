@@ -86,7 +86,7 @@ def test_floats_for_int8_of_unknown_scale_are_refused(address):
     x = np.ones((1, 2), np.float32)
     with Client(address, "bare") as client:
         for send in (client.predict, lambda x: client.infer({"x": x})):
-            with pytest.raises(UsageError, match="tells no wire_scale"):
+            with pytest.raises(UsageError, match="returns no wire_scale"):
                 send(x)
         np.testing.assert_array_equal(client.predict(x.astype(np.int8)), x)
 
