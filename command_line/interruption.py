@@ -116,13 +116,23 @@ def results_folder(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def shielding_children() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach: their parent ends them.
+def holding_signals() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP wait for the end of the block, in the main thread.
 
-    A terminal sends SIGINT to everything that runs in it. A process inherits what is blocked.
+    For steps that must complete, such as starting a process that must not be left running.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = {int(number): signal.getsignal(number) for number in _SIGNALS}
+    handled = {number: handler for number, handler in before.items() if callable(handler)}
+    for number in handled:
+        signal.signal(number, lambda number, frame: held.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+        for number in held[:1]:
+            signal.raise_signal(number)

@@ -14,6 +14,7 @@ from command_line import paths, terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import Parser, exit_codes
 from measure.core import environment
+from measure.core.arguments import over_zero, some_of
 from measure.core.judged import guarded
 from measure.core.record import dumps, write_text_atomically
 from protos import malloc
@@ -86,11 +87,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="soak", description=__doc__, epilog=exit_codes("a promise was broken", keeps=True)
     )
     parser.add_argument(
-        "--seconds", type=_positive, default=1200.0, help="for all parts (default: %(default)g)"
+        "--seconds", type=over_zero, default=1200.0, help="for all parts (default: %(default)g)"
     )
     parser.add_argument(
         "--only",
-        type=_names,
+        type=lambda text: some_of(text, PARTS),
         default=tuple(PARTS),
         metavar="PART,PART",
         help=f"of {','.join(PARTS)} (default: all)",
@@ -102,24 +103,6 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=paths.path, default=Path("results/soak"), metavar="DIR", help="%(default)s"
     )
     return parser
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted a number over 0")
-    return value
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(text.split(",")))
-    unknown = [name for name in names if name not in PARTS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(PARTS)}")
-    return names
 
 
 if __name__ == "__main__":
