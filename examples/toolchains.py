@@ -41,7 +41,7 @@ class Tool:
         version = tuple(map(int, re.findall(r"\d+", told)[: len(self.least)]))
         if version < self.least:
             wanted = ".".join(map(str, self.least))
-            return f"`{name}` tells {told.partition(chr(10))[0]!r}; wanted {wanted} or newer"
+            return f"`{name}` prints {told.partition(chr(10))[0]!r}, expected {wanted} or newer"
         return None
 
 

@@ -110,7 +110,7 @@ def _positive(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted a number over 0")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number over 0")
     return value
 
 
@@ -118,7 +118,7 @@ def _names(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(text.split(",")))
     unknown = [name for name in names if name not in PARTS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(PARTS)}")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(PARTS)}")
     return names
 
 

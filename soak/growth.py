@@ -42,7 +42,9 @@ def slope(steps: Sequence[float], values: Sequence[float], seed: int = 0) -> Slo
     would take a single step for a slope.
     """
     if len(steps) != len(values) or len(steps) < FEWEST:
-        raise ValueError(f"{len(steps)} steps and {len(values)} values came; wanted {FEWEST} pairs")
+        raise ValueError(
+            f"got {len(steps)} steps and {len(values)} values, expected {FEWEST} pairs"
+        )
     x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     per_step = _theil_sen(x, y)
     changes = np.diff(np.stack((x, y)))

@@ -113,7 +113,7 @@ def _settings(argv: Sequence[str] | None) -> Settings:
 def _positive(text: str) -> int:
     value = int(text) if text.isascii() and text.isdigit() else 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted an integer of at least 1")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer of at least 1")
     return value
 
 
@@ -130,7 +130,7 @@ def _peers(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(text.split(",")))
     unknown = [name for name in names if name not in NAMES]
     if unknown:
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(NAMES)}")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(NAMES)}")
     return names
 
 

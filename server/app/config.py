@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line import paths
-from command_line.parser import Parser, suggestion
+from command_line.parser import Parser, group, suggestion
 from server.onnx import execution_provider
 from server.onnx.execution_provider import ExecutionProvider
 
@@ -113,7 +113,7 @@ def cores() -> int:
 
 
 def _option(
-    group: str,
+    title: str,
     parse: Callable[[str], Any],
     unit: str,
     text: str,
@@ -121,13 +121,13 @@ def _option(
     *,
     unset: str = "auto",
 ) -> Any:
-    """A field of Config, in a group of --help; `parse` raises ValueError with the expected form.
+    """A field of Config, in the group `title` of --help.
 
-    An option that is a tuple may be repeated, or given once with commas. `unset` is the text that
-    --help shows for a default of None.
+    `parse` raises ValueError with the expected form. An option that is a tuple may be repeated, or
+    given once with commas. `unset` is the text that --help shows for a default of None.
     """
     metadata = {
-        "group": group,
+        "group": title,
         "parse": parse,
         "unit": unit,
         "help": text,
@@ -381,26 +381,21 @@ def parse(
         epilog=f"Each option can also be set as {_ENVIRONMENT_PREFIX}NAME in the environment. "
         "Exit codes: 0: drained after SIGTERM or SIGINT. 2: the server could not start.",
     )
-    groups: dict[str, Any] = {}
     for option in fields(Config):
-        title = option.metadata["group"]
-        if title not in groups:
-            groups[title] = parser.add_argument_group(title)
-        group = groups[title]
         shown = option.default_factory() if callable(option.default_factory) else option.default
         if shown in (None, ()):
             shown = option.metadata["unset"] if shown is None else "none"
         elif isinstance(shown, bool):
             shown = "on" if shown else "off"
         suffix = "" if shown is MISSING else f" (default: {shown})"
-        group.add_argument(
+        group(parser, option.metadata["group"]).add_argument(
             _flag(option.name),
             action="append",
             metavar=option.metadata["unit"],
             **(_BARE_IS_ON if option.metadata["parse"] is _on_or_off else {}),
             help=option.metadata["help"] + suffix,
         )
-    groups[_EXECUTION].add_argument(
+    group(parser, _EXECUTION).add_argument(
         "--list-ep",
         action=ListProviders,
         nargs=0,

@@ -228,7 +228,7 @@ class Sequences(RuleBasedStateMachine):
             answer = call(request, timeout=_TIMEOUT_S)
         except grpc.RpcError as error:
             came, text = error.code(), error.details() or ""
-        assert came is wanted, f"{came.name} {text}; wanted {wanted.name}"
+        assert came is wanted, f"{came.name} {text}, expected {wanted.name}"
         return answer
 
     def ask(self, wanted: grpc.StatusCode, name: str, tensor: Tensor) -> Any:
