@@ -145,7 +145,7 @@ def batching_gain(measured: Measured) -> Goal:
         f"{name} {count:,}" for name, count in sorted(concurrency.batches_closed.items())
     )
     notes = [
-        f"{concurrency.rows_per_execution:.1f} rows an execution; {closed or 'no close reasons reported'}"
+        f"{concurrency.rows_per_execution:.1f} rows an execution; {closed or 'no close reasons'}"
     ]
     if concurrency.wrong_labels:
         notes.append(f"{concurrency.wrong_labels} WRONG labels")

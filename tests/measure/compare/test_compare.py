@@ -121,8 +121,8 @@ def test_a_broken_limit_is_one_line_and_exit_code_1(tmp_path):
     [
         ([], "--ep"),
         (["--ep", "cpu"], "got one --ep, cpu, expected at least two"),
-        (["--ep", "cpu", "--ep", "cpu", "--modes", "unary"], "wanted some of local,stream"),
-        (["--ep", "cpu", "--ep", "cpu", "--rounds", "0"], "wanted an integer of at least 1"),
+        (["--ep", "cpu", "--ep", "cpu", "--modes", "unary"], "expected some of local,stream"),
+        (["--ep", "cpu", "--ep", "cpu", "--rounds", "0"], "expected an integer of at least 1"),
         (["--ep", "cpu", "--ep", "cpu", "--rounds", "2"], "--starts 4 is over --rounds 2"),
         (["--ep", "cpu", "--aa", "2", "--rounds", "9"], "got --rounds 9, expected at least 10"),
         (

@@ -321,7 +321,7 @@ def test_another_failure_than_a_missing_config_is_told(server):
         (["--quick", "0"], "wanted seconds over 0"),
         (["--server-qps", "-1"], "expected a number over 0"),
         pytest.param(
-            ["--model", "other"], "--model other came without --address", marks=needs_loadgen
+            ["--model", "other"], "got --model other without --address", marks=needs_loadgen
         ),
         pytest.param(
             ["--address", "ADDRESS", "--model", "other"],
