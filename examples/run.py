@@ -45,7 +45,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one example: its figures, or why there are none."""
+    """The result of one example: its figures, or why there are none."""
 
     language: str
     labels: int = 0

@@ -1,4 +1,4 @@
-"""Say what a count of trials without a failure proves."""
+"""Compute the bound that a count of trials without a failure proves."""
 
 import math
 
@@ -6,7 +6,7 @@ CONFIDENCE = 0.95
 
 
 def rate_bound(trials: int, failures: int) -> float | None:
-    """Failure rate that is exceeded with a probability of 5% at most; None when some failed.
+    """Upper bound of the failure rate, with 95% confidence; None if a trial failed.
 
     Of n independent trials without a failure it is 1 - 0.05^(1/n), which the rule of three writes
     as 3/n (Hanley, Lippman-Hand: If nothing goes wrong, is everything all right? JAMA 249(13),

@@ -1,4 +1,4 @@
-"""Tell growth from noise in a series of measurements."""
+"""Distinguish growth from noise in a series of measurements."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Slope:
 
     @property
     def holds_zero(self) -> bool:
-        """Whether the interval does not tell it from no growth."""
+        """Whether the interval contains 0."""
         return self.low <= 0 <= self.high
 
 

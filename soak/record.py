@@ -1,4 +1,4 @@
-"""Write what a soak did as JSON, the source of every view."""
+"""Write the results of a soak as JSON, the source of every view."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ SCHEMA = "argmax-serving/soak/1"
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a part did, and the seconds it took."""
+    """The results of a part, and its time in seconds."""
 
     name: str
     tally: Tally
@@ -23,7 +23,7 @@ class Done:
 def to_json(
     environment: Mapping[str, Any], minutes: float, seed: int, parts: list[Done]
 ) -> dict[str, Any]:
-    """The record; every failure with what came, up to the number that a tally keeps."""
+    """The record; failures with their answers, up to the number that a tally keeps."""
     return {
         "schema": SCHEMA,
         "environment": dict(environment),

@@ -1,4 +1,4 @@
-"""Run server processes that may be ended, by us or by anything, and be started again."""
+"""Run server processes that may end at any time and be started again."""
 
 import subprocess
 import sys
@@ -33,12 +33,12 @@ class Running:
         return self.process.poll() is None
 
     def signal(self, number: int) -> int:
-        """Send a signal; the exit code. TimeoutExpired when it does not end."""
+        """Send a signal and return the exit code; TimeoutExpired if the server does not end."""
         self.process.send_signal(number)
         return self.process.wait(STOP_TIMEOUT_S)
 
     def said(self) -> str:
-        """What it wrote on stderr."""
+        """Its stderr."""
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
 
@@ -50,7 +50,7 @@ def serving(
     address: str = "127.0.0.1:0",
     program: Sequence[str] = SERVER,
 ) -> Iterator[Running]:
-    """A server for the time of the block; UsageError in its own words when it does not start."""
+    """A server that runs during the block; UsageError with its own text if it does not start."""
     command = [sys.executable, *program, "--models", str(models.resolve()), "--address", address]
     with tempfile.TemporaryFile() as log:
         command += ["--log-level", "warning", *options]
@@ -66,7 +66,7 @@ def serving(
 
 
 class Supervisor:
-    """Keeps a server at one address: whenever it ends, another takes its place.
+    """Keeps a server at one address: starts another whenever it ends.
 
     As systemd or Kubernetes do, here in a thread.
     """
@@ -93,7 +93,7 @@ class Supervisor:
         self._thread.join()
 
     def wait_for_start(self, number: int) -> Running:
-        """The server that is started as the `number`th, once it listens; UsageError."""
+        """The `number`th server that was started, once it listens; UsageError."""
         with self._changed:
             if not self._changed.wait_for(
                 lambda: (self.starts >= number and self._running) or self.failure, STOP_TIMEOUT_S

@@ -1,4 +1,4 @@
-"""Swap a model under load, as often as there is time for."""
+"""Swap a model under load until the time is over."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ _PER_SERVER = 25
 
 
 def run(tally: Tally, folder: Path) -> None:
-    """Count swaps during which no request failed and no answer was of what did not serve."""
+    """Count swaps without a failed request and without an answer of another content."""
     while swaps := tally.take(_PER_SERVER):
         outcome = hot_swap.run(folder / str(tally.done + tally.failed), swaps)
         for way, count in outcome.answered.items():

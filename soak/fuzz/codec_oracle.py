@@ -1,4 +1,4 @@
-"""Hold what the codec makes of a message against what protobuf's own parser makes of it."""
+"""Compare the codec's result for a message with that of protobuf's own parser."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _MALFORMED = "malformed "
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """One way into the codec: what it decodes with, the message's type, where its tensors are."""
+    """One entry point of the codec: its function, the type of the message, the field of its tensors."""
 
     decode: Callable[[bytes], Any]
     kind: Any
@@ -34,7 +34,7 @@ STREAM_RESPONSE = Decoder(
 
 
 def disagreement(decoder: Decoder, data: bytes) -> str | None:
-    """What the codec says otherwise than protobuf; None where they agree.
+    """The difference between the codec and protobuf; None if they agree.
 
     What protobuf refuses must be malformed to the codec, what it reads must be decoded to the same
     or be refused for what it says. Anything else that is raised is a disagreement.
