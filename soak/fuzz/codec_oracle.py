@@ -18,7 +18,7 @@ _MALFORMED = "malformed "
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """One entry point of the codec: its function, the type of the message, the field of its tensors."""
+    """An entry point of the codec: its function, the message type, the field of its tensors."""
 
     decode: Callable[[bytes], Any]
     kind: Any
