@@ -1,4 +1,4 @@
-"""Hold the service to its promises for as long as there is time: `python -m soak`."""
+"""Test the promises of the service for a given time: `python -m soak`."""
 
 import argparse
 import random
@@ -25,7 +25,7 @@ from soak.tally import Tally
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run and write. 0: nothing failed, however far it came; 1: something did; 2: it could not."""
+    """Run and write the record. 0: nothing failed; 1: something failed; 2: it could not run."""
     args = _parser().parse_args(argv)
     malloc.keep_in_process()
     return guarded("soak", partial(_run_in_folder, args))
@@ -87,20 +87,30 @@ def _parser() -> argparse.ArgumentParser:
         prog="soak", description=__doc__, epilog=exit_codes("a promise was broken", keeps=True)
     )
     parser.add_argument(
-        "--seconds", type=over_zero, default=1200.0, help="for all parts (default: %(default)g)"
+        "--seconds",
+        type=over_zero,
+        default=1200.0,
+        help="seconds for all parts together (default: %(default)g)",
     )
     parser.add_argument(
         "--only",
         type=lambda text: some_of(text, PARTS),
         default=tuple(PARTS),
         metavar="PART,PART",
-        help=f"of {','.join(PARTS)} (default: all)",
+        help=f"parts to run, of {','.join(PARTS)} (default: all)",
     )
     parser.add_argument(
-        "--seed", type=int, default=random.randrange(2**31), help="of what is drawn by chance"
+        "--seed",
+        type=int,
+        default=random.randrange(2**31),
+        help="seed of all random choices (default: random)",
     )
     parser.add_argument(
-        "--out", type=paths.path, default=Path("results/soak"), metavar="DIR", help="%(default)s"
+        "--out",
+        type=paths.path,
+        default=Path("results/soak"),
+        metavar="DIR",
+        help="folder for the record (default: %(default)s)",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""Ask one server as often as there is time for, unary and streamed, and hold every answer to it."""
+"""Send requests to one server, unary and streamed, until the time is over; check every answer."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Write what a soak did as JSON, the source of every view."""
+"""Write the results of a soak as JSON, the source of every view."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a part did, and the seconds it took."""
+    """The results of a part, and its time in seconds."""
 
     name: str
     tally: Tally
@@ -36,7 +36,7 @@ def rate_bound(trials: int, failures: int) -> float | None:
 def to_json(
     environment: Mapping[str, Any], minutes: float, seed: int, parts: list[Done]
 ) -> dict[str, Any]:
-    """The record; every failure with what came, up to the number that a tally keeps."""
+    """The record; failures with their answers, up to the number that a tally keeps."""
     return {
         "schema": SCHEMA,
         "environment": dict(environment),

@@ -93,7 +93,7 @@ def refusal(checks: Sequence[Checked]) -> str:
     lowest = checks[0]
     return (
         f"no plan: at {lowest.rate_per_s:.3g} requests/s, the lowest load that was held out, the "
-        f"prediction does not hold: {lowest.verdict}; wanted a p99 within {MOST_ERROR:.0%}"
+        f"prediction does not hold: {lowest.verdict}, expected a p99 within {MOST_ERROR:.0%}"
     )
 
 

@@ -68,35 +68,50 @@ def _settings(argv: Sequence[str] | None) -> Settings:
         epilog=exit_codes("wrong labels", keeps=True),
     )
     parser.add_argument("--quick", action="store_true", help="few rounds, no peers: 5 minutes")
-    parser.add_argument("--rounds", type=positive, metavar="N", help="default: 10; quick: 4")
+    parser.add_argument(
+        "--rounds", type=positive, metavar="N", help="rounds (default: 10; quick: 4)"
+    )
     parser.add_argument(
         "--peers",
         type=_peers,
         metavar="P,P",
-        help=f"of {','.join(NAMES)}, or none (default: all; quick: none)",
+        help=f"some of {','.join(NAMES)}, or none (default: all; quick: none)",
     )
     parser.add_argument(
         "--batch-sizes",
         type=_sizes,
         default=(1, 4, 16, 64, 256, 1024),
         metavar="N,N",
-        help=f"up to {EXAMPLES} (default: 1,4,16,64,256,1024)",
+        help=f"batch sizes, up to {EXAMPLES} (default: 1,4,16,64,256,1024)",
     )
-    parser.add_argument("--features", type=positive, default=262_144, help="default: %(default)s")
-    parser.add_argument("--classes", type=positive, default=64, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of W and X (default: %(default)s)")
+    parser.add_argument(
+        "--features", type=positive, default=262_144, help="columns of W (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--classes", type=positive, default=64, help="rows of W (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of W and X (default: %(default)s)"
+    )
     parser.add_argument(
         "--threads",
         type=positive,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
-        help="of one execution, in every system (default: %(default)s)",
+        help="threads of one execution, in every system (default: %(default)s)",
     )
     parser.add_argument(
-        "--memory-streams", type=positive, metavar="N", help="default: 100; quick: 10"
+        "--memory-streams",
+        type=positive,
+        metavar="N",
+        help="streams of the memory test (default: 100; quick: 10)",
     )
     parser.add_argument(
-        "--out", type=path, default=Path("results/bench"), metavar="DIR", help="%(default)s"
+        "--out",
+        type=path,
+        default=Path("results/bench"),
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     quick = args.quick

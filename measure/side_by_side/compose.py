@@ -11,7 +11,7 @@ from measure.core.verification import Truth, truth
 from measure.limits.memory import memcpy_gib_per_s
 from measure.peers.peer_servers import MODEL, Work
 from measure.side_by_side.contenders import PERF_ANALYZER, bring_up, load_with_perf_analyzer
-from measure.side_by_side.goals import Measured
+from measure.side_by_side.goals import BATCHING_GAIN, NARROW_WIRE, PEAK_MEMORY, Measured
 from measure.side_by_side.parts.concurrency import Concurrency, compare_batching
 from measure.side_by_side.parts.memory import Memory, watch
 from measure.side_by_side.parts.narrow import Narrow, compare_wires
@@ -52,11 +52,11 @@ def run(settings: Settings, report: Report, results: Results) -> None:
     graph = local_server.export(settings.experiment, MODEL, models)
     expected = truth(settings.experiment)
     _side_by_side(settings, graph, expected, results, report)
-    with _skipping("P6", results, report):
+    with _skipping(BATCHING_GAIN, results, report):
         results.concurrency = compare_batching(models, settings, report)
-    with _skipping("P7", results, report):
+    with _skipping(NARROW_WIRE, results, report):
         results.narrow = compare_wires(settings, expected, report)
-    with _skipping("P9", results, report):
+    with _skipping(PEAK_MEMORY, results, report):
         results.memory = watch(models, settings, expected, report)
 
 

@@ -91,7 +91,7 @@ def _typed() -> Iterator[bytes]:
 
 
 def _follow(tally: Tally, seed: int) -> None:
-    """Count what one process tells, until it ends."""
+    """Count the results of one process until it ends."""
     share = tally.take(tally.target // PROCESSES)
     command = [
         sys.executable,

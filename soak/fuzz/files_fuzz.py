@@ -1,4 +1,4 @@
-"""Give a server spoiled ONNX files, to start with and to load: it refuses them or serves them."""
+"""Start a server with damaged ONNX files, and load them: it must reject or serve them."""
 
 import random
 import subprocess
@@ -34,13 +34,13 @@ _REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 
 
 def run(tally: Tally, folder: Path) -> None:
-    """Count files that a server refused by name, or took; what it served before went on."""
+    """Count files that a server rejected by name, or served, while its other model kept serving."""
     # Each is tried in a process of its own, one at a time on one server.
     at_once([partial(_fuzz, tally, folder / str(n), tally.seed + n) for n in range(SERVERS)])
 
 
 def _fuzz(tally: Tally, folder: Path, seed: int) -> None:
-    """Spoil files for one server."""
+    """Damage files for one server."""
     folder.mkdir()
     put_model(folder, SMALL)
     put_model(folder, SMALL, _SPOILED)
@@ -76,7 +76,7 @@ def _fuzz(tally: Tally, folder: Path, seed: int) -> None:
 
 
 def huge() -> Iterator[bytes]:
-    """Graphs with dimensions that nothing could hold, or that are none."""
+    """Graphs with dimensions that are too large, or invalid."""
     for dims in ([2**62, 2**62], [2**40, 4], [-1, -5], [0, 2**63 - 1]):
         constant = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, raw_data=bytes(16))
         nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
@@ -94,7 +94,7 @@ def _model(nodes: list[onnx.NodeProto], constants: list[TensorProto]) -> bytes:
 
 
 def _load(stub: GRPCInferenceServiceStub) -> str | None:
-    """Load the file; what went wrong beyond its being refused."""
+    """Load the file; return any error other than a rejection."""
     request = pb.RepositoryModelLoadRequest(model_name=_SPOILED)
     try:
         stub.RepositoryModelLoad(request, timeout=_TIMEOUT_S)
@@ -105,7 +105,7 @@ def _load(stub: GRPCInferenceServiceStub) -> str | None:
 
 
 def _start(folder: Path) -> str | None:
-    """Start a server of the file alone; what went wrong beyond its being refused."""
+    """Start a server with only this file; return any error other than a rejection."""
     options = ("--model-control", "explicit", "--load-model", _SPOILED)
     command = [sys.executable, "-m", "server", "--models", str(folder), "--address", "127.0.0.1:0"]
     with child([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -1,4 +1,4 @@
-"""Send raw HTTP/2 frames, whole and spoiled, to a real server: it must go on serving others."""
+"""Send raw HTTP/2 frames, valid and damaged, to a real server: it must keep serving others."""
 
 import random
 import socket
@@ -27,7 +27,7 @@ _HANG_S = 20.0
 
 
 def run(tally: Tally, folder: Path) -> None:
-    """Count connections that the server closed once we had, while others were answered rightly."""
+    """Count connections that the server closed after us, while others got right answers."""
     put_model(folder, SMALL)
     with running_server(folder, OPTIONS) as server:
         host, _, port = server.address.rpartition(":")
@@ -53,7 +53,7 @@ def _literal(name: str, value: str) -> bytes:
 
 
 def seeds() -> list[bytes]:
-    """Frames as a client sends them, and some that none should."""
+    """Frames of a normal client, and invalid ones."""
     path = "/inference.GRPCInferenceService/ServerLive"
     headers = b"".join(
         _literal(*pair)
@@ -111,7 +111,7 @@ def _attack(tally: Tally, address: tuple[str, int], questions: Questions, seed: 
 
 
 def _exchange(address: tuple[str, int], data: bytes) -> str | None:
-    """Send all, then wait for the server to close; what went wrong."""
+    """Send all frames, then wait for the server to close; return the error, if any."""
     try:
         with socket.create_connection(address, timeout=_HANG_S) as connection:
             try:

@@ -1,4 +1,4 @@
-"""Send spoiled messages to every RPC of a real server: it must answer each with a proper status."""
+"""Send damaged messages to every RPC of a real server: each must get a proper status."""
 
 import random
 import threading
@@ -36,7 +36,7 @@ _CONNECTION_WORDS = ("onnection", "ocket", "GOAWAY", "transport", "closed")
 
 
 def run(tally: Tally, folder: Path) -> None:
-    """Count calls that got a status which says what was wrong, or an answer."""
+    """Count calls that got a status with a reason, or an answer."""
     put_model(folder, SMALL)
     questions = Questions(SMALL)
     with running_server(folder, (*OPTIONS, *UNTRIED)) as server:
@@ -54,7 +54,7 @@ def run(tally: Tally, folder: Path) -> None:
 
 
 def seeds() -> dict[str, list[bytes]]:
-    """Good messages for every RPC, by its name."""
+    """Valid messages for every RPC, by its name."""
     shared = pb.SystemSharedMemoryRegisterRequest(name="r", key="/no-such-object", byte_size=8)
     config = pb.RepositoryModelLoadRequest(model_name=MODEL)
     config.parameters["config"].string_param = '{"max_batch_size": 8, "dynamic_batching": {}}'
@@ -100,7 +100,7 @@ def seeds() -> dict[str, list[bytes]]:
 
 
 class _Client:
-    """One client with a channel of its own, which calls until the tally is over."""
+    """One client with its own channel, which calls until the tally is over."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class _Client:
         self._rpcs: Sequence[str] = [*others, *["ModelInfer", "ModelStreamInfer"] * len(others)]
 
     def run(self) -> None:
-        """Call, and after some calls see whether good requests are still answered."""
+        """Call, and after some calls check that good requests are still answered."""
         options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(self._server.address, options=options) as channel:
             calls = 0
@@ -168,7 +168,7 @@ class _Client:
         return "internal error" if "internal error" in texts else None
 
     def _canary(self, channel: grpc.Channel, number: int) -> None:
-        """A good request, after loading the model: a spoiled message may have unloaded it."""
+        """A valid request, after loading the model, which a damaged message may have unloaded."""
         x, wanted = self._questions[number]
         message = encode_request(InferRequest(MODEL, (Tensor.of("x", x),)))
         load = pb.RepositoryModelLoadRequest(model_name=MODEL).SerializeToString()

@@ -1,4 +1,4 @@
-"""Random sequences of RPCs to a real server, held against a model of what state it must be in."""
+"""Random sequences of RPCs to a real server, checked against a model of its state."""
 
 import contextlib
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ regions = st.sampled_from(_REGION_NAMES)
 
 
 def run(tally: Tally, folder: Path) -> None:
-    """Count sequences in which every call fared as the model of the state says."""
+    """Count sequences in which every call had the result that the model of the state predicts."""
     with machine(folder) as kind:
         batch = 0
         while taken := tally.take(_BATCH):
@@ -228,7 +228,7 @@ class Sequences(RuleBasedStateMachine):
             answer = call(request, timeout=_TIMEOUT_S)
         except grpc.RpcError as error:
             came, text = error.code(), error.details() or ""
-        assert came is wanted, f"{came.name} {text}; wanted {wanted.name}"
+        assert came is wanted, f"{came.name} {text}, expected {wanted.name}"
         return answer
 
     def ask(self, wanted: grpc.StatusCode, name: str, tensor: Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""End servers by a signal under load: what they accepted is answered, and they end with 0."""
+"""Stop servers by a signal under load: accepted requests are answered, and they exit with 0."""
 
 import signal
 import subprocess
@@ -14,7 +14,7 @@ _ANSWERS_BEFORE = 5
 
 
 def run(tally: Tally, folder: Path, number: int = signal.SIGTERM) -> None:
-    """Count servers that ended as they should."""
+    """Count servers that drained correctly."""
     put_model(folder, SMALL)
     questions = Questions(SMALL)
     tally.facts |= {"requests": 0, "refused": 0, "longest_drain_s": 0.0}

@@ -104,4 +104,4 @@ def test_a_bad_command_line_is_refused(words, capsys):
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 2
-    assert f"got {words[1]!r}; wanted" in capsys.readouterr().err
+    assert f"got {words[1]!r}, expected" in capsys.readouterr().err

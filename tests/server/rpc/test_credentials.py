@@ -520,7 +520,7 @@ def test_the_client_names_files_that_are_no_use(pair, authority, tmp_path):
 
 
 def test_the_client_refuses_credentials_that_contradict_each_other():
-    with pytest.raises(UsageError, match="together"):
+    with pytest.raises(UsageError, match="expected both"):
         Credentials(ca=b"x", certificate=b"y")
     with pytest.raises(UsageError, match="requires CA certificates"):
         Credentials(server_name="x")
