@@ -29,7 +29,7 @@ from measure.side_by_side.service import MIB
 from model.export import export
 from model.weights import from_seed
 from protos import inference_pb2 as pb
-from protos.inference_pb2_grpc import GRPCInferenceServiceStub
+from protos.stub import InferenceStub
 from soak.clients import Asking, Clients, Question
 from soak.known_answers import Labels
 from soak.tally import Tally
@@ -119,7 +119,7 @@ def swap(folder: Path, count: int, options: Sequence[str] = ()) -> Outcome:
     with ExitStack() as stack:
         server = stack.enter_context(running_server(folder, (*OPTIONS, *options)))
         channel = stack.enter_context(grpc.insecure_channel(server.address))
-        stub = GRPCInferenceServiceStub(channel)
+        stub = InferenceStub(channel)
         request = pb.RepositoryModelLoadRequest(model_name=MODEL)
         clients = stack.enter_context(_clients(server.address, swaps, outcome))
         process = psutil.Process(server.pid)

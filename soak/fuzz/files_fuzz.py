@@ -17,7 +17,7 @@ from client.client import Client
 from measure.core.local_server import running_server
 from measure.core.processes import child
 from protos import inference_pb2 as pb
-from protos.inference_pb2_grpc import GRPCInferenceServiceStub
+from protos.stub import InferenceStub
 from soak.clients import ONCE, at_once, wrong
 from soak.fuzz.mutation import mutated
 from soak.known_answers import MODEL, SMALL, Questions, put_model
@@ -52,7 +52,7 @@ def _fuzz(tally: Tally, folder: Path, seed: int) -> None:
         grpc.insecure_channel(server.address) as channel,
         Client(server.address, MODEL, deadline_s=_TIMEOUT_S, retry=ONCE) as client,
     ):
-        stub = GRPCInferenceServiceStub(channel)
+        stub = InferenceStub(channel)
         questions = Questions(SMALL)
         number = 0
         while tally.take():
@@ -93,7 +93,7 @@ def _model(nodes: list[onnx.NodeProto], constants: list[TensorProto]) -> bytes:
     return bytes(made.SerializeToString())
 
 
-def _load(stub: GRPCInferenceServiceStub) -> str | None:
+def _load(stub: InferenceStub) -> str | None:
     """Load the file; return any error other than a rejection."""
     request = pb.RepositoryModelLoadRequest(model_name=_SPOILED)
     try:

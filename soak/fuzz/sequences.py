@@ -21,7 +21,7 @@ from client.shared_memory import SharedArray
 from measure.core.local_server import ServerProcess, running_server
 from protos import inference_pb2 as pb
 from protos.codec import InferRequest, decode_response, decode_stream_response, encode_request
-from protos.inference_pb2_grpc import GRPCInferenceServiceStub
+from protos.stub import InferenceStub
 from protos.tensors import Tensor
 from soak.known_answers import SMALL, Questions, put_model
 from soak.request_kinds import UNTRIED
@@ -110,7 +110,7 @@ class Sequences(RuleBasedStateMachine):
         super().__init__()
         self.loaded: set[str] = set()
         self.registered: set[str] = set()
-        self.stub: Any = GRPCInferenceServiceStub(self.channel)
+        self.stub: Any = InferenceStub(self.channel)
 
     @initialize()
     def start_from_nothing(self) -> None:
