@@ -65,7 +65,7 @@ def subject(content: Mapping[str, Any]) -> Subject:
     }
     schema = content.get("schema")
     if schema not in readers:
-        raise UsageError(f"a record of schema {schema!r} came; wanted one of {', '.join(readers)}")
+        raise UsageError(f"got a record of schema {schema!r}, expected one of {', '.join(readers)}")
     try:
         settings = content["settings"]
         rates = tuple(rate for rate in readers[schema](content) if rate.rows_per_s > 0)

@@ -11,13 +11,14 @@ from measure.compare.plots import LATENCY_LABEL, RATIO_LABEL, points_by_provider
 from measure.compare.record import from_json
 from measure.compare.runs import Cell as Measurement
 from measure.core.comparison import fewest_to_claim
+from measure.presentation.format import milliseconds, share, significant
 from measure.report import charts, trust
 from measure.report.axes import Figure, batch_axis, layout_of, line_of, linear_axis, log_axis
 from measure.report.section import POINTS, Cell, Check, Linked, Plot, Row, Section, Table, Verdict
 from measure.report.values import place
 from measure.sweep.plots import looks
 from measure.sweep.summary import enough
-from measure.sweep.table import TOO_FEW, milliseconds, share, significant
+from measure.sweep.table import TOO_FEW
 
 _CAPTIONS = {
     "latency": "Lines: median. Bands: median to 90th percentile.",

@@ -7,6 +7,7 @@ from typing import Any
 from measure.load.record import from_json
 from measure.load.summary import LoadPoint
 from measure.load.table import CLIENT_COLUMNS, CLIENT_NOTE, LOOPS, client_cells, name
+from measure.presentation.format import milliseconds, significant
 from measure.report import load_charts, percentiles, stages, trust
 from measure.report.section import (
     CHECKS,
@@ -22,7 +23,6 @@ from measure.report.section import (
     Verdict,
 )
 from measure.report.values import place
-from measure.sweep.table import milliseconds, significant
 
 _COLUMNS = (
     "load",

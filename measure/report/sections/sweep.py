@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from measure.presentation.format import milliseconds, rows, share, significant
 from measure.report import charts, percentiles, stages, trust
 from measure.report.section import POINTS, Card, Cell, Check, Plot, Row, Section, Table, Verdict
 from measure.report.values import place
 from measure.sweep.plots import looks, of_mode
 from measure.sweep.record import from_json
 from measure.sweep.summary import Finding, Point, Spread, enough, warnings
-from measure.sweep.table import TOO_FEW, milliseconds, rows, share, significant
+from measure.sweep.table import TOO_FEW
 
 _COLUMNS = (
     ("mode", "batch"),
