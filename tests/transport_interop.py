@@ -11,8 +11,8 @@ import time
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from transport.grpc_handlers import GrpcHandlers
-from transport.server import Server
+from transport.serving.grpc_handlers import GrpcHandlers
+from transport.serving.server import Server
 from transport.workers import Workers
 
 PACKAGE = "grpc.testing"

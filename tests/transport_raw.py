@@ -12,7 +12,7 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
-from transport.frames import PREFACE, ErrorCode
+from transport.http2.frames import PREFACE, ErrorCode
 
 PATIENCE_S = 20
 

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from transport.channel import Channel, ChannelOptions
-from transport.client_call import CallFailed
-from transport.grpc_handlers import GrpcHandlers
+from transport.calling.channel import Channel, ChannelOptions
+from transport.calling.client_call import CallFailed
 from transport.options import ConnectionOptions
-from transport.server import Server, ServerOptions
+from transport.serving.grpc_handlers import GrpcHandlers
+from transport.serving.server import Server, ServerOptions
 from transport.workers import Workers
 
 FAILURES = (grpc.RpcError, CallFailed)

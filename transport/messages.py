@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from transport.frames import Buffer
+from transport.http2.frames import Buffer
 from transport.status import Code, StatusError
 
 PREFIX_BYTES = 5

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from transport import frames
+from transport.http2 import frames
 
 
 @dataclass(frozen=True, slots=True)

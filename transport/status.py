@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from urllib.parse import unquote_to_bytes
 
-from transport.frames import ErrorCode
+from transport.http2.frames import ErrorCode
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 

@@ -15,12 +15,12 @@ import pytest
 from transport_interop import MESSAGES, METHODS, PACKAGE, handlers, payload
 from transport_services import PATIENCE_S
 
-from transport.channel import Channel
-from transport.client_call import CallFailed
-from transport.grpc_handlers import GrpcHandlers
-from transport.handler import unary
+from transport.calling.channel import Channel
+from transport.calling.client_call import CallFailed
 from transport.options import ServerConnectionOptions
-from transport.server import Server, ServerOptions
+from transport.serving.grpc_handlers import GrpcHandlers
+from transport.serving.handler import unary
+from transport.serving.server import Server, ServerOptions
 from transport.status import Code
 from transport.workers import Workers
 

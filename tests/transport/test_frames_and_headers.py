@@ -9,9 +9,11 @@ from hyperframe.frame import Frame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transport import call, frames, headers, messages, request
-from transport.frames import ConnectionFault, ErrorCode, StreamFault
+from transport import call, messages
+from transport.http2 import frames, headers
+from transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
 from transport.messages import MessageReader
+from transport.serving import request
 from transport.status import Code, Status, StatusError, escape, unescape
 
 IDS = st.integers(0, frames.MAX_STREAM_ID)

@@ -12,8 +12,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from transport_services import PATIENCE_S, UNLIMITED, Methods
 
-from transport.grpc_handlers import GrpcHandlers
-from transport.server import Server
+from transport.serving.grpc_handlers import GrpcHandlers
+from transport.serving.server import Server
 from transport.workers import Workers
 
 
@@ -146,9 +146,9 @@ def test_a_behaviour_runs_on_the_pool_that_it_brings():
 PROGRAM = """
     import threading, sys
     import grpc
-    from transport.channel import Channel
-    from transport.grpc_handlers import GrpcHandlers
-    from transport.server import Server
+    from transport.calling.channel import Channel
+    from transport.serving.grpc_handlers import GrpcHandlers
+    from transport.serving.server import Server
     from transport.workers import Workers
 
     begun = threading.Event()

@@ -20,11 +20,11 @@ from hyperframe.frame import (
 from transport_raw import PATIENCE_S, Raw
 from transport_services import UNLIMITED
 
-from transport import limits
-from transport.frames import PREFACE, ErrorCode
-from transport.handler import CallHandler, unary
+from transport.http2 import limits
+from transport.http2.frames import PREFACE, ErrorCode
 from transport.options import ServerConnectionOptions
-from transport.server import Server, ServerOptions
+from transport.serving.handler import CallHandler, unary
+from transport.serving.server import Server, ServerOptions
 from transport.status import Code, StatusError
 
 LIMIT_BYTES = 1_000_000

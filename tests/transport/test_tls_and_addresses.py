@@ -12,10 +12,10 @@ from certificates import Authority
 from transport_services import PATIENCE_S, Peer, open_channel
 
 from transport import tls
-from transport.channel import Channel, ChannelOptions
-from transport.client_call import CallFailed
-from transport.handler import unary
-from transport.server import Server
+from transport.calling.channel import Channel, ChannelOptions
+from transport.calling.client_call import CallFailed
+from transport.serving.handler import unary
+from transport.serving.server import Server
 
 
 @pytest.fixture(scope="module")

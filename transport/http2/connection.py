@@ -12,15 +12,15 @@ import time
 from collections import deque
 from typing import ClassVar
 
-from transport import frames
-from transport.control import ControlFrames
-from transport.frames import ConnectionFault, ErrorCode, StreamFault
+from transport.http2 import frames
+from transport.http2.control import ControlFrames
+from transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
+from transport.http2.pipes import Pipe
+from transport.http2.receiving import Incoming, Receiver
+from transport.http2.sending import Sender
+from transport.http2.stream import Stream
 from transport.loop import READ, WRITE, Loop
 from transport.options import ConnectionOptions
-from transport.pipes import Pipe
-from transport.receiving import Incoming, Receiver
-from transport.sending import Sender
-from transport.stream import Stream
 
 # Wide open: what a peer may send ahead is bounded by the streams' windows. A connection's window
 # that unadmitted messages could fill would keep the admitted ones from coming.

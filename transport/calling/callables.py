@@ -5,8 +5,8 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from transport.client_call import CallFailed, ClientCall
-from transport.frames import Buffer
+from transport.calling.client_call import CallFailed, ClientCall
+from transport.http2.frames import Buffer
 from transport.status import Code, Status
 
 Request = Buffer | Sequence[Buffer]

@@ -6,18 +6,20 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from transport import frames, messages, request, tls
-from transport.connection import Connection
-from transport.frames import ConnectionFault, ErrorCode, StreamFault
-from transport.handler import Method
-from transport.headers import HeaderReader
+from transport import messages, tls
+from transport.http2 import fields, frames
+from transport.http2.connection import Connection
+from transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
+from transport.http2.headers import HeaderReader
+from transport.http2.pipes import Pipe
+from transport.http2.stream import Stream
 from transport.loop import Loop
 from transport.options import ServerConnectionOptions
-from transport.pipes import Pipe
-from transport.request import Request
-from transport.server_call import ServerCall
+from transport.serving import request
+from transport.serving.handler import Method
+from transport.serving.request import Request
+from transport.serving.server_call import ServerCall
 from transport.status import Code, Status, StatusError
-from transport.stream import Stream
 
 _DRAIN_PING_S = 1.0
 _NOT_GRPC_TEXT = {
@@ -154,7 +156,7 @@ class ServerConnection(Connection):
             raise StreamFault(
                 stream_id, ErrorCode.PROTOCOL_ERROR, "got a second header block without END_STREAM"
             )
-        fault = request.malformed(head.headers, frozenset())
+        fault = fields.malformed(head.headers, frozenset())
         if fault:
             raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, fault)
         self.remote_end(stream)

@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from transport import listening, tls
-from transport.greeting import Greeting
-from transport.handler import Method
-from transport.listening import Listener
+from transport import tls
+from transport.http2.pipes import Pipe, PlainPipe, TlsPipe
+from transport.http2.receiving import SCRATCH_BYTES
 from transport.loop import Loop
 from transport.options import ServerConnectionOptions
-from transport.pipes import Pipe, PlainPipe, TlsPipe
-from transport.receiving import SCRATCH_BYTES
-from transport.server_connection import ServerConnection
+from transport.serving import listening
+from transport.serving.greeting import Greeting
+from transport.serving.handler import Method
+from transport.serving.listening import Listener
+from transport.serving.server_connection import ServerConnection
 from transport.status import Code, Status
 from transport.workers import Workers
 

@@ -7,7 +7,7 @@ shared memory.
 
 from typing import Protocol
 
-from transport.frames import (
+from transport.http2.frames import (
     CONTINUATION,
     DATA,
     END_STREAM,
@@ -19,9 +19,9 @@ from transport.frames import (
     StreamFault,
     parse_header,
 )
-from transport.limits import MAX_CONTROL_PAYLOAD
+from transport.http2.limits import MAX_CONTROL_PAYLOAD
+from transport.http2.pipes import Pipe
 from transport.messages import MessageReader
-from transport.pipes import Pipe
 
 # Of one call into the socket for headers; it is also what is copied of a large message.
 _READ_BYTES = 32 * 1024

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from transport import call as call_headers
-from transport import headers, tls
-from transport.callables import (
+from transport import tls
+from transport.calling.callables import (
     CallMetadata,
     Deserializer,
     Serializer,
@@ -17,12 +17,13 @@ from transport.callables import (
     UnaryStream,
     UnaryUnary,
 )
-from transport.client_call import CallSpec, ClientCall
-from transport.client_connection import ClientConnection
-from transport.dialing import State, Subchannel, authority
+from transport.calling.client_call import CallSpec, ClientCall
+from transport.calling.client_connection import ClientConnection
+from transport.calling.dialing import State, Subchannel, authority
+from transport.http2 import headers
+from transport.http2.receiving import SCRATCH_BYTES
 from transport.loop import Loop
 from transport.options import ConnectionOptions
-from transport.receiving import SCRATCH_BYTES
 from transport.status import Code, Status
 from transport.workers import Workers
 

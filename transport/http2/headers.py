@@ -15,7 +15,7 @@ from hpack.exceptions import HPACKError
 from hpack.hpack import encode_integer
 from hpack.table import HeaderTable
 
-from transport.frames import ConnectionFault, ErrorCode
+from transport.http2.frames import ConnectionFault, ErrorCode
 
 Headers = tuple[tuple[str, str], ...]
 Parsed = TypeVar("Parsed")

@@ -2,7 +2,7 @@
 
 import time
 
-from transport.frames import ConnectionFault, ErrorCode
+from transport.http2.frames import ConnectionFault, ErrorCode
 
 # Resets by the peer (CVE-2023-44487), and those that it provokes (CVE-2025-8671).
 MAX_RESETS_PER_S = 500

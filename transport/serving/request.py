@@ -1,19 +1,13 @@
 """A request's header block, checked by the rules of HTTP/2 (RFC 9113, section 8) and of gRPC."""
 
-import re
 from dataclasses import dataclass
 
 from transport import call
-from transport.headers import Headers, list_size
+from transport.http2 import fields
+from transport.http2.headers import Headers, list_size
 from transport.messages import ENCODINGS
 from transport.status import Code, Metadata, StatusError
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
-_BAD_VALUE = re.compile(r"[\x00\r\n]|^[ \t]|[ \t]$")
-# Of one hop; HTTP/2 has no place for them.
-_CONNECTION_HEADERS = frozenset(
-    ("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade")
-)
 _PSEUDO = frozenset((":method", ":scheme", ":path", ":authority"))
 
 
@@ -37,7 +31,7 @@ class Request:
 
 def parse(headers: Headers) -> Request:
     """Read a request's headers; nothing is raised."""
-    fault = malformed(headers, _PSEUDO)
+    fault = fields.malformed(headers, _PSEUDO)
     values = dict(headers)
     if not fault:
         missing = [name for name in (":method", ":scheme", ":path") if not values.get(name)]
@@ -90,26 +84,3 @@ def _http_status(values: dict[str, str]) -> int:
     if not kind.startswith(call.CONTENT_TYPE) or (rest and rest[0] not in "+;"):
         return 415
     return 200
-
-
-def malformed(headers: Headers, pseudo: frozenset[str]) -> str:
-    """Why HTTP/2 forbids a header block in which the `pseudo` headers are allowed; "" if not."""
-    seen: set[str] = set()
-    regular = False
-    for name, value in headers:
-        fault = ""
-        if name.startswith(":"):
-            if regular or name in seen or name not in pseudo:
-                fault = f"the pseudo-header {name!r} is not allowed there"
-            seen.add(name)
-        else:
-            regular = True
-            if _NAME.fullmatch(name) is None:
-                fault = f"the header name {name!r} is not allowed"
-            elif name in _CONNECTION_HEADERS or (name == "te" and value != "trailers"):
-                fault = f"the header {name}: {value!r} is not allowed"
-        if fault:
-            return fault
-        if _BAD_VALUE.search(value) is not None:
-            return f"the value of {name} is not allowed"
-    return ""

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-from transport import listening, tls
-from transport.client_connection import ClientConnection
+from transport import tls
+from transport.addresses import UNIX, parse
+from transport.calling.client_connection import ClientConnection
+from transport.http2.pipes import Pipe, PlainPipe, TlsPipe
 from transport.loop import Loop
 from transport.options import ConnectionOptions
-from transport.pipes import Pipe, PlainPipe, TlsPipe
 from transport.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -25,14 +26,14 @@ _BACKOFF_JITTER = 0.2
 
 def target_host(target: str) -> str:
     """The host of a target, as a certificate names it."""
-    if target.startswith(listening.UNIX):
+    if target.startswith(UNIX):
         return "localhost"
-    return listening.parse(_plain(target))[0]
+    return parse(_plain(target))[0]
 
 
 def authority(target: str) -> str:
     """The :authority of calls to a target."""
-    return "localhost" if target.startswith(listening.UNIX) else _plain(target)
+    return "localhost" if target.startswith(UNIX) else _plain(target)
 
 
 def _plain(target: str) -> str:
@@ -43,16 +44,16 @@ def dial(
     target: str, timeout_s: float, context: ssl.SSLContext | None, server_name: str | None
 ) -> socket.socket:
     """A connected socket, with TLS where there is a context; OSError or ValueError if not."""
-    if target.startswith(listening.UNIX):
+    if target.startswith(UNIX):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(timeout_s)
         try:
-            sock.connect("/" + target.removeprefix(listening.UNIX).lstrip("/"))
+            sock.connect("/" + target.removeprefix(UNIX).lstrip("/"))
         except OSError:
             sock.close()
             raise
     else:
-        sock = socket.create_connection(listening.parse(_plain(target)), timeout_s)
+        sock = socket.create_connection(parse(_plain(target)), timeout_s)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if context is not None:
         try:

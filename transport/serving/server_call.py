@@ -4,18 +4,19 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from transport import call, frames, headers
-from transport.frames import Buffer, ErrorCode
-from transport.handler import CallHandler, NotGrpc
+from transport import call
+from transport.http2 import frames, headers
+from transport.http2.frames import Buffer, ErrorCode
+from transport.http2.outgoing import Message
+from transport.http2.stream import Stream
 from transport.messages import NoMessages, pack
-from transport.outgoing import Message
-from transport.request import Request
+from transport.serving.handler import CallHandler, NotGrpc
+from transport.serving.request import Request
 from transport.status import DEADLINE_EXCEEDED, OK, Code, Metadata, Status, of_http
-from transport.stream import Stream
 
 if TYPE_CHECKING:
     from transport.loop import Timer
-    from transport.server_connection import ServerConnection
+    from transport.serving.server_connection import ServerConnection
 
 _START = [(":status", "200"), ("content-type", call.CONTENT_TYPE)]
 _ACCEPT = [("grpc-accept-encoding", call.ACCEPT_ENCODING)]

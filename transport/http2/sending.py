@@ -10,9 +10,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from transport.frames import DATA, DEFAULT_WINDOW, END_STREAM, SMALLEST_MAX_FRAME, Buffer, header
-from transport.outgoing import Message, Outgoing
-from transport.pipes import Pipe
+from transport.http2.frames import (
+    DATA,
+    DEFAULT_WINDOW,
+    END_STREAM,
+    SMALLEST_MAX_FRAME,
+    Buffer,
+    header,
+)
+from transport.http2.outgoing import Message, Outgoing
+from transport.http2.pipes import Pipe
 
 # One frame at most: nothing else of the connection is sent within it.
 _FRAME_BYTES = 4 * 2**20

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from transport import call as call_headers
-from transport import frames, headers
-from transport.client_stream import ClientStream
-from transport.frames import Buffer, ErrorCode
+from transport.calling.client_stream import ClientStream
+from transport.http2 import frames, headers
+from transport.http2.frames import Buffer, ErrorCode
+from transport.http2.outgoing import Message
 from transport.loop import Loop, Timer
 from transport.messages import pack
-from transport.outgoing import Message
 from transport.status import DEADLINE_EXCEEDED, Code, Metadata, Status
 
 # A sender waits while more than this waits for the server.

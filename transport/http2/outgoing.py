@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from transport.frames import Buffer
+from transport.http2.frames import Buffer
 from transport.messages import PREFIX_BYTES, as_bytes, prefix
 
 

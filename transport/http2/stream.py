@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from transport.frames import ErrorCode
+from transport.http2.frames import ErrorCode
+from transport.http2.outgoing import Outgoing
 from transport.messages import MessageReader
-from transport.outgoing import Outgoing
 from transport.status import Code, Status, StatusError
 
 if TYPE_CHECKING:
-    from transport.connection import Connection
+    from transport.http2.connection import Connection
 
 
 class Stream(Outgoing):

@@ -4,9 +4,9 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-from transport.frames import PREFACE
+from transport.http2.frames import PREFACE
+from transport.http2.pipes import Pipe
 from transport.loop import READ, Loop
-from transport.pipes import Pipe
 
 _TEXT = b"This port speaks gRPC, which needs HTTP/2 from its first byte on.\n"
 _HTTP_1_ANSWER = (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from transport.status import Code, StatusError
 
 if TYPE_CHECKING:
-    from transport.server_call import ServerCall
+    from transport.serving.server_call import ServerCall
 
 
 class CallHandler:

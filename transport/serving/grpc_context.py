@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import grpc
 
-from transport.server_call import ServerCall
+from transport.serving.server_call import ServerCall
 from transport.status import Code, Metadata, Status
 
 _log = logging.getLogger(__name__)

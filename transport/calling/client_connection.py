@@ -5,21 +5,23 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from transport import frames, messages, response
-from transport.client_stream import ClientStream
-from transport.connection import Connection
-from transport.frames import ConnectionFault, ErrorCode, StreamFault
-from transport.headers import HeaderReader
+from transport import messages
+from transport.calling import response
+from transport.calling.client_stream import ClientStream
+from transport.calling.response import Response
+from transport.http2 import frames
+from transport.http2.connection import Connection
+from transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
+from transport.http2.headers import HeaderReader
+from transport.http2.pipes import Pipe
+from transport.http2.stream import Stream
 from transport.loop import Loop
 from transport.options import ConnectionOptions
-from transport.pipes import Pipe
-from transport.response import Response
 from transport.status import StatusError
-from transport.stream import Stream
 from transport.workers import Workers
 
 if TYPE_CHECKING:
-    from transport.client_call import ClientCall
+    from transport.calling.client_call import ClientCall
 
 
 class ClientConnection(Connection):

@@ -8,25 +8,17 @@ import socket
 import stat
 from collections.abc import Callable
 
+from transport.addresses import UNIX, parse
 from transport.loop import READ, Loop
 
 _log = logging.getLogger(__name__)
 
-UNIX = "unix:"
 _BACKLOG = 1024
 # Connections taken in one turn; those that are open are served in between.
 _ACCEPTS = 64
 # Without file descriptors or memory, waiting is all that helps.
 _RETRY_S = 0.2
 _GONE = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO})
-
-
-def parse(address: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT or [HOST]:PORT; ValueError where that is not what it is."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise ValueError(f"address {address!r}: expected HOST:PORT or unix:/path")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def bind(address: str) -> list[socket.socket]:

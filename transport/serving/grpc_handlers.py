@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from transport.grpc_context import Aborted, Context
-from transport.handler import CallHandler, Method
-from transport.server_call import ServerCall
+from transport.serving.grpc_context import Aborted, Context
+from transport.serving.handler import CallHandler, Method
+from transport.serving.server_call import ServerCall
 from transport.status import Code, Status, StatusError
 from transport.workers import Workers
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from transport import call, request
-from transport.headers import Headers
+from transport import call
+from transport.http2 import fields
+from transport.http2.headers import Headers
 from transport.messages import ENCODINGS
 from transport.status import Code, Metadata, Status, StatusError, of_http
 
@@ -26,7 +27,7 @@ class Response:
 
 def parse(headers: Headers) -> Response:
     """Read a header block; nothing is raised."""
-    fault = request.malformed(headers, _PSEUDO)
+    fault = fields.malformed(headers, _PSEUDO)
     values = dict(headers)
     http_status = values.get(":status")
     if http_status is not None and not (http_status.isascii() and http_status.isdigit()):

@@ -4,12 +4,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from transport import frames, limits
-from transport.frames import ConnectionFault, ErrorCode, StreamFault
-from transport.limits import Rate
-from transport.receiving import Receiver
-from transport.sending import Sender
-from transport.stream import Stream
+from transport.http2 import frames, limits
+from transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
+from transport.http2.limits import Rate
+from transport.http2.receiving import Receiver
+from transport.http2.sending import Sender
+from transport.http2.stream import Stream
 
 
 class ControlFrames:

@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from transport import status as statuses
-from transport.frames import ErrorCode
-from transport.response import Response
+from transport.calling.response import Response
+from transport.http2.frames import ErrorCode
+from transport.http2.stream import Stream
 from transport.status import DEADLINE_EXCEEDED, Code, Status
-from transport.stream import Stream
 
 if TYPE_CHECKING:
-    from transport.client_call import ClientCall
-    from transport.client_connection import ClientConnection
+    from transport.calling.client_call import ClientCall
+    from transport.calling.client_connection import ClientConnection
 
 
 class ClientStream(Stream):

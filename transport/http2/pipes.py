@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from typing import Protocol
 
-from transport.frames import Buffer
+from transport.http2.frames import Buffer
 
 _NOW = socket.MSG_DONTWAIT
 _TIMEVAL = struct.Struct("@ll")
