@@ -20,9 +20,9 @@ PATIENCE_S = 20
 class Raw:
     """Sends frames to `address`, and reads those that come."""
 
-    def __init__(self, address, *, preface=PREFACE, settings=None):
+    def __init__(self, address, *, preface=PREFACE, settings=None, sock=None):
         host, _, port = address.rpartition(":")
-        self.sock = socket.create_connection((host, int(port)), PATIENCE_S)
+        self.sock = sock or socket.create_connection((host, int(port)), PATIENCE_S)
         self.encoder = Encoder()
         self.decoder = Decoder()
         self._buffer = b""
@@ -102,3 +102,43 @@ class Raw:
             fields = dict(self.decoder.decode(frame.data))
             if "END_STREAM" in frame.flags:
                 return fields
+
+
+class RawServer:
+    """Listens, and gives each connection as a `Raw` that has sent its settings."""
+
+    def __init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(PATIENCE_S)
+        self._accepted = []
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def accept(self, settings=None):
+        """The next connection."""
+        sock, _ = self._listener.accept()
+        sock.settimeout(PATIENCE_S)
+        preface = b""
+        while len(preface) < len(PREFACE):
+            preface += sock.recv(len(PREFACE) - len(preface))
+        assert preface == PREFACE
+        raw = Raw(self.address, preface=b"", sock=sock)
+        self._accepted.append(raw)
+        raw.send(SettingsFrame(0, settings or {}))
+        return raw
+
+    def close(self):
+        """Listen no more, and close the connections."""
+        self._listener.close()
+        for raw in self._accepted:
+            raw.sock.close()
+
+
+def answer(raw, stream_id, data, status="0"):
+    """Answer a call with one message and a status."""
+    start = raw.encoder.encode([(":status", "200"), ("content-type", "application/grpc")])
+    raw.send(
+        HeadersFrame(stream_id, start, flags=["END_HEADERS"]),
+        raw.message(stream_id, data, end_stream=False),
+    )
+    trailers = raw.encoder.encode([("grpc-status", status)])
+    raw.send(HeadersFrame(stream_id, trailers, flags=["END_HEADERS", "END_STREAM"]))
