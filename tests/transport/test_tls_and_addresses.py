@@ -9,6 +9,8 @@ from pathlib import Path
 import grpc
 import pytest
 from certificates import Authority
+from hyperframe.frame import DataFrame, SettingsFrame, WindowUpdateFrame
+from transport_raw import Raw
 from transport_services import PATIENCE_S, Peer, open_channel
 
 from transport import tls
@@ -196,6 +198,31 @@ def test_draining_lets_calls_end_and_takes_no_new_ones(kind):
         assert not held.done()
         calls[0].answer([b"done"])
         assert held.result() == b"done"
+        stopping.join(PATIENCE_S)
+        assert not stopping.is_alive()
+
+
+def test_draining_waits_for_a_client_that_reads_late():
+    size = 16 * 2**20
+    server = Server(
+        ["127.0.0.1:0"], {"/test/Large": unary(lambda call, message: call.answer([bytes(size)]))}
+    )
+    window = {SettingsFrame.INITIAL_WINDOW_SIZE: 2**31 - 1, SettingsFrame.MAX_FRAME_SIZE: 2**24 - 1}
+    with Raw(server.addresses[0], settings=window) as raw:
+        raw.send(WindowUpdateFrame(0, window_increment=2**31 - 1 - 65_535))
+        raw.send(raw.headers("/test/Large"), raw.message(1, b""))
+        while not server.calls:
+            threading.Event().wait(0.01)
+        stopping = threading.Thread(target=server.stop, args=(PATIENCE_S,))
+        stopping.start()
+        # Longer than a connection waits for its peer's end once all is sent.
+        stopping.join(1.5)
+        assert stopping.is_alive()
+        got = 0
+        while (frame := raw.frame()) is not None:
+            got += len(frame.data) if isinstance(frame, DataFrame) else 0
+        assert got == 5 + size
+        raw.sock.close()
         stopping.join(PATIENCE_S)
         assert not stopping.is_alive()
 

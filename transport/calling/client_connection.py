@@ -192,4 +192,4 @@ class ClientConnection(Connection):
         self._end_text = text
         self._lose_streams(text)
         self.sender.control(frames.goaway(0, ErrorCode.NO_ERROR))
-        self.linger()
+        self.close_soon()

@@ -60,6 +60,7 @@ class Connection(ControlFrames):
         self.receiver = Receiver(self, scratch, options.max_frame)
         self.closing = False  # GOAWAY with an error was sent, or everything is done
         self.lost = False
+        self._shut = False  # nothing more is sent
         self.last_peer_stream = 0
         self._recv_window = frames.DEFAULT_WINDOW
         self._widened = 0  # of all streams' windows beyond `stream_window`
@@ -124,17 +125,7 @@ class Connection(ControlFrames):
         if self.closing:
             self._discard()
             return
-        fault: ConnectionFault | None = None
-        lost = ""
-        self.sender.cork()
-        try:
-            if not self.receiver.read(self.pipe):
-                lost = "connection closed by the peer"
-        except ConnectionFault as error:
-            fault = error
-        except OSError as error:
-            lost = f"connection lost: {error}"
-        self.sender.uncork()
+        fault, lost = self._read()
         if fault is not None:
             self.fail(fault.code, fault.text)
         elif lost:
@@ -145,6 +136,23 @@ class Connection(ControlFrames):
             self.loop.call_soon(lambda: self._on_event(READ))
         if not self.lost:
             self.after_event()
+
+    def _read(self) -> tuple[ConnectionFault | None, str]:
+        """Read what is there; the peer's fault, and why the connection is lost, if it is."""
+        self.sender.cork()
+        try:
+            if not self.receiver.read(self.pipe):
+                return None, "connection closed by the peer"
+        except ConnectionFault as fault:
+            return fault, ""
+        except OSError as error:
+            return None, f"connection lost: {error}"
+        except Exception:
+            self.log.exception("connection of %s: a frame cannot be handled", self.peer_name())
+            return ConnectionFault(ErrorCode.INTERNAL_ERROR, "a frame cannot be handled"), ""
+        finally:
+            self.sender.uncork()
+        return None, ""
 
     def after_event(self) -> None:
         """The socket was read or written; the I/O thread calls."""
@@ -157,20 +165,27 @@ class Connection(ControlFrames):
         self.closing = True
         self._lose_streams(f"connection ended: {code.name}: {text}")
         self.sender.control(frames.goaway(self.last_peer_stream, code, text))
+        self.close_soon()
+
+    def close_soon(self) -> None:
+        """Close a moment later, whatever is left to send; the I/O thread calls."""
         self.linger()
+        self.loop.call_later(_LINGER_S, lambda: self.lose("connection closed"))
 
     def linger(self) -> None:
-        """End sending, and close once the peer has ended or a moment later."""
+        """Send what is left, and close once the peer has ended or a moment after that."""
         self.closing = True
-        self.loop.call_later(_LINGER_S, lambda: self.lose("connection closed"))
         self._end_if_done()
 
     def _end_if_done(self) -> None:
-        if self.sender.empty and not self.lost:
-            try:
-                self.sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                self.lose("connection closed")
+        if self.lost or self._shut or not self.sender.empty:
+            return
+        self._shut = True
+        self.loop.call_later(_LINGER_S, lambda: self.lose("connection closed"))
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.lose("connection closed")
 
     def _discard(self) -> None:
         try:
@@ -186,7 +201,8 @@ class Connection(ControlFrames):
         with self.lock:
             self.lost = self.closing = True
             self.sender.break_locked()
-            self.loop.forget(self.sock)
+            with contextlib.suppress(KeyError):
+                self.loop.forget(self.sock)
             with contextlib.suppress(OSError):
                 # Wakes a thread that waits for the socket.
                 self.sock.shutdown(socket.SHUT_RDWR)
@@ -290,8 +306,10 @@ class Connection(ControlFrames):
         most = options.stream_window + options.read_ahead_bytes - self._widened
         window = min(_MESSAGES_AHEAD * length, options.max_stream_window, most)
         if window > stream.window:
-            self._widened += window - stream.window
-            stream.window = window
+            with self.lock:
+                if self.streams.get(stream.stream_id) is stream:
+                    self._widened += window - stream.window
+                    stream.window = window
 
     def on_data(self, stream_id: int, length: int, *, end_stream: bool) -> Incoming | None:
         """See FrameHandler."""
@@ -370,7 +388,10 @@ class Connection(ControlFrames):
         if self.receiver.bytes_received != self._received_bytes:
             self._received_bytes = self.receiver.bytes_received
             self._received_s = now_s
-        if not self.closing:
+        if self.closing:
+            self._end_if_done()
+            self._check_stall(now_s)
+        else:
             self.check_times(now_s)
         if not self.lost:
             self.loop.call_later(_TICK_S, self._tick)
@@ -389,12 +410,18 @@ class Connection(ControlFrames):
                 self.lose("keepalive: the peer does not answer")
                 return
         stall_s = options.send_stall_s
-        if stall_s is None:
-            return
-        if self.sender.blocked and now_s - self.sender.progress_s >= stall_s:
-            self.lose("the peer reads nothing")
+        if stall_s is None or self._check_stall(now_s):
             return
         for stream in list(self.streams.values()):
             if stream.pending and now_s - stream.progress_s >= stall_s:
                 self.reset(stream, ErrorCode.CANCEL)
                 stream.on_reset(ErrorCode.CANCEL)
+
+    def _check_stall(self, now_s: float) -> bool:
+        """Give up a peer that takes nothing of what is sent; whether it was."""
+        stall_s = self.options.send_stall_s
+        if self.lost or stall_s is None or not self.sender.blocked:
+            return self.lost
+        if now_s - self.sender.progress_s >= stall_s:
+            self.lose("the peer reads nothing")
+        return self.lost

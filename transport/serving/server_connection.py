@@ -254,11 +254,6 @@ class ServerConnection(Connection):
         if self._draining and not self.streams:
             self.loop.call_soon(self.linger)
 
-    def close_soon(self) -> None:
-        """Take nothing more, and close when what is sent has gone; the I/O thread calls."""
-        if not self.closing:
-            self.linger()
-
     def cancel_all(self, status: Status) -> None:
         """End all calls with `status`; the I/O thread calls."""
         for stream in list(self.streams.values()):
