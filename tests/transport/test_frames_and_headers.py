@@ -2,6 +2,8 @@
 
 import contextlib
 import struct
+import tracemalloc
+import zlib
 
 import pytest
 from hpack import Decoder, Encoder
@@ -187,6 +189,18 @@ def test_packed_messages_are_unpacked_up_to_the_limit(data, encoding, most):
         assert messages.unpack(packed, encoding, most) == data
         with pytest.raises(StatusError, match="cannot be unpacked"):
             messages.unpack(packed[:-1], encoding, most)
+
+
+def test_unpacking_takes_no_more_memory_than_the_limit_allows():
+    packer = zlib.compressobj(wbits=31)
+    packed = b"".join(packer.compress(bytes(2**20)) for _ in range(64)) + packer.flush()
+    tracemalloc.start()
+    try:
+        with pytest.raises(StatusError, match="larger than the limit"):
+            messages.unpack(packed, "gzip", 10**6)
+        assert tracemalloc.get_traced_memory()[1] < 10 * 10**6
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.text())

@@ -82,20 +82,18 @@ class HeaderReader(Generic[Parsed]):
         self._decoder = Decoder(max_header_list_size=MAX_DECODED_BYTES)
         self._table = self._decoder.header_table = _Table()
         self._known: dict[bytes, Parsed] = {}
-        self._known_at = 0
 
     def read(self, block: bytes) -> Parsed:
         """What `parse` makes of the headers; ConnectionFault where they cannot be decoded."""
+        known = self._known.get(block)
+        if known is not None:
+            return known
         before = self._table.changes
-        if self._known_at == before:
-            known = self._known.get(block)
-            if known is not None:
-                return known
         parsed = self._parse(self._decode(block))
-        if self._known_at != self._table.changes or len(self._known) >= _REMEMBERED_BLOCKS:
+        if self._table.changes != before or len(self._known) >= _REMEMBERED_BLOCKS:
+            # What blocks mean has changed.
             self._known.clear()
-            self._known_at = self._table.changes
-        if before == self._known_at and len(block) <= _REMEMBERED_BLOCK_BYTES:
+        if self._table.changes == before and len(block) <= _REMEMBERED_BLOCK_BYTES:
             self._known[block] = parsed
         return parsed
 
