@@ -104,6 +104,15 @@ def test_remembered_blocks_mean_what_they_would_mean_decoded_anew(order, data):
         assert list(reader.read(block)) == [tuple(each) for each in plain.decode(block)]
 
 
+def test_the_same_bytes_mean_something_else_once_the_table_has_changed():
+    encoder = Encoder()
+    reader = headers.HeaderReader(lambda fields: fields)
+    for fields in ((("x-first", "1"),), (("x-second", "2"),)):
+        blocks = [encoder.encode(fields) for _ in range(3)]
+        assert [reader.read(block) for block in blocks] == [fields] * 3
+        assert blocks[1] == blocks[2] == b"\xbe"
+
+
 @given(st.binary(max_size=200))
 def test_damaged_blocks_are_a_fault_of_the_connection(block):
     reader = headers.HeaderReader(request.parse)
