@@ -205,6 +205,10 @@ def test_a_signal_while_a_lock_is_taken_comes_once_it_is_safe(heeded):
 
 def test_a_signal_ends_code_that_waits_in_a_library(heeded):
     heeded(signal.SIGINT)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(Interrupted), interruptible():
+
+    def wait():
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
         wait_for_a_signal()
+
+    with pytest.raises(Interrupted), interruptible():
+        wait()
