@@ -14,6 +14,7 @@ from command_line import paths, terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import Parser, exit_codes
 from measure.core import environment
+from measure.core.arguments import over_zero, some_of
 from measure.core.judged import guarded
 from measure.core.record import dumps, write_text_atomically
 from protos import malloc
@@ -87,13 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seconds",
-        type=_positive,
+        type=over_zero,
         default=1200.0,
         help="seconds for all parts together (default: %(default)g)",
     )
     parser.add_argument(
         "--only",
-        type=_names,
+        type=lambda text: some_of(text, PARTS),
         default=tuple(PARTS),
         metavar="PART,PART",
         help=f"parts to run, of {','.join(PARTS)} (default: all)",
@@ -112,24 +113,6 @@ def _parser() -> argparse.ArgumentParser:
         help="folder for the record (default: %(default)s)",
     )
     return parser
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number over 0")
-    return value
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(text.split(",")))
-    unknown = [name for name in names if name not in PARTS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(PARTS)}")
-    return names
 
 
 if __name__ == "__main__":

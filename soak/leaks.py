@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psutil
 
+from measure.core.local_server import SERVER, running_server
 from soak.growth import FEWEST, Slope, slope
 from soak.request_kinds import OPTIONS, UNTRIED, Asker, prepare
-from soak.servers import SERVER, serving
 from soak.tally import Tally
 
 # Of each kind. The first third comes before anything is measured, so that 10,000 are: the buffers
@@ -79,7 +79,7 @@ def watch(
     Each sample is taken after a part of the requests, or of the time, with nothing under way.
     """
     with ExitStack() as stack:
-        server = stack.enter_context(serving(folder, (*OPTIONS, *UNTRIED), program=program))
+        server = stack.enter_context(running_server(folder, (*OPTIONS, *UNTRIED), program=program))
         asker = Asker(server.address)
         stack.callback(asker.close)
         asker.fill_pools()

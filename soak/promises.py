@@ -53,7 +53,7 @@ PARTS: Mapping[str, Part] = {
         "SIGTERMs under load, nothing accepted failed", 200, 38, "signals.terminations"
     ),
     "kills": Part("SIGKILLs under load, no client saw a failure", 100, 37, "signals.kills"),
-    "swaps": Part("hot swaps, no request failed or mixed", 500, 110, "swaps"),
+    "swaps": Part("hot swaps, no request failed or mixed", 500, 110, "hot_swap"),
     "leaks": Part(
         "requests, of each kind as many, that left nothing behind",
         len(leaks.KINDS) * leaks.REQUESTS,

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from client.connection import addresses
@@ -88,6 +88,14 @@ def modes(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
         return names
 
     return parse
+
+
+def some_of(text: str, known: Collection[str]) -> tuple[str, ...]:
+    """Return the names with commas between, each once, that are among the `known`."""
+    names = tuple(dict.fromkeys(text.split(",")))
+    if not set(names) <= set(known):
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(known)}")
+    return names
 
 
 def address(text: str) -> str:

@@ -1,7 +1,7 @@
 """Say in JSON what a process that makes load is to do."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 from client.connection.credentials import CredentialFiles
@@ -18,7 +18,8 @@ class Job:
 
     `experiment` is what the model's right labels are known by; None: they are not known, and
     `examples` rows are drawn from `seed`. A request that takes longer than `timeout_s` failed. The
-    server is known, and shown, what is in `credential_files`.
+    server is known, and shown, what is in `credential_files`. In mode `stream` the requests go over
+    so many `streams`. With `timings` a server that knows the parameter tells its stages.
     """
 
     address: str
@@ -30,7 +31,9 @@ class Job:
     seed: int
     timeout_s: float
     experiment: Experiment | None
-    credential_files: CredentialFiles
+    credential_files: CredentialFiles = field(default_factory=CredentialFiles)
+    streams: int = 1
+    timings: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """As JSON takes it."""

@@ -25,7 +25,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
     loadgen_record.SCHEMA: loadgen.section,
     plan_record.SCHEMA: plan.section,
     goals.BENCH: goals.section,
-    goals.OVERLOAD: goals.section,
+    **dict.fromkeys(goals.OVERLOADS, goals.section),
 }
 
 

@@ -11,6 +11,7 @@ from command_line.interruption import keeping, results_folder
 from command_line.parser import Parser, exit_codes
 from command_line.paths import path
 from measure.core import environment
+from measure.core.arguments import positive, some_of
 from measure.core.judged import guarded
 from measure.core.record import dumps, write_bytes_atomically, write_text_atomically
 from measure.core.verification import Experiment
@@ -68,7 +69,7 @@ def _settings(argv: Sequence[str] | None) -> Settings:
     )
     parser.add_argument("--quick", action="store_true", help="few rounds, no peers: 5 minutes")
     parser.add_argument(
-        "--rounds", type=_positive, metavar="N", help="rounds (default: 10; quick: 4)"
+        "--rounds", type=positive, metavar="N", help="rounds (default: 10; quick: 4)"
     )
     parser.add_argument(
         "--peers",
@@ -84,24 +85,24 @@ def _settings(argv: Sequence[str] | None) -> Settings:
         help=f"batch sizes, up to {EXAMPLES} (default: 1,4,16,64,256,1024)",
     )
     parser.add_argument(
-        "--features", type=_positive, default=262_144, help="columns of W (default: %(default)s)"
+        "--features", type=positive, default=262_144, help="columns of W (default: %(default)s)"
     )
     parser.add_argument(
-        "--classes", type=_positive, default=64, help="rows of W (default: %(default)s)"
+        "--classes", type=positive, default=64, help="rows of W (default: %(default)s)"
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of W and X (default: %(default)s)"
     )
     parser.add_argument(
         "--threads",
-        type=_positive,
+        type=positive,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="threads of one execution, in every system (default: %(default)s)",
     )
     parser.add_argument(
         "--memory-streams",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="streams of the memory test (default: 100; quick: 10)",
     )
@@ -125,28 +126,15 @@ def _settings(argv: Sequence[str] | None) -> Settings:
     )
 
 
-def _positive(text: str) -> int:
-    value = int(text) if text.isascii() and text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer of at least 1")
-    return value
-
-
 def _sizes(text: str) -> tuple[int, ...]:
-    sizes = tuple(sorted({_positive(part) for part in text.split(",")}))
+    sizes = tuple(sorted({positive(part) for part in text.split(",")}))
     if sizes[-1] > EXAMPLES:
         raise argparse.ArgumentTypeError(f"got {sizes[-1]}; there are {EXAMPLES} examples")
     return sizes
 
 
 def _peers(text: str) -> tuple[str, ...]:
-    if text == "none":
-        return ()
-    names = tuple(dict.fromkeys(text.split(",")))
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(NAMES)}")
-    return names
+    return () if text == "none" else some_of(text, NAMES)
 
 
 if __name__ == "__main__":

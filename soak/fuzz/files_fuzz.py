@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -14,14 +14,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from client.client import Client
+from measure.core.local_server import running_server
 from measure.core.processes import child
 from protos import inference_pb2 as pb
-from protos.inference_pb2_grpc import GRPCInferenceServiceStub
-from soak.answers import ONCE
+from protos.stub import InferenceStub
+from soak.clients import ONCE, at_once, wrong
 from soak.fuzz.mutation import mutated
 from soak.known_answers import MODEL, SMALL, Questions, put_model
 from soak.request_kinds import OPTIONS
-from soak.servers import serving
 from soak.tally import Tally
 
 SERVERS = 2
@@ -36,10 +36,7 @@ _REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 def run(tally: Tally, folder: Path) -> None:
     """Count files that a server rejected by name, or served, while its other model kept serving."""
     # Each is tried in a process of its own, one at a time on one server.
-    with ThreadPoolExecutor(SERVERS) as pool:
-        runs = [pool.submit(_fuzz, tally, folder / str(n), tally.seed + n) for n in range(SERVERS)]
-        for each in runs:
-            each.result()
+    at_once([partial(_fuzz, tally, folder / str(n), tally.seed + n) for n in range(SERVERS)])
 
 
 def _fuzz(tally: Tally, folder: Path, seed: int) -> None:
@@ -51,11 +48,11 @@ def _fuzz(tally: Tally, folder: Path, seed: int) -> None:
     corpus = [path.read_bytes(), *huge()]
     generator = random.Random(seed)
     with (
-        serving(folder, OPTIONS) as server,
+        running_server(folder, OPTIONS) as server,
         grpc.insecure_channel(server.address) as channel,
         Client(server.address, MODEL, deadline_s=_TIMEOUT_S, retry=ONCE) as client,
     ):
-        stub = GRPCInferenceServiceStub(channel)
+        stub = InferenceStub(channel)
         questions = Questions(SMALL)
         number = 0
         while tally.take():
@@ -68,8 +65,7 @@ def _fuzz(tally: Tally, folder: Path, seed: int) -> None:
                 told = _start(folder)
             if told is None and number % _BETWEEN_CANARIES == 0:
                 x, wanted = questions[number]
-                labels = client.predict(x)
-                told = None if np.array_equal(labels, wanted) else f"then labels {labels}"
+                told = wrong(client.predict(x), wanted)
             if told is None:
                 tally.add()
             else:
@@ -97,7 +93,7 @@ def _model(nodes: list[onnx.NodeProto], constants: list[TensorProto]) -> bytes:
     return bytes(made.SerializeToString())
 
 
-def _load(stub: GRPCInferenceServiceStub) -> str | None:
+def _load(stub: InferenceStub) -> str | None:
     """Load the file; return any error other than a rejection."""
     request = pb.RepositoryModelLoadRequest(model_name=_SPOILED)
     try:

@@ -9,14 +9,15 @@ from pathlib import Path
 import grpc
 import numpy as np
 
+from measure.core.local_server import ServerProcess, running_server
 from protos import inference_pb2 as pb
 from protos.codec import InferRequest, decode_response, decode_stream_response, encode_request
 from protos.tensors import Tensor
+from soak.clients import at_once, wrong
 from soak.fuzz.codec_fuzz import seeds as codec_seeds
 from soak.fuzz.mutation import mutated
 from soak.known_answers import MODEL, SMALL, Questions, put_model
 from soak.request_kinds import OPTIONS, UNTRIED
-from soak.servers import Running, serving
 from soak.tally import Tally
 
 CLIENTS = 4
@@ -38,18 +39,14 @@ def run(tally: Tally, folder: Path) -> None:
     """Count calls that got a status with a reason, or an answer."""
     put_model(folder, SMALL)
     questions = Questions(SMALL)
-    with serving(folder, (*OPTIONS, *UNTRIED)) as server:
+    with running_server(folder, (*OPTIONS, *UNTRIED)) as server:
         stop = threading.Event()
-        threads = [
-            threading.Thread(
-                target=_Client(tally, server, questions, random.Random(tally.seed + n), stop).run
-            )
-            for n in range(CLIENTS)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(
+            [
+                _Client(tally, server, questions, random.Random(tally.seed + n), stop).run
+                for n in range(CLIENTS)
+            ]
+        )
         if not server.alive:
             tally.fail("the server", f"ended with {server.process.poll()}: {server.said()}")
         if "unforeseen" in server.said():
@@ -108,7 +105,7 @@ class _Client:
     def __init__(
         self,
         tally: Tally,
-        server: Running,
+        server: ServerProcess,
         questions: Questions,
         generator: random.Random,
         stop: threading.Event,
@@ -189,8 +186,9 @@ class _Client:
         except Exception as error:
             self._tally.fail("canary", repr(error))
             return
-        if labels is None or not np.array_equal(labels, wanted):
-            self._tally.fail("canary", f"labels {labels}; right were {wanted}")
+        told = wrong(labels, wanted)
+        if told is not None:
+            self._tally.fail("canary", told)
         self._tally.note("canaries")
 
 

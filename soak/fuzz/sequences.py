@@ -18,13 +18,13 @@ from hypothesis.stateful import (
 )
 
 from client.shared_memory import SharedArray
+from measure.core.local_server import ServerProcess, running_server
 from protos import inference_pb2 as pb
 from protos.codec import InferRequest, decode_response, decode_stream_response, encode_request
-from protos.inference_pb2_grpc import GRPCInferenceServiceStub
+from protos.stub import InferenceStub
 from protos.tensors import Tensor
 from soak.known_answers import SMALL, Questions, put_model
 from soak.request_kinds import UNTRIED
-from soak.servers import Running, serving
 from soak.tally import Tally
 
 MODELS = ("first", "second")
@@ -81,7 +81,7 @@ def machine(folder: Path) -> Iterator[type["Sequences"]]:
         put_model(folder, SMALL, name)
     questions = Questions(SMALL)
     with (
-        serving(folder, _OPTIONS) as running,
+        running_server(folder, _OPTIONS) as running,
         grpc.insecure_channel(running.address) as open_channel,
         SharedArray((4, SMALL.features), np.float32) as memory,
     ):
@@ -101,7 +101,7 @@ def machine(folder: Path) -> Iterator[type["Sequences"]]:
 class Sequences(RuleBasedStateMachine):
     """What is loaded and registered ought to follow from what was called, and from that alone."""
 
-    server: Running
+    server: ServerProcess
     channel: grpc.Channel
     shared: SharedArray
     asked: Questions
@@ -110,7 +110,7 @@ class Sequences(RuleBasedStateMachine):
         super().__init__()
         self.loaded: set[str] = set()
         self.registered: set[str] = set()
-        self.stub: Any = GRPCInferenceServiceStub(self.channel)
+        self.stub: Any = InferenceStub(self.channel)
 
     @initialize()
     def start_from_nothing(self) -> None:

@@ -13,7 +13,9 @@ from measure.report import trust
 from measure.report.section import Cell, Check, Row, Section, Table, Verdict
 from measure.report.values import place
 
-BENCH, OVERLOAD = "argmax-serving/bench/1", "argmax-serving/overload/1"
+BENCH = "argmax-serving/bench/1"
+# Records of the first kind count latency otherwise; their verdicts are shown as they are.
+OVERLOADS = ("argmax-serving/overload/1", "argmax-serving/overload/2")
 _MISSED = "missed"
 
 

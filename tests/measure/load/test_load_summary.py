@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from measure.core.stages import Stages
 from measure.engine.slice import Slice
 from measure.engine.windows import Window, is_stable
-from measure.load.server_statistics import ServerStatistics
+from measure.load.split import ServerStatistics
 from measure.load.summary import Asked, summarise
 from measure.slo.slo import judge
 

@@ -27,8 +27,10 @@ def made():
 
 
 @pytest.fixture
-def plan(tmp_path, capsys):
+def plan(tmp_path, capsys, monkeypatch):
     """Plan from a calibration: exit code, record, what was printed."""
+    # How near the fit comes is tested by itself; here it need not look for long.
+    monkeypatch.setattr("measure.plan.fit._TRIES", 20)
 
     def run(calibration, *options):
         folder = tmp_path / "earlier"

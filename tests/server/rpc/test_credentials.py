@@ -15,7 +15,7 @@ from measure.__main__ import main
 from model.export import export
 from model.weights import from_seed
 from protos import inference_pb2 as pb
-from protos.inference_pb2_grpc import GRPCInferenceServiceStub
+from protos.stub import InferenceStub
 
 FEATURES = 8
 X = np.arange(2 * FEATURES, dtype=np.float32).reshape(2, FEATURES)
@@ -242,7 +242,7 @@ def calls(server, authority):
     files = (authority.certificate, key, certificate)
     known = grpc.ssl_channel_credentials(*(each.read_bytes() for each in files))
     with grpc.secure_channel(server.address, known) as channel:
-        answer = GRPCInferenceServiceStub(channel).ModelStatistics(
+        answer = InferenceStub(channel).ModelStatistics(
             pb.ModelStatisticsRequest(name="linear_argmax"), timeout=10
         )
     counted = answer.model_stats[0].inference_stats
