@@ -1,9 +1,10 @@
 """Write what a soak did as JSON, the source of every view."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from measure.core.record import encoded
 from soak.bound import CONFIDENCE, rate_bound
 from soak.promises import PARTS
 from soak.tally import Tally
@@ -24,24 +25,27 @@ def to_json(
     environment: Mapping[str, Any], minutes: float, seed: int, parts: list[Done]
 ) -> dict[str, Any]:
     """The record; every failure with what came, up to the number that a tally keeps."""
-    return {
-        "schema": SCHEMA,
-        "environment": dict(environment),
-        "minutes": minutes,
-        "seed": seed,
-        "confidence": CONFIDENCE,
-        "parts": [
-            {
-                "name": part.name,
-                "counts": PARTS[part.name].counts,
-                "wanted": part.tally.target,
-                "done": part.tally.done,
-                "failed": part.tally.failed,
-                "rate_below": rate_bound(part.tally.done, part.tally.failed),
-                "seconds": round(part.seconds, 1),
-                "facts": part.tally.facts,
-                "failures": [asdict(failure) for failure in part.tally.failures],
-            }
-            for part in parts
-        ],
-    }
+    record: dict[str, Any] = encoded(
+        {
+            "schema": SCHEMA,
+            "environment": environment,
+            "minutes": minutes,
+            "seed": seed,
+            "confidence": CONFIDENCE,
+            "parts": [
+                {
+                    "name": part.name,
+                    "counts": PARTS[part.name].counts,
+                    "wanted": part.tally.target,
+                    "done": part.tally.done,
+                    "failed": part.tally.failed,
+                    "rate_below": rate_bound(part.tally.done, part.tally.failed),
+                    "seconds": round(part.seconds, 1),
+                    "facts": part.tally.facts,
+                    "failures": part.tally.failures,
+                }
+                for part in parts
+            ],
+        }
+    )
+    return record

@@ -31,7 +31,7 @@ from measure.loadgen import table as loadgen_table
 from measure.loadgen.logs import Metric, Verdict
 from measure.loadgen.runs import Labels, Performance, Result
 from measure.plan import table as plan_table
-from measure.plan.capacity import Goal
+from measure.plan.capacity import Demand
 from measure.side_by_side.rounds import Cell as BenchCell
 from measure.side_by_side.show import rates
 from measure.slo import table as slo_table
@@ -143,7 +143,7 @@ def _loadgen():
 
 def _plan():
     calibration = plan_calibrations.calibration()
-    goal = Goal(5000.0, 100.0 * MS, 25e9)
+    goal = Demand(5000.0, 100.0 * MS, 25e9)
     checks, made = report_records.planned_parts(calibration, goal)
     return [
         plan_table.checks_table(checks),

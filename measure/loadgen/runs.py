@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from measure.core import local_server
 from measure.core.local_server import running_server
 from measure.core.verification import Experiment, Truth, check_counted, truth
 from measure.loadgen import logs as loadgen_logs
-from measure.loadgen.logs import LogError, Verdict
+from measure.loadgen.logs import LogError, Summary
 from measure.loadgen.worker_job import (
     MODES,
     Job,
@@ -90,7 +90,7 @@ class Labels:
 class Performance:
     """A performance run: LoadGen's verdict, the labels of all samples, what LoadGen was told."""
 
-    verdict: Verdict
+    verdict: Summary
     labels: Labels
     expected_qps: float
     expected_latency_ns: float
@@ -102,6 +102,8 @@ class Result:
 
     `accuracy` are the labels that LoadGen logged when it asked for every example once.
     """
+
+    DERIVED: ClassVar = ("good",)
 
     scenario: Scenario
     performance: Performance | None

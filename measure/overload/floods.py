@@ -15,17 +15,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from command_line.interruption import keeping
 from measure.core import environment
 from measure.core.comparison import ratio
-from measure.core.goal import Goal, Part
 from measure.core.judged import conclude, guarded, settings_of, told, whole_rounds
 from measure.core.local_server import running_server
 from measure.core.processes import child
+from measure.core.verdict import Criterion, Goal
 from measure.overload.http2_floods import FLOODS
 from measure.overload.overload_load import Load, Outcome
 from model.export import export
@@ -139,7 +139,7 @@ def goals(measured: dict[str, Rounds]) -> list[Goal]:
             flood,
             f"p99 of one client beside it at most {MOST_RATIO:g} x alone",
             (
-                Part(
+                Criterion(
                     "p99 beside it / alone",
                     ratio(rounds.flooded_p99_ms, rounds.alone_p99_ms),
                     MOST_RATIO,
@@ -170,8 +170,8 @@ def _measure(settings: Settings, out: Path | None) -> int:
     record = {
         "schema": SCHEMA,
         "environment": dict(described),
-        "settings": asdict(settings),
-        "floods": {flood: asdict(rounds) for flood, rounds in measured.items()},
+        "settings": settings,
+        "floods": measured,
         "goals": told(goals(measured)),
     } | marks
     failed = [error for rounds in measured.values() for error in rounds.failed]

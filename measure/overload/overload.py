@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from typing import Any
 from command_line.interruption import keeping
 from measure.core import environment
 from measure.core.comparison import Ratio, ratio
-from measure.core.goal import Goal, Part
 from measure.core.judged import conclude, guarded, settings_of, told, whole_rounds
 from measure.core.local_server import running_server
+from measure.core.record import encoded
+from measure.core.verdict import Criterion, Goal
 from measure.overload.overload_load import Load, Outcome
 from model.export import export
 from model.weights import from_seed
@@ -135,12 +136,12 @@ def goals(rounds: Rounds) -> list[Goal]:
         Goal(
             "fairness",
             f"p99 of one client beside {STREAMS} streams of another at most 3 x alone",
-            (Part("p99 in the crowd / alone", fair, 3.0, at_most=True),),
+            (Criterion("p99 in the crowd / alone", fair, 3.0, at_most=True),),
         ),
         Goal(
             "goodput",
             f"at {OVERLOAD} x capacity at least 90% of the peak is answered",
-            (Part("goodput / peak", good, 0.9),),
+            (Criterion("goodput / peak", good, 0.9),),
         ),
         Goal(
             "refusals",
@@ -153,18 +154,21 @@ def goals(rounds: Rounds) -> list[Goal]:
 
 def to_json(settings: Settings, described: Mapping[str, Any], rounds: Rounds) -> dict[str, Any]:
     """The record; `described` is the environment."""
-    return {
-        "schema": SCHEMA,
-        "environment": dict(described),
-        "settings": asdict(settings),
-        "rounds": asdict(rounds),
-        "goals": told(goals(rounds)),
-    }
+    record: dict[str, Any] = encoded(
+        {
+            "schema": SCHEMA,
+            "environment": described,
+            "settings": settings,
+            "rounds": rounds,
+            "goals": told(goals(rounds)),
+        }
+    )
+    return record
 
 
-def _part_of_refusals(p99_ms: Sequence[float]) -> Part:
+def _part_of_refusals(p99_ms: Sequence[float]) -> Criterion:
     limit: Ratio = ratio(p99_ms, [_MOST_REFUSAL_MS] * len(p99_ms))
-    return Part(f"p99 of refusals / {_MOST_REFUSAL_MS:.0f} ms", limit, 1.0, at_most=True)
+    return Criterion(f"p99 of refusals / {_MOST_REFUSAL_MS:.0f} ms", limit, 1.0, at_most=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

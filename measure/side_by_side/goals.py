@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from measure.core.comparison import ratio
-from measure.core.goal import Goal, Part, interval
+from measure.core.verdict import Criterion, Goal
 from measure.side_by_side.parts.concurrency import Concurrency
 from measure.side_by_side.parts.memory import Memory
 from measure.side_by_side.parts.narrow import WIRES, Narrow
@@ -43,7 +43,7 @@ class _Parts:
     """Collects the parts of a goal, and names those that lack a side."""
 
     measured: Measured
-    parts: list[Part] = field(default_factory=list)
+    parts: list[Criterion] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     def rates(self, a: str, b: str, batch_size: int, threshold: float) -> None:
@@ -54,7 +54,9 @@ class _Parts:
         if first is None or second is None:
             self.missing.append(what)
         else:
-            self.parts.append(Part(what, ratio(first.rows_per_s, second.rows_per_s), threshold))
+            self.parts.append(
+                Criterion(what, ratio(first.rows_per_s, second.rows_per_s), threshold)
+            )
 
     def goal(self, name: str, text: str) -> Goal:
         """The goal made of them."""
@@ -107,7 +109,7 @@ def p5(measured: Measured) -> Goal:
     if unary is None or local is None:
         return Goal("P5", text, (), ("unary / local, n=1",))
     found = ratio(unary.p50_ns, local.p50_ns)
-    return Goal("P5", text, (Part("p50 of unary / local, n=1", found, 2, at_most=True),))
+    return Goal("P5", text, (Criterion("p50 of unary / local, n=1", found, 2, at_most=True),))
 
 
 def p6(measured: Measured) -> Goal:
@@ -116,7 +118,7 @@ def p6(measured: Measured) -> Goal:
     told = measured.concurrency
     if told is None:
         return Goal("P6", text, (), ("batching / no batching",))
-    part = Part("batching / no batching", ratio(told.batching, told.no_batching), 2.5)
+    part = Criterion("batching / no batching", ratio(told.batching, told.no_batching), 2.5)
     closed = ", ".join(f"{name} {count:,}" for name, count in sorted(told.batches_closed.items()))
     notes = [f"{told.rows_per_execution:.1f} rows an execution; {closed or 'no reasons told'}"]
     if told.wrong_labels:
@@ -135,11 +137,11 @@ def p7(measured: Measured) -> Goal:
     for wire in WIRES:
         system = f"stream_{wire}"
         found = ratio(narrow.cell(system).rows_per_s, wide)
-        parts.append(Part(f"{wire} / float32", found, _WIRE_GOALS[wire]))
+        parts.append(Criterion(f"{wire} / float32", found, _WIRE_GOALS[wire]))
         ready = ratio(narrow.cell(f"{system}_ready").rows_per_s, wide)
         notes.append(
             f"{wire}: {narrow.agreement(system):.2%} of the labels agree; "
-            f"of rows that are {wire} already: {interval(ready)}"
+            f"of rows that are {wire} already: {ready:.3g} of {ready.pairs} pairs"
         )
     return Goal("P7", text, tuple(parts), notes=tuple(notes))
 
@@ -151,7 +153,7 @@ def p8(measured: Measured) -> Goal:
     if cell is None:
         return Goal("P8", text, (), (f"stream, n={_ALL}",))
     found = ratio(cell.first_share, [1.0] * len(cell.first_share))
-    return Goal("P8", text, (Part("first / last", found, 0.05, at_most=True),))
+    return Goal("P8", text, (Criterion("first / last", found, 0.05, at_most=True),))
 
 
 def p9(measured: Measured) -> Goal:
@@ -168,5 +170,5 @@ def p9(measured: Measured) -> Goal:
         f"{memory.stream_mib:,.0f} MiB came in; after {len(memory.after_mib)} streams "
         f"{memory.drift_mib:+,.1f} MiB of what was resident after the first",
     )
-    part = Part(f"highest peak / {limit:,.0f} MiB", found, 1, at_most=True)
+    part = Criterion(f"highest peak / {limit:,.0f} MiB", found, 1, at_most=True)
     return Goal("P9", text, (part,), notes=notes)

@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from measure.core.looks import looks_of
+from measure.core.verdict import Check
 from measure.limits.peaks import WHAT, Roof
 from measure.limits.placement import CLIENT, Placed
 from measure.limits.record import from_json
@@ -13,7 +14,7 @@ from measure.limits.subject import Work
 from measure.limits.table import HOW_BINDING
 from measure.report import trust
 from measure.report.axes import LEGEND_BELOW, Figure, layout_of, log_axis
-from measure.report.section import Cell, Check, Plot, Section, Table, Verdict
+from measure.report.section import Cell, Plot, Section, Table, Verdict
 from measure.report.values import place
 from measure.sweep.table import significant
 
@@ -24,32 +25,32 @@ _DASHES = ("solid", "dash", "dashdot", "dot")
 
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of the limits' record. RecordError where it cannot be read."""
-    roofs, placed, work = from_json(record)
-    tables = [_roofs(roofs, record["skipped"])]
+    told = from_json(record)
+    roofs, placed, settings = told.roofs, told.points, told.settings
+    tables = [_roofs(roofs, told.skipped)]
     plots = []
-    if placed and work is not None:
+    if placed and told.work is not None:
         tables.insert(0, _points(placed))
         plots.append(
             Plot(
                 "roofline",
-                _roofline(roofs, placed, work),
+                _roofline(roofs, placed, told.work),
                 "Points: what was reached. Lines: what the machine gives, each alone; the wire's "
                 "and the copy's hold for modes that send rows.",
             )
         )
-    settings = record["settings"]
-    where = place(record["environment"])
+    where = place(told.environment)
     result = settings["result"]
-    told = "The roofs alone" if result is None else f"What is placed under them: {result}"
+    what = "The roofs alone" if result is None else f"What is placed under them: {result}"
     return Section(
         heading="Roofs of the machine",
-        sentence=f"{told}. Best of {settings['rounds']} rounds"
+        sentence=f"{what}. Best of {settings['rounds']} rounds"
         f"{', on ' * bool(where)}{where}. {HOW_BINDING}",
         verdicts=[
-            *_disturbed(record["environment"]),
-            *_verdicts(placed, record["differences"]),
+            *_disturbed(told.environment),
+            *_verdicts(placed, told.differences),
         ],
-        checks=[*_ceilings(placed), trust.steal(record["environment"])],
+        checks=[*_ceilings(placed), trust.steal(told.environment)],
         plots=plots,
         tables=tables,
         record=dict(record),

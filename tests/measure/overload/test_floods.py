@@ -1,8 +1,8 @@
 import json
 
 import pytest
-
 from measure.core.goal import MISSED, REACHED
+
 from measure.overload import floods
 from measure.overload.floods import Rounds, Settings, goals, main, run
 from measure.overload.http2_floods import FLOODS

@@ -2,8 +2,8 @@ import json
 from dataclasses import asdict
 
 import pytest
-
 from measure.core.goal import MISSED, NOT_MEASURED, REACHED
+
 from measure.overload import overload
 from measure.overload.overload import Rounds, Settings, goals, main, run
 

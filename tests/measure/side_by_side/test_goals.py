@@ -2,9 +2,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from measure.core.goal import MISSED, NOT_MEASURED, REACHED, lines
 
 from client.errors import RequestFailed
-from measure.core.goal import MISSED, NOT_MEASURED, REACHED, lines
 from measure.core.verification import Experiment, truth
 from measure.peers.systems import Turn, turn_starts
 from measure.side_by_side.goals import Measured, all_goals, p4, p5, p6, p9
