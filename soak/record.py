@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from measure.core.record import encoded
+from measure.core.record import recorded
 from soak.bound import CONFIDENCE, rate_bound
 from soak.promises import PARTS
 from soak.tally import Tally
@@ -25,27 +25,24 @@ def to_json(
     environment: Mapping[str, Any], minutes: float, seed: int, parts: list[Done]
 ) -> dict[str, Any]:
     """The record; every failure with what came, up to the number that a tally keeps."""
-    record: dict[str, Any] = encoded(
-        {
-            "schema": SCHEMA,
-            "environment": environment,
-            "minutes": minutes,
-            "seed": seed,
-            "confidence": CONFIDENCE,
-            "parts": [
-                {
-                    "name": part.name,
-                    "counts": PARTS[part.name].counts,
-                    "wanted": part.tally.target,
-                    "done": part.tally.done,
-                    "failed": part.tally.failed,
-                    "rate_below": rate_bound(part.tally.done, part.tally.failed),
-                    "seconds": round(part.seconds, 1),
-                    "facts": part.tally.facts,
-                    "failures": part.tally.failures,
-                }
-                for part in parts
-            ],
-        }
+    return recorded(
+        SCHEMA,
+        environment=environment,
+        minutes=minutes,
+        seed=seed,
+        confidence=CONFIDENCE,
+        parts=[
+            {
+                "name": part.name,
+                "counts": PARTS[part.name].counts,
+                "wanted": part.tally.target,
+                "done": part.tally.done,
+                "failed": part.tally.failed,
+                "rate_below": rate_bound(part.tally.done, part.tally.failed),
+                "seconds": round(part.seconds, 1),
+                "facts": part.tally.facts,
+                "failures": part.tally.failures,
+            }
+            for part in parts
+        ],
     )
-    return record

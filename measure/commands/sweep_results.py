@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from measure.core.record import write_bytes_atomically, write_record, write_text_atomically
+from measure.core.record import read, write_bytes_atomically, write_record, write_text_atomically
 from measure.report import page
 from measure.report.sections import sweep
 from measure.sweep import plots, record
@@ -15,7 +15,7 @@ def write(folder: Path, content: Mapping[str, Any]) -> list[Path]:
 
     Each file is replaced as a whole. Raises OSError.
     """
-    points = record.from_json(content).points
+    points = read(content, record.SweepRecord).points
     folder.mkdir(parents=True, exist_ok=True)
     paths = [
         folder / name

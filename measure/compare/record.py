@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from measure.compare.analysis import Analysis
 from measure.compare.findings import findings
 from measure.compare.runs import Cell, Measured, Provider
-from measure.core.record import encoded, read
-
-SCHEMA = "argmax-serving/compare/1"
+from measure.core.record import recorded
 
 
 @dataclass(frozen=True, slots=True)
 class CompareRecord:
     """What a record holds that does not follow from the rest."""
+
+    SCHEMA: ClassVar = "argmax-serving/compare/1"
 
     environment: dict[str, Any]
     settings: dict[str, Any]
@@ -40,31 +40,23 @@ def to_json(
     is null.
     """
     measured = analysis.measured
-    record: dict[str, Any] = encoded(
-        {
-            "schema": SCHEMA,
-            "environment": environment,
-            "settings": settings,
-            "providers": measured.providers,
-            "cells": [
-                {"provider": cell.provider, "agreement_or_near_tie": cell.agreement}
-                | {"rounds_ns": cell.rounds_ns, "point": cell.point}
-                for cell in measured.cells
-            ],
-            "pairs": analysis.pairs,
-            "verdicts": [
-                {"mode": mode, "batch_size": size, "verdict": verdict}
-                for (mode, size), verdict in analysis.verdicts.items()
-            ],
-            "lines": analysis.lines,
-            "crossovers": analysis.meetings,
-            "findings": findings(analysis, environment),
-            "broken_limits": broken,
-        }
+    return recorded(
+        CompareRecord.SCHEMA,
+        environment=environment,
+        settings=settings,
+        providers=measured.providers,
+        cells=[
+            {"provider": cell.provider, "agreement_or_near_tie": cell.agreement}
+            | {"rounds_ns": cell.rounds_ns, "point": cell.point}
+            for cell in measured.cells
+        ],
+        pairs=analysis.pairs,
+        verdicts=[
+            {"mode": mode, "batch_size": size, "verdict": verdict}
+            for (mode, size), verdict in analysis.verdicts.items()
+        ],
+        lines=analysis.lines,
+        crossovers=analysis.meetings,
+        findings=findings(analysis, environment),
+        broken_limits=broken,
     )
-    return record
-
-
-def from_json(record: object) -> CompareRecord:
-    """Read a record. Raises RecordError on another schema or what cannot be read."""
-    return read(record, SCHEMA, CompareRecord)

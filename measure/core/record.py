@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
@@ -22,7 +22,15 @@ from client.errors import UsageError
 _MISSING = re.compile(r"Object missing required field `(.+)`")
 _WRONG = re.compile(r"Expected `(.+)`, got `(.+)`")
 
+
+class Record(Protocol):
+    """What a reader needs of a record: a dataclass of the keys that are read, and its schema."""
+
+    SCHEMA: ClassVar[str]
+
+
 Kind = TypeVar("Kind")
+Whole = TypeVar("Whole", bound=Record)
 
 
 class RecordError(UsageError):
@@ -34,11 +42,16 @@ class _Header:
     schema: str
 
 
-def read(content: object, schema: str, kind: type[Kind]) -> Kind:
-    """Read a record of a schema into a dataclass. RecordError names what it holds instead."""
+def recorded(schema: str, **content: Any) -> dict[str, Any]:
+    """Make a record of a schema, its keys in the order given; see `encoded`."""
+    return {"schema": schema, **{name: encoded(value) for name, value in content.items()}}
+
+
+def read(content: object, kind: type[Whole]) -> Whole:
+    """Read a record into the dataclass of its schema. RecordError says where it is not one."""
     found = decoded(content, _Header).schema
-    if found != schema:
-        raise RecordError(f"the record's schema is {found!r}; this version reads {schema!r}")
+    if found != kind.SCHEMA:
+        raise RecordError(f"the record's schema is {found!r}; this version reads {kind.SCHEMA!r}")
     return decoded(content, kind)
 
 

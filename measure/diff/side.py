@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from client.errors import UsageError
-from measure.compare import record as provider_record
+from measure.compare.record import CompareRecord
+from measure.core.record import read
 from measure.engine.bisection import Found
-from measure.limits import record as limits_record
-from measure.load import record as load_record
+from measure.limits.record import LimitsRecord
 from measure.load.record import LoadRecord
 from measure.load.table import name
-from measure.sweep import record
+from measure.sweep.record import SweepRecord
 from measure.sweep.summary import Point
 
 # Samples next to each other are alike, so that many of them say less than their number; the
@@ -97,7 +97,7 @@ def merged(runs: Sequence[Side]) -> Side:
 
 
 def _sweep(content: Mapping[str, Any]) -> Side:
-    found = record.from_json(content)
+    found = read(content, SweepRecord)
     points = found.points
     if not any(point.latencies_ns for point in points):
         raise UsageError("the sweep was recorded without its samples; measure it anew")
@@ -110,7 +110,7 @@ def _sweep(content: Mapping[str, Any]) -> Side:
 
 
 def _comparison(content: Mapping[str, Any]) -> Side:
-    found = provider_record.from_json(content)
+    found = read(content, CompareRecord)
     cells = found.cells
     labels = [f"{_place(cell.point)}, {cell.provider}" for cell in cells]
     return Side(
@@ -129,7 +129,7 @@ def _comparison(content: Mapping[str, Any]) -> Side:
 
 
 def _load(content: Mapping[str, Any]) -> Side:
-    load = load_record.from_json(content)
+    load = read(content, LoadRecord)
     if load.found is not None:
         return _search(load, load.found)
     points = load.points
@@ -153,16 +153,16 @@ def _search(load: LoadRecord, found: Found) -> Side:
 
 
 def _limits(content: Mapping[str, Any]) -> Side:
-    found = limits_record.from_json(content)
+    found = read(content, LimitsRecord)
     series = tuple(Series(roof.name, roof.unit, True, roof.rounds) for roof in found.roofs)
     return Side("limits", _settings(found.settings, ("dtype", "threads", "ep")), series, {})
 
 
 READERS = {
-    record.SCHEMA: _sweep,
-    provider_record.SCHEMA: _comparison,
-    load_record.SCHEMA: _load,
-    limits_record.SCHEMA: _limits,
+    SweepRecord.SCHEMA: _sweep,
+    CompareRecord.SCHEMA: _comparison,
+    LoadRecord.SCHEMA: _load,
+    LimitsRecord.SCHEMA: _limits,
 }
 
 

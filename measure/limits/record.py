@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from measure.core.record import encoded, read
+from measure.core.record import recorded
 from measure.limits.peaks import WHAT, Roof
 from measure.limits.placement import Placed
 from measure.limits.subject import Subject, Work
-
-SCHEMA = "argmax-serving/limits/1"
 
 
 @dataclass(frozen=True, slots=True)
 class LimitsRecord:
     """Roofs, what was placed under them, and the work of a row of it."""
+
+    SCHEMA: ClassVar = "argmax-serving/limits/1"
 
     environment: dict[str, Any]
     settings: dict[str, Any]
@@ -38,25 +38,17 @@ def to_json(
 
     `differences` tell where the result was measured elsewhere than the roofs.
     """
-    content: dict[str, Any] = encoded(
-        {
-            "schema": SCHEMA,
-            "environment": environment,
-            "settings": settings,
-            "roofs": [
-                {"name": roof.name, "unit": roof.unit, "what": WHAT[roof.name]}
-                | {"best": roof.best, "median": roof.median, "rounds": roof.rounds}
-                for roof in roofs
-            ],
-            "skipped": skipped,
-            "differences": differences,
-            "work": subject and subject.work,
-            "points": placed,
-        }
+    return recorded(
+        LimitsRecord.SCHEMA,
+        environment=environment,
+        settings=settings,
+        roofs=[
+            {"name": roof.name, "unit": roof.unit, "what": WHAT[roof.name]}
+            | {"best": roof.best, "median": roof.median, "rounds": roof.rounds}
+            for roof in roofs
+        ],
+        skipped=skipped,
+        differences=differences,
+        work=subject and subject.work,
+        points=placed,
     )
-    return content
-
-
-def from_json(record: object) -> LimitsRecord:
-    """Read a record. RecordError on another schema or what is missing."""
-    return read(record, SCHEMA, LimitsRecord)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from client.errors import UsageError
-from measure.compare import record as compare_record
-from measure.core.record import decoded
-from measure.load import record as load_record
+from measure.compare.record import CompareRecord
+from measure.core.record import decoded, read
+from measure.load.record import LoadRecord
 from measure.load.table import name
-from measure.sweep import record as sweep_record
+from measure.sweep.record import SweepRecord
 from measure.sweep.summary import Point
 from measure.sweep.sweep import LOCAL_SLICE_ROWS
 
@@ -96,12 +96,12 @@ class _Header:
 
 
 def _sweep(content: Mapping[str, Any]) -> list[Rate]:
-    points = sweep_record.from_json(content).points
+    points = read(content, SweepRecord).points
     return [_of_point(point, f"{point.mode}") for point in points]
 
 
 def _comparison(content: Mapping[str, Any]) -> list[Rate]:
-    cells = compare_record.from_json(content).cells
+    cells = read(content, CompareRecord).cells
     return [_of_point(cell.point, f"{cell.point.mode}, {cell.provider}") for cell in cells]
 
 
@@ -118,7 +118,7 @@ def _of_point(point: Point, label: str) -> Rate:
 
 
 def _load(content: Mapping[str, Any]) -> list[Rate]:
-    load = load_record.from_json(content)
+    load = read(content, LoadRecord)
     if load.unchecked_because is not None:
         raise UsageError(f"what a row of this load costs is not known: {load.unchecked_because}")
     return [
@@ -134,7 +134,7 @@ def _load(content: Mapping[str, Any]) -> list[Rate]:
 
 
 READERS = {
-    sweep_record.SCHEMA: _sweep,
-    compare_record.SCHEMA: _comparison,
-    load_record.SCHEMA: _load,
+    SweepRecord.SCHEMA: _sweep,
+    CompareRecord.SCHEMA: _comparison,
+    LoadRecord.SCHEMA: _load,
 }

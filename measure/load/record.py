@@ -3,16 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from measure.core import table_file
-from measure.core.record import encoded, read
+from measure.core.record import encoded, recorded
 from measure.core.verdict import Passed
 from measure.engine.bisection import Found
 from measure.load.summary import LoadPoint
 from measure.load.table import LOOPS, verdicts
-
-SCHEMA = "argmax-serving/load/1"
 
 _NOT_IN_CSV = ("asked", "windows", "checks", "errors", "latency_histogram", "send_lag_histogram")
 
@@ -28,6 +26,8 @@ class Tried:
 @dataclass(frozen=True, slots=True)
 class LoadRecord:
     """What a record holds; that of a search for a rate also what it found, and of each point."""
+
+    SCHEMA: ClassVar = "argmax-serving/load/1"
 
     environment: dict[str, Any]
     settings: dict[str, Any]
@@ -46,24 +46,16 @@ def to_json(
 ) -> dict[str, Any]:
     """Record of a load; a number that is not finite becomes None."""
     kinds = dict.fromkeys(point.asked.loop for point in points)
-    content: dict[str, Any] = encoded(
-        {
-            "schema": SCHEMA,
-            "environment": environment,
-            "settings": settings,
-            "loops": {kind: LOOPS[kind] for kind in kinds},
-            "percentiles": "nearest rank; null below the samples that 99% confidence takes",
-            "unchecked_because": unchecked_because,
-            "verdicts": verdicts(points),
-            "points": points,
-        }
+    return recorded(
+        LoadRecord.SCHEMA,
+        environment=environment,
+        settings=settings,
+        loops={kind: LOOPS[kind] for kind in kinds},
+        percentiles="nearest rank; null below the samples that 99% confidence takes",
+        unchecked_because=unchecked_because,
+        verdicts=verdicts(points),
+        points=points,
     )
-    return content
-
-
-def from_json(record: object) -> LoadRecord:
-    """Read a record. Raises RecordError on another schema or what cannot be read."""
-    return read(record, SCHEMA, LoadRecord)
 
 
 def write_csv(path: Path, points: Sequence[LoadPoint]) -> None:

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from measure.core.record import encoded, read
+from measure.core.record import recorded
 from measure.loadgen.runs import Plan, Result
 
-SCHEMA = "argmax-serving/loadgen/1"
 QUICK = "quick: not a valid MLPerf result"
 LONG = "LoadGen-driven, not an MLPerf result: the model is none of MLPerf's benchmarks"
 
@@ -15,6 +14,8 @@ LONG = "LoadGen-driven, not an MLPerf result: the model is none of MLPerf's benc
 @dataclass(frozen=True, slots=True)
 class LoadgenRecord:
     """What a record holds."""
+
+    SCHEMA: ClassVar = "argmax-serving/loadgen/1"
 
     label: str
     conforming: bool
@@ -32,19 +33,11 @@ def to_json(
     plan: Plan, environment: Mapping[str, Any], results: Sequence[Result]
 ) -> dict[str, Any]:
     """Record of the runs of a plan; `conforming`: by LoadGen's own rules for a run's length."""
-    record: dict[str, Any] = encoded(
-        {
-            "schema": SCHEMA,
-            "label": label(plan),
-            "conforming": not plan.quick,
-            "environment": environment,
-            "settings": plan,
-            "results": results,
-        }
+    return recorded(
+        LoadgenRecord.SCHEMA,
+        label=label(plan),
+        conforming=not plan.quick,
+        environment=environment,
+        settings=plan,
+        results=results,
     )
-    return record
-
-
-def from_json(record: object) -> LoadgenRecord:
-    """Read a record. Raises RecordError on another schema or what cannot be read."""
-    return read(record, SCHEMA, LoadgenRecord)

@@ -26,7 +26,7 @@ from measure.core import environment
 from measure.core.comparison import Ratio, ratio
 from measure.core.judged import conclude, guarded, settings_of, told, whole_rounds
 from measure.core.local_server import running_server
-from measure.core.record import encoded
+from measure.core.record import recorded
 from measure.core.verdict import Criterion, Goal
 from measure.overload.overload_load import Load, Outcome
 from model.export import export
@@ -154,16 +154,13 @@ def goals(rounds: Rounds) -> list[Goal]:
 
 def to_json(settings: Settings, described: Mapping[str, Any], rounds: Rounds) -> dict[str, Any]:
     """The record; `described` is the environment."""
-    record: dict[str, Any] = encoded(
-        {
-            "schema": SCHEMA,
-            "environment": described,
-            "settings": settings,
-            "rounds": rounds,
-            "goals": told(goals(rounds)),
-        }
+    return recorded(
+        SCHEMA,
+        environment=described,
+        settings=settings,
+        rounds=rounds,
+        goals=told(goals(rounds)),
     )
-    return record
 
 
 def _part_of_refusals(p99_ms: Sequence[float]) -> Criterion:

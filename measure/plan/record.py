@@ -3,16 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from measure.core import record_files
-from measure.core.record import decoded, encoded, read
+from measure.core.record import decoded, recorded
 from measure.plan.capacity import Demand, Plan
 from measure.plan.check import Checked
 from measure.plan.observed import Calibration
 from measure.plan.simulation import Costs
 
-SCHEMA = "argmax-serving/plan/2"
 NAME = "plan.json"
 
 
@@ -30,6 +29,8 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
     """What a record holds; `plan` None: nothing was planned."""
+
+    SCHEMA: ClassVar = "argmax-serving/plan/2"
 
     environment: dict[str, Any]
     settings: Settings
@@ -56,24 +57,16 @@ def to_json(
     answer: str,
 ) -> dict[str, Any]:
     """Record of a plan; the environment is the calibration's."""
-    content: dict[str, Any] = encoded(
-        {
-            "schema": SCHEMA,
-            "environment": environment,
-            "settings": settings,
-            "calibration": calibration,
-            "costs": costs,
-            "checks": checks,
-            "plan": plan,
-            "answer": answer,
-        }
+    return recorded(
+        PlanRecord.SCHEMA,
+        environment=environment,
+        settings=settings,
+        calibration=calibration,
+        costs=costs,
+        checks=checks,
+        plan=plan,
+        answer=answer,
     )
-    return content
-
-
-def from_json(record: object) -> PlanRecord:
-    """Read a record. Raises RecordError on another schema or what cannot be read."""
-    return read(record, SCHEMA, PlanRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +78,7 @@ class _Earlier:
 def earlier(folder: Path) -> tuple[Calibration, dict[str, Any]]:
     """The calibration of an earlier plan, and its environment; UsageError when there is none."""
     path = folder / NAME
-    ((_, content),) = record_files.found([path], [SCHEMA])
+    ((_, content),) = record_files.found([path], [PlanRecord.SCHEMA])
     with record_files.naming(path):
         found = decoded(content, _Earlier)
     return found.calibration, found.environment

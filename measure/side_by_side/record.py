@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from measure.core.judged import told
-from measure.core.record import encoded
+from measure.core.record import recorded
 from measure.core.verdict import Goal
 from measure.side_by_side.compose import Results
 from measure.side_by_side.names import label
@@ -17,27 +17,24 @@ def to_json(
     settings: Settings, environment: Mapping[str, Any], results: Results, goals: list[Goal]
 ) -> dict[str, Any]:
     """The record. Lists of values have one for each round, the i-th of all taken together."""
-    record: dict[str, Any] = encoded(
-        {
-            "schema": SCHEMA,
-            "environment": environment,
-            "settings": settings,
-            "memcpy_gib_per_s": results.memcpy_gib_per_s,
-            "systems": [
-                {
-                    "name": name,
-                    "label": label(name),
-                    "kind": kind,
-                    "versions": results.versions.get(name.removesuffix("_shm"), {}),
-                    "points": [cell for cell in results.cells if cell.system == name],
-                }
-                for name, kind in results.kinds.items()
-            ],
-            "concurrency": results.concurrency,
-            "narrow": results.narrow and results.narrow.cells,
-            "memory": results.memory,
-            "goals": told(goals),
-            "skipped": results.skipped,
-        }
+    return recorded(
+        SCHEMA,
+        environment=environment,
+        settings=settings,
+        memcpy_gib_per_s=results.memcpy_gib_per_s,
+        systems=[
+            {
+                "name": name,
+                "label": label(name),
+                "kind": kind,
+                "versions": results.versions.get(name.removesuffix("_shm"), {}),
+                "points": [cell for cell in results.cells if cell.system == name],
+            }
+            for name, kind in results.kinds.items()
+        ],
+        concurrency=results.concurrency,
+        narrow=results.narrow and results.narrow.cells,
+        memory=results.memory,
+        goals=told(goals),
+        skipped=results.skipped,
     )
-    return record

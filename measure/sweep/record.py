@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from measure.core import table_file
-from measure.core.record import encoded, read
+from measure.core.record import encoded, recorded
 from measure.core.verdict import Finding
 from measure.sweep.summary import Point, Spread, StageSplit, warnings
-
-SCHEMA = "argmax-serving/sweep/1"
 
 _NOT_IN_CSV = ("error_kinds", "latencies_ns")
 _GROUPS = {"latency_ns": Spread, "first_prediction_ns": Spread, "stages": StageSplit}
@@ -19,6 +17,8 @@ _GROUPS = {"latency_ns": Spread, "first_prediction_ns": Spread, "stages": StageS
 @dataclass(frozen=True, slots=True)
 class SweepRecord:
     """What a record holds."""
+
+    SCHEMA: ClassVar = "argmax-serving/sweep/1"
 
     environment: dict[str, Any]
     settings: dict[str, Any]
@@ -30,14 +30,13 @@ def to_json(
     settings: Mapping[str, Any], environment: Mapping[str, Any], points: Sequence[Point]
 ) -> dict[str, Any]:
     """Record of a sweep; a number that is not finite becomes None."""
-    findings = warnings(points, environment)
-    record = SweepRecord(dict(environment), dict(settings), list(points), findings)
-    return {"schema": SCHEMA, **encoded(record)}
-
-
-def from_json(record: object) -> SweepRecord:
-    """Read a record. Raises RecordError on another schema, a missing key or a wrong type."""
-    return read(record, SCHEMA, SweepRecord)
+    return recorded(
+        SweepRecord.SCHEMA,
+        environment=environment,
+        settings=settings,
+        points=points,
+        findings=warnings(points, environment),
+    )
 
 
 def write_csv(path: Path, points: Sequence[Point]) -> None:

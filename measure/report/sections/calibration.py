@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from measure.core.record import read
-from measure.core.self_test import COMPARE_SCHEMA, LOAD_SCHEMA, SAID
+from measure.core.record import decoded
+from measure.core.self_test import COMPARE_SCHEMA, SAID
 from measure.core.verdict import Check
 from measure.report import trust
 from measure.report.section import Cell, Section, Table, Verdict
@@ -35,7 +35,7 @@ class _SelfTest:
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of an A/A test's record. RecordError where it cannot be read."""
     compared = record["schema"] == COMPARE_SCHEMA
-    test = read(record, COMPARE_SCHEMA if compared else LOAD_SCHEMA, _SelfTest)
+    test = decoded(record, _SelfTest)
     where = place(test.environment)
     # Of none that could have failed, it is not known.
     told = any(run.could_differ for run in test.runs)

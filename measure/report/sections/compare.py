@@ -8,9 +8,10 @@ from measure.compare import words
 from measure.compare.analysis import Analysis, Pair, analyse
 from measure.compare.findings import findings
 from measure.compare.plots import LATENCY_LABEL, RATIO_LABEL, points_by_provider
-from measure.compare.record import CompareRecord, from_json
+from measure.compare.record import CompareRecord
 from measure.compare.runs import Cell as Measurement
 from measure.core.comparison import fewest_to_claim
+from measure.core.record import read
 from measure.core.verdict import Check
 from measure.report import charts, trust
 from measure.report.axes import Figure, batch_axis, layout_of, line_of, linear_axis, log_axis
@@ -43,7 +44,7 @@ _COLUMNS = (
 
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of a comparison's record. RecordError where it cannot be read."""
-    told = from_json(record)
+    told = read(record, CompareRecord)
     analysis = analyse(told.measured)
     measured = analysis.measured
     # A row of each kind: on a wide page the modes stand side by side.

@@ -7,7 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from measure.core.record import read
 from measure.core.verdict import Check, Goal, Standing
@@ -44,6 +44,8 @@ class _Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Bench:
+    SCHEMA: ClassVar = BENCH
+
     environment: dict[str, Any]
     settings: dict[str, Any]
     systems: list[_System]
@@ -60,6 +62,8 @@ class _Rounds:
 
 @dataclass(frozen=True, slots=True)
 class _Overload:
+    SCHEMA: ClassVar = OVERLOAD
+
     environment: dict[str, Any]
     settings: dict[str, Any]
     rounds: _Rounds
@@ -69,10 +73,10 @@ class _Overload:
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of goals. RecordError where it cannot be read."""
     if record["schema"] == BENCH:
-        bench = read(record, BENCH, _Bench)
+        bench = read(record, _Bench)
         of, labels, more = "this service beside others", _bench_labels(bench), [_systems(bench)]
         return _section(record, bench, ("Side by side", of, "bench.json"), labels, more)
-    overload = read(record, OVERLOAD, _Overload)
+    overload = read(record, _Overload)
     words = ("Beyond capacity", "an overloaded server", "overload.json")
     return _section(record, overload, words, _overload_labels(overload), [])
 

@@ -5,10 +5,11 @@ from html import escape
 from typing import Any
 
 from measure.core.looks import looks_of
+from measure.core.record import read
 from measure.core.verdict import Check
 from measure.limits.peaks import WHAT, Roof
 from measure.limits.placement import CLIENT, Placed
-from measure.limits.record import from_json
+from measure.limits.record import LimitsRecord
 from measure.limits.roofline import TITLE, X_LABEL, Y_LABEL, lines, span
 from measure.limits.subject import Work
 from measure.limits.table import HOW_BINDING
@@ -25,7 +26,7 @@ _DASHES = ("solid", "dash", "dashdot", "dot")
 
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of the limits' record. RecordError where it cannot be read."""
-    told = from_json(record)
+    told = read(record, LimitsRecord)
     roofs, placed, settings = told.roofs, told.points, told.settings
     tables = [_roofs(roofs, told.skipped)]
     plots = []

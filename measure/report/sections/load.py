@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from measure.core.record import read
 from measure.core.verdict import Check, word
 from measure.engine.bisection import Found
-from measure.load.record import LoadRecord, Tried, from_json
+from measure.load.record import LoadRecord, Tried
 from measure.load.summary import LoadPoint
 from measure.load.table import CLIENT_COLUMNS, CLIENT_NOTE, LOOPS, client_cells, name
 from measure.report import load_charts, percentiles, stages, trust
@@ -49,7 +50,7 @@ MOST_TOLD = 6
 
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of the record of a load or of a search. RecordError."""
-    told = from_json(record)
+    told = read(record, LoadRecord)
     points, searched = told.points, told.found is not None
     # A search goes over what the server can take on purpose.
     judged = points

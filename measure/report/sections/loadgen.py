@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from measure.core.looks import Look, looks_of
+from measure.core.record import read
 from measure.core.verdict import Check
 from measure.loadgen.logs import VALID
-from measure.loadgen.record import LoadgenRecord, from_json
+from measure.loadgen.record import LoadgenRecord
 from measure.loadgen.runs import Result
 from measure.loadgen.table import PERCENTILES, metric, reasons, told_ns
 from measure.report import percentiles, trust
@@ -27,7 +28,7 @@ _NOTE = (
 
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of a record of LoadGen runs. RecordError if it cannot be read."""
-    told = from_json(record)
+    told = read(record, LoadgenRecord)
     results, label, environment = told.results, told.label, told.environment
     return Section(
         heading="Driven by MLCommons LoadGen",

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from measure.core.looks import Look
+from measure.core.record import read
 from measure.core.verdict import Check
 from measure.plan.capacity import Plan
 from measure.plan.check import MOST_ERROR, Checked
 from measure.plan.fit import executions
 from measure.plan.observed import Calibration, Observation
-from measure.plan.record import PlanRecord, Settings, from_json
+from measure.plan.record import PlanRecord, Settings
 from measure.plan.table import (
     NETWORK_COLUMNS,
     binary,
@@ -37,7 +38,7 @@ _OVER = ("", "p50, ms", "p90, ms", "p99, ms", "")
 
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of a plan's record. RecordError where it cannot be read."""
-    told = from_json(record)
+    told = read(record, PlanRecord)
     tables = [_checks_table(told.checks), _costs(told)]
     if told.plan is not None:
         tables += [_options(told.plan, told.calibration), _network(told, told.plan)]

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from measure.core.record import read
 from measure.core.verdict import Check, Finding
 from measure.report import charts, percentiles, stages, trust
 from measure.report.section import POINTS, Card, Cell, Plot, Row, Section, Table, Verdict
 from measure.report.values import place
 from measure.sweep.plots import looks, of_mode
-from measure.sweep.record import SweepRecord, from_json
+from measure.sweep.record import SweepRecord
 from measure.sweep.summary import Point, Spread, warnings
 from measure.sweep.table import TOO_FEW, milliseconds, rows, share, significant
 
@@ -42,8 +43,8 @@ _CAPTIONS = {
 
 
 def section(record: Mapping[str, Any]) -> Section:
-    """Return what a page shows of a sweep's record. RecordError where `from_json` raises it."""
-    told = from_json(record)
+    """Return what a page shows of a sweep's record. RecordError where it cannot be read."""
+    told = read(record, SweepRecord)
     points, settings, environment = told.points, told.settings, told.environment
     modes = looks(points)
     ordered = [point for mode in modes for point in of_mode(points, mode)]

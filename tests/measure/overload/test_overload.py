@@ -2,12 +2,14 @@ import json
 from dataclasses import asdict
 
 import pytest
-from measure.core.goal import MISSED, NOT_MEASURED, REACHED
 
+from measure.core.verdict import Standing
 from measure.overload import overload
 from measure.overload.overload import Rounds, Settings, goals, main, run
 
 SMALL = Settings(classes=64, features=4096, rows=4, streams=4, rounds=1, seconds=0.3)
+
+REACHED, MISSED, NOT_MEASURED = Standing.REACHED, Standing.MISSED, Standing.NOT_MEASURED
 
 
 def measured(**values):
@@ -39,7 +41,10 @@ def test_every_goal_can_be_reached():
         ({"crowded_p99_ms": 31.0}, [MISSED, REACHED, REACHED]),
         ({"goodput_per_s": 89.0}, [REACHED, MISSED, REACHED]),
         ({"refusal_p99_ms": 11.0}, [REACHED, REACHED, MISSED]),
-        ({"refusal_p99_ms": 0.0, "refused": 0}, [REACHED, REACHED, NOT_MEASURED]),
+        (
+            {"refusal_p99_ms": 0.0, "refused": 0},
+            [REACHED, REACHED, NOT_MEASURED],
+        ),
     ],
 )
 def test_each_goal_can_be_missed(values, expected):
