@@ -112,7 +112,7 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
 
 def _said(text: str) -> str:
     """Put what msgspec says in our words: the place, what it holds, what was expected."""
-    what, _, place = " ".join(text.split()).rpartition(" - at `$")
+    what, _, place = text.rpartition(" - at `$")
     what, place = what or place, place.strip("`.") if what else ""
     if missing := _MISSING.fullmatch(what):
         return f"{place or 'the record'} lacks {missing[1]!r}"

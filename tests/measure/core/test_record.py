@@ -230,7 +230,7 @@ def test_keys_of_a_newer_version_are_ignored():
         ),
         (
             {"parts": [{"rows": 1, "loop": "a\n - at `$.b`"}]},
-            "parts[0].loop: Invalid enum value 'a - at `$.b`'",
+            r"parts[0].loop: Invalid enum value 'a\n - at `$.b`'",
         ),
         ({"counts": {"a b": "c"}}, "counts[...]: got str, expected int"),
     ],

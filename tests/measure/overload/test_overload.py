@@ -80,4 +80,4 @@ def test_the_exit_code_tells_the_verdict_and_the_record_holds_it(
     record = json.loads(path.read_text())
     assert [goal["name"] for goal in record["goals"]] == ["fairness", "goodput", "refusals"]
     assert record["rounds"]["peak_per_s"] == [100.0, 100.0]
-    assert "goodput: " in capsys.readouterr().out
+    assert "goodput  " in capsys.readouterr().out
