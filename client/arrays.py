@@ -1,7 +1,7 @@
-"""Turn what callers have into numpy arrays of a model's dtype, or say why that would not be right.
+"""Convert callers' data to numpy arrays of a model's dtype, or say why that would be wrong.
 
-Data frames, tensors and matrices of other libraries are known by what they offer, so none of those
-libraries is imported.
+Data frames, tensors and matrices of other libraries are recognized by their attributes, so none of
+those libraries is imported.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,45 +19,45 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class SupportsArrayInterface(Protocol):
-    """An object that says where its numbers lie, as numpy's `__array_interface__` has it."""
+    """An object with numpy's `__array_interface__`."""
 
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
 
 
 class SupportsDLPack(Protocol):
-    """An object that hands over its numbers as DLPack has it."""
+    """An object with the DLPack protocol."""
 
     def __dlpack__(self, *, stream: None = None) -> Any: ...
 
     def __dlpack_device__(self) -> tuple[Any, int]: ...
 
 
-# What stands for an array: numpy's own, nested lists, data frames and series, tensors of other
-# libraries. Of a list of integers beside floats mypy makes a list of objects.
+# Accepted in place of an array: numpy's own, nested lists, data frames and series, tensors of other
+# libraries. mypy infers a list of objects for integers mixed with floats.
 Rows: TypeAlias = ArrayLike | Sequence[Any] | SupportsArrayInterface | SupportsDLPack
 
 _NUMBERS = (int, float, np.bool_, np.integer, np.floating)
 _REFUSED_KINDS = {
-    "c": "send real and imaginary parts as columns of their own",
+    "c": "send real and imaginary parts as separate columns",
     "m": "convert it to numbers first",
     "M": "convert it to numbers first",
 }
-_SPARSE_REASON = "sending it would fill in every zero: convert it on purpose, with"
+_SPARSE_REASON = "sending it would fill in every zero: convert it explicitly, with"
 
 
 def as_array(value: Rows, what: str) -> Array:
-    """Array of `value`, without a copy where it is one; UsageError, which names `what`, if none.
+    """Array of `value`, without a copy if it is one; else UsageError, which names `what`.
 
-    Sparse and masked arrays are refused, because what is left out there is no number that the
-    caller has seen.
+    Sparse and masked arrays are rejected, because their missing elements are not values that the
+    caller chose.
     """
     for part in _parts(value):
         _refuse_gaps(part, what)
     try:
         array: Array = np.from_dlpack(value) if _only_dlpack(value) else np.asarray(value)  # type: ignore[arg-type]
         if array.dtype.kind in "SU" and isinstance(value, list | tuple):
-            # Of [1, "a"] numpy would make texts, and cut zeros off bytes.
+            # numpy would make texts of [1, "a"], and strip trailing zeros of bytes.
             array = np.asarray(value, np.object_)
     except MemoryError:
         raise
@@ -81,7 +81,7 @@ def as_array(value: Rows, what: str) -> Array:
 
 
 def cast(array: Array, dtype: np.dtype[Any], what: str, first_row: int = 0) -> Array:
-    """`array` as `dtype`, itself where it is that already; UsageError, which names `what`.
+    """`array` as `dtype`, itself if it has that already; UsageError, which names `what`.
 
     Numbers may lose precision, never their size: floats are rounded to narrower ones, integers to
     floats, and what would overflow is an error that names its element. Integers become narrower
@@ -107,14 +107,14 @@ def cast(array: Array, dtype: np.dtype[Any], what: str, first_row: int = 0) -> A
         with np.errstate(over="ignore", under="ignore"):
             result = array.astype(dtype)
         raise _overflow(array, result, dtype, what, first_row) from None
-    # Its conversions do not raise the processor's flag.
+    # bfloat16's conversions do not set the processor's overflow flag.
     if dtype == BFLOAT16 and (np.isinf(result) & np.isfinite(array)).any():
         raise _overflow(array, result, dtype, what, first_row)
     return result
 
 
 def numbers(array: Array, dtype: np.dtype[Any], what: str, first_row: int = 0) -> Array:
-    """Numbers of an object array, as data frames of mixed columns give; UsageError for others."""
+    """Numbers of an object array, as of data frames with mixed columns; UsageError otherwise."""
     for at, value in enumerate(array.reshape(-1)):
         if not isinstance(value, _NUMBERS):
             raise UsageError(
@@ -175,7 +175,7 @@ def _overflow(
 
 
 def _parts(value: object) -> Iterator[object]:
-    """`value`, and what lists hold of anything but plain numbers and text."""
+    """`value`, and the elements of lists that are not plain numbers or text."""
     yield value
     if isinstance(value, list | tuple):
         for part in value:
@@ -192,7 +192,7 @@ def _refuse_gaps(value: Any, what: str) -> None:
     if isinstance(value, np.ndarray | np.generic | int | float | str | bytes):
         return
     name = f"{type(value).__module__.partition('.')[0]} {type(value).__name__}"
-    # Matrices of scipy, and those that are made like them.
+    # Matrices of scipy, and similar ones.
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise UsageError(f"{what} is sparse ({name}); {_SPARSE_REASON} .toarray()")
     # Tensors of torch; other layouts than strided are the sparse ones.

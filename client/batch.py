@@ -16,7 +16,7 @@ _LENGTH_BYTES = 4  # before each element of text or bytes
 
 @dataclass(frozen=True, slots=True)
 class MessageLimit:
-    """What one message may hold. `rows` 0: all rows of a batch; None: any number."""
+    """Limits of one message. `rows` 0: all rows of a batch; None: any number."""
 
     byte_size: int
     rows: int | None
@@ -24,18 +24,18 @@ class MessageLimit:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Arrays by input name with as many rows each, of which parts become messages."""
+    """Arrays by input name with equal numbers of rows, which are cut into messages."""
 
     specs: Mapping[str, ModelInput]
     arrays: Mapping[str, Array]
 
     @classmethod
-    def of(cls, specs: Mapping[str, ModelInput], given: Mapping[str, Rows]) -> "Batch":
-        """The batch of what was given by input name; UsageError when it does not fit the model."""
-        unknown = [name for name in given if name not in specs]
-        if unknown or not given:
-            raise UsageError(f"got inputs {list(given)}; the model has inputs {list(specs)}")
-        arrays = {name: specs[name].rows(value) for name, value in given.items()}
+    def of(cls, specs: Mapping[str, ModelInput], inputs: Mapping[str, Rows]) -> "Batch":
+        """The batch of inputs by name; UsageError if they do not fit the model."""
+        unknown = [name for name in inputs if name not in specs]
+        if unknown or not inputs:
+            raise UsageError(f"got inputs {list(inputs)}; the model has inputs {list(specs)}")
+        arrays = {name: specs[name].rows(value) for name, value in inputs.items()}
         counts = {name: len(array) for name, array in arrays.items() if specs[name].whole is None}
         if len(set(counts.values())) > 1:
             rows = ", ".join(f"{name!r} has {count}" for name, count in counts.items())
@@ -61,7 +61,7 @@ class Batch:
         return [slice(start, min(start + step, len(self))) for start in starts]
 
     def tensors(self, part: slice) -> tuple[Tensor, ...]:
-        """The rows of a part as the model takes them; UsageError where they cannot be."""
+        """The rows of a part in the model's dtype; UsageError if they cannot be converted."""
         return tuple(
             Tensor.of(name, self.specs[name].cast(self._rows(name, part), part.start))
             for name in self.arrays
@@ -71,19 +71,19 @@ class Batch:
         return self.arrays[name] if self.specs[name].whole is not None else self.arrays[name][part]
 
     def _row_bytes(self) -> int:
-        """Bytes of a row as it travels, all of a size."""
+        """Bytes of a row on the wire, if all rows have one size."""
         return sum(
             math.prod(array.shape[1:]) * self.specs[name].dtype.itemsize
             for name, array in self.arrays.items()
         )
 
     def _parts_of_text(self, byte_size: int, most_rows: int) -> Sequence[slice]:
-        """As `parts`, where each row has a size of its own."""
+        """As `parts`, for rows of different sizes."""
         parts = []
         start = filled = 0
         for row in range(len(self)):
             row_bytes = sum(self._text_bytes(name, row) for name in self.arrays)
-            # A row that is over the limit goes alone; the server says what it thinks of that.
+            # A row over the limit is sent alone; the server accepts or rejects it.
             if row > start and (filled + row_bytes > byte_size or row - start == most_rows):
                 parts.append(slice(start, row))
                 start, filled = row, 0

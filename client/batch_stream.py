@@ -1,4 +1,4 @@
-"""Send batches as small messages on a stream, and put their answers together again."""
+"""Send batches as small messages on a stream, and join their answers."""
 
 import itertools
 import threading
@@ -15,9 +15,9 @@ from protos.codec import InferResponse, decode_stream_response
 
 @dataclass(frozen=True, slots=True)
 class BatchAnswer:
-    """Answers to one batch, in the order of its rows, a message each.
+    """Answers to one batch, in the order of its rows, one per message.
 
-    `first_ns` and `done_ns` are when the first and the last one came (time.perf_counter_ns).
+    `first_ns` and `done_ns` are when the first and the last one arrived (time.perf_counter_ns).
     """
 
     responses: Sequence[InferResponse]
@@ -34,11 +34,11 @@ def stream_batches(
 ) -> Iterator[BatchAnswer]:
     """Answers to `batches`, in order, while later batches are being sent.
 
-    `batches` is drawn from another thread, no faster than the server takes messages. `encode`
-    makes a message of some rows of a batch, of its id, and of whether more of them follow. When the
-    stream breaks because the server is unavailable, messages without an answer are sent again on a
-    new one, as the connection's retry policy says. Raises RequestFailed for an error of the
-    server, UsageError for a batch without rows, and what `batches` or `encode` raise.
+    Another thread reads `batches`, no faster than the server takes messages. `encode` makes a
+    message from rows of a batch, its id, and whether more rows follow. If the stream breaks because
+    the server is unavailable, messages without an answer are sent again on a new stream, by the
+    connection's retry policy. Raises RequestFailed for an error of the server, UsageError for a
+    batch without rows, and the errors of `batches` and `encode`.
     """
     expected: deque[int] = deque()
     messages = _Messages(_encoded(batches, encode, limit, expected))
@@ -51,7 +51,8 @@ def stream_batches(
             raise RequestFailed("UNKNOWN", text)
         if response.id != str(answered):
             raise RequestFailed(
-                "DATA_LOSS", f"answer to message {response.id} came for message {answered}"
+                "DATA_LOSS",
+                f"got the answer to message {response.id}, expected that to message {answered}",
             )
         if not responses:
             first_ns = now_ns
@@ -69,21 +70,21 @@ def stream_batches(
 class _Messages:
     """Numbered messages, each made once and kept until it is answered.
 
-    gRPC draws them in a thread of its own, and one that drew for a broken stream may still be at
-    it when the next stream begins.
+    gRPC reads them in its own thread, and the thread of a broken stream may still run when the next
+    stream begins.
     """
 
     def __init__(self, source: Iterator[bytes]) -> None:
         self._source = source
         self._drawing = threading.Lock()
-        # Never held while drawing: answers must not wait for batches that are yet to come.
+        # Never held while reading `batches`: answers must not wait for later batches.
         self._lock = threading.Lock()
         self._kept: deque[bytes] = deque()
         self._answered = 0
         self.failure: Exception | None = None
 
     def unanswered(self) -> Iterator[bytes]:
-        """Messages from the first without an answer on, up to the last there will be."""
+        """Messages from the first without an answer to the last of all batches."""
         for number in itertools.count(self._answered):
             message = self._kept_message(number)
             if message is None:
@@ -94,7 +95,7 @@ class _Messages:
             yield message
 
     def answer(self) -> None:
-        """Let go of the first message."""
+        """Drop the first message."""
         with self._lock:
             self._kept.popleft()
             self._answered += 1
@@ -102,7 +103,7 @@ class _Messages:
     def _kept_message(self, number: int) -> bytes | None:
         with self._lock:
             at = number - self._answered
-            # A broken stream may be behind.
+            # The thread of a broken stream may be behind.
             return self._kept[at] if 0 <= at < len(self._kept) else None
 
     def _draw(self) -> bytes | None:
@@ -123,7 +124,7 @@ def _encoded(
     limit: MessageLimit,
     expected: deque[int],
 ) -> Iterator[bytes]:
-    """Messages of the batches; how many each batch has goes to `expected`."""
+    """Messages of the batches; `expected` gets the number of messages of each batch."""
     ids = itertools.count()
     for number, batch in enumerate(batches):
         parts = batch.parts(limit)
@@ -137,7 +138,7 @@ def _encoded(
 def _answers(
     connection: Connection, messages: _Messages, deadline_s: float | None
 ) -> Iterator[bytes]:
-    """Answers to all messages, over as many streams as it takes."""
+    """Answers to all messages, over as many streams as needed."""
     end_s = None if deadline_s is None else time.monotonic() + deadline_s
     failures = 0
     while True:

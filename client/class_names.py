@@ -25,8 +25,8 @@ _SCORES = (DataType.TYPE_FP16, DataType.TYPE_BF16, DataType.TYPE_FP32, DataType.
 class ClassNames:
     """Names for one output of a model.
 
-    `labels`: by class; None where the output holds names already, as text. `in_answer`: the server
-    is asked to write them into its answer, as the classification extension has it.
+    `labels`: by class; None if the output holds names already, as text. `in_answer`: the server
+    writes them into its answer, by the classification extension.
     """
 
     output: str
@@ -35,13 +35,13 @@ class ClassNames:
 
     @property
     def requested(self) -> RequestedOutput:
-        """The output as it is asked for."""
+        """The output as the request names it."""
         return RequestedOutput(self.output, {_CLASSIFICATION: 1} if self.in_answer else {})
 
     def of(self, values: Array) -> Array:
         """A name for each class index, str of the same shape, or for the best of scores [n, ...].
 
-        `values` is what the server gives for `requested`. UsageError for a class without a label.
+        `values`: the server's answer to `requested`. UsageError for a class without a label.
         """
         if not len(values):
             return np.empty(0, np.str_)
@@ -83,23 +83,23 @@ class ClassNames:
 def class_names(config: ModelConfig, output: str) -> ClassNames:
     """How to name the classes of an output.
 
-    UsageError for an output that the model has not, or without labels.
+    UsageError for an output that the model lacks, or one without labels.
     """
-    found = {each.name: each for each in config.output}.get(output)
-    if found is None:
+    configured = {each.name: each for each in config.output}.get(output)
+    if configured is None:
         names = [each.name for each in config.output]
         raise UsageError(f"model {config.name!r} has outputs {names}, but no {output!r} to name")
-    if found.data_type == DataType.TYPE_STRING:
+    if configured.data_type == DataType.TYPE_STRING:
         return ClassNames(output)
     labels = _labels(config, f"{_OF_OUTPUT}{output}") or _labels(config, _OF_MODEL)
     if labels:
         return ClassNames(output, labels)
-    _check_in_answer(config, found)
+    _check_in_answer(config, configured)
     return ClassNames(output, in_answer=True)
 
 
 def labelled_output(config: ModelConfig, preferred: str) -> str | None:
-    """The output whose classes have labels: the preferred one, or else the only one there is."""
+    """The output whose classes have labels: the preferred one, else the only one."""
     names = [
         each.name
         for each in config.output
@@ -111,7 +111,7 @@ def labelled_output(config: ModelConfig, preferred: str) -> str | None:
 
 
 def _labels(config: ModelConfig, parameter: str) -> tuple[str, ...]:
-    # Reading an entry that is not there would add it.
+    # Reading a missing entry would add it.
     if parameter not in config.parameters:
         return ()
     try:
@@ -122,15 +122,15 @@ def _labels(config: ModelConfig, parameter: str) -> tuple[str, ...]:
 
 
 def _check_in_answer(config: ModelConfig, output: ModelOutput) -> None:
-    """UsageError unless the server can be asked for the label of the highest score."""
+    """UsageError unless the server can return the label of the highest score."""
     what = f"output {output.name!r} of model {config.name!r}"
     if not output.label_filename:
         raise UsageError(
-            f"{what} has no labels; name a file of them, one a line, in the model's config.pbtxt: "
+            f"{what} has no labels; name a file with one per line in the model's config.pbtxt: "
             f'output {{ name: "{output.name}" label_filename: "labels.txt" }}'
         )
     if output.data_type not in _SCORES or config.max_batch_size < 1:
         raise UsageError(
-            f"{what} has a label file, but the server does not give its lines; expected scores of "
-            "a model with a batch axis, which it names by itself"
+            f"{what} has a label file, but the server does not return its lines; expected scores "
+            "of a model with a batch axis, which the server names itself"
         )

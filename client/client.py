@@ -27,8 +27,7 @@ from protos.codec import (
     encode_request,
 )
 from protos.errors import InvalidMessage, OutputMissing
-from protos.parameters import Parameter
-from protos.tensors import Tensor
+from protos.tensors import Parameter, Tensor
 
 # Large enough that a message's fixed cost is small, small enough that receiving, computing and
 # answering overlap.
@@ -36,30 +35,30 @@ STREAM_MESSAGE_BYTES = 4 * 2**20
 # How long instruments wait for a server that they started.
 READY_TIMEOUT_S = 30.0
 _HEADER_BYTES = 64 * 1024
-# Rows that are converted at a time on their way into shared memory.
+# Rows that are converted at a time into shared memory.
 _SHARED_ROWS = 16
-# After these the server may have another version of the model than the one that was asked about.
+# After these errors the server may have another version of the model than the cached one.
 _OUTDATED = ("INVALID_ARGUMENT", "NOT_FOUND")
 
 
 class Client(ControlClient):
     """Talks to one model of one server, or of several that serve the same.
 
-    `address`: HOST:PORT or unix:/path; of several servers a sequence, or commas between. They take
-    turns, and what one of them leaves unanswered another is asked. `deadline_s` bounds every call,
-    None: not at all. `hedge_after_s`: whatever is not streamed and has no answer by then is asked
-    of a second server too, and the first answer counts; None: never. `keepalive_s`: a connection
-    that is silent for so long while calls wait is tested, and given up after as long again, which
-    is how a stream gets away from a server that hangs or vanished; servers end connections that are
-    tested too often, this one below 5 s, others below 5 min; None: never. `credentials`: TLS and a
-    token; without them, neither. `output`: what `predict` and `stream` give; None: `label` where
-    the model has it, else its only output. `takes`: what the model takes, for a server that does
-    not tell. What the model takes is asked once, and again after a request that did not fit it.
+    `address`: HOST:PORT or unix:/path; several servers as a sequence, or separated by commas. They
+    are used in turn, and requests that one leaves unanswered go to another. `deadline_s` limits
+    every call; None: no limit. `hedge_after_s`: a request, unless streamed, without an answer after
+    this time goes to a second server too, and the first answer counts; None: never. `keepalive_s`:
+    a connection that is silent for this long while calls wait is pinged, and closed after the same
+    time again, so that a stream leaves a server that hangs or vanished; servers close connections
+    that ping too often, this server below 5 s, others below 5 min; None: never. `credentials`: TLS
+    and a token; None: neither. `output`: the output that `predict` and `stream` return; None:
+    `label` if the model has it, else its only output. `takes`: the model's input, for a server
+    without metadata. The metadata are read once, and again after a request that did not fit them.
 
-    Safe to use from several threads. Every method raises RequestFailed when a server refuses:
-    Unavailable after the attempts of `retry`, Unreachable of it when no connection comes about,
-    which is known at once where nobody listens; DeadlineExceeded. UsageError when an address is
-    none, when the client is closed, and as each method says.
+    Safe to use from several threads. Every method raises RequestFailed for an error of a server:
+    Unavailable after the attempts of `retry`; its subclass Unreachable if no connection can be
+    made, at once if nobody listens; DeadlineExceeded. UsageError for an invalid address, for a
+    closed client, and as each method says.
     """
 
     def __init__(
@@ -105,15 +104,15 @@ class Client(ControlClient):
     def check_reachable(self) -> None:
         """Raise Unreachable, with the reason, unless a server answers.
 
-        It takes as long as the retries do, a second by default; 10 s where nothing at all comes
-        back, as through a firewall.
+        It takes as long as the retries, a second by default; 10 s without any response, as behind a
+        firewall.
         """
         self._connection.check_reachable(self._deadline_s)
 
     def wait_until_ready(self, timeout_s: float = 10.0) -> None:
-        """Wait for a server that is still starting; Unavailable, with the reason, at the timeout.
+        """Wait for a server that is starting; Unavailable, with the reason, at the timeout.
 
-        What waiting does not mend, such as a certificate that is not trusted, ends it at once.
+        An error that waiting cannot fix, such as an untrusted certificate, is raised at once.
         """
         self._connection.wait_until_ready(timeout_s)
 
@@ -122,17 +121,17 @@ class Client(ControlClient):
     ) -> Array:
         """Labels, int64 `[n]`, of the rows of `x` `[n, features]`, or of one row `[features]`.
 
-        `x` is whatever stands for an array: numpy's own in any order of memory, nested lists, data
-        frames and series, tensors of other libraries. A model of several inputs takes them by name.
-        Any number of rows: what exceeds the model's `max_batch_size` or a few MiB is cut into
-        messages of a stream, unless the model's rows belong together (`max_batch_size` 0). Without
-        rows the answer is empty. `output` names another output than that of the client. `names`:
-        the classes' names instead, str, where the model has labels: of indices in their shape, of
-        scores `[n, classes]` that of the best, `[n]`; UsageError where there are none.
+        `x`: a numpy array in any memory order, nested lists, a data frame or series, a tensor of
+        another library. A model with several inputs takes them by name. Any number of rows: rows
+        over the model's `max_batch_size` or a few MiB are cut into messages of a stream, unless the
+        model's rows belong together (`max_batch_size` 0). Without rows the answer is empty.
+        `output` names another output than the client's. `names`: return the classes' names, str, if
+        the model has labels: for indices in their shape, for scores `[n, classes]` the best one's,
+        `[n]`; UsageError without labels.
 
         Numbers are rounded to the model's dtype; a model may take float16, or int8 in units of a
-        scale that the server tells. UsageError, which names input and element, for what would
-        overflow, for text where numbers are wanted, for sparse and masked arrays, for other shapes.
+        scale in its metadata. UsageError, which names input and element, for numbers that would
+        overflow, for text in place of numbers, for sparse and masked arrays, for other shapes.
         """
         if names:
             classes = self._model.class_names(output or self._output)
@@ -143,11 +142,11 @@ class Client(ControlClient):
     def predict_outputs(
         self, x: Rows | Mapping[str, Rows], outputs: Iterable[str]
     ) -> dict[str, Array]:
-        """As `predict`, of several outputs by name, each with a row for each row of `x`."""
+        """As `predict`, for several outputs by name, each with one row per row of `x`."""
         return self._predicted(x, _requested(outputs))
 
     def predict_in_one_request(self, x: Rows) -> Array:
-        """As `predict`, of as many rows as one request may have; for servers without streams."""
+        """As `predict`, for at most the rows of one request; for servers without streams."""
         spec = self.input()
         name = self.default_output()
         return _output(self.infer({spec.name: spec.rows(x)}, (name,)), name)
@@ -155,7 +154,7 @@ class Client(ControlClient):
     def stream(self, batches: Iterable[Rows | Mapping[str, Rows]]) -> Iterator[Array]:
         """Labels of each batch `[n, features]`, in order, while later ones are being sent.
 
-        All batches share one stream; each may be of any size but 0, and anything that `predict`
+        All batches share one stream; each may have any size but 0, and any form that `predict`
         takes.
         """
         name = self.default_output()
@@ -165,11 +164,11 @@ class Client(ControlClient):
     def stream_answers(
         self, batches: Iterable[Rows | Mapping[str, Rows]], *, timings: bool = False
     ) -> Iterator[BatchAnswer]:
-        """As `stream`, with everything that came back: instants, and with `timings` the stages."""
+        """As `stream`, with the whole answers: instants, and with `timings` the stages."""
         self._connection.check_open()
         parameters: dict[str, Parameter] = {"timings": True} if timings else {}
-        wanted = _requested([self.default_output()])
-        return self._stream_batches((self._batch(x) for x in batches), wanted, parameters)
+        requested = _requested([self.default_output()])
+        return self._stream_batches((self._batch(x) for x in batches), requested, parameters)
 
     def infer(
         self,
@@ -179,9 +178,9 @@ class Client(ControlClient):
     ) -> InferResponse:
         """Send arrays by input name as one request; none named in `outputs` means all of them.
 
-        `response["scores"]` is an output's array. Inputs are converted as `predict` does, to what
-        the model takes; whether names and shapes fit, the server says. UsageError for more rows
-        than one request may have: `predict` cuts them.
+        `response["scores"]` is an output's array. Inputs are converted to the model's dtypes as by
+        `predict`; the server checks names and shapes. UsageError for more rows than one request may
+        have, which `predict` would cut.
         """
         specs = self._model.inputs()
         tensors = [
@@ -209,31 +208,31 @@ class Client(ControlClient):
         return rows <= most_rows and size <= self._model.most_message_bytes()
 
     def default_output(self) -> str:
-        """The output that `predict` gives: the client's own, `label`, or the model's only one.
+        """The output that `predict` returns: the client's own, `label`, or the model's only one.
 
-        UsageError, which lists them, when the model has several and none of them is `label`.
+        UsageError, which lists them, if the model has several and none of them is `label`.
         """
         return self._output or self._model.output()
 
     def input(self) -> ModelInput:
-        """What `predict` sends; UsageError when the model has not exactly one input."""
+        """The input that `predict` sends; UsageError unless the model has exactly one."""
         return self._model.only_input()
 
     @contextlib.contextmanager
     def shared(self, x: Rows) -> Iterator[SharedArray]:
-        """A copy of rows, as the model takes them, in shared memory that the server has.
+        """A copy of rows, in the model's dtype, in shared memory registered with the server.
 
-        It is registered until the block ends. Only for a server on this machine, with shared
-        memory switched on.
+        It is registered until the block ends. Only for a server on this machine with shared memory
+        on.
         """
         if len(self._connection.addresses) > 1:
-            raise UsageError("shared memory was asked for with several servers; wanted one")
+            raise UsageError("got several servers for shared memory, expected one")
         spec = self.input()
-        given = spec.rows(x)
-        with SharedArray(given.shape, spec.dtype) as copy:
-            for start in range(0, len(given), _SHARED_ROWS):
+        array = spec.rows(x)
+        with SharedArray(array.shape, spec.dtype) as copy:
+            for start in range(0, len(array), _SHARED_ROWS):
                 rows = slice(start, start + _SHARED_ROWS)
-                copy.array[rows] = spec.cast(given[rows], start)
+                copy.array[rows] = spec.cast(array[rows], start)
             with self._registered(copy):
                 yield copy
 
@@ -244,29 +243,29 @@ class Client(ControlClient):
         return Batch.of({spec.name: spec}, {spec.name: x})
 
     def _limit(self) -> MessageLimit:
-        """What one message of `predict` or a stream holds."""
+        """Limits of one message of `predict` or a stream."""
         most_bytes = self._model.most_message_bytes() - _HEADER_BYTES
         return MessageLimit(min(STREAM_MESSAGE_BYTES, most_bytes), self._model.most_rows())
 
     def _predicted(
-        self, x: Rows | Mapping[str, Rows], wanted: Sequence[RequestedOutput]
+        self, x: Rows | Mapping[str, Rows], requested: Sequence[RequestedOutput]
     ) -> dict[str, Array]:
-        names = [output.name for output in wanted]
+        names = [output.name for output in requested]
         batch = self._batch(x)
         parts = batch.parts(self._limit())
         if not parts:
             return {name: self._model.empty(name) for name in names}
-        # What fits one message gains nothing from a stream, and can be retried whole.
+        # A single message gains nothing from a stream, and can be retried whole.
         if len(parts) == 1:
-            response = self._answer(batch.tensors(parts[0]), wanted, {})
+            response = self._answer(batch.tensors(parts[0]), requested, {})
             return {name: _output(response, name) for name in names}
-        (answer,) = self._stream_batches(iter([batch]), wanted, {})
+        (answer,) = self._stream_batches(iter([batch]), requested, {})
         return {name: _joined(answer.responses, name) for name in names}
 
     def _stream_batches(
         self,
         batches: Iterable[Batch],
-        wanted: Sequence[RequestedOutput],
+        requested: Sequence[RequestedOutput],
         parameters: Mapping[str, Parameter],
     ) -> Iterator[BatchAnswer]:
         def encode(batch: Batch, part: slice, request_id: str, more_follows: bool) -> bytes:
@@ -275,7 +274,7 @@ class Client(ControlClient):
                 InferRequest(
                     self.model,
                     batch.tensors(part),
-                    tuple(wanted),
+                    tuple(requested),
                     self.version,
                     request_id,
                     dict(parameters) | extra,
@@ -290,13 +289,13 @@ class Client(ControlClient):
     def _answer(
         self,
         tensors: Iterable[Tensor],
-        wanted: Sequence[RequestedOutput],
+        requested: Sequence[RequestedOutput],
         parameters: Mapping[str, Parameter] | None,
     ) -> InferResponse:
         request = InferRequest(
             self.model,
             tuple(tensors),
-            tuple(wanted),
+            tuple(requested),
             self.version,
             parameters=parameters or {},
         )
@@ -310,18 +309,18 @@ class Client(ControlClient):
     def _check_rows(self, tensors: Sequence[Tensor]) -> None:
         rows = max((tensor.shape[0] for tensor in tensors if tensor.shape), default=0)
         if rows > (self._model.most_rows() or rows):
-            # Another version that takes more may have come since the server was asked.
+            # A version that takes more may have been loaded since the metadata were read.
             self._model.forget()
         most_rows = self._model.most_rows()
         if most_rows and rows > most_rows:
             raise UsageError(
-                f"the request has {rows} rows; model {self.model!r} takes at most {most_rows} in "
-                "one: predict(x), or predict({NAME: ARRAY}) for several inputs, cuts them"
+                f"got {rows} rows in one request; model {self.model!r} takes at most {most_rows}: "
+                "predict(x), or predict({NAME: ARRAY}) for several inputs, cuts them"
             )
 
     @contextlib.contextmanager
     def _forgetting(self) -> Iterator[None]:
-        """Ask about the model again after an answer that another version of it may have given."""
+        """Read the metadata again after an answer that may be from another version."""
         try:
             yield
         except RequestFailed as error:
@@ -331,7 +330,7 @@ class Client(ControlClient):
 
 
 def _tensor(name: str, data: Rows) -> Tensor:
-    """An input about which the server says nothing."""
+    """An input without metadata."""
     array = as_array(data, f"input {name!r}")
     try:
         return Tensor.of(name, array)

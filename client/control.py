@@ -1,4 +1,4 @@
-"""Ask a server about itself and about a model: all that is not inference."""
+"""Calls other than inference: status and metadata of a server and of a model."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from protos import model_config_pb2 as config_pb
 
 
 class ControlClient:
-    """The calls around inference, for one model.
+    """The calls other than inference, for one model.
 
-    Of several servers, whichever has its turn answers.
+    Of several servers, the next in turn answers.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class ControlClient:
         return self._connection.control("ServerLive", request, response, self._deadline_s).live
 
     def ready(self) -> bool:
-        """Whether the model takes requests."""
+        """Whether the model accepts requests."""
         request = pb.ModelReadyRequest(name=self.model, version=self.version)
         try:
             answer = self._connection.control(
@@ -59,14 +59,14 @@ class ControlClient:
         )
 
     def config(self) -> config_pb.ModelConfig:
-        """How the model is served."""
+        """Configuration of the model."""
         request = pb.ModelConfigRequest(name=self.model, version=self.version)
         return self._connection.control(
             "ModelConfig", request, pb.ModelConfigResponse, self._deadline_s
         ).config
 
     def told(self, name: str) -> str:
-        """Parameter of how the model is served; empty where the server tells none of that name."""
+        """Parameter of the model's configuration; empty if the server has none of that name."""
         try:
             return self.config().parameters[name].string_value
         except RequestFailed as error:
@@ -76,17 +76,17 @@ class ControlClient:
             raise
 
     def statistics(self) -> pb.ModelStatistics:
-        """What the model did since it was loaded."""
+        """Statistics of the model since it was loaded."""
         request = pb.ModelStatisticsRequest(name=self.model, version=self.version)
         answer = self._connection.control(
             "ModelStatistics", request, pb.ModelStatisticsResponse, self._deadline_s
         )
-        # Without a version, those of all come; the highest is the one that answers.
-        return max(answer.model_stats, key=lambda one: int(one.version))
+        # Without a version the answer has all of them; the highest is the one that serves.
+        return max(answer.model_stats, key=lambda each: int(each.version))
 
     @contextlib.contextmanager
     def _registered(self, region: SharedArray) -> Iterator[None]:
-        """Let the server know the region until the block ends."""
+        """Register the region with the server until the block ends."""
         self._connection.control(
             "SystemSharedMemoryRegister",
             pb.SystemSharedMemoryRegisterRequest(

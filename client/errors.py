@@ -1,16 +1,16 @@
-"""What the client raises, in terms of the caller."""
+"""Errors of the client, in terms of the caller."""
 
 
 class ClientError(Exception):
-    """Base of all of them."""
+    """Base class."""
 
 
 class UsageError(ClientError):
-    """What was asked for cannot be done: a bad value, file or setting."""
+    """The call cannot be made: a bad value, file or setting."""
 
 
 class RequestFailed(ClientError):
-    """The server, or the way to it, answered a request with an error.
+    """A request got an error from the server or the connection.
 
     `code` is gRPC's name of it, such as `INVALID_ARGUMENT`.
     """
@@ -22,14 +22,14 @@ class RequestFailed(ClientError):
 
 
 class Unavailable(RequestFailed):
-    """No server is there, or it is stopping; trying again later may help."""
+    """The server cannot be reached, or is stopping; trying again later may help."""
 
 
 class Unreachable(Unavailable):
-    """No connection to a server came about; the text says to which address, and why.
+    """No connection to a server; the text gives the address and the reason.
 
-    `waiting_helps` is false for what stays so until somebody changes a setting, such as a
-    certificate that is not trusted.
+    `waiting_helps` is false if a setting must be changed first, such as for an untrusted
+    certificate.
     """
 
     def __init__(self, text: str, *, waiting_helps: bool = True) -> None:
@@ -38,4 +38,4 @@ class Unreachable(Unavailable):
 
 
 class DeadlineExceeded(RequestFailed):
-    """The answer was not there in time."""
+    """The deadline passed before the answer arrived."""

@@ -1,4 +1,4 @@
-"""Turn a caller's rows into what a model takes."""
+"""Convert a caller's rows to a model's input."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +15,8 @@ from protos.quantize import WIRE_DTYPES, to_wire
 class ModelInput:
     """One input of a model: its name, its numpy dtype, and the shape of a row.
 
-    `scale`: what an int8 counts, where the server tells it. `whole`: the shape of all of it, for
-    an input without a batch axis. Sizes of -1 are free.
+    `scale`: the value of one int8 unit, if the metadata have it. `whole`: the whole shape, for an
+    input without a batch axis. Sizes of -1 are free.
     """
 
     name: str
@@ -30,20 +30,20 @@ class ModelInput:
         """Bytes of one row; free dimensions count as 1."""
         return int(np.prod([max(size, 1) for size in self.row_shape])) * self.dtype.itemsize
 
-    def rows(self, given: Rows) -> Array:
-        """Rows of any dtype, as an array whose shape fits; one row alone gets the batch axis.
+    def rows(self, value: Rows) -> Array:
+        """Rows of any dtype, as an array of the right shape; a single row gets the batch axis.
 
-        UsageError for another shape, and for what is no array.
+        UsageError for another shape, and for a value that is not an array.
         """
-        array = arrays.as_array(given, self._what)
-        wanted = (-1, *self.row_shape) if self.whole is None else self.whole
-        if array.ndim == len(wanted) - 1 and wanted[0] in (-1, 1):
+        array = arrays.as_array(value, self._what)
+        shape = (-1, *self.row_shape) if self.whole is None else self.whole
+        if array.ndim == len(shape) - 1 and shape[0] in (-1, 1):
             array = array[np.newaxis]
-        fits = array.ndim == len(wanted) and all(
-            want in (-1, got) for got, want in zip(array.shape, wanted, strict=True)
+        fits = array.ndim == len(shape) and all(
+            want in (-1, got) for got, want in zip(array.shape, shape, strict=True)
         )
         if not fits:
-            sizes = ["n" if self.whole is None else str(wanted[0]), *map(str, wanted[1:])]
+            sizes = ["n" if self.whole is None else str(shape[0]), *map(str, shape[1:])]
             raise UsageError(
                 f"{self._what} has shape {list(np.shape(array))}; "
                 f"the model takes [{', '.join(sizes)}]"
@@ -52,12 +52,12 @@ class ModelInput:
             arrays.check_text(array, self._what)
         return array
 
-    def fit(self, given: Rows) -> Array:
-        """Rows in the model's dtype and shape; UsageError when that loses more than precision."""
-        return self.cast(self.rows(given))
+    def fit(self, value: Rows) -> Array:
+        """Rows in the model's dtype and shape; UsageError if that loses more than precision."""
+        return self.cast(self.rows(value))
 
     def cast(self, array: Array, first_row: int = 0) -> Array:
-        """An array in the model's dtype, as `arrays.cast` has it, or rounded to float16 or int8.
+        """An array in the model's dtype, by `arrays.cast`, or rounded to float16 or int8.
 
         `first_row` is the number of its first row, for messages about an element.
         """
@@ -68,19 +68,19 @@ class ModelInput:
             return self._rounded(array, first_row)
         return arrays.cast(array, self.dtype, self._what, first_row)
 
-    def of_any_shape(self, given: Rows) -> Array:
-        """What stands for an array, in the model's dtype; the server judges names and shapes."""
-        return self.cast(arrays.as_array(given, self._what))
+    def of_any_shape(self, value: Rows) -> Array:
+        """An array in the model's dtype; the server checks names and shapes."""
+        return self.cast(arrays.as_array(value, self._what))
 
     @property
     def _what(self) -> str:
         return f"input {self.name!r}"
 
     def _rounded(self, array: Array, first_row: int) -> Array:
-        """Numbers as the float16 or int8 that the model takes; UsageError without a scale."""
+        """Numbers as the model's float16 or int8; UsageError without a scale."""
         if self.dtype == np.int8 and self.scale is None:
             raise UsageError(
-                f"{self._what} has dtype {array.dtype}; the model takes int8, and the server tells "
+                f"{self._what} has dtype {array.dtype}; the model takes int8; the server returns "
                 "no wire_scale to round by"
             )
         if array.dtype.kind != "f":

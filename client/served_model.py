@@ -1,4 +1,4 @@
-"""Keep what a server says of the model that it serves, asked once."""
+"""Cache a server's metadata of a model."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -21,10 +21,10 @@ LABEL = "label"
 
 
 class ServedModel:
-    """Inputs, outputs and limits of one model; RequestFailed when the server cannot say.
+    """Inputs, outputs and limits of one model; RequestFailed if the server has no metadata.
 
-    `takes`: its input, for a server that does not tell. All is asked when it is first needed, and
-    kept until `forget`: another version may have another signature.
+    `takes`: its input, for a server without metadata. Metadata are read when first needed, and kept
+    until `forget`: another version may have another signature.
     """
 
     def __init__(self, server: ControlClient, takes: ModelInput | None = None) -> None:
@@ -33,7 +33,7 @@ class ServedModel:
         self.forget()
 
     def forget(self) -> None:
-        """Ask again, when it is needed next."""
+        """Drop the metadata; they are read again when needed."""
         self._metadata: pb.ModelMetadataResponse | None = None
         self._config: config_pb.ModelConfig | None = None
         self._has_no_config = False
@@ -41,13 +41,13 @@ class ServedModel:
         self._class_names: dict[str, ClassNames] = {}
 
     def inputs(self) -> Mapping[str, ModelInput]:
-        """Inputs by name; none where the server does not tell."""
+        """Inputs by name; none without metadata."""
         if self._takes is not None:
             return {self._takes.name: self._takes}
         inputs = self._inputs
         if inputs is None:
-            told = self._told().inputs
-            inputs = {one.name: self._input(one, alone=len(told) == 1) for one in told}
+            tensors = self._signature().inputs
+            inputs = {each.name: self._input(each, alone=len(tensors) == 1) for each in tensors}
             self._inputs = inputs
         return inputs
 
@@ -65,23 +65,24 @@ class ServedModel:
         """The output that is the prediction: `label`, or the only one; UsageError otherwise."""
         if self._takes is not None:
             return LABEL
-        names = [output.name for output in self._told().outputs]
-        # Some servers keep a model's signature to themselves; ours has labels.
+        names = [output.name for output in self._signature().outputs]
+        # Some servers do not return a model's signature; ours has labels.
         if LABEL in names or not names:
             return LABEL
         if len(names) > 1:
             raise UsageError(
                 f"model {self._server.model!r} has outputs {names}, none of them {LABEL!r}: "
-                "name the one you want"
+                "name the output to return"
             )
         return names[0]
 
     def empty(self, name: str) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
-        """An output without rows; free sizes are 0 too. UsageError for one that is not there."""
-        outputs = {} if self._takes is not None else {one.name: one for one in self._told().outputs}
+        """An output without rows; free sizes are 0 too. UsageError for an unknown output."""
+        described = () if self._takes is not None else self._signature().outputs
+        outputs = {each.name: each for each in described}
         if name not in outputs:
             raise UsageError(
-                f"no rows were given, and output {name!r} is not among those the server lists, "
+                f"got no rows, and output {name!r} is not among those the server lists, "
                 f"{list(outputs)}"
             )
         sizes = [max(size, 0) for size in outputs[name].shape[1:]]
@@ -90,7 +91,7 @@ class ServedModel:
     def class_names(self, output: str | None) -> ClassNames:
         """How to name the classes of an output; None: of the one that has labels.
 
-        UsageError where there are none.
+        UsageError if there are none.
         """
         config = self._served()
         if config is None:
@@ -112,41 +113,41 @@ class ServedModel:
 
     def most_message_bytes(self) -> int:
         """Bytes of one message."""
-        told = self._parameter("max_message_bytes")
-        return int(told) if told else MAX_MESSAGE_BYTES
+        text = self._parameter("max_message_bytes")
+        return int(text) if text else MAX_MESSAGE_BYTES
 
-    def _input(self, told: pb.ModelMetadataResponse.TensorMetadata, *, alone: bool) -> ModelInput:
-        dtype = DTYPES[told.datatype]
-        # The server tells one scale; of several inputs it would not say whose.
+    def _input(self, tensor: pb.ModelMetadataResponse.TensorMetadata, *, alone: bool) -> ModelInput:
+        dtype = DTYPES[tensor.datatype]
+        # The metadata have one scale; with several inputs its input is unknown.
         scale = self._scale() if alone and dtype == np.int8 else None
-        whole = tuple(told.shape) if self.most_rows() == 0 or not told.shape else None
-        return ModelInput(told.name, dtype, tuple(told.shape[1:]), scale, whole)
+        whole = tuple(tensor.shape) if self.most_rows() == 0 or not tensor.shape else None
+        return ModelInput(tensor.name, dtype, tuple(tensor.shape[1:]), scale, whole)
 
     def _scale(self) -> float | None:
-        told = self._parameter("wire_scale")
+        text = self._parameter("wire_scale")
         try:
-            return wire_scale(told) if told else None
+            return wire_scale(text) if text else None
         except ValueError as error:
             raise UsageError(f"the server's wire_scale cannot be used: {error}") from None
 
-    def _told(self) -> pb.ModelMetadataResponse:
+    def _signature(self) -> pb.ModelMetadataResponse:
         # Another thread may forget meanwhile.
         metadata = self._metadata
         if metadata is None:
-            metadata = self._asked(self._server.metadata) or pb.ModelMetadataResponse()
+            metadata = self._optional(self._server.metadata) or pb.ModelMetadataResponse()
             self._metadata = metadata
         return metadata
 
     def _served(self) -> config_pb.ModelConfig | None:
         config = self._config
         if config is None and not self._has_no_config:
-            config = self._asked(self._server.config)
+            config = self._optional(self._server.config)
             self._config, self._has_no_config = config, config is None
         return config
 
     @staticmethod
-    def _asked(ask: Callable[[], Answer]) -> Answer | None:
-        """What the server says; None where it has no such call, as not all need to."""
+    def _optional(ask: Callable[[], Answer]) -> Answer | None:
+        """The server's configuration of the model; None if it lacks that optional call."""
         try:
             return ask()
         except RequestFailed as error:
@@ -156,7 +157,7 @@ class ServedModel:
 
     def _parameter(self, name: str) -> str:
         config = self._served()
-        # Reading an entry that is not there would add it.
+        # Reading a missing entry would add it.
         if config is None or name not in config.parameters:
             return ""
         return config.parameters[name].string_value

@@ -1,4 +1,4 @@
-"""Hold arrays where a server on the same machine can read them."""
+"""Arrays in shared memory that a server on the same machine can read."""
 
 import contextlib
 import mmap
@@ -19,9 +19,9 @@ _FOLDER = Path("/dev/shm")
 
 
 class SharedArray:
-    """An array in a shared-memory object of its own, removed by `close`.
+    """An array in its own shared-memory object, removed by `close`.
 
-    Raises OSError when there is no room for it.
+    Raises OSError if there is no room for it.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
@@ -30,7 +30,7 @@ class SharedArray:
         path = _FOLDER / self.key
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            # Unlike ftruncate this fails now, instead of killing us when a page is touched later.
+            # Unlike ftruncate this fails now, and not with SIGBUS when a page is touched later.
             os.posix_fallocate(fd, 0, size)
             self._memory = mmap.mmap(fd, size)
         except Exception:
@@ -73,7 +73,7 @@ class SharedArray:
         )
 
     def close(self) -> None:
-        """Remove the object; servers that use it see it until they let go."""
+        """Remove the object; servers that use it keep it until they close it."""
         with contextlib.suppress(FileNotFoundError):
             (_FOLDER / self.key).unlink()
-        # The mapping itself goes with the last array that lies in it.
+        # The mapping itself is freed with the last array in it.

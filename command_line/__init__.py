@@ -1,1 +1,1 @@
-"""What every command line shares: arguments, paths, signals, the terminal."""
+"""The parts that every command line shares: arguments, paths, signals, the terminal."""

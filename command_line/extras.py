@@ -1,4 +1,4 @@
-"""Import what only an extra of this distribution installs, or say how to install it."""
+"""Import packages that only an extra of this distribution installs, or say how to install it."""
 
 import importlib
 from typing import Any
@@ -9,23 +9,23 @@ class MissingExtra(ModuleNotFoundError):
 
 
 class _Missing:
-    """In the place of a module that is not installed: to use it is the error, not to import it."""
+    """Stands for a module that is not installed: using it is the error, not importing it."""
 
     def __init__(self, error: MissingExtra) -> None:
         self._error = error
 
     def __getattr__(self, name: str) -> Any:
-        # What asks for a special name only looks.
+        # Code that reads a special name only inspects the module.
         raise AttributeError(name) if name.startswith("__") else self._error
 
 
 def how_to_install(extra: str) -> str:
-    """The command, as it is run in the folder of the checkout: no package index has this."""
+    """The command, to be run in the folder of the checkout: no package index has this package."""
     return f"run `pip install -e '.[{extra}]'` in the folder of argmax-serving"
 
 
 def imported(module: str, extra: str) -> Any:
-    """A module of ours that needs what an extra installs; MissingExtra where that is missing."""
+    """A module of ours that needs an extra; MissingExtra if that is not installed."""
     try:
         return importlib.import_module(module)
     except MissingExtra:
@@ -37,7 +37,7 @@ def imported(module: str, extra: str) -> Any:
 
 
 def optional(module: str, extra: str) -> Any:
-    """A module that an extra installs; where it is missing, what raises MissingExtra when used.
+    """A module of an extra; if that is not installed, an object that raises MissingExtra when used.
 
     So --help works in every environment.
     """

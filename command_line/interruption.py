@@ -1,4 +1,4 @@
-"""End a command by a signal without losing what it has measured."""
+"""End a command by a signal without losing its measurements."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ _AGAIN_S = 0.05
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the command to end; `str` says which, and what became of the results."""
+    """A signal asked the command to end; `str` names it, and where the results are."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -31,7 +31,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Have SIGINT, SIGTERM and SIGHUP raise Interrupted in the main thread while the block runs.
+    """Raise Interrupted in the main thread for SIGINT, SIGTERM and SIGHUP while the block runs.
 
     A signal that is ignored, as SIGHUP under nohup, stays so.
     """
@@ -55,10 +55,10 @@ def interruptible() -> Iterator[None]:
 
 
 def _raise_again(hook: Callable[[Any], Any], ignored: Any) -> None:
-    """Send the signal anew where Python ignored its exception, as it does with one in a __del__."""
+    """Send the signal again if Python ignored its exception, as it does in a __del__."""
     if isinstance(ignored.exc_value, Interrupted):
-        # To the thread that waits, or it would not wake; not at once, as this function is called
-        # from where exceptions are ignored.
+        # To the waiting thread, or it would not wake; not at once, because this function is called
+        # where exceptions are ignored.
         to = threading.main_thread().ident, ignored.exc_value.number
         threading.Timer(_AGAIN_S, signal.pthread_kill, to).start()
     else:
@@ -66,14 +66,14 @@ def _raise_again(hook: Callable[[Any], Any], ignored: Any) -> None:
 
 
 class Kept:
-    """What `keeping` saw: `interrupted`, or None where the block came to its end."""
+    """The result of `keeping`: `interrupted`, or None if the block ended by itself."""
 
     interrupted: Interrupted | None = None
 
     def because(self, measured: int, what: str) -> dict[str, Any]:
-        """Keys that mark a record of `measured` things as partial; none if it is whole.
+        """Keys that mark a record of `measured` results as partial; none if it is complete.
 
-        Raises Interrupted where there is nothing to write: nothing was measured.
+        Raises Interrupted if nothing was measured, so there is nothing to write.
         """
         if self.interrupted is None:
             return {}
@@ -84,7 +84,7 @@ class Kept:
         return {"partial": True, "partial_because": str(self.interrupted)}
 
     def end(self, where: object) -> None:
-        """Raise Interrupted where there was one; the partial results are at `where`."""
+        """Raise Interrupted if there was one; the partial results are at `where`."""
         if self.interrupted is not None:
             self.interrupted.outcome += f": partial results are in {where}"
             raise self.interrupted
@@ -97,15 +97,15 @@ def keeping() -> Iterator[Kept]:
     try:
         yield kept
     except Interrupted as interrupted:
-        # Its traceback would keep alive what the block has left.
+        # Its traceback would keep the block's objects alive.
         kept.interrupted = interrupted.with_traceback(None)
 
 
 @contextlib.contextmanager
 def results_folder(folder: Path) -> Iterator[None]:
-    """Make the folder for results; one that is new goes again if a signal comes before any."""
+    """Make the folder for results; remove a new one if a signal comes before the first result."""
     is_new = not folder.exists()
-    # Hours of measuring must not end at a folder that cannot be written.
+    # Hours of measuring must not fail at a folder that cannot be written.
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
@@ -116,13 +116,23 @@ def results_folder(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def shielding_children() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach: they are for their parent to end.
+def holding_signals() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP wait for the end of the block, in the main thread.
 
-    A terminal sends SIGINT to everything that runs in it. A process inherits what is blocked.
+    For steps that must complete, such as starting a process that must not be left running.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = {int(number): signal.getsignal(number) for number in _SIGNALS}
+    handled = {number: handler for number, handler in before.items() if callable(handler)}
+    for number in handled:
+        signal.signal(number, lambda number, frame: held.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+        for number in held[:1]:
+            signal.raise_signal(number)

@@ -1,4 +1,4 @@
-"""Write names with their values, a line each, folded between words."""
+"""Write names with their values, one per line, folded between words."""
 
 import textwrap
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ def pairs(
 ) -> list[str]:
     """Lines of at most `width` cells, each name followed by its value; `start` precedes names.
 
-    A value that is too long goes on below itself, or below its name where that leaves more room.
+    A value that is too long continues below itself, or below its name if that leaves more room.
     A single word that is wider than the line stays whole.
     """
     longest = max((len(name) for name, _ in named), default=0)
@@ -33,7 +33,7 @@ def pairs(
 
 def _folded(text: str, width: int, first: str, later: str) -> list[str]:
     if len(first) + len(text) <= width:
-        # Columns within a value stay where they are while there is room.
+        # Columns within a value keep their positions while there is room.
         return [first + text]
     return textwrap.wrap(
         text,

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 # Exit codes of every program; INTERRUPTED is 128 and the number of SIGINT.
 DONE, WRONG, REFUSED, INTERRUPTED = 0, 1, 2, 130
-# Less alike than this, a suggestion is a guess.
+# Below this similarity a suggestion is a guess.
 _LEAST_ALIKE = 0.6
 _HELP = ("-h", "--help")
 
@@ -16,8 +16,8 @@ _HELP = ("-h", "--help")
 class Parser(argparse.ArgumentParser):
     """A parser without abbreviations, whose errors are one line and exit code 2.
 
-    An abbreviation that works today is ambiguous once there is another option, so a near miss is
-    an error that names the option instead.
+    An abbreviation that works today becomes ambiguous with a new option, so a near miss is an
+    error that names the option.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -26,16 +26,16 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse all of `args`: a parser of a subcommand refuses what it does not know, too."""
-        given = sys.argv[1:] if args is None else list(args)
-        # Before argparse complains of a required option that is here, but misspelt.
-        unknown = [] if set(_HELP) & set(given) else self._unknown_options(given)
+        """Parse all of `args`: the parser of a subcommand rejects unknown options, too."""
+        texts = sys.argv[1:] if args is None else list(args)
+        # Before argparse reports a misspelt option as a missing required one.
+        unknown = [] if set(_HELP) & set(texts) else self._unknown_options(texts)
         if unknown:
             self.error(self._unrecognized(unknown))
-        found, rest = super().parse_known_args(given, namespace)
+        parsed, rest = super().parse_known_args(texts, namespace)
         if rest:
             self.error(self._unrecognized(rest))
-        return found, rest
+        return parsed, rest
 
     def error(self, message: str) -> NoReturn:
         """Exit with 2 and one line on stderr; --help has the rest."""
@@ -48,14 +48,14 @@ class Parser(argparse.ArgumentParser):
             hint = suggestion(str(value), [str(choice) for choice in action.choices or ()])
             raise argparse.ArgumentError(action, error.message + hint) from None
 
-    def _unknown_options(self, given: Sequence[str]) -> list[str]:
+    def _unknown_options(self, texts: Sequence[str]) -> list[str]:
         takes_rest = any(a.nargs in (argparse.PARSER, argparse.REMAINDER) for a in self._actions)
         unknown = []
-        for text in given:
+        for text in texts:
             if text == "--" or (takes_rest and not text.startswith("-")):
                 break
             name = text.partition("=")[0]
-            # With a space in it, argparse takes it for a value.
+            # argparse takes a text with a space for a value.
             is_option = text.startswith("--") and " " not in text
             if is_option and name not in self._option_string_actions:
                 unknown.append(name)
@@ -64,8 +64,30 @@ class Parser(argparse.ArgumentParser):
     def _unrecognized(self, unknown: Sequence[str]) -> str:
         first = unknown[0]
         text = "unrecognized " + ("argument " if len(unknown) == 1 else "arguments ")
-        hint = suggestion(first.partition("=")[0], self._option_string_actions)
+        shown = [
+            name
+            for name, action in self._option_string_actions.items()
+            if action.help != argparse.SUPPRESS
+        ]
+        hint = suggestion(first.partition("=")[0], shown)
         return text + " ".join(unknown) + hint
+
+
+def group(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
+    """The group of options with that title in --help, made on its first use."""
+    for made in parser._action_groups:
+        if made.title == title:
+            return made
+    return parser.add_argument_group(title)
+
+
+def add_renamed(
+    options: argparse._ActionsContainer, name: str, former: str, **declaration: Any
+) -> None:
+    """Declare an option that is also accepted under its former name, which --help leaves out."""
+    action = options.add_argument(name, **declaration)
+    declaration |= {"dest": action.dest, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    options.add_argument(former, **declaration)
 
 
 def suggestion(text: str, known: Iterable[str]) -> str:
@@ -77,21 +99,21 @@ def suggestion(text: str, known: Iterable[str]) -> str:
 
 
 def exit_codes(wrong: str | None, *, keeps: bool = False) -> str:
-    """The end of a help text; `wrong` says when the code is 1, None where it never is.
+    """The end of a help text; `wrong` says when the code is 1, None if it never is.
 
-    A command that `keeps` what it has measured when a signal ends it says so.
+    `keeps`: a signal that ends the command keeps its measurements, and the text says so.
     """
     codes = [f"{DONE}: done"]
     if wrong is not None:
         codes.append(f"{WRONG}: {wrong}")
     codes.append(f"{REFUSED}: a wrong option, or the command cannot be run here")
-    kept = "; what was measured is kept, marked as partial" if keeps else ""
+    kept = "; results so far are kept, marked as partial" if keeps else ""
     codes.append(f"{INTERRUPTED}: interrupted by Ctrl-C (143: by SIGTERM){kept}")
     return f"Exit codes: {'. '.join(codes)}."
 
 
 def positionals(program: str, text: str | None, *names: str) -> list[str]:
-    """Arguments of a program that another one starts; it answers --help like those for people."""
+    """Arguments of a program that another program starts; it has --help, too."""
     parser = Parser(prog=program, description=(text or "").partition("\n")[0])
     for name in names:
         parser.add_argument(name)

@@ -1,4 +1,4 @@
-"""Take paths from the command line, and refuse what is the address of something elsewhere."""
+"""Take paths from the command line, and reject URIs of other storage."""
 
 import argparse
 import re
@@ -25,9 +25,9 @@ def path(text: str) -> Path:
 
 
 def uri_hint(text: str) -> str | None:
-    """What is expected in place of a URI such as s3://bucket/models; None for a path.
+    """The expected form in place of a URI such as s3://bucket/models; None for a path.
 
-    Without this a folder of that name would be looked for, or made, in the working directory.
+    Otherwise a folder of that name would be read, or created, in the working directory.
     """
     if not _URI.match(text):
         return None

@@ -13,7 +13,7 @@ from command_line.pairs import pairs
 
 # Two cells between columns are easier to read; one is enough.
 _GAPS = (2, 1)
-# Words that are folded into less than this are harder to read than a column that is left out.
+# Words folded into fewer cells are harder to read than a table without the column.
 _NARROWEST_WORDS = 12
 
 Row = Sequence[str | Text]
@@ -41,10 +41,9 @@ class Column:
 class Table:
     """Rows under columns, to be printed by a rich console as wide as it may be.
 
-    The first `keys` columns name a row; they have no rank. `rows` are in groups, which are set
-    apart. `elsewhere` names the file that has the columns that are left out; a table without
-    one leaves none out. What is shown is whole at every width: no digit is cut, and no number is
-    broken over lines.
+    The first `keys` columns name a row; they have no rank. `rows` are in groups, with a gap between
+    them. `elsewhere` names the file that has the omitted columns; without it no column is omitted.
+    Cells are complete at every width: no digit is cut, and no number is broken over lines.
     """
 
     columns: Sequence[Column]
@@ -55,22 +54,22 @@ class Table:
     elsewhere: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a row that has not one cell for each column, where it is made."""
+        """Reject a row that has not one cell per column, where the table is made."""
         for group in self.groups:
             for row in group:
                 if len(row) != len(self.columns):
                     raise ValueError(f"got a row of {len(row)} cells, expected {len(self.columns)}")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield what fits into `options.max_width`."""
+        """Yield the table as it fits into `options.max_width`."""
         width = options.max_width
         if self.title:
             yield Text(self.title, style="bold")
-        found = self._fit(width)
-        if found is None:
+        fit = self._fit(width)
+        if fit is None:
             yield from self._stacked(width)
         else:
-            shown, widths, gap = found
+            shown, widths, gap = fit
             yield self._drawn(shown, widths, gap)
             if left_out := [c.name for i, c in enumerate(self.columns) if i not in shown]:
                 yield Text(
@@ -80,7 +79,7 @@ class Table:
             yield Text(self.caption, style="italic")
 
     def _fit(self, width: int) -> tuple[list[int], list[int], int] | None:
-        """Columns to show, their widths and the gap; None where not even the needed ones fit."""
+        """Columns to show, their widths and the gap; None if not even the key columns fit."""
         shown = list(range(len(self.columns)))
         while True:
             for gap in _GAPS:
@@ -95,7 +94,7 @@ class Table:
             shown.remove(max(ranked, key=lambda i: (self.columns[i].rank, i)))
 
     def _widths(self, shown: Sequence[int], room: int) -> list[int] | None:
-        """Widths of columns that fill at most `room`; words give way, the widest first."""
+        """Widths of columns that fill at most `room`; columns of words shrink, the widest first."""
         widest = [self._natural(i) for i in shown]
         least = [self._narrowest(i) if self.columns[i].words else self._natural(i) for i in shown]
         if sum(least) > room:

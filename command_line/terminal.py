@@ -1,26 +1,26 @@
-"""Where a command prints: results to stdout, all else to stderr."""
+"""The consoles of a command: results to stdout, everything else to stderr."""
 
 import os
 import sys
 
 from rich.console import Console
 
-# A file or another program has no edge at which a line would be broken.
+# The width for a file or another program, which needs no line breaks.
 UNLIMITED = 10_000
 
 
 def results() -> Console:
-    """Console for tables and paths, as wide as its terminal; a pipe or a file gets everything."""
+    """Console for tables and paths, as wide as its terminal; a pipe or a file gets full lines."""
     return _console(stderr=False)
 
 
 def progress() -> Console:
-    """Console for what is under way, and for what else is no result."""
+    """Console for progress, and for all other texts that are not results."""
     return _console(stderr=True)
 
 
 def is_live(console: Console) -> bool:
-    """Whether lines can be drawn over."""
+    """Whether lines can be overwritten."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
@@ -28,12 +28,12 @@ def _console(*, stderr: bool) -> Console:
     # https://no-color.org; rich would still print bold text.
     plain = bool(os.environ.get("NO_COLOR"))
     console = Console(stderr=stderr, highlight=False, color_system=None if plain else "auto")
-    # COLUMNS says nothing of a pipe: whatever loads readline hands it to its children.
+    # COLUMNS does not describe a pipe: a parent that loads readline sets it for its children.
     if not console.file.isatty():
         console.width = UNLIMITED
     return console
 
 
 def complain(program: str, text: str) -> None:
-    """One line on stderr: the program, then what is wrong."""
+    """Print one line on stderr: the program, then the error."""
     print(f"{program}: {' '.join(text.split())}", file=sys.stderr)

@@ -31,10 +31,10 @@ CLASSES, FEATURES, SEED = 64, 262_144, 0
 
 
 class Parser(PlainParser):
-    """A parser whose errors are those of the rest of the program: one line, exit code 2."""
+    """A parser that raises ModelError, which becomes one line and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse found as a ModelError."""
+        """Raise argparse's error as a ModelError."""
         raise ModelError(message)
 
 
@@ -59,8 +59,8 @@ def _complain(text: str, code: int) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog=PROGRAM,
-        description="Make, check or show a model as ONNX.",
-        epilog=exit_codes("a model was found wrong"),
+        description="Export, verify or inspect an ONNX model.",
+        epilog=exit_codes("a model is wrong"),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -68,70 +68,11 @@ def _parser() -> Parser:
         "export", help="write a model into a repository", epilog=exit_codes(None)
     )
     make.set_defaults(command=_export)
-    make.add_argument("--out", type=a_path, required=True, metavar="DIR", help="the repository")
-    make.add_argument("--name", default="linear_argmax", help="its folder (default: %(default)s)")
-    # None tells "not given" from "given as the default", which W from a file may contradict.
-    make.add_argument(
-        "--classes", type=_at_least(1), metavar="C", help=f"rows of W (default: {CLASSES})"
-    )
-    make.add_argument(
-        "--features", type=_at_least(1), metavar="D", help=f"columns of W (default: {FEATURES})"
-    )
-    make.add_argument(
-        "--seed",
-        type=_at_least(0),
-        metavar="N",
-        help=f"seed of a standard normal W (default: {SEED})",
-    )
-    make.add_argument(
-        "--dtype",
-        choices=precision.NAMES,
-        help="what the model computes in (default: float32), float64 with --from, as estimators do",
-    )
-    make.add_argument(
-        "--wire",
-        choices=("float32", *WIRE_DTYPES),
-        help="what a float32 model takes, to be widened inside (default: its own dtype)",
-    )
-    make.add_argument(
-        "--wire-scale",
-        type=float,
-        metavar="S",
-        help=f"what int8 counts (default: {DEFAULT_SCALE}, for standard normal examples)",
-    )
-    make.add_argument(
-        "--weights",
-        type=a_path,
-        metavar="FILE",
-        help="take W [classes, features] from this .npy, .npz or .safetensors file "
-        "(default: from the seed)",
-    )
-    make.add_argument(
-        "--tensor",
-        metavar="NAME",
-        help="which tensor of --weights is W (default: the only one, or W, weights or coef_)",
-    )
-    make.add_argument(
-        "--from",
-        dest="estimator",
-        type=a_path,
-        metavar="FILE",
-        help="take a linear classifier of scikit-learn, also behind scalers in a pipeline or found "
-        "by a search, from this file saved by joblib. WARNING: loading it runs the code it "
-        "contains; use it only for files that you trust",
-    )
-
-    make.add_argument(
-        "--least-agreement",
-        type=_fraction,
-        metavar="P",
-        help="of the examples, for how many a graph must give what the estimator of --from "
-        "predicts, as a fraction (default: 0.9)",
-    )
+    _add_export_options(make)
 
     check = commands.add_parser(
         "verify",
-        help="run a model against the float64 reference",
+        help="compare a model with the float64 reference",
         epilog=exit_codes("a label or the weights are wrong"),
     )
     check.set_defaults(command=_verify)
@@ -139,14 +80,14 @@ def _parser() -> Parser:
         "path",
         type=a_path,
         metavar="DIR",
-        help="a repository of one model, a model, or a .onnx file",
+        help="repository of one model, model folder, or .onnx file",
     )
     check.add_argument(
         "--examples",
         type=_at_least(1),
         default=256,
         metavar="N",
-        help="rows to compare (default: %(default)s)",
+        help="number of examples to compare (default: %(default)s)",
     )
     check.add_argument(
         "--seed",
@@ -157,19 +98,94 @@ def _parser() -> Parser:
     )
 
     show = commands.add_parser(
-        "inspect", help="say what any ONNX file holds", epilog=exit_codes(None)
+        "inspect", help="show the content of any ONNX file", epilog=exit_codes(None)
     )
     show.set_defaults(command=_inspect)
     show.add_argument(
-        "path", type=a_path, metavar="PATH", help="a .onnx file, a model, a repository of one model"
+        "path",
+        type=a_path,
+        metavar="PATH",
+        help=".onnx file, model folder, or repository of one model",
     )
     show.add_argument(
         "--html",
         type=a_path,
         metavar="FILE",
-        help="write it as one HTML page as well, with a picture of the graph",
+        help="also write one HTML page, with a picture of the graph",
     )
     return parser
+
+
+def _add_export_options(parser: argparse.ArgumentParser) -> None:
+    target = parser.add_argument_group("repository")
+    target.add_argument("--out", type=a_path, required=True, metavar="DIR", help="the repository")
+    target.add_argument(
+        "--name", default="linear_argmax", help="name of the model (default: %(default)s)"
+    )
+
+    drawn = parser.add_argument_group("random weights")
+    # None means "not given"; an explicit default could contradict W from a file.
+    drawn.add_argument(
+        "--classes", type=_at_least(1), metavar="C", help=f"rows of W (default: {CLASSES})"
+    )
+    drawn.add_argument(
+        "--features", type=_at_least(1), metavar="D", help=f"columns of W (default: {FEATURES})"
+    )
+    drawn.add_argument(
+        "--seed",
+        type=_at_least(0),
+        metavar="N",
+        help=f"seed of a standard normal W (default: {SEED})",
+    )
+
+    loaded = parser.add_argument_group("weights from a file")
+    loaded.add_argument(
+        "--weights",
+        type=a_path,
+        metavar="FILE",
+        help=".npy, .npz or .safetensors file with W [classes, features] (default: W from --seed)",
+    )
+    loaded.add_argument(
+        "--tensor",
+        metavar="NAME",
+        help="name of W in --weights (default: the only array, or W, weights or coef_)",
+    )
+
+    trained = parser.add_argument_group("scikit-learn estimator")
+    trained.add_argument(
+        "--from",
+        dest="estimator",
+        type=a_path,
+        metavar="FILE",
+        help="file saved by joblib with a linear classifier, which may be in a pipeline after "
+        "scalers, or in a search. WARNING: loading the file runs the code in it; use only files "
+        "that you trust",
+    )
+    trained.add_argument(
+        "--least-agreement",
+        type=_fraction,
+        metavar="P",
+        help="least fraction of the examples for which the graph must predict the same as the "
+        "estimator of --from (default: 0.9)",
+    )
+
+    types = parser.add_argument_group("data types")
+    types.add_argument(
+        "--dtype",
+        choices=precision.NAMES,
+        help="dtype of the computation (default: float32; float64 with --from, as in estimators)",
+    )
+    types.add_argument(
+        "--wire",
+        choices=("float32", *WIRE_DTYPES),
+        help="input dtype of a float32 model, which widens it (default: float32)",
+    )
+    types.add_argument(
+        "--wire-scale",
+        type=float,
+        metavar="S",
+        help=f"value of one int8 unit (default: {DEFAULT_SCALE}, for standard normal examples)",
+    )
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -179,7 +195,7 @@ def _export(args: argparse.Namespace) -> int:
     if args.weights is None:
         seed = SEED if args.seed is None else args.seed
         if args.tensor is not None:
-            raise ModelError(f"--tensor {args.tensor} came without --weights; wanted both")
+            raise ModelError(f"got --tensor {args.tensor} without --weights, expected both")
         weights: NDArray[np.number] = from_seed(
             args.classes or CLASSES, args.features or FEATURES, seed
         )
@@ -187,14 +203,16 @@ def _export(args: argparse.Namespace) -> int:
         seed = None
         weights = from_file(args.weights, args.tensor)
         if args.seed is not None:
-            raise ModelError(f"--seed {args.seed} came with --weights; wanted one of them")
-        for option, wanted, got in zip(
+            raise ModelError(f"got --seed {args.seed} with --weights, expected one of them")
+        for option, expected, got in zip(
             ("--classes", "--features"), (args.classes, args.features), weights.shape, strict=True
         ):
-            if wanted not in (None, got):
-                raise ModelError(f"{args.weights} has {got} for {option}; wanted {wanted}")
+            if expected not in (None, got):
+                raise ModelError(f"{args.weights} has {got} for {option}, expected {expected}")
     if args.least_agreement is not None:
-        raise ModelError(f"--least-agreement {args.least_agreement} came without --from")
+        raise ModelError(
+            f"got --least-agreement {args.least_agreement} without --from, expected both"
+        )
     w = exported(weights, dtype)
     path = export(args.out, args.name, w, dtype, seed, wire=args.wire, scale=args.wire_scale)
     print(_exported(path, w, args.wire))
@@ -205,7 +223,7 @@ def _export_estimator(args: argparse.Namespace) -> int:
     for option in ("classes", "features", "seed", "weights", "tensor"):
         value = getattr(args, option)
         if value is not None:
-            raise ModelError(f"--{option} {value} came with --from; wanted one of them")
+            raise ModelError(f"got --{option} {value} with --from, expected one of them")
     # Only --from needs scikit-learn, and only `export` joblib.
     estimators = extras.imported("model.from_sklearn.estimators", "sklearn")
     estimator = estimators.load(args.estimator)
@@ -234,52 +252,52 @@ def _exported(path: Path, w: NDArray[np.floating], wire: str | None) -> str:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    found = verify(args.path, args.examples, args.seed)
-    print("\n".join(pairs(_report(found), terminal.results().width, name_width=NAME_WIDTH)))
-    return DONE if found.ok else WRONG
+    result = verify(args.path, args.examples, args.seed)
+    print("\n".join(pairs(_report(result), terminal.results().width, name_width=NAME_WIDTH)))
+    return DONE if result.ok else WRONG
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    found = inspect(args.path)
+    inspection = inspect(args.path)
     if args.html is not None:
-        files.replace(args.html, page.render(found).encode())
-    print(inspection_text.text(found, terminal.results().width))
+        files.replace(args.html, page.render(inspection).encode())
+    print(inspection_text.text(inspection, terminal.results().width))
     return DONE
 
 
-def _report(found: Verification) -> list[tuple[str, str]]:
-    said = {None: "not recorded", True: "ok", False: "MISMATCH"}
+def _report(result: Verification) -> list[tuple[str, str]]:
+    states = {None: "not recorded", True: "ok", False: "MISMATCH"}
     wire: list[tuple[str, str]] = []
-    if found.wire in WIRE_DTYPES:
-        of = "" if found.wire_scale is None else f" times {found.wire_scale:g}"
+    if result.wire in WIRE_DTYPES:
+        of = "" if result.wire_scale is None else f" times {result.wire_scale:g}"
         wire = [
-            ("wire", f"{found.wire}{of}: agreement is with the examples before narrowing"),
-            ("wire: told", said[found.wire_ok]),
+            ("wire", f"{result.wire}{of}: agreement is with the examples before narrowing"),
+            ("wire: metadata", states[result.wire_ok]),
         ]
     return [
-        ("model", f"{found.path}"),
-        ("examples", f"{found.examples}"),
+        ("model", f"{result.path}"),
+        ("examples", f"{result.examples}"),
         *wire,
-        ("agreement", f"{found.agreement:.2%}"),
-        ("near ties", f"{found.near_ties}"),
-        ("wrong labels", f"{found.wrong_labels}"),
-        ("W: sha256", said[found.sha_ok]),
-        ("W: seed", said[found.seed_ok]),
-        ("verdict", "ok" if found.ok else "WRONG"),
+        ("agreement", f"{result.agreement:.2%}"),
+        ("near ties", f"{result.near_ties}"),
+        ("wrong labels", f"{result.wrong_labels}"),
+        ("W: sha256", states[result.sha_ok]),
+        ("W: seed", states[result.seed_ok]),
+        ("verdict", "ok" if result.ok else "WRONG"),
     ]
 
 
 def _at_least(least: int) -> Callable[[str], int]:
-    """Return a parser of integers from least on."""
+    """Return a parser of integers that are at least `least`."""
 
     def parse(text: str) -> int:
-        wanted = f"wanted an integer of {least} or more"
+        expected = f"expected an integer of {least} or more"
         try:
             number = int(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no integer; {wanted}") from None
+            raise argparse.ArgumentTypeError(f"got {text!r}, {expected}") from None
         if number < least:
-            raise argparse.ArgumentTypeError(f"{number} is too small; {wanted}")
+            raise argparse.ArgumentTypeError(f"got {number}, {expected}")
         return number
 
     return parse

@@ -1,5 +1,5 @@
-"""What can be wrong with a model, its weights or its examples."""
+"""The error of models, their weights and their examples."""
 
 
 class ModelError(Exception):
-    """A model that cannot be made or trusted; the text says what came, then what was wanted."""
+    """A model that cannot be made or trusted; the text says what it got and what it expected."""

@@ -1,4 +1,4 @@
-"""Test examples X whose every row depends on nothing but the seed."""
+"""Test examples X; each row depends only on the seed and its number."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,9 +26,9 @@ def standard_normal(
         ModelError: rows or features below 1, a negative first_row or seed, another dtype.
     """
     if rows < 1 or features < 1:
-        raise ModelError(f"X has {rows} rows of {features} features; wanted at least 1 of each")
+        raise ModelError(f"X has {rows} rows of {features} features, expected at least 1 of each")
     if first_row < 0 or seed < 0:
-        raise ModelError(f"first row is {first_row}, seed is {seed}; wanted 0 or more")
+        raise ModelError(f"first row is {first_row}, seed is {seed}, expected 0 or more")
     x = np.empty((rows, features), precision(dtype))
     stop_row = first_row + rows
 
@@ -38,7 +38,7 @@ def standard_normal(
         _fill(x[start - first_row : stop - first_row], seed, block, start - block * BLOCK_ROWS)
 
     blocks = range(first_row // BLOCK_ROWS, -(-stop_row // BLOCK_ROWS))
-    # numpy lets go of the interpreter lock while it draws, so threads do run side by side.
+    # numpy releases the interpreter lock while it draws, so threads run in parallel.
     with ThreadPoolExecutor(THREADS) as pool:
         for _ in pool.map(fill, blocks):
             pass
@@ -46,10 +46,10 @@ def standard_normal(
 
 
 def _fill(out: NDArray[np.floating], seed: int, block: int, skipped_rows: int) -> None:
-    """Fill out with the rows of a block that follow the skipped ones."""
+    """Fill `out` with the rows of a block after the skipped ones."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block,)))
     if skipped_rows:
-        # A normal number takes a varying count of random bits: the rows before must be drawn.
+        # A normal number takes a varying count of random bits, so the rows before must be drawn.
         skipped = np.empty((skipped_rows, out.shape[1]), out.dtype)
         rng.standard_normal(dtype=out.dtype.type, out=skipped)
     rng.standard_normal(dtype=out.dtype.type, out=out)

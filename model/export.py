@@ -16,7 +16,7 @@ from model.layout import graph_path
 from model.weights import exported, sha256
 
 DISTRIBUTION = "argmax-serving"
-# protobuf refuses messages of 2 GiB; the graph around W is far below the slack.
+# protobuf rejects messages of 2 GiB; the graph around W is far below the slack.
 INLINE_LIMIT_BYTES = 2**31 - 1
 SLACK_BYTES = 1 << 20
 
@@ -70,11 +70,11 @@ def write(
     inline_limit_bytes: int = INLINE_LIMIT_BYTES,
     accept: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Put W [classes, features] into a graph that has everything but its data, and store that.
+    """Put W [classes, features] into a graph that lacks only its data, and store it.
 
-    The bytes written depend on nothing but the arguments and the version of this software; a
-    file that has them already is left untouched, any other is replaced at once. `accept` gets
-    the path of the new graph before it takes its place; when it raises, the old one stays.
+    The bytes written depend only on the arguments and the version of this software; a file that
+    has them already is left untouched, any other is replaced atomically. `accept` gets the path
+    of the new graph before the replacement; if it raises, the old graph stays.
 
     W beyond inline_limit_bytes goes to a file beside the graph (ONNX external data), named after
     its content, so that the graph it replaces keeps its own until the moment of replacement.
@@ -82,7 +82,7 @@ def write(
     Raises:
         OSError: the folder or file cannot be written; a graph that was there is intact.
     """
-    # Stored as MatMul wants its second argument: ORT packs it once instead of transposing.
+    # Stored in the layout of MatMul's second argument: ORT packs it once instead of transposing.
     stored = np.ascontiguousarray(w.T)
     external = stored.nbytes + SLACK_BYTES > inline_limit_bytes
     data = stored.data.cast("B")
@@ -106,7 +106,7 @@ def write(
 
 
 def _properties(w: NDArray[np.floating], wire: Wire | None) -> dict[str, str]:
-    """Say in words what the graph holds."""
+    """Describe the graph in its metadata."""
     classes, features = w.shape
     properties = {
         "classes": str(classes),
@@ -123,7 +123,7 @@ def _properties(w: NDArray[np.floating], wire: Wire | None) -> dict[str, str]:
 
 
 def _check(model: onnx.ModelProto) -> None:
-    """Check types, shapes and operators with W as an input: its data lies nowhere yet."""
+    """Check types, shapes and operators with W as an input: its data is not stored yet."""
     checked = onnx.ModelProto()
     checked.CopyFrom(model)
     w = _weights_tensor(checked)
@@ -133,7 +133,7 @@ def _check(model: onnx.ModelProto) -> None:
 
 
 def _place(model: onnx.ModelProto, stored: NDArray[np.floating], location: str | None) -> None:
-    """Give W its data, or the place of it."""
+    """Give W its data, or the location of the data."""
     tensor = _weights_tensor(model)
     if location is None:
         tensor.raw_data = stored.tobytes()

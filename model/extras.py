@@ -1,4 +1,4 @@
-"""Import what only an extra of this distribution installs."""
+"""Import packages that only an extra of this distribution installs."""
 
 from types import ModuleType
 
@@ -7,13 +7,13 @@ from model.errors import ModelError
 
 
 def imported(module: str, extra: str) -> ModuleType:
-    """Import a module, or one of ours that needs what the extra installs.
+    """Import a module of an extra, or one of ours that needs it.
 
     Raises:
         ModelError: a package is not installed; the text says how to install it.
     """
     try:
-        found: ModuleType = extras.imported(module, extra)
+        imported: ModuleType = extras.imported(module, extra)
     except extras.MissingExtra as error:
         raise ModelError(str(error)) from error
-    return found
+    return imported

@@ -1,4 +1,4 @@
-"""Replace a file at once or not at all."""
+"""Replace a file atomically."""
 
 import os
 import secrets
@@ -11,11 +11,11 @@ CHUNK_BYTES = 1 << 20
 def replace(
     path: Path, content: bytes | memoryview, accept: Callable[[Path], None] | None = None
 ) -> bool:
-    """Make content (bytes, or a memoryview of bytes) the content of a file, on disk.
+    """Write content (bytes, or a memoryview of bytes) to a file, and sync it to disk.
 
     Readers see the old file or the new one, also after a crash. A file that has this content
-    already is left untouched; whether it had to be written is returned. `accept` gets the path
-    of a file with the content, in the same folder, before that takes its place; it may raise.
+    already is left untouched. Returns whether it was written. `accept` gets the path of a file with
+    the content, in the same folder, before the replacement; it may raise.
 
     Raises:
         OSError: the file cannot be written; the old one is intact, nothing is left behind.
@@ -36,7 +36,7 @@ def replace(
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            # Name the file the caller knows: writing names none, opening names the temporary one.
+            # Name the caller's file: a write error names none, an open error the temporary one.
             error.filename, error.filename2 = str(path), None
         raise
     _sync_folder(path.parent)
@@ -56,7 +56,7 @@ def _has(path: Path, content: bytes | memoryview) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the new name on disk; without this a crash may bring the old file back."""
+    """Sync the folder; without this a crash may bring the old file back."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from model.errors import ModelError
 from protos.quantize import DEFAULT_SCALE, wire_scale
 
-# The oldest pair in which ArgMax takes doubles and says which of equals wins: ORT 1.7 reads it.
+# The oldest pair in which ArgMax takes doubles and selects the winner of ties: ORT 1.7 reads it.
 OPSET = 13
 IR_VERSION = 7
 
@@ -22,7 +22,7 @@ WIRE_TYPES = {"float16": TensorProto.FLOAT16, "int8": TensorProto.INT8}
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """What the graph takes where that is narrower than what it computes in; int8 has a scale."""
+    """Input dtype of a graph if narrower than that of the computation; int8 has a scale."""
 
     dtype: str
     scale: float | None = None
@@ -30,7 +30,7 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What the tensors of a linear graph are called."""
+    """Names of the tensors in a linear graph."""
 
     x: str = "x"
     wide: str = "wide"
@@ -43,19 +43,19 @@ class Names:
 
 
 def checked_wire(dtype: str | None, scale: float | None, computed: str) -> Wire | None:
-    """Check what a graph should take; None where that is what it computes in.
+    """Check the input dtype of a graph; None if it is that of the computation.
 
     Raises:
         ModelError: a wire or scale that a model of this dtype cannot have.
     """
     if scale is not None and dtype != "int8":
-        raise ModelError(f"a scale of {scale} came with wire {dtype or computed}; wanted int8")
+        raise ModelError(f"got a scale of {scale} with wire {dtype or computed}, expected int8")
     if dtype is None:
         return None
     if computed != "float32" or dtype not in ("float32", *WIRE_TYPES):
         raise ModelError(
-            f"wire is {dtype} of a {computed} model; "
-            f"wanted float32, {' or '.join(WIRE_TYPES)} of a float32 model"
+            f"wire is {dtype} of a {computed} model, "
+            f"expected float32, {' or '.join(WIRE_TYPES)} of a float32 model"
         )
     if dtype == "int8":
         try:
@@ -68,7 +68,7 @@ def checked_wire(dtype: str | None, scale: float | None, computed: str) -> Wire 
 def build(classes: int, features: int, dtype: str, taken: Wire | None) -> onnx.ModelProto:
     """Build `x` to `label` int64 [batch] and `scores` dtype [batch, classes], without a bias.
 
-    W is an initializer of [features, classes], as MatMul wants it, that has no data yet.
+    W is an initializer of [features, classes], the layout for MatMul, that has no data yet.
     """
     names, element = Names(), ELEMENT_TYPES[dtype]
     graph = helper.make_graph(
@@ -96,9 +96,9 @@ def build(classes: int, features: int, dtype: str, taken: Wire | None) -> onnx.M
 def nodes(
     names: Names, taken: Wire | None, *, biased: bool, last_of_ties: bool = False
 ) -> Sequence[onnx.NodeProto]:
-    """Make the operators: MatMul, Add where there is a bias, ArgMax; first, what widens `x`.
+    """Make the operators: one that widens `x` if it is narrow, MatMul, Add for a bias, ArgMax.
 
-    Of equal scores the first wins, or the last where the model says so.
+    Of equal scores the first wins, or the last if the model says so.
     """
     wide = names.wide if taken else names.x
     product = names.product if biased else names.scores

@@ -1,4 +1,4 @@
-"""Where a model lies in a repository laid out as NAME/VERSION/model.onnx."""
+"""The path of a model in a repository laid out as NAME/VERSION/model.onnx."""
 
 import re
 from pathlib import Path
@@ -19,15 +19,15 @@ def graph_path(repository: Path, name: str, version: int) -> Path:
     """
     if not NAME.fullmatch(name) or not name.strip("."):
         raise ModelError(
-            f"name is {name!r}; wanted 1 to 200 of A-Z a-z 0-9 _ . - that are not all dots"
+            f"name is {name!r}, expected 1 to 200 of A-Z a-z 0-9 _ . - that are not all dots"
         )
     if version < 1:
-        raise ModelError(f"version is {version}; wanted 1 or more")
+        raise ModelError(f"version is {version}, expected 1 or more")
     return repository / name / str(version) / FILE_NAME
 
 
 def find(path: Path) -> Path:
-    """Return the one graph that a path means.
+    """Return the graph that a path names.
 
     The path is a .onnx file, a version folder, a model folder (its highest version counts), or
     a repository of exactly one model.
@@ -38,7 +38,7 @@ def find(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise ModelError(f"{path} does not exist; wanted a .onnx file or a model repository")
+        raise ModelError(f"{path} does not exist, expected a .onnx file or a model repository")
     graph = _in_folder(path)
     if graph:
         return graph
@@ -46,8 +46,8 @@ def find(path: Path) -> Path:
     graphs = {name: graph for name, graph in models.items() if graph}
     if len(graphs) != 1:
         raise ModelError(
-            f"{path} holds {', '.join(graphs) or 'no model'}; "
-            f"wanted exactly one NAME/VERSION/{FILE_NAME}, or the path of one model"
+            f"{path} holds {', '.join(graphs) or 'no model'}, "
+            f"expected exactly one NAME/VERSION/{FILE_NAME}, or the path of one model"
         )
     return next(iter(graphs.values()))
 

@@ -1,4 +1,4 @@
-"""Tell a file from the pointer that a clone without Git LFS has in its place."""
+"""Detect the pointer that a clone without Git LFS has in place of a file."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ _START = b"version https://git-lfs.github.com/spec/"
 
 
 def refuse(path: Path) -> None:
-    """Raise ModelError when the file is a pointer of Git LFS.
+    """Raise ModelError if the file is a Git LFS pointer.
 
     Raises:
         OSError: the file cannot be read.

@@ -28,7 +28,7 @@ from model.weights import exported
 from protos.quantize import DEFAULT_SCALE
 
 ALIAS = "ArgmaxServingLinearArgmax"
-# What a graph takes, and what it computes in then.
+# Input dtypes of a graph, with the dtype of the computation.
 _TAKEN = {
     DoubleTensorType: ("float64", None),
     FloatTensorType: ("float32", None),
@@ -40,7 +40,7 @@ _TAKEN = {
 class LinearArgmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """`classes_[argmax_i (coef_ x + intercept_)_i]`, the first or the last index winning a tie.
 
-    It is made, by `of`; fitting changes nothing.
+    Made by `of`; fitting changes nothing.
 
     Attributes:
         coef_: float64 [classes, features], at least two classes.
@@ -76,7 +76,7 @@ class LinearArgmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(w) != len(classes) or not np.isfinite(b).all():
             raise ModelError(
                 f"there are {len(classes)} classes, coef_ {list(np.shape(coef))}, "
-                f"intercept_ {list(np.shape(intercept))}; wanted finite numbers, a row per class"
+                f"intercept_ {list(np.shape(intercept))}, expected finite numbers, a row per class"
             )
         made = cls()
         made.coef_, made.intercept_, made.classes_ = w, b, np.asarray(classes)
@@ -131,7 +131,7 @@ def _computed(operator: Any) -> tuple[str, str | None]:
     for taken, what in _TAKEN.items():
         if isinstance(kind, taken):
             return what
-    raise ModelError(f"x is {kind}; wanted one of {', '.join(kind.__name__ for kind in _TAKEN)}")
+    raise ModelError(f"x is {kind}, expected one of {', '.join(kind.__name__ for kind in _TAKEN)}")
 
 
 def _parse(scope: Any, model: LinearArgmax, inputs: Any, custom_parsers: Any = None) -> Any:

@@ -22,7 +22,7 @@ def precision(dtype: DTypeLike) -> "np.dtype[np.floating]":
         return np.dtype("<f4")
     if name == "float64":
         return np.dtype("<f8")
-    raise ModelError(f"dtype is {name}; wanted {' or '.join(NAMES)}")
+    raise ModelError(f"dtype is {name}, expected {' or '.join(NAMES)}")
 
 
 def unit_roundoff(dtype: DTypeLike) -> float:

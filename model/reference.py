@@ -10,7 +10,7 @@ from model.precision import largest, precision, unit_roundoff
 from model.weights import exported
 
 # Tall blocks of few features: the BLAS threads wait for each other once per few hundred features,
-# which is slow where something else, say the server under test, holds a core.
+# which is slow if another process, such as the server under test, holds a core.
 BLOCK_ROWS = 1024
 BLOCK_FEATURES = 8192
 SIGMAS = 6.0
@@ -18,7 +18,7 @@ SIGMAS = 6.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expected:
-    """What n examples should give: classes count from 0, the first index wins a tie.
+    """Expected results of n examples: classes count from 0, the first index wins a tie.
 
     Attributes:
         labels: int64 [n], the class of the highest score (of the first NaN, if there is one).
@@ -32,18 +32,18 @@ class Expected:
 
     @property
     def near_ties(self) -> NDArray[np.bool_]:
-        """Tell which rows rounding may decide, bool [n]: top two scores within the tolerance."""
+        """Rows that rounding may decide, bool [n]: top two scores within the tolerance."""
         if self.scores.shape[1] < 2:
             return np.isinf(self.tolerance)
         top = np.partition(self.scores, -2, axis=1)
         with np.errstate(invalid="ignore"):
             lead: NDArray[np.float64] = top[:, -1] - top[:, -2]
-            # Asked this way round, NaN, of which nothing can be said, counts as a tie.
+            # Compared in this direction, NaN counts as a tie.
             ties: NDArray[np.bool_] = ~(lead > self.tolerance)
         return ties
 
     def wrong(self, labels: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Tell which labels no rounding can explain, bool [n].
+        """Return the labels that rounding cannot explain, bool [n].
 
         A label is wrong when it is no class, or when its reference score is below the best by
         more than the tolerance.
@@ -51,9 +51,9 @@ class Expected:
         Raises:
             ModelError: labels are not integers [n].
         """
-        given = self._checked(labels)
-        outside = (given < 0) | (given >= self.scores.shape[1])
-        inside = np.where(outside, 0, given).astype(np.int64)
+        checked = self._checked(labels)
+        outside = (checked < 0) | (checked >= self.scores.shape[1])
+        inside = np.where(outside, 0, checked).astype(np.int64)
         with np.errstate(invalid="ignore"):
             deficit = _at(self.scores, self.labels) - _at(self.scores, inside)
         wrong: NDArray[np.bool_] = outside | (deficit > self.tolerance)
@@ -65,23 +65,23 @@ class Expected:
         Raises:
             ModelError: labels are not integers [n], or n is 0.
         """
-        given = self._checked(labels)
-        if not len(given):
-            raise ModelError("there are no labels; wanted at least 1")
-        return float(np.mean(given == self.labels))
+        checked = self._checked(labels)
+        if not len(checked):
+            raise ModelError("got no labels, expected at least 1")
+        return float(np.mean(checked == self.labels))
 
     def rows(self, rows: slice | NDArray[np.integer]) -> "Expected":
-        """Return what some of the examples should give: of a slice views, no copies."""
+        """Return the expected results of some examples: for a slice views, no copies."""
         return Expected(self.labels[rows], self.scores[rows], self.tolerance[rows])
 
     def _checked(self, labels: NDArray[np.integer]) -> NDArray[np.integer]:
-        given = np.asarray(labels)
-        if given.shape != self.labels.shape or given.dtype.kind not in "iu":
+        array = np.asarray(labels)
+        if array.shape != self.labels.shape or array.dtype.kind not in "iu":
             raise ModelError(
-                f"labels are {given.dtype} {list(given.shape)}; "
-                f"wanted integers {list(self.labels.shape)}"
+                f"labels are {array.dtype} {list(array.shape)}, "
+                f"expected integers {list(self.labels.shape)}"
             )
-        return given
+        return array
 
 
 def expect(
@@ -90,7 +90,7 @@ def expect(
     dtype: DTypeLike,
     bias: NDArray[np.floating] | None = None,
 ) -> Expected:
-    """Compute in float64 what a model of this dtype should give for x.
+    """Compute in float64 the expected results of a model of this dtype for x.
 
     W [classes, features], x [n, features] and the bias [classes], which is added last, are first
     rounded to dtype, as the model gets them. Memory beyond x is bounded: x is converted in blocks
@@ -120,10 +120,10 @@ def expect(
     Raises:
         ModelError: W, x or dtype is not of this kind, or their features differ.
     """
-    wanted = precision(dtype)
-    w = exported(weights, wanted)
+    target = precision(dtype)
+    w = exported(weights, target)
     _check_examples(x, w.shape[1])
-    b = np.zeros(len(w)) if bias is None else bias.astype(wanted).astype(np.float64)
+    b = np.zeros(len(w)) if bias is None else bias.astype(target).astype(np.float64)
     scores = np.tile(b, (len(x), 1))
     squares = np.square(scores)
     # One buffer for all blocks: fresh memory would cost more than the conversion.
@@ -133,9 +133,9 @@ def expect(
             rows = slice(first_row, first_row + BLOCK_ROWS)
             for first in range(0, w.shape[1], BLOCK_FEATURES):
                 columns = slice(first, first + BLOCK_FEATURES)
-                given = x[rows, columns].astype(wanted, copy=False)
-                x_block = buffer[: given.shape[0], : given.shape[1]]
-                x_block[...] = given
+                rounded = x[rows, columns].astype(target, copy=False)
+                x_block = buffer[: rounded.shape[0], : rounded.shape[1]]
+                x_block[...] = rounded
                 w_block = w[:, columns].astype(np.float64)
                 scores[rows] += x_block @ w_block.T
                 np.square(x_block, out=x_block)
@@ -143,7 +143,7 @@ def expect(
                 squares[rows] += x_block @ w_block.T
     labels = scores.argmax(axis=1)
     return Expected(
-        labels, scores, _tolerance(scores, np.sqrt(squares), labels, wanted, w.shape[1])
+        labels, scores, _tolerance(scores, np.sqrt(squares), labels, target, w.shape[1])
     )
 
 
@@ -177,4 +177,4 @@ def _at(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.fl
 
 def _check_examples(x: NDArray[np.floating], features: int) -> None:
     if x.ndim != 2 or x.shape[1] != features or x.dtype.kind != "f":
-        raise ModelError(f"x is {x.dtype} {list(x.shape)}; wanted floats [n, {features}]")
+        raise ModelError(f"x is {x.dtype} {list(x.shape)}, expected floats [n, {features}]")

@@ -1,4 +1,4 @@
-"""Read a linear model back from its graph, then run that as a server does."""
+"""Read a linear model back from its graph, and run the graph as a server does."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +17,18 @@ from model.reference import Expected, expect
 from model.weights import exported
 from protos.quantize import WIRE_DTYPES, from_wire, to_wire, wire_scale
 
-# As few as a service would send at a time.
+# As few examples as a service sends at a time.
 RUN_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
-    """What a graph holds.
+    """The content of a graph.
 
     Attributes:
-        w: W [classes, features] in the dtype that the graph computes in.
-        bias: what it adds to the scores, that dtype [classes]; None when it adds nothing.
-        wire: what it takes.
+        w: W [classes, features] in the dtype of the computation.
+        bias: bias of the scores, in that dtype [classes]; None without one.
+        wire: its input dtype.
         properties: its metadata.
     """
 
@@ -38,10 +38,10 @@ class Stored:
     properties: dict[str, str]
 
     def sent(self, x: NDArray[np.floating]) -> NDArray[np.number]:
-        """Return examples [n, features] as the graph takes them.
+        """Return examples [n, features] in the input dtype of the graph.
 
         Raises:
-            ModelError: they cannot be rounded to what it takes.
+            ModelError: they cannot be rounded to that dtype.
         """
         if self.wire.dtype not in WIRE_DTYPES:
             return x.astype(self.w.dtype, copy=False)
@@ -51,11 +51,11 @@ class Stored:
             raise ModelError(str(error)) from None
 
     def expected(self, x: NDArray[np.floating]) -> Expected:
-        """Return what the graph should give for examples [n, features] that it gets exactly."""
+        """Return the expected results for examples [n, features] that the graph gets exactly."""
         return expect(self.w, x, self.w.dtype, self.bias)
 
     def expected_of_sent(self, sent: NDArray[np.number]) -> Expected:
-        """Return what the graph should give for what `sent` made of examples."""
+        """Return the expected results for examples that `sent` has rounded."""
         if self.wire.dtype in WIRE_DTYPES:
             return self.expected(from_wire(sent, self.wire.scale))
         return self.expected(sent.astype(self.w.dtype, copy=False))
@@ -72,7 +72,7 @@ def read(graph: Path) -> Stored:
         model = onnx.load(graph, load_external_data=False)
         _load_data_beside(graph, model)
     except (DecodeError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{graph} cannot be read ({error}); wanted an ONNX graph") from error
+        raise ModelError(f"{graph} cannot be read ({error}), expected an ONNX graph") from error
     inputs = [value.name for value in model.graph.input]
     outputs = [value.name for value in model.graph.output]
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -82,8 +82,8 @@ def read(graph: Path) -> Stored:
         or set(stored) - {SCALE, BIAS} != {WEIGHTS}
     ):
         raise ModelError(
-            f"{graph} takes {inputs}, gives {outputs}, holds {list(stored)}; "
-            "wanted a linear argmax model that takes ['x'], gives ['label', 'scores'], holds ['W']"
+            f"{graph} has inputs {inputs}, outputs {outputs}, initializers {list(stored)}, "
+            "expected a linear argmax model with ['x'], ['label', 'scores'], ['W']"
         )
     try:
         w = numpy_helper.to_array(stored[WEIGHTS]).T
@@ -108,10 +108,10 @@ def session(graph: Path) -> ort.InferenceSession:
     """Load a graph into ONNX Runtime, on the CPU.
 
     Raises:
-        ModelError: ONNX Runtime does not take it.
+        ModelError: ONNX Runtime rejects it.
     """
     options = ort.SessionOptions()
-    # Threads that spin between the runs would take cores from the reference.
+    # Threads that spin between runs would take cores from the reference.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -137,7 +137,7 @@ def _bias(stored: onnx.TensorProto | None, classes: int) -> NDArray[np.floating]
         return None
     bias = numpy_helper.to_array(stored)
     if bias.shape != (classes,) or not np.isfinite(bias).all():
-        raise ModelError(f"b is {list(bias.shape)}; wanted {classes} finite numbers")
+        raise ModelError(f"b is {list(bias.shape)}, expected {classes} finite numbers")
     return bias
 
 
@@ -148,12 +148,12 @@ def _taken(value: onnx.ValueInfoProto, stored: onnx.TensorProto | None) -> Wire:
     dtype = names.get(element)
     if dtype is None or (dtype == "int8") != (stored is not None):
         raise ModelError(
-            f"x is of type {element}, {'no' if stored is None else 'a'} scale is there; "
-            f"wanted {', '.join(names.values())}, with a scale for int8"
+            f"x is of type {element}, with {'no' if stored is None else 'a'} scale, "
+            f"expected {', '.join(names.values())}, with a scale for int8"
         )
     if stored is None:
         return Wire(dtype)
     scale = numpy_helper.to_array(stored)
     if scale.size != 1:
-        raise ModelError(f"there are {scale.size} scales; wanted one")
+        raise ModelError(f"got {scale.size} scales, expected one")
     return Wire(dtype, wire_scale(float(scale.item())))

@@ -1,4 +1,4 @@
-"""Run an exported graph against the float64 reference of its own weights."""
+"""Compare an exported graph with the float64 reference of its own weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,20 +19,20 @@ GROUP_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What running a graph has shown.
+    """Result of running a graph.
 
     Attributes:
         path: the graph that was run.
         examples: number of rows that were compared.
-        wrong_labels: number of labels that rounding cannot explain, of examples as the graph gets
-            them: what float16 or int8 on the wire changed is not its fault.
+        wrong_labels: number of labels that rounding cannot explain, for examples as the graph gets
+            them: changes by float16 or int8 on the wire are not its fault.
         near_ties: number of those rows that rounding may decide.
         agreement: fraction of labels identical to the reference of the examples as they were drawn.
         sha_ok: whether W has the hash in the metadata; None without one.
         seed_ok: whether W is what the seed in the metadata gives; None without one.
-        wire: what the graph takes, a dtype.
-        wire_scale: what int8 examples are multiples of.
-        wire_ok: whether the metadata say the same of the wire, None if they say nothing.
+        wire: input dtype of the graph.
+        wire_scale: unit of int8 examples.
+        wire_ok: whether the metadata agree on the wire, None without such metadata.
     """
 
     path: Path
@@ -48,12 +48,12 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Tell whether no label is wrong while the metadata, as far as they go, say the truth."""
+        """Whether no label is wrong, and no metadata contradict the graph."""
         return not self.wrong_labels and False not in (self.sha_ok, self.seed_ok, self.wire_ok)
 
 
 def verify(path: Path, examples: int, seed: int) -> Verification:
-    """Compare the labels that ONNX Runtime gives on the CPU with the reference.
+    """Compare the labels of ONNX Runtime on the CPU with the reference.
 
     The reference is built from the W inside the graph, so that a fault of the graph shows apart
     from a fault of W, for which the metadata answer. Examples are standard normal, 256 at a time,
@@ -63,7 +63,7 @@ def verify(path: Path, examples: int, seed: int) -> Verification:
         ModelError: path means no single graph, or one that is not a linear argmax model.
     """
     if examples < 1:
-        raise ModelError(f"there are {examples} examples; wanted at least 1")
+        raise ModelError(f"got {examples} examples, expected at least 1")
     graph = find(path)
     stored = read(graph)
     loaded = session(graph)
@@ -74,9 +74,9 @@ def verify(path: Path, examples: int, seed: int) -> Verification:
         sent = stored.sent(x)
         labels = run(loaded, sent)
         drawn = stored.expected(x)
-        given = drawn if sent is x else stored.expected_of_sent(sent)
-        wrong += int(given.wrong(labels).sum())
-        ties += int(given.near_ties.sum())
+        reference = drawn if sent is x else stored.expected_of_sent(sent)
+        wrong += int(reference.wrong(labels).sum())
+        ties += int(reference.near_ties.sum())
         same += int((labels == drawn.labels).sum())
     return Verification(
         path=graph,
@@ -93,26 +93,26 @@ def verify(path: Path, examples: int, seed: int) -> Verification:
 
 
 def _wire_ok(stored: Stored) -> bool | None:
-    """Hold against the graph what a client is told of it."""
+    """Compare the graph's input with the metadata that clients read."""
     properties, wire = stored.properties, stored.wire
-    told = {name: properties[name] for name in ("wire", SCALE) if name in properties}
+    metadata = {name: properties[name] for name in ("wire", SCALE) if name in properties}
     if wire.dtype not in WIRE_DTYPES:
-        return False if told else None
-    wanted = {"wire": wire.dtype}
+        return False if metadata else None
+    expected = {"wire": wire.dtype}
     if wire.scale is not None:
-        wanted[SCALE] = scale_text(wire.scale)
-    return told == wanted if told else None
+        expected[SCALE] = scale_text(wire.scale)
+    return metadata == expected if metadata else None
 
 
 def _sha_ok(stored: Stored) -> bool | None:
-    """Hold W, and the bias if there is one, against their hashes."""
+    """Compare W, and the bias if there is one, with their hashes."""
     tensors = {"weights_sha256": stored.w, "bias_sha256": stored.bias}
-    told = [
+    matches = [
         tensor is not None and sha256(tensor) == stored.properties[name]
         for name, tensor in tensors.items()
         if name in stored.properties
     ]
-    return all(told) if told else None
+    return all(matches) if matches else None
 
 
 def _seed_ok(stored: Stored) -> bool | None:

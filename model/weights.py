@@ -1,4 +1,4 @@
-"""Where the weights W of a linear model come from."""
+"""Make or load the weights W of a linear model."""
 
 import hashlib
 import zipfile
@@ -28,15 +28,15 @@ def from_seed(classes: int, features: int, seed: int) -> NDArray[np.float64]:
     """
     if classes < 1 or features < 1:
         raise ModelError(
-            f"W has {classes} classes of {features} features; wanted at least 1 of each"
+            f"W has {classes} classes of {features} features, expected at least 1 of each"
         )
     if seed < 0:
-        raise ModelError(f"seed is {seed}; wanted 0 or more")
+        raise ModelError(f"seed is {seed}, expected 0 or more")
     try:
         return np.random.default_rng(seed).standard_normal((classes, features))
     except (ValueError, OverflowError, MemoryError) as error:
         raise ModelError(
-            f"W of [{classes}, {features}] does not fit in memory; wanted a smaller one"
+            f"W of [{classes}, {features}] does not fit in memory, expected a smaller one"
         ) from error
 
 
@@ -47,7 +47,7 @@ def from_file(path: str | Path, name: str | None = None) -> NDArray[np.number]:
     one exactly one of those named W, weights or coef_.
 
     Raises:
-        ModelError: not such a file, no such array, or an array that `check` refuses.
+        ModelError: not such a file, no such array, or an array that `check` rejects.
         OSError: the file cannot be read.
     """
     lfs_pointer.refuse(Path(path))
@@ -62,19 +62,19 @@ def from_file(path: str | Path, name: str | None = None) -> NDArray[np.number]:
 def _from_numpy(path: str | Path, name: str | None) -> NDArray[np.generic]:
     try:
         with Path(path).open("rb") as stream:
-            # Pickles run code when they are loaded; nobody expects that of weights.
+            # Pickles run code when they are loaded, which nobody expects of weights.
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.lib.npyio.NpzFile):
                 with loaded as archive:
                     loaded = archive[_chosen(path, archive.files, name)]
             elif name is not None:
-                raise ModelError(f"{path} holds one array without a name; {name!r} was wanted")
+                raise ModelError(f"{path} holds one array without a name, expected {name!r}")
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(
-            f"{path} cannot be read as numbers ({error}); wanted a .npy or .npz file of numbers"
+            f"{path} cannot be read as numbers ({error}), expected a .npy or .npz file of numbers"
         ) from error
     if not isinstance(loaded, np.ndarray):
-        raise ModelError(f"{path} holds something that is no array; wanted numpy arrays")
+        raise ModelError(f"{path} holds something other than an array, expected numpy arrays")
     return loaded
 
 
@@ -85,29 +85,29 @@ def _from_safetensors(path: str | Path, name: str | None) -> NDArray[np.generic]
             loaded: NDArray[np.generic] = file.get_tensor(_chosen(path, list(file.keys()), name))
     except (safetensors.SafetensorError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{path} cannot be read as numbers ({error}); wanted a .safetensors file of numbers"
+            f"{path} cannot be read as numbers ({error}), expected a .safetensors file of numbers"
         ) from error
     return loaded.astype(np.float32) if loaded.dtype.name == "bfloat16" else loaded
 
 
 def check(weights: NDArray[np.generic]) -> NDArray[np.number]:
-    """Return weights unchanged when they are [classes, features] of finite real numbers.
+    """Return weights unchanged if they are [classes, features] of finite real numbers.
 
     Raises:
         ModelError: another number of axes, an empty axis, a dtype that is not real, NaN, infinity.
     """
     if weights.ndim != 2:
-        raise ModelError(f"W has shape {list(weights.shape)}; wanted [classes, features]")
+        raise ModelError(f"W has shape {list(weights.shape)}, expected [classes, features]")
     if 0 in weights.shape:
         raise ModelError(
-            f"W has shape {list(weights.shape)}; wanted at least 1 class of at least 1 feature"
+            f"W has shape {list(weights.shape)}, expected at least 1 class of at least 1 feature"
         )
     if weights.dtype.kind not in "iuf":
-        raise ModelError(f"W has dtype {weights.dtype}; wanted real numbers")
+        raise ModelError(f"W has dtype {weights.dtype}, expected real numbers")
     numbers = cast(NDArray[np.number], weights)
     wrong = numbers.size - int(np.count_nonzero(np.isfinite(numbers)))
     if wrong:
-        raise ModelError(f"W has {wrong} NaN or infinite numbers; wanted finite ones only")
+        raise ModelError(f"W has {wrong} NaN or infinite numbers, expected finite ones only")
     return numbers
 
 
@@ -117,18 +117,18 @@ def exported(weights: NDArray[np.generic], dtype: DTypeLike) -> NDArray[np.float
     Raises:
         ModelError: dtype is not float32 or float64, `check` refuses W, or W overflows in dtype.
     """
-    wanted = precision(dtype)
+    target = precision(dtype)
     with np.errstate(over="ignore"):
-        rounded = np.ascontiguousarray(check(weights), dtype=wanted)
+        rounded = np.ascontiguousarray(check(weights), dtype=target)
     if rounded.dtype != weights.dtype and not np.isfinite(rounded).all():
-        raise ModelError(f"W has numbers too large for {wanted.name}; wanted smaller ones")
+        raise ModelError(f"W has numbers too large for {target.name}, expected smaller ones")
     return rounded
 
 
 def sha256(weights: NDArray[np.floating]) -> str:
     """Hash the C-contiguous little-endian bytes of W [classes, features], 64 hex digits.
 
-    The digest depends on the dtype, so W is given in the dtype that is exported.
+    The digest depends on the dtype, so W must have the dtype that is exported.
 
     Raises:
         ModelError: W is not float32 or float64.
@@ -146,8 +146,8 @@ def _chosen(path: str | Path, names: list[str], name: str | None) -> str:
         return known[0]
     if name in names:
         return name
-    wanted = f"one array, or exactly one named {' or '.join(ARCHIVE_NAMES)}"
+    expected = f"one array, or exactly one named {' or '.join(ARCHIVE_NAMES)}"
     raise ModelError(
-        f"{path} holds the arrays {names or 'none'}; wanted "
-        + (f"{name!r} among them" if name is not None else f"{wanted}, or --tensor to name it")
+        f"{path} holds the arrays {names or 'none'}, expected "
+        + (f"{name!r} among them" if name is not None else f"{expected}, or --tensor to name it")
     )

@@ -1,4 +1,4 @@
-"""Turn inference messages into Python records, without copying the tensors' bytes.
+"""Convert inference messages to Python records, without copying the tensors' bytes.
 
 Decoded tensors are read-only views into the received message, which they keep alive; they may be
 unaligned when the sender did not pad. Encoding copies each tensor once, into the message.
@@ -13,8 +13,14 @@ from google.protobuf.message import DecodeError
 
 from protos import inference_pb2 as pb
 from protos.errors import InvalidMessage, OutputMissing
-from protos.parameters import Parameter, read_parameters, write_parameters
-from protos.tensors import Tensor, read_tensors, write_tensors
+from protos.tensors import (
+    Parameter,
+    Tensor,
+    read_parameters,
+    read_tensors,
+    write_parameters,
+    write_tensors,
+)
 from protos.wire import Split, length_prefix, split
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -31,7 +37,7 @@ _WORTH_ALIGNING_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
-    """An output that the client asks for by name."""
+    """An output that the client requests by name."""
 
     name: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
@@ -39,7 +45,7 @@ class RequestedOutput:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """What one ModelInferRequest says; no outputs named means all of them."""
+    """The content of a ModelInferRequest; no outputs named means all of them."""
 
     model_name: str
     inputs: tuple[Tensor, ...]
@@ -52,7 +58,7 @@ class InferRequest:
 
 @dataclass(frozen=True, slots=True)
 class InferResponse:
-    """What one ModelInferResponse says; `response["scores"]` is the array of that output."""
+    """The content of a ModelInferResponse; `response["scores"]` is the array of that output."""
 
     model_name: str
     outputs: tuple[Tensor, ...]
@@ -66,7 +72,7 @@ class InferResponse:
         return tuple(tensor.name for tensor in self.outputs)
 
     def __getitem__(self, name: str) -> Array:
-        """The array of an output, read-only; OutputMissing, a KeyError, where there is none."""
+        """The array of an output, read-only; OutputMissing, a KeyError, if there is none."""
         for tensor in self.outputs:
             if tensor.name == name:
                 if tensor.data is None:
@@ -80,12 +86,12 @@ class InferResponse:
         return name in self.names
 
     def __iter__(self) -> Iterator[str]:
-        """Names of the outputs, as a mapping would; without it, iterating would ask for [0]."""
+        """Names of the outputs, as in a mapping; otherwise iteration would ask for [0]."""
         return iter(self.names)
 
 
 def decode_request(message: bytes) -> InferRequest:
-    """Read a ModelInferRequest; InvalidMessage when it is malformed or contradicts itself."""
+    """Read a ModelInferRequest; InvalidMessage if it is malformed or contradicts itself."""
     header, raw = _take_apart(message, pb.ModelInferRequest, _RAW_INPUT_FIELD)
     try:
         return InferRequest(
@@ -117,7 +123,7 @@ def encode_request(request: InferRequest) -> bytes:
 
 
 def decode_response(message: bytes) -> InferResponse:
-    """Read a ModelInferResponse; InvalidMessage when it is malformed or contradicts itself."""
+    """Read a ModelInferResponse; InvalidMessage if it is malformed or contradicts itself."""
     return _read_response(*_take_apart(message, pb.ModelInferResponse, _RAW_OUTPUT_FIELD))
 
 
@@ -196,7 +202,7 @@ def _put_together(header: bytes, raw_field: int, payloads: Iterable[memoryview])
 
 
 def _padding(position: int) -> bytes:
-    """A field nobody knows, as long as it takes to align what would start at `position`."""
+    """An unknown field, as long as needed to align the data that would start at `position`."""
     short = -position % _ALIGNMENT
     if short == 0:
         return b""

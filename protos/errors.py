@@ -1,8 +1,8 @@
-"""What can be wrong with a message or a text file, or missing from it."""
+"""Errors of messages and text files."""
 
 
 class InvalidMessage(ValueError):
-    """A message that breaks the protocol; the text says what came and what was wanted.
+    """A message that breaks the protocol; the text says what it got and what it expected.
 
     `request_id` is the id that the message carried, as far as it could be read.
     """
@@ -13,11 +13,11 @@ class InvalidMessage(ValueError):
 
 
 class InvalidText(ValueError):
-    """A file is no text in UTF-8 or UTF-16; the text names the first byte that is not."""
+    """A file is not text in UTF-8 or UTF-16; the message names the first invalid byte."""
 
 
 class OutputMissing(KeyError):
-    """A response was asked for an output that it does not carry; the text lists those it does."""
+    """A response lacks the requested output; the text lists its outputs."""
 
     def __str__(self) -> str:
         # KeyError would quote the sentence.

@@ -23,11 +23,10 @@ STUBS = (
     "model_config_pb2.pyi",
     "inference_pb2.py",
     "inference_pb2.pyi",
-    "inference_pb2_grpc.py",
 )
 
-# What protoc writes to register a file, and what has to stand there instead so that the file goes
-# to a pool of our own: protos/descriptor_pool.py says why. protoc has no option for it.
+# protoc's lines that register a file, and their replacements that register it in our own pool, for
+# the reason in protos/descriptor_pool.py. protoc has no option for it.
 _OWN_POOL = (
     (
         "from google.protobuf import descriptor_pool as _descriptor_pool",
@@ -44,9 +43,7 @@ def generate(out: Path) -> None:
     builtin = resources.files("grpc_tools") / "_proto"
     common = ["protoc", f"-I{HERE.parent}", f"-I{builtin}", f"--python_out={out}"]
     for source in SOURCES:
-        # Only the file with the service needs gRPC's own stub.
-        grpc_out = [f"--grpc_python_out={out}"] if "inference" in source else []
-        if protoc.main([*common, f"--pyi_out={out}", *grpc_out, source]) != 0:
+        if protoc.main([*common, f"--pyi_out={out}", source]) != 0:
             sys.exit(f"protoc failed on {source}")
     for name in STUBS:
         if name.endswith("_pb2.py"):
@@ -55,11 +52,11 @@ def generate(out: Path) -> None:
 
 def _use_own_pool(path: Path) -> None:
     text = path.read_text()
-    for written, wanted in _OWN_POOL:
-        # Another release of protoc may write it in other words.
+    for written, replacement in _OWN_POOL:
+        # Another release of protoc may write other lines.
         if text.count(written) != 1:
             sys.exit(f"{path.name} has {written!r} {text.count(written)} times, expected once")
-        text = text.replace(written, wanted)
+        text = text.replace(written, replacement)
     path.write_text(text)
 
 

@@ -1,11 +1,11 @@
 """Keep the wire's MiB buffers in the process between messages.
 
-By default glibc hands buffers of this size back to the kernel when they are freed, which then
+By default glibc returns buffers of this size to the kernel when they are freed, and the kernel
 clears fresh pages for the next message: on a stream of 1 MiB examples that costs more than the
-copies do. Three settings together prevent it. Both thresholds must be pinned, because pinning one
+copies. Three settings together prevent it. Both thresholds must be pinned, because pinning one
 disables the dynamic rule of the other. And there must be one arena: the others lie in mappings of
-64 MiB that are unmapped whole as soon as nothing is in them, whatever the thresholds say, so that
-a process could be half as fast as its twin, by the luck of where its buffers fell.
+64 MiB that are unmapped as soon as they are empty, regardless of the thresholds, so that a process
+could be half as fast as an identical one, depending on the arena of its buffers.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
-# Made once: each makes types of its own, which only the collector takes away.
+# Made once: each makes its own types, which only the garbage collector frees.
 _LIBC = ctypes.CDLL(None)
 LARGEST_KEPT_BYTES = 32 * 2**20
 _KEPT_FREE_BYTES = 128 * 2**20
@@ -23,7 +23,7 @@ _KEPT_FREE_BYTES_OF_ALL_SIZES = 512 * 2**20
 
 
 def keep_in_process(*, all_sizes: bool = False) -> bool:
-    """Pin glibc's settings; call before threads start. False where there is no glibc.
+    """Pin glibc's settings; call before threads start. False without glibc.
 
     With `all_sizes` also buffers over 32 MiB, for a process that calls `give_back` itself: any
     large array that is freed stays in the heap until then.
@@ -42,10 +42,10 @@ def keep_in_process(*, all_sizes: bool = False) -> bool:
 
 
 def give_back() -> None:
-    """Return free memory to the kernel, also from below what is still in use.
+    """Return free memory to the kernel, also memory below blocks in use.
 
-    For when much was freed that is not soon needed again: buffers of large messages, a graph that
-    has been loaded.
+    Call it after freeing much memory that is not needed again soon: buffers of large messages, the
+    copies of a graph after loading it.
     """
     trim = getattr(_LIBC, "malloc_trim", None)
     if trim is not None:

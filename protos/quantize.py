@@ -1,8 +1,8 @@
-"""Narrow float examples to what a model takes on the wire, and widen them again.
+"""Narrow float examples to a model's dtype on the wire, and widen them again.
 
 A model may take float16, half the bytes of float32, or int8, a quarter of them: an int8 value q
 stands for q * scale, one scale for the whole tensor and no zero point, as ONNX's QuantizeLinear
-and DequantizeLinear have it. The model's metadata name the scale under `wire_scale`.
+and DequantizeLinear define it. The model's metadata have the scale under `wire_scale`.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ _NORMALS = np.uint32(0x477FF000 - 0x38800000)
 _DROPPED = np.uint32(13)
 _ROUND_AND_BIAS = np.uint32(0x0FFF + (0x0400 << 13))
 _SIGN = np.uint32(0x8000)
-# Fixing single elements costs more than converting all of them the slow way from here on.
+# From this many elements on, fixing them singly costs more than converting all the slow way.
 _MOST_FIXED = 1 / 16
 
 
@@ -46,27 +46,26 @@ def wire_scale(scale: float | str) -> float:
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(f"the scale of int8 examples is {scale}; wanted a finite number over 0")
+        raise ValueError(f"the scale of int8 examples is {scale}, expected a finite number over 0")
     return float(rounded)
 
 
 def to_wire(x: NDArray[np.floating], dtype: DTypeLike, scale: float | None = None) -> Array:
     """Round floats of any shape half to even, to float16, or to int8 in units of `scale`.
 
-    int8 saturates: what lies beyond -127 or 127 units becomes -127 or 127. ValueError for what the
-    dtype cannot stand for: NaN as int8, finite numbers over 65504 as float16; for int8 without a
-    scale, and for another dtype.
+    int8 saturates at -127 and 127 units. ValueError for values that the dtype cannot represent: NaN
+    as int8, finite numbers over 65504 as float16; for int8 without a scale, and for another dtype.
 
     A row of 262,144 takes 0.13 ms to int8 and 0.31 ms to float16, for which numpy's own conversion
     takes 0.65 (numpy 2.4, one core of an AMD EPYC).
     """
-    wanted = np.dtype(dtype).name
-    if wanted == "int8":
+    name = np.dtype(dtype).name
+    if name == "int8":
         if scale is None:
-            raise ValueError("int8 examples need a scale; none came")
+            raise ValueError("got int8 examples without a scale")
         return _to_int8(x, np.float32(wire_scale(scale)))
-    if wanted != "float16":
-        raise ValueError(f"the wire's dtype is {wanted}; wanted {' or '.join(WIRE_DTYPES)}")
+    if name != "float16":
+        raise ValueError(f"the wire's dtype is {name}, expected {' or '.join(WIRE_DTYPES)}")
     try:
         with np.errstate(over="raise", under="ignore"):
             return _to_float16(x)
@@ -75,28 +74,28 @@ def to_wire(x: NDArray[np.floating], dtype: DTypeLike, scale: float | None = Non
 
 
 def from_wire(wire: Array, scale: float | None = None) -> NDArray[np.float32]:
-    """Return what float16 or int8 stand for, float32 of the same shape, as the graph widens them.
+    """Widen float16 or int8 to float32 of the same shape, as the graph does.
 
     ValueError for int8 without a scale, and for another dtype.
     """
     if wire.dtype.name not in WIRE_DTYPES:
-        raise ValueError(f"the wire's dtype is {wire.dtype}; wanted {' or '.join(WIRE_DTYPES)}")
+        raise ValueError(f"the wire's dtype is {wire.dtype}, expected {' or '.join(WIRE_DTYPES)}")
     wide = wire.astype(np.float32)
     if wire.dtype == np.int8:
         if scale is None:
-            raise ValueError("int8 examples need a scale; none came")
+            raise ValueError("got int8 examples without a scale")
         wide *= np.float32(wire_scale(scale))
     return wide
 
 
 def _to_int8(x: NDArray[np.floating], scale: np.float32) -> NDArray[np.int8]:
     with np.errstate(over="ignore", under="ignore"):
-        given = np.ascontiguousarray(x, np.float32).reshape(-1)
-        narrow = np.empty(given.size, np.int8)
-        buffer = np.empty(min(given.size, _BLOCK), np.float32)
+        flat = np.ascontiguousarray(x, np.float32).reshape(-1)
+        narrow = np.empty(flat.size, np.int8)
+        buffer = np.empty(min(flat.size, _BLOCK), np.float32)
         try:
-            for start in range(0, given.size, _BLOCK):
-                block = given[start : start + _BLOCK]
+            for start in range(0, flat.size, _BLOCK):
+                block = flat[start : start + _BLOCK]
                 units = buffer[: block.size]
                 # A division, as QuantizeLinear has it, takes no longer than the reciprocal.
                 np.divide(block, scale, out=units)
@@ -113,12 +112,12 @@ def _to_int8(x: NDArray[np.floating], scale: np.float32) -> NDArray[np.int8]:
 def _to_float16(x: NDArray[np.floating]) -> NDArray[np.float16]:
     if x.dtype.newbyteorder("=") != np.float32:
         return x.astype(np.float16)
-    given = np.ascontiguousarray(x, np.float32).reshape(-1)
-    narrow = np.empty(given.size, np.float16)
-    bits = np.empty((2, min(given.size, _BLOCK)), np.uint32)
+    flat = np.ascontiguousarray(x, np.float32).reshape(-1)
+    narrow = np.empty(flat.size, np.float16)
+    bits = np.empty((2, min(flat.size, _BLOCK)), np.uint32)
     outside = np.empty(bits.shape[1], np.bool_)
-    for start in range(0, given.size, _BLOCK):
-        block = given[start : start + _BLOCK]
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK]
         _block_to_float16(block, narrow[start : start + _BLOCK], bits, outside)
     return narrow.reshape(x.shape)
 
@@ -130,10 +129,10 @@ def _block_to_float16(
     outside: NDArray[np.bool_],
 ) -> None:
     """Convert in integer arithmetic that vectorises; numpy's own goes element by element."""
-    given = block.view(np.uint32)
+    source = block.view(np.uint32)
     bits, other = buffers[0, : block.size], buffers[1, : block.size]
     outside = outside[: block.size]
-    np.bitwise_and(given, _MAGNITUDE, out=bits)
+    np.bitwise_and(source, _MAGNITUDE, out=bits)
     np.subtract(bits, _FIRST_NORMAL, out=bits)
     np.greater_equal(bits, _NORMALS, out=outside)
     # Half to even: just below half a unit, and one more where the last bit that stays is odd.
@@ -142,7 +141,7 @@ def _block_to_float16(
     np.add(bits, other, out=bits)
     np.add(bits, _ROUND_AND_BIAS, out=bits)
     np.right_shift(bits, _DROPPED, out=bits)
-    np.right_shift(given, np.uint32(16), out=other)
+    np.right_shift(source, np.uint32(16), out=other)
     np.bitwise_and(other, _SIGN, out=other)
     np.bitwise_or(bits, other, out=bits)
     np.copyto(narrow.view(np.uint16), bits, casting="unsafe")

@@ -1,4 +1,4 @@
-"""Turn tensors into numpy arrays as they travel, without copying their bytes.
+"""Convert tensors between the wire and numpy arrays, without copying their bytes.
 
 Arrays that were read are read-only views into what was received, which they keep alive; they may be
 unaligned.
@@ -15,9 +15,9 @@ import numpy as np
 
 from protos.datatypes import BYTES, DTYPES, datatype_of
 from protos.errors import InvalidMessage
-from protos.parameters import Parameter, read_parameters, write_parameters
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Parameter = bool | int | float | str
 
 _MOST_DIMENSIONS = 64  # numpy's own limit
 _MOST_ELEMENT_BYTES = 2**32 - 1  # of a length of 4 bytes
@@ -40,7 +40,7 @@ _CONTENTS = {
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A named tensor as it travels; `data` is None when it lies in shared memory."""
+    """A named tensor of a message; `data` is None if it lies in shared memory."""
 
     name: str
     datatype: str
@@ -50,22 +50,49 @@ class Tensor:
 
     @classmethod
     def of(cls, name: str, data: Array) -> "Tensor":
-        """Tensor of a numpy array; TypeError when the protocol has no such dtype."""
+        """Tensor of a numpy array; TypeError if the protocol has no such dtype."""
         return cls(name, datatype_of(data.dtype), data.shape, data)
+
+
+def read_parameters(parameters: Any) -> Mapping[str, Parameter]:
+    """Values of a map of InferParameter by name; InvalidMessage for one without a value."""
+    if not parameters:
+        return {}
+    read: dict[str, Parameter] = {}
+    for name, value in parameters.items():
+        choice = value.WhichOneof("parameter_choice")
+        if choice is None:
+            raise InvalidMessage(f"parameter {name!r} carries no value")
+        read[name] = getattr(value, choice)
+    return read
+
+
+def write_parameters(target: Any, parameters: Mapping[str, Parameter]) -> None:
+    """Set values in a map of InferParameter."""
+    for name, value in parameters.items():
+        entry = target[name]
+        if isinstance(value, bool):
+            entry.bool_param = value
+        elif isinstance(value, int):
+            entry.int64_param = value
+        elif isinstance(value, float):
+            entry.double_param = value
+        else:
+            entry.string_param = value
 
 
 def read_tensors(role: str, headers: Sequence[Any], raw: list[memoryview]) -> tuple[Tensor, ...]:
     """Tensors of a message from their headers and the raw contents beside them.
 
-    `role` is "input" or "output". InvalidMessage when headers and contents contradict each other.
+    `role` is "input" or "output". InvalidMessage if headers and contents contradict each other.
     """
     shared = ["shared_memory_region" in header.parameters for header in headers]
-    # For an output in shared memory the sender may leave an empty entry in its place.
+    # For an output in shared memory the sender may put an empty entry in its place.
     keeps_place = role == "output" and len(raw) == len(headers)
-    wanted = len(headers) if keeps_place else shared.count(False)
-    if raw and len(raw) != wanted:
+    expected = len(headers) if keeps_place else shared.count(False)
+    if raw and len(raw) != expected:
         raise InvalidMessage(
-            f"{len(raw)} raw contents came for {wanted} {role}s; one each was wanted"
+            f"got {len(raw)} raw contents for {expected} {role}s, expected one each"
         )
     supply = iter(raw)
     return tuple(
@@ -81,61 +108,61 @@ def _read_tensor(role: str, header: Any, raw: memoryview | None) -> Tensor:
     dtype = DTYPES.get(header.datatype)
     if dtype is None:
         raise InvalidMessage(
-            f"{what} has datatype {header.datatype!r}; supported are {', '.join(DTYPES)}"
+            f"{what} has datatype {header.datatype!r}, expected one of {', '.join(DTYPES)}"
         )
     if len(shape) > _MOST_DIMENSIONS:
         raise InvalidMessage(
-            f"{what} has {len(shape)} dimensions; at most {_MOST_DIMENSIONS} were wanted"
+            f"{what} has {len(shape)} dimensions, expected at most {_MOST_DIMENSIONS}"
         )
     if any(size < 0 for size in shape):
-        raise InvalidMessage(f"{what} has shape {list(shape)}; no dimension may be negative")
+        raise InvalidMessage(f"{what} has shape {list(shape)}, expected no negative dimension")
     # Numpy counts the bytes even where a dimension of 0 leaves none.
     if math.prod(size or 1 for size in shape) * dtype.itemsize > sys.maxsize:
         raise InvalidMessage(f"{what} has shape {list(shape)}, which is too large")
     typed = header.HasField("contents")
     if "shared_memory_region" in parameters:
         if typed or raw:
-            raise InvalidMessage(f"{what} lies in shared memory and must carry no contents")
+            raise InvalidMessage(f"{what} lies in shared memory, expected no contents")
         return Tensor(header.name, header.datatype, shape, None, parameters)
     if raw is None:
         data = _read_contents(what, header, math.prod(shape))
     elif typed:
-        raise InvalidMessage(f"{what} has typed contents beside raw contents; send one of them")
+        raise InvalidMessage(f"{what} has typed and raw contents, expected one of them")
     elif header.datatype == BYTES:
         data = decode_elements(what, raw, shape)
     else:
-        wanted = math.prod(shape) * dtype.itemsize
-        if raw.nbytes != wanted:
+        expected = math.prod(shape) * dtype.itemsize
+        if raw.nbytes != expected:
             raise InvalidMessage(
                 f"{what} has {raw.nbytes} bytes; "
-                f"{header.datatype} of shape {list(shape)} takes {wanted}"
+                f"{header.datatype} of shape {list(shape)} takes {expected}"
             )
         data = np.frombuffer(raw, dtype)
         if header.datatype == "BOOL":
-            # Any byte may come; one that is neither 0 nor 1 is no bool to numpy or ONNX Runtime.
+            # The message may have any byte; numpy and ONNX Runtime require 0 or 1 for a bool.
             data = data.view(np.uint8) != 0
     return Tensor(header.name, header.datatype, shape, data.reshape(shape), parameters)
 
 
-def _read_contents(what: str, header: Any, wanted: int) -> Array:
+def _read_contents(what: str, header: Any, elements: int) -> Array:
     attribute = _CONTENTS.get(header.datatype)
     if attribute is None:
-        raise InvalidMessage(f"{what} is {header.datatype}, which travels as raw contents only")
+        raise InvalidMessage(f"{what} is {header.datatype}, expected raw contents")
     for descriptor, values in header.contents.ListFields():
         if descriptor.name != attribute and len(values):
             raise InvalidMessage(
-                f"{what} is {header.datatype} but carries {descriptor.name}; wanted {attribute}"
+                f"{what} is {header.datatype} but carries {descriptor.name}, expected {attribute}"
             )
     values = getattr(header.contents, attribute)
-    if len(values) != wanted:
+    if len(values) != elements:
         raise InvalidMessage(
-            f"{what} has {len(values)} elements; shape {list(header.shape)} takes {wanted}"
+            f"{what} has {len(values)} elements; shape {list(header.shape)} takes {elements}"
         )
     if header.datatype == BYTES:
         return _objects(values)
     try:
-        # Of a list, because from protobuf 7 on numpy reads the field's own buffer, and what does
-        # not fit the narrower datatype wraps around in silence.
+        # From a list, because from protobuf 7 on numpy reads the field's own buffer, and values
+        # that do not fit the narrower datatype wrap around silently.
         data: Array = np.array(list(values), DTYPES[header.datatype])
     except OverflowError:
         raise InvalidMessage(f"{what} has elements that {header.datatype} cannot hold") from None
@@ -145,19 +172,19 @@ def _read_contents(what: str, header: Any, wanted: int) -> Array:
 def decode_elements(what: str, raw: memoryview, shape: tuple[int, ...]) -> Array:
     """BYTES elements, each a 4-byte little-endian length before as many bytes, as Python bytes.
 
-    InvalidMessage, which names `what`, when they do not fit the shape or the bytes.
+    InvalidMessage, which names `what`, if they do not fit the shape or the bytes.
     """
-    wanted = math.prod(shape)
+    expected = math.prod(shape)
     elements: list[bytes] = []
     at, end = 0, raw.nbytes
     while at < end:
         start = at + 4
         at = start + int.from_bytes(raw[at:start], "little")
         if at > end:
-            raise InvalidMessage(f"{what} has an element that runs over its {end} bytes")
+            raise InvalidMessage(f"{what} has an element that exceeds its {end} bytes")
         elements.append(bytes(raw[start:at]))
-    if len(elements) != wanted:
-        raise InvalidMessage(f"{what} has {len(elements)} elements; its shape takes {wanted}")
+    if len(elements) != expected:
+        raise InvalidMessage(f"{what} has {len(elements)} elements; its shape takes {expected}")
     return _objects(elements).reshape(shape)
 
 
@@ -187,10 +214,10 @@ def write_tensors(role: str, target: Any, tensors: Iterable[Tensor]) -> list[mem
 
 
 def encode_data(datatype: str, data: Array, what: str = "the tensor") -> memoryview:
-    """Bytes of a tensor as they travel: a view where it lies so already.
+    """Bytes of a tensor on the wire: a view if the array has that layout already.
 
-    InvalidMessage, which names `what` and the element, for BYTES that hold anything but text
-    (`str`, sent as UTF-8) and bytes.
+    InvalidMessage, which names `what` and the element, for BYTES with an element that is neither
+    text (`str`, sent as UTF-8) nor bytes.
     """
     if datatype == BYTES:
         elements = [
@@ -204,9 +231,9 @@ def encode_data(datatype: str, data: Array, what: str = "the tensor") -> memoryv
 
 
 def element_bytes(value: Any, what: str, data: Array, at: int) -> bytes:
-    """One element of BYTES as it travels, without its length: `value`, number `at` of `data`.
+    """One element of BYTES on the wire, without its length: `value`, number `at` of `data`.
 
-    InvalidMessage, which names `what` and the index, when it is neither text nor bytes.
+    InvalidMessage, which names `what` and the index, if it is neither text nor bytes.
     """
     if isinstance(value, str):
         try:

@@ -1,4 +1,4 @@
-"""Read text that people wrote, whichever editor saved it."""
+"""Read text files in the encodings of common editors."""
 
 import codecs
 

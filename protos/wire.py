@@ -1,9 +1,9 @@
 """Find one field of a protobuf message without copying its payload.
 
-Protobuf's Python runtime copies every bytes field, when parsing as when reading it. A message that
-carries a tensor is a few small fields around one large one, so we walk the top level by hand
-(https://protobuf.dev/programming-guides/encoding/), hand the small rest to protobuf,
-and leave the large field where it lies.
+Protobuf's Python runtime copies every bytes field, both when parsing and when reading it. A message
+with a tensor is a few small fields around one large one, so we walk the top level by hand
+(https://protobuf.dev/programming-guides/encoding/), pass the small rest to protobuf, and leave the
+large field in place.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Split(NamedTuple):
 
 
 def _varint(message: bytes, at: int, stop: int, longest: int) -> tuple[int, int]:
-    """Value of the varint at `at`, and where it ends; ValueError when it runs over."""
+    """Value of the varint at `at`, and its end; ValueError if it exceeds its bounds."""
     value = shift = 0
     for position in range(at, min(stop, at + longest)):
         byte = message[position]
@@ -28,14 +28,14 @@ def _varint(message: bytes, at: int, stop: int, longest: int) -> tuple[int, int]
         if byte < 0x80:
             return value, position + 1
         shift += 7
-    raise ValueError("varint runs over its bounds")
+    raise ValueError("varint exceeds its bounds")
 
 
 def split(message: bytes, field: int, start: int = 0, stop: int | None = None) -> Split | None:
     """Separate every occurrence of the length-delimited `field` from the rest of the message.
 
-    Looks at `message[start:stop]`, top level only. Returns None for anything out of the ordinary
-    (truncation, groups, over-long varints): then protobuf's own parser must judge.
+    Reads `message[start:stop]`, top level only. Returns None for anything unusual (truncation,
+    groups, over-long varints), which protobuf's own parser must handle.
     """
     end = len(message) if stop is None else stop
     spans: list[tuple[int, int]] = []

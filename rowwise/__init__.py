@@ -1,1 +1,1 @@
-"""Prove of an ONNX graph that each row of its outputs depends on one row of its inputs alone."""
+"""Prove that each row of an ONNX graph's outputs depends on only one row of its inputs."""

@@ -1,4 +1,4 @@
-"""Operators that work along axes of their own, such as sums, softmax, sorting and transforms."""
+"""Operators that work along given axes, such as sums, softmax, sorting and transforms."""
 
 from collections.abc import Callable, Collection
 
@@ -10,7 +10,7 @@ _SOFTMAX_OF_ONE_AXIS = 13
 
 
 def _along(axes: Callable[[Node, int], Collection[int]]) -> Callable[[Node], Place]:
-    """A rule for what mixes along the axes that a function of the rank names."""
+    """A rule for operators that mix along the axes that `axes_of` returns for a rank."""
 
     def rule(node: Node) -> Place:
         value, axis = node.only_rows(0)

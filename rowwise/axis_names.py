@@ -1,14 +1,14 @@
-"""Whether the names that a graph gives to its first axes say that they are one batch axis."""
+"""Whether the names of the first axes say that they are one batch axis."""
 
 import re
 from collections.abc import Mapping, Sequence
 
-# Exporters number the sizes that nobody named.
+# Exporters number sizes without a name.
 _GENERATED = re.compile(r"unk__\d+|\w*_dim_\d+|DynamicDimension\.\d+|\?|None|-1|")
 
 
 def doubt(inputs: Mapping[str, Sequence[str]], outputs: Mapping[str, Sequence[str]]) -> str | None:
-    """Why tensors do not lead with one axis by their names; None where they may.
+    """Why the first axes have different names; None if they may be one axis.
 
     Each tensor has the names of its axes, "" for those without one.
     """

@@ -13,7 +13,7 @@ def of_tensor(tensor: onnx.TensorProto) -> Value:
 
 
 def of_node(node: Node) -> Value:
-    """What the operator Constant gives."""
+    """The output of the operator Constant."""
     attribute = node.proto.attribute[0]
     value = node.attribute(attribute.name)
     if attribute.name == "value":

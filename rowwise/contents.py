@@ -16,13 +16,13 @@ Contents = tuple[Content, ...]
 
 
 def of_tensor(tensor: onnx.TensorProto) -> Contents | None:
-    """The numbers in a constant; None where they are too many, or no numbers, or elsewhere."""
+    """The numbers in a constant; None if they are too many, not numbers, or stored elsewhere."""
     rank = len(tensor.dims)
     if rank > 1 or tensor.external_data or (rank and tensor.dims[0] > MOST):
         return None
     try:
         array = numpy_helper.to_array(tensor).reshape(-1)
-    except Exception:  # whatever does not fit; ONNX Runtime says what
+    except Exception:  # a malformed tensor; ONNX Runtime reports it
         return None
     if array.dtype.kind in "iub":
         return tuple(Size(int(each)) for each in array)
@@ -32,9 +32,9 @@ def of_tensor(tensor: onnx.TensorProto) -> Contents | None:
 
 
 def follow(node: Node) -> Contents | None:
-    """The numbers in the first output; None where they are not known.
+    """The numbers in the first output; None if they are not known.
 
-    Doubt where the number of rows is in them in another way than as a factor.
+    Doubt if they depend on the number of rows other than as a factor.
     """
     rule = _RULES.get(node.proto.op_type)
     flat = node.proto.op_type in ("Shape", "Size") or all(

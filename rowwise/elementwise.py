@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from rowwise.sizes import ONE
 from rowwise.values import Doubt, Node, Place, Value, along_rows, counted, keep
 
-# Before it shapes were not broadcast as they are now.
+# Older opsets broadcast shapes by other rules.
 _BROADCASTING = 7
 
 
 def broadcast(values: Sequence[Value]) -> Place:
-    """Where rows are once all of the values, of which one has some, are broadcast together."""
+    """Place of the rows after broadcasting values, of which at least one has rows."""
     rank = max(value.rank for value in values)
-    found = {keep(value, value.axis - value.rank) for value in values if value.axis is not None}
-    if len(found) > 1:
+    places = {keep(value, value.axis - value.rank) for value in values if value.axis is not None}
+    if len(places) > 1:
         raise Doubt("combines tensors that have their rows on different axes")
-    (place,) = found
+    (place,) = places
     for value in values:
         at = place.axis + value.rank
         if value.axis is None and at >= 0 and value.sizes[at] != ONE:
@@ -36,7 +36,7 @@ def _of_first(node: Node) -> Place:
 
 
 def _like(node: Node) -> Value | Place:
-    """The second input says only which type is wanted."""
+    """The second input gives only the type of the output."""
     value = node.needed(0)
     if value.axis is None:
         return Value(node.needed(1).element, value.shape)

@@ -7,7 +7,7 @@ from rowwise.values import Doubt, Node, Place, Value, along_rows, keep
 
 
 def _batch(first: int = 0, *also: int) -> Callable[[Node], Place]:
-    """A rule for what takes one example a row of input `first`, and of those of `also` given."""
+    """A rule for operators that take one example per row of input `first` and of inputs `also`."""
 
     def rule(node: Node) -> Place:
         value = node.needed(first)
@@ -31,7 +31,7 @@ def _leads(value: Value) -> None:
         raise Doubt("combines rows with a tensor that changes along the axis of the rows")
     if value.axis:
         raise along_rows()
-    # Else one example would be several.
+    # Otherwise one example would become several.
     if value.rank < 2:
         raise along_rows()
 
@@ -79,17 +79,17 @@ def _list(node: Node, attribute: str, index: int) -> tuple[Size | float | None, 
 
 
 def _recurrent(node: Node) -> list[Place]:
-    """RNN, GRU and LSTM, whose states lead with the directions unless the layout is another."""
+    """RNN, GRU and LSTM, whose states lead with the directions except in one layout."""
     first = bool(node.attribute("layout", 0))
     value = node.needed(0)
-    wanted = {0: 0 if first else 1, 4: 0, 5: 0 if first else 1, 6: 0 if first else 1}
-    for index, given in enumerate(node.inputs):
-        if given is None:
+    axes = {0: 0 if first else 1, 4: 0, 5: 0 if first else 1, 6: 0 if first else 1}
+    for index, tensor in enumerate(node.inputs):
+        if tensor is None:
             continue
-        if index in wanted:
-            if given.axis != wanted[index] or keep(given, 0) != keep(value, 0):
+        if index in axes:
+            if tensor.axis != axes[index] or keep(tensor, 0) != keep(value, 0):
                 raise along_rows()
-        elif given.axis is not None:
+        elif tensor.axis is not None:
             raise Doubt("takes rows as a parameter")
     states = keep(value, 0 if first else 1, 3)
     return [keep(value, 0 if first else 2, 4), states, states]
@@ -103,7 +103,7 @@ def _affine_grid(node: Node) -> Place:
 
 
 def _table(*ranks: int) -> Callable[[Node], list[Place]]:
-    """A rule for what takes a table [rows, features] and gives outputs of these ranks."""
+    """A rule for operators that take a table [rows, features], with outputs of these ranks."""
 
     def rule(node: Node) -> list[Place]:
         values = [value for value in node.inputs if value is not None]

@@ -1,4 +1,4 @@
-"""Ask ONNX for the types and shapes of what an operator gives."""
+"""Infer the types and shapes of an operator's outputs with ONNX."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ _INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
 
 class Inference:
-    """The inference of one model, in which symbols stand for sizes."""
+    """The shape inference of one model, in which symbols stand for sizes."""
 
     def __init__(self, opsets: Sequence[onnx.OperatorSetIdProto], ir_version: int) -> None:
         self._imports = list(opsets)
@@ -21,7 +21,7 @@ class Inference:
         self._symbols: dict[str, Size] = {}
 
     def outputs(self, node: Node) -> list[Value]:
-        """What is known of the outputs of a node; Doubt where its inputs do not fit."""
+        """The outputs of a node, as far as known; Doubt if its inputs do not fit."""
         proto = node.proto
         try:
             schema = onnx.defs.get_schema(
@@ -36,7 +36,7 @@ class Inference:
                 if (tensor := _known(value)) is not None:
                     data[name] = tensor
         try:
-            found = shape_inference.infer_node_outputs(
+            types = shape_inference.infer_node_outputs(
                 schema,
                 proto,
                 types,
@@ -44,10 +44,10 @@ class Inference:
                 opset_imports=self._imports,
                 ir_version=self._ir_version,
             )
-        except Exception as error:  # its errors have no base class of their own
+        except Exception as error:  # its errors have no common base class
             raise Doubt("has shapes that do not fit each other") from error
-        # Outputs that nobody takes have no name.
-        return [self._value(found.get(name)) for name in proto.output]
+        # Unused outputs have no name.
+        return [self._value(types.get(name)) for name in proto.output]
 
     def _type(self, value: Value) -> onnx.TypeProto:
         if value.shape is None:
@@ -57,16 +57,16 @@ class Inference:
         sizes = [str(size) if size.symbols else size.number for size in value.shape]
         return onnx.helper.make_tensor_type_proto(value.element, sizes)
 
-    def _value(self, found: onnx.TypeProto | None) -> Value:
-        if found is None or not found.HasField("tensor_type"):
+    def _value(self, proto: onnx.TypeProto | None) -> Value:
+        if proto is None or not proto.HasField("tensor_type"):
             return Value(onnx.TensorProto.UNDEFINED, None)
-        tensor = found.tensor_type
+        tensor = proto.tensor_type
         if not tensor.HasField("shape"):
             return Value(tensor.elem_type, None)
         return Value(tensor.elem_type, tuple(map(self._size, tensor.shape.dim)))
 
     def _size(self, dim: Any) -> Size:
-        # Some inference gives 0 for what it does not know.
+        # For some operators inference returns 0 for an unknown size.
         if dim.HasField("dim_value") and dim.dim_value:
             return Size(dim.dim_value)
         known = self._symbols.get(dim.dim_param)
@@ -74,7 +74,7 @@ class Inference:
 
 
 def _known(value: Value) -> onnx.TensorProto | None:
-    """The numbers in a value, where all are known, as inference takes them."""
+    """The numbers in a value as inference takes them, if all are known."""
     if value.contents is None or value.shape is None or value.element not in _INTEGERS:
         return None
     numbers = [

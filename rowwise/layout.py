@@ -1,4 +1,4 @@
-"""Operators that only give a tensor another shape, or repeat what is in it."""
+"""Operators that only reshape, move or repeat the elements of a tensor."""
 
 from rowwise.sizes import ONE, ROWS, Size, product, unknown
 from rowwise.values import Content, Doubt, Node, Place, Value, along_rows, counted, keep
@@ -9,19 +9,21 @@ def _unclear() -> Doubt:
 
 
 def _reshape(node: Node) -> Value:
-    value, wanted = node.needed(0), node.needed(1).contents
-    if value.axis is None or wanted is None:
+    value, numbers = node.needed(0), node.needed(1).contents
+    if value.axis is None or numbers is None:
         raise _unclear()
     return _in_shape(
-        value, _resolved(value, wanted, zero_copies=not node.attribute("allowzero", 0))
+        value, _resolved(value, numbers, zero_copies=not node.attribute("allowzero", 0))
     )
 
 
-def _resolved(value: Value, wanted: tuple[Content, ...], *, zero_copies: bool) -> list[Size | None]:
-    """Sizes that a Reshape asks for; None: any, but the same for every number of rows."""
+def _resolved(
+    value: Value, numbers: tuple[Content, ...], *, zero_copies: bool
+) -> list[Size | None]:
+    """Sizes in a Reshape's target; None: any, but the same for every number of rows."""
     sizes: list[Size | None] = []
     open_axis = None
-    for axis, size in enumerate(wanted):
+    for axis, size in enumerate(numbers):
         if size == Size(-1):
             open_axis = axis
             sizes.append(None)
@@ -51,7 +53,7 @@ def _in_shape(value: Value, sizes: list[Size | None]) -> Value:
     with_rows = sizes[axis]
     if len(known) != len(before) or with_rows is None:
         raise _unclear()
-    # Of what comes in turn before the rows, some may now be on the axis of the rows.
+    # Some of the entries before the rows may now be on the axis of the rows.
     outer = (product(value.sizes[: value.axis]) * value.outer).over(product(known))
     if outer is None or with_rows.over(outer * ROWS) is None:
         raise _unclear()
@@ -96,12 +98,12 @@ def _unsqueeze(node: Node) -> Place:
 
 
 def _expand(node: Node) -> Value:
-    value, wanted = node.needed(0), node.needed(1).contents
-    if wanted is None:
+    value, numbers = node.needed(0), node.needed(1).contents
+    if numbers is None:
         raise _unclear()
-    rank = max(value.rank, len(wanted))
+    rank = max(value.rank, len(numbers))
     own = (ONE,) * (rank - value.rank) + value.sizes
-    target = (ONE,) * (rank - len(wanted)) + wanted
+    target = (ONE,) * (rank - len(numbers)) + numbers
     sizes: list[Size | None] = []
     for has, size in zip(own, target, strict=True):
         if size in (ONE, has):
@@ -133,8 +135,8 @@ def _tile(node: Node) -> Value:
 
 
 def _constant_of_shape(node: Node) -> Value:
-    wanted = node.needed(0).contents or ()
-    sizes = [size if isinstance(size, Size) else None for size in wanted]
+    numbers = node.needed(0).contents or ()
+    sizes = [size if isinstance(size, Size) else None for size in numbers]
     if sum(size is not None and size.of_rows for size in sizes) != 1:
         raise _unclear()
     tensor = node.attribute("value")

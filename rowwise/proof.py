@@ -1,4 +1,4 @@
-"""Walk a graph from its inputs to its outputs, and keep hold of where the rows are."""
+"""Walk a graph from its inputs to its outputs, and track the axis of the rows."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -43,10 +43,10 @@ _KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 
 
 def doubt(model: onnx.ModelProto) -> str | None:
-    """Why it is not proved that rows stay apart; None where it is.
+    """Why it is not proved that rows are independent; None if it is.
 
-    Proved means: whatever the number of rows on the first axis of every input, each output has one
-    row for each on its first axis, which depends on that row of the inputs alone. Weights may be
+    Proved means: for every number of rows on the first axis of every input, each output has one
+    row for each on its first axis, which depends only on that row of the inputs. Weights may be
     absent, as rowwise.structure leaves them.
     """
     try:
@@ -55,7 +55,7 @@ def doubt(model: onnx.ModelProto) -> str | None:
         _Walk(model).check()
     except Doubt as reason:
         return str(reason)
-    except Exception as error:  # a graph that rules stumble over is not proved either
+    except Exception as error:  # a graph on which a rule fails is not proved either
         return f"it cannot be followed through the graph ({type(error).__name__})"
     return None
 
@@ -67,7 +67,7 @@ class _Walk:
         self._inference = Inference(model.opset_import, model.ir_version)
 
     def check(self) -> None:
-        """Doubt where the outputs need not be a row for each."""
+        """Doubt unless the outputs have one row for each of the inputs'."""
         held = {tensor.name for tensor in self._graph.initializer}
         inputs = {
             value.name: _with_rows(value) for value in self._graph.input if value.name not in held
@@ -77,7 +77,7 @@ class _Walk:
                 raise Doubt(f"output {output.name!r} does not have one row for each of the inputs'")
 
     def _run(self, graph: onnx.GraphProto, values: dict[str, Value]) -> list[Value]:
-        """What a graph gives, from values that may be of graphs around it."""
+        """The outputs of a graph, from values that may belong to graphs around it."""
         values = dict(values)
         for tensor in graph.initializer:
             values[tensor.name] = constants.of_tensor(tensor)
@@ -115,16 +115,16 @@ class _Walk:
     def _outputs(self, node: Node, inferred: Sequence[Value]) -> Sequence[Value]:
         operator = node.proto.op_type
         if operator in ("Shape", "Size"):
-            found = contents.follow(node)
-            if found is None:
+            numbers = contents.follow(node)
+            if numbers is None:
                 raise Doubt("counts the rows of a tensor of unknown rank")
-            shape = (Size(len(found)),) if operator == "Shape" else ()
-            return [Value(onnx.TensorProto.INT64, shape, found)]
+            shape = (Size(len(numbers)),) if operator == "Shape" else ()
+            return [Value(onnx.TensorProto.INT64, shape, numbers)]
         counts = _counting(node)
         if not node.with_rows:
-            found = contents.follow(node) if inferred else None
-            if found is not None:
-                return [_with_contents(inferred[0], found)]
+            numbers = contents.follow(node) if inferred else None
+            if numbers is not None:
+                return [_with_contents(inferred[0], numbers)]
             if not counts:
                 return inferred
         if counts and operator not in _SHAPED:
@@ -141,12 +141,12 @@ class _Walk:
 
 def _needed(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
     """Nodes that outputs depend on, in their order."""
-    wanted = {output.name for output in graph.output}
+    needed = {output.name for output in graph.output}
     nodes = []
     for node in reversed(graph.node):
-        if not wanted.isdisjoint(node.output):
+        if not needed.isdisjoint(node.output):
             nodes.append(node)
-            wanted.update(_taken(node))
+            needed.update(_taken(node))
     return reversed(nodes)
 
 
@@ -175,7 +175,7 @@ def _with_rows(value: onnx.ValueInfoProto) -> Value:
 
 
 def _placed(place: Place | Value, value: Value) -> Value:
-    """An output with rows, from where a rule says they are and what inference says besides."""
+    """An output with rows: their place from a rule, the rest from inference."""
     if isinstance(place, Value):
         return place
     shape = value.shape
@@ -197,12 +197,12 @@ def _label(node: onnx.NodeProto) -> str:
     return f"{name} {node.name or next(filter(None, node.output), '')!r}"
 
 
-def _with_contents(value: Value, found: contents.Contents) -> Value:
-    counting = Value(value.element, value.shape, found)
+def _with_contents(value: Value, numbers: contents.Contents) -> Value:
+    counting = Value(value.element, value.shape, numbers)
     if value.shape == ():
         return counting
     if value.shape is not None and len(value.shape) == 1:
-        return Value(value.element, (Size(len(found)),), found)
+        return Value(value.element, (Size(len(numbers)),), numbers)
     if counting.counts_rows:
         raise Doubt("computes with the number of rows")
     return value

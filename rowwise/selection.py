@@ -3,7 +3,7 @@
 from rowwise.sizes import ONE, Size, product
 from rowwise.values import Content, Doubt, Node, Place, Value, along_rows, counted, keep
 
-# From here on an end of a slice means all there is.
+# An end of a slice from here on means: to the last element.
 _ALL = 2**31 - 1
 
 
@@ -33,7 +33,7 @@ def _contents(node: Node, index: int, name: str) -> tuple[Content, ...]:
         return tuple(map(Size, numbers))
     value = node.needed(index)
     if value.contents is None:
-        # How many there are is known by the axes, if at all.
+        # Only the axes show how many there are.
         count = len(node.integers(3) or [])
         if not count:
             raise Doubt("takes sizes or axes that are known only when it is run")

@@ -13,7 +13,7 @@ _numbers = itertools.count()
 class Size:
     """A number times symbols, each of which stands for a number of at least 0.
 
-    The number of rows is one of the symbols; any other is the same whatever that is.
+    The number of rows is one of the symbols; the others do not depend on it.
     """
 
     number: int = 1
@@ -28,7 +28,7 @@ class Size:
         return Size(self.number * other.number, tuple(sorted(self.symbols + other.symbols)))
 
     def over(self, other: "Size") -> "Size | None":
-        """The exact quotient; None where there is none for every value of the symbols."""
+        """The exact quotient; None unless it exists for every value of the symbols."""
         if not self.number or not other.number or self.number % other.number:
             return None
         left = Counter(self.symbols)

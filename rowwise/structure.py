@@ -1,4 +1,4 @@
-"""Read a graph without its weights: only small constants say where rows go."""
+"""Read a graph without its weights: the proof needs only small constants."""
 
 import mmap
 from pathlib import Path
@@ -17,7 +17,7 @@ def read(path: Path) -> onnx.ModelProto:
     """The graph in a file; the data of larger initializers are neither read nor kept.
 
     Raises:
-        google.protobuf.message.DecodeError: it is no ONNX graph.
+        google.protobuf.message.DecodeError: it is not an ONNX graph.
         OSError: it cannot be read.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:

@@ -1,7 +1,7 @@
-"""Operators that run graphs of their own: branches, loops, scans.
+"""Operators that run subgraphs: branches, loops, scans.
 
-A loop keeps rows apart when its body does, whatever the number of the turn: what it hands from turn
-to turn must have its rows where it had them before.
+A loop keeps rows apart if its body does, in every iteration: a value that it carries from one
+iteration to the next must keep its rows in the same place.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import onnx
 from rowwise.sizes import Size, unknown
 from rowwise.values import Doubt, Node, Value, along_rows, counted
 
-# Of a graph and its inputs, what it gives.
+# Runs a graph on inputs, and returns its outputs.
 Run = Callable[[onnx.GraphProto, Sequence[Value]], list[Value]]
 
 _SCAN_WITHOUT_BATCHES = 9
@@ -67,7 +67,7 @@ def _given(value: Value | None) -> Value:
 
 
 def _any_like(value: Value) -> Value:
-    """A value with rows at the same place; other sizes may change from turn to turn."""
+    """A value with rows at the same place; other sizes may change between iterations."""
     sizes = tuple(size if size.of_rows else unknown() for size in value.sizes)
     return Value(value.element, sizes, None, value.outer)
 
@@ -75,7 +75,7 @@ def _any_like(value: Value) -> Value:
 def _check_kept(before: Sequence[Value], after: Sequence[Value]) -> None:
     for old, new in zip(before, after, strict=False):
         if new.counts_rows or _place(old) != _place(new):
-            raise Doubt("moves rows from turn to turn")
+            raise Doubt("moves rows between iterations")
 
 
 def _place(value: Value) -> tuple[object, ...]:

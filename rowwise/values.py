@@ -1,4 +1,4 @@
-"""What is known of a value in a graph: where its rows are, its sizes, the numbers in it."""
+"""Facts about a value in a graph: the place of its rows, its sizes, the numbers in it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,23 +9,23 @@ from onnx import helper
 
 from rowwise.sizes import ONE, ROWS, Size
 
-# None: a number that is not known, but is the same whatever the number of rows.
+# None: a number that is not known, but does not depend on the number of rows.
 Content = Size | float | None
 
 
 class Doubt(Exception):
-    """It cannot be proved that rows stay apart; the text says why."""
+    """It cannot be proved that rows are independent; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What every execution of a graph has in common at one place.
+    """The facts about a value that hold in every execution.
 
     Attributes:
         element: its element type, of onnx.TensorProto.
-        shape: None where not even the rank is known. At most one size changes with the number of
+        shape: None if not even the rank is known. At most one size changes with the number of
             rows. On that axis each row has `times` entries in succession, `outer` times over.
-        contents: the numbers in it, flat, where it is a small tensor of them.
+        contents: the numbers in it, flat, if it is a small tensor of them.
         outer: see shape.
     """
 
@@ -36,7 +36,7 @@ class Value:
 
     @property
     def axis(self) -> int | None:
-        """The axis that rows are on; None: it holds the same whatever the rows are."""
+        """The axis of the rows; None: the value does not depend on the rows."""
         axes = (i for i, size in enumerate(self.shape or ()) if size.of_rows)
         return next(axes, None)
 
@@ -51,12 +51,12 @@ class Value:
 
     @property
     def rank(self) -> int:
-        """Number of axes; Doubt where it is not known."""
+        """Number of axes; Doubt if it is not known."""
         return len(self.sizes)
 
     @property
     def sizes(self) -> tuple[Size, ...]:
-        """The shape; Doubt where it is not known."""
+        """The shape; Doubt if it is not known."""
         if self.shape is None:
             raise Doubt("combines rows with a tensor of unknown rank")
         return self.shape
@@ -69,7 +69,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the rows of an output are, as in Value; `rank` is for a shape that is not known."""
+    """The place of the rows of an output, as in Value; `rank` is for an unknown shape."""
 
     axis: int
     times: Size = ONE
@@ -78,7 +78,7 @@ class Place:
 
 
 class Node:
-    """An operator with what is known of its inputs."""
+    """An operator with the known facts about its inputs."""
 
     def __init__(self, proto: onnx.NodeProto, opset: int, inputs: Sequence[Value | None]) -> None:
         self.proto = proto
@@ -88,7 +88,7 @@ class Node:
 
     @property
     def with_rows(self) -> list[tuple[int, Value, int]]:
-        """Inputs with rows: which, what is known of it, on which axis its rows are."""
+        """Inputs with rows: number, value, axis of the rows."""
         return [
             (index, value, value.axis)
             for index, value in enumerate(self.inputs)
@@ -96,18 +96,18 @@ class Node:
         ]
 
     def given(self, index: int) -> Value | None:
-        """An input, None where there is none."""
+        """An input, None if it is absent."""
         return self.inputs[index] if index < len(self.inputs) else None
 
     def needed(self, index: int) -> Value:
-        """An input; Doubt where there is none."""
+        """An input; Doubt if it is absent."""
         value = self.given(index)
         if value is None:
             raise Doubt(f"lacks input {index}")
         return value
 
     def only_rows(self, index: int) -> tuple[Value, int]:
-        """An input with rows and their axis; Doubt where another one has rows too."""
+        """An input with rows and their axis; Doubt if another one has rows too."""
         for at, value, axis in self.with_rows:
             if at == index:
                 self.shared_from(at + 1)
@@ -128,7 +128,7 @@ class Node:
         return value.decode() if isinstance(value, bytes) else value
 
     def integers(self, index: int) -> list[int] | None:
-        """The numbers in an input, None where it is not given; Doubt where they are not known."""
+        """The numbers in an input, None if it is absent; Doubt if they are not known."""
         value = self.given(index)
         if value is None:
             return None
@@ -153,7 +153,7 @@ class Node:
 
 
 def counted(axis: int, rank: int) -> int:
-    """An axis counted from the first; Doubt where there is none of that number."""
+    """An axis counted from the first; Doubt if there is no such axis."""
     if not -rank <= axis < rank:
         raise Doubt(f"has axis {axis} of {rank}")
     return axis % rank
@@ -165,5 +165,5 @@ def keep(value: Value, axis: int, rank: int | None = None) -> Place:
 
 
 def along_rows() -> Doubt:
-    """The doubt about whatever works along the axis that the rows are on."""
+    """The doubt about an operator that works along the axis of the rows."""
     return Doubt("works along the axis that the rows are on")

@@ -1,8 +1,8 @@
-"""What can go wrong with a request or at start, in the service's own terms."""
+"""Errors of requests and of the start, in the service's own terms."""
 
 
 class ServingError(Exception):
-    """Base of all of them; the text is meant for the client."""
+    """Base class; the text goes to the client."""
 
 
 class InvalidInput(ServingError):
@@ -10,11 +10,11 @@ class InvalidInput(ServingError):
 
 
 class ModelNotFound(ServingError):
-    """No model, or no version of it, of that name is here."""
+    """The server has no model, or no version of it, with that name."""
 
 
 class ModelUnavailable(ServingError):
-    """The model is known, but cannot serve now."""
+    """The model exists, but cannot serve now."""
 
 
 class ModelBroken(ServingError):
@@ -22,31 +22,31 @@ class ModelBroken(ServingError):
 
 
 class ServerStopping(ServingError):
-    """The server drains and takes no more requests."""
+    """The server is draining and accepts no more requests."""
 
 
 class QueueTimeout(ServingError):
-    """The request waited longer than it said it would."""
+    """The request waited in the queue longer than its own timeout."""
 
 
 class QueueFull(ServingError):
-    """There was no room for the request before its deadline."""
+    """The queue, or the byte budget, had no room for the request."""
 
 
 class TooLarge(ServingError):
-    """The request needs more than the server could ever give it."""
+    """The request needs more memory than the server's whole budget."""
 
 
 class TooMany(ServingError):
-    """More streams are open than the server allows."""
+    """A limit on a count is reached: open calls or streams, or shared-memory regions."""
 
 
 class DeadlinePassed(ServingError):
-    """The client's deadline passed before an answer was there."""
+    """The client's deadline passed before the answer was ready."""
 
 
 class Cancelled(ServingError):
-    """The client gave the request up."""
+    """The client cancelled the request."""
 
 
 class Unsupported(ServingError):
@@ -54,7 +54,7 @@ class Unsupported(ServingError):
 
 
 class FeatureUnavailable(ServingError):
-    """A part of the protocol that its clients know some servers to lack."""
+    """The server lacks an optional part of the protocol; clients expect this error for it."""
 
 
 class Unauthenticated(ServingError):
@@ -62,11 +62,11 @@ class Unauthenticated(ServingError):
 
 
 class Forbidden(ServingError):
-    """The call's token is not good for it."""
+    """The call's token lacks the permission for it."""
 
 
 class StreamIdle(ServingError):
-    """A stream sent nothing for longer than it may."""
+    """A stream sent no message within the idle timeout."""
 
 
 class RegionNotFound(ServingError):
@@ -78,7 +78,7 @@ class RegionExists(ServingError):
 
 
 class RegionForbidden(ServingError):
-    """The shared memory belongs to somebody else."""
+    """The client may not use that shared memory."""
 
 
 class StartError(ServingError):
@@ -90,4 +90,4 @@ class LoadError(StartError):
 
 
 class ControlOff(ServingError):
-    """Models are not loaded and unloaded by request in this server."""
+    """This server does not load and unload models on request."""

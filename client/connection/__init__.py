@@ -1,1 +1,1 @@
-"""Which servers, how they are reached and known, what is retried and hedged."""
+"""Connections to servers: addresses, credentials, retries and hedging."""

@@ -1,4 +1,4 @@
-"""Turn the addresses of servers into what gRPC connects to."""
+"""Convert addresses of servers to gRPC's targets."""
 
 import re
 import socket
@@ -12,10 +12,10 @@ _UNIX = "unix:"
 _DNS = "dns:///"
 _FAMILIES = ((socket.AF_INET, "ipv4:", "{}:{}"), (socket.AF_INET6, "ipv6:", "[{}]:{}"))
 _MOST_PORT = 65_535
-# What a socket's name may take in the kernel, less the zero after it.
+# The kernel's limit for a socket's path, without the zero at its end.
 _LONGEST_PATH_BYTES = 107
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-# A port follows the last colon, but for those within brackets.
+# The port follows the last colon outside brackets.
 _ENDS = re.compile(r"(?P<host>\[[^\]]*\]|.*):(?P<port>[^\]:]*)", re.DOTALL)
 _PORT = re.compile(r"[0-9]{1,5}")
 _NO_HOST = re.compile(r"[\s/@?#\[\]]")
@@ -23,27 +23,27 @@ _LONGEST_QUOTED = 60
 _EXPECTED = "expected HOST:PORT or unix:/path"
 
 
-def parse(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Addresses HOST:PORT or unix:/path, several with commas between; UsageError for none.
+def parse(text: str | Sequence[str]) -> tuple[str, ...]:
+    """Addresses HOST:PORT or unix:/path, several separated by commas; UsageError for none.
 
-    An IPv6 host stands in brackets; `dns:///HOST:PORT` is HOST:PORT. UsageError says what is wrong
-    with an address that cannot be one. Whether a server is there is not asked.
+    An IPv6 host stands in brackets; `dns:///HOST:PORT` is HOST:PORT. UsageError names the fault of
+    an invalid address. No connection is made.
     """
-    texts = [given] if isinstance(given, str) else given
-    found = tuple(part.strip() for text in texts for part in text.split(","))
-    if not found or not all(found):
+    texts = [text] if isinstance(text, str) else text
+    addresses = tuple(part.strip() for each in texts for part in each.split(","))
+    if not addresses or not all(addresses):
         raise UsageError(f"got address {','.join(texts)!r}; {_EXPECTED}")
-    for address in found:
+    for address in addresses:
         _check(address)
-    return found
+    return addresses
 
 
 def target(addresses: Sequence[str]) -> str:
-    """gRPC's name for all of them together.
+    """gRPC's target for all addresses together.
 
-    A single one is left to gRPC, which looks its name up again when the connection is lost. The
-    names of several are looked up here, once. UsageError when that finds nothing, and when Unix
-    sockets are among others.
+    gRPC resolves a single one itself, again after each lost connection. The names of several are
+    resolved here, once. UsageError if that fails, and if Unix sockets are mixed with other
+    addresses.
     """
     if len(addresses) == 1:
         return addresses[0]
@@ -52,16 +52,16 @@ def target(addresses: Sequence[str]) -> str:
         if len(unix) < len(addresses):
             raise UsageError(f"addresses {','.join(addresses)} mix Unix sockets with others")
         return _UNIX + ",".join(_path(address) for address in unix)
-    found = [_look_up(address) for address in addresses]
+    resolved = [_look_up(address) for address in addresses]
     for family, scheme, form in _FAMILIES:
-        ends = [[form.format(*end) for kind, end in one if kind == family] for one in found]
+        ends = [[form.format(*end) for kind, end in each if kind == family] for each in resolved]
         if all(ends):
-            return scheme + ",".join(dict.fromkeys(end for one in ends for end in one))
-    raise UsageError(f"addresses {','.join(addresses)} are some of IPv4, some of IPv6")
+            return scheme + ",".join(dict.fromkeys(end for each in ends for end in each))
+    raise UsageError(f"addresses {','.join(addresses)} mix IPv4 and IPv6")
 
 
 def authority(addresses: Sequence[str]) -> str:
-    """The host that calls to all of them name, and that certificates must show: the first."""
+    """The host that calls to all servers name, and that certificates must have: the first."""
     return "localhost" if addresses[0].startswith(_UNIX) else addresses[0].removeprefix(_DNS)
 
 
@@ -143,5 +143,5 @@ def _look_up(address: str) -> list[tuple[int, tuple[str, int]]]:
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, OverflowError, UnicodeError) as error:
-        raise UsageError(f"address {address!r} cannot be looked up: {error}") from None
+        raise UsageError(f"address {address!r} cannot be resolved: {error}") from None
     return [(family, (str(end[0]), int(end[1]))) for family, _, _, _, end in infos]

@@ -24,7 +24,7 @@ _PROBE_EVERY_S = 0.1
 
 
 class Connection:
-    """A channel to one server or several; errors come as `RequestFailed`.
+    """A channel to one or several servers; errors are raised as `RequestFailed`.
 
     `addresses`: HOST:PORT or unix:/path each. The rest is as `Client` says.
     """
@@ -105,7 +105,7 @@ class Connection:
             raise UsageError("the client is closed; make another one")
 
     def check_reachable(self, deadline_s: float | None = None) -> None:
-        """Raise Unreachable unless a server answers; retried as everything else is."""
+        """Raise Unreachable unless a server answers; retried like other calls."""
         wait_s = _SILENCE_S if deadline_s is None else min(deadline_s, _SILENCE_S)
         end_s = time.monotonic() + wait_s
         failures = 0
@@ -115,10 +115,10 @@ class Connection:
                 raise failure
 
     def wait_until_ready(self, timeout_s: float) -> None:
-        """Wait for a server that answers; Unreachable, with the reason, when none does by then."""
+        """Wait for a server that answers; Unreachable, with the reason, at the timeout."""
         end_s = time.monotonic() + timeout_s
         while (failure := self._probe(end_s)) is not None:
-            # Of several servers another one may be about to start.
+            # Another one of several servers may be about to start.
             if not failure.waiting_helps and len(self.addresses) == 1:
                 raise failure
             left_s = end_s - time.monotonic()
@@ -132,7 +132,7 @@ class Connection:
         self._on_close.close()
 
     def _probe(self, end_s: float) -> Unreachable | None:
-        """Why no server answers until `end_s`; None when one does, whatever it says."""
+        """Why no server answers until `end_s`; None if one does, even with an error."""
         self.check_open()
         call = self._channel.unary_unary(f"/{SERVICE}/ServerLive")
         timeout_s = max(end_s - time.monotonic(), 0.0)
@@ -170,19 +170,19 @@ class Connection:
         try:
             yield
         except ValueError:
-            # gRPC's own way to say that the channel was closed meanwhile.
+            # gRPC raises this if the channel was closed meanwhile.
             self.check_open()
             raise
 
     def _outcome(self, ended: Any) -> bytes | RequestFailed:
-        """What came of a call that has ended."""
+        """The result of a call that has ended."""
         if ended.code() is not grpc.StatusCode.OK:
             return self._failure(ended)
         answer: bytes = ended.result()
         return answer
 
     def _failure(self, ended: Any) -> RequestFailed:
-        """What a call that did not end well raises."""
+        """The error of a failed call."""
         code, text = ended.code().name, ended.details() or ""
         if code == "UNAVAILABLE":
             return unreachable(text, self.addresses, self._credentials) or Unavailable(code, text)

@@ -1,4 +1,4 @@
-"""What a client shows a server, and how it knows that server."""
+"""Credentials of a client, and how it authenticates servers."""
 
 import ssl
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from protos.errors import InvalidText
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Certificates as PEM; a token that goes with every call.
+    """Certificates as PEM; a token that is sent with every call.
 
-    `ca`: certificates to know the server by; with them, only TLS is spoken. `certificate`, `key`:
-    what a server that asks for client certificates is shown. `server_name`: the name on the
-    server's certificate, where it is not the host of the address, of several the first.
-    `plaintext_token`: whether the token may leave the machine without TLS, because something else
+    `ca`: certificates that authenticate the server; enables TLS. `certificate`, `key`: the client's
+    own, for a server that requires client certificates. `server_name`: the name on the server's
+    certificate, if it is not the host of the address, of several the first.
+    `plaintext_token`: whether the token may leave the machine without TLS, because another layer
     encrypts.
 
-    UsageError when they contradict each other.
+    UsageError if they contradict each other.
     """
 
     ca: bytes | None = None
@@ -37,9 +37,9 @@ class Credentials:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
-            raise UsageError("a client certificate and its key are needed together")
+            raise UsageError("got a client certificate or its key alone, expected both")
         if self.ca is None and (self.certificate or self.server_name):
-            raise UsageError("TLS needs the certificates of a CA to know the server by")
+            raise UsageError("TLS requires CA certificates to authenticate the server")
 
     @classmethod
     def of_files(
@@ -50,7 +50,7 @@ class Credentials:
         key: Path | None = None,
         token: Path | None = None,
     ) -> "Credentials":
-        """Of PEM files, and of one with nothing but a token in it; UsageError names the file."""
+        """Read PEM files, and a file with only a token in it; UsageError names the file."""
         text = None if token is None else _text(token).strip()
         if text is not None and (not text.isascii() or len(text.split()) != 1):
             raise UsageError(f"{token} holds no token, or more than one")
@@ -67,11 +67,11 @@ class Credentials:
         )
 
     def channel(self, addresses: Sequence[str], options: list[tuple[str, Any]]) -> grpc.Channel:
-        """A channel to all of them; UsageError when the token would leave the machine readable."""
+        """A channel to all servers; UsageError if the token would be sent in plain text."""
         if self.ca is None:
             abroad = [address for address in addresses if not _is_local(address)]
             if self.token is not None and not self.plaintext_token and abroad:
-                raise UsageError(f"the token would go to {abroad[0]} without TLS; wanted a CA")
+                raise UsageError(f"the token would go to {abroad[0]} without TLS, expected a CA")
             return grpc.insecure_channel(target(addresses), options)
         if self.server_name is not None:
             options = [*options, ("grpc.ssl_target_name_override", self.server_name)]
@@ -80,15 +80,15 @@ class Credentials:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What goes with every call."""
+        """Metadata of every call."""
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialFiles:
-    """Absolute paths of the files of `Credentials.of_files`, None of those that there are not.
+    """Absolute paths of the files of `Credentials.of_files`, None for absent ones.
 
-    Unlike what is in them, they may be told to other processes, and kept in records.
+    Unlike their content, paths may be passed to other processes, and kept in records.
     """
 
     ca: str | None = None
@@ -97,7 +97,7 @@ class CredentialFiles:
     token: str | None = None
 
     def read(self) -> Credentials:
-        """What is in them now; UsageError names the file that does not hold what it should."""
+        """Credentials from the files' current content; UsageError names a bad file."""
         named = {name: Path(path) for name, path in asdict(self).items() if path is not None}
         return Credentials.of_files(**named)
 

@@ -1,4 +1,4 @@
-"""Ask a second server where the first one takes long."""
+"""Send a slow request to a second server, too."""
 
 import itertools
 import queue
@@ -18,16 +18,16 @@ _AT_A_TIME = 2
 class Hedging(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc has no types
     """Sends single requests, as bytes, to servers in turn, over a channel to each.
 
-    One that has no answer after `after_s` goes to the next server too, so that two work on it at
-    most; the first answer counts, the other call is cancelled. Where a server is unavailable the
-    next is asked at once; any other error counts as an answer. UsageError for a single server.
+    A request without an answer after `after_s` goes to the next server too, so at most two work on
+    it; the first answer counts, the other call is cancelled. If a server is unavailable, the next
+    one gets the request at once; any other error counts as an answer. UsageError for one server.
     """
 
     def __init__(self, addresses: Sequence[str], credentials: Credentials, after_s: float) -> None:
         if len(addresses) < 2:
-            raise UsageError(f"hedging was asked for with {addresses[0]} alone; wanted two servers")
+            raise UsageError(f"got hedging with {addresses[0]} alone, expected two servers")
         if after_s < 0:
-            raise UsageError(f"hedging was asked for after {after_s:g} s; wanted 0 or more")
+            raise UsageError(f"got hedging after {after_s:g} s, expected 0 or more")
         self._channels = [open_channel((address,), credentials) for address in addresses]
         self._after_s = after_s
         self._turns = itertools.count()
@@ -35,7 +35,7 @@ class Hedging(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc h
     def intercept_unary_unary(
         self, _: Callable[..., Any], details: grpc.ClientCallDetails, message: bytes
     ) -> Any:
-        """Take gRPC's call; the one that was answered first, or failed last."""
+        """Intercept gRPC's call; return the one answered first, or failed last."""
         end_s = None if details.timeout is None else time.monotonic() + details.timeout
         first = next(self._turns)
         count = len(self._channels)

@@ -1,4 +1,4 @@
-"""Say why no connection to a server came about, from what gRPC says of it."""
+"""Explain why a server cannot be reached, from gRPC's error text."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from client.connection.credentials import Credentials
 from client.errors import Unreachable
 
-# How gRPC begins when a call never reached a server, as opposed to what servers say themselves.
+# Starts of gRPC's texts for calls that never reached a server, unlike errors from servers.
 _NO_CONNECTION = re.compile(
     r"failed to connect to all addresses|connections to all backends failing"
     r"|errors resolving|DNS resolution failed|Name resolution failure"
@@ -18,7 +18,7 @@ _VERIFY_FAILED = re.compile(r"CERTIFICATE_VERIFY_FAILED: ([^:\]]+)")
 
 @dataclass(frozen=True, slots=True)
 class _Cause:
-    """What gRPC's text has in it, what that means, and whether waiting helps."""
+    """Pattern of gRPC's text, its meaning, and whether waiting helps."""
 
     pattern: str
     meaning: str
@@ -39,7 +39,7 @@ _CAUSES = (
     ),
     _Cause(
         "Hostname Verification Check failed",
-        "the server's certificate is for another name; give `server_name` if that is right",
+        "the server's certificate is for another name; set `server_name` if that is right",
         waiting_helps=False,
     ),
     _Cause(
@@ -60,7 +60,7 @@ _CAUSES = (
     _Cause("No such file or directory", "the socket does not exist"),
     _Cause("Permission denied", "permission denied"),
     _Cause("No route to host|Network is unreachable", "the network does not reach that host"),
-    _Cause("timed out|handshaker shutdown|Timeout", "nothing came back, the connection timed out"),
+    _Cause("timed out|handshaker shutdown|Timeout", "no response, the connection timed out"),
 )
 
 
@@ -69,7 +69,7 @@ def unreachable(
 ) -> Unreachable | None:
     """The error that `text`, of a call that was UNAVAILABLE, stands for.
 
-    None when a server said it, or a connection broke that was there.
+    None if the error is from a server, or from an established connection that broke.
     """
     if not _NO_CONNECTION.search(text):
         return None
@@ -86,7 +86,7 @@ def unreachable(
 def _unforeseen(text: str, credentials: Credentials) -> str:
     failed = _VERIFY_FAILED.search(text)
     if failed:
-        return f"the server's certificate is refused: {failed[1].strip()}"
+        return f"the server's certificate was rejected: {failed[1].strip()}"
     if re.search("Socket closed|Connection reset|Broken pipe", text):
         if credentials.ca is None:
             return "the server closed the connection; it may expect TLS"

@@ -9,7 +9,7 @@ from typing import Any
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import DONE, WRONG, exit_codes
+from command_line.parser import DONE, WRONG, exit_codes, group
 from measure.commands.load_options import add_common, settings_of, show_disturbances, write
 from measure.core import environment
 from measure.core.arguments import concurrencies, modes, positive, rates
@@ -35,36 +35,38 @@ def add(commands: Any) -> None:
         epilog=exit_codes("wrong labels or failed requests", keeps=True),
     )
     parser.set_defaults(command=_load)
-    parser.add_argument(
+    loops = group(parser, "loops")
+    loops.add_argument(
         "--concurrency",
         type=concurrencies,
         default=(),
         metavar="N,N|A:B",
-        help="closed loops with so many requests under way; A:B: A, 2A, 4A, ... B",
+        help="requests in flight of the closed loops; A:B: A, 2A, 4A, ... B",
     )
-    parser.add_argument(
+    loops.add_argument(
         "--rate",
         type=rates,
         default=(),
         metavar="R,R|A:B:STEP",
-        help="open loops with so many requests a second",
+        help="requests per second of the open loops; A:B:STEP: A, A+STEP, ... B",
     )
-    parser.add_argument(
+    loops.add_argument(
         "--modes",
         type=modes(MODES),
         default=("unary",),
         metavar="M,M",
-        help=f"of {','.join(MODES)} (default: unary)",
+        help=f"some of {','.join(MODES)} (default: unary)",
     )
     add_common(parser, Path("results/load"))
-    parser.add_argument(
+    test = group(parser, "A/A test")
+    test.add_argument(
         "--aa",
         type=positive,
         metavar="RUNS",
-        help="instead, hold the first load against itself in so many runs of --pairs pairs, and "
-        "say how many claim a difference; exit code 1 if more than a tenth do",
+        help="A/A test: compare the first load with itself, in RUNS runs of --pairs pairs; exit "
+        "code 1 if more than a tenth of the runs report a difference",
     )
-    parser.add_argument(
+    test.add_argument(
         "--pairs",
         type=positive,
         default=10,
@@ -75,7 +77,7 @@ def add(commands: Any) -> None:
 
 def _load(args: argparse.Namespace) -> int:
     if not args.concurrency and not args.rate:
-        raise UsageError("neither --concurrency nor --rate came; wanted one of them, or both")
+        raise UsageError("got neither --concurrency nor --rate, expected one of them, or both")
     settings = settings_of(args)
     if args.aa is not None and args.pairs < fewest_pairs():
         raise UsageError(

@@ -10,10 +10,13 @@ from rich.text import Text
 from client.connection.credentials import CredentialFiles
 from command_line import paths, terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import exit_codes
+from command_line.parser import add_renamed, exit_codes, group
 from measure.commands.load_options import write
 from measure.core import environment
 from measure.core.arguments import (
+    EP_HELP,
+    EXECUTION,
+    SERVER,
     add_credentials,
     add_model,
     address,
@@ -47,58 +50,79 @@ def add(commands: Any) -> None:
         epilog=exit_codes("predictions do not hold, or no rate is enough", keeps=True),
     )
     parser.set_defaults(command=_plan)
-    parser.add_argument(
-        "--rate", type=over_zero, required=True, metavar="R", help="requests a second, in all"
+    target, calibration = group(parser, "target"), group(parser, "calibration")
+    server = group(parser, SERVER)
+    target.add_argument(
+        "--rate",
+        type=over_zero,
+        required=True,
+        metavar="R",
+        help="requests per second of all replicas together",
     )
-    parser.add_argument(
-        "--p99-ms", type=over_zero, required=True, metavar="MS", help="the bound, in milliseconds"
+    target.add_argument(
+        "--p99-ms",
+        type=over_zero,
+        required=True,
+        metavar="MS",
+        help="bound of p99, in milliseconds",
     )
-    parser.add_argument(
+    target.add_argument(
         "--link-gbit",
         type=over_zero,
         default=25.0,
         metavar="G",
-        help="what a replica's network carries, in Gbit/s (default: %(default)s)",
+        help="network bandwidth of a replica, in Gbit/s (default: %(default)s)",
     )
-    parser.add_argument(
+    calibration.add_argument(
         "--result",
         type=paths.path,
         metavar="DIR",
-        help="plan from the calibration of an earlier plan",
+        help="folder of an earlier plan, whose calibration is used again",
     )
-    parser.add_argument(
+    server.add_argument(
         "--address",
         type=address,
         metavar="A",
-        help="calibrate with this server (default: one of its own)",
+        help="server to measure: HOST:PORT or unix:/path (default: start one)",
     )
     add_credentials(parser)
-    parser.add_argument(
-        "--model", default="linear_argmax", metavar="M", help="its name (default: %(default)s)"
+    server.add_argument(
+        "--model",
+        default="linear_argmax",
+        metavar="M",
+        help="name of the model (default: %(default)s)",
     )
-    parser.add_argument("--model-version", default="", metavar="V", help="default: the newest")
-    parser.add_argument(
-        "--rows", type=positive, default=1, metavar="N", help="of a request (default: %(default)s)"
+    server.add_argument(
+        "--model-version", default="", metavar="V", help="its version (default: the highest)"
     )
-    parser.add_argument(
+    calibration.add_argument(
+        "--rows",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="rows of a request (default: %(default)s)",
+    )
+    calibration.add_argument(
         "--seconds",
         type=seconds,
         default=20.0,
         metavar="S",
-        help="that each of seven open loops takes, in two parts (default: %(default)s)",
+        help="seconds of each of seven open loops, in two parts (default: %(default)s)",
     )
-    parser.add_argument(
+    add_renamed(
+        calibration,
+        "--timeout-s",
         "--timeout",
         type=seconds,
         default=30.0,
         metavar="S",
-        help="a request that takes longer failed (default: %(default)s)",
+        help="seconds after which a request has failed (default: %(default)s)",
     )
-    parser.add_argument(
+    group(parser, EXECUTION).add_argument(
         "--ep",
         default="cpu",
         metavar="NAME[:key=value,...]",
-        help="execution provider of a server of its own, as the server's --ep (default: cpu)",
+        help=f"{EP_HELP} (default: %(default)s)",
     )
     add_model(parser, Path("results/plan"))
 
@@ -155,7 +179,7 @@ def _calibrate(
         arrivals="poisson",
         processes=1,
         windows=Windows(0.0, args.seconds, 0, 1),
-        timeout_s=args.timeout,
+        timeout_s=args.timeout_s,
         classes=args.classes,
         features=args.features,
         dtype=args.dtype,

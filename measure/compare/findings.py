@@ -64,8 +64,8 @@ def _doubts(analysis: Analysis) -> Iterable[Finding]:
     if fewest < needed:
         yield Finding(
             "warn",
-            f"{fewest} rounds are too few to claim a difference among {len(pairs)} comparisons; "
-            f"wanted at least {needed}",
+            f"{fewest} rounds are too few to claim a difference among {len(pairs)} comparisons, "
+            f"expected at least {needed}",
         )
 
 

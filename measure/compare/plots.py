@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 
 from measure.compare.analysis import Analysis
 from measure.core.latency_fit import Fit
-from measure.core.looks import Look
-from measure.sweep.plots import draw_line, finish, looks, png, prepare
+from measure.presentation.looks import Look
+from measure.presentation.plots import MUTED, canvas, draw_line, finish, png
+from measure.sweep.plots import looks, prepare
 from measure.sweep.summary import Point
 
 LATENCY_LABEL = "latency (seconds before the last prediction)"
@@ -35,8 +36,7 @@ def comparison_png(analysis: Analysis) -> bytes:
 def comparison_figure(analysis: Analysis) -> Figure:
     """Latency with its fit, and the ratio to the first provider, a row of both for each mode."""
     modes = analysis.measured.modes
-    figure = Figure(figsize=(14, 5.2 * len(modes)), dpi=120, facecolor="white")
-    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.15)
+    figure = canvas((14, 5.2 * len(modes)), dpi=120)
     rows = figure.subplots(len(modes), 2, squeeze=False)
     for mode, (latency, ratio) in zip(modes, rows, strict=True):
         _latency(latency, analysis, mode)
@@ -69,7 +69,7 @@ def _ratio(axes: Axes, analysis: Analysis, mode: str) -> None:
     points = points_by_provider(analysis, mode)
     first = analysis.measured.providers[0].label
     prepare(axes, points, f"Latency over that of {first}, {mode}", RATIO_LABEL)
-    axes.axhline(1, color="#666666", linewidth=1)
+    axes.axhline(1, color=MUTED, linewidth=1)
     for label, look in looks(points).items():
         pairs = [
             pair

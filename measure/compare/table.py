@@ -9,7 +9,7 @@ from command_line.table import Column, Row, Table
 from measure.compare import words
 from measure.compare.analysis import Analysis
 from measure.compare.runs import Provider
-from measure.sweep.table import alarm, milliseconds, share, significant
+from measure.presentation.format import alarm, milliseconds, share, significant
 
 _ELSEWHERE = "compare.json"
 _PROVIDER = Column("execution\nprovider", words=True)

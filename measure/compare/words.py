@@ -7,7 +7,7 @@ from measure.compare.analysis import Analysis, Meeting, fitted_sizes
 from measure.compare.runs import Provider
 from measure.core.comparison import LEVEL
 from measure.core.latency_fit import FEWEST_SIZES, Estimate
-from measure.sweep.table import milliseconds, significant
+from measure.presentation.format import milliseconds, significant
 
 HOW_VERDICTS = (
     "ratio: latency over that of the first, median of the rounds' ratios with its bootstrap "

@@ -45,9 +45,9 @@ def ratio(
     b/a agree. ValueError for unequal or no pairs, or values that are not over 0.
     """
     if len(a) != len(b) or not a:
-        raise ValueError(f"{len(a)} and {len(b)} values came; wanted pairs")
+        raise ValueError(f"got {len(a)} and {len(b)} values, expected pairs")
     if min(*a, *b) <= 0:
-        raise ValueError(f"a value of {min(*a, *b)} came; wanted values over 0")
+        raise ValueError(f"got a value of {min(*a, *b)}, expected values over 0")
     logs = np.array([math.log(x / y) for x, y in zip(a, b, strict=True)])
     drawn = _medians(logs, np.random.default_rng(seed))
     return _ratio(float(np.median(logs)), drawn, confidence, len(logs))
@@ -62,7 +62,7 @@ def unpaired_ratio(
     number of values. ValueError for none, or values that are not over 0.
     """
     if not a or not b or min(*a, *b) <= 0:
-        raise ValueError(f"{len(a)} and {len(b)} values came; wanted values over 0 of both")
+        raise ValueError(f"got {len(a)} and {len(b)} values, expected values over 0 of both")
     generator = np.random.default_rng(seed)
     above, below = (np.log(np.array(values, float)) for values in (a, b))
     drawn = _medians(above, generator) - _medians(below, generator)

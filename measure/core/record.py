@@ -58,13 +58,16 @@ def read(content: object, kind: type[Whole]) -> Whole:
 def decoded(content: object, kind: type[Kind]) -> Kind:
     """Make a dataclass of what `encoded` gave. RecordError where a value is missing or wrong."""
     try:
-        return msgspec.convert(content, kind)
+        return msgspec.convert(content, kind, dec_hook=_made)
     except msgspec.ValidationError as error:
         raise RecordError(_said(str(error))) from None
 
 
 def encoded(value: Any) -> Any:
-    """Return a value for JSON: objects of dataclasses, None of numbers that are not finite."""
+    """Return a value for JSON: objects of dataclasses, None of numbers that are not finite.
+
+    What has `encode` and `decode` stands as the text of the one, from which the other makes it.
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | int):
@@ -74,9 +77,9 @@ def encoded(value: Any) -> Any:
         return {name: encoded(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {str(key): encoded(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [encoded(inner) for inner in value]
-    return value
+    if isinstance(value, list | tuple | set):
+        return [encoded(inner) for inner in (sorted(value) if isinstance(value, set) else value)]
+    return value.encode() if hasattr(value, "encode") else value
 
 
 def dumps(record: Any) -> str:
@@ -108,6 +111,11 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _made(kind: Any, value: Any) -> Any:
+    """Make what is no dataclass of what `encoded` gave for it."""
+    return kind.decode(value) if hasattr(kind, "decode") else kind(value)
 
 
 def _said(text: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protos.codec import InferResponse
-from protos.parameters import Parameter
+from protos.tensors import Parameter
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def side(content: Mapping[str, Any]) -> Side:
     """Read a record. UsageError where it cannot be read, or holds nothing to compare."""
     schema = content.get("schema")
     if schema not in READERS:
-        raise UsageError(f"a record of schema {schema!r} came; wanted one of {', '.join(READERS)}")
+        raise UsageError(f"got a record of schema {schema!r}, expected one of {', '.join(READERS)}")
     return READERS[schema](content)
 
 

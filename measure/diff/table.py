@@ -6,7 +6,7 @@ from rich.text import Text
 
 from command_line.table import Column, Row, Table
 from measure.diff.verdicts import BETTER, UNTOLD, WORSE, Difference
-from measure.sweep.table import significant
+from measure.presentation.format import significant
 
 _STYLES = {WORSE: "bold red", BETTER: "green", UNTOLD: "yellow"}
 

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
-from measure.core.looks import looks_of
 from measure.limits.memory import GIB
 from measure.limits.peaks import COPY, GEMM, READ, TCP, UNIX, Roof
 from measure.limits.placement import Placed
 from measure.limits.subject import Work
-from measure.sweep.plots import png
+from measure.presentation.looks import looks_of
+from measure.presentation.plots import canvas, dress, head, label_round, legend_beside, png
 
 TITLE = "Under the Roofs of the Machine"
 X_LABEL = "operations per byte of memory"
@@ -48,13 +47,10 @@ def span(placed: Sequence[Placed]) -> tuple[float, float]:
 
 def figure(roofs: Sequence[Roof], placed: Sequence[Placed], work: Work) -> Figure:
     """All points, by mode, below the roofs."""
-    drawn = Figure(figsize=(9, 5.5), dpi=150, facecolor="white", layout="constrained")
+    drawn = canvas((9, 5.5))
     axes = drawn.add_subplot()
-    axes.set_title(TITLE, fontsize=15, fontweight="bold")
-    axes.set_xlabel(X_LABEL)
-    axes.set_ylabel(Y_LABEL)
+    head(axes, TITLE, X_LABEL, Y_LABEL, legend_below=False)
     axes.set_xscale("log")
-    axes.set_yscale("log")
     for style, (name, (x, y)) in zip(
         ("-", "--", "-.", ":"), lines(roofs, work, span(placed)), strict=True
     ):
@@ -68,12 +64,9 @@ def figure(roofs: Sequence[Roof], placed: Sequence[Placed], work: Work) -> Figur
             color=look.colour,
             label=mode,
         )
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.grid(color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    label_round(axes.xaxis)
+    dress(axes, "")
+    legend_beside(axes, axes.get_legend_handles_labels()[1])
     return drawn
 
 

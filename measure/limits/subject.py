@@ -60,7 +60,7 @@ def subject(content: Mapping[str, Any]) -> Subject:
     """Read a sweep, a comparison or a load. UsageError for what cannot be placed."""
     schema = content.get("schema")
     if schema not in READERS:
-        raise UsageError(f"a record of schema {schema!r} came; wanted one of {', '.join(READERS)}")
+        raise UsageError(f"got a record of schema {schema!r}, expected one of {', '.join(READERS)}")
     settings = decoded(content, _Header).settings
     features = settings.features
     return Subject(

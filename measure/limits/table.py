@@ -7,7 +7,7 @@ from rich.text import Text
 from command_line.table import Column, Table
 from measure.limits.peaks import WHAT, Roof
 from measure.limits.placement import Placed
-from measure.sweep.table import significant
+from measure.presentation.format import significant
 
 _ELSEWHERE = "limits.json"
 

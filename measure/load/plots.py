@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from measure.core.looks import PERCENTILES, looks_of
 from measure.load.summary import LoadPoint
-from measure.sweep.plots import dress, head, label_at, legend, png
+from measure.presentation.looks import PERCENTILES, looks_of
+from measure.presentation.plots import canvas, dress, head, label_at, legend, png
 
 # Labels nearer to each other than this share of the axis would overlap.
 _NEAREST = 1 / 12
@@ -72,8 +72,7 @@ def latency_figure(points: Sequence[LoadPoint], loop: str) -> Figure:
     gap; points that are not valid are hollow.
     """
     chosen = sorted((p for p in points if p.asked.loop == loop), key=lambda p: p.asked.level)
-    figure = Figure(figsize=(8, 5), dpi=150, facecolor="white")
-    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
+    figure = canvas()
     axes = figure.add_subplot()
     head(axes, latency_title(loop), LOOPS[loop].label, "latency (milliseconds)")
     if is_logarithmic(chosen, loop):

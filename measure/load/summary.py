@@ -8,8 +8,7 @@ from measure.core.verdict import Check
 from measure.engine.histogram import Histogram
 from measure.engine.slice import Slice
 from measure.engine.windows import LoopKind, Window, stability, window_of
-from measure.load.server_statistics import ServerStatistics
-from measure.load.split import LoadSplit, split
+from measure.load.split import LoadSplit, ServerStatistics, split
 from measure.sweep.summary import MOST_STEAL
 
 PERCENTILES = (50, 90, 95, 99, 99.9)

@@ -7,7 +7,7 @@ from rich.text import Text
 from command_line.table import Column, Row, Table
 from measure.load.split import LoadSplit
 from measure.load.summary import LoadPoint
-from measure.sweep.table import milliseconds, significant
+from measure.presentation.format import milliseconds, significant
 
 LOOPS = {
     "closed": "closed loop: each request waits for an answer to one before, latency from the send; "

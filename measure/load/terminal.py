@@ -12,7 +12,7 @@ from measure.engine.windows import Window
 from measure.load.settings import Progress
 from measure.load.summary import LoadPoint
 from measure.load.table import name
-from measure.sweep.table import milliseconds, significant
+from measure.presentation.format import milliseconds, significant
 
 _BARS = " ▁▂▃▄▅▆▇█"
 

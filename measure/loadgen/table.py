@@ -8,7 +8,7 @@ from command_line.table import Column, Table
 from measure.core.confidence import fewest_samples
 from measure.loadgen.logs import VALID, Metric, Summary
 from measure.loadgen.runs import Result
-from measure.sweep.table import alarm, milliseconds, share, significant
+from measure.presentation.format import alarm, milliseconds, share, significant
 
 PERCENTILES = ("50.00", "90.00", "99.00", "99.90")
 _COLUMNS = (

@@ -12,7 +12,7 @@ from measure.plan.capacity import Demand, Option, Plan
 from measure.plan.check import MOST_ERROR, Checked, Range
 from measure.plan.observed import Calibration
 from measure.plan.simulation import Costs
-from measure.sweep.table import milliseconds, significant
+from measure.presentation.format import milliseconds, significant
 
 NETWORK_COLUMNS = ("as", "a request", "in all", "each replica", "links")
 _NARROWER = ("float32", "float16", "int8")
@@ -93,7 +93,7 @@ def refusal(checks: Sequence[Checked]) -> str:
     lowest = checks[0]
     return (
         f"no plan: at {lowest.rate_per_s:.3g} requests/s, the lowest load that was held out, the "
-        f"prediction does not hold: {lowest.verdict}; wanted a p99 within {MOST_ERROR:.0%}"
+        f"prediction does not hold: {lowest.verdict}, expected a p99 within {MOST_ERROR:.0%}"
     )
 
 

@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from measure.core.looks import Look
-from measure.sweep.plots import BATCH_LABEL, NARROW, batch_ticks
+from measure.presentation.looks import Look
+from measure.presentation.plots import NARROW
+from measure.sweep.plots import BATCH_LABEL, batch_ticks
 from measure.sweep.summary import Point
 
 # Legible on white, legible on black: the page's own style refines both.

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from measure.core.looks import Look
+from measure.presentation.format import milliseconds, significant
+from measure.presentation.looks import Look
 from measure.report.axes import Figure, band_of, batch_axis, drawn_in, layout_of, line_of, log_axis
 from measure.sweep.plots import (
     LATENCY_LABEL,
@@ -15,7 +16,6 @@ from measure.sweep.plots import (
     of_mode,
 )
 from measure.sweep.summary import Point
-from measure.sweep.table import milliseconds, significant
 
 FIRST_AND_LAST_TITLE = "Time to First and Last Prediction"
 

@@ -25,7 +25,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
     LoadgenRecord.SCHEMA: loadgen.section,
     PlanRecord.SCHEMA: plan.section,
     goals.BENCH: goals.section,
-    goals.OVERLOAD: goals.section,
+    **dict.fromkeys(goals.OVERLOADS, goals.section),
 }
 
 
@@ -38,6 +38,6 @@ def section(content: Mapping[str, Any]) -> Section:
     schema = content.get("schema")
     if schema not in SECTIONS:
         raise RecordError(
-            f"no page can be made of schema {schema!r}; wanted one of {', '.join(SECTIONS)}"
+            f"no page can be made of schema {schema!r}, expected one of {', '.join(SECTIONS)}"
         )
     return SECTIONS[schema](content)

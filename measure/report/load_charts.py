@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from measure.core.looks import PERCENTILES, Look, looks_of
 from measure.load.plots import LOOPS, is_logarithmic, latency_title, ticks
 from measure.load.summary import LoadPoint
+from measure.presentation.looks import PERCENTILES, Look, looks_of
 from measure.report.axes import (
     INK,
     LEGEND_BELOW,

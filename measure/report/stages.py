@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from measure.presentation.format import milliseconds
 from measure.report.axes import HOVER_TITLE, LEGEND_BELOW, Figure, layout_of, linear_axis
 from measure.sweep.plots import BATCH_LABEL, of_mode
 from measure.sweep.summary import Point
-from measure.sweep.table import milliseconds
 
 SHARES_TITLE = "Stages of a Unary Request"
 WATERFALL_TITLE = "Where the Time Goes"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from measure.sweep.table import significant
+from measure.presentation.format import significant
 
 
 def rows(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -7,12 +7,12 @@ from rich.text import Text
 
 from command_line.table import Column, Table
 from measure.core.verdict import Goal, Standing, lines
+from measure.presentation.format import significant
 from measure.side_by_side.compose import Results
 from measure.side_by_side.goals import GOAL_FEATURES
 from measure.side_by_side.names import label
 from measure.side_by_side.rounds import Cell
 from measure.side_by_side.service import Settings
-from measure.sweep.table import significant
 
 _STYLES = {Standing.REACHED: "green", Standing.MISSED: "bold red"}
 

@@ -6,8 +6,8 @@ from rich.text import Text
 
 from command_line.table import Column, Table
 from measure.engine.bisection import Found
+from measure.presentation.format import milliseconds, significant
 from measure.slo.slo import Trial
-from measure.sweep.table import milliseconds, significant
 
 MET = {True: "yes", False: "no", None: "?"}
 _COLUMNS = (

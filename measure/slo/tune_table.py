@@ -6,8 +6,8 @@ from rich.text import Text
 
 from command_line.table import Column, Table
 from measure.load.paired import fewest_pairs
+from measure.presentation.format import milliseconds, significant
 from measure.slo.tune import DEFAULTS, Candidate, Tuning
-from measure.sweep.table import milliseconds, significant
 
 _COLUMNS = (
     Column("options", words=True),

@@ -43,7 +43,7 @@ CLASSIFIERS = (
 
 
 def load(path: Path) -> Any:
-    """Load what joblib.dump has saved; this runs whatever code the file says.
+    """Load a file saved by joblib.dump; this runs the code in it.
 
     Raises:
         ModelError: joblib cannot load it.
@@ -56,20 +56,20 @@ def load(path: Path) -> Any:
         raise
     except Exception as error:  # a pickle may raise anything
         raise ModelError(
-            f"{path} cannot be loaded ({type(error).__name__}: {error}); "
-            "wanted an estimator saved by joblib.dump"
+            f"{path} cannot be loaded ({type(error).__name__}: {error}), "
+            "expected an estimator saved by joblib.dump"
         ) from error
 
 
 def fold(estimator: Any) -> LinearArgmax:
-    """Return the linear model that predicts what the estimator does, up to rounding.
+    """Return the linear model that predicts the same as the estimator, up to rounding.
 
     Of a search its best estimator counts. Scalers before a classifier go into it: with (x - m) / s
     before w x + b, the weights become w / s and the bias b - (w / s) m.
 
     Raises:
-        ModelError: it is not fitted, no linear classifier, multilabel, decides by votes, or is a
-            pipeline with a step that is no scaler.
+        ModelError: it is not fitted, not a linear classifier, multilabel, decides by votes, or is a
+            pipeline with a step that is not a scaler.
     """
     *before, (_, classifier) = steps_of(estimator)
     _check_kind(classifier)
@@ -85,18 +85,18 @@ def fold(estimator: Any) -> LinearArgmax:
 
 
 def spread(estimator: Any) -> Scaling:
-    """Return what its scalers say of the examples: center and scale, each [features] or [1]."""
+    """Return center and scale of the examples by its scalers, each [features] or [1]."""
     *before, (_, classifier) = steps_of(estimator)
     center, scale = scaling(before)
     if isinstance(classifier, OneVsOneClassifier | OneVsRestClassifier):
-        # Each of them has scalers of its own, if any, which saw the same examples, or most of them.
+        # Each of them has its own scalers, if any, which saw the same examples, or most of them.
         mean, by = spread(classifier.estimators_[0])
         center, scale = center + scale * mean, scale * by
     return center, scale
 
 
 def predict(estimator: Any, x: NDArray[np.floating]) -> NDArray[Any]:
-    """Return what an estimator predicts for examples [n, features], whose columns have no names."""
+    """Return an estimator's predictions for examples [n, features], without column names."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "X does not have valid feature names")
         return np.asarray(estimator.predict(x))
@@ -110,8 +110,8 @@ def _check_kind(classifier: Any) -> None:
         )
     if not isinstance(classifier, CLASSIFIERS):
         raise ModelError(
-            f"a {type(classifier).__name__} came; "
-            f"wanted {', '.join(sorted(kind.__name__ for kind in CLASSIFIERS))}, "
+            f"got a {type(classifier).__name__}, "
+            f"expected {', '.join(sorted(kind.__name__ for kind in CLASSIFIERS))}, "
             "a pipeline that ends in one, or a search over one"
         )
     name = type(classifier).__name__
@@ -136,7 +136,7 @@ def _folded(classifier: Any) -> LinearArgmax:
         )
     coef = classifier.coef_
     w = np.asarray(coef.toarray() if sparse.issparse(coef) else coef, np.float64)
-    # LIBSVM votes for the second class where the score is 0, the others for the first.
+    # For a score of 0 LIBSVM predicts the second class, the others the first.
     last = isinstance(classifier, SVC | NuSVC) or getattr(classifier, "last_of_ties_", False)
     return LinearArgmax.of(w, classifier.intercept_, classes, last_of_ties=last)
 
@@ -168,5 +168,5 @@ def _check_single_label(classifier: Any) -> None:
     if labels != 1:
         raise ModelError(
             f"the {type(classifier).__name__} is multilabel: it predicts {labels} "
-            "labels per example; wanted one"
+            "labels per example, expected one"
         )

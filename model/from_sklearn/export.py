@@ -1,4 +1,4 @@
-"""Export a scikit-learn estimator once its graph is seen to predict what it does."""
+"""Export a scikit-learn estimator after checking that its graph predicts the same."""
 
 import json
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ LEAST_AGREEMENT = 0.9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exported:
-    """What was written.
+    """The exported model.
 
     Attributes:
         path: the graph.
         w: W [classes, features] in the dtype of the graph.
         examples: how many it was compared with the estimator on.
-        same: for how many of them it gave what the estimator predicts.
+        same: for how many of them it predicted the same as the estimator.
     """
 
     path: Path
@@ -54,17 +54,17 @@ def export_estimator(
     """Write a fitted linear classifier, scalers before it folded in, into a repository.
 
     The graph is that of model.export.export, with a bias added to the scores where there is one;
-    its `label` is an index into the estimator's `classes_`, which stand in the metadata `labels`
-    as JSON, and in labels.txt in the model's folder. Estimators compute in float64, so that is
-    the dtype in which the graph predicts the same.
+    its `label` is an index into the estimator's `classes_`, which are stored in the metadata
+    `labels` as JSON, and in labels.txt in the model's folder. Estimators compute in float64, so
+    the graph predicts the same in that dtype.
 
-    Before the graph takes its place it is run on 256 examples, standard normal as the classifier
-    gets them. The estimator may disagree with it where rounding decides, to the dtype and to what
-    is on the wire, but on no more than 1 - least_agreement of them; anything else is an error.
+    Before the graph replaces another it is run on 256 examples, standard normal as the classifier
+    gets them. The estimator may disagree where rounding, to the dtype and to the wire's, decides,
+    but on no more than 1 - least_agreement of them; any other difference is an error.
 
     Raises:
-        ModelError: it is not such an estimator, has classes whose text is no line, or the graph
-            does not predict what it does; a model that was there is intact.
+        ModelError: it is not such an estimator, has classes whose text is not one line, or the
+            graph predicts something else; an existing model is intact.
         OSError: a file cannot be read or written.
     """
     path = graph_path(repository, name, version)
@@ -75,7 +75,7 @@ def export_estimator(
     with np.errstate(over="ignore"):
         bias = linear.intercept_.astype(precision(dtype))
     if not np.isfinite(bias).all():
-        raise ModelError(f"b has numbers too large for {w.dtype.name}; wanted smaller ones")
+        raise ModelError(f"b has numbers too large for {w.dtype.name}, expected smaller ones")
     properties = {"labels": json.dumps(linear.classes_.tolist(), default=str)}
     if bias.any():
         properties["bias_sha256"] = sha256(bias)

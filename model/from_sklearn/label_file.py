@@ -1,4 +1,4 @@
-"""Say beside a model what its class indices stand for, as Triton's repositories do."""
+"""Write a label file for a model's class indices, as in Triton's repositories."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ LABELS, CONFIG = "labels.txt", "config.pbtxt"
 
 
 def check(classes: NDArray[np.generic]) -> list[str]:
-    """Return what the lines of a label file say of classes [c].
+    """Return the lines of a label file for classes [c].
 
     Raises:
         ModelError: a class whose text is no line of its own.
@@ -22,15 +22,15 @@ def check(classes: NDArray[np.generic]) -> list[str]:
     lines = [str(name) for name in classes.tolist()]
     for line in lines:
         if line.splitlines() != [line]:
-            raise ModelError(f"a class is {line!r}; wanted classes whose text is one line")
+            raise ModelError(f"a class is {line!r}, expected classes whose text is one line")
     return lines
 
 
 def write(folder: Path, lines: list[str]) -> None:
     """Write a class per line into labels.txt in a model's folder.
 
-    A config.pbtxt that names the file, for indices and for scores, is written where there is none:
-    another is its owner's.
+    A config.pbtxt that names the file, for indices and for scores, is written if there is none; an
+    existing one is left alone.
 
     Raises:
         OSError: a file cannot be written.
@@ -42,7 +42,7 @@ def write(folder: Path, lines: list[str]) -> None:
         label = config_pb.ModelOutput(
             name="label", data_type=config_pb.TYPE_INT64, label_filename=LABELS
         )
-        # Their datatype is left to the graph, which may be replaced by one of another.
+        # Without a datatype, because the graph may be replaced by one with another datatype.
         scores = config_pb.ModelOutput(name="scores", label_filename=LABELS)
         text = text_format.MessageToString(config_pb.ModelConfig(output=[label, scores]))
         files.replace(config, text.encode())

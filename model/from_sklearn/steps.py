@@ -1,4 +1,4 @@
-"""Take pipelines and searches apart, and say of scalers what they do to the examples."""
+"""Take pipelines and searches apart, and compute the effect of their scalers."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
-# The class that every search of scikit-learn has in common has no public name.
+# The common base class of scikit-learn's searches has no public name.
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import (
@@ -28,10 +28,10 @@ Scaling = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def steps_of(estimator: Any, name: str = "") -> list[Step]:
-    """Return the steps of an estimator, those of pipelines within it and of what searches found.
+    """Return the steps of an estimator, also of nested pipelines and of searches' best estimators.
 
     Raises:
-        ModelError: a search that has found nothing.
+        ModelError: a search without a best estimator.
     """
     if isinstance(estimator, BaseSearchCV):
         if not hasattr(estimator, "best_estimator_"):
@@ -54,10 +54,10 @@ def steps_of(estimator: Any, name: str = "") -> list[Step]:
 
 
 def scaling(steps: list[Step]) -> Scaling:
-    """Return m and s, each [features] or [1], so that the steps together make (x - m) / s of x.
+    """Return m and s, each [features] or [1], so that all steps together compute (x - m) / s.
 
     Raises:
-        ModelError: a step is no scaler, is not fitted, or clips.
+        ModelError: a step is not a scaler, is not fitted, or clips.
     """
     center, scale = np.zeros(1), np.ones(1)
     for name, step in steps:
@@ -67,8 +67,8 @@ def scaling(steps: list[Step]) -> Scaling:
             raise ModelError(f"step {name!r} is a FunctionTransformer with a func; expected None")
         if not isinstance(step, SCALERS):
             raise ModelError(
-                f"step {name!r} is a {type(step).__name__}; "
-                f"wanted {' or '.join(kind.__name__ for kind in SCALERS)} before the classifier"
+                f"step {name!r} is a {type(step).__name__}, "
+                f"expected {' or '.join(kind.__name__ for kind in SCALERS)} before the classifier"
             )
         if getattr(step, "clip", False):
             raise ModelError(
@@ -87,7 +87,7 @@ def check_fitted(step: Any) -> None:
     try:
         check_is_fitted(step)
     except NotFittedError:
-        raise ModelError(f"the {type(step).__name__} is not fitted; wanted a fitted one") from None
+        raise ModelError(f"got a {type(step).__name__} that is not fitted") from None
 
 
 def _changes_nothing(step: Any) -> bool:
@@ -97,9 +97,9 @@ def _changes_nothing(step: Any) -> bool:
 
 
 def _of_scaler(step: Any) -> Scaling:
-    """Return what one scaler subtracts, and by what it divides then."""
+    """Return one scaler's offset and divisor."""
     if isinstance(step, MinMaxScaler):
-        # It makes x scale_ + min_.
+        # It computes x scale_ + min_.
         return -step.min_ / step.scale_, 1 / step.scale_
     mean = None
     if isinstance(step, StandardScaler) and step.with_mean:

@@ -1,1 +1,1 @@
-"""Show what any ONNX file holds: as text, as a page, as a picture of its graph."""
+"""Show the content of any ONNX file: as text, as a page, as a picture of its graph."""

@@ -1,4 +1,4 @@
-"""Read what an ONNX file holds, without its weights."""
+"""Read the content of an ONNX file, without its weights."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from rowwise import axis_names, proof, structure
 
 @dataclass(frozen=True, slots=True)
 class TensorValue:
-    """An input, output or initializer; None among the dims is an axis without a name or size."""
+    """An input, output or initializer; a dim of None is an axis without a name or size."""
 
     name: str
     dtype: str
@@ -28,7 +28,7 @@ class TensorValue:
 
     @property
     def shape(self) -> str:
-        """The dims as text, `?` for what has neither name nor size."""
+        """The dims as text, `?` for one without name and size."""
         return f"[{', '.join('?' if dim is None else str(dim) for dim in self.dims)}]"
 
     @property
@@ -39,7 +39,7 @@ class TensorValue:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What an ONNX file holds.
+    """The content of an ONNX file.
 
     Attributes:
         path: the file.
@@ -47,13 +47,13 @@ class Inspection:
         external_bytes: the size of the tensors beside it.
         ir_version: the version of the file's format.
         opsets: version by domain, `ai.onnx` for the default one.
-        producer: what wrote it, with a version.
+        producer: the program that wrote it, with its version.
         inputs, outputs, initializers: its tensors.
         operators: how often each occurs, also in subgraphs, the most frequent first; those of
             another domain than ai.onnx carry it before their name.
         metadata: its properties.
-        unbatched: why a server runs each request alone unless told otherwise; "" where requests may
-            share an execution.
+        unbatched: why a server runs each request alone by default; "" if requests may share an
+            execution.
         graph: the graph itself.
     """
 
@@ -73,10 +73,10 @@ class Inspection:
 
 
 def inspect(path: Path) -> Inspection:
-    """Inspect any ONNX file, or the one that a folder means (see model.layout.find).
+    """Inspect any ONNX file, or the one in a folder (see model.layout.find).
 
     Raises:
-        ModelError: path means no single file, or one that is no ONNX graph.
+        ModelError: path names no single file, or not an ONNX graph.
         OSError: it cannot be read.
     """
     file = find(path)
@@ -84,9 +84,9 @@ def inspect(path: Path) -> Inspection:
     try:
         model = onnx.load(file, load_external_data=False)
     except DecodeError as error:
-        raise ModelError(f"{file} cannot be read ({error}); wanted an ONNX graph") from error
+        raise ModelError(f"{file} cannot be read ({error}), expected an ONNX graph") from error
     if not model.ir_version or not model.HasField("graph"):
-        raise ModelError(f"{file} holds no graph; wanted an ONNX graph")
+        raise ModelError(f"{file} holds no graph, expected an ONNX graph")
     graph = model.graph
     initializers = [_initializer(tensor) for tensor in graph.initializer]
     constant = {tensor.name for tensor in initializers}

@@ -1,4 +1,4 @@
-"""Make one HTML page of an inspection that needs nothing else."""
+"""Make one self-contained HTML page of an inspection."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from model.inspect.picture import LINE, PADDING, picture
 from model.inspect.text import facts, size
 
 
-def render(found: Inspection) -> str:
-    """Draw the graph, then show what the text of the inspection says, as HTML.
+def render(inspection: Inspection) -> str:
+    """Render the picture of the graph and the text of the inspection as HTML.
 
     Raises:
         ModelError: the graph runs in a circle.
@@ -24,9 +24,9 @@ def render(found: Inspection) -> str:
     )
     page.filters["size"] = size
     return page.get_template("page.html.j2").render(
-        found=found,
-        facts=facts(found),
-        picture=picture(found),
+        inspection=inspection,
+        facts=facts(inspection),
+        picture=picture(inspection),
         line=LINE,
         padding=PADDING,
     )

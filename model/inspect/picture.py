@@ -9,7 +9,7 @@ from itertools import pairwise
 from model.errors import ModelError
 from model.inspect.contents import Inspection, TensorValue, operator_name
 
-# Beyond this a picture tells less than the table of operators.
+# A picture of more operators is less readable than the table of operators.
 MOST_OPERATORS = 400
 
 # Pixels.
@@ -34,7 +34,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A tensor on its way: from the first point to the last, in pixels."""
+    """A tensor as a line from the first point to the last, in pixels."""
 
     tensor: str
     points: tuple[tuple[float, float], ...]
@@ -61,32 +61,32 @@ class Picture:
     height: float
 
 
-def picture(found: Inspection) -> Picture | None:
-    """Lay out a graph, constants inside the operators that use them; None where it is too large.
+def picture(inspection: Inspection) -> Picture | None:
+    """Lay out a graph, constants inside the operators that use them; None if it is too large.
 
     Bodies of control flow stay closed.
 
     Raises:
         ModelError: the graph runs in a circle.
     """
-    if len(found.graph.node) > MOST_OPERATORS:
+    if len(inspection.graph.node) > MOST_OPERATORS:
         return None
-    texts, tensors = _read(found)
+    texts, tensors = _read(inspection)
     layers = _layers(texts, tensors)
     return _place(texts, tensors, layers)
 
 
 def _read(
-    found: Inspection,
+    inspection: Inspection,
 ) -> tuple[dict[Key, tuple[str, ...]], dict[tuple[Key, Key], str]]:
-    """Return the lines of each box, and the tensor that goes from one box to another."""
-    constants = {tensor.name: tensor for tensor in found.initializers}
+    """Return the lines of each box, and the tensors between boxes."""
+    constants = {tensor.name: tensor for tensor in inspection.initializers}
     texts: dict[Key, tuple[str, ...]] = {}
     source: dict[str, Key] = {}
-    for value in found.inputs:
+    for value in inspection.inputs:
         texts["input", value.name] = _lines(value)
         source[value.name] = "input", value.name
-    for number, node in enumerate(found.graph.node):
+    for number, node in enumerate(inspection.graph.node):
         held = [constants[name] for name in node.input if name in constants]
         texts["operator", str(number)] = (
             operator_name(node),
@@ -95,11 +95,11 @@ def _read(
         source |= {name: ("operator", str(number)) for name in node.output if name}
     tensors = {
         (source[name], ("operator", str(number))): name
-        for number, node in enumerate(found.graph.node)
+        for number, node in enumerate(inspection.graph.node)
         for name in node.input
         if name in source
     }
-    for value in found.outputs:
+    for value in inspection.outputs:
         texts["output", value.name] = _lines(value)
         if value.name in source:
             tensors[source[value.name], ("output", value.name)] = value.name
@@ -111,7 +111,7 @@ def _lines(value: TensorValue) -> tuple[str, ...]:
 
 
 def _layers(keys: Iterable[Key], tensors: Iterable[tuple[Key, Key]]) -> dict[Key, int]:
-    """Return the layer of each box: below all that it gets something from."""
+    """Return the layer of each box: below all boxes that feed it."""
     before: dict[Key, list[Key]] = {key: [] for key in keys}
     for start, end in tensors:
         before[end].append(start)
@@ -120,7 +120,7 @@ def _layers(keys: Iterable[Key], tensors: Iterable[tuple[Key, Key]]) -> dict[Key
         for key in TopologicalSorter(before).static_order():
             layers[key] = max((layers[start] + 1 for start in before[key]), default=0)
     except CycleError:
-        raise ModelError("the graph runs in a circle; wanted one without") from None
+        raise ModelError("the graph has a cycle, expected none") from None
     return layers
 
 
@@ -129,7 +129,7 @@ def _place(
     tensors: dict[tuple[Key, Key], str],
     layers: dict[Key, int],
 ) -> Picture:
-    """Give everything its place; an edge past a layer gets a free slot in it, as a box would."""
+    """Place boxes and edges; an edge past a layer gets a free slot in it, as a box would."""
     at = dict(layers)
     ways: dict[tuple[Key, Key], list[Key]] = {}
     above: dict[Key, list[Key]] = defaultdict(list)
@@ -176,7 +176,7 @@ def _place(
     for (start, end), name in tensors.items():
         x, bottom_y = center[start] - left, boxes[start].y + boxes[start].height
         points = [(x, bottom_y)]
-        # Beside a taller box it may not turn yet.
+        # Beside a taller box it must not turn yet.
         if bottom_y < band[layers[start]][1]:
             points.append((x, band[layers[start]][1]))
         for slot in ways[start, end][1:-1]:

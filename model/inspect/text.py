@@ -5,35 +5,35 @@ from collections.abc import Iterable
 from command_line.pairs import pairs
 from model.inspect.contents import Inspection, TensorValue
 
-# A list of a thousand class names would push everything else away.
+# Longer values, such as a list of a thousand class names, are cut.
 MOST_LETTERS = 100
 NAME_WIDTH = 14
 
 
-def facts(found: Inspection) -> dict[str, str]:
-    """Return what is said in a line each."""
-    held = size(found.size_bytes)
-    if found.external_bytes:
-        held += f", and {size(found.external_bytes)} beside it"
-    opsets = ", ".join(f"{domain} {version}" for domain, version in found.opsets.items())
+def facts(inspection: Inspection) -> dict[str, str]:
+    """Return the facts that take one line each."""
+    held = size(inspection.size_bytes)
+    if inspection.external_bytes:
+        held += f", and {size(inspection.external_bytes)} beside it"
+    opsets = ", ".join(f"{domain} {version}" for domain, version in inspection.opsets.items())
     return {
-        "model": str(found.path),
+        "model": str(inspection.path),
         "size": held,
-        "opset": f"{opsets}, IR {found.ir_version}",
-        "producer": found.producer or "not recorded",
-        "batching": f"off: {found.unbatched}" if found.unbatched else "on",
+        "opset": f"{opsets}, IR {inspection.ir_version}",
+        "producer": inspection.producer or "not recorded",
+        "batching": f"off: {inspection.unbatched}" if inspection.unbatched else "on",
     }
 
 
-def text(found: Inspection, width: int) -> str:
-    """Say everything that an inspection found, a line each where it fits into `width`."""
+def text(inspection: Inspection, width: int) -> str:
+    """Return an inspection as text, one line per fact if it fits into `width`."""
     sections = {
-        **{name: [fact] for name, fact in facts(found).items()},
-        "inputs": _columns(_value(value) for value in found.inputs),
-        "outputs": _columns(_value(value) for value in found.outputs),
-        "operators": _columns((name, str(count)) for name, count in found.operators.items()),
-        "initializers": _columns(map(_initializer, found.initializers)),
-        "metadata": _columns((name, _short(value)) for name, value in found.metadata.items()),
+        **{name: [fact] for name, fact in facts(inspection).items()},
+        "inputs": _columns(_value(value) for value in inspection.inputs),
+        "outputs": _columns(_value(value) for value in inspection.outputs),
+        "operators": _columns((name, str(count)) for name, count in inspection.operators.items()),
+        "initializers": _columns(map(_initializer, inspection.initializers)),
+        "metadata": _columns((name, _short(value)) for name, value in inspection.metadata.items()),
     }
     lines = [
         ("" if number else section, row.rstrip())

@@ -1,4 +1,4 @@
-"""Check before models are loaded that the server can listen, and say why where it cannot."""
+"""Check that the server can listen before it loads models, and say why it cannot."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ class TcpAddress:
 
 
 def check(address: str) -> None:
-    """Try to listen at `address`, and let go of it. StartError says what is in the way."""
+    """Try to listen at `address`, then close it; StartError gives the reason on failure."""
     if address.startswith(UNIX):
         _check_socket_file(address, address.removeprefix(UNIX))
     else:
@@ -34,7 +34,7 @@ def check(address: str) -> None:
 
 
 def tcp_address(address: str) -> TcpAddress:
-    """Host and port of HOST:PORT; StartError where that is not what `address` is."""
+    """Host and port of HOST:PORT; StartError if `address` has another form."""
     if _URL.match(address):
         plain = re.sub(r"^.*?://+([^/]*).*$", r"\1", address)
         hint = f": {plain}" if plain else ""
@@ -64,7 +64,7 @@ def tcp_address(address: str) -> TcpAddress:
 
 def _check_port(address: str, tcp: TcpAddress) -> None:
     try:
-        found = socket.getaddrinfo(
+        endpoints = socket.getaddrinfo(
             tcp.host, tcp.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (socket.gaierror, UnicodeError) as error:
@@ -74,7 +74,7 @@ def _check_port(address: str, tcp: TcpAddress) -> None:
             f"--address {address}: the name {tcp.host!r} cannot be resolved: {text}"
         ) from None
     # A name may have several addresses, as localhost does; one that the host lacks is left out.
-    errors = [_bind_error(family, where) for family, _, _, _, where in found]
+    errors = [_bind_error(family, where) for family, _, _, _, where in endpoints]
     in_use = [error for error in errors if error is not None and error.errno == errno.EADDRINUSE]
     if None in errors and not in_use:
         return

@@ -1,4 +1,4 @@
-"""Write log lines as JSON objects on stderr, one a line."""
+"""Write log lines as JSON objects on stderr, one per line."""
 
 import logging
 import os
@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from pythonjsonlogger.json import JsonFormatter
 
-# gRPC's core writes lines of its own to stderr, no JSON, of errors that come as exceptions too. It
-# reads this when grpc is imported, so this module comes first.
+# gRPC's core logs errors to stderr as plain text, although it also raises them. It reads this
+# variable when grpc is imported, so this module must be imported first.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
@@ -17,7 +17,7 @@ SEVERITIES = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 
 
 class _Unwritten(logging.Filter):
-    """Drop lines of severities that are off while a lesser one is on."""
+    """Drop lines of severities that are off while a less severe one is on."""
 
     severities: AbstractSet[int] = frozenset()
 
@@ -30,7 +30,7 @@ _unwritten = _Unwritten()
 
 
 class _Formatter(JsonFormatter):
-    """Times in ISO 8601 with their zone, so that lines of several machines can be put in order."""
+    """Times in ISO 8601 with their zone, so that lines of several machines can be sorted."""
 
     # The name is the standard library's.
     def formatTime(  # noqa: N802
@@ -43,7 +43,7 @@ class _Formatter(JsonFormatter):
 
 
 def set_up(level: str) -> None:
-    """Send every logger's lines of at least this level to stderr."""
+    """Log lines of at least this level, of every logger, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         _Formatter(
@@ -56,7 +56,7 @@ def set_up(level: str) -> None:
 
 
 def written() -> frozenset[int]:
-    """Which of SEVERITIES are written."""
+    """The SEVERITIES that are logged."""
     root = logging.getLogger()
     return frozenset(
         severity
@@ -66,7 +66,7 @@ def written() -> frozenset[int]:
 
 
 def write_only(severities: AbstractSet[int]) -> None:
-    """Write lines of these of SEVERITIES from now on, and no others."""
+    """Log only these of SEVERITIES from now on."""
     root = logging.getLogger()
     _unwritten.severities = frozenset(SEVERITIES) - severities
     for handler in root.handlers:

@@ -23,9 +23,10 @@ from server.rpc.health import Health
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference
 from server.rpc.repository_servicer import RepositoryServicer
+from server.rpc.rpcs import SERVICE, handlers
 from server.rpc.security.authorization import Authorization
 from server.rpc.security.credentials import server_credentials
-from server.rpc.servicer import SERVICE, Servicer, StreamLimits, handlers
+from server.rpc.servicer import Servicer, StreamLimits
 from server.rpc.settings_servicer import SettingsServicer
 from server.rpc.shared_memory_servicer import MemoryServicer
 from server.rpc.thread_pools import ThreadPools
@@ -46,9 +47,9 @@ class Server:
         """Load the models and listen. StartError names the file, option or port at fault."""
         self._config = config
         listening.check(config.address)
-        # Models that come later may be the first to need it.
+        # Even if no model is there yet: a model loaded later may need it.
         provider_library.require(config.ep)
-        # Before the models, which may take long to load.
+        # Before the models, because loading them may take long.
         credentials, authorization = _credentials(config), _authorization(config)
         self._repository = Repository(
             config.models,
@@ -64,7 +65,7 @@ class Server:
             Control(config.model_control, config.load_model),
             Preflight(config.validation_s, config.validation_bytes) if config.validation else None,
         )
-        # Whoever can reach a shared-memory object is on this machine, so others get none of it.
+        # Only clients on this machine can use shared memory.
         shared = config.local_only if config.shared_memory is None else config.shared_memory
         regions = Regions(enabled=shared, prefix=config.shared_memory_prefix or "")
         self._memory = MemoryServicer(regions)
@@ -80,7 +81,7 @@ class Server:
         self._repository_servicer = RepositoryServicer(self._repository)
         self._pools = ThreadPools(config.workers, config.max_waiting, config.max_streams)
         self._receiver = Receiver(config.receive_s, idle_trim)
-        # The message of a health check is so small that it comes with the call.
+        # The message of a health check is so small that it arrives with the call.
         shorter_s = min(config.receive_s or _CHECK_RECEIVE_S, _CHECK_RECEIVE_S)
         self._check_receiver = Receiver(shorter_s, idle_trim)
         self._health = Health(("", SERVICE), self._check_receiver)
@@ -105,17 +106,17 @@ class Server:
             _log.warning("tokens are sent in plain text: anyone on the network path can read them")
 
     def drain(self) -> None:
-        """Refuse what is new, finish what is here, up to the grace period, then let go of all."""
+        """Reject new requests, finish those in flight within the grace period, then close."""
         _log.info("draining", extra={"grace_s": self._config.grace_s})
         self._health.stop()
         self._repository.stop()
         self._servicer.stop_streams()
-        # gRPC cancels calls that came but wait for a thread of its own. Until they are few, it is
-        # us who refuse what is new, with a status that clients know to retry.
+        # gRPC cancels calls that still wait for one of its threads. For a moment we reject new
+        # calls ourselves, with a status that clients retry.
         time.sleep(_LAST_CALLS_S)
         if not self._pools.wait_until_idle(self._config.grace_s):
-            _log.warning("grace period over: requests under way are cancelled")
-        # Others, such as those who watch the health service, need not be waited for.
+            _log.warning("grace period is over: running requests are cancelled")
+        # Other calls, such as watches of the health service, are not waited for.
         self._grpc.stop(_LAST_ANSWERS_S).wait()
         if self._poll is not None:
             self._poll.stop()
@@ -131,15 +132,15 @@ class Server:
         self, credentials: grpc.ServerCredentials | None, authorization: Authorization | None
     ) -> grpc.Server:
         config = self._config
-        # All else has threads of its own.
+        # Every other RPC has its own threads.
         pool = ThreadPoolExecutor(_REFLECTION_THREADS, "reflection")
         server = grpc.server(
             pool,
             options=_channel_options(config),
             interceptors=() if authorization is None else (authorization,),
         )
-        groups = (self._memory, self._settings, self._repository_servicer)
-        table = handlers(self._servicer, *groups, self._receiver, self._pools)
+        servicers = (self._servicer, self._memory, self._settings, self._repository_servicer)
+        table = handlers(servicers, self._receiver, self._pools)
         server.add_generic_rpc_handlers((table, self._health.handlers))
         reflected = config.local_only if config.reflection is None else config.reflection
         if reflected:
@@ -149,7 +150,7 @@ class Server:
 
 
 def _credentials(config: Config) -> grpc.ServerCredentials | None:
-    """Those of the TLS options, None without them."""
+    """Credentials of the TLS options, None without them."""
     if config.tls_cert is None or config.tls_key is None:
         for flag, path in (
             ("--tls-cert", config.tls_cert),
@@ -157,20 +158,20 @@ def _credentials(config: Config) -> grpc.ServerCredentials | None:
             ("--tls-client-ca", config.tls_client_ca),
         ):
             if path is not None:
-                raise StartError(f"{flag} {path} came alone; wanted --tls-cert and --tls-key")
+                raise StartError(f"got {flag} {path} alone, expected --tls-cert and --tls-key")
         return None
     return server_credentials(config.tls_cert, config.tls_key, config.tls_client_ca)
 
 
 def _authorization(config: Config) -> Authorization | None:
-    """What asks for tokens, None where none are needed."""
+    """Interceptor that checks tokens, None without a token file."""
     if config.token_file is None:
         return None
     if config.tls_cert is None and not config.local_only and not config.plaintext_tokens:
         raise StartError(
-            f"--token-file came for {config.address} without TLS: everybody on the way could read "
-            "the tokens; wanted --tls-cert and --tls-key, or --plaintext-tokens on where something "
-            "else encrypts"
+            f"got --token-file for {config.address} without TLS: tokens could be read on the "
+            "network; expected --tls-cert and --tls-key, or --plaintext-tokens on if another layer "
+            "encrypts"
         )
     return Authorization(config.token_file, ThreadPoolExecutor(_REFUSING_THREADS, "refusing"))
 
@@ -179,20 +180,20 @@ def _channel_options(config: Config) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        # Else a second server would share the port without a word.
+        # Otherwise a second server could silently share the port.
         ("grpc.so_reuseport", 0),
-        # Of one connection. It is Admission that refuses, in words that clients understand; calls
-        # that ended still count for a moment, hence the room.
+        # Per connection. Admission rejects calls, with a text for clients; this limit is higher,
+        # because gRPC counts calls for a moment after they have ended.
         ("grpc.max_concurrent_streams", 100 + 2 * _most_calls(config)),
         ("grpc.max_allowed_incoming_connections", config.max_connections),
         ("grpc.server_handshake_timeout_ms", int(1000 * config.silent_peer_s)),
-        # Find out about peers that vanished without closing: asked after half of the time, waited
-        # for as long. The keepalive timeout alone leaves a ping its own, which is a minute.
+        # Detect peers that vanished without closing: ping after half of the time, then wait for
+        # the other half. The keepalive timeout alone does not shorten a ping's own, a minute.
         ("grpc.keepalive_time_ms", int(500 * config.silent_peer_s)),
         ("grpc.keepalive_timeout_ms", int(500 * config.silent_peer_s)),
         ("grpc.http2.ping_timeout_ms", int(500 * config.silent_peer_s)),
-        # Without calls too. Clients may ask as often as we do; that they may without calls needs
-        # the same option.
+        # Without calls too. Clients may ping as often as we do; without calls this needs the same
+        # option.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", int(500 * config.silent_peer_s)),
         ("grpc.http2.max_ping_strikes", 3),
@@ -206,14 +207,14 @@ def _most_calls(config: Config) -> int:
 
 
 def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
-    """Listen there; the address with the real port."""
+    """Listen, and return the address with the real port."""
     try:
         if credentials is None:
             port = server.add_insecure_port(address)
         else:
             port = server.add_secure_port(address, credentials)
     except RuntimeError:
-        # It was free before the models were loaded.
+        # The address was free before the models were loaded.
         listening.check(address)
         raise StartError(f"--address {address}: gRPC cannot listen there") from None
     if address.startswith(listening.UNIX):

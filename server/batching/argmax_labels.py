@@ -1,7 +1,7 @@
-"""Find outputs of a graph that are the place of the largest of its linear scores.
+"""Find outputs of a graph that are the index of the largest of its linear scores.
 
-Their labels are the ones of which near_ties can say whether rounding decides them. Anything else
-is left alone: of scores behind another layer, no bound on the rounding is known here.
+near_ties can say of these labels whether rounding decides them. Other outputs are not judged: no
+bound on the rounding of scores behind another layer is known here.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,8 +36,8 @@ class ArgmaxLabel:
 
 
 def find(path: Path) -> tuple[ArgmaxLabel, ...]:
-    """Those of the graph at `path`, which ONNX Runtime has loaded before."""
-    # Importing it takes 0.2 s, which models without labels are spared.
+    """Labels of the graph at `path`, which ONNX Runtime has loaded before."""
+    # Importing it takes 0.2 s, which models without labels need not spend.
     import onnx  # noqa: PLC0415
 
     graph = onnx.load(path, load_external_data=False).graph
@@ -45,7 +45,7 @@ def find(path: Path) -> tuple[ArgmaxLabel, ...]:
 
 
 class _NotLinear(Exception):
-    """The scores are none that are known here."""
+    """The scores are not linear in a way known here."""
 
 
 class _Finder:
@@ -60,13 +60,13 @@ class _Finder:
         self._inputs = {value.name for value in graph.input} - self._constants.keys()
 
     def labels(self) -> tuple[ArgmaxLabel, ...]:
-        found = []
+        labels = []
         for name in self._outputs:
             try:
-                found.append(self._label(name))
+                labels.append(self._label(name))
             except _NotLinear:
                 continue
-        return tuple(found)
+        return tuple(labels)
 
     def _label(self, name: str) -> ArgmaxLabel:
         node = self._maker(name, *_KEEPS_VALUES, "ArgMax", "ArgMin")
@@ -88,12 +88,12 @@ class _Finder:
         w = self._constant(weights)
         if w.ndim != 2 or w.dtype not in (np.float32, np.float64):
             raise _NotLinear
-        given, scale = self._input(rows)
+        graph_input, scale = self._input(rows)
         return ArgmaxLabel(
             label=name,
             scores=scores,
             smallest=node.op_type == "ArgMin",
-            input=given,
+            input=graph_input,
             input_scale=scale,
             features=w.shape[1 if settings["transB"] else 0],
             weights_norm=_largest_norm(w.T if settings["transB"] else w),
@@ -102,7 +102,7 @@ class _Finder:
         )
 
     def _input(self, name: str) -> tuple[str, float]:
-        """The input that the graph widens to `name`, and what 1 in it stands for."""
+        """The input that the graph widens to `name`, and the value of 1 in it."""
         scale = 1.0
         while name not in self._inputs:
             node = self._maker(name, *_KEEPS_VALUES, "DequantizeLinear")
@@ -135,7 +135,7 @@ class _Finder:
 
 def _array(onnx: Any, tensor: Any, folder: Path) -> np.ndarray[Any, Any]:
     if tensor.data_location == tensor.EXTERNAL:
-        # That no link leads out of the repository was checked; the library follows none at all.
+        # Links out of the repository were rejected before; the library follows no links.
         where = {each.key: each.value for each in tensor.external_data}
         with (folder / where["location"]).open("rb") as file:
             file.seek(int(where.get("offset", 0)))

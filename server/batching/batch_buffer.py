@@ -1,4 +1,4 @@
-"""Gather the rows of a batch in memory that is used again and again."""
+"""Gather the rows of a batch in reused memory."""
 
 import logging
 import math
@@ -24,9 +24,9 @@ _HUGE_PAGE_BYTES = 2 * 2**20
 class Assembled:
     """Inputs of a batch by name, each with the rows of all pieces.
 
-    `copied`: they lie in the buffer, where the next batch overwrites them. `padded`: rows that pad
+    `copied`: they lie in the buffer, where the next batch overwrites them. `padded`: padding rows
     may follow those of the pieces. Rows of the requests in
-    `unreadable` could not be read: they hold old bytes, and their results are worth nothing.
+    `unreadable` could not be read: they hold old bytes, and their results are invalid.
     """
 
     inputs: Mapping[str, Array]
@@ -35,7 +35,7 @@ class Assembled:
     padded: bool = False
 
     def rows(self, start: int, stop: int) -> "Assembled":
-        """These rows only, padded again where all of them are."""
+        """Only these rows, padded if the batch is."""
         inputs = {name: data[start:stop] for name, data in self.inputs.items()}
         if self.padded:
             for name, rows in inputs.items():
@@ -45,38 +45,38 @@ class Assembled:
 
 
 def blank(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Rows that pad others: zeros, or texts without a character."""
+    """Padding rows: zeros, or empty texts."""
     return np.full(shape, "", np.object_) if dtype.hasobject else np.zeros(shape, dtype)
 
 
 class BatchBuffer:
-    """Memory that one worker gathers its batches in."""
+    """Memory in which one worker gathers its batches."""
 
     def __init__(
         self, rows: int, *, pinned: bool = False, finite_only: bool = False, padded: bool = False
     ) -> None:
         """`rows`: the most that a batch of copied rows has. `pinned`: a GPU copies from it.
 
-        `finite_only`: rows from shared memory that hold anything else count as unreadable.
-        `padded`: every batch has `rows`, behind its own ones that pad.
+        `finite_only`: rows from shared memory with NaN or infinite values count as unreadable.
+        `padded`: every batch has `rows`, its own ones and then padding.
         """
         self._rows = rows
         self._pinned = pinned
         self._finite_only = finite_only
         self._padded = padded
-        # How many rows from the first on do not pad.
+        # Number of rows before the padding.
         self._filled: dict[str, int] = {}
         self._arrays: dict[str, Array] = {}
         self._locked: dict[str, Array] = {}
 
     def close(self) -> None:
-        """Let go of the memory; no batch may be in it."""
+        """Release the memory; no batch may be in it."""
         for name in list(self._locked):
             self._unlock(name)
         self._arrays.clear()
 
     def assemble(self, pieces: Sequence[Piece[Request]]) -> Assembled:
-        """Gather rows: views where those of one request make the batch, else copies."""
+        """Gather rows: views if one request makes the batch, else copies."""
         rows = sum(piece.rows for piece in pieces)
         whole = not self._padded or rows == self._rows
         if len(pieces) == 1 and pieces[0].request.in_place and whole:
@@ -102,7 +102,7 @@ class BatchBuffer:
         return Assembled(inputs, True, unreadable, self._padded)
 
     def _target(self, name: str, like: Array | SharedTensor, rows: int) -> Array:
-        """Memory for so many rows, and for those that pad them."""
+        """Memory for `rows` and their padding."""
         array = self._array(name, like)
         if not self._padded:
             return array[:rows]
@@ -147,9 +147,9 @@ class BatchBuffer:
 
 
 def _huge_pages(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Zeros; large arrays lie in huge pages where the kernel has them.
+    """Zeros; large arrays lie in huge pages if the kernel has them.
 
-    Fewer addresses have to be looked up then: preadv fills a buffer of 32 MiB 1.09 times as fast
+    Fewer address translations are needed then: preadv fills a buffer of 32 MiB 1.09 times as fast
     (median of 12 interleaved pairs, 1.02 to 1.33) as it does with pages of 4 KiB.
     """
     size = math.prod(shape) * dtype.itemsize

@@ -1,4 +1,4 @@
-"""Decide of which answers the server can say whether a label depends on the batch."""
+"""Decide for which answers the server can say whether a label depends on the batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from server.onnx.engine import TensorSpec
 
 @dataclass(frozen=True, slots=True)
 class Dependence:
-    """What is known before an answer is computed.
+    """Knowledge about an answer before it is computed.
 
     `known`: False where no label can depend on the batch, None where nothing can be said yet;
-    `judged`: labels to hold against their scores, all that the answer has.
+    `judged`: labels to check against their scores, all that the answer has.
     """
 
     known: bool | None = None
@@ -26,7 +26,7 @@ class BatchDependence:
     def __init__(
         self, outputs: Sequence[TensorSpec], judged: Sequence[ArgmaxLabel], *, never: bool
     ) -> None:
-        """`judged`: labels whose scores are known. `never`: rows always run in the same company,
+        """`judged`: labels whose scores are known. `never`: rows always run with the same rows,
         or alone, or in executions of one size."""
         self._never = never
         self._labels = {
@@ -35,7 +35,7 @@ class BatchDependence:
         self._judged = {each.label: each for each in judged}
 
     def of(self, outputs: Sequence[str]) -> Dependence:
-        """What is known of an answer with these outputs."""
+        """Dependence of an answer with these outputs."""
         labels = [name for name in outputs if name in self._labels]
         if not labels:
             return Dependence()

@@ -1,4 +1,4 @@
-"""Bound the bytes of requests that the server holds at once."""
+"""Limit the bytes of requests that the server holds at once."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ class _Ticket:
 
 
 class ByteBudget:
-    """A counter of free bytes that requests wait for."""
+    """A counter of free bytes on which requests wait."""
 
     def __init__(self, total_bytes: int) -> None:
         self._total = total_bytes
@@ -42,15 +42,16 @@ class ByteBudget:
         caller: Caller = _ANYONE,
         before_waiting: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take bytes, waiting for them until the caller's deadline at most.
+        """Take bytes, waiting until the caller's deadline at most.
 
         Waiting clients are served fairly. `before_waiting` is called once if there is a wait.
-        Raises TooLarge if no wait could ever help, QueueFull if the deadline passes, Cancelled if
+        Raises TooLarge if no wait could help, QueueFull if the deadline passes, Cancelled if
         the caller leaves.
         """
         if size_bytes > self._total:
             raise TooLarge(
-                f"the request holds {size_bytes} bytes; the server's whole budget is {self._total}"
+                f"the request has {size_bytes} bytes, expected at most the server's whole budget "
+                f"of {self._total}"
             )
         with self._lock:
             if not self._waiting and self._fits(size_bytes):
@@ -80,7 +81,7 @@ class ByteBudget:
             self._grant()
 
     def _close(self, ticket: _Ticket) -> bool:
-        """Take a ticket out of the line; whether it has its bytes."""
+        """Remove a ticket from the queue; return whether it has its bytes."""
         with self._lock:
             if not ticket.granted:
                 self._waiting.remove(ticket)
@@ -89,7 +90,7 @@ class ByteBudget:
             return ticket.granted
 
     def _grant(self) -> None:
-        # In turn, or small requests would pass a large one for ever.
+        # In order, or small requests could overtake a large one forever.
         while self._waiting and self._fits(self._waiting[0].size_bytes):
             ticket = self._waiting.pop(0)
             self._used += ticket.size_bytes

@@ -1,4 +1,4 @@
-"""Order what several clients wait for by start-time fair queueing."""
+"""Order the requests of several clients by start-time fair queueing."""
 
 _KEPT = 64
 

@@ -1,4 +1,4 @@
-"""Find rows that hold NaN or infinite values, for servers that reject those."""
+"""Find rows with NaN or infinite values, for servers that reject them."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def check(name: str, data: Array, first_row: int = 0) -> None:
         return
     wide = np.float64 if data.dtype == np.float64 else np.float32
     with np.errstate(over="ignore", invalid="ignore"):
-        # Reads the data once and stores nothing. Finite values may add up to what is not.
+        # Reads the data once and stores nothing. A sum of finite values may overflow.
         if np.isfinite(np.sum(data, dtype=wide)):
             return
         finite = np.isfinite(np.atleast_1d(data))
@@ -31,6 +31,6 @@ def check(name: str, data: Array, first_row: int = 0) -> None:
     named = ", ".join(map(str, bad[:_MOST_NAMED]))
     more = f" and {len(bad) - _MOST_NAMED} more" if len(bad) > _MOST_NAMED else ""
     raise InvalidInput(
-        f"rows {named}{more} of input {name!r} hold NaN or infinite values; "
-        "this server takes finite ones only"
+        f"rows {named}{more} of input {name!r} have NaN or infinite values; "
+        "this server accepts finite values only"
     )

@@ -1,4 +1,4 @@
-"""Say which rows' labels rounding decides, and with it the size of the batch that they ran in.
+"""Find the rows whose label depends on rounding, and so on the size of their batch.
 
 Kernels differ by the number of rows and threads, and sum in another order. The bound on what that
 changes is the one that model.reference explains and derives (Higham, Mary: A new approach to
@@ -7,7 +7,7 @@ summed of n products p in any order with a unit roundoff of u, has a standard de
 
     u/sqrt(3) * (sqrt(n/3) |s| + sqrt(n/2) ||p||)
 
-Two scores of this batch are held against the same two of another, four such errors: six standard
+Two scores of this batch are compared with the same two of another, four such errors: six standard
 deviations of their sum are 12 times one of them. ||p||, which would take all products, is at most
 the smaller of max|x| ||w|| and ||x|| max|w|, plus the bias; for numbers that are spread evenly that
 is some times too large, so the answer errs towards "may depend".
@@ -77,13 +77,13 @@ def near_ties(label: ArgmaxLabel, x: Array, scores: Array) -> NDArray[np.bool_]:
 
 
 def _within(lead: Array, tolerance: Array) -> NDArray[np.bool_]:
-    # Asked this way round, NaN, of which nothing can be said, counts as a tie.
+    # Compared in this direction, NaN counts as a tie.
     within: NDArray[np.bool_] = ~(lead > tolerance)
     return within
 
 
 def _tolerance(label: ArgmaxLabel, dtype: np.dtype[Any], scores: Array, products: Array) -> Array:
-    """What leads may differ by, of scores up to `scores` and products of norm `products`."""
+    """Bound on the difference of leads, for scores up to `scores`, products of norm `products`."""
     terms = label.features + 3  # covers the rounding of the products and of the bias
     deviation = math.sqrt(terms / 3) * scores + math.sqrt(terms / 2) * products
     tolerance: Array = _DEVIATIONS * float(np.finfo(dtype).eps) / 2 / math.sqrt(3) * deviation

@@ -9,11 +9,11 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Waiting(Protocol):
-    """What a queue holds: so many rows, of which some may have been taken.
+    """An entry of the queue: rows, of which some may have been taken.
 
-    Only those with equal keys share a batch. `more_follows`: the sender says that more of the same
-    comes at once. `start_tag`: the queue is ordered by it; it advances with the rows that are
-    taken. `in_place`: its rows can be run where they lie.
+    Only entries with equal keys share a batch. `more_follows`: the sender announces another message
+    of the same batch. `start_tag`: orders the queue; it advances with the rows that are taken.
+    `in_place`: its rows can be run without a copy.
     """
 
     rows: int
@@ -25,13 +25,13 @@ class Waiting(Protocol):
 
     @property
     def in_place(self) -> bool:
-        """Whether nothing of it need be copied."""
+        """Whether it runs without a copy."""
 
 
 W = TypeVar("W", bound=Waiting)
 
-# One request's rows run in slices this many groups long, up to so many rows: longer executions gain
-# nothing more, and what is cancelled should end soon.
+# One request's rows run in slices of this many groups, up to so many rows: longer executions gain
+# nothing more, and a cancelled request should end soon.
 _SLICE_GROUPS = 4
 _SLICE_ROWS = 128
 
@@ -39,21 +39,21 @@ _SLICE_ROWS = 128
 class CloseReason(StrEnum):
     """Why a batch took no more rows."""
 
-    FULL = "full"  # it reached the most rows that one execution takes
-    START = "start"  # it holds the first rows of several messages, whose answers should come early
-    IDLE = "idle"  # a worker was free, so nothing was gained by waiting
-    DELAY = "delay"  # the time that requests may wait for others was up
-    SHAPE = "shape"  # the next request differs in shape or in the outputs it wants
-    BYTES = "bytes"  # senders wait for room, so no more rows can come
+    FULL = "full"  # it has the most rows that one execution takes
+    START = "start"  # it has the first rows of several messages, to answer early
+    IDLE = "idle"  # the worker was free, so waiting would gain nothing
+    DELAY = "delay"  # the queue delay is over
+    SHAPE = "shape"  # the next request differs in shape or in requested outputs
+    BYTES = "bytes"  # senders wait for the byte budget, so no more rows can arrive
     DRAIN = "drain"  # the server is stopping
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds a batch.
+    """Limits of a batch.
 
     `group_rows`: most rows copied together from several requests. `slice_rows`: most rows of one
-    request run in place. `queue_delay_ns`: how long a request waits for company. `linger_ns`: how
+    request run in place. `queue_delay_ns`: how long a request waits for others. `linger_ns`: how
     long requests that announce more wait for the next one; `first_rows`: how many of their rows
     make the first batch.
     """
@@ -66,7 +66,7 @@ class Limits:
 
     @classmethod
     def of(cls, group_rows: int, most_rows: int, queue_delay_ns: int) -> "Limits":
-        """Limits with the slices that belong to such groups; nothing takes over `most_rows`."""
+        """Limits with slices that fit such groups; no execution takes over `most_rows`."""
         group_rows = min(group_rows, most_rows)
         slice_rows = max(group_rows, min(_SLICE_GROUPS * group_rows, _SLICE_ROWS))
         return cls(group_rows, min(slice_rows, most_rows), queue_delay_ns)
@@ -88,7 +88,7 @@ class Piece(Generic[W]):
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[W]):
-    """What one execution of the model takes."""
+    """The pieces that one execution of the model takes."""
 
     pieces: tuple[Piece[W], ...]
     closed: CloseReason
@@ -102,9 +102,9 @@ class Batch(Generic[W]):
 def wait_ns(
     queue: Iterable[Waiting], limits: Limits, now_ns: int, *, enough_rows: int, flush: bool
 ) -> tuple[int, CloseReason]:
-    """How long the head of a non-empty queue should still wait, 0 for not, and why it may go.
+    """How long the head of a non-empty queue should still wait, 0: run now, and the reason.
 
-    `enough_rows` is what `rows_to_wait_for` said.
+    `enough_rows` is the result of `rows_to_wait_for`.
     """
     rows = 0
     head: Waiting | None = None
@@ -127,7 +127,7 @@ def wait_ns(
     if all_announce_more:
         if rows >= enough_rows:
             return 0, CloseReason.START
-        # As long as they keep coming; what fell silent is not waited for.
+        # Wait only while messages keep arriving.
         left_ns = last_arrived_ns + limits.linger_ns - now_ns
     else:
         left_ns = head.arrived_ns + limits.queue_delay_ns - now_ns
@@ -137,10 +137,10 @@ def wait_ns(
 
 
 def rows_to_wait_for(before: int, batch: Batch[W], limits: Limits) -> int:
-    """Rows that requests that announce more are waited for, after `batch` was taken.
+    """Rows to wait for from requests that announce more, after `batch` was taken.
 
-    Few at first, because the first answer waits for all of them, then twice as many each time, as
-    large batches cost less a row.
+    Few at first, because the first answer waits for all of them; then twice as many each time,
+    because large batches cost less per row.
     """
     if batch.pieces[-1].request.more_follows:
         return min(2 * before, limits.group_rows)
@@ -148,7 +148,7 @@ def rows_to_wait_for(before: int, batch: Batch[W], limits: Limits) -> int:
 
 
 def place(queue: deque[W], request: W) -> None:
-    """Put a request into a queue by its start tag, after those of the same."""
+    """Insert a request into a queue by its start tag, after equal tags."""
     if not queue or queue[-1].start_tag <= request.start_tag:
         queue.append(request)
     else:
@@ -160,7 +160,7 @@ def place(queue: deque[W], request: W) -> None:
 def take(queue: deque[W], limits: Limits, closed: CloseReason) -> Batch[W]:
     """Remove the next batch from the head of a non-empty queue.
 
-    A request with enough rows of its own runs alone, so that nothing needs copying; others are
+    A request with enough rows of its own runs alone, without a copy; others are
     gathered, in order, while their keys are equal.
     """
     head = queue[0]
@@ -174,7 +174,7 @@ def take(queue: deque[W], limits: Limits, closed: CloseReason) -> Batch[W]:
     while queue and room and queue[0].key == head.key:
         left = queue[0].rows - queue[0].taken_rows
         if left > room and left >= limits.group_rows:
-            break  # it is large enough to run in place, on its own
+            break  # it is large enough to run alone, in place
         piece = _advance(queue, min(left, room))
         pieces.append(piece)
         room -= piece.rows
@@ -189,6 +189,6 @@ def _advance(queue: deque[W], rows: int) -> Piece[W]:
     if piece.stop == request.rows:
         queue.popleft()
     elif len(queue) > 1 and queue[1].start_tag < request.start_tag:
-        # Others have their turn before the rest of it.
+        # Other clients come before the rest of it.
         place(queue, queue.popleft())
     return piece

@@ -17,7 +17,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where a request's time went; sums over its batches when it took more than one."""
+    """Time of a request by stage; sums over its batches if there were several."""
 
     queue_ns: int = 0
     assemble_ns: int = 0
@@ -36,10 +36,10 @@ class Result:
 
 @dataclass(eq=False, slots=True)
 class Caller:
-    """Whoever sent a request.
+    """The sender of a request.
 
-    Requests of one `client` take turns with those of others. `on_cancel` keeps what is to be
-    called once nobody waits for the answer; it gives False where that is so already.
+    Requests are queued fairly between `client` names. `on_cancel` sets a callback for when nobody
+    waits for the answer any more; it returns False if that is so already.
     """
 
     client: str = ""
@@ -49,9 +49,9 @@ class Caller:
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """Inputs that wait, run, perhaps in several batches, and answer through `future`.
+    """Inputs that wait, run in one or several batches, and answer through `future`.
 
-    `released` is done as soon as the inputs are needed no more: once they are copied, or run.
+    `released` is done as soon as the inputs are not needed any more: copied, or run.
 
     `rows` is the size of the leading batch axis of every input (1 for models without one).
     Instants are of the monotonic clock, so a step of the wall clock expires nothing.
@@ -63,7 +63,7 @@ class Request:
     size_bytes: int = 0
     deadline_ns: int | None = None
     queue_deadline_ns: int | None = None
-    # The sender says that more of the same follows at once, as MSG_MORE does for a socket.
+    # The sender announces another message of the same batch, as MSG_MORE does for a socket.
     more_follows: bool = False
     # Only requests with equal keys share a batch.
     key: object = None
@@ -77,18 +77,18 @@ class Request:
     pieces: list[list[Array]] = field(default_factory=list)
     timings: Timings = field(default_factory=Timings)
     cancelled: bool = False
-    # Labels to hold against their scores, and what came of that: whether the label of a row may
-    # depend on the batch. None: nothing is known.
+    # Labels to check against their scores, and the result: whether the label of a row may depend on
+    # the batch. None: unknown.
     judged: tuple[ArgmaxLabel, ...] = ()
     batch_dependent: bool | None = None
 
     @property
     def in_place(self) -> bool:
-        """Whether its rows can be run where they lie."""
+        """Whether its rows can be run without a copy."""
         return not any(isinstance(data, SharedTensor) for data in self.inputs.values())
 
     def release(self) -> None:
-        """Let go of the inputs, and with them of the message they lie in."""
+        """Drop the inputs, and with them the message they lie in."""
         if not self.released.done():
             self.inputs = {}
             self.released.set_result(None)
@@ -99,7 +99,7 @@ class Request:
         self.future.set_result(Result(outputs, self.timings))
 
     def fail(self, error: Exception) -> None:
-        """Answer with an error, unless there was one already; nothing more of it runs."""
+        """Answer with an error, unless there was one already; no more of its rows run."""
         self.cancelled = True
         self.release()
         if not self.future.done():
@@ -107,16 +107,16 @@ class Request:
 
     @property
     def expires_ns(self) -> int | None:
-        """The first instant at which a deadline refuses it."""
+        """The first instant at which a deadline expires."""
         queued = self.queue_deadline_ns if self.taken_rows == 0 else None
         if self.deadline_ns is None or queued is None:
             return queued if self.deadline_ns is None else self.deadline_ns
         return min(self.deadline_ns, queued)
 
     def refusal(self, now_ns: int) -> ServingError | None:
-        """Why the request must not run any more, if so."""
+        """The error of a cancelled or expired request, else None."""
         if self.cancelled:
-            return Cancelled("the client gave the request up")
+            return Cancelled("the client cancelled the request")
         if self.deadline_ns is not None and now_ns >= self.deadline_ns:
             return DeadlinePassed("the deadline passed before the model was run")
         if (

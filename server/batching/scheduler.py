@@ -1,7 +1,6 @@
 """Queue requests for one model and run them in batches.
 
-This is the one place where requests wait, whether they came alone, on a stream or through shared
-memory.
+This is the one queue: for unary and streamed requests, and for tensors in shared memory.
 """
 
 import logging
@@ -35,11 +34,11 @@ _NEVER_NS = 2**63
 
 
 class Scheduler:
-    """A queue before an engine, with one thread that empties it.
+    """The queue of one engine, with one worker thread.
 
-    Clients take turns; what one of them sent is run in the order it came. One thread, because the
-    slices of a large request must end in order, and because an execution uses every core already:
-    a second worker was measured to gain nothing.
+    Clients share it fairly; requests of one client run in order. One thread, because the slices of
+    a large request must end in order, and because an execution uses every core already: a second
+    worker gained nothing when measured.
     """
 
     def __init__(
@@ -54,9 +53,9 @@ class Scheduler:
         finite_only: bool = False,
         fixed: bool = False,
     ) -> None:
-        """`batched`: outputs have a row for each of the inputs'.
+        """`batched`: outputs have one row per row of the inputs.
 
-        `most_requests`: how many may wait, 0 for any number. `finite_only`: refuse NaN and
+        `most_requests`: how many may wait, 0 for any number. `finite_only`: reject NaN and
         infinite values read from shared memory. `fixed`: pad every execution to `group_rows`,
         which slices must not exceed.
         """
@@ -69,7 +68,7 @@ class Scheduler:
         self._statistics = statistics
         self._queue: deque[Request] = deque()
         self._fair_queue = FairQueue()
-        # The first instant at which something in the queue may have to be refused.
+        # The first instant at which a request in the queue may expire.
         self._refuse_ns = _NEVER_NS
         self._changed = threading.Condition()
         self._flush = False
@@ -81,13 +80,13 @@ class Scheduler:
     def submit(self, request: Request) -> None:
         """Queue a request; its future gets the result or the error.
 
-        ServerStopping once closed, QueueFull when as many wait as may.
+        ServerStopping once closed, QueueFull at the limit of waiting requests.
         """
         with self._changed:
             if self._closed:
                 raise ServerStopping("the server is stopping")
             if self._most_requests and len(self._queue) >= self._most_requests:
-                raise QueueFull(f"{self._most_requests} requests wait, the most this model allows")
+                raise QueueFull(f"{self._most_requests} requests wait, the limit of this model")
             request.start_tag = self._fair_queue.start_tag(request.client, request.rows)
             place(self._queue, request)
             expires_ns = request.expires_ns
@@ -95,25 +94,25 @@ class Scheduler:
             if expires_ns is not None and expires_ns < self._refuse_ns:
                 self._refuse_ns = expires_ns
                 earlier = True
-            # A worker that waits for more rows need not wake for each of them.
+            # A worker that waits for more rows is not woken for each of them.
             if earlier or len(self._queue) == 1 or self._due()[0] == 0:
                 self._changed.notify()
 
     def flush(self) -> None:
-        """Run what is queued without waiting for more: the sender is out of room."""
+        """Run queued requests without waiting for more: the sender is out of room."""
         with self._changed:
             self._flush = True
             self._changed.notify()
 
     def cancel(self, request: Request) -> None:
-        """Give a request up: it holds its bytes until the batch under way is done, no longer."""
+        """Drop a request; it keeps its bytes only until the running batch ends."""
         if request.future.done():
             return
         request.cancelled = True
         self._look_for_refused()
 
     def close(self) -> None:
-        """Run all that is queued, then end the worker."""
+        """Run all queued requests, then end the worker."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -147,7 +146,7 @@ class Scheduler:
                     continue
                 left_ns, closed = self._due()
                 if left_ns == 0:
-                    # Other batches leave some of what the sender waits for in the queue.
+                    # After another batch some of the bytes that the sender needs are still queued.
                     if closed is CloseReason.BYTES:
                         self._flush = False
                         closed = CloseReason.DRAIN if self._closed else closed
@@ -177,7 +176,7 @@ class Scheduler:
             self._changed.notify()
 
     def _drop_refused(self) -> list[tuple[Request, ServingError]]:
-        """Remove what must not run any more from the queue."""
+        """Remove cancelled and expired requests from the queue."""
         now_ns = time.monotonic_ns()
         if now_ns < self._refuse_ns:
             return []
@@ -206,7 +205,7 @@ class Scheduler:
                 elif assembled.copied and piece.stop == piece.request.rows:
                     piece.request.release()
             self._compute(batch, assembled, started_ns, assemble_ns)
-        except Exception as error:  # the worker must live on, whatever the batch did
+        except Exception as error:  # the worker must survive any failure of a batch
             if not isinstance(error, ServingError):
                 _log.exception("execution failed", extra={"rows": batch.rows})
             for piece in batch.pieces:
@@ -215,12 +214,12 @@ class Scheduler:
     def _compute(
         self, batch: Batch[Request], assembled: Assembled, started_ns: int, assemble_ns: int
     ) -> None:
-        wanted = batch.pieces[0].request.outputs
+        requested = batch.pieces[0].request.outputs
         judged = next((p.request.judged for p in batch.pieces if p.request.judged), ())
-        also = {label.scores for label in judged} - set(wanted)
+        also = {label.scores for label in judged} - set(requested)
         computing_ns = time.monotonic_ns()
         try:
-            outputs = self._engine.run([*wanted, *also], assembled.inputs)
+            outputs = self._engine.run([*requested, *also], assembled.inputs)
         except InvalidInput:
             if len(batch.pieces) == 1:
                 raise
@@ -232,11 +231,11 @@ class Scheduler:
         rows = self._limits.group_rows if self._fixed else batch.rows
         if self._batched and any(o.shape[:1] != (rows,) for o in outputs):
             raise ModelBroken(
-                f"the model gave outputs of shapes {[o.shape for o in outputs]} "
-                f"for {rows} rows; wanted one row each"
+                f"the model returned outputs of shapes {[o.shape for o in outputs]} "
+                f"for {rows} rows, expected one row each"
             )
         if rows > batch.rows:
-            # Copies, as what padding gave would stay in memory with them.
+            # Copies: views would keep the outputs of the padding in memory.
             outputs = [output[: batch.rows].copy() for output in outputs]
         spent = Timings(
             assemble_ns=assemble_ns,
@@ -244,9 +243,9 @@ class Scheduler:
             batch_rows=batch.rows,
             execution_provider=self._engine.provider,
         )
-        named = dict(zip((*wanted, *also), outputs, strict=True))
+        named = dict(zip((*requested, *also), outputs, strict=True))
         near = any_near_tie(judged, assembled.inputs, named, batch.rows)
-        outputs = outputs[: len(wanted)]
+        outputs = outputs[: len(requested)]
         for piece, start, stop in _places(batch):
             if piece.request not in assembled.unreadable:
                 if piece.request.judged:
@@ -269,7 +268,7 @@ class Scheduler:
 
 
 def _places(batch: Batch[Request]) -> Iterator[tuple[Piece[Request], int, int]]:
-    """Each piece with the rows of the batch that are its."""
+    """Each piece with its rows of the batch."""
     start = 0
     for piece in batch.pieces:
         yield piece, start, start + piece.rows
@@ -277,7 +276,7 @@ def _places(batch: Batch[Request]) -> Iterator[tuple[Piece[Request], int, int]]:
 
 
 def _hand_out(piece: Piece[Request], outputs: list[Array], started_ns: int, spent: Timings) -> None:
-    """Give a request its rows of the outputs; the last of them is its answer."""
+    """Store a request's rows of the outputs; the last rows complete its answer."""
     request = piece.request
     before = request.timings
     request.timings = Timings(

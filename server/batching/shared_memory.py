@@ -1,9 +1,9 @@
 """Move tensors through memory that clients share with the server.
 
-A client owns its region, so it may truncate or rewrite it at any moment. Touching a mapping that
-lost its file kills a process with SIGBUS; so nothing is mapped here. Bytes are read with preadv
-into the server's own memory, where a region that became shorter is a short read, which is an error
-of that request and nothing more.
+A client owns its region, so it may truncate or rewrite it at any moment. Touching a mapping beyond
+the end of its file kills a process with SIGBUS; so nothing is mapped here. Bytes are read with
+preadv into the server's own memory, where a truncated region is a short read, an error of that
+request alone.
 """
 
 import math
@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from protos.parameters import Parameter
-from protos.tensors import decode_elements
+from protos.tensors import Parameter, decode_elements
 from server.errors import (
     InvalidInput,
     RegionExists,
@@ -33,7 +32,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 FOLDER = Path("/dev/shm")
 _KEY = re.compile(r"/?[A-Za-z0-9_.-]{1,200}")
-# Each keeps a descriptor, of which a process often has no more than 1024, and its name.
+# Each holds a file descriptor, of which a process often has at most 1024, and its name.
 _MOST_REGIONS = 512
 _LONGEST_NAME = 1024
 
@@ -42,7 +41,7 @@ class Region:
     """A registered stretch of a shared-memory object, kept open while a request uses it."""
 
     def __init__(self, name: str, key: str, offset: int, byte_size: int) -> None:
-        """Open the object. InvalidInput or RegionForbidden when it is not one to read from."""
+        """Open the object. InvalidInput or RegionForbidden if it cannot be read."""
         self.name = name
         self.key = key
         self.offset = offset
@@ -64,12 +63,12 @@ class Region:
         """InvalidInput unless these bytes lie within the region."""
         if offset < 0 or byte_size < 0 or offset + byte_size > self.byte_size:
             raise InvalidInput(
-                f"{byte_size} bytes at offset {offset} of region {self.name!r} were asked for; "
-                f"it has {self.byte_size}"
+                f"got {byte_size} bytes at offset {offset} of region {self.name!r}, which has "
+                f"{self.byte_size} bytes"
             )
 
     def read(self, offset: int, into: Array) -> None:
-        """Fill an array from `offset`; InvalidInput when the object has become shorter."""
+        """Fill an array from `offset`; InvalidInput if the object has been truncated."""
         left = into.reshape(-1).view(np.uint8).data
         self.check(offset, len(left))
         at = self.offset + offset
@@ -81,7 +80,7 @@ class Region:
             left = left[count:]
 
     def write(self, offset: int, data: memoryview) -> None:
-        """Store bytes at `offset`; InvalidInput when the object has become shorter."""
+        """Store bytes at `offset`; InvalidInput if the object has been truncated."""
         self.check(offset, len(data))
         at = self.offset + offset
         # Writing past the end would make a truncated object grow again.
@@ -95,7 +94,7 @@ class Region:
     def _check_owner_and_size(self) -> None:
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):
-            raise InvalidInput(f"the key of region {self.name!r} names no shared memory")
+            raise InvalidInput(f"the key of region {self.name!r} does not name shared memory")
         if status.st_uid != os.geteuid():
             raise RegionForbidden(f"the shared memory of region {self.name!r} is not accessible")
         if self.offset + self.byte_size > status.st_size:
@@ -105,7 +104,7 @@ class Region:
             )
 
     def _too_short(self) -> InvalidInput:
-        return InvalidInput(f"the shared memory of region {self.name!r} has become too small")
+        return InvalidInput(f"the shared memory of region {self.name!r} has been truncated")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,20 +120,20 @@ class SharedTensor:
         return self.shape[0]
 
     def read(self) -> Array:
-        """The whole tensor, in memory of its own."""
+        """A copy of the whole tensor."""
         data = np.empty(self.shape, self.dtype)
         self.region.read(self.offset, data)
         return data
 
     def read_rows(self, start: int, into: Array) -> None:
-        """Fill `into` with as many rows as it has, from row `start` on."""
+        """Fill `into` with rows from row `start` on."""
         row_bytes = into.nbytes // len(into)
         self.region.read(self.offset + start * row_bytes, into)
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a request says that a tensor lies."""
+    """Location of a tensor, from a request's parameters."""
 
     region: str
     offset: int
@@ -150,9 +149,8 @@ class Placement:
         byte_size = parameters.get("shared_memory_byte_size")
         if not isinstance(region, str) or type(offset) is not int or type(byte_size) is not int:
             raise InvalidInput(
-                "a tensor in shared memory takes shared_memory_region as a string, "
-                "shared_memory_byte_size and shared_memory_offset as integers; "
-                f"{dict(parameters)} came"
+                f"got parameters {dict(parameters)}, expected shared_memory_region as a string, "
+                "shared_memory_byte_size and shared_memory_offset as integers"
             )
         return cls(region, offset, byte_size)
 
@@ -161,7 +159,7 @@ class Regions:
     """The regions that clients registered, by name; safe to use from several threads."""
 
     def __init__(self, *, enabled: bool, prefix: str = "") -> None:
-        """`prefix`: what keys must start with; objects of other names are somebody else's."""
+        """`prefix`: keys must start with it; other objects belong to somebody else."""
         self._enabled = enabled
         self._prefix = prefix
         self._regions: dict[str, Region] = {}
@@ -174,26 +172,28 @@ class Regions:
         """
         self._check_enabled()
         if not name:
-            raise InvalidInput("a region came without a name")
+            raise InvalidInput("got a region without a name")
         if len(name) > _LONGEST_NAME:
             raise InvalidInput(
-                f"the name of a region has {len(name)} characters; wanted {_LONGEST_NAME} at most"
+                f"the name of a region has {len(name)} characters, expected {_LONGEST_NAME} at most"
             )
         if not key.removeprefix("/").startswith(self._prefix):
-            raise RegionForbidden(f"keys of regions start with {self._prefix!r} here")
+            raise RegionForbidden(
+                f"got the key of a region without the prefix {self._prefix!r} of this server"
+            )
         if byte_size == 0:
             raise InvalidInput(f"region {name!r} has no bytes")
         with self._lock:
             if name in self._regions:
-                raise RegionExists(f"region {name!r} is registered already")
+                raise RegionExists(f"region {name!r} is already registered")
             if len(self._regions) >= _MOST_REGIONS:
-                raise TooMany(f"{_MOST_REGIONS} regions are registered, the most allowed")
+                raise TooMany(f"{_MOST_REGIONS} regions are registered, the limit")
             self._regions[name] = Region(name, key, offset, byte_size)
 
     def unregister(self, name: str) -> None:
-        """Forget a region, "" all of them; one that is not there is no error.
+        """Unregister a region, "" all of them; an unknown one is no error.
 
-        Requests that use it already still get their answers.
+        Running requests that use it still get their answers.
         """
         self._check_enabled()
         with self._lock:
@@ -229,24 +229,24 @@ class Regions:
         """
         placement = Placement.of(parameters)
         if placement is None:
-            raise InvalidInput(f"{what} carries no data")
+            raise InvalidInput(f"{what} has no data")
         region = self.get(placement.region)
         region.check(placement.offset, placement.byte_size)
         if dtype == np.object_:
             encoded = np.empty(placement.byte_size, np.uint8)
             region.read(placement.offset, encoded)
             return decode_elements(what, encoded.data, shape)
-        wanted = math.prod(shape) * dtype.itemsize
-        if placement.byte_size != wanted:
+        needed = math.prod(shape) * dtype.itemsize
+        if placement.byte_size != needed:
             raise InvalidInput(
                 f"{what} has {placement.byte_size} bytes in shared memory; "
-                f"its shape {list(shape)} takes {wanted}"
+                f"its shape {list(shape)} takes {needed}"
             )
         return SharedTensor(region, placement.offset, shape, dtype)
 
     def _check_enabled(self) -> None:
         if not self._enabled:
-            raise Unsupported("shared memory is switched off")
+            raise Unsupported("shared memory is off in this server")
 
 
 def _open(key: str) -> int:
@@ -255,11 +255,11 @@ def _open(key: str) -> int:
             "the key of a region must be up to 200 letters, digits, '_', '.' and '-', "
             "with at most one '/' before them"
         )
-    # A FIFO must not block us, a symbolic link not lead us elsewhere.
+    # A FIFO must not block the server, and a symbolic link must not lead elsewhere.
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(FOLDER / key.lstrip("/"), flags)
     except PermissionError:
-        raise RegionForbidden("the shared memory of that key is not accessible") from None
+        raise RegionForbidden("the shared memory with that key is not accessible") from None
     except OSError:
-        raise InvalidInput("there is no shared memory of that key") from None
+        raise InvalidInput("there is no shared memory with that key") from None

@@ -1,4 +1,4 @@
-"""Count what one model version did, for ModelStatistics."""
+"""Statistics of one model version, for ModelStatistics."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from server.batching.policy import CloseReason
 
 @dataclass(slots=True)
 class Duration:
-    """A count with the time all of them took."""
+    """A count with the total time."""
 
     count: int = 0
     ns: int = 0
@@ -23,7 +23,7 @@ class Duration:
 
 @dataclass(slots=True)
 class BatchSizeStatistics:
-    """What batches of one size took."""
+    """Time of the batches of one size."""
 
     compute_input: Duration = field(default_factory=Duration)
     compute_infer: Duration = field(default_factory=Duration)
@@ -31,7 +31,7 @@ class BatchSizeStatistics:
 
 @dataclass(slots=True)
 class Counts:
-    """Everything counted since the model was loaded; durations are per request unless said."""
+    """Counts since the model was loaded; durations are per request unless noted."""
 
     last_inference_ms: int = 0
     inference_rows: int = 0
@@ -55,7 +55,7 @@ class Statistics:
 
     @property
     def lock(self) -> threading.Lock:
-        """Hold this while reading `counts`."""
+        """The lock to hold while reading `counts`."""
         return self._lock
 
     @property

@@ -1,1 +1,1 @@
-"""One loaded version of a model: its configuration held against its graph."""
+"""One loaded version of a model: its configuration checked against its graph."""

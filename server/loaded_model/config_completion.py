@@ -1,4 +1,4 @@
-"""Hold a model's configuration against its graph, and complete what it leaves open."""
+"""Check a model's configuration against its graph, and fill in what it leaves out."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,7 +32,7 @@ def complete(
     kind: ModelInstanceGroup.Kind,
     unbatched: str,
 ) -> ModelConfig:
-    """A copy that says everything; LoadError where it contradicts the graph.
+    """A complete copy; LoadError if it contradicts the graph.
 
     `most_rows` is the largest batch where the configuration sets none, `kind` what it runs on,
     `unbatched` why requests share no executions, "" where they do.
@@ -51,7 +51,7 @@ def complete(
     done.input.extend(_completed("input", config.input, inputs, batched, ModelInput))
     del done.output[:]
     done.output.extend(_completed("output", config.output, outputs, batched, ModelOutput))
-    # There is one instance, whatever was asked for.
+    # There is one instance, whatever the configuration asks for.
     del done.instance_group[:]
     done.instance_group.add(name=f"{name}_0", count=1, kind=kind)
     done.default_model_filename = config.default_model_filename or GRAPH
@@ -59,7 +59,7 @@ def complete(
 
 
 def served(completed: Sequence[ModelInput | ModelOutput], specs: Specs, batched: bool) -> Specs:
-    """What requests are held against: the graph's tensors with the configuration's sizes."""
+    """Tensors that requests are checked against: the graph's, with the configuration's sizes."""
     dims = {tensor.name: _sizes(tensor.dims) for tensor in completed}
     axis = (None,) if batched else ()
     return tuple(replace(spec, shape=(*axis, *dims[spec.name])) for spec in specs)
@@ -78,8 +78,8 @@ def _completed(
     unknown = sorted(by_name.keys() - {spec.name for spec in specs})
     if unknown:
         raise LoadError(
-            f"{kind} {', '.join(unknown)} is not of the graph; "
-            f"it has {', '.join(spec.name for spec in specs)}"
+            f"got {kind} {', '.join(unknown)}, expected those of the graph: "
+            f"{', '.join(spec.name for spec in specs)}"
         )
     return [_tensor(kind, by_name.get(spec.name, make()), spec, batched, make) for spec in specs]
 
@@ -107,9 +107,9 @@ def _tensor(
     return done
 
 
-def _fits(wanted: Sequence[int | None], graph: Sequence[int | None]) -> bool:
-    return len(wanted) == len(graph) and all(
-        has is None or want == has for want, has in zip(wanted, graph, strict=True)
+def _fits(listed: Sequence[int | None], graph: Sequence[int | None]) -> bool:
+    return len(listed) == len(graph) and all(
+        size is None or dim == size for dim, size in zip(listed, graph, strict=True)
     )
 
 

@@ -1,4 +1,4 @@
-"""Decide which execution provider runs a model, by its configuration."""
+"""Choose the execution provider of a model by its configuration."""
 
 from collections.abc import Iterator
 
@@ -14,15 +14,15 @@ _OF_KIND = {
 
 
 def provider(config: ModelConfig, default: ExecutionProvider) -> ExecutionProvider:
-    """The provider that the configuration asks for, or else `default`.
+    """The provider that the configuration names, else `default`.
 
-    LoadError names what is no provider, or asks for two at once.
+    LoadError for an unknown provider, and for two at once.
     """
-    asked = list(_accelerators(config))
-    if len(asked) > 1:
-        names = ", ".join(each.short_name for each in asked)
-        raise LoadError(f"execution_accelerators names {names}; one may run a model")
-    chosen = asked[0] if asked else None
+    providers = list(_accelerators(config))
+    if len(providers) > 1:
+        names = ", ".join(each.short_name for each in providers)
+        raise LoadError(f"execution_accelerators names {names}, expected one")
+    chosen = providers[0] if providers else None
     devices = sorted({gpu for group in config.instance_group for gpu in group.gpus})
     kinds = {group.kind for group in config.instance_group}
     wants_gpu = ModelInstanceGroup.KIND_GPU in kinds or bool(devices)
@@ -31,7 +31,7 @@ def provider(config: ModelConfig, default: ExecutionProvider) -> ExecutionProvid
             return ExecutionProvider(CPU)
         return chosen or default
     if len(devices) > 1:
-        raise LoadError(f"instance_group has gpus {devices}; one may run a model")
+        raise LoadError(f"instance_group has gpus {devices}, expected one")
     if chosen is None:
         chosen = default if default.name in GPU else ExecutionProvider(CUDA)
     if chosen.name not in GPU:
@@ -44,7 +44,7 @@ def provider(config: ModelConfig, default: ExecutionProvider) -> ExecutionProvid
 
 
 def instance_kind(chosen: ExecutionProvider) -> ModelInstanceGroup.Kind:
-    """What the configuration calls the kind of device that a provider runs on."""
+    """The configuration's name for the kind of device that a provider runs on."""
     return ModelInstanceGroup.KIND_GPU if chosen.name in GPU else ModelInstanceGroup.KIND_CPU
 
 
@@ -56,13 +56,15 @@ def _accelerators(config: ModelConfig) -> Iterator[ExecutionProvider]:
             made = _made(accelerator.name, dict(accelerator.parameters), what)
             if made.name not in taken:
                 names = [s for s, name in execution_provider.SHORT_NAMES.items() if name in taken]
-                raise LoadError(f"{what} is not served; wanted {' or '.join(names)}")
-            # Those of the provider itself load libraries, write files, take addresses, which is not
-            # for a client that may load a model.
+                raise LoadError(f"{what} is not supported, expected {' or '.join(names)}")
+            # The provider's own options load libraries, write files, take addresses: a client that
+            # may load a model must not set them.
             ours = execution_provider.OPTIONS[made.name]
             if others := sorted(made.options.keys() - ours.keys()):
-                wanted = ", ".join(ours) or "none"
-                raise LoadError(f"{what} has {', '.join(others)}; wanted {wanted}, others in --ep")
+                raise LoadError(
+                    f"{what} has {', '.join(others)}, expected {', '.join(ours) or 'none'}; set "
+                    "other options with --ep"
+                )
             yield made
 
 
@@ -70,4 +72,4 @@ def _made(name: str, options: dict[str, str], what: str) -> ExecutionProvider:
     try:
         return execution_provider.make(name, options)
     except ValueError as error:
-        raise LoadError(f"{what}: wanted {error}") from None
+        raise LoadError(f"{what}: expected {error}") from None

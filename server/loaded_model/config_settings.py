@@ -1,4 +1,4 @@
-"""Derive how a model is queued and run from its configuration."""
+"""Derive the settings of a model's queue and execution from its configuration."""
 
 from dataclasses import dataclass, replace
 
@@ -6,17 +6,17 @@ from protos.model_config_pb2 import ModelConfig
 from server.batching.policy import Limits
 from server.errors import LoadError
 
-# ONNX Runtime's own parameter, under the name it has in Triton.
+# ONNX Runtime's own parameter, under its name in Triton.
 THREADS = "intra_op_thread_count"
 ROWS_MAY_MIX = "rows_may_mix"
 
 
 @dataclass(frozen=True, slots=True)
 class QueuePolicy:
-    """What a queue refuses: requests beyond `most_requests` (0: none), and those that wait long.
+    """Limits of a queue: most waiting requests (0: no limit), and how long they may wait.
 
-    `timeout_us` is for requests that set none (0: no limit); their own counts where
-    `own_timeouts`, but never beyond it.
+    `timeout_us` applies to requests that set none (0: no limit); with `own_timeouts` a request may
+    set a shorter one.
     """
 
     most_requests: int = 0
@@ -37,21 +37,21 @@ class QueuePolicy:
         )
 
     def effective_us(self, asked_us: int) -> int:
-        """Microseconds a request may wait that asks for so many; 0 stands for any."""
+        """Microseconds that a request may wait if it asks for `asked_us`; 0: no limit."""
         if not (self.own_timeouts and asked_us):
             return self.timeout_us
         return min(asked_us, self.timeout_us) if self.timeout_us else asked_us
 
 
 def group_rows(config: ModelConfig) -> int:
-    """Most rows gathered for one execution, 0 for whatever the server finds best."""
+    """Most rows gathered for one execution, 0 if the server chooses."""
     return max(config.dynamic_batching.preferred_batch_size, default=0)
 
 
 def batching(
     config: ModelConfig, group_rows: int, queue_delay_ns: int, *, fixed: bool = False
 ) -> Limits:
-    """How batches close by a completed configuration; the delay is for one that sets none.
+    """Batch limits of a completed configuration; `queue_delay_ns` is the default delay.
 
     `fixed`: every execution costs as much as a full group, so none is larger, and the first of a
     stream waits for as many rows as any other.
@@ -66,7 +66,7 @@ def batching(
 
 
 def execution(limits: Limits, threads: int) -> dict[str, str]:
-    """What fixes the bits of a row's outputs, as parameters of the configuration."""
+    """Settings that fix the bits of a row's outputs, as parameters of the configuration."""
     return {
         "deterministic": "on",
         "deterministic_rows": str(limits.group_rows),
@@ -78,7 +78,9 @@ def threads(config: ModelConfig, default: int) -> int:
     """Threads of one execution."""
     text = config.parameters[THREADS].string_value if THREADS in config.parameters else "0"
     if not (text.isascii() and text.isdigit() and len(text) < 6):
-        raise LoadError(f"parameter {THREADS} is {text!r}; wanted a number, 0 for the server's own")
+        raise LoadError(
+            f"parameter {THREADS} is {text!r}, expected an integer, 0 for the server's --threads"
+        )
     return int(text) or default
 
 

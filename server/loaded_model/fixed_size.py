@@ -1,7 +1,7 @@
-"""Run every execution of a model with one number of rows, so that company changes no bit of a row.
+"""Run every execution of a model with one number of rows, for outputs equal bit by bit.
 
-Kernels differ by the number of rows, and sum in another order. With one number there is one kernel;
-what is left is that it might treat places among the rows differently, which is tried here.
+Kernels differ by the number of rows, and sum in another order. With one number there is one kernel.
+It could still treat positions among the rows differently, which is tested here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,29 +19,29 @@ _SOME = 8
 
 
 def fixed_size(
-    path: Path, engine: Engine, inputs: Sequence[TensorSpec], wanted: GroupSize
+    path: Path, engine: Engine, inputs: Sequence[TensorSpec], preferred: GroupSize
 ) -> GroupSize:
-    """The size of all executions: what is wanted, or 1 where a row's place among them matters.
+    """The size of all executions: `preferred`, or 1 if a row's position among the rows matters.
 
-    StartError names `path` when the model cannot be run on what pads a batch.
+    StartError names `path` if the model cannot be run on padding rows.
     """
-    rows = wanted.rows
+    rows = preferred.rows
     padding = {spec.name: blank((rows, *_sizes(spec)), spec.dtype) for spec in inputs}
     try:
         _run(engine, padding)
     except InvalidInput as error:
         if all(None not in spec.shape[1:] for spec in inputs):
             raise StartError(
-                f"{path}: it cannot be run on rows of zeros, with which --deterministic pads "
-                "batches; expected a model that takes them, or --deterministic off"
+                f"{path}: the model cannot be run on rows of zeros, which pad batches with "
+                "--deterministic; expected a model that takes them, or --deterministic off"
             ) from error
     if rows > 1 and _place_matters(engine, inputs, rows):
         return GroupSize(1, f"a row's outputs depend on its place among {rows}")
-    return wanted
+    return preferred
 
 
 def _place_matters(engine: Engine, inputs: Sequence[TensorSpec], rows: int) -> bool:
-    """Whether the bits of a row's outputs differ by where it stands, alone and in company."""
+    """Whether the bits of a row's outputs depend on its position, alone and with other rows."""
     row = {spec.name: _made(1, spec, 1) for spec in inputs}
     alike = {name: np.repeat(data, rows, axis=0) for name, data in row.items()}
     crowd = {spec.name: _made(rows, spec, 2) for spec in inputs}
@@ -51,7 +51,7 @@ def _place_matters(engine: Engine, inputs: Sequence[TensorSpec], rows: int) -> b
         outputs = _run(engine, alike)
         among = _run(engine, crowd)
     except InvalidInput:
-        return False  # made-up values tell nothing of this model
+        return False  # made-up values say nothing about this model
     return any(
         {each.tobytes() for each in output} != {others[rows // 2].tobytes()}
         for output, others in zip(outputs, among, strict=True)

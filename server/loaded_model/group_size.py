@@ -1,8 +1,8 @@
-"""Choose how many rows one execution gathers: the most that fit, unless fewer are clearly better.
+"""Choose how many rows one execution gathers: the most that fit, unless fewer are clearly faster.
 
-The choice must not depend on what else the machine does while a model is loaded: kernels differ by
-size, and with them the last bits of the scores. So one size is preferred, known from the sizes of
-the model alone, and choosing another takes evidence that noise does not make.
+The choice must not depend on other load on the machine while a model is loaded: kernels differ by
+size, and with them the last bits of the scores. So one size, derived from the model's sizes alone,
+is preferred, and choosing another takes evidence that noise does not produce.
 """
 
 import math
@@ -19,9 +19,9 @@ _CANDIDATES = (16, 32, 64)
 # For models that cannot be measured: inputs of free size or of text, or values that they refuse.
 _DEFAULT = 32
 _MOST_BYTES = 64 * 2**20
-# What fewer rows must save of processor time, by the least of rounds in which sizes take turns. Not
-# of time: long executions meet other programs more often than short ones, which has made a row
-# in groups of 64 look nine times as dear as in 32 (docs/decisions/0007-deterministic.md).
+# The share of processor time that fewer rows must save, by the minimum of interleaved rounds. Not
+# of wall time: other programs interrupt long executions more often than short ones, and so a row in
+# groups of 64 has looked nine times as expensive as in 32 (docs/decisions/0007-deterministic.md).
 _CLEARLY = 1.5
 _ROUNDS = 7
 # Fewer rounds may only confirm that no other size is faster than the preferred one.
@@ -33,7 +33,7 @@ _SLOW_NS = 200_000_000
 
 @dataclass(frozen=True, slots=True)
 class GroupSize:
-    """How many rows, and in words why."""
+    """Number of rows, and the reason as text."""
 
     rows: int
     reason: str
@@ -48,7 +48,7 @@ def group_size(engine: Engine, most_rows: int) -> GroupSize:
     most_rows = max(1, min(most_rows, _MOST_BYTES // row_bytes))
     candidates = [rows for rows in _CANDIDATES if rows <= most_rows]
     if candidates and engine.on_gpu:
-        # Its time is not the processor's, and it does not do better with fewer rows.
+        # A GPU's time is not processor time, and fewer rows are not faster there.
         return GroupSize(candidates[-1], "the most that fit")
     measurable = engine.batches and all(
         None not in spec.shape[1:] and not spec.dtype.hasobject for spec in engine.inputs
@@ -58,7 +58,7 @@ def group_size(engine: Engine, most_rows: int) -> GroupSize:
     try:
         return _measured(engine, candidates)
     except InvalidInput:
-        return GroupSize(min(_DEFAULT, most_rows), "the model refuses inputs of ones")
+        return GroupSize(min(_DEFAULT, most_rows), "the model rejects inputs of ones")
 
 
 def best_group_rows(row_ns: Mapping[int, float]) -> int:
@@ -69,7 +69,7 @@ def best_group_rows(row_ns: Mapping[int, float]) -> int:
 
 def _measured(engine: Engine, candidates: list[int]) -> GroupSize:
     most = candidates[-1]
-    # Of ones: pages that were never written are all the same page, and read faster.
+    # Ones: pages that were never written are all the same page, and read faster.
     inputs = {spec.name: np.ones((most, *_sizes(spec.shape)), spec.dtype) for spec in engine.inputs}
     # The first execution pays for memory.
     _row_ns(engine, inputs, 1)

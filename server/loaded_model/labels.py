@@ -30,5 +30,5 @@ def parse(data: bytes) -> tuple[str, ...]:
             raise LoadError(
                 f"line {number} has {len(label)} characters, expected at most {_LONGEST}"
             )
-    # What follows the last line's end is no line.
+    # The text after the last newline is no line.
     return labels if labels[-1] else labels[:-1]

@@ -1,4 +1,4 @@
-"""Make up rows that a model can be tried on."""
+"""Generate rows for test runs of a model."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 from server.onnx.engine import Array, TensorSpec
 
-# For axes of any size: small ones, those that images need, and what takes only one.
+# Sizes for free axes: small ones, those that images need, and 1.
 _SIZES = (6, 32, 64, 224, 1)
 _WORDS = ("ash", "birch", "cedar", "elm", "fir", "hazel", "oak", "a b", "")
 _SMALL = 8
@@ -18,7 +18,7 @@ _RANGES = ((0, None), (0, _SMALL), (1, _SMALL), (0, 2), (0, 1))
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How rows are made: the size of axes of any size, and which values.
+    """Recipe for rows: the size of free axes, and the range of values.
 
     Integers are at least `least` and below `most`, strings such integers as text. None: integers of
     8 bits take any value, and strings are words.
@@ -38,7 +38,7 @@ class Recipe:
         return max(1, sum(sizes))
 
     def rows(self, specs: Sequence[TensorSpec], count: int, seed: int) -> dict[str, Array]:
-        """So many rows by input, the same for the same seed."""
+        """`count` rows by input name, the same for the same seed."""
         generator = np.random.default_rng(seed)
         return {
             spec.name: self._values(generator, spec.dtype, (count, *self.shape(spec)))
@@ -62,7 +62,7 @@ class Recipe:
 
 
 def recipes(specs: Sequence[TensorSpec]) -> Iterator[Recipe]:
-    """Ways to make rows, the most telling first."""
+    """Recipes for rows, the most revealing first."""
     free = any(None in spec.shape[1:] for spec in specs)
     chosen = any(spec.dtype.hasobject or spec.dtype.kind in "iu" for spec in specs)
     for size in _SIZES if free else (1,):

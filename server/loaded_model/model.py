@@ -1,4 +1,4 @@
-"""One loaded version of a model: what it takes, and the queue before it."""
+"""One loaded version of a model: its request checks and its queue."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,13 +29,13 @@ from server.onnx.execution_provider import CPU, ExecutionProvider
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """How a model is run that has no configuration of its own.
+    """Settings of a model without a configuration.
 
     `threads` of one execution, most rows of a request, most rows gathered for one execution (None:
-    to be measured), how long a request waits for company, execution provider, whether requests
-    with NaN or infinite values are refused, whether executions have one size, labels that are known
-    to be an ArgMax of linear scores (None: to be found), why requests share no executions ("": they
-    do; None: to be found).
+    to be measured), how long a request waits for others, execution provider, whether requests
+    with NaN or infinite values are rejected, whether executions have one size, labels that are an
+    ArgMax of linear scores (None: not known yet), why requests share no executions ("": they do;
+    None: not known yet).
     """
 
     threads: int
@@ -50,7 +50,7 @@ class ModelLimits:
 
 
 class Model:
-    """A version that serves: `requests` checks messages, `submit` queues what they ask for."""
+    """A serving version: `requests` checks messages, `submit` queues their requests."""
 
     def __init__(
         self,
@@ -61,9 +61,9 @@ class Model:
         limits: ModelLimits,
         labels: Labels | None = None,
     ) -> None:
-        """Load the graph at `path`, served as `config` says; StartError when that fails.
+        """Load the graph at `path` with the settings of `config`; StartError on failure.
 
-        `labels`: what the label files say that the configuration names.
+        `labels`: content of the label files that the configuration names.
         """
         self.name = name
         self.version = version
@@ -111,7 +111,7 @@ class Model:
         self.argmax_labels = _argmax_labels(path, engine, limits) if batched else ()
         dependence = BatchDependence(self.outputs, self.argmax_labels, never=fixed or not batched)
         queue_policy = QueuePolicy.of(config)
-        # Requests that share a batch would have to share these too.
+        # Requests that share a batch would have to share their values, too.
         self.optional_inputs = () if batched else engine.optional_inputs
         self.requests = RequestCheck(
             name,
@@ -150,13 +150,13 @@ class Model:
         self._scheduler.cancel(request)
 
     def close(self) -> None:
-        """Run what is queued, then let go of the graph; nothing can be submitted any more."""
+        """Run queued requests, then release the graph; nothing can be submitted any more."""
         self._scheduler.close()
         self.engine.close()
 
 
 def _argmax_labels(path: Path, engine: Engine, limits: ModelLimits) -> tuple[ArgmaxLabel, ...]:
-    """Labels that an answer can be judged by; none where other than the CPU's arithmetic counts."""
+    """Labels whose answers can be judged; none on providers other than the CPU's."""
     if limits.argmax_labels is not None:
         return limits.argmax_labels
     kinds = {spec.dtype.kind for spec in engine.outputs}

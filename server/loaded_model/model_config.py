@@ -1,7 +1,7 @@
-"""Read a model's configuration, and refuse what this server does not do.
+"""Read a model's configuration, and reject unsupported fields.
 
-What it says is Triton's ModelConfig. A field that would change answers and is not honoured is an
-error that names it; one that only hints at speed or labels things is a warning.
+The format is Triton's ModelConfig. An unsupported field that would change answers is an error that
+names it; one that only hints at speed or labels things is a warning.
 """
 
 import re
@@ -21,7 +21,7 @@ _NO_FIELD = re.compile(r'Message type "inference\.(\S+)" has no field named "(\S
 
 
 def parse_text(text: str) -> ModelConfig:
-    """Read protobuf's text format; LoadError tells the line and what is wrong there."""
+    """Read protobuf's text format; LoadError names the line and the fault."""
     try:
         return text_format.Parse(text, ModelConfig())
     except text_format.ParseError as error:
@@ -30,16 +30,16 @@ def parse_text(text: str) -> ModelConfig:
 
 
 def parse_json(text: str) -> ModelConfig:
-    """Read the JSON form; LoadError tells what is wrong."""
+    """Read the JSON form; LoadError names the fault."""
     try:
-        # The text may be that of a file which an editor saved with a byte order mark.
+        # An editor may have saved the file with a byte order mark.
         return json_format.Parse(text.removeprefix("\ufeff"), ModelConfig())
     except json_format.ParseError as error:
         raise LoadError(_reason(str(error))) from None
 
 
 def check(config: ModelConfig, name: str) -> list[str]:
-    """What has no effect here, in words; LoadError names the first field that cannot be served."""
+    """Texts about fields without effect; LoadError names the first unsupported field."""
     _check_identity(config, name)
     for refuse in (_check_tensors, _check_scheduling, _check_warmup, _check_rest):
         refuse(config)
@@ -47,7 +47,7 @@ def check(config: ModelConfig, name: str) -> list[str]:
 
 
 def wanted_versions(config: ModelConfig, present: Sequence[int]) -> list[int]:
-    """Those of the versions, given highest first, that the policy serves."""
+    """The versions, of `present` in descending order, that the policy serves."""
     policy = config.version_policy
     choice = policy.WhichOneof("policy_choice")
     if choice == "all":
@@ -59,23 +59,23 @@ def wanted_versions(config: ModelConfig, present: Sequence[int]) -> list[int]:
 
 def _reason(text: str) -> str:
     first = text.splitlines()[0]
-    found = _NO_FIELD.match(first)
-    # It may be misspelled or one of Triton's that is not here; both are said in one.
-    return f"{found[1]} has no field {found[2]!r} that is served here" if found else first
+    match = _NO_FIELD.match(first)
+    # The field may be misspelled, or one of Triton's that is not supported; one text covers both.
+    return f"{match[1]} has no supported field {match[2]!r}" if match else first
 
 
 def _check_identity(config: ModelConfig, name: str) -> None:
     for field, wanted in (("name", name), ("platform", PLATFORM), ("backend", BACKEND)):
         value = getattr(config, field)
         if value not in ("", wanted):
-            raise LoadError(f"{field} is {value!r}; wanted {wanted!r}")
+            raise LoadError(f"{field} is {value!r}, expected {wanted!r}")
     if config.runtime:
         raise LoadError(f"runtime is {config.runtime!r}; a backend's library cannot be chosen here")
 
 
 def _check_tensors(config: ModelConfig) -> None:
     if config.max_batch_size < 0:
-        raise LoadError(f"max_batch_size is {config.max_batch_size}; wanted 0 or more")
+        raise LoadError(f"max_batch_size is {config.max_batch_size}, expected 0 or more")
     kinds: tuple[tuple[str, Sequence[ModelInput | ModelOutput]], ...] = (
         ("input", config.input),
         ("output", config.output),
@@ -83,29 +83,29 @@ def _check_tensors(config: ModelConfig) -> None:
     for kind, tensors in kinds:
         names = [tensor.name for tensor in tensors]
         if len(set(names)) != len(names) or "" in names:
-            raise LoadError(f"{kind} names are {names}; wanted each once")
+            raise LoadError(f"{kind} names are {names}, expected each once")
         for tensor in tensors:
             if any(size < -1 or size == 0 for size in tensor.dims):
                 raise LoadError(
-                    f"{kind} {tensor.name!r} has dims {list(tensor.dims)}; "
-                    "wanted sizes of at least 1, or -1 for any"
+                    f"{kind} {tensor.name!r} has dims {list(tensor.dims)}, "
+                    "expected sizes of at least 1, or -1 for any"
                 )
     for tensor in config.input:
         if tensor.optional:
-            raise LoadError(f"input {tensor.name!r} is optional; every input is needed here")
+            raise LoadError(f"input {tensor.name!r} is optional; this server requires every input")
 
 
 def _check_scheduling(config: ModelConfig) -> None:
     batching = config.dynamic_batching
     policy = batching.default_queue_policy
     if policy.timeout_action == ModelQueuePolicy.DELAY:
-        raise LoadError("timeout_action is DELAY; only REJECT is served here")
+        raise LoadError("timeout_action is DELAY, expected REJECT")
     for size in batching.preferred_batch_size:
         if size < 1 or 0 < config.max_batch_size < size:
-            raise LoadError(f"preferred_batch_size has {size}; wanted 1 to max_batch_size")
+            raise LoadError(f"preferred_batch_size has {size}, expected 1 to max_batch_size")
     for group in config.instance_group:
         if group.count < 0:
-            raise LoadError(f"instance_group count is {group.count}; wanted 1 or more")
+            raise LoadError(f"instance_group count is {group.count}, expected 1 or more")
 
 
 def _check_warmup(config: ModelConfig) -> None:
@@ -113,17 +113,17 @@ def _check_warmup(config: ModelConfig) -> None:
         for tensor, source in sample.inputs.items():
             what = f"model_warmup {sample.name!r} input {tensor!r}"
             if source.WhichOneof("input_data_type") == "input_data_file":
-                raise LoadError(f"{what} has input_data_file; wanted zero_data or random_data")
+                raise LoadError(f"{what} has input_data_file, expected zero_data or random_data")
             if source.WhichOneof("input_data_type") is None:
-                raise LoadError(f"{what} has no data; wanted zero_data or random_data")
+                raise LoadError(f"{what} has no data, expected zero_data or random_data")
 
 
 def _check_rest(config: ModelConfig) -> None:
     if config.response_cache.enable:
-        raise LoadError("response_cache.enable is true; answers are not cached here")
+        raise LoadError("response_cache.enable is true; this server does not cache answers")
     if config.model_transaction_policy.decoupled:
         raise LoadError(
-            "model_transaction_policy.decoupled is true; every request has one answer here"
+            "model_transaction_policy.decoupled is true; this server sends one answer per request"
         )
 
 
@@ -135,9 +135,9 @@ def _without_effect(config: ModelConfig) -> Iterator[str]:
         yield "preferred_batch_size has several sizes: the largest counts"
     for field, _ in config.optimization.ListFields():
         if field.name != "execution_accelerators":
-            yield f"optimization.{field.name} is a hint that is not taken here"
+            yield f"optimization.{field.name} is ignored"
     if config.metric_tags:
-        yield "metric_tags: models have no metrics of their own here"
+        yield "metric_tags is ignored: there are no metrics per model"
     for tensor in config.input:
         if tensor.format:
-            yield f"input {tensor.name!r} has a format: tensors go to the graph as they come"
+            yield f"input {tensor.name!r} has a format, which is ignored: tensors are not converted"

@@ -7,8 +7,7 @@ import numpy as np
 
 from protos.codec import InferRequest, RequestedOutput
 from protos.datatypes import BYTES, DTYPES
-from protos.parameters import Parameter
-from protos.tensors import Tensor
+from protos.tensors import Parameter, Tensor
 from server.batching import nan_check
 from server.batching.batch_dependence import BatchDependence, Dependence
 from server.batching.request import Array, Caller, Request
@@ -24,7 +23,7 @@ _TRITON_ACCEPTED = frozenset({"triton_enable_empty_final_response"})
 
 
 class RequestCheck:
-    """What a model takes: its inputs, outputs, rows, values and request parameters."""
+    """Checks requests against a model: inputs, outputs, rows, values and parameters."""
 
     def __init__(
         self,
@@ -52,7 +51,7 @@ class RequestCheck:
     def check(
         self, message: InferRequest, regions: Regions, arrived_ns: int, caller: Caller
     ) -> Request:
-        """Turn a message into a request; InvalidInput names what the model does not take."""
+        """Turn a message into a request; InvalidInput names the part that does not fit."""
         inputs = self._check_inputs(message.inputs, regions)
         outputs = self._check_outputs(message.outputs)
         rows = self._check_rows(inputs) if self._max_batch_rows else 1
@@ -78,14 +77,14 @@ class RequestCheck:
     def _check_inputs(
         self, tensors: Sequence[Tensor], regions: Regions
     ) -> dict[str, Array | SharedTensor]:
-        given = [tensor.name for tensor in tensors]
+        names = [tensor.name for tensor in tensors]
         by_name = {tensor.name: tensor for tensor in tensors}
         if (
-            len(given) != len(by_name)
+            len(names) != len(by_name)
             or not self._needed_inputs <= by_name.keys() <= self._inputs.keys()
         ):
             raise InvalidInput(
-                f"got inputs {sorted(given)}; "
+                f"got inputs {sorted(names)}; "
                 f"model {self._model!r} takes {self._described_inputs()}"
             )
         inputs: dict[str, Array | SharedTensor] = {}
@@ -103,7 +102,7 @@ class RequestCheck:
 
     def _described_inputs(self) -> str:
         optional = sorted(spec.name for spec in self._optional_inputs)
-        also = f", and may be given {optional}" if optional else ""
+        also = f", optionally also {optional}" if optional else ""
         return f"{sorted(self._needed_inputs)}{also}"
 
     def _check_outputs(self, requested: Sequence[RequestedOutput]) -> tuple[str, ...]:
@@ -113,11 +112,11 @@ class RequestCheck:
         for name in names:
             if name not in self._output_names:
                 raise InvalidInput(
-                    f"output {name!r} was asked for; "
-                    f"model {self._model!r} gives {sorted(self._output_names)}"
+                    f"got requested output {name!r}; "
+                    f"model {self._model!r} has {sorted(self._output_names)}"
                 )
         if len(set(names)) != len(names):
-            raise InvalidInput(f"outputs {list(names)} were asked for; each may be named once")
+            raise InvalidInput(f"got requested outputs {list(names)}, expected each name once")
         return names
 
     def _check_rows(self, inputs: Mapping[str, Array | SharedTensor]) -> int:
@@ -136,14 +135,14 @@ class RequestCheck:
 def _check_tensor(spec: TensorSpec, tensor: Tensor, regions: Regions) -> Array | SharedTensor:
     what = f"input {spec.name!r}"
     if DTYPES[tensor.datatype] != spec.dtype:
-        wanted = next(name for name, dtype in DTYPES.items() if dtype == spec.dtype)
-        raise InvalidInput(f"{what} has datatype {tensor.datatype}; the model takes {wanted}")
+        datatype = next(name for name, dtype in DTYPES.items() if dtype == spec.dtype)
+        raise InvalidInput(f"{what} has datatype {tensor.datatype}; the model takes {datatype}")
     fits = len(tensor.shape) == len(spec.shape) and all(
         want is None or got == want for got, want in zip(tensor.shape, spec.shape, strict=True)
     )
     if not fits:
-        wanted_shape = [-1 if size is None else size for size in spec.shape]
-        raise InvalidInput(f"{what} has shape {list(tensor.shape)}; the model takes {wanted_shape}")
+        shape = [-1 if size is None else size for size in spec.shape]
+        raise InvalidInput(f"{what} has shape {list(tensor.shape)}; the model takes {shape}")
     data: Array | SharedTensor | None = tensor.data
     if data is None:
         data = regions.tensor(what, tensor.parameters, tensor.shape, spec.dtype)
@@ -173,13 +172,13 @@ def _read_parameters(message: InferRequest) -> tuple[int, bool, bool]:
             raise InvalidInput(f"parameter {name!r} is reserved")
     timeout_us = _typed(parameters.get("timeout", 0), int, "timeout", "microseconds as an integer")
     if timeout_us < 0:
-        raise InvalidInput(f"parameter 'timeout' is {timeout_us}; it may not be negative")
+        raise InvalidInput(f"parameter 'timeout' is {timeout_us}, expected 0 or more")
     more = _typed(parameters.get(MORE_FOLLOWS, False), bool, MORE_FOLLOWS, "a boolean")
     timings = _typed(parameters.get(TIMINGS, False), bool, TIMINGS, "a boolean")
     return int(timeout_us), bool(more), bool(timings)
 
 
-def _typed(value: Parameter, kind: type, name: str, wanted: str) -> int:
+def _typed(value: Parameter, kind: type, name: str, expected: str) -> int:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InvalidInput(f"parameter {name!r} is {value!r}; wanted {wanted}")
+        raise InvalidInput(f"parameter {name!r} is {value!r}, expected {expected}")
     return int(value)

@@ -1,4 +1,4 @@
-"""Try whether the outputs of a row change with the rows that it is run with."""
+"""Test whether the outputs of a row change with the other rows in its batch."""
 
 import time
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from server.onnx.engine import Array, Engine
 from server.onnx.execution_provider import CPU
 
 _ROWS = 7
-# The largest that is chosen where none is given.
+# The largest group size that is chosen automatically.
 _GROUP_ROWS = 64
 _MOST_BYTES = 64 * 2**20
-# No company is tried after this; the first few always are.
+# No batch is tried after this time; the first few always are.
 _MOST_S = 2.0
 _LEAST_TRIED = 3
-# A label may change in a near tie, as kernels that round otherwise are used for other numbers of
-# rows. It is a rare row where it does.
+# A label may change in a near tie, because kernels for other numbers of rows round differently.
+# Such rows are rare.
 _SEEDS = (0, 1, 2)
 # Relative to the largest output. Sums of many terms round more than one step of the type.
 _TOLERANCE = {
@@ -34,7 +34,7 @@ _TOLERANCE_ELSEWHERE = 2e-2
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What trying has shown: that rows change each other's outputs, or why it has shown nothing."""
+    """Result of the test: how rows change each other's outputs, or why it showed nothing."""
 
     change: str = ""
     unclear: str = ""
@@ -45,7 +45,7 @@ class _Unclear(Exception):
 
 
 class _Changed(Exception):
-    """An output is not what it was for the same row."""
+    """An output differs for the same row."""
 
 
 def probe(engine: Engine, most_rows: int, group_rows: int | None) -> Finding:
@@ -61,8 +61,8 @@ def probe(engine: Engine, most_rows: int, group_rows: int | None) -> Finding:
         if trial.runs_whole():
             return trial.finding()
         if trial.runs_alone():
-            return Finding(change=f"it takes single rows, and refuses {trial.count} together")
-    return Finding(unclear="it could be run on no inputs that were made up to try it")
+            return Finding(change=f"it takes single rows, but rejects {trial.count} together")
+    return Finding(unclear="it runs on none of the generated inputs")
 
 
 class _Trial:
@@ -111,7 +111,7 @@ class _Trial:
     def _runs(self, rows: dict[str, Array]) -> bool:
         try:
             self._engine.run(self._names, rows)
-        except Exception:  # whatever it is, such rows cannot show anything
+        except Exception:  # any failure: such rows show nothing
             return False
         return True
 
@@ -129,7 +129,7 @@ class _Trial:
             self._same(whole, self._outputs(rows, company), company)
 
     def _companies(self, whole: Sequence[Array], seed: int) -> list[list[int]]:
-        """Which rows are run together, by number; the most telling first."""
+        """Which rows are run together, by number; the most revealing first."""
         generator = np.random.default_rng(seed)
         order = generator.permutation(self.count).tolist()
         row_bytes = sum(data.nbytes for data in whole) // self.count
@@ -144,7 +144,7 @@ class _Trial:
             outputs = self._engine.run(self._names, taken(rows, list(company)))
         except Exception as error:
             raise _Changed(
-                f"it takes {self.count} rows together, and refuses {len(company)} of them"
+                f"it takes {self.count} rows together, but rejects {len(company)} of them"
             ) from error
         for name, data in zip(self._names, outputs, strict=True):
             if data.shape[:1] != (len(company),):

@@ -1,4 +1,4 @@
-"""Run a model on made-up inputs before it serves, as its configuration asks."""
+"""Run a model's warm-up samples before it serves."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from server.onnx.engine import Array, Engine, TensorSpec
 
 
 def warm_up(engine: Engine, config: ModelConfig, inputs: tuple[TensorSpec, ...]) -> None:
-    """Run every sample as often as it says.
+    """Run every sample, as often as its count says.
 
-    `inputs` is what requests are held against. LoadError when a sample does not fit it, or fails.
+    `inputs`: the tensors of a request. LoadError if a sample does not fit them, or fails.
     """
     outputs = [spec.name for spec in engine.outputs]
     for sample in config.model_warmup:
@@ -27,12 +27,12 @@ def warm_up(engine: Engine, config: ModelConfig, inputs: tuple[TensorSpec, ...])
 
 def _inputs(sample: ModelWarmup, specs: tuple[TensorSpec, ...], most_rows: int) -> dict[str, Array]:
     what = f"model_warmup {sample.name!r}"
-    wanted = {spec.name for spec in specs}
-    if set(sample.inputs) != wanted:
-        raise LoadError(f"{what} has inputs {sorted(sample.inputs)}; wanted {sorted(wanted)}")
+    names = {spec.name for spec in specs}
+    if set(sample.inputs) != names:
+        raise LoadError(f"{what} has inputs {sorted(sample.inputs)}, expected {sorted(names)}")
     rows = sample.batch_size or 1
     if rows > (most_rows or 1):
-        raise LoadError(f"{what} has batch_size {rows}; wanted 1 to {most_rows or 1}")
+        raise LoadError(f"{what} has batch_size {rows}, expected 1 to {most_rows or 1}")
     axis = (rows,) if most_rows else ()
     made = {}
     for spec in specs:
@@ -54,8 +54,8 @@ def _check(what: str, source: ModelWarmup.Input, spec: TensorSpec, axis: tuple[i
         size >= 0 and want in (None, size) for size, want in zip(shape, spec.shape, strict=True)
     )
     if not fits:
-        wanted = [-1 if size is None else size for size in spec.shape[len(axis) :]]
-        raise LoadError(f"{what} has dims {list(source.dims)}; the model takes {wanted}")
+        expected = [-1 if size is None else size for size in spec.shape[len(axis) :]]
+        raise LoadError(f"{what} has dims {list(source.dims)}; the model takes {expected}")
 
 
 def _values(dtype: np.dtype[Any], shape: tuple[int, ...], *, random: bool) -> Array:

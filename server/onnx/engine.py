@@ -1,7 +1,10 @@
-"""Own one ONNX Runtime session on one execution provider."""
+"""One ONNX Runtime session on one execution provider."""
 
+import ctypes
+import functools
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,12 @@ from protos.datatypes import BFLOAT16
 from server.errors import InvalidInput, StartError
 from server.onnx import graph_file, provider_library
 from server.onnx.execution_provider import GPU, ExecutionProvider
-from server.onnx.session_run import way_to_run
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Run = Callable[[Sequence[str], Mapping[str, Array]], list[Array]]
 
 _CPU = ExecutionProvider()
+_ONNX_BFLOAT16 = 16  # of TensorProto.DataType
 _DTYPES: Mapping[str, Any] = {
     "tensor(bool)": "?",
     "tensor(uint8)": "u1",
@@ -66,19 +70,19 @@ class Engine:
         *,
         deterministic: bool = False,
     ) -> None:
-        """Load `path`; StartError names the file when ONNX Runtime cannot, or lacks the provider.
+        """Load `path`; StartError names the file that cannot be loaded, or the missing provider.
 
-        `threads`: how many one execution uses. `repository`: where links may lead to weights of
-        the graph, None: nowhere outside of its own folder. `provider` says what really runs the
-        graph: the provider that was chosen, then any that ONNX Runtime left nodes of the graph to.
+        `threads`: how many one execution uses. `repository`: folder in which links may lead to
+        weights of the graph, None: only the graph's own. `provider` names the providers that run
+        the graph: the chosen one, then any to which ONNX Runtime assigned nodes.
         `deterministic`: no kernels whose results differ from run to run, where there are others.
         """
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.use_deterministic_compute = deterministic
-        # Idle threads that spin take the core that receiving messages needs.
+        # Spinning idle threads would take the core that receiving messages needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Its own log lines would break up the structured ones; errors come as exceptions.
+        # Its own log lines would mix with the structured ones; errors are raised as exceptions.
         options.log_severity_level = 4
         self.on_gpu = chosen.name in GPU
         self.threads = threads
@@ -107,14 +111,14 @@ class Engine:
         return all(spec.shape and spec.shape[0] is None for spec in (*self.inputs, *self.outputs))
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
-        """Execute the graph once; the named outputs, in their order.
+        """Run the graph once; return the named outputs, in order.
 
-        Arrays must be C-contiguous and aligned. InvalidInput when the graph itself refuses them.
+        Arrays must be C-contiguous and aligned. InvalidInput if the graph itself rejects them.
         """
         try:
             result: list[Array] = self._run(outputs, inputs)
         except Exception as error:
-            # What only the graph can know, such as shapes that do not fit each other.
+            # Errors that only the graph can detect, such as shapes that do not fit each other.
             if type(error).__name__ in ("InvalidArgument", "RuntimeException", "Fail"):
                 shapes = ", ".join(f"{name!r} {list(data.shape)}" for name, data in inputs.items())
                 raise InvalidInput(
@@ -131,7 +135,7 @@ class Engine:
     def _dtypes(self) -> set[np.dtype[Any]]:
         dtypes = {spec.dtype for spec in (*self.inputs, *self.outputs)}
         if BFLOAT16 in dtypes and any(spec.dtype.hasobject for spec in self.inputs):
-            raise StartError("it has string inputs beside bfloat16 tensors, which is not served")
+            raise StartError("string inputs together with bfloat16 tensors are not supported")
         return dtypes
 
 
@@ -141,7 +145,7 @@ def _optional(initializers: Sequence[Any]) -> tuple[TensorSpec, ...]:
 
 
 def _hint(value: Any) -> str:
-    # What skl2onnx puts behind a classifier unless it is asked not to.
+    # skl2onnx appends ZipMap to a classifier by default.
     if value.type.startswith("seq(map("):
         return "; convert with options={'zipmap': False}, so that skl2onnx leaves out ZipMap"
     return ""
@@ -153,9 +157,66 @@ def _specs(values: Sequence[Any]) -> tuple[TensorSpec, ...]:
         code = _DTYPES.get(value.type)
         if code is None:
             raise StartError(
-                f"{value.name!r} has type {value.type}, which is not served{_hint(value)}"
+                f"{value.name!r} has type {value.type}, which is not supported{_hint(value)}"
             )
         shape = tuple(size if isinstance(size, int) and size >= 0 else None for size in value.shape)
         axes = tuple(size if isinstance(size, str) else "" for size in value.shape)
         specs.append(TensorSpec(value.name, np.dtype(code), shape, axes))
     return tuple(specs)
+
+
+def way_to_run(session: ort.InferenceSession, dtypes: set[np.dtype[Any]], *, on_gpu: bool) -> Run:
+    """Named outputs of a graph, from inputs by name.
+
+    `dtypes`: those of its inputs and outputs.
+    """
+    if BFLOAT16 in dtypes:
+        return functools.partial(_run_values, session)
+    if on_gpu and not any(dtype.hasobject for dtype in dtypes):
+        return functools.partial(run_bound, session)
+    run: Run = session.run
+    return run
+
+
+def run_bound(
+    session: ort.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, Array]
+) -> list[Array]:
+    """Run through IO binding: an input is copied to the device once, when it is bound, and from
+    page-locked memory by the device itself."""
+    binding = session.io_binding()
+    for name, data in inputs.items():
+        binding.bind_cpu_input(name, data)
+    for name in outputs:
+        binding.bind_output(name)
+    try:
+        session.run_with_iobinding(binding)
+    except RuntimeError:
+        # After any failure an unbound run tells bad inputs from a broken device.
+        unbound: list[Array] = session.run(outputs, inputs)
+        return unbound
+    arrays: list[Array] = binding.copy_outputs_to_cpu()
+    return arrays
+
+
+def _run_values(
+    session: ort.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, Array]
+) -> list[Array]:
+    """Run with OrtValues: as numpy arrays ONNX Runtime takes and returns no bfloat16."""
+    values = {name: _value(data) for name, data in inputs.items()}
+    return [_array(value) for value in session.run_with_ort_values(outputs, values)]
+
+
+def _value(data: Array) -> Any:
+    if data.dtype != BFLOAT16:
+        return ort.OrtValue.ortvalue_from_numpy(data)
+    bits = data.view(np.uint16)
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BFLOAT16)
+
+
+def _array(value: Any) -> Array:
+    if value.data_type() != "tensor(bfloat16)":
+        array: Array = value.numpy()
+        return array
+    shape = value.shape()
+    data = ctypes.string_at(value.data_ptr(), math.prod(shape) * BFLOAT16.itemsize)
+    return np.frombuffer(data, BFLOAT16).reshape(shape)

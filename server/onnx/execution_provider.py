@@ -1,7 +1,7 @@
 """Name an execution provider of ONNX Runtime, with its options, in one line of text.
 
 `openvino:precision=bf16,device=GPU` is a short name or ONNX Runtime's own, then options. By default
-every provider computes in the graph's own precision; what is faster and less exact has to be named.
+every provider computes in the graph's own precision; a faster, less exact one is an option.
 """
 
 import json
@@ -13,7 +13,7 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
-# Those that copy their inputs to an NVIDIA GPU.
+# Providers that copy their inputs to an NVIDIA GPU.
 GPU = (CUDA, TENSORRT)
 
 SHORT_NAMES: Mapping[str, str] = {
@@ -22,7 +22,7 @@ SHORT_NAMES: Mapping[str, str] = {
     "tensorrt": TENSORRT,
     "openvino": OPENVINO,
 }
-# What installs the providers that the plain package lacks.
+# Extras that install the providers that the plain package lacks.
 EXTRAS: Mapping[str, str] = {CUDA: "cuda", TENSORRT: "cuda", OPENVINO: "openvino"}
 WANTED = "cpu, cuda, tensorrt, openvino or a provider's own name, then :key=value,..."
 
@@ -36,10 +36,10 @@ _OPENVINO_PROPERTY = re.compile("[A-Z][A-Z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option of ours: what values it takes, the one it has when none is given, what it does."""
+    """An option of ours: its form, its default, and its help text."""
 
     pattern: re.Pattern[str]
-    wanted: str
+    form: str
     default: str
     help: str
 
@@ -64,7 +64,7 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = {
         ),
     },
 }
-# Made here from other options, so that one given as well would be lost or undo them.
+# Set here from other options, so a user's value would be lost or override them.
 _RESERVED = {
     CPU: (),
     CUDA: ("use_tf32", "device_id", "gpu_mem_limit"),
@@ -75,7 +75,7 @@ _RESERVED = {
 
 @dataclass(frozen=True, slots=True)
 class ExecutionProvider:
-    """ONNX Runtime's name of a provider, and the options that were given; `str` is parsed again."""
+    """ONNX Runtime's name of a provider, and its options; `parse` reads the `str` of it."""
 
     name: str = CPU
     options: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -90,12 +90,12 @@ class ExecutionProvider:
         return next((short for short, name in SHORT_NAMES.items() if name == self.name), self.name)
 
     def option(self, key: str) -> str:
-        """What an option of ours is set to, by default if by nobody."""
+        """Value of an option of ours, its default if not set."""
         return self.options.get(key, OPTIONS[self.name][key].default)
 
 
 def parse(text: str) -> ExecutionProvider:
-    """Read NAME or NAME:key=value,...; ValueError says what was wanted."""
+    """Read NAME or NAME:key=value,...; ValueError has the expected form."""
     name, colon, rest = text.partition(":")
     pairs = rest.split(",") if colon else []
     options: dict[str, str] = {}
@@ -108,7 +108,7 @@ def parse(text: str) -> ExecutionProvider:
 
 
 def make(name: str, options: Mapping[str, str]) -> ExecutionProvider:
-    """A provider by its short or its own name; ValueError says what was wanted."""
+    """A provider by its short or its own name; ValueError has the expected form."""
     own_name = SHORT_NAMES.get(name, name)
     if not re.fullmatch("[A-Za-z0-9_.]+", name) or (
         name not in SHORT_NAMES and not name.endswith("ExecutionProvider")
@@ -120,12 +120,12 @@ def make(name: str, options: Mapping[str, str]) -> ExecutionProvider:
             instead = f", which takes {', '.join(ours)}" if ours else ", which takes none"
             raise ValueError(f"no {key} of {name}{instead}")
         if key in ours and not ours[key].pattern.fullmatch(value):
-            raise ValueError(f"{ours[key].wanted} as {key} of {name}")
+            raise ValueError(f"{ours[key].form} as {key} of {name}")
     return ExecutionProvider(own_name, dict(options))
 
 
 def runtime_options(provider: ExecutionProvider, threads: int) -> dict[str, str]:
-    """Options under ONNX Runtime's own keys; those that are not ours are passed on as they are.
+    """Options under ONNX Runtime's own keys; options that are not ours pass unchanged.
 
     `threads`: how many one execution uses, where the provider has threads of its own.
     """

@@ -1,9 +1,8 @@
-"""Read a graph for ONNX Runtime, with weights from inside of the model repository alone.
+"""Read a graph for ONNX Runtime, with weights from inside the model repository only.
 
-ONNX Runtime refuses other files too, but not every release does wherever a tensor may stand: 1.24.1
-reads the values of sparse initializers from anywhere. Links it follows by rules of its own, which
-differ from release to release. So weights that lie elsewhere in the repository are named to it by
-the path that was checked.
+ONNX Runtime rejects other files too, but not in every release and for every tensor: 1.24.1 reads
+the values of sparse initializers from anywhere. Its rules for links differ from release to release.
+So weights elsewhere in the repository are passed to it by the path that was checked.
 """
 
 import os
@@ -16,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from server.errors import StartError
 
-# Of a session that gets a graph as bytes: the folder that locations are relative to.
+# For a session that gets a graph as bytes: the folder that locations are relative to.
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 # The key without which ONNX Runtime reads no other file.
@@ -26,18 +25,18 @@ _CHUNK_BYTES = 2**20
 
 
 def with_links_resolved(graph: Path, repository: Path) -> bytes | None:
-    """Return the graph with locations relative to the repository's real path, to be loaded so.
+    """Return the graph with locations relative to the repository's real path.
 
-    None where all of its weights are in its own folder, so that it can be loaded from its path.
-    StartError names the first location outside of the folder or, by a link, of the repository, and
-    any file that is a Git LFS pointer.
+    None if all its weights are in its own folder, so that it can be loaded from its path.
+    StartError names the first location outside the folder or, by a link, outside the repository,
+    and any file that is a Git LFS pointer.
     """
     try:
         _refuse_pointer(graph)
-        # Most graphs hold their weights themselves, and parsing those would take a while.
+        # Most graphs hold their weights themselves, and parsing them would be slow.
         if not _contains(graph, _LOCATION.encode()):
             return None
-        # Importing it would delay every start, and few graphs come this far.
+        # Importing it would delay every start, and few graphs need it.
         from onnx import ModelProto  # noqa: PLC0415
 
         model = ModelProto.FromString(graph.read_bytes())
@@ -47,14 +46,14 @@ def with_links_resolved(graph: Path, repository: Path) -> bytes | None:
             target = _target(graph, entry.value, root)
             elsewhere = not Path(target).is_relative_to(folder)
             if elsewhere and not os.path.isfile(target):
-                raise StartError(f"{graph} has weights in {entry.value!r}, a link to no file")
+                raise StartError(f"{graph} has weights in {entry.value!r}, a broken link")
             _refuse_pointer(Path(target))
             linked |= elsewhere
             entry.value = os.path.relpath(target, root)
     except OSError as error:
         raise StartError(f"{graph}: {error.strerror}") from None
     except DecodeError:
-        raise StartError(f"{graph} is no ONNX model") from None
+        raise StartError(f"{graph} is not an ONNX model") from None
     serialized: bytes | None = model.SerializeToString() if linked else None
     return serialized
 
@@ -63,7 +62,7 @@ def _target(graph: Path, location: str, root: str) -> str:
     """Return the real path of weights."""
     path = os.path.normpath(graph.parent / location)
     if "\0" in location or not Path(path).is_relative_to(os.path.normpath(graph.parent)):
-        raise StartError(f"{graph} has weights in {location!r}, outside of its folder")
+        raise StartError(f"{graph} has weights in {location!r}, outside its folder")
     target = os.path.realpath(graph.parent / location)
     if not Path(target).is_relative_to(root):
         raise StartError(
@@ -73,7 +72,7 @@ def _target(graph: Path, location: str, root: str) -> str:
 
 
 def _refuse_pointer(path: Path) -> None:
-    # What is missing ONNX Runtime names, with the tensor that needs it.
+    # ONNX Runtime reports a missing file, with the tensor that needs it.
     if not path.is_file():
         return
     with path.open("rb") as file:
@@ -84,18 +83,18 @@ def _refuse_pointer(path: Path) -> None:
             )
 
 
-def _contains(path: Path, wanted: bytes) -> bool:
+def _contains(path: Path, pattern: bytes) -> bool:
     kept = b""
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
-            if wanted in kept + chunk:
+            if pattern in kept + chunk:
                 return True
-            kept = chunk[1 - len(wanted) :]
+            kept = chunk[1 - len(pattern) :]
     return False
 
 
 def _locations(message: Any) -> Iterator[Any]:
-    """Of every tensor, however deep in nodes, functions and graphs within graphs."""
+    """External data entries of every tensor, also in nodes, functions and nested graphs."""
     if message.DESCRIPTOR.name == "TensorProto":
         yield from (each for each in message.external_data if each.key == _LOCATION)
     for field, value in message.ListFields():

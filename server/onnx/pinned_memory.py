@@ -1,18 +1,18 @@
-"""Page-lock memory, so that a GPU copies from it by itself, without a detour in the driver."""
+"""Page-lock memory, so that a GPU copies from it directly, without staging in the driver."""
 
 import ctypes
 from typing import Any
 
 from numpy.typing import NDArray
 
-# The CUDA runtime that ONNX Runtime has loaded, of its version 13 or 12.
+# The CUDA runtime that ONNX Runtime has loaded, version 13 or 12.
 _LIBRARIES = ("libcudart.so.13", "libcudart.so.12")
-# For every device's context, whichever thread asks.
+# For every device's context and every thread.
 _PORTABLE = 1
 
 
 def lock(array: NDArray[Any]) -> None:
-    """Page-lock the memory of an array until `unlock`; OSError says why it cannot be."""
+    """Page-lock the memory of an array until `unlock`; OSError gives the reason on failure."""
     cuda = runtime()
     status = cuda.cudaHostRegister(
         ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes), ctypes.c_uint(_PORTABLE)
@@ -21,13 +21,13 @@ def lock(array: NDArray[Any]) -> None:
 
 
 def unlock(array: NDArray[Any]) -> None:
-    """Let the memory be paged again; it must not be freed before. OSError says what went wrong."""
+    """Unlock the memory; it must not be freed before. OSError gives the reason on failure."""
     cuda = runtime()
     _check(cuda, cuda.cudaHostUnregister(ctypes.c_void_p(array.ctypes.data)))
 
 
 def runtime() -> ctypes.CDLL:
-    """The CUDA runtime; OSError when there is none."""
+    """The CUDA runtime; OSError if there is none."""
     for name in _LIBRARIES:
         try:
             return ctypes.CDLL(name)
@@ -39,5 +39,5 @@ def runtime() -> ctypes.CDLL:
 def _check(cuda: ctypes.CDLL, status: int) -> None:
     if status != 0:
         cuda.cudaGetErrorString.restype = ctypes.c_char_p
-        cuda.cudaGetLastError()  # else the next call of anybody's gets this error
+        cuda.cudaGetLastError()  # clears it; otherwise the next CUDA call would report this error
         raise OSError(f"CUDA: {cuda.cudaGetErrorString(status).decode()}")

@@ -1,4 +1,4 @@
-"""Tell which execution providers there are, on what devices, and which options they take."""
+"""List the execution providers, their devices and their options."""
 
 import onnxruntime as ort
 
@@ -13,7 +13,7 @@ _OPTIONS = ("option", "values", "default", "what it does")
 
 
 def text() -> str:
-    """A table of providers, then one of the options that are ours."""
+    """A table of providers, then one of our options."""
     shown = terminal.results()
     with shown.capture() as captured:
         shown.print(providers())
@@ -32,7 +32,7 @@ def providers() -> Table:
             provider_library.require(provider)
             here = "yes"
         except StartError as error:
-            here = "no" + str(error).partition("is not here")[2].partition(";")[0]
+            here = "no" + str(error).partition("is not available")[2].partition(";")[0]
         devices = _devices(name) if here == "yes" else "-"
         rows.append((provider.short_name, name, _source(name), devices, here))
     return Table([Column(heading, words=True) for heading in _PROVIDERS], [rows])
@@ -41,9 +41,9 @@ def providers() -> Table:
 def options() -> Table:
     """A row for each option."""
     rows = [
-        (f"{ExecutionProvider(name).short_name}:{key}=", one.wanted, one.default or "-", one.help)
+        (f"{ExecutionProvider(name).short_name}:{key}=", each.form, each.default or "-", each.help)
         for name, known in OPTIONS.items()
-        for key, one in known.items()
+        for key, each in known.items()
     ]
     return Table([Column(heading, words=True) for heading in _OPTIONS], [rows])
 

@@ -1,1 +1,1 @@
-"""Models on disk and their versions: found, tried, loaded, replaced."""
+"""Models on disk and their versions: find, try, load, replace."""

@@ -1,6 +1,6 @@
-"""Find what a model repository holds on disk, and nothing that lies outside of it.
+"""Find the models of a repository on disk, and nothing outside of it.
 
-Links are followed as long as they lead to files of the repository.
+Links are followed while they lead to files of the repository.
 
 The layout is Triton's: NAME/config.pbtxt, which may be missing, and NAME/VERSION/model.onnx, where
 versions are integers.
@@ -23,7 +23,7 @@ from server.repository.misplaced import VERSION
 
 CONFIG = "config.pbtxt"
 
-# Which files are there, with what tells whether they are still the same.
+# The files, with the stat fields that change when they do.
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 _ABSOLUTE = re.compile(r"""(?<![\w./-])/[^/\s"']+[^\s"']*""")
@@ -40,28 +40,28 @@ def model_names(repository: Path) -> list[str]:
 
 
 def is_name(name: str) -> bool:
-    """Whether it names a folder right below the repository, not one elsewhere."""
+    """Whether it names a folder directly below the repository."""
     return bool(name) and not name.startswith(".") and not {"/", "\0"} & set(name)
 
 
 class ModelFolder:
-    """The folder of one model; everything raises LoadError that names the path at fault."""
+    """The folder of one model; its methods raise LoadError that names the path at fault."""
 
     def __init__(self, repository: Path, name: str) -> None:
-        """InvalidInput when the name is none of a folder; that it exists is not checked."""
+        """InvalidInput for a name that no folder can have; the folder need not exist."""
         if not is_name(name):
-            raise InvalidInput(f"model name {name!r} came; wanted the name of a folder")
+            raise InvalidInput(f"got model name {name!r}, expected the name of a folder")
         self.name = name
         self.path = repository / name
         self._repository = repository
 
     @property
     def exists(self) -> bool:
-        """Whether there is such a folder."""
+        """Whether the folder exists."""
         return self.path.is_dir()
 
     def config(self) -> str | None:
-        """Text of the configuration; None where there is none."""
+        """Text of the configuration; None without one."""
         path = self.path / CONFIG
         if not os.path.lexists(path):
             return None
@@ -74,11 +74,11 @@ class ModelFolder:
     def versions(self, graph: str) -> list[int]:
         """Versions that hold a file of that name, highest first."""
         _check_file_name(graph)
-        found = [number for number in self.version_folders() if self._version(number, graph)]
-        return sorted(found, reverse=True)
+        numbers = [number for number in self.version_folders() if self._version(number, graph)]
+        return sorted(numbers, reverse=True)
 
     def version_folders(self) -> list[int]:
-        """Versions that have a folder, whatever is in it."""
+        """Versions that have a folder, whatever its content."""
         with _named_errors():
             return sorted(
                 int(entry.name)
@@ -96,17 +96,17 @@ class ModelFolder:
         return ""
 
     def misplaced(self, graph: str) -> list[str]:
-        """What looks like a version of the model, and is none."""
+        """Names that look like a version of the model, but are none."""
         with suppress(LoadError):
             return misplaced.in_model(self._inside(self.path), graph)
         return []
 
     def graph(self, version: int, graph: str) -> Path:
-        """Where the graph of a version lies; whatever else its folder holds may be read with it."""
+        """Path of a version's graph; files in the same folder may be read with it."""
         folder = self._inside(self.path / str(version))
         with _named_errors():
             for path in self._below(folder):
-                # Some may be gone by now, because they are renamed once they are written.
+                # Some may be gone by now: writers rename them when they are complete.
                 with suppress(FileNotFoundError):
                     self._own(path)
             return self._own(folder / graph)
@@ -125,7 +125,7 @@ class ModelFolder:
             raise LoadError(f"{path}: {error}") from None
 
     def fingerprint(self) -> tuple[object, ...]:
-        """Equal as long as nothing in it or its versions changes; never raises."""
+        """A value that changes when the folder or its versions do; never raises."""
 
         def or_error(look: Callable[[], object]) -> object:
             try:
@@ -139,19 +139,19 @@ class ModelFolder:
         return folders, or_error(self.own_files), versions
 
     def shown(self, text: str) -> str:
-        """A text for clients, whom it does not concern where what lies on the server."""
+        """A text for clients: without paths of the server."""
         for path in (self._repository.resolve(), self._repository.absolute(), self._repository):
             text = text.replace(f"{path}/", "")
         return _ABSOLUTE.sub(_hidden, text)
 
     def own_files(self) -> Fingerprint:
-        """What the folder holds beside its versions."""
+        """The folder's content without its versions."""
         with _named_errors():
             paths = self._inside(self.path).iterdir()
             return _fingerprint(path for path in paths if not path.name.startswith("."))
 
     def version_files(self, version: int) -> Fingerprint:
-        """What the folder of a version holds, links being the files that they lead to.
+        """The content of a version's folder, links resolved to the files that they lead to.
 
         Files that are being written start with a dot, until they are renamed.
         """
@@ -165,11 +165,11 @@ class ModelFolder:
 
     def _version(self, number: int, graph: str) -> bool:
         path = self.path / str(number) / graph
-        # What leads elsewhere counts, so that loading it fails and says so.
+        # A link that leads elsewhere counts, so that loading it fails with an error.
         return path.is_symlink() or path.is_file()
 
     def _below(self, folder: Path) -> Iterator[Path]:
-        """Everything in a folder and those in it, also through links that stay inside."""
+        """Everything below a folder, also through links that stay inside the repository."""
         left, visited = [folder], set()
         while left:
             place = left.pop()
@@ -184,43 +184,43 @@ class ModelFolder:
                         left.append(path)
 
     def _own(self, path: Path) -> Path:
-        """The path itself, once it is known that what it leads to is nowhere else either."""
+        """The path itself, after checking that its file is only inside the repository."""
         stat = self._inside(path).stat()
         if not (S_ISREG(stat.st_mode) or S_ISDIR(stat.st_mode)):
             raise LoadError(f"{path} is neither a file nor a folder")
-        # Its other name may be that of a file which is nobody's here to read.
+        # Its other name may be that of a file which clients must not read.
         if S_ISREG(stat.st_mode) and stat.st_nlink > 1:
-            raise LoadError(f"{path} has {stat.st_nlink} names (hard links); wanted a copy")
+            raise LoadError(f"{path} has {stat.st_nlink} names (hard links), expected a copy")
         return path
 
     def _inside(self, path: Path) -> Path:
-        """The path itself, once it is known that it leads nowhere else."""
+        """The path itself, after checking that it leads nowhere else."""
         if not _leads_inside(self._repository, path):
             raise LoadError(
-                f"{path} leads out of the model repository; links are followed inside of it only"
+                f"{path} leads out of the model repository; links are followed inside it only"
             )
         return path
 
 
 def _hidden(path: re.Match[str]) -> str:
-    """What stands for a path of this machine; names of nodes may look like one, and stay."""
+    """Replacement for a path of this machine; names of nodes that look like one stay."""
     first = "/" + path[0].split("/")[1]
     return "..." if os.path.lexists(first) else path[0]
 
 
 def _fingerprint(paths: Iterable[Path]) -> Fingerprint:
-    found = []
+    files = []
     for path in paths:
         if path.is_file():
             with suppress(FileNotFoundError):
                 stat = path.stat()
-                found.append((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
-    return tuple(sorted(found))
+                files.append((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    return tuple(sorted(files))
 
 
 def _is_model(repository: Path, folder: Path) -> bool:
     if not _leads_inside(repository, folder):
-        return True  # loading it says what is wrong with it
+        return True  # loading it raises the error
     return (folder / CONFIG).exists() or any(
         VERSION.fullmatch(entry.name) and entry.is_dir() for entry in folder.iterdir()
     )
@@ -233,7 +233,7 @@ def _leads_inside(repository: Path, path: Path) -> bool:
 
 def _check_file_name(name: str) -> None:
     if not is_name(name):
-        raise LoadError(f"file name {name!r} came; wanted one in the model's own folder")
+        raise LoadError(f"got file name {name!r}, expected one in the model's own folder")
 
 
 @contextmanager

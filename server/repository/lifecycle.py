@@ -1,6 +1,6 @@
-"""Take one model through its life: load versions beside those that serve, swap, let go of the old.
+"""The life of one model: load new versions beside those that serve, swap, release the old.
 
-What serves is one mapping that is replaced as a whole, so a reader, without a lock, sees
+The serving versions are one mapping that is replaced as a whole, so a reader, without a lock, sees
 all of the old or all of the new.
 """
 
@@ -28,7 +28,7 @@ READY, LOADING, UNLOADING, UNAVAILABLE = "READY", "LOADING", "UNLOADING", "UNAVA
 
 @dataclass(frozen=True, slots=True)
 class VersionState:
-    """Where one version of a model is in its life, and why."""
+    """State of one version of a model, and the reason for it."""
 
     name: str
     version: str
@@ -42,36 +42,36 @@ class Lifecycle:
     def __init__(
         self, folder: ModelFolder, limits: ModelLimits, validation: Preflight | None
     ) -> None:
-        """`validation`: what tries a version before it is loaded here, None: nothing does."""
+        """`validation` tries a version before it is loaded here; None: no trial."""
         self.name = folder.name
         self._folder = folder
         self._limits = limits
         self._preflight = validation
         # Highest version first.
         self.serving: Mapping[str, Model] = {}
-        # The files that a version was made of.
+        # The files that a version was loaded from.
         self._sources: dict[Model, tuple[Fingerprint, Fingerprint]] = {}
         self._seen: tuple[object, ...] = ()
         self._loading: Collection[str] = ()
         self._retiring: dict[Model, threading.Thread] = {}
         # The file that holds a graph.
         self._graph = GRAPH
-        # Why the last load failed, or else why nothing serves; by version, where it got that far.
+        # Why the last load failed, or else why no version serves; by version, if it got that far.
         self.failure = ""
         self._reasons: Mapping[str, str] = {}
         self._absence = "not loaded"
-        # One change at a time; what serves is read without it.
+        # One change at a time; readers of the serving versions do not take it.
         self._changing = threading.Lock()
 
     @property
     def changed(self) -> bool:
-        """Whether the files are others than when they were last loaded, or tried."""
+        """Whether the files have changed since they were last loaded, or tried."""
         return self._folder.fingerprint() != self._seen
 
     def get(self, version: str) -> Model:
         """The version that serves, digits without leading zeros; "" stands for the highest.
 
-        ModelUnavailable when it does not now; ModelNotFound when there is none.
+        ModelUnavailable if it does not serve now; ModelNotFound if there is none.
         """
         serving = self.serving
         model = serving.get(version) if version else next(iter(serving.values()), None)
@@ -85,13 +85,13 @@ class Lifecycle:
         )
 
     def load(self, override: ModelConfig | None = None, *, keep_unchanged: bool = False) -> None:
-        """Serve what the folder holds now, by its configuration or by the one given instead.
+        """Serve the folder's versions, by its configuration or by `override`.
 
-        All versions or none: StartError when one cannot be loaded, and what served goes on.
-        `keep_unchanged`: versions whose files are what they were are not loaded anew.
+        All versions or none: StartError when one cannot be loaded; the old versions keep serving.
+        `keep_unchanged`: versions whose files have not changed are not reloaded.
         """
         with self._changing:
-            # Else versions that still finish their queues could pile up, each with its weights.
+            # Otherwise versions that still finish their queues could pile up, with their weights.
             for thread in list(self._retiring.values()):
                 thread.join()
             old = self.serving
@@ -115,7 +115,7 @@ class Lifecycle:
             self._retire(model for model in old.values() if model not in new.values())
 
     def unload(self) -> None:
-        """Serve no version any more; returns once what was accepted is answered."""
+        """Stop serving every version; return when accepted requests are answered."""
         with self._changing:
             old, self.serving = self.serving, {}
             self.failure, self._reasons, self._absence = "", {}, "unloaded"
@@ -125,7 +125,7 @@ class Lifecycle:
             thread.join()
 
     def states(self) -> list[VersionState]:
-        """Every version that serves, is in between, or has a folder; lowest first."""
+        """Every version that serves, is being loaded or unloaded, or has a folder; lowest first."""
         serving, loading = self.serving, self._loading
         retiring = {model.version for model in list(self._retiring)}
         try:
@@ -162,16 +162,16 @@ class Lifecycle:
                 extra = {"model": self.name, "field": what}
                 _log.warning("configuration without effect", extra=extra)
         self._graph = config.default_model_filename or GRAPH
-        wanted = self._wanted(config)
+        numbers = self._wanted(config)
         labels = {
             output.name: self._folder.labels(output.label_filename)
             for output in config.output
             if output.label_filename
         }
-        self._loading = {str(number) for number in wanted} - self.serving.keys()
+        self._loading = {str(number) for number in numbers} - self.serving.keys()
         new: dict[str, Model] = {}
         failed: dict[str, StartError] = {}
-        for number in wanted:
+        for number in numbers:
             version = str(number)
             try:
                 source = own_files, self._folder.version_files(number)
@@ -181,15 +181,15 @@ class Lifecycle:
                     made.append(model)
                     self._sources[model] = source
                 new[version] = model
-            # The others are tried all the same, so that each has its own reason.
+            # The other versions are tried too, so that each has its own reason.
             except StartError as error:
                 failed[version] = error
         if failed:
-            raise VersionsFailed(failed, [str(number) for number in wanted])
+            raise VersionsFailed(failed, [str(number) for number in numbers])
         return new
 
     def _wanted(self, config: ModelConfig) -> list[int]:
-        """The versions to serve, highest first; LoadError when there is none."""
+        """The versions to serve, highest first; LoadError if there is none."""
         graph = self._graph
         present = self._folder.versions(graph)
         misplaced = self._folder.misplaced(graph)
@@ -202,14 +202,14 @@ class Lifecycle:
             why = f"{graph} is in {present}, of which the version policy takes none"
         else:
             empty = (self._folder.missing(n, graph) for n in self._folder.version_folders())
-            found = "; ".join([*empty, *misplaced])
-            why = found or f"expected {self.name}/VERSION/{graph}"
+            hints = "; ".join([*empty, *misplaced])
+            why = hints or f"expected {self.name}/VERSION/{graph}"
         raise LoadError(f"model {self.name!r} has no version to serve: {why}")
 
     def _load_version(
         self, number: int, config: ModelConfig, labels: Labels, files: Fingerprint
     ) -> Model:
-        """Load one version; StartError also when its files are no longer those of before."""
+        """Load one version; StartError also if its files change meanwhile."""
         version = str(number)
         path = self._folder.graph(number, self._graph)
         limits, reason = self._limits, ""
@@ -218,7 +218,7 @@ class Lifecycle:
                 tried = self._preflight.check(self.name, version, path, config, limits)
                 if self._folder.version_files(number) != files:
                     raise LoadError(f"{path.parent} changed while it was loaded")
-                # Found by running the graph, which is to be done there alone.
+                # Measured by running the graph, which only that process should do.
                 reason = tried.group_reason
                 limits = replace(
                     limits,
@@ -240,7 +240,7 @@ class Lifecycle:
     def _why_absent(self, version: str) -> str:
         if version in self._reasons:
             return self._reasons[version]
-        # A failure that is of no version is of all of them.
+        # A failure without a version concerns all of them.
         if self.failure and not self._reasons:
             return self.failure
         missing = self._folder.missing(int(version), self._graph)
@@ -256,7 +256,7 @@ class Lifecycle:
             raise LoadError(f"{self._folder.path / CONFIG}: {error}") from None
 
     def _retire(self, models: Iterable[Model]) -> None:
-        """Close them once what they have queued is run, without waiting for it."""
+        """Close models when their queues have run empty, without waiting for that."""
         for model in models:
             thread = threading.Thread(target=self._close, args=(model,), name="retire")
             self._retiring[model] = thread
@@ -265,7 +265,7 @@ class Lifecycle:
     def _close(self, model: Model) -> None:
         model.close()
         del self._sources[model], self._retiring[model]
-        # The allocator keeps what was freed for messages to come, but weights come no more.
+        # The allocator keeps freed memory for later messages, but weights are not needed again.
         malloc.give_back()
 
 

@@ -1,11 +1,11 @@
-"""Say which files look like a model but lie where no model is looked for, and what to do."""
+"""Find files that look like a model but lie in the wrong place, and say what to do."""
 
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-# As Triton has them: a folder such as 01 would not be found again under its number.
+# As in Triton: a folder such as 01 could not be found again by its number.
 VERSION = re.compile("0|[1-9][0-9]{0,18}")
 
 _MOST_NAMED = 5
@@ -24,38 +24,38 @@ _OTHER_FORMATS = {
     ".safetensors": "weights without a graph",
     ".tflite": "a TensorFlow Lite model",
 }
-# A number that is written otherwise: 01, v1, V2, version-3, 1.0.
+# A version number in another form: 01, v1, V2, version-3, 1.0.
 _LIKE_A_VERSION = re.compile(r"(?:v|ver|version)?[-_.]?0*(0|[1-9][0-9]{0,18})(?:\.0)*", re.I)
 
 
 def in_version(folder: Path, graph: str) -> str:
-    """What the folder of a version holds in place of the graph, in words that follow a colon."""
-    found = _models(folder)
-    if not found:
+    """The model files in a version's folder that lacks the graph, as text after a colon."""
+    names = _models(folder)
+    if not names:
         return f"got no {graph} in it"
-    text = f"got {_described(found)}, expected {graph}"
-    if _formats(found) == {_ONNX}:
+    text = f"got {_described(names)}, expected {graph}"
+    if _formats(names) == {_ONNX}:
         return f"{text}; rename it, or set default_model_filename in config.pbtxt"
-    if _ONNX in _formats(found):
+    if _ONNX in _formats(names):
         return f"{text}; rename the .onnx file, or set default_model_filename in config.pbtxt"
     return f"{text}; convert it to ONNX"
 
 
 def in_model(folder: Path, graph: str) -> list[str]:
-    """What lies in a model's folder where no version is: files, and folders named otherwise."""
+    """Model files in a model's folder outside of its versions."""
     return list(_in_model(folder, graph))[:_MOST_NAMED]
 
 
 def in_repository(repository: Path, models: list[str], graph: str) -> list[str]:
-    """What lies in the repository where no model is; `models` are the folders that are some."""
-    found = [
+    """Model files in the repository outside of models; `models`: folders that are models."""
+    files = [
         f"{name} is in the repository itself; expected NAME/VERSION/{graph}"
         for name in _models(repository)
     ]
     for folder in _folders(repository):
         if folder.name not in models and _is_below(repository, folder):
-            found += in_model(folder, graph)
-    return found[:_MOST_NAMED]
+            files += in_model(folder, graph)
+    return files[:_MOST_NAMED]
 
 
 def _in_model(folder: Path, graph: str) -> Iterator[str]:
@@ -68,8 +68,8 @@ def _in_model(folder: Path, graph: str) -> Iterator[str]:
         if inside:
             number = _LIKE_A_VERSION.fullmatch(version.name)
             what = f"{folder.name}/{version.name}/{inside[0]} is in a folder that is no version"
-            wanted = "rename it to " + number[1] if number else "expected an integer such as 1"
-            yield f"{what}; {wanted}"
+            advice = "rename it to " + number[1] if number else "expected an integer such as 1"
+            yield f"{what}; {advice}"
 
 
 def _models(folder: Path) -> list[str]:
@@ -88,7 +88,7 @@ def _folders(folder: Path) -> list[Path]:
 def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(each for each in folder.iterdir() if not each.name.startswith("."))
-    except OSError:  # what cannot be looked into holds nothing that could be named
+    except OSError:  # an unreadable folder: no names to report
         return []
 
 

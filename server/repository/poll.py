@@ -1,4 +1,4 @@
-"""Look at the model repository again and again."""
+"""Poll the model repository for changes."""
 
 import logging
 import threading
@@ -19,7 +19,7 @@ class RepositoryPoll:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it; a model that is being loaded is loaded first."""
+        """Stop polling, after the load that is running."""
         self._stopped.set()
         self._thread.join()
 
@@ -28,4 +28,4 @@ class RepositoryPoll:
             try:
                 self._repository.poll()
             except Exception:  # such as a folder that cannot be read for a while
-                _log.exception("the model repository could not be polled")
+                _log.exception("model repository could not be polled")

@@ -1,4 +1,4 @@
-"""Try a model in a process of its own before it is loaded, so that a crash is an error."""
+"""Load a model in a separate process first, so that a crash becomes an error."""
 
 import json
 import signal
@@ -21,7 +21,7 @@ _PROGRAM = "server.repository.preflight_worker"
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What loading a model has shown.
+    """Findings from loading a model.
 
     Rows gathered for one execution, why, labels that are an ArgMax of linear scores, and why
     requests share no execution ("": they do).
@@ -47,9 +47,9 @@ class Preflight:
     def check(
         self, name: str, version: str, path: Path, config: ModelConfig, limits: ModelLimits
     ) -> Tried:
-        """Load the model and let go of it; what running and reading the graph has shown.
+        """Load the model in the process, and return the findings.
 
-        The StartError that loading raises, or one that says how the process ended; ServerStopping.
+        Raises the StartError of loading, one that says how the process ended, or ServerStopping.
         """
         job = {
             "name": name,
@@ -66,18 +66,18 @@ class Preflight:
                 )
             except subprocess.TimeoutExpired:
                 raise StartError(
-                    f"{path}: loading it took over {self._most_s:g} s (--validation-s) in a "
-                    "process of its own"
+                    f"{path}: loading it in a separate process took over {self._most_s:g} s, the "
+                    "limit of --validation-s"
                 ) from None
         if self._stopped:
             raise ServerStopping("the server is stopping")
         if process.returncode:
             raise StartError(
-                f"{path}: loading it in a process of its own ended that by "
-                f"{_ending(process.returncode)}; it may have {self._most_bytes} bytes of memory "
+                f"{path}: the separate process that loads it first ended with "
+                f"{_ending(process.returncode)}; its limit is {self._most_bytes} bytes of memory "
                 "(--validation-bytes)"
             )
-        # ONNX Runtime may have written lines of its own before.
+        # ONNX Runtime may have written its own lines before.
         outcome = json.loads(said.splitlines()[-1])
         if "text" in outcome:
             kind = LoadError if outcome["of_configuration"] else StartError
@@ -90,7 +90,7 @@ class Preflight:
         )
 
     def stop(self) -> None:
-        """End what is being tried, and try nothing more."""
+        """Kill the running processes, and start no more."""
         with self._lock:
             self._stopped = True
             for process in self._running:
@@ -98,7 +98,7 @@ class Preflight:
 
     @contextmanager
     def _process(self, path: Path) -> Iterator[subprocess.Popen[bytes]]:
-        """A process that waits for its job, and has ended after the block."""
+        """A process that waits for its job; it has ended after the block."""
         with self._lock:
             if self._stopped:
                 raise ServerStopping("the server is stopping")
@@ -112,7 +112,7 @@ class Preflight:
                 )
             except OSError as error:
                 raise StartError(
-                    f"{path}: no process could be started to try it: {error.strerror}"
+                    f"{path}: the process for loading it could not be started: {error.strerror}"
                 ) from None
             self._running.add(process)
         try:

@@ -1,4 +1,4 @@
-"""Load a model in a process of its own, which may crash.
+"""Load a model in a separate process, which may crash.
 
 python -m server.repository.preflight_worker
 """
@@ -19,16 +19,16 @@ from server.onnx.execution_provider import ExecutionProvider
 
 
 def main() -> int:
-    """Load what stdin says, a line of JSON before a ModelConfig. 0: done, stdout has the outcome.
+    """Load the model that stdin describes: a line of JSON, then a ModelConfig. Exit code 0: done.
 
-    The outcome is JSON: what `server.repository.preflight.Tried` has, or `text` of an error and
-    whether it is `of_configuration`.
+    stdout gets the outcome as JSON: the fields of `server.repository.preflight.Tried`, or `text` of
+    an error and whether it is `of_configuration`.
     """
     job = json.loads(sys.stdin.buffer.readline())
     config = ModelConfig.FromString(sys.stdin.buffer.read())
-    # Should nobody be left to end it.
+    # In case the parent dies and nobody ends this process.
     signal.alarm(math.ceil(job["most_s"]) + 1)
-    # Not the address space, of which GPU libraries reserve far more than they ever use.
+    # Not the address space: GPU libraries reserve far more of it than they use.
     for limit, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, job["most_bytes"])):
         _, hard = resource.getrlimit(limit)
         bound = most if hard == resource.RLIM_INFINITY else min(most, hard)

@@ -1,4 +1,4 @@
-"""Know the models of one folder: which are loaded, and who may change that."""
+"""The models of one folder: which are loaded, and who may change that."""
 
 import logging
 import threading
@@ -30,7 +30,7 @@ ALL = "*"
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """Who changes what is loaded: nobody, `poll`, or requests; those load `at_start` first."""
+    """Who changes the loaded models: nobody, `poll`, or requests, after loading `at_start`."""
 
     mode: str = NONE
     at_start: tuple[str, ...] = ()
@@ -46,11 +46,11 @@ class Repository:
         control: Control,
         validation: Preflight | None = None,
     ) -> None:
-        """Load what is to serve from the start; StartError names what cannot be loaded.
+        """Load the models to serve from the start; StartError names one that cannot be loaded.
 
         `validation` tries each version before it is loaded.
 
-        A model that cannot be loaded while the folder is polled is no error: it may be there soon.
+        With polling a model that cannot be loaded is no error: it may be complete soon.
         """
         self._folder = folder
         self._limits = limits
@@ -69,7 +69,7 @@ class Repository:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken."""
+        """Whether requests are accepted."""
         return self._ready
 
     def models(self, name: str = "", version: str = "") -> list[Model]:
@@ -84,18 +84,18 @@ class Repository:
     def get(self, name: str, version: str = "") -> Model:
         """The version that serves; "" stands for the highest.
 
-        ModelNotFound when there is none of that name or version, InvalidInput when the version is
-        no integer, ModelUnavailable while it is not loaded, or the server stopping.
+        ModelNotFound if no model has that name or version, InvalidInput if the version is not an
+        integer, ModelUnavailable while it is not loaded or the server is stopping.
         """
         models = self._models
         lifecycle = models.get(name)
         if lifecycle is None:
-            raise ModelNotFound(f"model {name!r} is not here; there are {sorted(models)}")
+            raise ModelNotFound(f"model {name!r} does not exist; the models are {sorted(models)}")
         if not self._ready:
             raise ModelUnavailable(f"model {name!r} is being unloaded: the server is stopping")
         if version:
             if not (version.isascii() and version.isdigit()):
-                raise InvalidInput(f"version {version!r} came; wanted an integer of at least 0")
+                raise InvalidInput(f"got version {version!r}, expected an integer of at least 0")
             # As text: Python refuses to read thousands of digits as a number.
             version = version.lstrip("0") or "0"
         return lifecycle.get(version)
@@ -106,7 +106,7 @@ class Repository:
         states: list[VersionState] = []
         try:
             in_folder = model_names(self._folder)
-        except LoadError:  # it cannot be read; what is loaded goes on all the same
+        except LoadError:  # the folder cannot be read; loaded models keep serving
             in_folder = []
         for name in sorted({*models, *in_folder}):
             lifecycle = models.get(name) or self._new_lifecycle(self._model_folder(name))
@@ -114,10 +114,10 @@ class Repository:
         return [state for state in states if state.state == READY or not ready_only]
 
     def load(self, name: str, override: ModelConfig | None = None) -> None:
-        """Load a model, or load it anew, by its configuration or by the one given instead.
+        """Load or reload a model, by its configuration or by `override`.
 
-        ControlOff where requests may not; ModelNotFound; LoadError says why it failed, then what
-        served before goes on.
+        ControlOff if requests may not; ModelNotFound; LoadError if it fails, and then the old
+        versions keep serving.
         """
         self._check_control()
         lifecycle = self._lifecycle(name)
@@ -128,13 +128,13 @@ class Repository:
             raise LoadError(f"model {name!r} is not loaded: {lifecycle.failure}") from None
 
     def unload(self, name: str) -> None:
-        """Unload a model; returns once what was accepted is answered."""
+        """Unload a model; return when accepted requests are answered."""
         self._check_control()
         self._lifecycle(name).unload()
         _log.info("model unloaded", extra={"model": name})
 
     def poll(self) -> None:
-        """Load what is new or changed in the folder, unload what is gone; failures are logged."""
+        """Load new and changed models of the folder, unload deleted ones; log failures."""
         names = model_names(self._folder)
         self._warn_of_misplaced(names)
         for name in names:
@@ -153,48 +153,50 @@ class Repository:
             _log.info("model unloaded", extra={"model": name})
 
     def stop(self) -> None:
-        """Take no new requests, and load no more models."""
+        """Accept no new requests, and load no more models."""
         self._ready = False
         if self._preflight is not None:
             self._preflight.stop()
 
     def close(self) -> None:
-        """Run what is queued, then end every model's workers."""
+        """Run queued requests, then end every model's workers."""
         self.stop()
         for lifecycle in self._models.values():
             lifecycle.unload()
 
     def _start(self) -> None:
-        wanted = self._control.at_start
-        if wanted and self._control.mode != EXPLICIT:
-            raise StartError(f"--load-model came with model control {self._control.mode}")
-        if ALL in wanted and len(wanted) > 1:
-            raise StartError("--load-model '*' came with other names")
-        found = model_names(self._folder)
-        self._warn_of_misplaced(found)
+        names = self._control.at_start
+        if names and self._control.mode != EXPLICIT:
+            raise StartError(
+                f"got --load-model with --model-control {self._control.mode}, expected {EXPLICIT}"
+            )
+        if ALL in names and len(names) > 1:
+            raise StartError("got --load-model '*' with other names, expected '*' alone")
+        present = model_names(self._folder)
+        self._warn_of_misplaced(present)
         if self._control.mode == POLL:
             self.poll()
             return
-        if self._control.mode == NONE and not found:
+        if self._control.mode == NONE and not present:
             raise StartError(
                 f"{self._folder} holds no model; expected NAME/VERSION/{GRAPH} below it"
                 + "".join(f"; {what}" for what in misplaced.in_repository(self._folder, [], GRAPH))
             )
-        if self._control.mode == NONE or wanted == (ALL,):
-            wanted = tuple(found)
-        for name in wanted:
+        if self._control.mode == NONE or names == (ALL,):
+            names = tuple(present)
+        for name in names:
             try:
                 self._lifecycle(name).load()
             except (InvalidInput, ModelNotFound) as error:
                 raise StartError(f"--load-model {name}: {error}") from None
 
     def _warn_of_misplaced(self, models: list[str]) -> None:
-        """Log what looks like a model and is none, once for as long as it lies there."""
-        found = misplaced.in_repository(self._folder, models, GRAPH)
-        for what in found:
+        """Log files that look like a model but are none, once while they lie there."""
+        files = misplaced.in_repository(self._folder, models, GRAPH)
+        for what in files:
             if what not in self._misplaced:
                 _log.warning("model file is not used", extra={"file": what})
-        self._misplaced = found
+        self._misplaced = files
 
     def _check_control(self) -> None:
         if self._control.mode != EXPLICIT:
@@ -206,7 +208,7 @@ class Repository:
             raise ServerStopping("the server is stopping")
 
     def _lifecycle(self, name: str) -> Lifecycle:
-        """That of a model which is loaded, was, or has a folder."""
+        """Lifecycle of a model that is loaded, was loaded, or has a folder."""
         folder = self._model_folder(name)
         with self._adding:
             if name not in self._models:

@@ -1,8 +1,8 @@
-"""Take in unary calls: refuse the surplus unread, and wait for a message only so long.
+"""Reject calls over the limit before reading their message, and time out slow senders.
 
-A call that came keeps a thread until its message is there. gRPC's own unary handlers wait for that
-without an end, so that a few senders that dribble would keep everybody else out. Here the message
-is received as the first of a stream, within a time; the bytes on the wire are the same.
+A call holds a thread until its message has arrived. gRPC's own unary handlers wait without a limit,
+so a few slow senders could block everybody else. Here the message is received as the first of a
+stream, with a timeout; the bytes on the wire are the same.
 """
 
 import threading
@@ -16,14 +16,14 @@ import grpc
 from server.errors import Unsupported
 from server.rpc import status
 from server.rpc.idle_trim import IdleTrim
-from server.rpc.in_flight import InFlight
+from server.rpc.thread_pools import InFlight
 
 
 class Receiver:
-    """Makes handlers of unary calls, and cancels calls whose message does not come."""
+    """Makes handlers of unary calls, and cancels calls whose message does not arrive."""
 
     def __init__(self, limit_s: float, idle_trim: IdleTrim) -> None:
-        """`limit_s`: how long a message may take to arrive, 0 for any time."""
+        """`limit_s`: seconds in which a message must arrive, 0 for no limit."""
         self._limit_s = limit_s
         self._idle_trim = idle_trim
         self._expected: dict[grpc.ServicerContext, float] = {}
@@ -32,7 +32,7 @@ class Receiver:
             threading.Thread(target=self._watch, name="receiver", daemon=True).start()
 
     def close(self) -> None:
-        """End the thread that watches."""
+        """Stop the watching thread."""
         self._closed.set()
 
     def unary(
@@ -41,9 +41,9 @@ class Receiver:
         pool: ThreadPoolExecutor,
         leave: Callable[[], None] = lambda: None,
     ) -> grpc.RpcMethodHandler:
-        """A handler that runs `behavior` in a thread of the pool, once the message is there.
+        """A handler that runs `behavior` in a thread of the pool when the message has arrived.
 
-        Errors go out as the status that says so; `leave` is called in any case.
+        Errors become gRPC statuses; `leave` is called in every case.
         """
 
         def handle(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
@@ -72,7 +72,7 @@ class Receiver:
         try:
             message = next(messages)
         except StopIteration:
-            raise Unsupported("a call without a message came; wanted exactly one") from None
+            raise Unsupported("got a call without a message, expected exactly one") from None
         finally:
             del self._expected[context]
             if message is None:
@@ -90,7 +90,7 @@ class Receiver:
 
 
 class Admission(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Refuses calls over their limit as they arrive, before a byte of a message is read."""
+    """Rejects calls over the limit as they arrive, before a byte of a message is read."""
 
     def __init__(
         self,
@@ -98,16 +98,16 @@ class Admission(grpc.GenericRpcHandler):  # type: ignore[misc]
         in_flight: Mapping[str, InFlight],
         pool: ThreadPoolExecutor,
     ) -> None:
-        """`in_flight` by the full name of a method, whose handler calls `leave` in the end.
+        """`in_flight` by full method name; the method's handler calls `leave` at its end.
 
-        Refusals run in the pool.
+        Rejections run in the pool.
         """
         self._handlers = handlers
         self._in_flight = in_flight
         self._refusals = {method: _refusal(calls, pool) for method, calls in in_flight.items()}
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        """The handler of a call that arrived."""
+        """The handler of an arriving call."""
         calls = self._in_flight.get(details.method)
         if calls is not None and not calls.enter():
             return self._refusals[details.method]
@@ -125,5 +125,5 @@ def _refusal(calls: InFlight, pool: ThreadPoolExecutor) -> grpc.RpcMethodHandler
     def refuse(_: Iterator[bytes], context: grpc.ServicerContext) -> None:
         context.abort(*status.of(calls.refusal()))
 
-    # As a call with a stream of messages, because those are not read before the handler runs.
+    # Registered as a streaming call: gRPC does not read its messages before the handler runs.
     return grpc.stream_unary_rpc_method_handler(on_pool(refuse, pool))

@@ -1,6 +1,6 @@
 """Serve the classification extension: the strongest classes of an output, as text.
 
-An output that is asked for with the parameter `classification` K comes as BYTES, elements
+An output requested with the parameter `classification` K is sent as BYTES, elements
 `VALUE:INDEX` or, where the class has a label, `VALUE:INDEX:LABEL`. Values are as C++'s
 std::to_string writes them, which is what Triton does, so that its clients parse both alike.
 """
@@ -25,17 +25,17 @@ _MOST_ELEMENTS = 2**20
 def counts(
     requested: Sequence[RequestedOutput], dtypes: Mapping[str, np.dtype[Any]]
 ) -> dict[str, int]:
-    """How many classes are asked for, by output; InvalidInput where they cannot be given.
+    """Requested number of classes by output; InvalidInput where an output has no classes.
 
     `dtypes`: those of the model's outputs.
     """
-    asked = {}
+    counts = {}
     for output in requested:
         count = output.parameters.get(PARAMETER)
         if count is not None:
             _check(output, count, dtypes[output.name])
-            asked[output.name] = int(count)
-    return asked
+            counts[output.name] = int(count)
+    return counts
 
 
 def strongest(

@@ -1,4 +1,4 @@
-"""Answer health checks, also while every other thread waits for a model or a message."""
+"""Answer health checks, even while every other thread waits for a model or a message."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,11 +15,11 @@ SERVICE = health.SERVICE_NAME
 
 
 class Health:
-    """grpc.health.v1, with threads of its own."""
+    """grpc.health.v1, with its own threads."""
 
     def __init__(self, services: tuple[str, ...], receiver: Receiver) -> None:
         """`services` are SERVING until `stop`."""
-        # Those who watch take a thread until their message is there; checks must not wait for it.
+        # A watch holds a thread until its message arrives; checks must not wait for it.
         watchers = ThreadPoolExecutor(_WATCHERS, "watch")
         self._servicer = health.HealthServicer(experimental_thread_pool=watchers)
         self._services = services
@@ -37,12 +37,12 @@ class Health:
         )
 
     def start(self) -> None:
-        """Say SERVING of every service."""
+        """Report every service as SERVING."""
         for service in self._services:
             self._servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> None:
-        """Say NOT_SERVING from now on."""
+        """Report NOT_SERVING from now on."""
         self._servicer.enter_graceful_shutdown()
 
     def _check(self, data: bytes, context: grpc.ServicerContext) -> bytes:

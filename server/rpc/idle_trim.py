@@ -1,4 +1,4 @@
-"""Give memory back to the kernel once large messages have stopped coming."""
+"""Return memory to the kernel after large messages have stopped arriving."""
 
 import contextlib
 import threading
@@ -10,7 +10,7 @@ _QUIET_S = 2.0
 
 
 class IdleTrim:
-    """Waits for a pause, because a next large message would only have to fetch it all again."""
+    """Waits for a pause, because the next large message would need the memory again."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,7 +30,7 @@ class IdleTrim:
             self.trim_soon()
 
     def trim_soon(self) -> None:
-        """Do so after a pause, unless that is on its way already."""
+        """Schedule a trim after a pause, unless one is scheduled."""
         with self._lock:
             if self._timer is None or not self._timer.is_alive():
                 self._timer = threading.Timer(_QUIET_S, malloc.give_back)

@@ -1,4 +1,4 @@
-"""Take a decoded inference message through the queue to its encoded answer."""
+"""Decode an inference message, queue it, and encode its answer."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -6,8 +6,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 
 from protos.codec import InferRequest, InferResponse
-from protos.parameters import Parameter
-from protos.tensors import Tensor, encode_data
+from protos.tensors import Parameter, Tensor, encode_data
 from server.batching.byte_budget import ByteBudget
 from server.batching.request import Array, Caller, Request, Result
 from server.batching.shared_memory import Placement, Region, Regions
@@ -20,9 +19,9 @@ from server.rpc import classification
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pending:
-    """A message that was accepted, and waits for its result.
+    """An accepted message that waits for its result.
 
-    It keeps no tensor: those belong to the request, which lets go of them once they are computed.
+    It holds no tensor: tensors belong to the request, which drops them once they are computed.
     """
 
     id: str
@@ -34,12 +33,12 @@ class Pending:
     class_counts: Mapping[str, int]
 
     def cancel(self) -> None:
-        """Nobody waits for it any more."""
+        """Drop the request: nobody waits for its answer any more."""
         self.model.cancel(self.request)
 
 
 class Inference:
-    """What ModelInfer and ModelStreamInfer have in common."""
+    """The part that ModelInfer and ModelStreamInfer share."""
 
     def __init__(self, repository: Repository, budget: ByteBudget, regions: Regions) -> None:
         self._repository = repository
@@ -47,7 +46,7 @@ class Inference:
         self._regions = regions
 
     def begin(self, message: InferRequest, arrived_ns: int, caller: Caller) -> Pending:
-        """Wait for room and queue a message that arrived, undecoded, at `arrived_ns`.
+        """Wait for room, then queue a message; `arrived_ns` is when it arrived, undecoded.
 
         Raises a ServingError; then nothing is held.
         """
@@ -56,7 +55,7 @@ class Inference:
             try:
                 return self._begin(model, message, arrived_ns, caller)
             except ServerStopping:
-                # Only this version does: another one replaced it since. `get` knows better.
+                # Only this version is closed: another one has replaced it. Look the model up again.
                 continue
 
     def _begin(
@@ -81,7 +80,7 @@ class Inference:
     def finish(
         self, pending: Pending, encode: Callable[[InferResponse], bytes], **parameters: Parameter
     ) -> bytes:
-        """Wait for the result of what `begin` queued, up to its deadline, and encode it.
+        """Wait up to the deadline for the result of a message that `begin` queued; encode it.
 
         `parameters` are set on the response. Raises a ServingError.
         """
@@ -116,7 +115,7 @@ class Inference:
 
     def _submit(self, model: Model, request: Request, caller: Caller) -> None:
         size = request.size_bytes
-        # Room may have to come from what this very queue holds back, waiting for more.
+        # The bytes may be held by requests in this same queue that wait for more rows.
         self._budget.acquire(size, caller, before_waiting=model.flush)
         try:
             model.submit(request)
@@ -135,7 +134,7 @@ def _wait(pending: Pending) -> Result:
         return request.future.result(timeout_s)
     except FutureTimeout:
         pending.cancel()
-        raise DeadlinePassed("the deadline passed before the answer was there") from None
+        raise DeadlinePassed("the deadline passed before the answer was ready") from None
 
 
 def _response(pending: Pending, result: Result, parameters: dict[str, Parameter]) -> InferResponse:
@@ -161,7 +160,7 @@ def _response(pending: Pending, result: Result, parameters: dict[str, Parameter]
 
 
 def _output(pending: Pending, name: str, data: Array) -> Tensor:
-    """An output for the response; where it goes to shared memory, that is written here."""
+    """An output for the response; an output in shared memory is written there here."""
     if name in pending.class_counts:
         model, count = pending.model, pending.class_counts[name]
         data = classification.strongest(
@@ -178,8 +177,8 @@ def _output(pending: Pending, name: str, data: Array) -> Tensor:
     encoded = encode_data(tensor.datatype, data, f"output {name!r}")
     if encoded.nbytes > placement.byte_size:
         raise InvalidInput(
-            f"output {name!r} takes {encoded.nbytes} bytes; "
-            f"{placement.byte_size} were set aside for it in shared memory"
+            f"output {name!r} has {encoded.nbytes} bytes, expected at most the "
+            f"{placement.byte_size} set aside for it in shared memory"
         )
     region.write(placement.offset, encoded)
     return Tensor(

@@ -1,4 +1,4 @@
-"""Serve gRPC reflection: which services are here, and what their messages look like."""
+"""Serve gRPC reflection: the services and their messages."""
 
 from collections.abc import Iterable
 
@@ -30,7 +30,7 @@ def _pool(files: Iterable[FileDescriptor]) -> DescriptorPool:
     def add(file: FileDescriptor) -> None:
         for imported in file.dependencies:
             add(imported)
-        # Again is no error, as long as the content is the same.
+        # Adding a file again is no error if its content is the same.
         pool.AddSerializedFile(file.serialized_pb)
 
     for file in files:

@@ -35,7 +35,7 @@ class RepositoryServicer:
     def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest
     ) -> pb.RepositoryModelLoadResponse:
-        """Load a model, or load it anew."""
+        """Load a model, or reload it."""
         _check_repository(request.repository_name)
         self._repository.load(request.model_name, _override(request.parameters))
         return pb.RepositoryModelLoadResponse()
@@ -43,12 +43,12 @@ class RepositoryServicer:
     def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest
     ) -> pb.RepositoryModelUnloadResponse:
-        """Unload a model; no model depends on another, so dependents are none."""
+        """Unload a model; models do not depend on each other, so there are no dependents."""
         _check_repository(request.repository_name)
         for name, value in request.parameters.items():
             if name != _UNLOAD_DEPENDENTS or value.WhichOneof("parameter_choice") != "bool_param":
                 raise InvalidInput(
-                    f"parameter {name!r} came; wanted {_UNLOAD_DEPENDENTS}, a boolean"
+                    f"got parameter {name!r}, expected {_UNLOAD_DEPENDENTS}, a boolean"
                 )
         self._repository.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
@@ -56,16 +56,16 @@ class RepositoryServicer:
 
 def _check_repository(name: str) -> None:
     if name:
-        raise Unsupported(f"repository {name!r} came; there is one, and it has no name")
+        raise Unsupported(f"got repository {name!r}, expected no name: there is one repository")
 
 
 def _override(parameters: Mapping[str, pb.ModelRepositoryParameter]) -> ModelConfig | None:
-    """The configuration that a request gives instead of the file."""
+    """The configuration in a request, which replaces the file."""
     for name, value in parameters.items():
         if name.startswith(_FILE):
-            raise Unsupported(f"parameter {name!r} came; files are taken from the repository only")
+            raise Unsupported(f"got parameter {name!r}; files are read from the repository only")
         if name != _CONFIG or value.WhichOneof("parameter_choice") != "string_param":
-            raise InvalidInput(f"parameter {name!r} came; wanted {_CONFIG}, a string of JSON")
+            raise InvalidInput(f"got parameter {name!r}, expected {_CONFIG}, a string of JSON")
     if _CONFIG not in parameters:
         return None
     try:

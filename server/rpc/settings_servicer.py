@@ -12,7 +12,7 @@ from server.repository.repository import Repository
 
 _log = logging.getLogger(__name__)
 
-# What Triton tells while it traces nothing.
+# Triton's answer while tracing is off.
 _TRACING_OFF = {
     "trace_level": "OFF",
     "trace_rate": "1000",
@@ -35,17 +35,17 @@ _CHOICES: Mapping[str, tuple[LogValue, ...]] = {
 
 
 class Severities(Protocol):
-    """Which severities the log writes, and a way to change that."""
+    """The log's severities, and a way to change them."""
 
     def written(self) -> frozenset[int]:
-        """Severities that are written."""
+        """Severities that are logged."""
 
     def write_only(self, severities: AbstractSet[int]) -> None:
-        """Write these severities from now on, and no others."""
+        """Log only these severities from now on."""
 
 
 class SettingsServicer:
-    """One method per RPC; nothing is traced here, and of the log its severities can be changed."""
+    """One method per RPC; there is no tracing, and only the log's severities can be changed."""
 
     def __init__(self, repository: Repository, severities: Severities) -> None:
         self._repository = repository
@@ -53,18 +53,20 @@ class SettingsServicer:
         self._lock = threading.Lock()
 
     def TraceSetting(self, request: pb.TraceSettingRequest) -> pb.TraceSettingResponse:
-        """Tell that nothing is traced, of one model or of all; changing that is refused."""
+        """Report that tracing is off, for one model or all; changes are rejected."""
         if request.model_name:
             self._repository.get(request.model_name)
         if request.settings:
-            raise FeatureUnavailable(f"{sorted(request.settings)} came; this server has no tracing")
+            raise FeatureUnavailable(
+                f"got trace settings {sorted(request.settings)}; this server has no tracing"
+            )
         response = pb.TraceSettingResponse()
         for name, value in _TRACING_OFF.items():
             response.settings[name].value.append(value)
         return response
 
     def LogSettings(self, request: pb.LogSettingsRequest) -> pb.LogSettingsResponse:
-        """Change settings of the log, all or none of them; then tell those in force."""
+        """Change settings of the log, all or none of them; return the current ones."""
         with self._lock:
             settings = _log_settings(self._severities.written())
             changed = {name: _checked(name, value) for name, value in request.settings.items()}
@@ -91,15 +93,15 @@ def _severities(settings: Mapping[str, LogValue]) -> frozenset[int]:
 def _checked(name: str, value: pb.LogSettingsRequest.SettingValue) -> LogValue:
     choices = _CHOICES.get(name)
     if choices is None:
-        raise InvalidInput(f"log setting {name!r} came; there are {sorted(_CHOICES)}")
+        raise InvalidInput(f"got log setting {name!r}, expected one of {sorted(_CHOICES)}")
     kind = value.WhichOneof("parameter_choice")
-    came = None if kind is None else getattr(value, kind)
+    setting = None if kind is None else getattr(value, kind)
     for choice in choices:
-        # True equals 1, yet is no level.
-        if (type(came), came) == (type(choice), choice):
+        # True equals 1, but is not a level.
+        if (type(setting), setting) == (type(choice), choice):
             return choice
-    wanted = " or ".join(map(repr, choices))
-    raise InvalidInput(f"log setting {name!r} is {came!r}; it can be {wanted}")
+    expected = " or ".join(map(repr, choices))
+    raise InvalidInput(f"log setting {name!r} is {setting!r}, expected {expected}")
 
 
 def _write(target: pb.LogSettingsResponse.SettingValue, value: LogValue) -> None:

@@ -6,7 +6,7 @@ from server.errors import InvalidInput, RegionNotFound
 
 
 class MemoryServicer:
-    """One method per RPC; CUDA regions are not served, and answer as a server without a GPU."""
+    """One method per RPC; CUDA regions get the answers of a server without a GPU."""
 
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
@@ -30,14 +30,14 @@ class MemoryServicer:
     def SystemSharedMemoryRegister(
         self, request: pb.SystemSharedMemoryRegisterRequest
     ) -> pb.SystemSharedMemoryRegisterResponse:
-        """Open a region under a name."""
+        """Register a region under a name."""
         self._regions.register(request.name, request.key, request.offset, request.byte_size)
         return pb.SystemSharedMemoryRegisterResponse()
 
     def SystemSharedMemoryUnregister(
         self, request: pb.SystemSharedMemoryUnregisterRequest
     ) -> pb.SystemSharedMemoryUnregisterResponse:
-        """Forget a region, or all of them."""
+        """Unregister a region, or all of them."""
         self._regions.unregister(request.name)
         return pb.SystemSharedMemoryUnregisterResponse()
 
@@ -52,13 +52,13 @@ class MemoryServicer:
     def CudaSharedMemoryRegister(
         self, request: pb.CudaSharedMemoryRegisterRequest
     ) -> pb.CudaSharedMemoryRegisterResponse:
-        """Refuse: memory of a GPU is not shared."""
+        """Reject: the server shares no GPU memory."""
         raise InvalidInput(
-            f"CUDA region {request.name!r} cannot be registered: the server shares no GPU's memory"
+            f"CUDA region {request.name!r} cannot be registered: the server shares no GPU memory"
         )
 
     def CudaSharedMemoryUnregister(
         self, request: pb.CudaSharedMemoryUnregisterRequest
     ) -> pb.CudaSharedMemoryUnregisterResponse:
-        """Nothing is there to forget, which is no error."""
+        """Do nothing: no region is registered, which is no error."""
         return pb.CudaSharedMemoryUnregisterResponse()

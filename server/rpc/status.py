@@ -1,4 +1,4 @@
-"""The one table from what went wrong to the gRPC status that says so."""
+"""The one table of errors and their gRPC status codes."""
 
 import logging
 
@@ -9,7 +9,7 @@ from server import errors
 
 _log = logging.getLogger(__name__)
 
-# Texts quote what came, and clients drop answers with more than 8 KiB of metadata. A character
+# Texts quote the request, and clients drop answers with more than 8 KiB of metadata. A character
 # takes up to 12 bytes there: 4 of UTF-8, each written as %XX.
 _LONGEST_TEXT = 600
 
@@ -42,11 +42,11 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
 def of(error: Exception) -> tuple[grpc.StatusCode, str]:
     """Status code with the text for the client.
 
-    Anything unforeseen is INTERNAL with a fixed text; its traceback goes to the log only.
+    Any other exception is INTERNAL with a fixed text; its traceback goes to the log only.
     """
     code = _CODES.get(type(error))
     if code is None:
-        _log.error("unforeseen error", exc_info=error)
+        _log.error("unexpected error", exc_info=error)
     # The frames of a traceback, also those of what it came of, hold the call, and often the
     # error itself or its future. As a cycle, the call would count as open until it is collected.
     error.__traceback__ = error.__cause__ = error.__context__ = None

@@ -1,8 +1,8 @@
 """Serve one ModelStreamInfer call: read ahead in one thread, answer in order from another.
 
-gRPC's synchronous server asks for the next message only when told to, so without a reader thread
-receiving would stop while the model runs. The bytes read ahead are bounded, which is what slows a
-sender down that is faster than the model.
+gRPC's synchronous server reads the next message only when the handler asks for it, so without a
+reader thread receiving would stop while the model runs. The bytes read ahead are bounded, which
+slows down a sender that is faster than the model.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class _Refused:
 
 
 class _Mark:
-    """Something other than a message that the answering side must see in its turn."""
+    """An event, other than a message, that the answering side handles in order."""
 
 
 _END: Final = _Mark()
@@ -41,10 +41,10 @@ _STOPPING: Final = _Mark()
 
 
 class _Cancellation:
-    """Whether the client is still there, and what to wake once it is not.
+    """Whether the client is still connected, and the callback for when it leaves.
 
-    Callers of requests lead here and not to their stream, which leads to them: a cycle would keep
-    the call, and all that gRPC holds for it, until the collector comes by.
+    Requests refer to this object and not to their stream, which refers to them: a cycle would keep
+    the call, and all that gRPC holds for it, until the garbage collector runs.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class _Cancellation:
         self.gone = False
 
     def on_cancel(self, wake: Callable[[], object]) -> bool:
-        """Keep what is to be called then; False where that is so already."""
+        """Set the callback; False if the client has left already."""
         # Only the reader waits, for one thing at a time.
         with self._lock:
             self._wake = wake

@@ -1,23 +1,59 @@
-"""The threads that calls run in, and how many calls of each kind may be open."""
+"""The threads that calls run in, and the limit of open calls of each kind."""
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from server.rpc.in_flight import InFlight
+from server.errors import TooMany
 
 _QUICK_THREADS = 4
 _REFUSING_THREADS = 2
 _LOADING_THREADS = 4
 
 
+class InFlight:
+    """The number of open calls, and its limit."""
+
+    def __init__(self, most: int, what: str) -> None:
+        """`what`: the name of the calls in the error text, plural."""
+        self._most = most
+        self._what = what
+        self._open = 0
+        self._changed = threading.Condition()
+
+    def enter(self) -> bool:
+        """Count one more call unless the limit is reached; return whether it was counted."""
+        with self._changed:
+            if self._open >= self._most:
+                return False
+            self._open += 1
+            return True
+
+    def leave(self) -> None:
+        """Count an admitted call as ended."""
+        with self._changed:
+            self._open -= 1
+            if not self._open:
+                self._changed.notify_all()
+
+    def refusal(self) -> TooMany:
+        """The error for a call over the limit."""
+        return TooMany(f"{self._most} {self._what} are open, the most allowed")
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Wait until no call is open; return False on timeout."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._open == 0, timeout_s)
+
+
 class ThreadPools:
-    """Kinds of calls have threads of their own, so that none of them keeps another out."""
+    """Each kind of call has its own threads, so that no kind blocks another."""
 
     def __init__(self, workers: int, max_waiting: int, max_streams: int) -> None:
         self.unary_threads = ThreadPoolExecutor(workers, "unary")
         # A stream keeps its thread as long as it is open.
         self.stream_threads = ThreadPoolExecutor(max_streams, "stream")
-        # For what never waits, what is refused, and what loads and unloads models.
+        # For RPCs that never wait, for rejections, and for loading and unloading models.
         self.quick_threads = ThreadPoolExecutor(_QUICK_THREADS, "quick")
         self.refusing_threads = ThreadPoolExecutor(_REFUSING_THREADS, "refusing")
         self.loading_threads = ThreadPoolExecutor(_LOADING_THREADS, "loading")
@@ -25,7 +61,7 @@ class ThreadPools:
         self.streams = InFlight(max_streams, "streams")
 
     def wait_until_idle(self, timeout_s: float) -> bool:
-        """Wait until no inference call is open; whether it was within the time."""
+        """Wait until no inference call is open; return False on timeout."""
         end = time.monotonic() + timeout_s
         return self.unary.wait_until_idle(timeout_s) and self.streams.wait_until_idle(
             max(0.0, end - time.monotonic())

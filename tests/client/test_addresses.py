@@ -103,9 +103,9 @@ def test_grpc_is_told_of_all(given, target):
     ("given", "said"),
     [
         ("127.0.0.1:1,unix:/a", "mix Unix sockets"),
-        ("127.0.0.1:1,[::1]:1", "some of IPv6"),
-        ("127.0.0.1:1,name.invalid:2", "cannot be looked up"),
-        (f"127.0.0.1:1,{'x' * 70}.invalid:2", "cannot be looked up"),
+        ("127.0.0.1:1,[::1]:1", "mix IPv4 and IPv6"),
+        ("127.0.0.1:1,name.invalid:2", "cannot be resolved"),
+        (f"127.0.0.1:1,{'x' * 70}.invalid:2", "cannot be resolved"),
     ],
 )
 def test_addresses_that_do_not_go_together_are_a_usage_error(given, said):
@@ -151,7 +151,7 @@ def test_predict_takes_several_addresses_and_hedges(launch, models, tmp_path, ca
     with Client(second) as client:
         want = client.predict(X).tolist()
     servers[0].freeze()
-    rest = ["--hedge-ms", "50", "--deadline", "60", "--input", str(tmp_path / "x.npy")]
+    rest = ["--hedge-ms", "50", "--deadline-s", "60", "--input", str(tmp_path / "x.npy")]
     for told in (["--address", f"{first},{second}"], ["--address", first, "--address", second]):
         assert main(["predict", *told, *rest]) == 0
         assert list(map(int, capsys.readouterr().out.split())) == want

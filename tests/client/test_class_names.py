@@ -81,7 +81,7 @@ def test_labels_that_the_server_keeps_are_asked_for_in_the_answer():
     [
         (config(), r"config.pbtxt: output \{ name: \"y\" label_filename: \"labels.txt\" \}"),
         (config("TYPE_FP32"), "has no labels; name a file"),
-        (config(file="l.txt"), "does not give its lines; expected scores"),
+        (config(file="l.txt"), "does not return its lines; expected scores"),
         (config("TYPE_FP32", file="l.txt", rows=0), "with a batch axis"),
     ],
 )

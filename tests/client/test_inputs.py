@@ -346,7 +346,7 @@ def test_inputs_that_do_not_go_together_are_a_usage_error(client, inputs, says):
 
 def test_one_request_over_the_limit_says_how_it_can_be_cut(client):
     with pytest.raises(
-        UsageError, match=r"has 9 rows; model 'float' takes at most 8 .*predict\(x\)"
+        UsageError, match=r"got 9 rows in one request; model 'float' takes at most 8: predict\(x\)"
     ):
         client("float").infer({"x": np.zeros((9, 2), np.float32)})
 

@@ -93,7 +93,7 @@ def test_one_row_has_one_name(connect):
         ("unlabelled", None, r"output 'label' .*label_filename: \"labels.txt\""),
         ("scores_only", "label", r"output 'label' .* has no labels"),
         ("both", "nothing", r"\['label', 'scores'\], but no 'nothing'"),
-        ("large", "label", "does not give its lines; expected scores"),
+        ("large", "label", "does not return its lines; expected scores"),
         ("short", None, "class 2 of output 'label' has no label"),
     ],
 )

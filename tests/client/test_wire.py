@@ -86,7 +86,7 @@ def test_floats_for_int8_of_unknown_scale_are_refused(address):
     x = np.ones((1, 2), np.float32)
     with Client(address, "bare") as client:
         for send in (client.predict, lambda x: client.infer({"x": x})):
-            with pytest.raises(UsageError, match="tells no wire_scale"):
+            with pytest.raises(UsageError, match="returns no wire_scale"):
                 send(x)
         np.testing.assert_array_equal(client.predict(x.astype(np.int8)), x)
 
@@ -157,4 +157,4 @@ def test_a_server_of_another_wire_is_not_measured(
 def test_a_wire_of_float64_examples_is_refused(tmp_path, capsys):
     options = ["--dtype", "float64", "--wire", "int8", "--out", str(tmp_path)]
     assert main(["sweep", *options]) == 2
-    assert "wanted float32" in capsys.readouterr().err
+    assert "expected float32" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from measure.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ["--features", "64", "--classes", "4", "--threads", "1"]
-SHORT = ["--warm-up", "0.1", "--window", "0.2", "--max-windows", "3"]
+SHORT = ["--warm-up-s", "0.1", "--window-s", "0.2", "--max-windows", "3"]
 TWO_PROVIDERS = ["--ep", "cpu", "--ep", "cpu", "--batch-sizes", "1", "--modes", "local"]
 PATIENCE_S = 90
 

@@ -177,7 +177,7 @@ def test_versions_lie_side_by_side(tmp_path):
         ("linear", W[0], "float32", "W has shape"),
         ("linear", W * np.nan, "float32", "NaN or infinite"),
         ("linear", W * 1e39, "float32", "too large for float32"),
-        ("linear", W, "float16", "wanted float32 or float64"),
+        ("linear", W, "float16", "expected float32 or float64"),
     ],
 )
 def test_what_cannot_be_a_model_writes_nothing(tmp_path, name, w, dtype, message):

@@ -133,7 +133,7 @@ def test_what_is_no_graph_is_refused(tmp_path, capsys, content):
     assert main(["inspect", str(path)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert re.fullmatch(r"argmax-model: error: .*m\.onnx .*wanted an ONNX graph\n", err)
+    assert re.fullmatch(r"argmax-model: error: .*m\.onnx .*expected an ONNX graph\n", err)
 
 
 @pytest.mark.parametrize(
@@ -262,5 +262,5 @@ def test_a_graph_beyond_the_limit_is_not_drawn(tmp_path):
 def test_a_graph_that_runs_in_a_circle_is_refused(tmp_path):
     found = shortcuts(tmp_path, 2)
     found.graph.node[0].input[0] = "a1"
-    with pytest.raises(ModelError, match="runs in a circle"):
+    with pytest.raises(ModelError, match="has a cycle"):
         picture.picture(found)

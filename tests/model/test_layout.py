@@ -19,13 +19,13 @@ def test_a_graph_lies_under_name_then_version(tmp_path):
     "name", ["", ".", "..", "...", "a/b", "../a", "a b", "a\n", "é", "a" * 201]
 )
 def test_names_that_are_no_plain_folder_are_refused(tmp_path, name):
-    with pytest.raises(ModelError, match="wanted 1 to 200"):
+    with pytest.raises(ModelError, match="expected 1 to 200"):
         graph_path(tmp_path, name, 1)
 
 
 @pytest.mark.parametrize("version", [0, -1])
 def test_versions_count_from_1(tmp_path, version):
-    with pytest.raises(ModelError, match=f"version is {version}; wanted 1 or more"):
+    with pytest.raises(ModelError, match=f"version is {version}, expected 1 or more"):
         graph_path(tmp_path, "a", version)
 
 
@@ -47,7 +47,7 @@ def test_folders_that_are_no_version_do_not_count(tmp_path):
 
 def test_a_repository_of_two_models_is_ambiguous(tmp_path):
     put(tmp_path, "a/1", "b/1")
-    with pytest.raises(ModelError, match="holds a, b; wanted exactly one"):
+    with pytest.raises(ModelError, match="holds a, b, expected exactly one"):
         find(tmp_path)
 
 

@@ -79,10 +79,10 @@ def test_an_estimator_that_was_not_made_cannot_predict():
     ],
 )
 def test_parts_that_do_not_fit_are_refused(coef, intercept, classes):
-    with pytest.raises(ModelError, match="wanted finite numbers, a row per class"):
+    with pytest.raises(ModelError, match="expected finite numbers, a row per class"):
         LinearArgmax.of(coef, intercept, classes)
 
 
 def test_an_input_of_another_kind_is_refused():
-    with pytest.raises(ModelError, match="wanted one of DoubleTensorType"):
+    with pytest.raises(ModelError, match="expected one of DoubleTensorType"):
         to_onnx(LinearArgmax.of(W, B, CLASSES), X.astype(np.int64), target_opset=13)

@@ -101,9 +101,9 @@ def test_weights_from_a_file_bring_their_own_size(tmp_path, capsys, suffix):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--classes", 64, "has 3 for --classes; wanted 64"),
-        ("--features", 5, "has 4 for --features; wanted 5"),
-        ("--seed", 0, "--seed 0 came with --weights; wanted one of them"),
+        ("--classes", 64, "has 3 for --classes, expected 64"),
+        ("--features", 5, "has 4 for --features, expected 5"),
+        ("--seed", 0, "got --seed 0 with --weights, expected one of them"),
     ],
 )
 def test_options_that_contradict_the_weights_are_refused(tmp_path, capsys, option, value, message):
@@ -115,10 +115,10 @@ def test_options_that_contradict_the_weights_are_refused(tmp_path, capsys, optio
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--classes", "0", "0 is too small; wanted an integer of 1 or more"),
-        ("--features", "-3", "-3 is too small; wanted an integer of 1 or more"),
-        ("--features", "many", "'many' is no integer; wanted an integer of 1 or more"),
-        ("--seed", "-1", "-1 is too small; wanted an integer of 0 or more"),
+        ("--classes", "0", "got 0, expected an integer of 1 or more"),
+        ("--features", "-3", "got -3, expected an integer of 1 or more"),
+        ("--features", "many", "got 'many', expected an integer of 1 or more"),
+        ("--seed", "-1", "got -1, expected an integer of 0 or more"),
         ("--dtype", "float16", "invalid choice: 'float16'"),
         ("--name", "a/b", "name is 'a/b'"),
         ("--weights", "nowhere.npy", "nowhere.npy: No such file or directory"),

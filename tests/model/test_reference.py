@@ -194,7 +194,7 @@ def test_a_single_class_always_wins_without_a_tie():
 def test_labels_of_another_shape_or_kind_are_refused(labels):
     expected = expect(*random_case("float32", rows=2, features=16), "float32")
     for method in (expected.wrong, expected.agreement):
-        with pytest.raises(ModelError, match=r"wanted integers \[2\]"):
+        with pytest.raises(ModelError, match=r"expected integers \[2\]"):
             method(labels)
 
 
@@ -204,7 +204,7 @@ def test_labels_of_another_shape_or_kind_are_refused(labels):
     ids=["width", "axes", "integers"],
 )
 def test_examples_of_another_shape_or_kind_are_refused(x):
-    with pytest.raises(ModelError, match=r"wanted floats \[n, 16\]"):
+    with pytest.raises(ModelError, match=r"expected floats \[n, 16\]"):
         expect(np.ones((2, 16)), x, "float32")
 
 

@@ -97,9 +97,9 @@ def test_a_wide_model_is_the_same_file_whether_its_wire_is_named_or_not(tmp_path
         ("float64", {"wire": "int8"}, "int8 of a float64 model"),
         ("float64", {"wire": "float32"}, "float32 of a float64 model"),
         ("float32", {"wire": "int4"}, "wire is int4"),
-        ("float32", {"wire": "float16", "scale": 1.0}, "scale of 1.0 came with wire float16"),
-        ("float32", {"scale": 1.0}, "scale of 1.0 came with wire float32"),
-        ("float32", {"wire": "int8", "scale": -1.0}, "wanted a finite number over 0"),
+        ("float32", {"wire": "float16", "scale": 1.0}, "scale of 1.0 with wire float16"),
+        ("float32", {"scale": 1.0}, "scale of 1.0 with wire float32"),
+        ("float32", {"wire": "int8", "scale": -1.0}, "expected a finite number over 0"),
     ],
 )
 def test_wires_that_make_no_sense_are_refused(tmp_path, dtype, options, text):

@@ -575,7 +575,7 @@ def test_a_typed_scalar_decodes(datatype):
 @pytest.mark.parametrize("datatype", UNTYPED)
 def test_a_datatype_without_typed_contents_is_invalid(datatype):
     text = refusal((datatype, [1], {"fp32_contents": [1.0]}))
-    assert text == f"input 'x0' is {datatype}, which travels as raw contents only"
+    assert text == f"input 'x0' is {datatype}, expected raw contents"
 
 
 @pytest.mark.parametrize("datatype", TYPED)
@@ -585,7 +585,9 @@ def test_the_wrong_typed_contents_are_invalid(datatype):
         if attribute != wanted:
             for right in ([], values):
                 text = refusal((datatype, [3], {attribute: TYPED[wrong][1], wanted: right}))
-                assert text == f"input 'x0' is {datatype} but carries {attribute}; wanted {wanted}"
+                assert (
+                    text == f"input 'x0' is {datatype} but carries {attribute}, expected {wanted}"
+                )
                 assert other
 
 
@@ -613,13 +615,13 @@ def test_the_wrong_number_of_typed_elements_is_invalid(count):
 
 def test_typed_beside_raw_contents_are_invalid():
     text = refusal(("FP32", [1], {"fp32_contents": [1.0]}), raw=[bytes(4)])
-    assert text == "input 'x0' has typed contents beside raw contents; send one of them"
+    assert text == "input 'x0' has typed and raw contents, expected one of them"
 
 
 def test_one_typed_input_beside_a_raw_one_is_invalid():
     typed, bare = ("FP32", [1], {"fp32_contents": [1.0]}), ("FP32", [1], {})
     text = refusal(typed, bare, raw=[bytes(4)])
-    assert text == "1 raw contents came for 2 inputs; one each was wanted"
+    assert text == "got 1 raw contents for 2 inputs, expected one each"
 
 
 # Raw contents and shapes.
@@ -628,7 +630,7 @@ def test_one_typed_input_beside_a_raw_one_is_invalid():
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_wrong_number_of_raw_contents_is_invalid(count):
     text = refusal(("FP32", [1], {}), ("FP32", [1], {}), raw=[bytes(4)] * count)
-    assert text == f"{count} raw contents came for 2 inputs; one each was wanted"
+    assert text == f"got {count} raw contents for 2 inputs, expected one each"
 
 
 @pytest.mark.parametrize("size", [0, 23, 25, 48])
@@ -648,7 +650,7 @@ def test_bytes_left_over_are_invalid(datatype):
 @pytest.mark.parametrize("raw", [[bytes(4)], []], ids=["raw", "typed"])
 def test_a_negative_dimension_is_invalid(raw):
     text = refusal(("FP32", [-1, -1], {}), raw=raw)
-    assert text == "input 'x0' has shape [-1, -1]; no dimension may be negative"
+    assert text == "input 'x0' has shape [-1, -1], expected no negative dimension"
 
 
 @pytest.mark.parametrize("raw", [[b""], []], ids=["raw", "typed"])
@@ -671,12 +673,12 @@ def test_dimensions_are_taken_up_to_the_largest_that_numpy_holds(datatype):
 @pytest.mark.parametrize("count", [65, 5000])
 def test_more_dimensions_than_numpy_holds_are_invalid(count):
     text = refusal(("FP32", [2**62] * count, {}), raw=[bytes(4)])
-    assert text == f"input 'x0' has {count} dimensions; at most 64 were wanted"
+    assert text == f"input 'x0' has {count} dimensions, expected at most 64"
 
 
 def test_an_unknown_datatype_is_invalid():
     text = refusal(("FP8", [2], {}), raw=[bytes(2)])
-    assert text == f"input 'x0' has datatype 'FP8'; supported are {', '.join(DTYPES)}"
+    assert text == f"input 'x0' has datatype 'FP8', expected one of {', '.join(DTYPES)}"
 
 
 @pytest.mark.parametrize("size", range(1, len(raw_elements(b"ab", b"", b"cde"))))
@@ -686,12 +688,12 @@ def test_elements_cut_anywhere_are_invalid(size):
     if size in between:
         assert text == f"input 'x0' has {between[size]} elements; its shape takes 3"
     else:
-        assert text == f"input 'x0' has an element that runs over its {size} bytes"
+        assert text == f"input 'x0' has an element that exceeds its {size} bytes"
 
 
 def test_an_element_longer_than_any_message_is_invalid():
     text = refusal((BYTES, [1], {}), raw=[b"\xff" * 8])
-    assert text == "input 'x0' has an element that runs over its 8 bytes"
+    assert text == "input 'x0' has an element that exceeds its 8 bytes"
 
 
 @pytest.mark.parametrize("raw", [[bytes(8)], []], ids=["raw", "typed"])
@@ -701,14 +703,14 @@ def test_contents_beside_shared_memory_are_invalid(raw):
     entry.parameters["shared_memory_region"].string_param = "r"
     if not raw:
         entry.contents.fp32_contents.extend([1.0, 2.0])
-    with pytest.raises(InvalidMessage, match="'y' lies in shared memory and must carry no"):
+    with pytest.raises(InvalidMessage, match="'y' lies in shared memory, expected no"):
         decode_response(message.SerializeToString())
 
 
 def test_a_raw_entry_for_an_input_in_shared_memory_is_invalid():
     message = message_with(("FP32", [1], {}), raw=[bytes(4)])
     message.inputs[0].parameters["shared_memory_region"].string_param = "r"
-    with pytest.raises(InvalidMessage, match="1 raw contents came for 0 inputs"):
+    with pytest.raises(InvalidMessage, match="got 1 raw contents for 0 inputs"):
         decode_request(message.SerializeToString())
 
 

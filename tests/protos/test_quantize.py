@@ -79,7 +79,7 @@ def test_what_was_widened_narrows_to_the_same():
 
 @pytest.mark.parametrize("scale", [0, -1, np.nan, np.inf, 1e-60, 3e38, "", "x"])
 def test_scales_that_mean_nothing_are_refused(scale):
-    with pytest.raises(ValueError, match="wanted a finite number over 0"):
+    with pytest.raises(ValueError, match="expected a finite number over 0"):
         wire_scale(scale)
 
 
@@ -89,14 +89,14 @@ def test_a_scale_is_what_float32_holds_of_it():
 
 
 def test_int8_wants_a_scale():
-    with pytest.raises(ValueError, match="need a scale"):
+    with pytest.raises(ValueError, match="without a scale"):
         to_wire(np.ones(1, np.float32), "int8")
-    with pytest.raises(ValueError, match="need a scale"):
+    with pytest.raises(ValueError, match="without a scale"):
         from_wire(np.ones(1, np.int8))
 
 
 def test_other_dtypes_are_refused():
-    with pytest.raises(ValueError, match="wanted float16 or int8"):
+    with pytest.raises(ValueError, match="expected float16 or int8"):
         to_wire(np.ones(1, np.float32), "float64")
-    with pytest.raises(ValueError, match="wanted float16 or int8"):
+    with pytest.raises(ValueError, match="expected float16 or int8"):
         from_wire(np.ones(1, np.int16))

@@ -13,12 +13,13 @@ from measure.compare.runs import Cell as Measurement
 from measure.core.comparison import fewest_to_claim
 from measure.core.record import read
 from measure.core.verdict import Check
+from measure.presentation.format import milliseconds, share, significant
 from measure.report import charts, trust
 from measure.report.axes import Figure, batch_axis, layout_of, line_of, linear_axis, log_axis
 from measure.report.section import POINTS, Cell, Linked, Plot, Row, Section, Table, Verdict
 from measure.report.values import place
 from measure.sweep.plots import looks
-from measure.sweep.table import TOO_FEW, milliseconds, share, significant
+from measure.sweep.table import TOO_FEW
 
 _CAPTIONS = {
     "latency": "Lines: median. Bands: median to 90th percentile.",

@@ -7,16 +7,18 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from measure.core.record import read
+from measure.core.record import decoded
 from measure.core.verdict import Check, Goal, Standing
+from measure.presentation.format import milliseconds, significant
 from measure.report import trust
 from measure.report.section import Cell, Row, Section, Table, Verdict
 from measure.report.values import place
-from measure.sweep.table import milliseconds, significant
 
-BENCH, OVERLOAD = "argmax-serving/bench/1", "argmax-serving/overload/1"
+BENCH = "argmax-serving/bench/1"
+# Records of the first kind count latency otherwise; their verdicts are shown as they are.
+OVERLOADS = ("argmax-serving/overload/1", "argmax-serving/overload/2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,6 @@ class _Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Bench:
-    SCHEMA: ClassVar = BENCH
-
     environment: dict[str, Any]
     settings: dict[str, Any]
     systems: list[_System]
@@ -62,8 +62,6 @@ class _Rounds:
 
 @dataclass(frozen=True, slots=True)
 class _Overload:
-    SCHEMA: ClassVar = OVERLOAD
-
     environment: dict[str, Any]
     settings: dict[str, Any]
     rounds: _Rounds
@@ -73,10 +71,10 @@ class _Overload:
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of goals. RecordError where it cannot be read."""
     if record["schema"] == BENCH:
-        bench = read(record, _Bench)
+        bench = decoded(record, _Bench)
         of, labels, more = "this service beside others", _bench_labels(bench), [_systems(bench)]
         return _section(record, bench, ("Side by side", of, "bench.json"), labels, more)
-    overload = read(record, _Overload)
+    overload = decoded(record, _Overload)
     words = ("Beyond capacity", "an overloaded server", "overload.json")
     return _section(record, overload, words, _overload_labels(overload), [])
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from measure.core.looks import looks_of
 from measure.core.record import read
 from measure.core.verdict import Check
 from measure.limits.peaks import WHAT, Roof
@@ -13,11 +12,12 @@ from measure.limits.record import LimitsRecord
 from measure.limits.roofline import TITLE, X_LABEL, Y_LABEL, lines, span
 from measure.limits.subject import Work
 from measure.limits.table import HOW_BINDING
+from measure.presentation.format import significant
+from measure.presentation.looks import looks_of
 from measure.report import trust
 from measure.report.axes import LEGEND_BELOW, Figure, layout_of, log_axis
 from measure.report.section import Cell, Plot, Section, Table, Verdict
 from measure.report.values import place
-from measure.sweep.table import significant
 
 # How much faster the client must be where the server has nothing to do.
 _FASTER = 1.25

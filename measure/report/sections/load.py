@@ -10,6 +10,7 @@ from measure.engine.bisection import Found
 from measure.load.record import LoadRecord, Tried
 from measure.load.summary import LoadPoint
 from measure.load.table import CLIENT_COLUMNS, CLIENT_NOTE, LOOPS, client_cells, name
+from measure.presentation.format import milliseconds, significant
 from measure.report import load_charts, percentiles, stages, trust
 from measure.report.section import (
     CHECKS,
@@ -25,7 +26,6 @@ from measure.report.section import (
 )
 from measure.report.values import place
 from measure.slo.table import MET
-from measure.sweep.table import milliseconds, significant
 
 _COLUMNS = (
     "load",

@@ -3,18 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from measure.core.looks import Look, looks_of
 from measure.core.record import read
 from measure.core.verdict import Check
 from measure.loadgen.logs import VALID
 from measure.loadgen.record import LoadgenRecord
 from measure.loadgen.runs import Result
 from measure.loadgen.table import PERCENTILES, metric, reasons, told_ns
+from measure.presentation.format import milliseconds, share, significant
+from measure.presentation.looks import Look, looks_of
 from measure.report import percentiles, trust
 from measure.report.axes import line_of, mark
 from measure.report.section import Card, Cell, Plot, Row, Section, Table, Verdict
 from measure.report.values import place
-from measure.sweep.table import milliseconds, share, significant
 
 _TOLD = ("scenario", "LoadGen says", "result", "of")
 _TIMES = tuple(f"p{float(percentile):g}, ms" for percentile in PERCENTILES)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from measure.core.looks import Look
 from measure.core.record import read
 from measure.core.verdict import Check
 from measure.plan.capacity import Plan
@@ -20,11 +19,12 @@ from measure.plan.table import (
     option_cells,
     ways,
 )
+from measure.presentation.format import milliseconds, significant
+from measure.presentation.looks import Look
 from measure.report import trust
 from measure.report.axes import Figure, band_of, layout_of, line_of, linear_axis
 from measure.report.section import Card, Cell, Linked, Plot, Row, Section, Table, Verdict
 from measure.report.values import place
-from measure.sweep.table import milliseconds, significant
 
 _MEASURED = Look("#0072B2", "s", "square")
 _PREDICTED = Look("#D55E00", "^", "triangle-up")

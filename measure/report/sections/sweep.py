@@ -5,13 +5,14 @@ from typing import Any
 
 from measure.core.record import read
 from measure.core.verdict import Check, Finding
+from measure.presentation.format import milliseconds, rows, share, significant
 from measure.report import charts, percentiles, stages, trust
 from measure.report.section import POINTS, Card, Cell, Plot, Row, Section, Table, Verdict
 from measure.report.values import place
 from measure.sweep.plots import looks, of_mode
 from measure.sweep.record import SweepRecord
 from measure.sweep.summary import Point, Spread, warnings
-from measure.sweep.table import TOO_FEW, milliseconds, rows, share, significant
+from measure.sweep.table import TOO_FEW
 
 _COLUMNS = (
     ("mode", "batch"),

@@ -13,70 +13,30 @@ from protos import text_file
 from protos.errors import InvalidText
 from server.errors import Forbidden, ServingError, StartError, Unauthenticated
 from server.rpc import status
+from server.rpc.rpcs import RPCS
 from server.rpc.security import tokens
 from server.rpc.security.tokens import Permission, Token
 from server.rpc.security.watched_files import Contents, WatchedFiles
-from server.rpc.servicer import SERVICE
 
 TOKEN_FILE = "--token-file"
 _SCHEME = "bearer"
 
-# None: open to everybody. Probes of an orchestrator carry no tokens, and learn here no more than
-# that the service is up, which a connection tells too.
+# None: open to everybody.
 PERMISSION_OF: Mapping[str, Permission | None] = {
-    f"/{service}/{name}": permission
-    for service, permission, names in (
-        (health.SERVICE_NAME, None, ("Check", "Watch")),
-        (SERVICE, None, ("ServerLive", "ServerReady")),
-        (
-            SERVICE,
-            Permission.INFER,
-            (
-                "ServerMetadata",
-                "ModelReady",
-                "ModelMetadata",
-                "ModelConfig",
-                "ModelStatistics",
-                "ModelInfer",
-                "ModelStreamInfer",
-            ),
-        ),
-        (
-            SERVICE,
-            Permission.CONTROL,
-            (
-                "RepositoryIndex",
-                "RepositoryModelLoad",
-                "RepositoryModelUnload",
-                "TraceSetting",
-                "LogSettings",
-            ),
-        ),
-        (
-            SERVICE,
-            Permission.SHARED_MEMORY,
-            (
-                "SystemSharedMemoryStatus",
-                "SystemSharedMemoryRegister",
-                "SystemSharedMemoryUnregister",
-                "CudaSharedMemoryStatus",
-                "CudaSharedMemoryRegister",
-                "CudaSharedMemoryUnregister",
-            ),
-        ),
-        (reflection.SERVICE_NAME, Permission.INFER, ("ServerReflectionInfo",)),
-    )
-    for name in names
+    **{rpc.method: rpc.permission for rpc in RPCS},
+    f"/{health.SERVICE_NAME}/Check": None,
+    f"/{health.SERVICE_NAME}/Watch": None,
+    f"/{reflection.SERVICE_NAME}/ServerReflectionInfo": Permission.INFER,
 }
 
 
 class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
-    """Asks each call, and each stream as it opens, for a token of a file."""
+    """Checks the token of each call, and of each stream as it opens, against a file."""
 
     def __init__(self, file: Path, refusing: ThreadPoolExecutor) -> None:
-        """Read the file, which is looked at again with each call; StartError names it.
+        """Read the file, which is checked for changes with each call; StartError names it.
 
-        `refusing` runs the refusals, so that they are quick when inference has every other thread.
+        `refusing` runs the rejections, so that they are quick while inference holds all threads.
         """
 
         def read(contents: Contents) -> tuple[Token, ...]:
@@ -93,8 +53,8 @@ class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler | None:
-        """The call's own handler, or one that refuses it without reading what it sends."""
-        # First of all, because the handler's own bookkeeping begins with looking it up.
+        """The call's own handler, or one that rejects the call without reading its message."""
+        # First, because looking the handler up starts its bookkeeping.
         try:
             self._check(handler_call_details)
         except ServingError as error:
@@ -108,13 +68,13 @@ class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
         needed = PERMISSION_OF.get(call.method)
         if needed is None:
             return
-        came = _bearer(call.invocation_metadata)
-        permitted = tokens.permissions(self._tokens.current(), came)
+        token = _bearer(call.invocation_metadata)
+        permitted = tokens.permissions(self._tokens.current(), token)
         if permitted is None:
-            raise Unauthenticated("the token that came is not valid")
+            raise Unauthenticated("invalid bearer token")
         if needed not in permitted:
             name = call.method.rpartition("/")[2]
-            raise Forbidden(f"{name} needs a token with the permission {needed}")
+            raise Forbidden(f"{name} requires a token with the permission {needed}")
 
     def _refusal(self, error: ServingError) -> grpc.RpcMethodHandler:
         def refuse(messages: Iterator[bytes], context: grpc.ServicerContext) -> NoReturn:
@@ -122,15 +82,15 @@ class Authorization(grpc.ServerInterceptor):  # type: ignore[misc]
             raise error
 
         refuse.experimental_thread_pool = self._refusing  # type: ignore[attr-defined]
-        # Whatever the RPC is: only a handler of streams starts before the first message is here.
+        # For every RPC: only a streaming handler starts before the first message has arrived.
         return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _bearer(metadata: Sequence[tuple[str, str]]) -> str:
-    """The token among a call's metadata."""
-    came = [value for key, value in metadata if key == "authorization"]
-    if len(came) == 1:
-        scheme, _, token = came[0].partition(" ")
+    """The bearer token in a call's metadata."""
+    headers = [value for key, value in metadata if key == "authorization"]
+    if len(headers) == 1:
+        scheme, _, token = headers[0].partition(" ")
         if scheme.lower() == _SCHEME:
             return token.strip()
-    raise Unauthenticated("no token came; wanted metadata 'authorization: Bearer TOKEN', once")
+    raise Unauthenticated("got no token, expected metadata 'authorization: Bearer TOKEN', once")

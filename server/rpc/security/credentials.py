@@ -1,4 +1,4 @@
-"""Make the server's TLS credentials of files that may be replaced while it runs."""
+"""Make the server's TLS credentials from files that may be replaced while it runs."""
 
 import os
 import ssl
@@ -17,10 +17,10 @@ CERTIFICATE, KEY, CLIENT_CA = "--tls-cert", "--tls-key", "--tls-client-ca"
 def server_credentials(
     certificate: Path, key: Path, client_ca: Path | None
 ) -> grpc.ServerCredentials:
-    """Credentials of PEM files, looked at again before each handshake.
+    """Credentials from PEM files, which are checked for changes before each handshake.
 
-    With `client_ca`, clients must show a certificate that one of its certificates signed.
-    StartError names the file that is missing, is no PEM, or does not fit the other.
+    With `client_ca`, clients must present a certificate signed by one of its certificates.
+    StartError names the file that is missing, is not PEM, or does not match the other.
     """
     files = {CERTIFICATE: certificate, KEY: key}
     if client_ca is not None:
@@ -42,7 +42,7 @@ def server_credentials(
 
 
 def _configuration(files: Files, contents: Contents) -> grpc.ServerCertificateConfiguration:
-    # gRPC would find out at the first handshake only, and not say which file it is.
+    # gRPC would fail only at the first handshake, and not name the file.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     contents = {option: _pem(option, files, data) for option, data in contents.items()}
     for option in contents.keys() - {KEY}:
@@ -54,8 +54,8 @@ def _configuration(files: Files, contents: Contents) -> grpc.ServerCertificateCo
         _load_pair(context, contents[KEY] + b"\n" + contents[CERTIFICATE])
     except (ssl.SSLError, ValueError):
         raise StartError(
-            f"{KEY} {files[KEY]} is not the PEM key of {CERTIFICATE} {files[CERTIFICATE]}; wanted "
-            "one without a passphrase"
+            f"{KEY} {files[KEY]} is not the PEM key of {CERTIFICATE} {files[CERTIFICATE]}, "
+            "expected its key without a passphrase"
         ) from None
     return grpc.ssl_server_certificate_configuration(
         [(contents[KEY], contents[CERTIFICATE])], root_certificates=contents.get(CLIENT_CA)
@@ -75,7 +75,7 @@ def _load_pair(context: ssl.SSLContext, pair: bytes) -> None:
     descriptor = os.memfd_create("pair")
     try:
         os.write(descriptor, pair)
-        # A passphrase, lest OpenSSL ask for one on the terminal.
+        # An empty passphrase, or OpenSSL would prompt for one on the terminal.
         context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
     finally:
         os.close(descriptor)

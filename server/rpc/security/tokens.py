@@ -1,4 +1,4 @@
-"""Read tokens with their permissions, and find what the one that came may do."""
+"""Read tokens with their permissions, and look a call's token up."""
 
 import hashlib
 import hmac
@@ -15,7 +15,7 @@ _FEWEST_CHARACTERS = 16
 
 
 class Permission(StrEnum):
-    """What a token may be good for."""
+    """Permissions that a token may have."""
 
     INFER = "infer"
     CONTROL = "control"
@@ -24,7 +24,7 @@ class Permission(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """The SHA-256 of a token, and what it is good for."""
+    """The SHA-256 of a token, and its permissions."""
 
     digest: bytes
     permissions: frozenset[Permission]
@@ -36,39 +36,39 @@ def parse(text: str) -> tuple[Token, ...]:
     Empty lines and those that start with # do not count. StartError names the line at fault, and
     never what is on it.
     """
-    # The beginning of a token is a token, too, and that of a file may lack some.
+    # A truncated file could hold a truncated token, which would be valid.
     if not text.endswith("\n"):
-        raise StartError("the last line has no end: the file is empty, or not written to its end")
-    found: dict[bytes, Token] = {}
+        raise StartError("the last line has no newline: the file is empty or truncated")
+    by_digest: dict[bytes, Token] = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
         if len(words) > 2:
-            raise StartError(f"line {number} has {len(words)} words; wanted TOKEN [PERMISSIONS]")
+            raise StartError(f"line {number} has {len(words)} words, expected TOKEN [PERMISSIONS]")
         if not _TOKEN.fullmatch(words[0]) or len(words[0]) < _FEWEST_CHARACTERS:
             raise StartError(
-                f"line {number} starts with no token; wanted at least {_FEWEST_CHARACTERS} "
-                "characters of A-Z a-z 0-9 . _ ~ + / -, which = may follow"
+                f"line {number} does not start with a token, expected at least "
+                f"{_FEWEST_CHARACTERS} characters of A-Z a-z 0-9 . _ ~ + / -, then optional ="
             )
         token = Token(_digest(words[0]), _permissions(number, words[1:]))
-        if token.digest in found:
+        if token.digest in by_digest:
             raise StartError(f"line {number} repeats the token of another line")
-        found[token.digest] = token
-    return tuple(found.values())
+        by_digest[token.digest] = token
+    return tuple(by_digest.values())
 
 
-def permissions(tokens: Sequence[Token], came: str) -> frozenset[Permission] | None:
-    """What the token that came is good for, None if it is none of them.
+def permissions(tokens: Sequence[Token], text: str) -> frozenset[Permission] | None:
+    """Permissions of the token `text`, None if it is not one of `tokens`.
 
-    The time it takes tells neither which one it is nor how much of it is right.
+    The time it takes reveals neither which token matches nor how many characters do.
     """
-    digest = _digest(came)
-    found = None
+    digest = _digest(text)
+    permitted = None
     for token in tokens:
         if hmac.compare_digest(token.digest, digest):
-            found = token.permissions
-    return found
+            permitted = token.permissions
+    return permitted
 
 
 def _permissions(number: int, words: Sequence[str]) -> frozenset[Permission]:
@@ -78,7 +78,7 @@ def _permissions(number: int, words: Sequence[str]) -> frozenset[Permission]:
         return frozenset(Permission(name) for name in words[0].split(","))
     except ValueError:
         raise StartError(
-            f"line {number} has unknown permissions; there are {', '.join(Permission)}"
+            f"line {number} has unknown permissions, expected some of {', '.join(Permission)}"
         ) from None
 
 

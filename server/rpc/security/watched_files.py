@@ -1,4 +1,4 @@
-"""Keep what a few files say, and read them again when they change."""
+"""Cache the content of a few files, and read them again when they change."""
 
 import logging
 import os
@@ -20,10 +20,10 @@ Fingerprint = tuple[tuple[int, int, int] | None, ...]
 
 
 class WatchedFiles(Generic[Value]):
-    """What `read` makes of the files; safe to use from several threads."""
+    """The result of `read` on the files; safe to use from several threads."""
 
     def __init__(self, files: Files, read: Callable[[Contents], Value]) -> None:
-        """Read them; StartError, of `read` too, names the option and the file at fault."""
+        """Read the files; StartError, also from `read`, names the option and the file at fault."""
         self._files = files
         self._read = read
         self._changing = threading.Lock()
@@ -33,7 +33,7 @@ class WatchedFiles(Generic[Value]):
         self._value = read(_contents(files))
 
     def current(self) -> Value:
-        """What they say now; as long as that is of no use, which is logged, what they said last."""
+        """The current content; the last usable one, with a log line, while reading fails."""
         seen = _fingerprint(self._files)
         if seen != self._seen:
             with self._changing:
@@ -46,18 +46,18 @@ class WatchedFiles(Generic[Value]):
         try:
             self._value = self._read(_contents(self._files))
         except (StartError, OSError) as error:
-            # They are read again next time, as what kept them from being read may have passed.
+            # They are read again next time: the cause may be gone by then.
             if self._complaint != str(error):
                 self._complaint = str(error)
                 extra = {"options": options, "reason": self._complaint}
-                _log.error("changed files cannot be used, the old content counts", extra=extra)
+                _log.error("changed files cannot be used, keeping the old content", extra=extra)
         else:
             self._seen, self._complaint = seen, ""
-            _log.info("changed files are in use", extra={"options": options})
+            _log.info("changed files loaded", extra={"options": options})
 
 
 def _fingerprint(files: Files) -> Fingerprint:
-    """Equal as long as the files are the same."""
+    """A value that changes when the files do."""
     return tuple(_file_fingerprint(path) for path in files.values())
 
 
@@ -70,13 +70,13 @@ def _file_fingerprint(path: Path) -> tuple[int, int, int] | None:
 
 
 def _contents(files: Files) -> dict[str, bytes]:
-    found = {}
+    contents = {}
     for option, path in files.items():
         try:
-            # Reading a pipe would block the caller until somebody writes to it.
+            # Reading a pipe would block until somebody writes to it.
             if not S_ISREG(os.stat(path).st_mode):
-                raise StartError(f"{option} {path} is no plain file")
-            found[option] = path.read_bytes()
+                raise StartError(f"{option} {path} is not a regular file")
+            contents[option] = path.read_bytes()
         except OSError as error:
             raise StartError(f"{option} {path}: {error.strerror}") from None
-    return found
+    return contents

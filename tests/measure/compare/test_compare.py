@@ -121,13 +121,16 @@ def test_a_broken_limit_is_one_line_and_exit_code_1(tmp_path):
     ("words", "said"),
     [
         ([], "--ep"),
-        (["--ep", "cpu"], "--ep came once, cpu; wanted at least two"),
-        (["--ep", "cpu", "--ep", "cpu", "--modes", "unary"], "wanted some of local,stream"),
-        (["--ep", "cpu", "--ep", "cpu", "--rounds", "0"], "wanted an integer of at least 1"),
+        (["--ep", "cpu"], "got one --ep, cpu, expected at least two"),
+        (["--ep", "cpu", "--ep", "cpu", "--modes", "unary"], "expected some of local,stream"),
+        (["--ep", "cpu", "--ep", "cpu", "--rounds", "0"], "expected an integer of at least 1"),
         (["--ep", "cpu", "--ep", "cpu", "--rounds", "2"], "--starts 4 is over --rounds 2"),
         (["--ep", "cpu", "--aa", "2", "--rounds", "9"], "got --rounds 9, expected at least 10"),
-        (["--ep", "cpu", "--ep", "cpu", "--require-agreement", "2"], "wanted a share from 0 to 1"),
-        (["--ep", "cpu", "--ep", "cpu", "--max-slowdown", "no"], "wanted a factor over 0"),
+        (
+            ["--ep", "cpu", "--ep", "cpu", "--require-agreement", "2"],
+            "expected a share from 0 to 1",
+        ),
+        (["--ep", "cpu", "--ep", "cpu", "--max-slowdown", "no"], "expected a factor over 0"),
         (["--ep", "cpu", "--ep", "cpu", "--examples", "8"], "batch size 1024 is over --examples 8"),
     ],
 )

@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import report_records
 
-from measure.core.looks import MODES, OTHERS, looks_of
 from measure.core.record import read
 from measure.load.plots import latency_figure, ticks
 from measure.load.record import LoadRecord
+from measure.presentation.looks import MODES, OTHERS, looks_of
 from measure.report import load_charts
 from measure.report.sections import sweep
 from measure.side_by_side.plot import LOOKS as BENCH

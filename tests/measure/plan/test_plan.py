@@ -10,7 +10,7 @@ import pytest
 from plan_calibrations import COSTS, calibration, loaded
 
 from measure.__main__ import main
-from measure.core.record import decoded
+from measure.core.record import decoded, encoded
 from measure.plan.calibration import FITTED_SHARES
 from measure.plan.observed import Calibration
 from measure.plan.record import SCHEMA
@@ -28,14 +28,16 @@ def made():
 
 
 @pytest.fixture
-def plan(tmp_path, capsys):
+def plan(tmp_path, capsys, monkeypatch):
     """Plan from a calibration: exit code, record, what was printed."""
+    # How near the fit comes is tested by itself; here it need not look for long.
+    monkeypatch.setattr("measure.plan.fit._TRIES", 20)
 
     def run(calibration, *options):
         folder = tmp_path / "earlier"
         folder.mkdir(exist_ok=True)
         content = {"schema": SCHEMA, "environment": {"cores": 2}}
-        text = json.dumps(content | {"calibration": calibration.to_json()})
+        text = json.dumps(content | {"calibration": encoded(calibration)})
         (folder / "plan.json").write_text(text)
         out = tmp_path / "out"
         words = ["plan", "--result", folder, "--out", out, *options]

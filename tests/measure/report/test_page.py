@@ -338,7 +338,7 @@ def test_goals_are_told_with_their_ratios():
         ("good", "Goals: 2 reached, 7 not measured.")
     ]
     assert table(told, "Goals")[0] == {
-        "goal": "P1",
+        "goal": "stream share of the raw socket",
         "verdict": "reached",
         "what": "stream >= 0.85 of the raw TCP socket, n=1024",
     }
@@ -348,7 +348,9 @@ def test_goals_are_told_with_their_ratios():
     assert stream["predictions/s"] == "900"
     (missed,) = sections(report_records.bench(stream=800.0))[0].verdicts
     assert missed.level == "warn"
-    assert missed.findings == ["P1: stream >= 0.85 of the raw TCP socket, n=1024"]
+    assert missed.findings == [
+        "stream share of the raw socket: stream >= 0.85 of the raw TCP socket, n=1024"
+    ]
     (told,) = sections(report_records.overload())
     assert [row["verdict"] for row in table(told, "Goals")] == ["reached"] * 3
 

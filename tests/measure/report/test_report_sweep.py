@@ -7,12 +7,12 @@ import pytest
 
 from measure.core.record import RecordError, dumps
 from measure.core.stages import Sample, Stages
+from measure.presentation.format import share
 from measure.report import charts, page, stages
 from measure.report.sections import sweep as reported
 from measure.report.values import rows
 from measure.sweep import record
 from measure.sweep.summary import summarise
-from measure.sweep.table import share
 
 HOSTILE = "</script><img src=http://evil.example/x onerror=alert(1)>\"'&{{ 7 * 7 }}"
 STAGES = Stages(100_000, 200_000, 300_000, 400_000, 2.0, "CPUExecutionProvider")

@@ -3,8 +3,9 @@ import math
 import pytest
 
 from measure.core.stages import Sample, Stages
+from measure.presentation.format import milliseconds, significant
 from measure.sweep.summary import Finding, percentile, summarise, warnings
-from measure.sweep.table import milliseconds, render, significant
+from measure.sweep.table import render
 
 
 def sample(latency_ns=1_000, rows=2, mode="unary", **fields):

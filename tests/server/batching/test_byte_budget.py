@@ -61,7 +61,9 @@ def test_bytes_given_back_are_free_again():
 
 def test_more_than_the_total_is_too_large_at_once():
     budget = ByteBudget(TOTAL)
-    with pytest.raises(TooLarge, match=r"holds 101 bytes; the server's whole budget is 100$"):
+    with pytest.raises(
+        TooLarge, match=r"has 101 bytes, expected at most the server's whole budget of 100$"
+    ):
         budget.acquire(TOTAL + 1, before_waiting=never)
     assert budget.used_bytes == 0
 

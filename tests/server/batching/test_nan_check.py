@@ -34,7 +34,7 @@ def refusal(data, first_row=0):
 def test_the_rows_that_are_not_finite_are_named(dtype, value):
     data = np.ones((6, 3, 2), dtype)
     data[1, 2, 1] = data[4, 0, 0] = value
-    assert refusal(data).startswith("rows 1, 4 of input 'x' hold NaN or infinite values")
+    assert refusal(data).startswith("rows 1, 4 of input 'x' have NaN or infinite values")
     assert refusal(data, 100).startswith("rows 101, 104 of")
 
 
@@ -126,7 +126,7 @@ def test_rows_of_other_requests_in_the_batch_are_unchanged(callers, rows, policy
             assert text == ""
             np.testing.assert_allclose(scores(answer), clean[number : number + 1], rtol=1e-5)
         elif policy == "reject":
-            assert text.startswith("rows 0 of input 'x' hold NaN")
+            assert text.startswith("rows 0 of input 'x' have NaN")
         else:
             assert np.isnan(scores(answer)).all()
 

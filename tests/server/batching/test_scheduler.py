@@ -368,7 +368,7 @@ def test_a_model_without_a_row_for_each_input_row_is_broken(start):
     sent = submit(scheduler, request(numbers(1)), request(numbers(2)))
     scheduler.flush()
     for each in sent:
-        with pytest.raises(ModelBroken, match=r"shapes \[\(1, 4\)\] for 3 rows; wanted one row"):
+        with pytest.raises(ModelBroken, match=r"shapes \[\(1, 4\)\] for 3 rows, expected one row"):
             each.future.result(PATIENCE_S)
     (alone,) = run(scheduler, request(numbers(1)))
     np.testing.assert_array_equal(alone, numbers(1))
@@ -378,7 +378,7 @@ def test_a_model_that_drops_the_batch_axis_is_broken(start):
     scheduler, _ = start(no_axis_for_one_row, PATIENT)
     (sent,) = submit(scheduler, request(numbers(1, width=1)))
     scheduler.flush()
-    with pytest.raises(ModelBroken, match=r"shapes \[\(\)\] for 1 rows; wanted one row each"):
+    with pytest.raises(ModelBroken, match=r"shapes \[\(\)\] for 1 rows, expected one row each"):
         sent.future.result(PATIENCE_S)
     (several,) = run(scheduler, request(numbers(3, width=1)))
     assert several.tolist() == [0, 1, 2]

@@ -42,12 +42,15 @@ def test_a_configuration_counts_over_the_servers_provider(text, default, wanted)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (accelerator("gpu", "openvino"), "wanted cuda or tensorrt"),
+        (accelerator("gpu", "openvino"), "expected cuda or tensorrt"),
         (accelerator("cpu", "nothing"), "cpu_execution_accelerator 'nothing'"),
-        (accelerator("cpu", "openvino", CACHE_DIR="/tmp"), "has CACHE_DIR; wanted device, prec"),
-        (accelerator("cpu", "openvino", cache_dir="/tmp"), "has cache_dir; wanted device, prec"),
-        (accelerator("gpu", "cuda", gpu_external_alloc="1"), "has gpu_external_alloc; wanted"),
-        (accelerator("gpu", "tensorrt", trt_extra_plugin_lib_paths="/x.so"), "others in --ep"),
+        (accelerator("cpu", "openvino", CACHE_DIR="/tmp"), "has CACHE_DIR, expected device, prec"),
+        (accelerator("cpu", "openvino", cache_dir="/tmp"), "has cache_dir, expected device, prec"),
+        (accelerator("gpu", "cuda", gpu_external_alloc="1"), "has gpu_external_alloc, expected"),
+        (
+            accelerator("gpu", "tensorrt", trt_extra_plugin_lib_paths="/x.so"),
+            "other options with --ep",
+        ),
         (accelerator("gpu", "cuda", tf32="2"), "0 or 1 as tf32"),
         (
             "optimization { execution_accelerators { gpu_execution_accelerator "

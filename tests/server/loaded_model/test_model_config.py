@@ -104,8 +104,8 @@ REFUSED = [
     ('output { name: "y" label_filename: "1" }', ["row/1", "directory"]),
     ('default_model_filename: "../../any/1/model.onnx"', ["'../../any/1/model.onnx'"]),
     ('default_model_filename: "other.onnx"', ["no version", "other.onnx"]),
-    ("instance_group { kind: KIND_GPU }", ["CUDAExecutionProvider is not here"]),
-    ("instance_group { gpus: [0] }", ["CUDAExecutionProvider is not here"]),
+    ("instance_group { kind: KIND_GPU }", ["CUDAExecutionProvider is not available"]),
+    ("instance_group { gpus: [0] }", ["CUDAExecutionProvider is not available"]),
     ("instance_group { gpus: [0, 1] }", ["instance_group", "gpus [0, 1]"]),
     (
         "instance_group { kind: KIND_GPU } optimization { execution_accelerators "
@@ -129,17 +129,17 @@ REFUSED = [
     (
         "optimization { execution_accelerators { gpu_execution_accelerator "
         '{ name: "tensorrt" } } }',
-        ["TensorrtExecutionProvider is not here"],
+        ["TensorrtExecutionProvider is not available"],
     ),
     (
         "optimization { execution_accelerators { cpu_execution_accelerator "
         '{ name: "tensorrt" } } }',
-        ["cpu_execution_accelerator 'tensorrt'", "wanted cpu or openvino"],
+        ["cpu_execution_accelerator 'tensorrt'", "expected cpu or openvino"],
     ),
     (
         "optimization { execution_accelerators { gpu_execution_accelerator "
         '{ name: "auto_mixed" } } }',
-        ["gpu_execution_accelerator 'auto_mixed'", "wanted cpu, cuda, tensorrt, openvino"],
+        ["gpu_execution_accelerator 'auto_mixed'", "expected cpu, cuda, tensorrt, openvino"],
     ),
     (
         "optimization { execution_accelerators { cpu_execution_accelerator "

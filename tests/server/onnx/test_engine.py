@@ -197,8 +197,8 @@ def start_error(path, *arguments):
 def test_a_provider_that_is_not_here_is_named(path):
     save_identity(path)
     text = start_error(path, ExecutionProvider("NoSuchExecutionProvider"))
-    assert text.startswith(f"{path}: execution provider NoSuchExecutionProvider is not here: ")
-    assert "there are " in text
+    assert text.startswith(f"{path}: execution provider NoSuchExecutionProvider is not available: ")
+    assert "available are " in text
     assert "CPUExecutionProvider" in text
 
 
@@ -248,7 +248,7 @@ def test_a_type_that_is_not_served_is_named(path):
     nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
     inputs, outputs = [("x", TensorProto.FLOAT8E4M3FN, [4])], [("y", TensorProto.FLOAT, [4])]
     save(path, nodes, inputs, outputs, opset=19)
-    assert start_error(path) == f"{path}: 'x' has type tensor(float8e4m3fn), which is not served"
+    assert start_error(path) == f"{path}: 'x' has type tensor(float8e4m3fn), which is not supported"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_what_is_no_tensor_is_named(path, make, type_name):
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=9), path
     )
-    assert start_error(path) == f"{path}: 'x' has type {type_name}, which is not served"
+    assert start_error(path) == f"{path}: 'x' has type {type_name}, which is not supported"
 
 
 def test_strings_beside_bfloat16_are_refused(path):
@@ -277,7 +277,7 @@ def test_strings_beside_bfloat16_are_refused(path):
     ends = [("xy"[i], TensorProto.BFLOAT16, [2]) for i in (0, 1)]
     texts = [("st"[i], TensorProto.STRING, [2]) for i in (0, 1)]
     save(path, nodes, [ends[0], texts[0]], [ends[1], texts[1]])
-    assert "string inputs beside bfloat16" in start_error(path)
+    assert "string inputs together with bfloat16" in start_error(path)
 
 
 # What cannot be run.

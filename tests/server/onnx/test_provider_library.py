@@ -19,7 +19,7 @@ TIMINGS = {"timings": True}
 
 
 def reason(name):
-    """Why a provider is not here; "" if it is."""
+    """Why a provider is not available; "" if it is."""
     try:
         require(ExecutionProvider(name))
     except StartError as error:
@@ -59,7 +59,7 @@ def told(caller, model, x):
     return answer.parameters["execution_provider"], answer.outputs[0].data
 
 
-# What is not here.
+# What is not available.
 
 
 def test_the_cpu_is_here():
@@ -76,8 +76,8 @@ def test_a_server_ends_at_once_with_what_is_missing_and_what_is_here(launch, mod
     assert process.wait() == 2
     (line,) = process.said()
     name = parse(option).name
-    assert line.startswith(f"argmax-server: error: execution provider {name} is not here: ")
-    assert re.search(rf"; there are .*{CPU}", line)
+    assert line.startswith(f"argmax-server: error: execution provider {name} is not available: ")
+    assert re.search(rf"; available are .*{CPU}", line)
     if name not in names() and option.startswith(("cuda", "tensorrt")):
         assert line.endswith("; it comes with the extra [cuda] of argmax-serving")
 
@@ -120,12 +120,14 @@ def test_a_plugin_that_onnx_runtime_refuses_is_told_in_one_line(models, tmp_path
     )
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2
-    assert "ONNX Runtime does not take onnxruntime_ep_broken: " in line
+    assert "ONNX Runtime rejects onnxruntime_ep_broken: " in line
     assert "/no/such/library.so" in line
 
 
 @pytest.mark.parametrize("mode", ["local", "unary"])
-@pytest.mark.parametrize(("option", "said"), [("cuda", f"{CUDA} is not here"), ("gpu", WANTED)])
+@pytest.mark.parametrize(
+    ("option", "said"), [("cuda", f"{CUDA} is not available"), ("gpu", WANTED)]
+)
 @no_cuda
 def test_a_sweep_on_what_is_not_here_ends_in_one_line(tmp_path, mode, option, said):
     command = [sys.executable, "-m", "client", "sweep", "--out", tmp_path, "--ep", option]

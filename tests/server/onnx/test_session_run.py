@@ -4,7 +4,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from server.onnx.session_run import run_bound, way_to_run
+from server.onnx.engine import run_bound, way_to_run
 
 KINDS = {
     TensorProto.FLOAT: np.float32,

@@ -191,5 +191,5 @@ def test_a_graph_with_zipmap_is_refused_with_the_option_that_leaves_it_out(refus
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     put(folder / "m" / "1" / "model.onnx", model.SerializeToString())
     text = refused()
-    assert "'probabilities' has type seq(map(int64,tensor(float))), which is not served" in text
+    assert "'probabilities' has type seq(map(int64,tensor(float))), which is not supported" in text
     assert "convert with options={'zipmap': False}" in text

@@ -13,9 +13,9 @@ from client import Client, Credentials, RequestFailed, UsageError
 from measure.__main__ import main
 from protos import inference_pb2 as pb
 from server.errors import StartError
+from server.rpc.rpcs import SERVICE
 from server.rpc.security.authorization import PERMISSION_OF
 from server.rpc.security.tokens import Permission
-from server.rpc.servicer import SERVICE
 
 TOKENS = {
     Permission.INFER: "token-that-may-infer",
@@ -158,10 +158,10 @@ def test_refusals_tell_what_was_wanted_and_no_token(channel):
     call = channel.unary_unary(f"/{SERVICE}/RepositoryIndex")
     with pytest.raises(grpc.RpcError) as caught:
         call(b"", metadata=(bearer(TOKENS[Permission.INFER]),))
-    assert caught.value.details() == "RepositoryIndex needs a token with the permission control"
+    assert caught.value.details() == "RepositoryIndex requires a token with the permission control"
     with pytest.raises(grpc.RpcError) as caught:
         call(b"", metadata=(bearer(WRONG),))
-    assert caught.value.details() == "the token that came is not valid"
+    assert caught.value.details() == "invalid bearer token"
 
 
 def test_messages_of_a_refused_call_are_not_read(serve, models, token_file, call):
@@ -207,7 +207,7 @@ def test_a_sweep_of_its_own_server_takes_no_credentials(tmp_path, capsys, author
         path = tmp_path / "token"
         path.write_text(ALL)
     assert main(["sweep", flag, str(path), "--out", str(tmp_path / "out")]) == 2
-    assert "came without --address" in capsys.readouterr().err
+    assert "without --address" in capsys.readouterr().err
 
 
 # Rotation.
@@ -239,10 +239,10 @@ def test_tokens_change_while_the_server_runs(launch, models, tmp_path, call):
     assert answer(new) == grpc.StatusCode.OK
     path.unlink()
     assert answer(new) == grpc.StatusCode.OK
-    refused = [line for line in process.said() if "the old content counts" in line]
+    refused = [line for line in process.said() if "keeping the old content" in line]
     assert len(refused) == 3
-    assert "line 2 starts with no token" in refused[0]
-    assert "not written to its end" in refused[1]
+    assert "line 2 does not start with a token" in refused[0]
+    assert "empty or truncated" in refused[1]
     secrets = (old, new, "short", TOKENS[Permission.CONTROL][:-1])
     assert not [line for line in process.said() for secret in secrets if secret in line]
 
@@ -272,7 +272,7 @@ def test_a_stream_that_is_open_goes_on_when_its_token_is_gone(serve, models, tmp
 
 
 def test_tokens_are_not_taken_from_other_machines_in_plain_text(serve, models, token_file):
-    with pytest.raises(StartError, match="without TLS: everybody on the way could read"):
+    with pytest.raises(StartError, match="without TLS: tokens could be read on the network"):
         serve(models, address="0.0.0.0:0", token_file=token_file)
 
 
@@ -317,10 +317,10 @@ def test_our_client_sends_no_token_to_other_machines_in_plain_text():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"short\n", "line 1 starts with no token"),
+        (b"short\n", "line 1 does not start with a token"),
         (b"\xff\n", "byte 0 is 0xff; expected UTF-8"),
-        (ALL.encode(), "the last line has no end"),
-        (b"", "the last line has no end"),
+        (ALL.encode(), "the last line has no newline"),
+        (b"", "the last line has no newline"),
     ],
 )
 def test_a_token_file_that_is_none_is_named(serve, models, tmp_path, content, reason):

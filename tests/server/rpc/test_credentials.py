@@ -15,7 +15,7 @@ from measure.__main__ import main
 from model.export import export
 from model.weights import from_seed
 from protos import inference_pb2 as pb
-from protos.inference_pb2_grpc import GRPCInferenceServiceStub
+from protos.stub import InferenceStub
 
 FEATURES = 8
 X = np.arange(2 * FEATURES, dtype=np.float32).reshape(2, FEATURES)
@@ -242,7 +242,7 @@ def calls(server, authority):
     files = (authority.certificate, key, certificate)
     known = grpc.ssl_channel_credentials(*(each.read_bytes() for each in files))
     with grpc.secure_channel(server.address, known) as channel:
-        answer = GRPCInferenceServiceStub(channel).ModelStatistics(
+        answer = InferenceStub(channel).ModelStatistics(
             pb.ModelStatisticsRequest(name="linear_argmax"), timeout=10
         )
     counted = answer.model_stats[0].inference_stats
@@ -355,7 +355,7 @@ def pipe_for_key(pair, other):
         (half_chain, "holds no PEM certificate"),
         (half_key, "is not the PEM key of --tls-cert"),
         (empty_key, "is not the PEM key of --tls-cert"),
-        (pipe_for_key, "is no plain file"),
+        (pipe_for_key, "is not a regular file"),
     ],
 )
 def test_a_bad_pair_is_logged_and_the_old_one_stays(
@@ -365,7 +365,7 @@ def test_a_bad_pair_is_logged_and_the_old_one_stays(
     spoil(pair, other_authority)
     for _ in range(2):
         assert shown_certificate(rotating) == before
-    said = [line for line in rotating.said() if "the old content counts" in line]
+    said = [line for line in rotating.said() if "keeping the old content" in line]
     assert len(said) == 1
     assert reason in said[0]
     _replaced(pair[0].parent, *authority.sign("mended"))
@@ -471,13 +471,13 @@ def test_a_key_with_a_passphrase_is_refused(launch, models, pair, tmp_path):
         capture_output=True,
     )
     error = start_error(launch, models, "--tls-cert", pair[0], "--tls-key", locked)
-    assert error.endswith("wanted one without a passphrase")
+    assert error.endswith("expected its key without a passphrase")
 
 
 def test_a_file_that_is_none_or_may_not_be_read_is_named(launch, models, pair, tmp_path):
     options = ("--tls-cert", pair[0], "--tls-key")
     assert start_error(launch, models, *options, tmp_path) == (
-        f"--tls-key {tmp_path} is no plain file"
+        f"--tls-key {tmp_path} is not a regular file"
     )
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
@@ -489,7 +489,7 @@ def test_a_file_that_is_none_or_may_not_be_read_is_named(launch, models, pair, t
 @pytest.mark.parametrize("option", ["--tls-cert", "--tls-key", "--tls-client-ca"])
 def test_half_of_the_options_is_an_error(launch, models, pair, option):
     error = start_error(launch, models, option, pair[0])
-    assert error == f"{option} {pair[0]} came alone; wanted --tls-cert and --tls-key"
+    assert error == f"got {option} {pair[0]} alone, expected --tls-cert and --tls-key"
 
 
 def test_files_with_a_byte_order_mark_are_read(launch, models, authority, tmp_path):
@@ -520,9 +520,9 @@ def test_the_client_names_files_that_are_no_use(pair, authority, tmp_path):
 
 
 def test_the_client_refuses_credentials_that_contradict_each_other():
-    with pytest.raises(UsageError, match="together"):
+    with pytest.raises(UsageError, match="expected both"):
         Credentials(ca=b"x", certificate=b"y")
-    with pytest.raises(UsageError, match="needs the certificates of a CA"):
+    with pytest.raises(UsageError, match="requires CA certificates"):
         Credentials(server_name="x")
 
 

@@ -204,5 +204,7 @@ def test_datatypes_ranks_and_counts_are_covered(cases):
 @pytest.mark.parametrize("name", ["test_identity_sequence", "test_loop13_seq"])
 def test_sequences_are_refused_when_the_server_starts(cases, tmp_path, name):
     save(tmp_path, name, cases[name].model)
-    with pytest.raises(StartError, match=rf"{name}.*seq\(tensor\(float\)\), which is not served"):
+    with pytest.raises(
+        StartError, match=rf"{name}.*seq\(tensor\(float\)\), which is not supported"
+    ):
         Server(Config(models=tmp_path, address="127.0.0.1:0"))

@@ -247,7 +247,7 @@ def test_a_constant_that_may_be_replaced_is_an_optional_input(caller):
     with pytest.raises(grpc.RpcError) as caught:
         caller.infer(caller.message("scaled", factor=factor))
     assert caught.value.code() is Code.INVALID_ARGUMENT
-    assert "takes ['x'], and may be given ['factor']" in caught.value.details()
+    assert "takes ['x'], optionally also ['factor']" in caught.value.details()
 
 
 def test_requests_that_may_share_a_batch_share_its_constants(caller):

@@ -185,7 +185,7 @@ def test_the_request_that_the_others_spoil_is_fine(caller):
 def test_a_path_is_the_name_of_no_model(refused, name):
     message = linear()
     message.model_name = name
-    refused(message, Code.NOT_FOUND, f"model {name!r} is not here")
+    refused(message, Code.NOT_FOUND, f"model {name!r} does not exist")
 
 
 def test_unknown_model_is_not_found(refused):

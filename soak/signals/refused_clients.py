@@ -3,9 +3,9 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import grpc
-import numpy as np
 
 from protos.codec import (
     InferRequest,
@@ -16,6 +16,7 @@ from protos.codec import (
     encode_request,
 )
 from protos.tensors import Tensor
+from soak.clients import Clients, wrong
 from soak.known_answers import MODEL, Labels, Questions
 
 UNARY, STREAMS = 3, 3
@@ -26,64 +27,38 @@ _TIMEOUT_S = 30.0
 _REFUSAL = "the server is stopping"
 
 
-class Load:
+class RefusedClients(Clients):
     """Clients, each on a channel of its own, without retries: what the server says is seen.
 
     A request that fails is wrong unless the server refused it in its own words, or it was sent
-    after the signal and found nobody.
+    after the signal and found nobody. They know nothing of the client library, which would go on
+    elsewhere.
     """
 
     def __init__(self, address: str, questions: Questions) -> None:
         self._address = address
         self._questions = questions
-        self.answered = [0] * (UNARY + STREAMS)
         self.refused = 0
         self.wrong: list[tuple[str, str]] = []
         # When the signal was sent, on the monotonic clock.
         self.signalled_s = float("inf")
         self._lock = threading.Lock()
-        self._give_up = threading.Event()
-        ways = [self._unary] * UNARY + [self._stream] * STREAMS
-        self._threads = [
-            threading.Thread(target=self._run, args=(way, number))
-            for number, way in enumerate(ways)
-        ]
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._give_up.set()
-        self.join()
-
-    def join(self) -> None:
-        """Wait until every client was refused, or for a time that is too long."""
-        for thread in self._threads:
-            thread.join(_TIMEOUT_S)
-            if thread.is_alive():
-                self._wrong("client", f"still waits after {_TIMEOUT_S:g} s")
-
-    def wait_until_answered(self, times: int) -> None:
-        """Return once each client was answered so often, or something was wrong."""
-        end = time.monotonic() + _TIMEOUT_S
-        while min(self.answered) < times and not self.wrong:
-            if time.monotonic() > end:
-                self._wrong("clients", f"answered {self.answered} times in {_TIMEOUT_S:g} s")
-            time.sleep(0.002)
+        ways = [partial(self._on_channel, way) for way in (self._unary, self._stream)]
+        counts = (UNARY, STREAMS)
+        super().__init__(
+            [way for way, count in zip(ways, counts, strict=True) for _ in range(count)],
+            self._wrong,
+            _TIMEOUT_S,
+        )
 
     def _wrong(self, what: str, came: str) -> None:
         with self._lock:
             self.wrong.append((what, came))
 
-    def _run(self, way: Callable[[int, grpc.Channel], None], client: int) -> None:
+    def _on_channel(self, way: Callable[[int, grpc.Channel], None], client: int) -> None:
         options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(self._address, options=options) as channel:
-            try:
-                way(client, channel)
-            except Exception as error:
-                self._wrong(f"client {client}", repr(error))
+            way(client, channel)
 
     def _message(self, number: int) -> tuple[bytes, Labels]:
         x, labels = self._questions[number]
@@ -93,8 +68,7 @@ class Load:
         return encode_request(request), labels
 
     def _judge(self, client: int, number: int, response: InferResponse, wanted: Labels) -> None:
-        labels = response.outputs[0].data
-        if labels is None or response.id != str(number) or not np.array_equal(labels, wanted):
+        if response.id != str(number) or wrong(response.outputs[0].data, wanted):
             self._wrong(f"client {client}, request {number}", repr(response))
         else:
             self.answered[client] += 1
@@ -112,7 +86,7 @@ class Load:
     def _unary(self, client: int, channel: grpc.Channel) -> None:
         infer = channel.unary_unary(f"{_SERVICE}ModelInfer")
         number = 0
-        while not self._give_up.is_set():
+        while not self._stop.is_set():
             message, labels = self._message(number)
             sent_s = time.monotonic()
             try:
@@ -130,7 +104,7 @@ class Load:
 
         def messages() -> Iterator[bytes]:
             number = 0
-            while not (ended.is_set() or self._give_up.is_set()):
+            while not (ended.is_set() or self._stop.is_set()):
                 if room.acquire(timeout=0.1):
                     yield self._message(number)[0]
                     number += 1

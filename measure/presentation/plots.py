@@ -1,0 +1,151 @@
+"""One style for every picture: title, axes, lines, legend, and the PNG itself."""
+
+import io
+from collections.abc import Sequence
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from measure.presentation.looks import Look
+
+# Values within a factor of this are labelled as on a linear scale.
+NARROW = 4
+INK, MUTED = "#222222", "#666666"
+_GRID = "#dddddd"
+
+
+def canvas(size: tuple[float, float] = (8, 5), dpi: int = 150) -> Figure:
+    """An empty figure, `size` in inches."""
+    figure = Figure(figsize=size, dpi=dpi, facecolor="white")
+    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
+    return figure
+
+
+def head(axes: Axes, title: str, x_label: str, y_label: str, *, legend_below: bool = True) -> None:
+    """Give axes a title, with room for a legend below it or not, labels, and a log scale."""
+    pad = 34 if legend_below else 14
+    axes.set_title(title, fontsize=15, fontweight="bold", color=INK, pad=pad)
+    axes.set_xlabel(x_label, fontsize=11, color=INK, labelpad=8)
+    axes.set_ylabel(y_label, fontsize=11, color=INK, labelpad=8)
+    axes.set_yscale("log", base=10)
+
+
+def label_at(axes: Axes, places: Sequence[float]) -> None:
+    """Label the horizontal axis at these places and nowhere else."""
+    axes.xaxis.set_major_locator(FixedLocator([float(place) for place in places]))
+    axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def draw_line(
+    axes: Axes,
+    name: str,
+    look: Look,
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    width: float = 2,
+    style: str = "-",
+) -> None:
+    """Draw a line with its marks, as `name` in the legend; `width` in points."""
+    axes.plot(
+        x,
+        y,
+        style,
+        color=look.colour,
+        marker=look.marker,
+        markersize=6.5,
+        markeredgecolor="white",
+        markeredgewidth=0.8,
+        linewidth=width,
+        label=name,
+    )
+
+
+def finish(axes: Axes, note: str) -> None:
+    """Label what was drawn: scales, grid, legend, and a note below."""
+    dress(axes, note)
+    if axes.lines:
+        legend(axes, *axes.get_legend_handles_labels())
+    else:
+        axes.text(0.5, 0.5, "no points", transform=axes.transAxes, ha="center", color=MUTED)
+
+
+def label_round(axis: Axis) -> None:
+    """Label an axis at round values of what was drawn."""
+    low, high = axis.get_view_interval()
+    # Where the powers of ten alone would label too little, 2 and 5 are labelled too; where even
+    # those may lie outside, any round value.
+    steps = (1.0, 2.0, 5.0) if high / low < 10**2.5 else (1.0,)
+    narrow = high / low < NARROW
+    axis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(base=10, subs=steps))
+    axis.set_major_formatter(FuncFormatter(_plain))
+    axis.set_minor_locator(NullLocator())
+
+
+def dress(axes: Axes, note: str) -> None:
+    """Give axes their grid, labels at round values of what was drawn, and a note below."""
+    label_round(axes.yaxis)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#aaaaaa")
+    axes.tick_params(colors=INK, labelsize=10, length=0, pad=6)
+    axes.annotate(
+        note,
+        (1, 0),
+        (0, -50),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="right",
+        fontsize=8.5,
+        color=MUTED,
+    )
+
+
+def legend(axes: Axes, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """Write a legend in one row above the axes, where it can never hide a line."""
+    axes.legend(
+        handles,
+        labels,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=len(labels),
+        frameon=False,
+        fontsize=11,
+        labelcolor=INK,
+    )
+
+
+def legend_beside(axes: Axes, order: Sequence[str]) -> None:
+    """Write a legend right of the axes, for more lines than one row above has room for."""
+    handles, labels = axes.get_legend_handles_labels()
+    by_label = dict(zip(labels, handles, strict=True))
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(
+        [by_label[label] for label in order],
+        order,
+        loc="outside right center",
+        frameon=False,
+        fontsize=10,
+        labelcolor=INK,
+        handlelength=3,
+    )
+
+
+def _plain(value: float, _: int | None = None) -> str:
+    return f"{value:.12g}"
+
+
+def png(figure: Figure) -> bytes:
+    """Draw a figure; the same figure gives the same bytes."""
+    FigureCanvasAgg(figure)
+    file = io.BytesIO()
+    # Without the version of matplotlib in it, the same points give the same bytes.
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
