@@ -16,7 +16,7 @@ from command_line.parser import Parser, exit_codes
 from measure.core import environment
 from measure.core.arguments import over_zero, some_of
 from measure.core.judged import guarded
-from measure.core.record import dumps, write_text_atomically
+from measure.core.record import write_record
 from protos import malloc
 from soak import record
 from soak.promises import PARTS
@@ -54,9 +54,9 @@ def _soak(args: argparse.Namespace) -> int:
             told = f"{done.name}: {done.tally.done:,} done, {done.tally.failed} failed"
             notes.print(f"{told}, {done.seconds:.0f} s", soft_wrap=True)
             # Written anew after each part: what was found stays, whatever becomes of the next.
-            write_text_atomically(path, dumps(content()))
+            write_record(path, content())
     whole = content() | kept.because(len(parts), f"{len(parts)} of {len(args.only)} parts")
-    write_text_atomically(path, dumps(whole))
+    write_record(path, whole)
     console = terminal.results()
     show(console, whole)
     console.print(str(path), soft_wrap=True)

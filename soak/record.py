@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from measure.core.record import recorded
 from soak.promises import PARTS
 from soak.tally import Tally
 
@@ -37,13 +38,13 @@ def to_json(
     environment: Mapping[str, Any], minutes: float, seed: int, parts: list[Done]
 ) -> dict[str, Any]:
     """The record; failures with their answers, up to the number that a tally keeps."""
-    return {
-        "schema": SCHEMA,
-        "environment": dict(environment),
-        "minutes": minutes,
-        "seed": seed,
-        "confidence": CONFIDENCE,
-        "parts": [
+    return recorded(
+        SCHEMA,
+        environment=environment,
+        minutes=minutes,
+        seed=seed,
+        confidence=CONFIDENCE,
+        parts=[
             {
                 "name": part.name,
                 "counts": PARTS[part.name].counts,
@@ -53,8 +54,8 @@ def to_json(
                 "rate_below": rate_bound(part.tally.done, part.tally.failed),
                 "seconds": round(part.seconds, 1),
                 "facts": part.tally.facts,
-                "failures": [asdict(failure) for failure in part.tally.failures],
+                "failures": part.tally.failures,
             }
             for part in parts
         ],
-    }
+    )

@@ -17,7 +17,7 @@ from measure.compare.findings import broken_limits, findings
 from measure.compare.measure import MODES, Observed, contest
 from measure.core import arguments, environment
 from measure.core.comparison import fewest_to_claim
-from measure.core.record import dumps, finite, write_text_atomically
+from measure.core.record import write_record
 from measure.core.self_test import COMPARE_SCHEMA, Calibration, calibrate
 from measure.core.verification import Experiment
 from measure.sweep.sweep import Settings
@@ -180,14 +180,14 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
             {
                 "differs": any(pair.differs for pair in run),
                 "could_differ": could_differ(run),
-                "pairs": [asdict(pair) for pair in run],
+                "pairs": run,
             }
             for run in runs
         ],
     } | marks
     path = settings.out / "compare-aa.json"
     console = terminal.results()
-    write_text_atomically(path, dumps(finite(content)))
+    write_record(path, content)
     console.print(found.text, style="" if found.passed else "bold red", highlight=False)
     console.print(str(path), highlight=False, soft_wrap=True)
     kept.end(settings.out)

@@ -11,18 +11,13 @@ from command_line import terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import DONE, exit_codes, group
 from command_line.paths import path
-from measure.compare import record as provider_record
 from measure.core import arguments, environment, record_files
-from measure.core.record import dumps, write_bytes_atomically, write_text_atomically
+from measure.core.record import write_bytes_atomically, write_record
 from measure.limits import ceiling, peaks, roofline, table
 from measure.limits import record as limits_record
 from measure.limits.placement import Placed, place
-from measure.limits.subject import Subject, subject
-from measure.load import record as load_record
-from measure.sweep import record
+from measure.limits.subject import READERS, Subject, subject
 from measure.sweep.summary import disturbances
-
-_SCHEMAS = (record.SCHEMA, provider_record.SCHEMA, load_record.SCHEMA)
 
 
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -77,7 +72,7 @@ def _limits(args: argparse.Namespace) -> int:
     """Exit code 0: measured, however far the result is from its roofs."""
     content: dict[str, Any] = {}
     if args.result is not None:
-        found = record_files.found([args.result], _SCHEMAS)
+        found = record_files.found([args.result], READERS)
         if len(found) > 1:
             names = ", ".join(str(path) for path, _ in found)
             raise UsageError(f"--result {args.result} holds several results: {names}, expected one")
@@ -88,7 +83,8 @@ def _limits(args: argparse.Namespace) -> int:
     ep = args.ep or (told if isinstance(told, str) else told[0])
     dtype = args.dtype or asked.get("dtype") or "float32"
     threads = args.threads or asked.get("threads") or len(os.sched_getaffinity(0))
-    placed_is = subject(content) if content else None
+    with record_files.naming(args.result):
+        placed_is = subject(content) if content else None
     with results_folder(args.out):
         return _measure(args, content, _Run(ep, dtype, threads), placed_is)
 
@@ -136,7 +132,7 @@ def _measure(
     written |= marks
     console = terminal.results()
     paths = [args.out / "limits.json"]
-    write_text_atomically(paths[0], dumps(written))
+    write_record(paths[0], written)
     if placed and placed_is:
         paths.append(args.out / "limits.png")
         drawn = roofline.roofline_png(measured, placed, placed_is.work)

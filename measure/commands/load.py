@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from command_line.parser import DONE, WRONG, exit_codes, group
 from measure.commands.load_options import add_common, settings_of, show_disturbances, write
 from measure.core import environment
 from measure.core.arguments import concurrencies, modes, positive, rates
-from measure.core.record import dumps, finite, write_text_atomically
+from measure.core.record import encoded, write_record
 from measure.core.self_test import LOAD_SCHEMA, Calibration, calibrate
 from measure.engine.worker_job import MODES
 from measure.load import record as load_record
@@ -103,7 +102,7 @@ def _measure(settings: Settings) -> int:
     wanted = len(list(asked(settings)))
     marks = kept.because(len(points), f"{len(points)} of {wanted} points")
     described = environment.describe(start, environment.snapshot())
-    content = load_record.to_json(asdict(settings), described, points, unchecked_because)
+    content = load_record.to_json(encoded(settings), described, points, unchecked_because)
     content |= marks
     paths = write(settings.out, "load", content, points)
     console = terminal.results()
@@ -145,15 +144,15 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     content = {
         "schema": LOAD_SCHEMA,
         "environment": environment.describe(start, environment.snapshot()),
-        "settings": asdict(settings) | {"pairs": args.pairs},
-        "asked": asdict(one),
+        "settings": encoded(settings) | {"pairs": args.pairs},
+        "asked": one,
         "answer": found.text,
         "passed": found.passed,
         "runs": [one_run.to_json() for one_run in duels],
     } | marks
     console = terminal.results()
     path = settings.out / "load-aa.json"
-    write_text_atomically(path, dumps(finite(content)))
+    write_record(path, content)
     console.print(found.text, style="" if found.passed else "bold red", highlight=False)
     console.print(str(path), highlight=False, soft_wrap=True)
     kept.end(settings.out)

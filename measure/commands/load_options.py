@@ -21,7 +21,7 @@ from measure.core.arguments import (
     positive,
     seconds,
 )
-from measure.core.record import dumps, write_bytes_atomically, write_text_atomically
+from measure.core.record import write_bytes_atomically, write_record
 from measure.engine.arrivals import ARRIVALS
 from measure.load import plots as load_plots
 from measure.load import record as load_record
@@ -168,7 +168,7 @@ def write(
 ) -> list[Path]:
     """Write the record, then the views of it; their paths."""
     paths = [folder / f"{name}.json", folder / f"{name}.csv"]
-    write_text_atomically(paths[0], dumps(content))
+    write_record(paths[0], content)
     load_record.write_csv(paths[1], points)
     for loop in dict.fromkeys(point.asked.loop for point in points):
         paths.append(folder / f"{name}-{loop}-loop.png")

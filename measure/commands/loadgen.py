@@ -11,7 +11,7 @@ from command_line.extras import how_to_install
 from command_line.interruption import keeping, results_folder
 from command_line.parser import DONE, WRONG, add_renamed, exit_codes, group
 from measure.core import arguments, environment
-from measure.core.record import dumps, write_text_atomically
+from measure.core.record import write_record
 from measure.core.verification import Experiment
 from measure.loadgen import record as loadgen_record
 from measure.loadgen import table as loadgen_table
@@ -158,7 +158,7 @@ def _measure(plan: Plan) -> int:
     around = environment.describe(start, environment.snapshot())
     path = plan.out / "loadgen.json"
     content = loadgen_record.to_json(plan, around, results) | marks
-    write_text_atomically(path, dumps(content))
+    write_record(path, content)
     console = terminal.results()
     console.print(loadgen_table.render(results, label))
     for line in loadgen_table.reasons(results):

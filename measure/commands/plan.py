@@ -1,7 +1,6 @@
 """The command `plan`: its options, what it prints and writes."""
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from measure.core.arguments import (
     positive,
     seconds,
 )
-from measure.core.record import dumps, write_text_atomically
+from measure.core.record import encoded, write_record
 from measure.load import record as load_record
 from measure.load import table as load_table
 from measure.load.settings import Settings, Windows, collecting
@@ -35,7 +34,7 @@ from measure.load.terminal import LoadProgress
 from measure.plan import record as plan_record
 from measure.plan import table as plan_table
 from measure.plan.calibration import calibrate
-from measure.plan.capacity import Goal, Plan, plan
+from measure.plan.capacity import Demand, Plan, plan
 from measure.plan.check import check, trusted
 from measure.plan.fit import executions, fit_costs
 from measure.plan.observed import Calibration
@@ -138,7 +137,7 @@ def _plan(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace, files: CredentialFiles) -> int:
     notes, console = terminal.progress(), terminal.results()
     if args.result is not None:
-        calibration, described = plan_record.read(args.result)
+        calibration, described = plan_record.earlier(args.result)
     else:
         calibration, described = _calibrate(args, files, notes)
     notes.print(Text("fitting the costs, simulating"))
@@ -146,22 +145,22 @@ def _measure(args: argparse.Namespace, files: CredentialFiles) -> int:
     checks = check(calibration, costs)
     console.print(plan_table.costs_text(costs, executions(calibration), calibration))
     console.print(plan_table.checks_table(checks))
-    goal = Goal(args.rate, args.p99_ms * 1e6, args.link_gbit * 1e9)
+    demand = Demand(args.rate, args.p99_ms * 1e6, args.link_gbit * 1e9)
     trust = trusted(checks)
     planned: Plan | None = None
     if trust is None:
         answer = plan_table.refusal(checks)
-    elif (planned := plan(goal, calibration, costs, trust)) is None:
-        answer = plan_table.unreachable(goal, calibration, trust)
+    elif (planned := plan(demand, calibration, costs, trust)) is None:
+        answer = plan_table.unreachable(demand, calibration, trust)
     else:
-        answer = plan_table.answer(goal, planned)
+        answer = plan_table.answer(demand, planned)
         console.print(plan_table.options_table(planned, calibration))
-        console.print(plan_table.network_table(goal, planned, calibration))
+        console.print(plan_table.network_table(demand, planned, calibration))
     console.print(Text(answer, style="bold" if planned else "bold red"))
     settings = {name: value for name, value in vars(args).items() if name != "command"}
     content = plan_record.to_json(settings, described, calibration, costs, checks, planned, answer)
     path = args.out / plan_record.NAME
-    write_text_atomically(path, dumps(content))
+    write_record(path, content)
     console.print(str(path), highlight=False, soft_wrap=True)
     return PLANNED if planned else REFUSED
 
@@ -200,7 +199,7 @@ def _calibrate(
         known = all(point.wrong_labels is not None for point in points)
         unchecked = None if known else "the right labels of the model are not known"
         # There is no plan of a part of a calibration, but loads are a result of their own.
-        content = load_record.to_json(asdict(settings), described, points, unchecked)
+        content = load_record.to_json(encoded(settings), described, points, unchecked)
         written = write(settings.out, "plan-loads", content | marks, points)
         console = terminal.results()
         for part in load_table.render(points, unchecked):

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from command_line.parser import DONE, WRONG, exit_codes, group
 from measure.commands.load_options import add_common, settings_of, show_disturbances, write
 from measure.core import environment
 from measure.core.arguments import modes, over_zero, positive
-from measure.core.record import finite
+from measure.core.record import encoded
 from measure.engine.bisection import Found
 from measure.engine.worker_job import MODES
 from measure.load import record as load_record
@@ -150,15 +149,17 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
         "most": args.most,
         "precision": args.precision,
     }
-    content = load_record.to_json(asdict(settings) | searched, described, points, unchecked_because)
-    content["found"] = asdict(answered)
+    content = load_record.to_json(
+        encoded(settings) | searched, described, points, unchecked_because
+    )
+    content["found"] = encoded(answered)
     content["answer"] = answer if found else f"so far, {answer}"
     content["trials"] = [{"met": trial.met, "because": trial.because} for trial in trials]
     if tuning is not None:
         told = tuning.to_json() | {"answer": tune_table.answer(tuning, args.p99_ms)}
-        content["tuning"] = finite(told)
+        content["tuning"] = encoded(told)
     elif tuned:
-        content["tuning"] = finite({"trials": trials_to_json(tuned)})
+        content["tuning"] = encoded({"trials": trials_to_json(tuned)})
     paths = write(settings.out, "slo", content | marks, points)
     console = terminal.results()
     for part in slo_table.render(answered, trials, args.p99_ms, unchecked_because):

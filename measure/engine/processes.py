@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from measure.core.child_process import ChildProcess, talking_to
+from measure.core.record import decoded, encoded
 from measure.engine.loop import Pace, Times
 from measure.engine.slice import Slice
 from measure.engine.worker_job import Job, Load
@@ -35,7 +36,7 @@ class LoadProcesses:
         times = Times(start_ns, int(warm_up_s * 1e9), int(slice_s * 1e9))
         paces = pace.among(len(self._processes))
         for process, part in zip(self._processes, paces, strict=True):
-            process.send(Load(part, times).to_json())
+            process.send(encoded(Load(part, times)))
         return RunningLoad(self._processes)
 
 
@@ -47,7 +48,7 @@ class RunningLoad:
 
     def slice(self) -> Slice:
         """Wait for the next slice."""
-        return _sum(Slice.from_json(process.receive()["slice"]) for process in self._processes)
+        return _sum(decoded(process.receive()["slice"], Slice) for process in self._processes)
 
     def window(self, is_full: Callable[[Slice], bool]) -> Slice:
         """As many slices as it takes until they are full, as one."""
@@ -69,7 +70,7 @@ def _rest(process: ChildProcess) -> Iterator[Slice]:
     while not last:
         content = process.receive()
         last = content["last"]
-        yield Slice.from_json(content["slice"])
+        yield decoded(content["slice"], Slice)
 
 
 def _sum(slices: Iterator[Slice]) -> Slice:
@@ -95,7 +96,7 @@ def load_processes(job: Job, count: int = 1) -> Iterator[LoadProcesses]:
             with contextlib.suppress(PermissionError):
                 # Of its first thread, from which those to come have it.
                 os.setpriority(os.PRIO_PROCESS, process.pid, SENDER_NICE)
-            process.send(job.to_json())
+            process.send(encoded(job))
         for process in processes:
             process.receive()
         yield LoadProcesses(processes)

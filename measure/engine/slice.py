@@ -2,9 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 from client.errors import RequestFailed
 from measure.core.stages import Stages
@@ -148,38 +147,3 @@ class Slice:
         self.error_texts = {**other.error_texts, **self.error_texts}
         self.stages.update(other.stages)
         self.providers |= other.providers
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, with histograms in HDR's encoded form."""
-        return {
-            "start_ns": self.start_ns,
-            "end_ns": self.end_ns,
-            "latency": self.latency.encode(),
-            "round_trip": self.round_trip.encode(),
-            "send_lag": self.send_lag.encode(),
-            **{name: getattr(self, name) for name in _COUNTS},
-            "errors": dict(self.errors),
-            "error_latency": {code: one.encode() for code, one in self.error_latency.items()},
-            "error_texts": self.error_texts,
-            "stages": dict(self.stages),
-            "providers": sorted(self.providers),
-        }
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave."""
-        return cls(
-            start_ns=content["start_ns"],
-            end_ns=content["end_ns"],
-            latency=Histogram.decode(content["latency"]),
-            round_trip=Histogram.decode(content["round_trip"]),
-            send_lag=Histogram.decode(content["send_lag"]),
-            errors=Counter(content["errors"]),
-            error_latency={
-                code: Histogram.decode(text) for code, text in content["error_latency"].items()
-            },
-            error_texts=content["error_texts"],
-            stages=Counter(content["stages"]),
-            providers=set(content["providers"]),
-            **{name: content[name] for name in _COUNTS},
-        )

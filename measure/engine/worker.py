@@ -17,6 +17,7 @@ from client.connection.channel import RetryPolicy
 from client.errors import ClientError, RequestFailed, UsageError
 from client.model_input import ModelInput
 from command_line.parser import positionals
+from measure.core import record
 from measure.core.child_process import Parent
 from measure.core.stages import stages_of
 from measure.core.verification import Truth, check, one_a_row, truth
@@ -42,7 +43,7 @@ def main() -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     parent = Parent()
     lines = iter(parent)
-    job = Job.from_json(next(lines))
+    job = record.decoded(next(lines), Job)
     with contextlib.ExitStack() as stack:
         try:
             credentials = job.credential_files.read()
@@ -163,7 +164,7 @@ def _obey(parent: Parent, lines: Iterator[Any], sender: Sender, data: _Data, job
         limit = most if load.pace.concurrency is None else load.pace.concurrency
         traffic = Traffic(sender, data.judge, inbox, run, load.pace, limit)
         for found in traffic.slices(load.times, job.timeout_s + 1):
-            parent.say(slice=found.to_json(), last=traffic.ended)
+            parent.say(slice=record.encoded(found), last=traffic.ended)
 
 
 def _listen(lines: Iterator[Any], loads: "SimpleQueue[Load | None]", inbox: Inbox) -> None:
@@ -171,7 +172,7 @@ def _listen(lines: Iterator[Any], loads: "SimpleQueue[Load | None]", inbox: Inbo
         if told is None:
             inbox.put(Stop())
         else:
-            loads.put(Load.from_json(told))
+            loads.put(record.decoded(told, Load))
     inbox.put(Stop())
     loads.put(None)
 

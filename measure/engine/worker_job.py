@@ -1,8 +1,7 @@
 """Say in JSON what a process that makes load is to do."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field
+from typing import Literal
 
 from client.connection.credentials import CredentialFiles
 from measure.core.verification import Experiment
@@ -35,18 +34,6 @@ class Job:
     streams: int = 1
     timings: bool = True
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave."""
-        told = content["experiment"]
-        experiment = None if told is None else Experiment(**told)
-        files = CredentialFiles(**content["credential_files"])
-        return cls(**{**content, "experiment": experiment, "credential_files": files})
-
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -54,12 +41,3 @@ class Load:
 
     pace: Pace
     times: Times
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave."""
-        return cls(Pace(**content["pace"]), Times(**content["times"]))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from client.errors import ClientError
 from measure.core import local_server
 from measure.core.child_process import talking_to
 from measure.core.local_server import running_server
+from measure.core.record import decoded, encoded
 from measure.core.verification import Experiment, Truth, check_counted, truth
 from measure.loadgen import logs as loadgen_logs
-from measure.loadgen.logs import LogError, Verdict
+from measure.loadgen.logs import LogError, Summary
 from measure.loadgen.worker_job import (
     MODES,
     Job,
@@ -83,7 +84,7 @@ class Labels:
 class Performance:
     """A performance run: LoadGen's verdict, the labels of all samples, what LoadGen was told."""
 
-    verdict: Verdict
+    verdict: Summary
     labels: Labels
     expected_qps: float
     expected_latency_ns: float
@@ -95,6 +96,8 @@ class Result:
 
     `accuracy` are the labels that LoadGen logged when it asked for every example once.
     """
+
+    DERIVED: ClassVar = ("good",)
 
     scenario: Scenario
     performance: Performance | None
@@ -230,7 +233,7 @@ def _run(plan: Plan, target: Target, scenario: Scenario, mode: Mode, folder: Pat
     )
     command = (sys.executable, "-m", "measure.loadgen.worker")
     with talking_to(command, "LoadGen's process") as worker:
-        return Outcome(**worker.ask(job.to_json()))
+        return decoded(worker.ask(encoded(job)), Outcome)
 
 
 def _columns(outcome: Outcome) -> Iterator[Array]:

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from client.model_input import ModelInput
 from command_line.extras import optional
 from command_line.parser import positionals
 from measure.core.child_process import Parent
+from measure.core.record import decoded, encoded
 from measure.loadgen.examples import LoadedExamples
 from measure.loadgen.senders import Batch, Done, Rows, Sender, StreamSender, UnarySender
 from measure.loadgen.settings import settings_of
@@ -146,7 +146,7 @@ class Run:
 def main() -> int:
     """Take a job from the parent, and report its outcome, or why there is none."""
     parent = Parent()
-    job = Job.from_json(next(iter(parent)))
+    job = decoded(next(iter(parent)), Job)
     parent.end_with_it()
     experiment = job.experiment
     takes = ModelInput(job.input_name, np.dtype(experiment.dtype), (experiment.features,))
@@ -158,7 +158,7 @@ def main() -> int:
     except (ClientError, OSError, MemoryError) as error:
         parent.fail(error)
         return 1
-    parent.say(**asdict(outcome))
+    parent.say(**encoded(outcome))
     return 0
 
 

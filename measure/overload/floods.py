@@ -13,16 +13,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from command_line.interruption import keeping
 from measure.core import environment
 from measure.core.child_process import talking_to
-from measure.core.goal import Goal
 from measure.core.judged import conclude, guarded, settings_of, told, whole_rounds
 from measure.core.local_server import running_server
+from measure.core.verdict import Goal
 from measure.engine.loop import Pace
 from measure.engine.processes import LoadProcesses
 from measure.overload.http2_floods import FLOODS
@@ -164,8 +164,8 @@ def _measure(settings: Settings, out: Path | None) -> int:
     record = {
         "schema": SCHEMA,
         "environment": dict(described),
-        "settings": asdict(settings),
-        "floods": {flood: asdict(rounds) for flood, rounds in measured.items()},
+        "settings": settings,
+        "floods": measured,
         "goals": told(goals(measured)),
     } | marks
     failed = [error for rounds in measured.values() for error in rounds.failed]

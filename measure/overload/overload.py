@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ from typing import Any
 from command_line.interruption import keeping
 from measure.core import environment
 from measure.core.comparison import ratio
-from measure.core.goal import Goal, Part
 from measure.core.judged import conclude, guarded, settings_of, told, whole_rounds
 from measure.core.local_server import running_server
+from measure.core.record import recorded
+from measure.core.verdict import Criterion, Goal
 from measure.engine.loop import Pace
 from measure.engine.processes import LoadProcesses
 from measure.overload.phase import (
@@ -150,7 +151,7 @@ def goals(rounds: Rounds) -> list[Goal]:
         Goal(
             "goodput",
             f"at {OVERLOAD} x capacity at least 90% of the peak is answered",
-            (Part("goodput / peak", good, 0.9),),
+            (Criterion("goodput / peak", good, 0.9),),
         ),
         goal_of_pairs(
             "refusals",
@@ -165,13 +166,13 @@ def goals(rounds: Rounds) -> list[Goal]:
 
 def to_json(settings: Settings, described: Mapping[str, Any], rounds: Rounds) -> dict[str, Any]:
     """The record; `described` is the environment."""
-    return {
-        "schema": SCHEMA,
-        "environment": dict(described),
-        "settings": asdict(settings),
-        "rounds": asdict(rounds),
-        "goals": told(goals(rounds)),
-    }
+    return recorded(
+        SCHEMA,
+        environment=described,
+        settings=settings,
+        rounds=rounds,
+        goals=told(goals(rounds)),
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from measure.core.comparison import ratio
 from measure.core.confidence import fewest_samples
-from measure.core.goal import Goal, Part
+from measure.core.verdict import Criterion, Goal
 from measure.core.verification import Experiment
 from measure.engine.histogram import Histogram
 from measure.engine.loop import Pace
@@ -108,7 +108,7 @@ def goal_of_pairs(
     if not pairs:
         return Goal(name, text, (), (f"{what}: too few requests in every round",))
     found = ratio([x for x, _ in pairs], [y for _, y in pairs])
-    return Goal(name, text, (Part(what, found, most, at_most=True),))
+    return Goal(name, text, (Criterion(what, found, most, at_most=True),))
 
 
 def failures(phases: Sequence[Slice], expected: Sequence[str] = ()) -> list[str]:

@@ -13,7 +13,7 @@ from command_line.paths import path
 from measure.core import environment
 from measure.core.arguments import positive, some_of
 from measure.core.judged import guarded
-from measure.core.record import dumps, write_bytes_atomically, write_text_atomically
+from measure.core.record import write_bytes_atomically, write_record
 from measure.core.verification import Experiment
 from measure.side_by_side import plot, record, show
 from measure.side_by_side.compose import Results, run
@@ -51,7 +51,7 @@ def _measure(settings: Settings) -> int:
     described = environment.describe(start, environment.snapshot())
     content = record.to_json(settings, described, results, goals) | marks
     json_path, png_path = settings.out / "bench.json", settings.out / "throughput.png"
-    write_text_atomically(json_path, dumps(content))
+    write_record(json_path, content)
     write_bytes_atomically(png_path, plot.throughput_png(results.cells, results.kinds))
     console = terminal.results()
     show.show(console, settings, results, goals)

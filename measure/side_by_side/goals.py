@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from measure.core.comparison import ratio
-from measure.core.goal import Goal, Part, interval
+from measure.core.verdict import Criterion, Goal
 from measure.side_by_side.parts.concurrency import Concurrency
 from measure.side_by_side.parts.memory import Memory
 from measure.side_by_side.parts.narrow import WIRES, Narrow
@@ -47,7 +47,7 @@ class _Parts:
     """Collects the parts of a goal, and names those that lack a side."""
 
     measured: Measured
-    parts: list[Part] = field(default_factory=list)
+    parts: list[Criterion] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     def rates(self, a: str, b: str, batch_size: int, threshold: float) -> None:
@@ -58,7 +58,9 @@ class _Parts:
         if first is None or second is None:
             self.missing.append(what)
         else:
-            self.parts.append(Part(what, ratio(first.rows_per_s, second.rows_per_s), threshold))
+            self.parts.append(
+                Criterion(what, ratio(first.rows_per_s, second.rows_per_s), threshold)
+            )
 
     def goal(self, name: str, text: str) -> Goal:
         """The goal made of them."""
@@ -130,7 +132,7 @@ def one_example(measured: Measured) -> Goal:
     return Goal(
         "latency of one example",
         text,
-        (Part("p50 of unary / local, n=1", p50_ratio, 2, at_most=True),),
+        (Criterion("p50 of unary / local, n=1", p50_ratio, 2, at_most=True),),
     )
 
 
@@ -140,7 +142,9 @@ def batching_gain(measured: Measured) -> Goal:
     concurrency = measured.concurrency
     if concurrency is None:
         return Goal(BATCHING_GAIN, text, (), ("batching / no batching",))
-    part = Part("batching / no batching", ratio(concurrency.batching, concurrency.no_batching), 2.5)
+    part = Criterion(
+        "batching / no batching", ratio(concurrency.batching, concurrency.no_batching), 2.5
+    )
     closed = ", ".join(
         f"{name} {count:,}" for name, count in sorted(concurrency.batches_closed.items())
     )
@@ -164,11 +168,11 @@ def narrow_wire(measured: Measured) -> Goal:
         system = f"stream_{wire}"
         rates = narrow.cell(system).rows_per_s
         gain = ratio(rates, wide)
-        parts.append(Part(f"{wire} / float32", gain, _WIRE_GOALS[wire]))
+        parts.append(Criterion(f"{wire} / float32", gain, _WIRE_GOALS[wire]))
         ready = ratio(narrow.cell(f"{system}_ready").rows_per_s, wide)
         notes.append(
             f"{wire}: {narrow.agreement(system):.2%} of the labels agree; "
-            f"for rows that are {wire} already: {interval(ready)}"
+            f"for rows that are {wire} already: {ready:.3g} of {ready.pairs} pairs"
         )
     return Goal(NARROW_WIRE, text, tuple(parts), notes=tuple(notes))
 
@@ -181,7 +185,9 @@ def first_prediction(measured: Measured) -> Goal:
         return Goal("first prediction of a stream", text, (), (f"stream, n={_ALL}",))
     share = ratio(cell.first_share, [1.0] * len(cell.first_share))
     return Goal(
-        "first prediction of a stream", text, (Part("first / last", share, 0.05, at_most=True),)
+        "first prediction of a stream",
+        text,
+        (Criterion("first / last", share, 0.05, at_most=True),),
     )
 
 
@@ -199,5 +205,5 @@ def peak_memory(measured: Measured) -> Goal:
         f"{memory.stream_mib:,.0f} MiB arrived; after {len(memory.after_mib)} streams "
         f"{memory.drift_mib:+,.1f} MiB compared with the resident memory after the first",
     )
-    part = Part(f"highest peak / {limit:,.0f} MiB", used, 1, at_most=True)
+    part = Criterion(f"highest peak / {limit:,.0f} MiB", used, 1, at_most=True)
     return Goal(PEAK_MEMORY, text, (part,), notes=notes)

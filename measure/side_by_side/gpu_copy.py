@@ -67,7 +67,7 @@ def _measured(local: Local, experiment: Experiment, rounds: int) -> int:
     found = ratio(executed, copied)
     print("cuda in process, GiB/s:      ", *(f"{value:.1f}" for value in executed))
     print("copy from pinned memory, GiB/s:", *(f"{value:.1f}" for value in copied))
-    print(f"ratio {found.median:.2f} [{found.low:.2f}, {found.high:.2f}] of {found.pairs} pairs")
+    print(f"ratio {found:.2f} of {found.pairs} pairs")
     print(f"wrong labels: {wrong}")
     return 0 if found.low >= _SHARE and not wrong else 1
 

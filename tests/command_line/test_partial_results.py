@@ -135,7 +135,7 @@ def test_the_overload_keeps_whole_rounds(tmp_path):
     code, out, err = interrupted(tmp_path / "o.json", words, "round 1 of 99")
     assert code == 130, err
     assert err[-1].startswith("argmax-client overload: interrupted by SIGINT after ")
-    assert "goodput: " in out
+    assert "goodput  " in out
     content = json.loads((tmp_path / "o.json").read_text())
     assert content["partial"] is True
     rounds = content["rounds"]

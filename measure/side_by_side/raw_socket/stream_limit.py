@@ -71,7 +71,7 @@ def _measure(rounds: int) -> int:
     found = ratio(stream, raw)
     print("stream, examples/s:    ", *(f"{value:,.0f}" for value in stream))
     print("raw socket, examples/s:", *(f"{value:,.0f}" for value in raw))
-    print(f"ratio {found.median:.2f} [{found.low:.2f}, {found.high:.2f}] of {found.pairs} pairs")
+    print(f"ratio {found:.2f} of {found.pairs} pairs")
     print(f"wrong labels: {wrong}")
     return 0 if found.low >= _SHARE and not wrong else 1
 

@@ -7,6 +7,7 @@ from queue import SimpleQueue
 import pytest
 
 from client.errors import RequestFailed
+from measure.core.record import decoded, encoded
 from measure.engine.loop import Pace, Stop, Times, Traffic
 from measure.engine.slice import Slice
 from protos.codec import InferResponse
@@ -170,7 +171,7 @@ def test_an_error_counts_with_its_time_and_not_among_the_answers():
     whole = None
     for one in traffic.slices(Times(time.perf_counter_ns(), 100 * MS, 100 * MS), 1.0):
         inbox.put(Stop())
-        again = Slice.from_json(json.loads(json.dumps(one.to_json())))
+        again = decoded(json.loads(json.dumps(encoded(one))), Slice)
         whole = again if whole is None else whole
         if whole is not again:
             whole.add(again)

@@ -3,7 +3,7 @@ from dataclasses import asdict
 
 import pytest
 
-from measure.core.goal import MISSED, NOT_MEASURED, REACHED
+from measure.core.verdict import Standing
 from measure.overload import overload
 from measure.overload.overload import Rounds, Settings, goals, main, run
 
@@ -15,6 +15,9 @@ SMALL = Settings(classes=4096, features=1024, rows=8, streams=4, rounds=1, secon
 def few_samples(monkeypatch):
     """Let 69 samples do for a p99."""
     monkeypatch.setattr("measure.core.confidence.CONFIDENCE", 0.5)
+
+
+REACHED, MISSED, NOT_MEASURED = Standing.REACHED, Standing.MISSED, Standing.NOT_MEASURED
 
 
 def measured(**values):
@@ -91,4 +94,4 @@ def test_the_exit_code_tells_the_verdict_and_the_record_holds_it(
     record = json.loads(path.read_text())
     assert [goal["name"] for goal in record["goals"]] == ["fairness", "goodput", "refusals"]
     assert record["rounds"]["peak_per_s"] == [100.0, 100.0]
-    assert "goodput: " in capsys.readouterr().out
+    assert "goodput  " in capsys.readouterr().out

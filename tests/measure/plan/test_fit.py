@@ -4,6 +4,7 @@ import pytest
 from plan_calibrations import COSTS, LIMITS, MS, alone, calibration, loaded
 
 from client.errors import UsageError
+from measure.core.record import RecordError, decoded, encoded
 from measure.plan.calibration import sizes
 from measure.plan.check import check
 from measure.plan.fit import executions, fit_costs, predict
@@ -92,11 +93,11 @@ def test_too_few_lone_requests_are_refused():
 
 def test_a_calibration_survives_json():
     made = calibration(held_out=(replace(loaded(100.0), doubts=("steal: 3%",)),))
-    assert Calibration.from_json(made.to_json()) == made
+    assert decoded(encoded(made), Calibration) == made
 
 
 @pytest.mark.parametrize("broken", [{}, {"limits": {"rows": 1}}, {"busy": {"rows": 1}}])
 def test_something_else_is_no_calibration(broken):
-    content = {**calibration().to_json(), **broken} if broken else {}
-    with pytest.raises(UsageError, match="this is no calibration"):
-        Calibration.from_json(content)
+    content = encoded(calibration()) | broken if broken else {}
+    with pytest.raises(RecordError, match="lacks"):
+        decoded(content, Calibration)

@@ -6,8 +6,9 @@ import report_records
 
 from client.errors import UsageError
 from measure.core import record_files
+from measure.core.record import read
 from measure.core.self_test import COMPARE_SCHEMA, LOAD_SCHEMA
-from measure.load.record import from_json
+from measure.load.record import LoadRecord
 from measure.loadgen.record import LONG, QUICK
 from measure.report import kinds, load_charts, page, percentiles, trust
 
@@ -147,7 +148,7 @@ def test_a_failed_result_among_others_is_said_first():
 
 
 def test_a_knee_is_claimed_only_where_it_was_seen():
-    points = from_json(report_records.load())
+    points = read(report_records.load(), LoadRecord).points
     seen, above, below = points, points[:2], points[2:]
     assert load_charts.knees(seen) == {"unary": (200.0, 300.0)}
     assert load_charts.knees(above) == {"unary": (200.0, None)}
@@ -169,7 +170,7 @@ def test_a_knee_is_claimed_only_where_it_was_seen():
 
 
 def test_each_mode_has_a_knee_of_its_own():
-    points = from_json(report_records.load())[:3]
+    points = read(report_records.load(), LoadRecord).points[:3]
     slow = [replace(p, asked=replace(p.asked, mode="stream")) for p in points]
     fast = [replace(p, checks=()) for p in points]
     assert (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from client.errors import RequestFailed
-from measure.core.goal import MISSED, NOT_MEASURED, REACHED, lines
+from measure.core.verdict import Standing, lines
 from measure.core.verification import Experiment, truth
 from measure.peers.systems import Turn, turn_starts
 from measure.side_by_side.goals import (
@@ -57,21 +57,21 @@ def test_goals_are_read_off_the_cells():
         "shared memory",
         "first prediction of a stream",
     ):
-        assert found[name] == REACHED, name
-    assert found["latency of one example"] == MISSED  # 2.5 times the latency
+        assert found[name] == Standing.REACHED, name
+    assert found["latency of one example"] == Standing.MISSED  # 2.5 times the latency
     for name in ("gain from batching", "gain from a narrow wire", "peak memory of a stream"):
-        assert found[name] == NOT_MEASURED, name
+        assert found[name] == Standing.NOT_MEASURED, name
 
 
 def test_without_anything_measured_no_goal_is_reached():
-    assert set(verdicts(Measured([])).values()) == {NOT_MEASURED}
+    assert set(verdicts(Measured([])).values()) == {Standing.NOT_MEASURED}
 
 
 def test_one_part_that_misses_is_enough():
     told = measured()
     cells = [c for c in told.cells if (c.system, c.batch_size) != ("shm", 256)]
     goal = shared_memory(Measured([*cells, cell("shm", 256, rate=899)]))
-    assert goal.verdict == MISSED
+    assert goal.verdict == Standing.MISSED
     missed = [part.what for part in goal.parts if not part.reached]
     assert missed == ["shm / local, n=256"]
 
@@ -79,14 +79,14 @@ def test_one_part_that_misses_is_enough():
 def test_what_is_missing_is_named_beside_what_is_reached():
     cells = [c for c in measured().cells if c.system != "triton_shm"]
     goal = shared_memory(Measured(cells))
-    assert goal.verdict == REACHED
+    assert goal.verdict == Standing.REACHED
     assert goal.missing == tuple(f"shm / triton_shm, n={n}" for n in (16, 64, 256, 1024))
     assert "not measured: shm / triton_shm, n=16" in "\n".join(lines(goal))
 
 
 def test_a_cell_that_failed_counts_as_not_measured():
     cells = [cell("unary", 1, error="RESOURCE_EXHAUSTED: too large"), cell("local", 1)]
-    assert one_example(Measured(cells)).verdict == NOT_MEASURED
+    assert one_example(Measured(cells)).verdict == Standing.NOT_MEASURED
 
 
 def test_an_interval_across_the_threshold_is_said():
@@ -95,18 +95,18 @@ def test_an_interval_across_the_threshold_is_said():
         Cell("local", 1, [1.0] * 3, [1.0, 1.0, 1.0]),
     ]
     goal = one_example(Measured(cells))
-    assert goal.verdict == MISSED
+    assert goal.verdict == Standing.MISSED
     assert "too close to be sure" in "\n".join(lines(goal))
 
 
 def test_batching_is_told_with_the_reasons_why_batches_closed():
     told = Concurrency(16, [300, 310], [100, 100], 0, 7.5, {"batch_closed_idle": 1234})
     goal = batching_gain(Measured([], concurrency=told))
-    assert goal.verdict == REACHED
+    assert goal.verdict == Standing.REACHED
     assert "batch_closed_idle 1,234" in goal.notes[0]
 
 
-@pytest.mark.parametrize(("peak", "verdict"), [(319, REACHED), (321, MISSED)])
+@pytest.mark.parametrize(("peak", "verdict"), [(319, Standing.REACHED), (321, Standing.MISSED)])
 def test_peak_memory_may_be_the_weights_and_256_mib(peak, verdict):
     told = Memory(1024, 64, 150, [300, peak, 300], [200, 201, 203.5], 0)
     goal = peak_memory(Measured([], memory=told))
