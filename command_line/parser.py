@@ -64,8 +64,30 @@ class Parser(argparse.ArgumentParser):
     def _unrecognized(self, unknown: Sequence[str]) -> str:
         first = unknown[0]
         text = "unrecognized " + ("argument " if len(unknown) == 1 else "arguments ")
-        hint = suggestion(first.partition("=")[0], self._option_string_actions)
+        shown = [
+            name
+            for name, action in self._option_string_actions.items()
+            if action.help != argparse.SUPPRESS
+        ]
+        hint = suggestion(first.partition("=")[0], shown)
         return text + " ".join(unknown) + hint
+
+
+def group(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
+    """The group of options with that title in --help, made on its first use."""
+    for made in parser._action_groups:
+        if made.title == title:
+            return made
+    return parser.add_argument_group(title)
+
+
+def add_renamed(
+    options: argparse._ActionsContainer, name: str, former: str, **declaration: Any
+) -> None:
+    """Declare an option that is also accepted under its former name, which --help leaves out."""
+    action = options.add_argument(name, **declaration)
+    declaration |= {"dest": action.dest, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    options.add_argument(former, **declaration)
 
 
 def suggestion(text: str, known: Iterable[str]) -> str:

@@ -45,7 +45,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one example: its figures, or why there are none."""
+    """The result of one example: its figures, or why there are none."""
 
     language: str
     labels: int = 0
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     examples = all_examples(out, os.environ.get("PATH", os.defpath))
     known = [example.language for example in examples]
     if unknown := set(args.only) - set(known):
-        print(f"examples: there is no {', '.join(unknown)}; wanted {', '.join(known)}")
+        print(f"examples: got {', '.join(unknown)}, expected some of {', '.join(known)}")
         return 2
     console = terminal.results()
     try:

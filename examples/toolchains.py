@@ -25,7 +25,7 @@ class Tool:
         """Say what is wrong with it, None if nothing is."""
         name = " ".join(self.command)
         try:
-            told = subprocess.run(
+            output = subprocess.run(
                 self.command,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -37,11 +37,11 @@ class Tool:
             return f"there is no {self.command[0]}"
         except subprocess.SubprocessError:
             return f"`{name}` fails"
-        told = _COLOURS.sub("", told)
-        version = tuple(map(int, re.findall(r"\d+", told)[: len(self.least)]))
+        output = _COLOURS.sub("", output)
+        version = tuple(map(int, re.findall(r"\d+", output)[: len(self.least)]))
         if version < self.least:
             wanted = ".".join(map(str, self.least))
-            return f"`{name}` tells {told.partition(chr(10))[0]!r}; wanted {wanted} or newer"
+            return f"`{name}` prints {output.partition(chr(10))[0]!r}, expected {wanted} or newer"
         return None
 
 

@@ -23,7 +23,6 @@ STUBS = (
     "model_config_pb2.pyi",
     "inference_pb2.py",
     "inference_pb2.pyi",
-    "inference_pb2_grpc.py",
 )
 
 # protoc's lines that register a file, and their replacements that register it in our own pool, for
@@ -44,9 +43,7 @@ def generate(out: Path) -> None:
     builtin = resources.files("grpc_tools") / "_proto"
     common = ["protoc", f"-I{HERE.parent}", f"-I{builtin}", f"--python_out={out}"]
     for source in SOURCES:
-        # Only the file with the service needs gRPC's own stub.
-        grpc_out = [f"--grpc_python_out={out}"] if "inference" in source else []
-        if protoc.main([*common, f"--pyi_out={out}", *grpc_out, source]) != 0:
+        if protoc.main([*common, f"--pyi_out={out}", source]) != 0:
             sys.exit(f"protoc failed on {source}")
     for name in STUBS:
         if name.endswith("_pb2.py"):

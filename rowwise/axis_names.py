@@ -1,4 +1,4 @@
-"""Compare the names of first axes: do they name one batch axis?"""
+"""Whether the names of the first axes say that they are one batch axis."""
 
 import re
 from collections.abc import Mapping, Sequence

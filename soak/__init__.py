@@ -1,1 +1,1 @@
-"""Long runs that hold the service to its promises, and count what does not keep them."""
+"""Long runs that test the promises of the service, and count failures."""

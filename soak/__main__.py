@@ -1,4 +1,4 @@
-"""Hold the service to its promises for as long as there is time: `python -m soak`."""
+"""Test the promises of the service for a given time: `python -m soak`."""
 
 import argparse
 import random
@@ -14,8 +14,9 @@ from command_line import paths, terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import Parser, exit_codes
 from measure.core import environment
+from measure.core.arguments import over_zero, some_of
 from measure.core.judged import guarded
-from measure.core.record import dumps, write_text_atomically
+from measure.core.record import write_record
 from protos import malloc
 from soak import record
 from soak.promises import PARTS
@@ -24,7 +25,7 @@ from soak.tally import Tally
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run and write. 0: nothing failed, however far it came; 1: something did; 2: it could not."""
+    """Run and write the record. 0: nothing failed; 1: something failed; 2: it could not run."""
     args = _parser().parse_args(argv)
     malloc.keep_in_process()
     return guarded("soak", partial(_run_in_folder, args))
@@ -53,9 +54,9 @@ def _soak(args: argparse.Namespace) -> int:
             told = f"{done.name}: {done.tally.done:,} done, {done.tally.failed} failed"
             notes.print(f"{told}, {done.seconds:.0f} s", soft_wrap=True)
             # Written anew after each part: what was found stays, whatever becomes of the next.
-            write_text_atomically(path, dumps(content()))
+            write_record(path, content())
     whole = content() | kept.because(len(parts), f"{len(parts)} of {len(args.only)} parts")
-    write_text_atomically(path, dumps(whole))
+    write_record(path, whole)
     console = terminal.results()
     show(console, whole)
     console.print(str(path), soft_wrap=True)
@@ -86,40 +87,32 @@ def _parser() -> argparse.ArgumentParser:
         prog="soak", description=__doc__, epilog=exit_codes("a promise was broken", keeps=True)
     )
     parser.add_argument(
-        "--seconds", type=_positive, default=1200.0, help="for all parts (default: %(default)g)"
+        "--seconds",
+        type=over_zero,
+        default=1200.0,
+        help="seconds for all parts together (default: %(default)g)",
     )
     parser.add_argument(
         "--only",
-        type=_names,
+        type=lambda text: some_of(text, PARTS),
         default=tuple(PARTS),
         metavar="PART,PART",
-        help=f"of {','.join(PARTS)} (default: all)",
+        help=f"parts to run, of {','.join(PARTS)} (default: all)",
     )
     parser.add_argument(
-        "--seed", type=int, default=random.randrange(2**31), help="of what is drawn by chance"
+        "--seed",
+        type=int,
+        default=random.randrange(2**31),
+        help="seed of all random choices (default: random)",
     )
     parser.add_argument(
-        "--out", type=paths.path, default=Path("results/soak"), metavar="DIR", help="%(default)s"
+        "--out",
+        type=paths.path,
+        default=Path("results/soak"),
+        metavar="DIR",
+        help="folder for the record (default: %(default)s)",
     )
     return parser
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted a number over 0")
-    return value
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(text.split(",")))
-    unknown = [name for name in names if name not in PARTS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(PARTS)}")
-    return names
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tell growth from noise in a series of measurements."""
+"""Distinguish growth from noise in a series of measurements."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Slope:
 
     @property
     def holds_zero(self) -> bool:
-        """Whether the interval does not tell it from no growth."""
+        """Whether the interval contains 0."""
         return self.low <= 0 <= self.high
 
 
@@ -42,7 +42,9 @@ def slope(steps: Sequence[float], values: Sequence[float], seed: int = 0) -> Slo
     would take a single step for a slope.
     """
     if len(steps) != len(values) or len(steps) < FEWEST:
-        raise ValueError(f"{len(steps)} steps and {len(values)} values came; wanted {FEWEST} pairs")
+        raise ValueError(
+            f"got {len(steps)} steps and {len(values)} values, expected {FEWEST} pairs"
+        )
     x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     per_step = _theil_sen(x, y)
     changes = np.diff(np.stack((x, y)))

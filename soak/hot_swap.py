@@ -5,13 +5,14 @@ each answer was wholly of a content that served between its sending and its arri
 """
 
 import argparse
+import itertools
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import psutil
-from numpy.typing import NDArray
 
-from client.client import Client
-from client.connection.channel import RetryPolicy
 from command_line.parser import Parser, exit_codes
 from measure.core.arguments import positive
 from measure.core.judged import guarded
@@ -31,7 +29,10 @@ from measure.side_by_side.service import MIB
 from model.export import export
 from model.weights import from_seed
 from protos import inference_pb2 as pb
-from protos.inference_pb2_grpc import GRPCInferenceServiceStub
+from protos.stub import InferenceStub
+from soak.clients import Asking, Clients, Question
+from soak.known_answers import Labels
+from soak.tally import Tally
 
 MODEL = "swapped"
 SWAPS = 500
@@ -42,8 +43,8 @@ MOST_ROWS = 70
 MESSAGES_PER_STREAM = 50
 UNARY, STREAMS = 3, 3
 _TIMEOUT_S = 60.0
-
-Labels = NDArray[np.int64]
+# Of one server; time is looked at in between.
+_PER_SERVER = 25
 
 
 @dataclass(slots=True)
@@ -97,97 +98,65 @@ class Swaps:
             outcome.stale += 1
 
 
-class Askers:
-    """Clients that ask without a pause until the block ends."""
-
-    def __init__(self, address: str, swaps: Swaps, outcome: Outcome) -> None:
-        self._address = address
-        self._swaps = swaps
-        self._outcome = outcome
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-
-    @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Ask for the time of the block."""
-        ways = [("unary", self._unary)] * UNARY + [("stream", self._stream)] * STREAMS
-        threads = [
-            threading.Thread(target=self._run, args=(name, ask, seed))
-            for seed, (name, ask) in enumerate(ways)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            for thread in threads:
-                thread.join(_TIMEOUT_S)
-
-    def wait_for_more(self) -> None:
-        """Return once each kind of client was answered anew."""
-        with self._lock:
-            before = self._outcome.answered.copy()
-        end = time.monotonic() + _TIMEOUT_S
-        while any(self._outcome.answered[name] <= before[name] for name in ("unary", "stream")):
-            if self._outcome.errors or time.monotonic() > end:
-                return
-            time.sleep(0.001)
-
-    def _run(self, name: str, ask: Callable[[Client, Iterator[int]], None], seed: int) -> None:
-        sizes = np.random.default_rng(seed)
-        rows = iter(lambda: int(sizes.integers(1, MOST_ROWS + 1)), None)
-        with Client(
-            self._address, MODEL, deadline_s=_TIMEOUT_S, retry=RetryPolicy(attempts=1)
-        ) as client:
-            while not self._stop.is_set():
-                try:
-                    ask(client, rows)
-                except Exception as error:
-                    with self._lock:
-                        self._outcome.errors.append(f"{name}: {error!r}")
-
-    def _unary(self, client: Client, rows: Iterator[int]) -> None:
-        sent = self._swaps.done
-        self._judge("unary", sent, client.predict(self._swaps.x[: next(rows)]))
-
-    def _stream(self, client: Client, rows: Iterator[int]) -> None:
-        sent: deque[int] = deque()
-
-        def batches() -> Iterator[NDArray[np.float32]]:
-            for _ in range(MESSAGES_PER_STREAM):
-                if self._stop.is_set():
-                    return
-                sent.append(self._swaps.done)
-                yield self._swaps.x[: next(rows)]
-
-        for labels in client.stream(batches()):
-            self._judge("stream", sent.popleft(), labels)
-
-    def _judge(self, name: str, done_when_sent: int, labels: Labels) -> None:
-        with self._lock:
-            self._swaps.judge(self._outcome, done_when_sent, labels)
-            self._outcome.answered[name] += 1
+def run(tally: Tally, folder: Path) -> None:
+    """Count swaps during which no request failed and no answer was of what did not serve."""
+    while swaps := tally.take(_PER_SERVER):
+        outcome = swap(folder / str(tally.done + tally.failed), swaps)
+        for way, count in outcome.answered.items():
+            tally.note(way, count)
+        if outcome.good:
+            tally.add(swaps)
+            continue
+        came = f"mixed {outcome.mixed}, stale {outcome.stale}, errors {outcome.errors}"
+        for _ in range(swaps):
+            tally.fail(f"one of {swaps} swaps", came)
 
 
-def run(folder: Path, count: int, options: Sequence[str] = ()) -> Outcome:
-    """Swap `count` times, each once every kind of client was answered since the last."""
+def swap(folder: Path, count: int, options: Sequence[str] = ()) -> Outcome:
+    """Swap `count` times, each once every client was answered since the last."""
     outcome = Outcome()
     swaps = Swaps(folder)
     with ExitStack() as stack:
         server = stack.enter_context(running_server(folder, (*OPTIONS, *options)))
         channel = stack.enter_context(grpc.insecure_channel(server.address))
-        stub = GRPCInferenceServiceStub(channel)
+        stub = InferenceStub(channel)
         request = pb.RepositoryModelLoadRequest(model_name=MODEL)
-        askers = Askers(server.address, swaps, outcome)
-        stack.enter_context(askers.asking())
+        clients = stack.enter_context(_clients(server.address, swaps, outcome))
         process = psutil.Process(server.pid)
         for _ in range(count):
-            askers.wait_for_more()
+            clients.wait_until_answered(1, lambda: bool(outcome.errors))
             swaps.swap(lambda: stub.RepositoryModelLoad(request, timeout=_TIMEOUT_S))
             outcome.resident_mib.append(process.memory_info().rss / MIB)
-        askers.wait_for_more()
+        clients.wait_until_answered(1, lambda: bool(outcome.errors))
     return outcome
+
+
+def _clients(address: str, swaps: Swaps, outcome: Outcome) -> Clients:
+    """Clients that ask without a pause, each with requests of sizes of its own."""
+    sizes = [np.random.default_rng(client) for client in range(UNARY + STREAMS)]
+    numbers = itertools.count()
+    lock = threading.Lock()
+
+    def draw(client: int) -> Question:
+        rows = int(sizes[client].integers(1, MOST_ROWS + 1))
+        return Question(next(numbers), swaps.x[:rows], swaps.done)
+
+    def judge(client: int, question: Question, labels: Labels) -> None:
+        with lock:
+            swaps.judge(outcome, question.known, labels)
+            outcome.answered["unary" if client < UNARY else "stream"] += 1
+
+    return Asking(
+        address,
+        draw,
+        judge,
+        lambda what, came: outcome.errors.append(f"{what}: {came}"),
+        unary=UNARY,
+        streams=STREAMS,
+        per_stream=MESSAGES_PER_STREAM,
+        patience_s=_TIMEOUT_S,
+        model=MODEL,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -206,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(count: int, options: Sequence[str]) -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        outcome = run(Path(folder), count, options)
+        outcome = swap(Path(folder), count, options)
     print(f"{count} swaps in {time.monotonic() - started:.0f} s, {dict(outcome.answered)} answered")
     print(f"errors {len(outcome.errors)}, mixed {outcome.mixed}, stale {outcome.stale}")
     for error in outcome.errors[:5]:

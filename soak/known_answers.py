@@ -1,4 +1,4 @@
-"""Requests whose right answers are known before they are sent."""
+"""Requests with known right answers."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class Questions:
         self._most_rows = most_rows
 
     def __getitem__(self, number: int) -> tuple[NDArray[Any], Labels]:
-        """Rows `[n, features]` of the question of that number, and their labels `[n]`."""
+        """Rows `[n, features]` of a question by number, and their labels `[n]`."""
         rows = 1 + number % self._most_rows
         # A step that shares no factor with most sizes, so that neighbours differ.
         start = number * 13 % (len(self._x) - rows + 1)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psutil
 
+from measure.core.local_server import SERVER, running_server
 from soak.growth import FEWEST, Slope, slope
 from soak.request_kinds import OPTIONS, UNTRIED, Asker, prepare
-from soak.servers import SERVER, serving
 from soak.tally import Tally
 
 # Of each kind. The first third comes before anything is measured, so that 10,000 are: the buffers
@@ -29,7 +29,7 @@ _SETTLE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What `requests` of one kind left behind: bytes a request, descriptors and threads in all."""
+    """Leaks of `requests` of one kind: bytes per request, descriptors and threads in total."""
 
     kind: str
     requests: int
@@ -39,7 +39,7 @@ class Watched:
 
     @property
     def grown_bytes(self) -> float:
-        """Memory that the slope adds up to."""
+        """Total growth of the memory by the slope."""
         return self.bytes_a_request.per_step * self.requests
 
     @property
@@ -50,7 +50,7 @@ class Watched:
 
 
 def run(tally: Tally, folder: Path) -> None:
-    """Count requests, of every kind as many, that left nothing behind."""
+    """Count requests without a leak, equally many of every kind."""
     prepare(folder)
     each = tally.target // len(KINDS)
     for number, kind in enumerate(KINDS):
@@ -74,12 +74,12 @@ def watch(
     allowed_s: float,
     program: Sequence[str] = SERVER,
 ) -> Watched | None:
-    """Send requests of one kind to a server of their own; None when there was no time for enough.
+    """Send requests of one kind to a separate server; None if the time was too short.
 
     Each sample is taken after a part of the requests, or of the time, with nothing under way.
     """
     with ExitStack() as stack:
-        server = stack.enter_context(serving(folder, (*OPTIONS, *UNTRIED), program=program))
+        server = stack.enter_context(running_server(folder, (*OPTIONS, *UNTRIED), program=program))
         asker = Asker(server.address)
         stack.callback(asker.close)
         asker.fill_pools()
@@ -112,7 +112,7 @@ def _send(
     allowed_s: float,
     samples: int,
 ) -> int:
-    """Send what makes the next sample; how many, 0 when it is over."""
+    """Send the requests before the next sample; return their number, 0 at the end."""
     most = max(1, requests // _SAMPLES)
     until_s = started_s + allowed_s * (samples + 1) / _SAMPLES
     if samples >= _SAMPLES or time.monotonic() > started_s + allowed_s:
@@ -128,7 +128,7 @@ def _send(
 
 
 def _own_bytes(pid: int) -> int:
-    """Memory that a process has for itself, in use, free in its heap, swapped out or shared.
+    """Private memory of a process: in use, free in its heap, swapped out or shared.
 
     Pages of files count as nothing: code comes in as it is first run, and whose it is changes with
     what else runs.
@@ -144,7 +144,7 @@ def _held(process: psutil.Process) -> tuple[int, int]:
 
 
 def _settled(process: psutil.Process, at_rest: tuple[int, int]) -> tuple[int, int]:
-    """How many more there are than at rest, once what was under way is over."""
+    """The increase over the idle state, after all requests have ended."""
     end_s = time.monotonic() + _SETTLE_S
     while True:
         more = tuple(max(0, now - was) for now, was in zip(_held(process), at_rest, strict=True))

@@ -1,4 +1,4 @@
-"""The parts of a soak: what each counts, how many it wants, its share of the time."""
+"""The parts of a soak: the unit that each counts, its target, its share of the time."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from soak.tally import Tally
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One promise put to the test `target` times.
+    """One promise, tested `target` times.
 
     `share`: of the time that is left, in proportion to the shares of the parts still to come; about
     what `target` takes on two busy cores, in units of 10 s. `module` of `soak` is imported when it
@@ -29,7 +29,7 @@ class Part:
 
     @property
     def run(self) -> Callable[[Tally, Path], None]:
-        """What puts the promise to the test. MissingExtra says how to install what it lacks."""
+        """Run the test of the promise. MissingExtra says how to install a missing package."""
         found = extras.imported(f"soak.{self.module}", "dev")
         return functools.partial(found.run, **self.options)
 
@@ -53,7 +53,7 @@ PARTS: Mapping[str, Part] = {
         "SIGTERMs under load, nothing accepted failed", 200, 38, "signals.terminations"
     ),
     "kills": Part("SIGKILLs under load, no client saw a failure", 100, 37, "signals.kills"),
-    "swaps": Part("hot swaps, no request failed or mixed", 500, 110, "swaps"),
+    "swaps": Part("hot swaps, no request failed or mixed", 500, 110, "hot_swap"),
     "leaks": Part(
         "requests, of each kind as many, that left nothing behind",
         len(leaks.KINDS) * leaks.REQUESTS,

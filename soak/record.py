@@ -1,36 +1,50 @@
-"""Write what a soak did as JSON, the source of every view."""
+"""Write the results of a soak as JSON, the source of every view."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from soak.bound import CONFIDENCE, rate_bound
+from measure.core.record import recorded
 from soak.promises import PARTS
 from soak.tally import Tally
 
 SCHEMA = "argmax-serving/soak/1"
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a part did, and the seconds it took."""
+    """The results of a part, and its time in seconds."""
 
     name: str
     tally: Tally
     seconds: float
 
 
+def rate_bound(trials: int, failures: int) -> float | None:
+    """Failure rate that is exceeded with a probability of 5% at most; None when some failed.
+
+    Of n independent trials without a failure it is 1 - 0.05^(1/n), which the rule of three writes
+    as 3/n (Hanley, Lippman-Hand: If nothing goes wrong, is everything all right? JAMA 249(13),
+    1983). Nothing is known of the rate without trials: 1.
+    """
+    if failures:
+        return None
+    return 1.0 if trials == 0 else -math.expm1(math.log(1 - CONFIDENCE) / trials)
+
+
 def to_json(
     environment: Mapping[str, Any], minutes: float, seed: int, parts: list[Done]
 ) -> dict[str, Any]:
-    """The record; every failure with what came, up to the number that a tally keeps."""
-    return {
-        "schema": SCHEMA,
-        "environment": dict(environment),
-        "minutes": minutes,
-        "seed": seed,
-        "confidence": CONFIDENCE,
-        "parts": [
+    """The record; failures with their answers, up to the number that a tally keeps."""
+    return recorded(
+        SCHEMA,
+        environment=environment,
+        minutes=minutes,
+        seed=seed,
+        confidence=CONFIDENCE,
+        parts=[
             {
                 "name": part.name,
                 "counts": PARTS[part.name].counts,
@@ -40,8 +54,8 @@ def to_json(
                 "rate_below": rate_bound(part.tally.done, part.tally.failed),
                 "seconds": round(part.seconds, 1),
                 "facts": part.tally.facts,
-                "failures": [asdict(failure) for failure in part.tally.failures],
+                "failures": part.tally.failures,
             }
             for part in parts
         ],
-    }
+    )

@@ -12,7 +12,7 @@ from client.connection.channel import RetryPolicy
 from client.errors import RequestFailed
 from protos import inference_pb2 as pb
 from protos.codec import InferRequest, encode_request
-from protos.inference_pb2_grpc import GRPCInferenceServiceStub
+from protos.stub import InferenceStub
 from protos.tensors import Tensor
 from soak.known_answers import MODEL, SMALL, put_model
 
@@ -40,7 +40,7 @@ class Asker:
         once = RetryPolicy(attempts=1)
         self._client = Client(address, MODEL, deadline_s=_TIMEOUT_S, retry=once)
         self._channel = grpc.insecure_channel(address)
-        self._stub = GRPCInferenceServiceStub(self._channel)
+        self._stub = InferenceStub(self._channel)
         self._x = np.random.default_rng(0).standard_normal((4, SMALL.features), np.float32)
         self._message = encode_request(InferRequest(MODEL, (Tensor.of("x", self._x),)))
         self.kinds: Mapping[str, Callable[[int], None]] = {

@@ -20,7 +20,7 @@ _COLUMNS = (
 
 
 def show(console: Console, record: Mapping[str, Any]) -> None:
-    """Print how far each part came and what that proves, then what failed."""
+    """Print the count and the bound of each part, then the failures."""
     console.print(table(record))
     for part in record["parts"]:
         facts = ", ".join(f"{name} {value}" for name, value in part["facts"].items())

@@ -1,4 +1,4 @@
-"""Count what one part of a soak did and what went wrong, within its bounds of count and time."""
+"""Count the trials and failures of one part of a soak, within its limits of count and time."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ _LONGEST_TEXT = 2000
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Something that ought not to have happened: what was done, and everything that came."""
+    """A failure: the request and its answers."""
 
     what: str
     came: str
@@ -20,7 +20,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Tally:
-    """What a part may do and what it did; safe to use from several threads.
+    """The limits and counts of a part; safe to use from several threads.
 
     `target`: how often at most; `allowed_s`: how long, from the first that is begun, since making
     models and answers ready is no trial; `seed`: of what is drawn by chance. `facts` are figures
@@ -40,18 +40,18 @@ class Tally:
 
     @property
     def left_s(self) -> float:
-        """Seconds that are left, 0 at least."""
+        """Seconds that are left, at least 0."""
         if self._end_s is None:
             return self.allowed_s
         return max(0.0, self._end_s - time.monotonic())
 
     @property
     def more(self) -> bool:
-        """Whether there is something left to do, and time for it."""
+        """Whether trials and time are left."""
         return self._taken < self.target and self.left_s > 0
 
     def take(self, count: int = 1) -> int:
-        """Begin up to `count` of what is to be done; how many, 0 when it is over."""
+        """Begin up to `count` trials; return their number, 0 at the end."""
         with self._lock:
             if self._end_s is None:
                 self._end_s = time.monotonic() + self.allowed_s
@@ -60,17 +60,17 @@ class Tally:
             return taken
 
     def add(self, count: int = 1) -> None:
-        """Tell that so many of what was begun are done as they should be."""
+        """Count trials that have succeeded."""
         with self._lock:
             self.done += count
 
     def give_up(self, count: int) -> None:
-        """Tell that so many of what was taken were not begun after all."""
+        """Return trials that were taken but not begun."""
         with self._lock:
             self._taken -= count
 
     def fail(self, what: str, came: object) -> None:
-        """Tell that one failed."""
+        """Count a failed trial."""
         with self._lock:
             self.failed += 1
             if len(self.failures) < MOST_KEPT:
@@ -82,7 +82,7 @@ class Tally:
             self.facts[name] = self.facts.get(name, 0) + count
 
     def close(self) -> None:
-        """Count what was begun and neither done nor failed: it was lost."""
+        """Count trials that neither succeeded nor failed as lost."""
         lost = self._taken - self.done - self.failed
         for _ in range(max(0, lost)):
             self.fail("begun", "nothing: neither an answer nor an error")

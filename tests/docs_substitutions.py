@@ -60,7 +60,7 @@ SUBSTITUTIONS = (
     Substitution(r"--scenario Offline", r"\g<0> --quick 0.5", SHORT),
     Substitution(
         CLIENT.format("(?:load|slo)"),
-        r"\g<0> --features 1024 --warm-up 0.1 --window 0.1 --max-windows 3",
+        r"\g<0> --features 1024 --warm-up-s 0.1 --window-s 0.1 --max-windows 3",
         SHORT,
     ),
     Substitution(r"--concurrency 1:16\b", "--concurrency 1:2", SHORT),

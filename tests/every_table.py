@@ -17,6 +17,7 @@ from measure.compare import record as provider_record
 from measure.compare import table as provider_table
 from measure.compare.analysis import analyse
 from measure.core.comparison import Comparison, Ratio
+from measure.core.record import read
 from measure.diff import table as diff_table
 from measure.diff.side import side
 from measure.diff.verdicts import differences
@@ -31,7 +32,7 @@ from measure.loadgen import table as loadgen_table
 from measure.loadgen.logs import Metric, Verdict
 from measure.loadgen.runs import Labels, Performance, Result
 from measure.plan import table as plan_table
-from measure.plan.capacity import Goal
+from measure.plan.capacity import Demand
 from measure.side_by_side.rounds import Cell as BenchCell
 from measure.side_by_side.show import rates
 from measure.slo import table as slo_table
@@ -48,7 +49,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def _sweep(agreement):
-    points = record.from_json(report_records.sweep())
+    points = read(report_records.sweep(), record.SweepRecord).points
     wide = [
         replace(
             point,
@@ -65,7 +66,7 @@ def _sweep(agreement):
 
 
 def _load_points():
-    points = load_record.from_json(report_records.load())
+    points = read(report_records.load(), load_record.LoadRecord).points
     return [
         replace(
             point,
@@ -94,7 +95,7 @@ def _slo():
 
 def _tune():
     tried = Candidate("64", 5000)
-    point = load_record.from_json(report_records.load())[0]
+    point = read(report_records.load(), load_record.LoadRecord).points[0]
     ratio = Comparison(Ratio(0.5, 0.4, 0.6, 10), 0.002, True)
     tuning = Tuning(
         Search((DEFAULTS, tried), 100.0, 1.5, 1000.0, 10, 10),
@@ -112,7 +113,7 @@ def _tune():
 def _compare():
     specs = ("cpu", "openvino:precision=bf16,device=GPU.1")
     content = report_records.compare(specs, (1.0, 1234.0), sizes=(1, 16, 64))
-    return provider_table.render(analyse(provider_record.from_json(content)))
+    return provider_table.render(analyse(read(content, provider_record.CompareRecord).measured))
 
 
 def _limits():
@@ -143,7 +144,7 @@ def _loadgen():
 
 def _plan():
     calibration = plan_calibrations.calibration()
-    goal = Goal(5000.0, 100.0 * MS, 25e9)
+    goal = Demand(5000.0, 100.0 * MS, 25e9)
     checks, made = report_records.planned_parts(calibration, goal)
     return [
         plan_table.checks_table(checks),

@@ -24,13 +24,13 @@ from measure.load import record as load_record
 from measure.load.summary import Asked
 from measure.load.summary import summarise as summarise_load
 from measure.loadgen import record as loadgen_record
-from measure.loadgen.logs import Metric, Verdict
+from measure.loadgen.logs import Metric, Summary
 from measure.loadgen.runs import Labels, Performance, Plan, Result
 from measure.loadgen.worker_job import SCENARIOS, Rules
 from measure.overload import overload as overloaded
 from measure.plan import record as plan_record
 from measure.plan import table as plan_table
-from measure.plan.capacity import Goal, plan
+from measure.plan.capacity import Demand, plan
 from measure.plan.check import check, trusted
 from measure.side_by_side import record as bench_record
 from measure.side_by_side.compose import Results
@@ -182,7 +182,7 @@ def loadgen(quick_s=5.0, wrong=0, reasons=(), failures=None):
     for number, scenario in enumerate(SCENARIOS, 1):
         server, offline = scenario == "Server", scenario == "Offline"
         times = {"50.00": 2 * MS, "90.00": 3 * MS, "99.00": 5 * MS, "99.90": 9 * MS}
-        verdict = Verdict(
+        verdict = Summary(
             verdict="INVALID" if server and reasons else "VALID",
             reasons=tuple(reasons) if server else (),
             metric=Metric("Samples per second", 900.0)
@@ -229,7 +229,7 @@ def planned_parts(calibration, goal):
 def planned(calibration=None, **settings):
     """A plan from a calibration, with the costs of `plan_calibrations`."""
     calibration = calibration or plan_calibrations.calibration()
-    goal = Goal(5000.0, 100.0 * MS, 25e9)
+    goal = Demand(5000.0, 100.0 * MS, 25e9)
     checks, made = planned_parts(calibration, goal)
     told = {"rate": 5000.0, "p99_ms": 100.0, "link_gbit": 25.0, "address": None, "result": None}
     return _through_text(

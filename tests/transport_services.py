@@ -1,15 +1,17 @@
 """Methods that the tests of the transport call, for grpcio's server and for our own alike."""
 
+# ruff: noqa: N802  (methods carry the names of their RPCs)
+
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from transport.channel import Channel, ChannelOptions
-from transport.client_call import CallFailed
-from transport.connection import ConnectionOptions
-from transport.grpc_handlers import GrpcHandlers
-from transport.server import Server, ServerOptions
+from transport.calling.channel import Channel, ChannelOptions
+from transport.calling.client_call import CallFailed
+from transport.options import ConnectionOptions
+from transport.serving.grpc_handlers import GrpcHandlers
+from transport.serving.server import Server, ServerOptions
 from transport.workers import Workers
 
 FAILURES = (grpc.RpcError, CallFailed)
@@ -38,6 +40,7 @@ class Methods(grpc.GenericRpcHandler):
             "Raise": grpc.unary_unary_rpc_method_handler,
             "Metadata": grpc.unary_unary_rpc_method_handler,
             "Wait": grpc.unary_unary_rpc_method_handler,
+            "Who": grpc.unary_unary_rpc_method_handler,
             "Packed": grpc.unary_unary_rpc_method_handler,
             "Repeat": grpc.unary_stream_rpc_method_handler,
             "Sum": grpc.stream_unary_rpc_method_handler,
@@ -80,6 +83,9 @@ class Methods(grpc.GenericRpcHandler):
         context.set_compression(grpc.Compression.Gzip)
         return request
 
+    def Who(self, request, context):
+        return b",".join(context.auth_context()["x509_common_name"])
+
     def Repeat(self, request, context):
         for _ in range(int(request)):
             yield request
@@ -97,17 +103,22 @@ class Methods(grpc.GenericRpcHandler):
 class Peer:
     """A server of `Methods` and how to connect to it."""
 
-    def __init__(self, kind, address="127.0.0.1:0", *, options=None, tls_context=None):
+    def __init__(
+        self, kind, address="127.0.0.1:0", *, options=None, tls_context=None, credentials=None
+    ):
         self.kind = kind
         self.methods = Methods()
         if kind == "grpcio":
             self._server = grpc.server(ThreadPoolExecutor(16), options=UNLIMITED)
             self._server.add_generic_rpc_handlers((self.methods,))
-            port = self._server.add_insecure_port(address)
+            if credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
             self._server.start()
             self.address = address if address.startswith("unix:") else f"127.0.0.1:{port}"
             return
-        self._workers = Workers(16, 16, "test")
+        self._workers = Workers(16, 100, "test")
         handlers = GrpcHandlers((self.methods,), self._workers)
         self.server = Server([address], handlers, options or ServerOptions(), tls_context)
         self.address = self.server.addresses[0]

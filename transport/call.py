@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from transport.headers import Headers
+from transport.http2.headers import Headers
 from transport.messages import ENCODINGS
 from transport.status import Code, Metadata, Status, StatusError, code_of, escape, unescape
 

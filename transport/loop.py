@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 OnEvent = Callable[[int], None]
 _JOIN_S = 5.0
+# Of so many timers those that were cancelled are dropped: long deadlines of short calls.
+_LEAST_TIDIED = 1_000
 
 
 class Timer:
@@ -45,6 +47,8 @@ class Loop:
         self._selector.register(self._wake_read, READ, self._drain_wake)
         self._calls: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
+        self._timers_lock = threading.Lock()
+        self._tidy_at = _LEAST_TIDIED
         self._order = itertools.count()
         self._asleep = False
         self._running = True
@@ -63,8 +67,8 @@ class Loop:
     def call_at(self, when_s: float, call: Callable[[], None]) -> Timer:
         """Call at `when_s` (time.monotonic); any thread."""
         timer = Timer(call)
-        # One call into C that compares floats and ints: no other thread runs meanwhile.
-        heapq.heappush(self._timers, (when_s, next(self._order), timer))
+        with self._timers_lock:
+            heapq.heappush(self._timers, (when_s, next(self._order), timer))
         if self._asleep and self._timers[0][2] is timer:
             self._wake()
         return timer
@@ -88,7 +92,7 @@ class Loop:
         self._selector.unregister(sock)
 
     def stop(self) -> None:
-        """End the thread, and wait until it has ended unless it is the caller."""
+        """Run the calls that wait, and end the thread; wait for its end unless it is the caller."""
         self._running = False
         self._wake()
         if threading.get_ident() != self.ident:
@@ -127,22 +131,37 @@ class Loop:
                     _log.exception("I/O thread: a socket's handler failed")
             if timers:
                 self._run_timers()
-            for _ in range(len(calls)):
-                try:
-                    calls.popleft()()
-                except Exception:
-                    _log.exception("I/O thread: a call failed")
+            self._run_calls()
+        # What was asked for before `stop`, such as to close a socket, is still done.
+        self._run_calls()
         self._selector.close()
         self._wake_read.close()
         self._wake_write.close()
 
+    def _run_calls(self) -> None:
+        calls = self._calls
+        for _ in range(len(calls)):
+            try:
+                calls.popleft()()
+            except Exception:
+                _log.exception("I/O thread: a call failed")
+
     def _run_timers(self) -> None:
         now_s = time.monotonic()
         timers = self._timers
+        if len(timers) >= self._tidy_at:
+            self._tidy_timers()
         while timers and timers[0][0] <= now_s:
-            call = heapq.heappop(timers)[2].call
+            with self._timers_lock:
+                call = heapq.heappop(timers)[2].call
             if call is not None:
                 try:
                     call()
                 except Exception:
                     _log.exception("I/O thread: a timer's call failed")
+
+    def _tidy_timers(self) -> None:
+        with self._timers_lock:
+            self._timers[:] = [each for each in self._timers if each[2].call is not None]
+            heapq.heapify(self._timers)
+            self._tidy_at = max(_LEAST_TIDIED, 2 * len(self._timers))

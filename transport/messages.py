@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from transport.frames import Buffer
+from transport.http2.frames import Buffer
 from transport.status import Code, StatusError
 
 PREFIX_BYTES = 5
@@ -252,3 +252,14 @@ class MessageReader:
         self._memory = None
         self._filled = 0
         self._packed = False
+
+
+class NoMessages(MessageReader):
+    """Drops the body of a request that is not gRPC's."""
+
+    def feed(self, data: memoryview) -> None:
+        """See MessageReader."""
+
+    def end(self) -> None:
+        """See MessageReader."""
+        self.owner.ended()

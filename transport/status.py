@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from urllib.parse import unquote_to_bytes
 
-from transport.frames import ErrorCode
+from transport.http2.frames import ErrorCode
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -42,6 +42,7 @@ class Status:
 
 
 OK = Status(Code.OK)
+DEADLINE_EXCEEDED = Status(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
 
 class StatusError(Exception):

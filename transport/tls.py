@@ -1,4 +1,4 @@
-"""TLS by the standard library: HTTP/2 is asked for by ALPN, and nothing older than TLS 1.2 is taken."""
+"""TLS by the standard library, with ALPN for HTTP/2, and nothing older than TLS 1.2."""
 
 import socket
 import ssl
@@ -80,9 +80,9 @@ class Handshake:
             protocol = self._sock.selected_alpn_protocol()
             self._end("" if protocol == ALPN else f"got ALPN {protocol!r}, expected {ALPN!r}")
 
-    def close(self) -> None:
-        """Give up."""
-        self._end("the server stops")
+    def close_soon(self) -> None:
+        """Give up; any thread."""
+        self._loop.call_soon(lambda: self._end("the server stops"))
 
     def _end(self, failure: str) -> None:
         if not self._open:

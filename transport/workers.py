@@ -1,4 +1,4 @@
-"""Threads for work that blocks: made at the start, few, and never in the way of the process's end."""
+"""Threads for work that blocks: few, made at the start, never in the way of the process's end."""
 
 import logging
 import queue

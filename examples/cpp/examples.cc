@@ -31,7 +31,7 @@ Examples::Examples(const std::string& inputs, const std::string& labels, const s
   file.read(reinterpret_cast<char*>(labels_.data()), labels_.size() * sizeof(std::int64_t));
   std::int64_t size = Size(rows_), want = count() * row_bytes();
   if (size != want || want == 0) {
-    throw std::runtime_error(inputs + " has " + std::to_string(size) + " bytes; wanted " +
+    throw std::runtime_error(inputs + " has " + std::to_string(size) + " bytes, expected " +
                              std::to_string(want) + ", for " + std::to_string(count()) + " labels");
   }
 }
@@ -58,7 +58,7 @@ inference::ModelInferRequest Examples::Request(std::int64_t first, std::int64_t 
 std::int64_t Examples::Wrong(const inference::ModelInferResponse& response, std::int64_t first,
                              std::int64_t rows) const {
   if (response.id() != std::to_string(first) || response.raw_output_contents_size() != 1) {
-    throw std::runtime_error("answer '" + response.id() + "' came; wanted '" +
+    throw std::runtime_error("got answer '" + response.id() + "', expected '" +
                              std::to_string(first) + "', with one output");
   }
   const std::string& raw = response.raw_output_contents(0);
@@ -66,7 +66,7 @@ std::int64_t Examples::Wrong(const inference::ModelInferResponse& response, std:
   std::memcpy(got.data(), raw.data(), got.size() * sizeof(std::int64_t));
   if (static_cast<std::int64_t>(got.size()) != rows) {
     throw std::runtime_error("answer '" + response.id() + "' has " + std::to_string(got.size()) +
-                             " labels; wanted " + std::to_string(rows));
+                             " labels, expected " + std::to_string(rows));
   }
   std::int64_t wrong = 0;
   for (std::int64_t row = 0; row < rows; ++row) wrong += got[row] != labels_[first + row];

@@ -33,7 +33,7 @@ func openExamples(inputs, labels, model string, input *pb.ModelMetadataResponse_
 	}
 	e := &examples{file, int64s(raw), model, input.Name, 4 * int(input.Shape[1])}
 	if want := int64(len(e.labels)) * int64(e.rowBytes); info.Size() != want || want == 0 {
-		return nil, fmt.Errorf("%s has %d bytes; wanted %d, for %d labels", inputs, info.Size(), want, len(e.labels))
+		return nil, fmt.Errorf("%s has %d bytes, expected %d, for %d labels", inputs, info.Size(), want, len(e.labels))
 	}
 	return e, nil
 }
@@ -65,11 +65,11 @@ func (e *examples) request(first, rows int, moreFollows bool) (*pb.ModelInferReq
 // wrong counts the labels in the answer about some rows that are not those of the file.
 func (e *examples) wrong(response *pb.ModelInferResponse, first, rows int) (int, error) {
 	if response.GetId() != strconv.Itoa(first) || len(response.GetRawOutputContents()) != 1 {
-		return 0, fmt.Errorf("answer %q came; wanted %d, with one output", response.GetId(), first)
+		return 0, fmt.Errorf("got answer %q, expected %d, with one output", response.GetId(), first)
 	}
 	labels := int64s(response.RawOutputContents[0])
 	if len(labels) != rows {
-		return 0, fmt.Errorf("answer %d has %d labels; wanted %d", first, len(labels), rows)
+		return 0, fmt.Errorf("answer %d has %d labels, expected %d", first, len(labels), rows)
 	}
 	wrong := 0
 	for i, label := range labels {

@@ -114,7 +114,7 @@ func describe(ctx context.Context, client pb.GRPCInferenceServiceClient, model s
 		fmt.Printf("output   %s %s %v\n", tensor.Name, tensor.Datatype, tensor.Shape)
 	}
 	if len(told.Inputs) != 1 || told.Inputs[0].Datatype != "FP32" || len(told.Inputs[0].Shape) != 2 {
-		return nil, fmt.Errorf("%s takes %v; wanted one input, FP32 [n, features]", model, told.Inputs)
+		return nil, fmt.Errorf("%s takes %v, expected one input, FP32 [n, features]", model, told.Inputs)
 	}
 	return told.Inputs[0], nil
 }

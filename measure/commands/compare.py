@@ -9,7 +9,7 @@ from typing import Any
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import exit_codes
+from command_line.parser import exit_codes, group
 from measure.commands import compare_results as provider_results
 from measure.compare import record, table
 from measure.compare.analysis import Pair, analyse, could_differ
@@ -17,7 +17,7 @@ from measure.compare.findings import broken_limits, findings
 from measure.compare.measure import MODES, Observed, contest
 from measure.core import arguments, environment
 from measure.core.comparison import fewest_to_claim
-from measure.core.record import dumps, finite, write_text_atomically
+from measure.core.record import write_record
 from measure.core.self_test import COMPARE_SCHEMA, Calibration, calibrate
 from measure.core.verification import Experiment
 from measure.sweep.sweep import Settings
@@ -34,64 +34,63 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
         epilog=exit_codes("failed requests, or a limit that is missed", keeps=True),
     )
     parser.set_defaults(command=_compare)
-    parser.add_argument(
+    measurement, limits = group(parser, arguments.MEASUREMENT), group(parser, "limits")
+    group(parser, arguments.EXECUTION).add_argument(
         "--ep",
         action="append",
         required=True,
         metavar="EP",
-        help="an execution provider as the server takes it, such as cpu or "
-        "openvino:precision=bf16; the others are held against the first, so give it twice or more",
+        help="execution provider, as for the server's --ep, such as cpu or "
+        "openvino:precision=bf16; repeat it: the others are compared with the first",
     )
     arguments.add_experiment(parser, Path("results/compare"))
-    parser.add_argument(
+    measurement.add_argument(
         "--modes",
         type=arguments.modes(MODES),
         default=MODES,
         metavar="M,M",
-        help=f"of {','.join(MODES)} (default: both)",
+        help=f"some of {','.join(MODES)} (default: both)",
     )
-    parser.add_argument(
+    measurement.add_argument(
         "--rounds",
         type=arguments.positive,
         default=DEFAULT_ROUNDS,
         metavar="N",
-        help="rounds of each batch size, in each of which every provider is measured "
-        "(default: %(default)s)",
+        help="rounds per batch size; each measures every provider once (default: %(default)s)",
     )
-    parser.add_argument(
+    measurement.add_argument(
         "--starts",
         type=arguments.positive,
         default=DEFAULT_STARTS,
         metavar="N",
-        help="how often the servers are started anew, with the rounds dealt over them "
-        "(default: %(default)s)",
+        help="starts of the servers, which share the rounds (default: %(default)s)",
     )
-    parser.add_argument(
+    group(parser, "A/A test").add_argument(
         "--aa",
         type=arguments.positive,
         metavar="RUNS",
-        help="instead, hold the first --ep against itself in so many runs, and say how many claim "
-        "a difference; exit code 1 if more than a tenth do",
+        help="A/A test: compare the first --ep with itself, in RUNS runs; exit code 1 if more than "
+        "a tenth of the runs report a difference",
     )
-    parser.add_argument(
+    limits.add_argument(
         "--require-agreement",
         type=_share,
         metavar="SHARE",
-        help="exit with 1 where fewer labels agree with the reference, near ties aside",
+        help="exit with 1 if a smaller share of labels agrees with the reference, near ties aside",
     )
-    parser.add_argument(
+    limits.add_argument(
         "--max-slowdown",
         type=_factor,
         metavar="FACTOR",
-        help="exit with 1 if a provider takes more than this multiple of the first one's time, "
-        "by the whole interval",
+        help="exit with 1 if the whole interval of a provider's latency ratio to the first one is "
+        "above this",
     )
 
 
 def _compare(args: argparse.Namespace) -> int:
     """Exit code 0: done; 1: failed requests, or a limit is broken."""
     if len(args.ep) < 2 and args.aa is None:
-        raise UsageError(f"--ep came once, {args.ep[0]}; wanted at least two to compare")
+        raise UsageError(f"got one --ep, {args.ep[0]}, expected at least two to compare")
     if args.starts > args.rounds:
         raise UsageError(f"--starts {args.starts} is over --rounds {args.rounds}")
     settings = Settings(
@@ -181,14 +180,14 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
             {
                 "differs": any(pair.differs for pair in run),
                 "could_differ": could_differ(run),
-                "pairs": [asdict(pair) for pair in run],
+                "pairs": run,
             }
             for run in runs
         ],
     } | marks
     path = settings.out / "compare-aa.json"
     console = terminal.results()
-    write_text_atomically(path, dumps(finite(content)))
+    write_record(path, content)
     console.print(found.text, style="" if found.passed else "bold red", highlight=False)
     console.print(str(path), highlight=False, soft_wrap=True)
     kept.end(settings.out)
@@ -213,14 +212,14 @@ def _told(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
 def _share(text: str) -> float:
     value = _number(text)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted a share from 0 to 1")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a share from 0 to 1")
     return value
 
 
 def _factor(text: str) -> float:
     value = _number(text)
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted a factor over 0")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a factor over 0")
     return value
 
 

@@ -32,7 +32,7 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
     """Declare the command and its options."""
     parser = commands.add_parser(
         "diff",
-        help="whether a newer result is worse than an older one",
+        help="test whether a newer result is worse than an older one",
         epilog=exit_codes("a point is worse"),
     )
     parser.set_defaults(command=_diff)
@@ -48,7 +48,7 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
         type=over_zero,
         default=0.1,
         metavar="SHARE",
-        help="a difference up to this share is none (default: %(default)s)",
+        help="largest share of a difference that is ignored (default: %(default)s)",
     )
 
 

@@ -9,20 +9,15 @@ from typing import Any
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import DONE, exit_codes
+from command_line.parser import DONE, exit_codes, group
 from command_line.paths import path
-from measure.compare import record as provider_record
 from measure.core import arguments, environment, record_files
-from measure.core.record import dumps, write_bytes_atomically, write_text_atomically
+from measure.core.record import write_bytes_atomically, write_record
 from measure.limits import ceiling, peaks, roofline, table
 from measure.limits import record as limits_record
 from measure.limits.placement import Placed, place
-from measure.limits.subject import Subject, subject
-from measure.load import record as load_record
-from measure.sweep import record
+from measure.limits.subject import READERS, Subject, subject
 from measure.sweep.summary import disturbances
-
-_SCHEMAS = (record.SCHEMA, provider_record.SCHEMA, load_record.SCHEMA)
 
 
 def add(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -33,36 +28,38 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
         epilog=exit_codes(None, keeps=True),
     )
     parser.set_defaults(command=_limits)
-    parser.add_argument(
+    execution = group(parser, arguments.EXECUTION)
+    group(parser, "result").add_argument(
         "--result",
         type=path,
         metavar="DIR",
-        help="folder or JSON file of the sweep, comparison or load that is placed (default: none)",
+        help="folder or JSON file of a sweep, comparison or load to compare with "
+        "the roofs (default: none)",
     )
-    parser.add_argument(
+    group(parser, arguments.MEASUREMENT).add_argument(
         "--rounds",
         type=arguments.positive,
         default=7,
         metavar="N",
-        help="of each roof; the best one counts (default: %(default)s)",
+        help="rounds of each roof; the best one counts (default: %(default)s)",
     )
-    parser.add_argument(
+    execution.add_argument(
         "--threads",
         type=arguments.positive,
         metavar="N",
-        help="that read memory and multiply (default: the result's, or one for each core)",
+        help="threads that read memory and multiply (default: the result's, or one per core)",
     )
-    parser.add_argument(
+    execution.add_argument(
         "--dtype",
         choices=("float32", "float64"),
-        help="that is multiplied (default: the result's, or float32)",
+        help="dtype of the multiplication (default: the result's, or float32)",
     )
-    parser.add_argument(
+    execution.add_argument(
         "--ep",
         metavar="NAME[:key=value,...]",
-        help="execution provider that multiplies (default: the result's, or cpu)",
+        help="execution provider of the multiplication (default: the result's, or cpu)",
     )
-    parser.add_argument(
+    group(parser, arguments.OUTPUT).add_argument(
         "--out",
         type=path,
         default=Path("results/limits"),
@@ -75,10 +72,10 @@ def _limits(args: argparse.Namespace) -> int:
     """Exit code 0: measured, however far the result is from its roofs."""
     content: dict[str, Any] = {}
     if args.result is not None:
-        found = record_files.found([args.result], _SCHEMAS)
+        found = record_files.found([args.result], READERS)
         if len(found) > 1:
             names = ", ".join(str(path) for path, _ in found)
-            raise UsageError(f"--result {args.result} holds several results: {names}; wanted one")
+            raise UsageError(f"--result {args.result} holds several results: {names}, expected one")
         ((_, content),) = found
     asked = content.get("settings", {})
     # A comparison has a list of providers; its first is what the others are held against.
@@ -86,7 +83,8 @@ def _limits(args: argparse.Namespace) -> int:
     ep = args.ep or (told if isinstance(told, str) else told[0])
     dtype = args.dtype or asked.get("dtype") or "float32"
     threads = args.threads or asked.get("threads") or len(os.sched_getaffinity(0))
-    placed_is = subject(content) if content else None
+    with record_files.naming(args.result):
+        placed_is = subject(content) if content else None
     with results_folder(args.out):
         return _measure(args, content, _Run(ep, dtype, threads), placed_is)
 
@@ -134,7 +132,7 @@ def _measure(
     written |= marks
     console = terminal.results()
     paths = [args.out / "limits.json"]
-    write_text_atomically(paths[0], dumps(written))
+    write_record(paths[0], written)
     if placed and placed_is:
         paths.append(args.out / "limits.png")
         drawn = roofline.roofline_png(measured, placed, placed_is.work)

@@ -3,18 +3,17 @@
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import DONE, WRONG, exit_codes
+from command_line.parser import DONE, WRONG, exit_codes, group
 from measure.commands.load_options import add_common, settings_of, show_disturbances, write
 from measure.core import environment
 from measure.core.arguments import concurrencies, modes, positive, rates
-from measure.core.record import dumps, finite, write_text_atomically
+from measure.core.record import encoded, write_record
 from measure.core.self_test import LOAD_SCHEMA, Calibration, calibrate
 from measure.engine.worker_job import MODES
 from measure.load import record as load_record
@@ -36,36 +35,38 @@ def add(commands: Any) -> None:
         epilog=exit_codes("wrong labels or failed requests", keeps=True),
     )
     parser.set_defaults(command=_load)
-    parser.add_argument(
+    loops = group(parser, "loops")
+    loops.add_argument(
         "--concurrency",
         type=concurrencies,
         default=(),
         metavar="N,N|A:B",
-        help="closed loops with so many requests under way; A:B: A, 2A, 4A, ... B",
+        help="requests in flight of the closed loops; A:B: A, 2A, 4A, ... B",
     )
-    parser.add_argument(
+    loops.add_argument(
         "--rate",
         type=rates,
         default=(),
         metavar="R,R|A:B:STEP",
-        help="open loops with so many requests a second",
+        help="requests per second of the open loops; A:B:STEP: A, A+STEP, ... B",
     )
-    parser.add_argument(
+    loops.add_argument(
         "--modes",
         type=modes(MODES),
         default=("unary",),
         metavar="M,M",
-        help=f"of {','.join(MODES)} (default: unary)",
+        help=f"some of {','.join(MODES)} (default: unary)",
     )
     add_common(parser, Path("results/load"))
-    parser.add_argument(
+    test = group(parser, "A/A test")
+    test.add_argument(
         "--aa",
         type=positive,
         metavar="RUNS",
-        help="instead, hold the first load against itself in so many runs of --pairs pairs, and "
-        "say how many claim a difference; exit code 1 if more than a tenth do",
+        help="A/A test: compare the first load with itself, in RUNS runs of --pairs pairs; exit "
+        "code 1 if more than a tenth of the runs report a difference",
     )
-    parser.add_argument(
+    test.add_argument(
         "--pairs",
         type=positive,
         default=10,
@@ -76,7 +77,7 @@ def add(commands: Any) -> None:
 
 def _load(args: argparse.Namespace) -> int:
     if not args.concurrency and not args.rate:
-        raise UsageError("neither --concurrency nor --rate came; wanted one of them, or both")
+        raise UsageError("got neither --concurrency nor --rate, expected one of them, or both")
     settings = settings_of(args)
     if args.aa is not None and args.pairs < fewest_pairs():
         raise UsageError(
@@ -101,7 +102,7 @@ def _measure(settings: Settings) -> int:
     wanted = len(list(asked(settings)))
     marks = kept.because(len(points), f"{len(points)} of {wanted} points")
     described = environment.describe(start, environment.snapshot())
-    content = load_record.to_json(asdict(settings), described, points, unchecked_because)
+    content = load_record.to_json(encoded(settings), described, points, unchecked_because)
     content |= marks
     paths = write(settings.out, "load", content, points)
     console = terminal.results()
@@ -143,15 +144,15 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     content = {
         "schema": LOAD_SCHEMA,
         "environment": environment.describe(start, environment.snapshot()),
-        "settings": asdict(settings) | {"pairs": args.pairs},
-        "asked": asdict(one),
+        "settings": encoded(settings) | {"pairs": args.pairs},
+        "asked": one,
         "answer": found.text,
         "passed": found.passed,
         "runs": [one_run.to_json() for one_run in duels],
     } | marks
     console = terminal.results()
     path = settings.out / "load-aa.json"
-    write_text_atomically(path, dumps(finite(content)))
+    write_record(path, content)
     console.print(found.text, style="" if found.passed else "bold red", highlight=False)
     console.print(str(path), highlight=False, soft_wrap=True)
     kept.end(settings.out)

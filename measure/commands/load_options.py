@@ -1,4 +1,4 @@
-"""What the commands `load` and `slo` are told alike, and what both write."""
+"""The options and results that the commands `load` and `slo` share."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,11 @@ from rich.console import Console
 from rich.text import Text
 
 from client.errors import UsageError
+from command_line.parser import add_renamed, group
 from measure.core.arguments import (
+    EP_HELP,
+    EXECUTION,
+    SERVER,
     add_credentials,
     add_model,
     address,
@@ -17,7 +21,7 @@ from measure.core.arguments import (
     positive,
     seconds,
 )
-from measure.core.record import dumps, write_bytes_atomically, write_text_atomically
+from measure.core.record import write_bytes_atomically, write_record
 from measure.engine.arrivals import ARRIVALS
 from measure.load import plots as load_plots
 from measure.load import record as load_record
@@ -27,52 +31,104 @@ from measure.sweep.summary import disturbances
 
 
 def add_common(parser: argparse.ArgumentParser, out: Path) -> None:
-    """Declare what is loaded, how long, by what."""
-    add_model(parser, out)
+    """Declare the shared options: server, request, windows, execution, output."""
 
-    def add(flag: str, kind: Any, default: Any, metavar: str, text: str) -> None:
-        parser.add_argument(
-            flag, type=kind, default=default, metavar=metavar, help=f"{text} (default: %(default)s)"
-        )
-
-    parser.add_argument(
+    server = group(parser, SERVER)
+    server.add_argument(
         "--address",
         type=address,
         metavar="A",
-        help="load this server (default: one of its own)",
+        help="server to load: HOST:PORT or unix:/path (default: start one)",
     )
     add_credentials(parser)
-    add("--model", str, "linear_argmax", "M", "name of the model")
-    parser.add_argument("--model-version", default="", metavar="V", help="default: the newest")
-    add("--rows", positive, 1, "N", "rows of a request")
-    parser.add_argument(
+    server.add_argument(
+        "--model",
+        default="linear_argmax",
+        metavar="M",
+        help="name of the model (default: %(default)s)",
+    )
+    server.add_argument(
+        "--model-version",
+        default="",
+        metavar="V",
+        help="version of the model (default: the highest)",
+    )
+
+    load = group(parser, "requests")
+    load.add_argument(
+        "--rows",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="rows of a request (default: %(default)s)",
+    )
+    load.add_argument(
         "--arrivals",
         choices=ARRIVALS,
         default="poisson",
-        help="of open loops: evenly, or as chance has it (default: %(default)s)",
+        help="gaps between the requests of open loops: random or equal (default: %(default)s)",
     )
-    add("--processes", positive, 1, "N", "processes that send")
-    add("--warm-up", seconds, 1.0, "S", "seconds that do not count")
-    add("--window", seconds, 1.0, "S", "seconds of a window, at least")
-    parser.add_argument(
+    load.add_argument(
+        "--processes",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="sending processes (default: %(default)s)",
+    )
+    add_renamed(
+        load,
+        "--timeout-s",
+        "--timeout",
+        type=seconds,
+        default=30.0,
+        metavar="S",
+        help="seconds after which a request has failed (default: %(default)s)",
+    )
+
+    windows = group(parser, "windows")
+    add_renamed(
+        windows,
+        "--warm-up-s",
+        "--warm-up",
+        type=seconds,
+        default=1.0,
+        metavar="S",
+        help="seconds before the first window, which are not counted (default: %(default)s)",
+    )
+    add_renamed(
+        windows,
+        "--window-s",
+        "--window",
+        type=seconds,
+        default=1.0,
+        metavar="S",
+        help="least seconds of a window (default: %(default)s)",
+    )
+    windows.add_argument(
         "--window-requests",
         type=positive,
         default=0,
         metavar="N",
-        help="requests of a window, at least (default: any)",
+        help="least requests of a window (default: 0)",
     )
-    add("--max-windows", positive, 10, "N", "windows to end with even if three never agree")
-    add("--timeout", seconds, 30.0, "S", "a request that takes longer failed")
-    parser.add_argument(
+    windows.add_argument(
+        "--max-windows",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="most windows, if three never agree (default: %(default)s)",
+    )
+    group(parser, EXECUTION).add_argument(
         "--ep",
         default="cpu",
         metavar="NAME[:key=value,...]",
-        help="execution provider of a server of its own, as the server's --ep (default: cpu)",
+        help=f"{EP_HELP} (default: %(default)s)",
     )
+    add_model(parser, out)
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
-    """Settings that options make. UsageError."""
+    """The settings of the options; UsageError if they contradict each other."""
     if args.processes > 1 and args.concurrency and min(args.concurrency) < args.processes:
         raise UsageError(
             f"--concurrency {min(args.concurrency)} is less than --processes {args.processes}"
@@ -88,8 +144,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
         rates_per_s=args.rate,
         arrivals=args.arrivals,
         processes=args.processes,
-        windows=Windows(args.warm_up, args.window, args.window_requests, args.max_windows),
-        timeout_s=args.timeout,
+        windows=Windows(args.warm_up_s, args.window_s, args.window_requests, args.max_windows),
+        timeout_s=args.timeout_s,
         classes=args.classes,
         features=args.features,
         dtype=args.dtype,
@@ -102,7 +158,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def show_disturbances(console: Console, around: Mapping[str, Any]) -> None:
-    """Print what of the machine may have disturbed a measurement, as the page says it."""
+    """Print possible disturbances of a measurement, with the texts of its page."""
     for finding in disturbances(around):
         console.print(Text(f"read with care: {finding.text}", style="yellow"))
 
@@ -112,7 +168,7 @@ def write(
 ) -> list[Path]:
     """Write the record, then the views of it; their paths."""
     paths = [folder / f"{name}.json", folder / f"{name}.csv"]
-    write_text_atomically(paths[0], dumps(content))
+    write_record(paths[0], content)
     load_record.write_csv(paths[1], points)
     for loop in dict.fromkeys(point.asked.loop for point in points):
         paths.append(folder / f"{name}-{loop}-loop.png")

@@ -9,9 +9,9 @@ from client.errors import UsageError
 from command_line import terminal
 from command_line.extras import how_to_install
 from command_line.interruption import keeping, results_folder
-from command_line.parser import DONE, WRONG, exit_codes
+from command_line.parser import DONE, WRONG, add_renamed, exit_codes, group
 from measure.core import arguments, environment
-from measure.core.record import dumps, write_text_atomically
+from measure.core.record import write_record
 from measure.core.verification import Experiment
 from measure.loadgen import record as loadgen_record
 from measure.loadgen import table as loadgen_table
@@ -32,13 +32,14 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
         epilog=exit_codes("a run is not VALID, or labels are wrong", keeps=True),
     )
     parser.set_defaults(command=_loadgen)
-    parser.add_argument(
+    runs, server = group(parser, "runs"), group(parser, arguments.SERVER)
+    runs.add_argument(
         "--scenario",
         choices=(*SCENARIOS, "all"),
         default="all",
-        help="default: %(default)s, one after another",
+        help="scenario to run (default: %(default)s, one after another)",
     )
-    parser.add_argument(
+    runs.add_argument(
         "--quick",
         type=arguments.seconds,
         nargs="?",
@@ -47,64 +48,65 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
         help=f"runs of S seconds ({QUICK_S:g} without S) instead of LoadGen's 600: "
         "not a valid MLPerf result",
     )
-    parser.add_argument(
+    server.add_argument(
         "--address",
         type=arguments.address,
         metavar="A",
-        help="drive this server (default: one of its own)",
+        help="server to drive: HOST:PORT or unix:/path (default: start one)",
     )
     arguments.add_credentials(parser)
-    parser.add_argument(
-        "--model", default=MODEL, help="its name at --address (default: %(default)s)"
+    server.add_argument(
+        "--model", default=MODEL, help="name of the model at --address (default: %(default)s)"
     )
-    parser.add_argument(
+    server.add_argument(
         "--transport",
         choices=TRANSPORTS,
         default="stream",
-        help="all queries on one stream, or a request each (default: %(default)s)",
+        help="send all queries on one stream, or one request per query (default: %(default)s)",
     )
-    parser.add_argument(
+    server.add_argument(
         "--in-flight",
         type=arguments.positive,
         default=32,
         metavar="N",
-        help="unary requests under way at most (default: %(default)s)",
+        help="most unary requests in flight (default: %(default)s)",
     )
-    parser.add_argument(
+    runs.add_argument(
         "--server-qps",
         type=arguments.over_zero,
         metavar="R",
-        help="queries a second of Server (default: half of what a warm-up reaches)",
+        help="queries per second of Server (default: half of the rate of a warm-up)",
     )
-    parser.add_argument(
+    runs.add_argument(
         "--server-latency-ms",
         type=arguments.over_zero,
         default=100.0,
         metavar="MS",
-        help="bound of Server on the 99th percentile (default: %(default)g)",
+        help="bound of p99 in Server, in milliseconds (default: %(default)g)",
     )
-    parser.add_argument(
+    runs.add_argument(
         "--offline-qps",
         type=arguments.over_zero,
         metavar="R",
-        help="samples a second that Offline is made for (default: what a warm-up suggests)",
+        help="expected samples per second of Offline (default: the rate of a warm-up)",
     )
-    parser.add_argument(
+    add_renamed(
+        server,
+        "--timeout-s",
         "--timeout",
         type=arguments.seconds,
         default=30.0,
         metavar="S",
-        help="a run to which nothing is answered that long has failed (default: %(default)g)",
+        help="seconds without an answer after which a run has failed (default: %(default)g)",
     )
-    parser.add_argument(
+    group(parser, arguments.EXECUTION).add_argument(
         "--ep",
         default="cpu",
         metavar="NAME[:key=value,...]",
-        help="execution provider of a server of its own, as the server's --ep "
-        "(default: %(default)s)",
+        help=f"{arguments.EP_HELP} (default: %(default)s)",
     )
     arguments.add_model(parser, Path("results/loadgen"))
-    parser.add_argument(
+    group(parser, arguments.MODEL).add_argument(
         "--examples",
         type=arguments.positive,
         metavar="N",
@@ -117,9 +119,7 @@ def _loadgen(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("mlperf_loadgen") is None:
         raise UsageError(f"mlcommons-loadgen is not installed; {how_to_install('loadgen')}")
     if args.address is None and args.model != MODEL:
-        raise UsageError(
-            f"--model {args.model} came without --address; a server of its own has {MODEL}"
-        )
+        raise UsageError(f"got --model {args.model} without --address, expected {MODEL}")
     scenarios: tuple[Scenario, ...] = SCENARIOS if args.scenario == "all" else (args.scenario,)
     plan = Plan(
         scenarios=scenarios,
@@ -133,7 +133,7 @@ def _loadgen(args: argparse.Namespace) -> int:
         rules=Rules(args.quick, args.server_latency_ms, args.server_qps, args.offline_qps),
         transport=args.transport,
         in_flight=args.in_flight,
-        timeout_s=args.timeout,
+        timeout_s=args.timeout_s,
         address=args.address,
         model=args.model,
         threads=args.threads,
@@ -158,7 +158,7 @@ def _measure(plan: Plan) -> int:
     around = environment.describe(start, environment.snapshot())
     path = plan.out / "loadgen.json"
     content = loadgen_record.to_json(plan, around, results) | marks
-    write_text_atomically(path, dumps(content))
+    write_record(path, content)
     console = terminal.results()
     console.print(loadgen_table.render(results, label))
     for line in loadgen_table.reasons(results):

@@ -1,7 +1,6 @@
 """The command `plan`: its options, what it prints and writes."""
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,13 @@ from rich.text import Text
 from client.connection.credentials import CredentialFiles
 from command_line import paths, terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import exit_codes
+from command_line.parser import add_renamed, exit_codes, group
 from measure.commands.load_options import write
 from measure.core import environment
 from measure.core.arguments import (
+    EP_HELP,
+    EXECUTION,
+    SERVER,
     add_credentials,
     add_model,
     address,
@@ -23,7 +25,7 @@ from measure.core.arguments import (
     positive,
     seconds,
 )
-from measure.core.record import dumps, write_text_atomically
+from measure.core.record import encoded, write_record
 from measure.load import record as load_record
 from measure.load import table as load_table
 from measure.load.settings import Settings, Windows, collecting
@@ -32,7 +34,7 @@ from measure.load.terminal import LoadProgress
 from measure.plan import record as plan_record
 from measure.plan import table as plan_table
 from measure.plan.calibration import calibrate
-from measure.plan.capacity import Goal, Plan, plan
+from measure.plan.capacity import Demand, Plan, plan
 from measure.plan.check import check, trusted
 from measure.plan.fit import executions, fit_costs
 from measure.plan.observed import Calibration
@@ -48,58 +50,79 @@ def add(commands: Any) -> None:
         epilog=exit_codes("predictions do not hold, or no rate is enough", keeps=True),
     )
     parser.set_defaults(command=_plan)
-    parser.add_argument(
-        "--rate", type=over_zero, required=True, metavar="R", help="requests a second, in all"
+    target, calibration = group(parser, "target"), group(parser, "calibration")
+    server = group(parser, SERVER)
+    target.add_argument(
+        "--rate",
+        type=over_zero,
+        required=True,
+        metavar="R",
+        help="requests per second of all replicas together",
     )
-    parser.add_argument(
-        "--p99-ms", type=over_zero, required=True, metavar="MS", help="the bound, in milliseconds"
+    target.add_argument(
+        "--p99-ms",
+        type=over_zero,
+        required=True,
+        metavar="MS",
+        help="bound of p99, in milliseconds",
     )
-    parser.add_argument(
+    target.add_argument(
         "--link-gbit",
         type=over_zero,
         default=25.0,
         metavar="G",
-        help="what a replica's network carries, in Gbit/s (default: %(default)s)",
+        help="network bandwidth of a replica, in Gbit/s (default: %(default)s)",
     )
-    parser.add_argument(
+    calibration.add_argument(
         "--result",
         type=paths.path,
         metavar="DIR",
-        help="plan from the calibration of an earlier plan",
+        help="folder of an earlier plan, whose calibration is used again",
     )
-    parser.add_argument(
+    server.add_argument(
         "--address",
         type=address,
         metavar="A",
-        help="calibrate with this server (default: one of its own)",
+        help="server to measure: HOST:PORT or unix:/path (default: start one)",
     )
     add_credentials(parser)
-    parser.add_argument(
-        "--model", default="linear_argmax", metavar="M", help="its name (default: %(default)s)"
+    server.add_argument(
+        "--model",
+        default="linear_argmax",
+        metavar="M",
+        help="name of the model (default: %(default)s)",
     )
-    parser.add_argument("--model-version", default="", metavar="V", help="default: the newest")
-    parser.add_argument(
-        "--rows", type=positive, default=1, metavar="N", help="of a request (default: %(default)s)"
+    server.add_argument(
+        "--model-version", default="", metavar="V", help="its version (default: the highest)"
     )
-    parser.add_argument(
+    calibration.add_argument(
+        "--rows",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="rows of a request (default: %(default)s)",
+    )
+    calibration.add_argument(
         "--seconds",
         type=seconds,
         default=20.0,
         metavar="S",
-        help="that each of seven open loops takes, in two parts (default: %(default)s)",
+        help="seconds of each of seven open loops, in two parts (default: %(default)s)",
     )
-    parser.add_argument(
+    add_renamed(
+        calibration,
+        "--timeout-s",
         "--timeout",
         type=seconds,
         default=30.0,
         metavar="S",
-        help="a request that takes longer failed (default: %(default)s)",
+        help="seconds after which a request has failed (default: %(default)s)",
     )
-    parser.add_argument(
+    group(parser, EXECUTION).add_argument(
         "--ep",
         default="cpu",
         metavar="NAME[:key=value,...]",
-        help="execution provider of a server of its own, as the server's --ep (default: cpu)",
+        help=f"{EP_HELP} (default: %(default)s)",
     )
     add_model(parser, Path("results/plan"))
 
@@ -114,7 +137,7 @@ def _plan(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace, files: CredentialFiles) -> int:
     notes, console = terminal.progress(), terminal.results()
     if args.result is not None:
-        calibration, described = plan_record.read(args.result)
+        calibration, described = plan_record.earlier(args.result)
     else:
         calibration, described = _calibrate(args, files, notes)
     notes.print(Text("fitting the costs, simulating"))
@@ -122,22 +145,22 @@ def _measure(args: argparse.Namespace, files: CredentialFiles) -> int:
     checks = check(calibration, costs)
     console.print(plan_table.costs_text(costs, executions(calibration), calibration))
     console.print(plan_table.checks_table(checks))
-    goal = Goal(args.rate, args.p99_ms * 1e6, args.link_gbit * 1e9)
+    demand = Demand(args.rate, args.p99_ms * 1e6, args.link_gbit * 1e9)
     trust = trusted(checks)
     planned: Plan | None = None
     if trust is None:
         answer = plan_table.refusal(checks)
-    elif (planned := plan(goal, calibration, costs, trust)) is None:
-        answer = plan_table.unreachable(goal, calibration, trust)
+    elif (planned := plan(demand, calibration, costs, trust)) is None:
+        answer = plan_table.unreachable(demand, calibration, trust)
     else:
-        answer = plan_table.answer(goal, planned)
+        answer = plan_table.answer(demand, planned)
         console.print(plan_table.options_table(planned, calibration))
-        console.print(plan_table.network_table(goal, planned, calibration))
+        console.print(plan_table.network_table(demand, planned, calibration))
     console.print(Text(answer, style="bold" if planned else "bold red"))
     settings = {name: value for name, value in vars(args).items() if name != "command"}
     content = plan_record.to_json(settings, described, calibration, costs, checks, planned, answer)
     path = args.out / plan_record.NAME
-    write_text_atomically(path, dumps(content))
+    write_record(path, content)
     console.print(str(path), highlight=False, soft_wrap=True)
     return PLANNED if planned else REFUSED
 
@@ -156,7 +179,7 @@ def _calibrate(
         arrivals="poisson",
         processes=1,
         windows=Windows(0.0, args.seconds, 0, 1),
-        timeout_s=args.timeout,
+        timeout_s=args.timeout_s,
         classes=args.classes,
         features=args.features,
         dtype=args.dtype,
@@ -176,7 +199,7 @@ def _calibrate(
         known = all(point.wrong_labels is not None for point in points)
         unchecked = None if known else "the right labels of the model are not known"
         # There is no plan of a part of a calibration, but loads are a result of their own.
-        content = load_record.to_json(asdict(settings), described, points, unchecked)
+        content = load_record.to_json(encoded(settings), described, points, unchecked)
         written = write(settings.out, "plan-loads", content | marks, points)
         console = terminal.results()
         for part in load_table.render(points, unchecked):

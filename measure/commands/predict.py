@@ -13,7 +13,7 @@ from client.arrays import Array
 from client.client import Client
 from client.errors import UsageError
 from command_line import paths
-from command_line.parser import DONE, exit_codes
+from command_line.parser import DONE, add_renamed, exit_codes
 from measure.core import arguments
 
 
@@ -38,31 +38,36 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
         "--output",
         action="append",
         metavar="NAME",
-        help="output to write, may be repeated (default: label, or the model's only output)",
+        help="output to return; may be repeated (default: label, or the model's only output)",
     )
     parser.add_argument(
         "--names",
         action="store_true",
-        help="the classes' names, where the model has labels, in place of the output",
+        help="write the names of the classes, for a model with labels, in place of the output",
     )
-    parser.add_argument("--model", default="linear_argmax", help="its name (default: %(default)s)")
+    parser.add_argument(
+        "--model", default="linear_argmax", help="name of the model (default: %(default)s)"
+    )
     parser.add_argument(
         "--out",
         type=paths.path,
         metavar="FILE",
-        help="write here, not to stdout: .npy for one output, .npz for several",
+        help="file for the result (default: stdout): .npy for one output, .npz for several",
     )
-    parser.add_argument(
+    add_renamed(
+        parser,
+        "--deadline-s",
         "--deadline",
         type=arguments.seconds,
         metavar="S",
-        help="seconds the answer may take (default: any)",
+        help="time limit of the call, in seconds (default: none)",
     )
     parser.add_argument(
         "--hedge-ms",
         type=arguments.milliseconds,
         metavar="MS",
-        help="ask a second server what has no answer by then (default: never)",
+        help="send a request without an answer after this time to a second server too, in "
+        "milliseconds (default: never)",
     )
 
 
@@ -78,7 +83,7 @@ def _predict(args: argparse.Namespace) -> int:
     with Client(
         args.address,
         args.model,
-        deadline_s=args.deadline,
+        deadline_s=args.deadline_s,
         hedge_after_s=args.hedge_ms,
         credentials=arguments.credential_files(args).read(),
     ) as client:
@@ -112,14 +117,14 @@ def _inputs(words: Sequence[str]) -> Mapping[str, Array]:
             raise UsageError(
                 f"--input names {name!r} twice; expected each input once"
                 if name
-                else "--input came twice without a name; expected NAME=X.npy for several inputs"
+                else "got --input twice without a name, expected NAME=X.npy for several inputs"
             )
         hint = paths.uri_hint(path)
         if hint is not None:
             raise UsageError(f"--input got {word!r}, expected {hint}")
         given[name] = _read(Path(path))
     if "" in given and len(given) > 1:
-        raise UsageError("--input came with and without a name; expected NAME=X.npy for each")
+        raise UsageError("got --input with and without a name, expected NAME=X.npy for each")
     return given
 
 

@@ -2,18 +2,17 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import DONE, WRONG, exit_codes
+from command_line.parser import DONE, WRONG, exit_codes, group
 from measure.commands.load_options import add_common, settings_of, show_disturbances, write
 from measure.core import environment
 from measure.core.arguments import modes, over_zero, positive
-from measure.core.record import finite
+from measure.core.record import encoded
 from measure.engine.bisection import Found
 from measure.engine.worker_job import MODES
 from measure.load import record as load_record
@@ -34,31 +33,37 @@ def add(commands: Any) -> None:
         epilog=exit_codes("no rate is known to meet the bound, or wrong labels", keeps=True),
     )
     parser.set_defaults(command=_slo, concurrency=(), rate=())
-    parser.add_argument(
-        "--p99-ms", type=over_zero, required=True, metavar="MS", help="the bound, in milliseconds"
+    search = group(parser, "search")
+    search.add_argument(
+        "--p99-ms",
+        type=over_zero,
+        required=True,
+        metavar="MS",
+        help="bound of p99, in milliseconds",
     )
-    parser.add_argument(
+    search.add_argument(
         "--start",
         type=over_zero,
         default=20.0,
         metavar="R",
-        help="first rate that is tried, in requests a second (default: %(default)s)",
+        help="first rate, in requests per second (default: %(default)s)",
     )
-    parser.add_argument(
+    search.add_argument(
         "--most",
         type=over_zero,
         default=100_000.0,
         metavar="R",
-        help="highest rate that is tried (default: %(default)s)",
+        help="highest rate, in requests per second (default: %(default)s)",
     )
-    parser.add_argument(
+    search.add_argument(
         "--precision",
         type=over_zero,
         default=0.05,
         metavar="SHARE",
-        help="how near the lowest rate that misses must be (default: %(default)s)",
+        help="largest gap between the highest rate that meets the bound and the lowest that misses "
+        "it, as a share (default: %(default)s)",
     )
-    parser.add_argument(
+    search.add_argument(
         "--mode",
         dest="modes",
         type=_mode,
@@ -71,38 +76,40 @@ def add(commands: Any) -> None:
 
 
 def _add_tuning(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    tuning = group(parser, "tuning")
+    tuning.add_argument(
         "--tune",
         action="store_true",
-        help="then look for the server's options that keep to the bound at the highest rate",
+        help="then search for server options that meet the bound at a higher rate",
     )
-    parser.add_argument(
+    tuning.add_argument(
         "--tune-group-rows",
         type=_group_rows,
         default=("auto", "8", "64"),
         metavar="N,N",
-        help="--group-rows that are tried (default: auto,8,64)",
+        help="values of --group-rows to try (default: auto,8,64)",
     )
-    parser.add_argument(
+    tuning.add_argument(
         "--tune-queue-delays-us",
         type=_delays,
         default=(0, 1000, 5000),
         metavar="US,US",
-        help="--queue-delay-us that are tried (default: 0,1000,5000)",
+        help="values of --queue-delay-us to try (default: 0,1000,5000)",
     )
-    parser.add_argument(
+    tuning.add_argument(
         "--tune-trials",
         type=positive,
         default=60,
         metavar="N",
-        help="loads that the search makes at most (default: %(default)s)",
+        help="most loads of the search (default: %(default)s)",
     )
-    parser.add_argument(
+    tuning.add_argument(
         "--tune-pairs",
         type=positive,
         default=10,
         metavar="N",
-        help="pairs in which the best is held against the defaults (default: %(default)s)",
+        help="pairs of loads that compare the best candidate with the defaults "
+        "(default: %(default)s)",
     )
 
 
@@ -142,15 +149,17 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
         "most": args.most,
         "precision": args.precision,
     }
-    content = load_record.to_json(asdict(settings) | searched, described, points, unchecked_because)
-    content["found"] = asdict(answered)
+    content = load_record.to_json(
+        encoded(settings) | searched, described, points, unchecked_because
+    )
+    content["found"] = encoded(answered)
     content["answer"] = answer if found else f"so far, {answer}"
     content["trials"] = [{"met": trial.met, "because": trial.because} for trial in trials]
     if tuning is not None:
         told = tuning.to_json() | {"answer": tune_table.answer(tuning, args.p99_ms)}
-        content["tuning"] = finite(told)
+        content["tuning"] = encoded(told)
     elif tuned:
-        content["tuning"] = finite({"trials": trials_to_json(tuned)})
+        content["tuning"] = encoded({"trials": trials_to_json(tuned)})
     paths = write(settings.out, "slo", content | marks, points)
     console = terminal.results()
     for part in slo_table.render(answered, trials, args.p99_ms, unchecked_because):
@@ -194,12 +203,14 @@ def _candidates(args: argparse.Namespace) -> tuple[Candidate, ...]:
 def _check(args: argparse.Namespace) -> None:
     """UsageError for a search that cannot be made."""
     if args.address is not None:
-        raise UsageError("--tune came with --address; it starts servers of its own")
+        raise UsageError(
+            "got --tune with --address, expected --tune alone: it starts its own servers"
+        )
     candidates = len(_candidates(args))
     if args.tune_trials < 2 * candidates:
         raise UsageError(
-            f"--tune-trials {args.tune_trials} does not do for {candidates} candidates; "
-            f"wanted at least {2 * candidates}"
+            f"--tune-trials {args.tune_trials} is too few for {candidates} candidates, "
+            f"expected at least {2 * candidates}"
         )
 
 
@@ -210,12 +221,12 @@ def _group_rows(text: str) -> tuple[str, ...]:
 def _delays(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(part.isascii() and part.isdigit() for part in parts):
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted microseconds, 0 or more")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected microseconds, 0 or more")
     return tuple(map(int, parts))
 
 
 def _mode(text: str) -> tuple[str, ...]:
     chosen = modes(MODES)(text)
     if len(chosen) != 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted one of {','.join(MODES)}")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected one of {','.join(MODES)}")
     return chosen

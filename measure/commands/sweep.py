@@ -8,7 +8,7 @@ from typing import Any
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import DONE, WRONG, exit_codes
+from command_line.parser import DONE, WRONG, exit_codes, group
 from measure.commands import sweep_results as results
 from measure.commands import verdicts
 from measure.core import arguments, environment
@@ -29,40 +29,41 @@ def add(commands: Any) -> None:
         epilog=exit_codes("wrong labels or failed requests", keeps=True),
     )
     parser.set_defaults(command=_sweep)
+    measurement = group(parser, arguments.MEASUREMENT)
     arguments.add_experiment(parser, Path("results/sweep"))
-    arguments.add_address(parser, "server to measure (default: one of its own)")
+    arguments.add_address(parser, "server to measure (default: start one)")
     arguments.add_credentials(parser)
-    parser.add_argument(
+    measurement.add_argument(
         "--modes",
         type=arguments.modes(MODES),
         default=DEFAULT_MODES,
         metavar="M,M",
-        help=f"of {','.join(MODES)} (default: {','.join(DEFAULT_MODES)})",
+        help=f"some of {','.join(MODES)} (default: {','.join(DEFAULT_MODES)})",
     )
-    parser.add_argument(
+    group(parser, arguments.MODEL).add_argument(
         "--wire",
         choices=("float32", *WIRE_DTYPES),
-        help="what float32 examples are sent as (default: what --dtype is)",
+        help="dtype of float32 examples on the wire (default: that of --dtype)",
     )
-    parser.add_argument(
+    measurement.add_argument(
         "--repeats",
         type=arguments.positive,
         default=3,
         metavar="N",
-        help="fewest batches measured of each size (default: %(default)s)",
+        help="least number of batches per size (default: %(default)s)",
     )
-    parser.add_argument(
+    group(parser, arguments.EXECUTION).add_argument(
         "--ep",
         default="cpu",
         metavar="NAME[:key=value,...]",
-        help="execution provider, as the server's --ep, here and in a server of its own "
-        "(default: %(default)s)",
+        help="execution provider, as for the server's --ep, in process and in a server that this "
+        "command starts (default: %(default)s)",
     )
 
 
 def _sweep(args: argparse.Namespace) -> int:
     if args.wire is not None and args.dtype != "float32":
-        raise UsageError(f"--wire {args.wire} came with --dtype {args.dtype}; wanted float32")
+        raise UsageError(f"got --wire {args.wire} with --dtype {args.dtype}, expected float32")
     settings = Settings(
         experiment=Experiment(
             classes=args.classes,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import ClassVar
 
 import numpy as np
 
@@ -62,11 +63,18 @@ class Line:
 class Meeting:
     """Where the lines of two providers cross in one mode."""
 
+    DERIVED: ClassVar = ("established",)
+
     mode: str
     first: str
     second: str
     crossover: Crossover
     faster_below: str
+
+    @property
+    def established(self) -> bool:
+        """Whether the lines are known to cross."""
+        return self.crossover.established
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from typing import Any
 
 from measure.compare.analysis import Analysis
 from measure.core.comparison import fewest_to_claim
-from measure.sweep.summary import Finding, disturbances
+from measure.core.verdict import Finding
+from measure.sweep.summary import disturbances
 
 
 def broken_limits(
@@ -29,8 +30,7 @@ def broken_limits(
             if pair.base == first and pair.ratio.low > max_slowdown:
                 yield (
                     f"{_where(pair.mode, pair.batch_size)}: {pair.provider} takes "
-                    f"{pair.ratio.median:.3g} [{pair.ratio.low:.3g}, {pair.ratio.high:.3g}] times "
-                    f"as long as {first}, over {max_slowdown:g}"
+                    f"{pair.ratio:.3g} times as long as {first}, over {max_slowdown:g}"
                 )
 
 
@@ -64,8 +64,8 @@ def _doubts(analysis: Analysis) -> Iterable[Finding]:
     if fewest < needed:
         yield Finding(
             "warn",
-            f"{fewest} rounds are too few to claim a difference among {len(pairs)} comparisons; "
-            f"wanted at least {needed}",
+            f"{fewest} rounds are too few to claim a difference among {len(pairs)} comparisons, "
+            f"expected at least {needed}",
         )
 
 

@@ -87,7 +87,7 @@ def _point(analysis: Analysis, mode: str, size: int, provider: Provider) -> Row:
         provider.label,
         milliseconds(cell.point.latency_ns.p50),
         significant(cell.point.throughput_per_s),
-        "-" if pair is None else words.ratio_text(pair.ratio),
+        "-" if pair is None else f"{pair.ratio:.2f}",
         share(cell.agreement, 2),
         alarm(cell.point.wrong_labels),
         f"{cell.point.near_ties:,}",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from measure.compare.analysis import Analysis, Meeting, fitted_sizes
 from measure.compare.runs import Provider
-from measure.core.comparison import LEVEL, Ratio
+from measure.core.comparison import LEVEL
 from measure.core.latency_fit import FEWEST_SIZES, Estimate
 from measure.presentation.format import milliseconds, significant
 
@@ -21,11 +21,6 @@ HOW_LINES = (
 )
 
 HOW_START_UP = "start-up: median time from the start of the process until the model was ready"
-
-
-def ratio_text(ratio: Ratio) -> str:
-    """Median with its interval."""
-    return f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
 def estimate_text(estimate: Estimate, per: float = 1) -> str:

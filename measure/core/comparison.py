@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import scipy
+from numpy.typing import NDArray
 
 LEVEL = 0.05
 FEWEST_PAIRS = 10
 _RESAMPLES = 10_000
 
+Array = NDArray[np.float64]
 Value = TypeVar("Value")
 
 
@@ -28,6 +31,10 @@ class Ratio:
         """Whether the interval excludes 1: only then is a difference claimed."""
         return self.low > 1 or self.high < 1
 
+    def __format__(self, spec: str) -> str:
+        """The median with its interval, each number in the format `spec`."""
+        return f"{self.median:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
 
 def ratio(
     a: Sequence[float], b: Sequence[float], seed: int = 0, confidence: float = 1 - LEVEL
@@ -38,19 +45,12 @@ def ratio(
     b/a agree. ValueError for unequal or no pairs, or values that are not over 0.
     """
     if len(a) != len(b) or not a:
-        raise ValueError(f"{len(a)} and {len(b)} values came; wanted pairs")
+        raise ValueError(f"got {len(a)} and {len(b)} values, expected pairs")
     if min(*a, *b) <= 0:
-        raise ValueError(f"a value of {min(*a, *b)} came; wanted values over 0")
+        raise ValueError(f"got a value of {min(*a, *b)}, expected values over 0")
     logs = np.array([math.log(x / y) for x, y in zip(a, b, strict=True)])
-    draws = np.random.default_rng(seed).integers(0, len(logs), (_RESAMPLES, len(logs)))
-    medians = np.median(logs[draws], axis=1)
-    low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Ratio(
-        median=math.exp(float(np.median(logs))),
-        low=math.exp(float(low)),
-        high=math.exp(float(high)),
-        pairs=len(logs),
-    )
+    drawn = _medians(logs, np.random.default_rng(seed))
+    return _ratio(float(np.median(logs)), drawn, confidence, len(logs))
 
 
 def unpaired_ratio(
@@ -62,20 +62,24 @@ def unpaired_ratio(
     number of values. ValueError for none, or values that are not over 0.
     """
     if not a or not b or min(*a, *b) <= 0:
-        raise ValueError(f"{len(a)} and {len(b)} values came; wanted values over 0 of both")
+        raise ValueError(f"got {len(a)} and {len(b)} values, expected values over 0 of both")
     generator = np.random.default_rng(seed)
-    sides = [np.log(np.array(values, float)) for values in (a, b)]
-    drawn = [
-        np.median(side[generator.integers(0, len(side), (_RESAMPLES, len(side)))], axis=1)
-        for side in sides
-    ]
-    low, high = np.quantile(drawn[0] - drawn[1], [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Ratio(
-        median=math.exp(float(np.median(sides[0]) - np.median(sides[1]))),
-        low=math.exp(float(low)),
-        high=math.exp(float(high)),
-        pairs=min(len(a), len(b)),
-    )
+    above, below = (np.log(np.array(values, float)) for values in (a, b))
+    drawn = _medians(above, generator) - _medians(below, generator)
+    median = float(np.median(above) - np.median(below))
+    return _ratio(median, drawn, confidence, min(len(a), len(b)))
+
+
+def _medians(values: Array, generator: np.random.Generator) -> Array:
+    """Medians of values drawn from `values`, as many as there are, again and again."""
+    draws = generator.integers(0, len(values), (_RESAMPLES, len(values)))
+    medians: Array = np.median(values[draws], axis=1)
+    return medians
+
+
+def _ratio(log_median: float, drawn: Array, confidence: float, pairs: int) -> Ratio:
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Ratio(math.exp(log_median), math.exp(float(low)), math.exp(float(high)), pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +109,10 @@ def sign_test(a: Sequence[float], b: Sequence[float]) -> float:
     """
     above = sum(x > y for x, y in zip(a, b, strict=True))
     below = sum(x < y for x, y in zip(a, b, strict=True))
-    told = above + below
-    tail = sum(math.comb(told, k) for k in range(min(above, below) + 1))
-    return min(1.0, math.ldexp(tail, 1 - told))
+    if above + below == 0:
+        return 1.0
+    # Its import takes a second, so it is left to the first use.
+    return float(scipy.stats.binomtest(above, above + below).pvalue)
 
 
 def fewest_pairs(comparisons: int, level: float) -> int:

@@ -1,7 +1,7 @@
 """Begin and end a measurement that goals judge: its options, its record, its exit code."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,8 +12,8 @@ from command_line.interruption import Interrupted, Kept, interruptible
 from command_line.parser import REFUSED, Parser, exit_codes
 from command_line.paths import path
 from measure.core.arguments import positive
-from measure.core.goal import REACHED, Goal
-from measure.core.record import dumps, write_text_atomically
+from measure.core.record import encoded, write_record
+from measure.core.verdict import Goal, Standing, lines
 
 Settings = TypeVar("Settings", bound=Any)
 
@@ -50,7 +50,7 @@ def settings_of(
 
 def told(goals: Sequence[Goal]) -> list[dict[str, Any]]:
     """Goals as a record holds them."""
-    return [{"verdict": goal.verdict, **asdict(goal)} for goal in goals]
+    return [{"verdict": goal.verdict, **encoded(goal)} for goal in goals]
 
 
 def whole_rounds(rounds: Any, *, beside: Sequence[str]) -> int:
@@ -78,16 +78,13 @@ def conclude(
     Raises Interrupted in the end where a signal ended the measuring.
     """
     if out is not None:
-        write_text_atomically(out, dumps(record))
+        write_record(out, record)
     for goal in goals:
-        print(f"{goal.name}: {goal.verdict}; {goal.text}")
-        for part in goal.parts:
-            it = part.ratio
-            print(f"  {part.what} {it.median:.2f} ({it.low:.2f} to {it.high:.2f})")
+        print(*lines(goal), sep="\n")
     for error in failed[:5]:
         print(f"failed: {error}")
     kept.end(out or "the lines above, in no file")
-    return 0 if not failed and all(goal.verdict == REACHED for goal in goals) else 1
+    return 0 if not failed and all(goal.verdict is Standing.REACHED for goal in goals) else 1
 
 
 def guarded(program: str, run: Callable[[], int]) -> int:

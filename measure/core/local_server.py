@@ -1,29 +1,46 @@
 """Run a local server as a process, for as long as a measurement takes."""
 
 import contextlib
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from client.connection.channel import MAX_MESSAGE_BYTES
 from client.errors import UsageError
-from command_line.interruption import shielding_children
+from measure.core.processes import SOURCE, STOP_TIMEOUT_S, child, last_words
 from measure.core.verification import Experiment
 
-_SOURCE = Path(__file__).resolve().parents[2]
 _LISTENING = "listening on "
-_STOP_TIMEOUT_S = 60
+# What runs a server; tests put one there that fails on purpose.
+SERVER = ("-m", "server")
 
 
 class ServerProcess:
-    """A running server: its address and its memory."""
+    """A server process that listens: its address, its end, its memory."""
 
-    def __init__(self, process: "subprocess.Popen[str]", address: str) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", address: str, log: IO[bytes]) -> None:
         self.address = address
         self.pid = process.pid
+        self.process = process
+        self._log = log
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+    def signal(self, number: int) -> int:
+        """Send a signal; the exit code. TimeoutExpired when it does not end."""
+        self.process.send_signal(number)
+        return self.process.wait(STOP_TIMEOUT_S)
+
+    def said(self) -> str:
+        """What it wrote on stderr."""
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace")
 
     def forget_peak_memory(self) -> None:
         """Let the peak start anew from what is resident now."""
@@ -40,42 +57,37 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def running_server(models: Path, options: Sequence[str] = ()) -> Iterator[ServerProcess]:
-    """Start `python -m server` on a free port, and drain it in the end.
+def listening(words: Sequence[str], name: str = "the server") -> Iterator[ServerProcess]:
+    """Run `python WORDS`, which says `listening on ADDRESS` on stdout, and drain it in the end.
+
+    UsageError with its own words when it does not start.
+    """
+    with (
+        tempfile.TemporaryFile() as log,
+        child([sys.executable, *words], stdout=subprocess.PIPE, stderr=log) as process,
+    ):
+        assert process.stdout is not None
+        line = process.stdout.readline().decode()
+        if not line.startswith(_LISTENING):
+            process.wait(STOP_TIMEOUT_S)
+            raise UsageError(f"{name} did not start: {last_words(log)}")
+        yield ServerProcess(process, line.removeprefix(_LISTENING).strip(), log)
+
+
+@contextlib.contextmanager
+def running_server(
+    models: Path,
+    options: Sequence[str] = (),
+    address: str = "127.0.0.1:0",
+    program: Sequence[str] = SERVER,
+) -> Iterator[ServerProcess]:
+    """Start `python -m server`, by default on a free port, and drain it in the end.
 
     UsageError with the server's own words when it does not start.
     """
-    command = [sys.executable, "-m", "server", "--models", str(models.resolve())]
-    command += ["--address", "127.0.0.1:0", "--log-level", "warning", *options]
-    with tempfile.TemporaryFile("w+") as log:
-        with shielding_children():
-            process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=_SOURCE
-            )
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line.startswith(_LISTENING):
-                process.wait(_STOP_TIMEOUT_S)
-                log.seek(0)
-                said = log.read().strip().splitlines() or ["it said nothing"]
-                raise UsageError(f"the server did not start: {said[-1]}")
-            yield ServerProcess(process, line.removeprefix(_LISTENING).strip())
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(_STOP_TIMEOUT_S)
-            except BaseException as error:
-                process.kill()
-                process.wait()
-                # Ctrl-C once more: it need not be drained.
-                if not isinstance(error, subprocess.TimeoutExpired):
-                    raise
-            if process.stdout is not None:
-                process.stdout.close()
-
-
-_SOURCE = Path(__file__).resolve().parents[2]
+    words = [*program, "--models", str(models.resolve()), "--address", address]
+    with listening([*words, "--log-level", "warning", *options]) as server:
+        yield server
 
 
 def export(experiment: Experiment, model: str, models: Path) -> Path:
@@ -90,11 +102,11 @@ def export(experiment: Experiment, model: str, models: Path) -> Path:
         command += ["--wire", experiment.wire]
     if experiment.wire_scale is not None:
         command += ["--wire-scale", repr(experiment.wire_scale)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=_SOURCE, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=SOURCE, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["it said nothing"]
         raise UsageError(f"the model could not be exported: {said[-1]}")
-    return models / model / "1" / "model.onnx"
+    return models.resolve() / model / "1" / "model.onnx"
 
 
 def options(

@@ -9,8 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from command_line.interruption import holding_signals
+
 SOURCE = Path(__file__).resolve().parents[2]
-_STOP_TIMEOUT_S = 20.0
+# A server drains within 30 s unless it is told otherwise.
+STOP_TIMEOUT_S = 60.0
 
 Pipe = IO[Any] | int | None
 
@@ -27,43 +30,35 @@ def child(
     """Run `command` in the project's folder, in a process group of its own.
 
     At the end the group gets SIGTERM, and SIGKILL when that does not help: whatever the process
-    started goes with it, and Ctrl-C reaches it through here only.
+    started goes with it, and Ctrl-C reaches it through here only. It stays in our session, because
+    Linux shares the cores out among sessions first: priorities hold within one.
     """
-    process = subprocess.Popen(
-        list(command),
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        env=None if environment is None else {**os.environ, **environment},
-        cwd=SOURCE,
-        start_new_session=True,
-    )
-    # Where memory runs out, the kernel is to take what is measured here, and nobody else's.
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with holding_signals():
+            process = subprocess.Popen(
+                list(command),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env=None if environment is None else {**os.environ, **environment},
+                cwd=SOURCE,
+                process_group=0,
+            )
+        # Where memory runs out, the kernel is to take what is measured here, and nobody else's.
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
         yield process
     finally:
-        _end(process)
+        if process is not None:
+            _end(process)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        _signal(process, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_TIMEOUT_S)
-    # The process may have gone before what it started.
-    _signal(process, signal.SIGKILL)
-    process.wait()
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
-
-
-def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+def last_words(log: IO[bytes]) -> str:
+    """The last line of what a process wrote to `log`."""
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
 
 
 def free_port() -> int:
@@ -71,3 +66,24 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        if process.poll() is None:
+            _signal(process, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_TIMEOUT_S)
+    finally:
+        # Ctrl-C once more ends the wait. And the process may have gone before what it started.
+        _signal(process, signal.SIGKILL)
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

@@ -1,41 +1,96 @@
-"""Write records as JSON, whole or not at all, and say what is wrong with one that is read."""
+"""Read and write records: JSON files whose objects are dataclasses.
 
-import contextlib
+The keys of an object are the fields of its class, in their order, then the properties that the
+class names in `DERIVED`. A reader ignores keys that it does not know, so that it reads what a newer
+version has added to.
+"""
+
 import json
 import math
 import os
+import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import msgspec
+
+from client.errors import UsageError
+
+_MISSING = re.compile(r"Object missing required field `(.+)`")
+_WRONG = re.compile(r"Expected `(.+)`, got `(.+)`")
 
 
-class RecordError(ValueError):
-    """A record that cannot be read, with what came or what is missing."""
+class Record(Protocol):
+    """What a reader needs of a record: a dataclass of the keys that are read, and its schema."""
+
+    SCHEMA: ClassVar[str]
 
 
-@contextlib.contextmanager
-def reading(record: Mapping[str, Any], schema: str) -> Iterator[None]:
-    """Read a record inside of the block.
+Kind = TypeVar("Kind")
+Whole = TypeVar("Whole", bound=Record)
 
-    RecordError on another schema, a key that is missing, or a value of a wrong type.
-    """
-    if record.get("schema") != schema:
-        raise RecordError(
-            f"the record's schema is {record.get('schema')!r}; this version reads {schema!r}"
-        )
+
+class RecordError(UsageError):
+    """A record that cannot be read: the place in it, what it holds and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    schema: str
+
+
+def recorded(schema: str, **content: Any) -> dict[str, Any]:
+    """Make a record of a schema, its keys in the order given; see `encoded`."""
+    return {"schema": schema, **{name: encoded(value) for name, value in content.items()}}
+
+
+def read(content: object, kind: type[Whole]) -> Whole:
+    """Read a record into the dataclass of its schema. RecordError says where it is not one."""
+    found = decoded(content, _Header).schema
+    if found != kind.SCHEMA:
+        raise RecordError(f"the record's schema is {found!r}; this version reads {kind.SCHEMA!r}")
+    return decoded(content, kind)
+
+
+def decoded(content: object, kind: type[Kind]) -> Kind:
+    """Make a dataclass of what `encoded` gave. RecordError where a value is missing or wrong."""
     try:
-        yield
-    except KeyError as error:
-        raise RecordError(f"the record lacks {error}") from None
-    except TypeError as error:
-        raise RecordError(f"the record holds a value of a wrong type: {error}") from None
+        return msgspec.convert(content, kind, dec_hook=_made)
+    except msgspec.ValidationError as error:
+        raise RecordError(_said(str(error))) from None
 
 
-def dumps(record: Mapping[str, Any]) -> str:
-    """JSON text of a record. Raises ValueError where a number is not finite."""
+def encoded(value: Any) -> Any:
+    """Return a value for JSON: objects of dataclasses, None of numbers that are not finite.
+
+    What has `encode` and `decode` stands as the text of the one, from which the other makes it.
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if is_dataclass(value):
+        names = [field.name for field in fields(value)] + list(getattr(value, "DERIVED", ()))
+        return {name: encoded(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {str(key): encoded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [encoded(inner) for inner in (sorted(value) if isinstance(value, set) else value)]
+    return value.encode() if hasattr(value, "encode") else value
+
+
+def dumps(record: Any) -> str:
+    """JSON text of a record, or of what `encoded` takes."""
     # A hard-won record must not be lost to a path among the settings.
-    return json.dumps(record, indent=2, allow_nan=False, default=str) + "\n"
+    return json.dumps(encoded(record), indent=2, allow_nan=False, default=str) + "\n"
+
+
+def write_record(path: Path, record: Any) -> None:
+    """Write a record to `path`, whole or not at all. Raises OSError."""
+    write_text_atomically(path, dumps(record))
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -58,12 +113,17 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def finite(value: Any) -> Any:
-    """Return a value for JSON; numbers in it that are not finite become None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return value
+def _made(kind: Any, value: Any) -> Any:
+    """Make what is no dataclass of what `encoded` gave for it."""
+    return kind.decode(value) if hasattr(kind, "decode") else kind(value)
+
+
+def _said(text: str) -> str:
+    """Put what msgspec says in our words: the place, what it holds, what was expected."""
+    what, _, place = text.rpartition(" - at `$")
+    what, place = what or place, place.strip("`.") if what else ""
+    if missing := _MISSING.fullmatch(what):
+        return f"{place or 'the record'} lacks {missing[1]!r}"
+    if wrong := _WRONG.fullmatch(what):
+        what = f"got {wrong[2]}, expected {wrong[1].replace(' | ', ' or ')}"
+    return f"{place or 'the record'}: {what}"

@@ -36,7 +36,7 @@ class Calibration:
         return text
 
 
-_SAID = {True: "a difference", False: "no difference", None: "could not have failed"}
+SAID = {True: "a difference", False: "no difference", None: "could not have failed"}
 
 
 def calibrate(
@@ -49,5 +49,5 @@ def calibrate(
     claimed: list[bool | None] = []
     for number in range(1, runs + 1):
         claimed.append(claims())
-        report(f"A/A {number} of {runs}: {_SAID[claimed[-1]]}")
+        report(f"A/A {number} of {runs}: {SAID[claimed[-1]]}")
     return Calibration(tuple(claimed))

@@ -109,7 +109,7 @@ def one_a_row(labels: Array) -> Array:
     # Some servers keep an axis of one class index.
     if labels.dtype.kind not in "iu" or labels.shape[1:] != (1,) * (labels.ndim - 1):
         raise RequestFailed(
-            "DATA_LOSS", f"labels came as {labels.dtype} {list(labels.shape)}; wanted integers [n]"
+            "DATA_LOSS", f"got labels {labels.dtype} {list(labels.shape)}, expected integers [n]"
         )
     return np.ascontiguousarray(labels, np.int64).reshape(-1)
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from client.errors import UsageError
-from measure.compare import record as provider_record
-from measure.core.record import RecordError
-from measure.limits import record as limits_record
-from measure.load import record as load_record
+from measure.compare.record import CompareRecord
+from measure.core.record import read
+from measure.engine.bisection import Found
+from measure.limits.record import LimitsRecord
+from measure.load.record import LoadRecord
 from measure.load.table import name
-from measure.sweep import record
+from measure.sweep.record import SweepRecord
 from measure.sweep.summary import Point
 
 # Samples next to each other are alike, so that many of them say less than their number; the
@@ -64,13 +65,8 @@ def side(content: Mapping[str, Any]) -> Side:
     """Read a record. UsageError where it cannot be read, or holds nothing to compare."""
     schema = content.get("schema")
     if schema not in READERS:
-        raise UsageError(f"a record of schema {schema!r} came; wanted one of {', '.join(READERS)}")
-    try:
-        return READERS[schema](content)
-    except RecordError as error:
-        raise UsageError(str(error)) from None
-    except KeyError as error:
-        raise UsageError(f"the record lacks {error}") from None
+        raise UsageError(f"got a record of schema {schema!r}, expected one of {', '.join(READERS)}")
+    return READERS[schema](content)
 
 
 def merged(runs: Sequence[Side]) -> Side:
@@ -101,23 +97,25 @@ def merged(runs: Sequence[Side]) -> Side:
 
 
 def _sweep(content: Mapping[str, Any]) -> Side:
-    points = record.from_json(content)
+    found = read(content, SweepRecord)
+    points = found.points
     if not any(point.latencies_ns for point in points):
         raise UsageError("the sweep was recorded without its samples; measure it anew")
     return Side(
         kind="sweep",
-        same=_settings(content, _MODEL),
+        same=_settings(found.settings, _MODEL),
         series=tuple(_of_point(_place(p), _stretches(p.latencies_ns)) for p in points),
         failures={_place(point): point.errors + point.wrong_labels for point in points},
     )
 
 
 def _comparison(content: Mapping[str, Any]) -> Side:
-    cells = provider_record.from_json(content).cells
+    found = read(content, CompareRecord)
+    cells = found.cells
     labels = [f"{_place(cell.point)}, {cell.provider}" for cell in cells]
     return Side(
         kind="compare",
-        same=_settings(content, _MODEL),
+        same=_settings(found.settings, _MODEL),
         series=tuple(
             _of_point(label, tuple(map(float, cell.rounds_ns)))
             for label, cell in zip(labels, cells, strict=True)
@@ -126,14 +124,15 @@ def _comparison(content: Mapping[str, Any]) -> Side:
             label: cell.point.errors + cell.point.wrong_labels
             for label, cell in zip(labels, cells, strict=True)
         },
-        starts=int(content["settings"].get("starts") or 1),
+        starts=int(found.settings.get("starts") or 1),
     )
 
 
 def _load(content: Mapping[str, Any]) -> Side:
-    if "found" in content:
-        return _search(content)
-    points = load_record.from_json(content)
+    load = read(content, LoadRecord)
+    if load.found is not None:
+        return _search(load, load.found)
+    points = load.points
     series: list[Series] = []
     for point in points:
         means = [w.mean_latency_ns for w in point.windows if w.mean_latency_ns is not None]
@@ -141,37 +140,34 @@ def _load(content: Mapping[str, Any]) -> Side:
         series.append(Series(name(point), "mean latency, ms", False, _in_ms(means)))
         series.append(Series(name(point), "requests/s", True, tuple(rates)))
     failures = {name(p): sum(p.errors.values()) + (p.wrong_labels or 0) for p in points}
-    return Side("load", _settings(content, (*_MODEL, *_LOAD)), tuple(series), failures)
+    return Side("load", _settings(load.settings, (*_MODEL, *_LOAD)), tuple(series), failures)
 
 
-def _search(content: Mapping[str, Any]) -> Side:
-    found = content["found"]
-    if found["met"] is None or found["untold"] is not None:
-        raise UsageError(f"the search found no rate: {content['answer']}")
-    highest = found["met"] if found["missed"] is None else found["missed"]
-    rate = Series(
-        "highest rate", "requests/s", True, (found["met"],), bound=(found["met"], highest)
-    )
-    same = _settings(content, (*_MODEL, *_LOAD, "p99_ms", "modes"))
+def _search(load: LoadRecord, found: Found) -> Side:
+    if found.met is None or found.untold is not None:
+        raise UsageError(f"the search found no rate: {load.answer}")
+    highest = found.met if found.missed is None else found.missed
+    rate = Series("highest rate", "requests/s", True, (found.met,), bound=(found.met, highest))
+    same = _settings(load.settings, (*_MODEL, *_LOAD, "p99_ms", "modes"))
     return Side("slo", same, (rate,), {})
 
 
 def _limits(content: Mapping[str, Any]) -> Side:
-    roofs, _, _ = limits_record.from_json(content)
-    series = tuple(Series(roof.name, roof.unit, True, roof.rounds) for roof in roofs)
-    return Side("limits", _settings(content, ("dtype", "threads", "ep")), series, {})
+    found = read(content, LimitsRecord)
+    series = tuple(Series(roof.name, roof.unit, True, roof.rounds) for roof in found.roofs)
+    return Side("limits", _settings(found.settings, ("dtype", "threads", "ep")), series, {})
 
 
 READERS = {
-    record.SCHEMA: _sweep,
-    provider_record.SCHEMA: _comparison,
-    load_record.SCHEMA: _load,
-    limits_record.SCHEMA: _limits,
+    SweepRecord.SCHEMA: _sweep,
+    CompareRecord.SCHEMA: _comparison,
+    LoadRecord.SCHEMA: _load,
+    LimitsRecord.SCHEMA: _limits,
 }
 
 
-def _settings(content: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {each: content["settings"].get(each) for each in names}
+def _settings(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {each: settings.get(each) for each in names}
 
 
 def _of_point(label: str, times_ns: tuple[float, ...]) -> Series:

@@ -25,14 +25,10 @@ def render(found: Sequence[Difference]) -> Table:
 
 
 def _row(one: Difference) -> Row:
-    cost = one.cost
-    interval = "-"
-    if cost is not None:
-        interval = f"{cost.median:.3f} [{cost.low:.3f}, {cost.high:.3f}]"
     return (
         one.label,
         one.metric,
         *("-" if value is None else significant(value) for value in (one.old, one.new)),
-        interval,
+        "-" if one.cost is None else f"{one.cost:.3f}",
         Text(one.verdict, style=_STYLES.get(one.verdict, "")),
     )

@@ -4,10 +4,11 @@ import statistics
 from dataclasses import dataclass
 
 from measure.core.comparison import Ratio, unpaired_ratio
+from measure.core.verdict import Standing
 from measure.diff.side import FEWEST_RUNS, Series, Side
 
 LEVEL = 0.05
-WORSE, BETTER, SAME, UNTOLD = "WORSE", "better", "the same", "cannot tell"
+WORSE, BETTER, SAME, UNTOLD = "WORSE", "better", "the same", Standing.UNDECIDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 
 from client.errors import RequestFailed
@@ -20,7 +20,7 @@ Judge = Callable[[Slice, int, InferResponse, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """One process's part of a load: so many requests under way, or so many a second of all."""
+    """So many requests under way, or so many a second; of all, where it is a process's part."""
 
     concurrency: int | None = None
     rate_per_s: float | None = None
@@ -28,6 +28,17 @@ class Pace:
     seed: int = 0
     part: int = 0
     parts: int = 1
+
+    def among(self, parts: int) -> list["Pace"]:
+        """The parts that so many processes have in it."""
+        shares: list[int | None] = [None] * parts
+        if self.concurrency is not None:
+            whole, rest = divmod(self.concurrency, parts)
+            shares = [whole + (part < rest) for part in range(parts)]
+        return [
+            replace(self, concurrency=share, part=part, parts=parts)
+            for part, share in enumerate(shares)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +209,10 @@ class Traffic:
         received_ns = time.perf_counter_ns()
         answer = decoded(item.outcome)
         self._slice.receive_ns += item.receive_ns + time.perf_counter_ns() - received_ns
-        if isinstance(answer, RequestFailed):
-            self._slice.errors[answer.code] += 1
-            return
         start_ns = item.intended_ns if self._open else item.sent_ns
+        if isinstance(answer, RequestFailed):
+            self._slice.fail(answer, item.done_ns - start_ns)
+            return
         self._judge(
             self._slice,
             item.number,

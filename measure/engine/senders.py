@@ -66,16 +66,20 @@ class UnarySender:
 
 
 class StreamSender:
-    """Sends all requests on one stream, and opens another when that breaks.
+    """Sends all requests on one stream or on several, and opens another when one breaks.
 
-    An error ends a stream with its status, which becomes that of every request under way on it.
+    An error ends a stream with its status, which becomes that of every request under way on it. Of
+    several streams, a request goes to the one with the fewest under way.
     """
 
-    def __init__(self, connection: Connection, requests: Sequence[InferRequest]) -> None:
+    def __init__(
+        self, connection: Connection, requests: Sequence[InferRequest], streams: int = 1
+    ) -> None:
         self._connection = connection
         self._requests = requests
+        self._streams = streams
         self._lock = threading.Lock()
-        self._open: _OpenStream | None = None
+        self._open: list[_OpenStream] = []
 
     def send(self, number: int, done: Done) -> None:
         """Queue a message; the server's flow control says when it leaves."""
@@ -91,21 +95,24 @@ class StreamSender:
             )
         )
         with self._lock:
-            if self._open is None:
-                self._open = _OpenStream()
-                threading.Thread(target=self._read, args=(self._open,), daemon=True).start()
-            self._open.waiting[str(number)] = done
-            self._open.messages.put(message)
+            if len(self._open) < self._streams:
+                self._open.append(_OpenStream())
+                threading.Thread(target=self._read, args=(self._open[-1],), daemon=True).start()
+                stream = self._open[-1]
+            else:
+                stream = min(self._open, key=lambda one: len(one.waiting))
+            stream.waiting[str(number)] = done
+            stream.messages.put(message)
 
     def close(self) -> None:
-        """End the stream; what has no answer by now is not waited for."""
+        """End the streams; what has no answer by now is not waited for."""
         with self._lock:
-            stream, self._open = self._open, None
-            unanswered = stream is not None and bool(stream.waiting)
-        if stream is not None:
+            streams, self._open = self._open, []
+            answered = [stream for stream in streams if not stream.waiting]
+        for stream in streams:
             stream.messages.put(None)
-            if not unanswered:
-                stream.ended.wait(_CLOSING_S)
+        for stream in answered:
+            stream.ended.wait(_CLOSING_S)
 
     def _read(self, stream: "_OpenStream") -> None:
         failure = RequestFailed("DATA_LOSS", "the stream ended before every message was answered")
@@ -124,8 +131,8 @@ class StreamSender:
             failure = RequestFailed("DATA_LOSS", str(error))
         now_ns = time.perf_counter_ns()
         with self._lock:
-            if self._open is stream:
-                self._open = None
+            if stream in self._open:
+                self._open.remove(stream)
         # From here on nobody adds to what waits.
         stream.messages.put(None)
         for done in stream.waiting.values():

@@ -2,10 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
+from client.errors import RequestFailed
 from measure.core.stages import Stages
 from measure.engine.histogram import Histogram
 
@@ -33,9 +33,10 @@ class Slice:
 
     `latency` counts the answered ones, from the intended send time in an open loop and from the
     actual one in a closed loop, `round_trip` from the actual one in both; `errors` counts the
-    others, by gRPC's name of their status. `due` is how many should have been sent. `send_lag` is
-    how much later they were sent than intended: in a closed loop, than the answer that let it go.
-    `in_flight_area_ns` is the number of requests under way, integrated over the time.
+    others, by gRPC's name of their status, `error_latency` how long each took until its error and
+    `error_texts` the first text of each code. `due` is how many should have been sent. `send_lag`
+    is how much later they were sent than intended: in a closed loop, than the answer that let it
+    go. `in_flight_area_ns` is the number of requests under way, integrated over the time.
     `left_behind` are those that were due but had no answer when the load ended. `send_ns` is the
     time that handing them to gRPC took, `receive_ns` the time that decoding the answers took, and
     `round_trip_ns` the time between the send and the answer, each the sum over all of them.
@@ -52,6 +53,8 @@ class Slice:
     rows: int = 0
     due: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    error_latency: dict[str, Histogram] = field(default_factory=dict)
+    error_texts: dict[str, str] = field(default_factory=dict)
     wrong_labels: int = 0
     near_ties: int = 0
     in_flight_area_ns: int = 0
@@ -111,6 +114,12 @@ class Slice:
         self.latency_square_sum_ns2 += latency_ns**2
         self.rows += rows
 
+    def fail(self, error: RequestFailed, latency_ns: int) -> None:
+        """Count a request that failed; its latency counts as that of an answer does."""
+        self.errors[error.code] += 1
+        self.error_latency.setdefault(error.code, Histogram()).record(latency_ns)
+        self.error_texts.setdefault(error.code, error.text)
+
     def send(self, lag_ns: int) -> None:
         """Count a request that goes out so much later than intended."""
         self.send_lag.record(lag_ns)
@@ -133,34 +142,8 @@ class Slice:
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.errors.update(other.errors)
+        for code, histogram in other.error_latency.items():
+            self.error_latency.setdefault(code, Histogram()).add(histogram)
+        self.error_texts = {**other.error_texts, **self.error_texts}
         self.stages.update(other.stages)
         self.providers |= other.providers
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, with histograms in HDR's encoded form."""
-        return {
-            "start_ns": self.start_ns,
-            "end_ns": self.end_ns,
-            "latency": self.latency.encode(),
-            "round_trip": self.round_trip.encode(),
-            "send_lag": self.send_lag.encode(),
-            **{name: getattr(self, name) for name in _COUNTS},
-            "errors": dict(self.errors),
-            "stages": dict(self.stages),
-            "providers": sorted(self.providers),
-        }
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave."""
-        return cls(
-            start_ns=content["start_ns"],
-            end_ns=content["end_ns"],
-            latency=Histogram.decode(content["latency"]),
-            round_trip=Histogram.decode(content["round_trip"]),
-            send_lag=Histogram.decode(content["send_lag"]),
-            errors=Counter(content["errors"]),
-            stages=Counter(content["stages"]),
-            providers=set(content["providers"]),
-            **{name: content[name] for name in _COUNTS},
-        )

@@ -1,7 +1,6 @@
-"""Make load in a process of its own, as told on standard input, line by line in JSON."""
+"""Make load in a process of its own, as its parent says in lines of JSON."""
 
 import contextlib
-import json
 import os
 import sys
 import threading
@@ -18,9 +17,11 @@ from client.connection.channel import RetryPolicy
 from client.errors import ClientError, RequestFailed, UsageError
 from client.model_input import ModelInput
 from command_line.parser import positionals
+from measure.core import record
+from measure.core.child_process import Parent
 from measure.core.stages import stages_of
 from measure.core.verification import Truth, check, one_a_row, truth
-from measure.engine.loop import Stop, Traffic
+from measure.engine.loop import Inbox, Stop, Traffic
 from measure.engine.senders import Outcome, Sender, StreamSender, UnarySender, decoded, requests_of
 from measure.engine.slice import Slice
 from measure.engine.worker_job import Job, Load
@@ -37,10 +38,12 @@ _ONCE = RetryPolicy(attempts=1)
 _SWITCH_INTERVAL_S = 0.0002
 
 
-def main() -> int:
-    """Obey until standard input ends: a job, then for each point a load and a stop."""
+def main() -> None:
+    """Obey until the parent ends: a job, then for each point a load and a stop."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    job = Job.from_json(json.loads(sys.stdin.readline()))
+    parent = Parent()
+    lines = iter(parent)
+    job = record.decoded(next(lines), Job)
     with contextlib.ExitStack() as stack:
         try:
             credentials = job.credential_files.read()
@@ -60,13 +63,11 @@ def main() -> int:
             stack.callback(connection.close)
             sender = stack.enter_context(_sender(client, connection, data, job))
             _first_request(sender, job.timeout_s)
-        except RequestFailed as error:
-            return _say(failed=error.text, code=error.code)
         except (ClientError, OSError, MemoryError) as error:
-            return _say(failed=str(error) or type(error).__name__)
-        _say(ready=True)
-        _obey(sender, data, job)
-    return 0
+            parent.fail(error)
+            return
+        parent.say(ready=True)
+        _obey(parent, lines, sender, data, job)
 
 
 class _Data:
@@ -77,7 +78,7 @@ class _Data:
         outputs = [output.name for output in client.metadata().outputs]
         self.output = "label" if "label" in outputs else None
         # A server that does not take parameters of others might refuse them.
-        told = "parameters" in client.server_metadata().extensions
+        told = job.timings and "parameters" in client.server_metadata().extensions
         self.parameters: dict[str, Parameter] = {"timings": True} if told else {}
         self.rows = job.rows
         self._truth: Truth | None = None
@@ -93,13 +94,10 @@ class _Data:
     ) -> None:
         """Count an answer with its labels and timings."""
         if self._truth is not None:
-            labels = next((t.data for t in response.outputs if t.name == self.output), None)
             try:
-                labels = None if labels is None else one_a_row(labels)
-            except RequestFailed:
-                labels = None
-            if labels is None or len(labels) != self.rows:
-                found.errors["DATA_LOSS"] += 1
+                labels = self._labels(response)
+            except RequestFailed as error:
+                found.fail(error, latency_ns)
                 return
             seen = check(self._truth, self.starts[number % len(self.starts)], labels)
             found.wrong_labels += seen.wrong_labels
@@ -108,6 +106,14 @@ class _Data:
         stages = stages_of([response])
         if stages is not None:
             found.split(stages)
+
+    def _labels(self, response: InferResponse) -> Array:
+        for tensor in response.outputs:
+            if tensor.name == self.output and tensor.data is not None:
+                labels = one_a_row(tensor.data)
+                if len(labels) == self.rows:
+                    return labels
+        raise RequestFailed("DATA_LOSS", f"the answer lacks labels of {self.rows} rows")
 
 
 @contextlib.contextmanager
@@ -123,7 +129,7 @@ def _sender(client: Client, connection: Connection, data: _Data, job: Job) -> It
             shared = stack.enter_context(client.shared(data.x))
             tensors = [shared.rows(data.spec.name, a, b) for a, b in slices]
         if job.mode == "stream":
-            sender = StreamSender(connection, requests(tensors))
+            sender = StreamSender(connection, requests(tensors), job.streams)
         else:
             sender = UnarySender(connection, requests(tensors), job.timeout_s)
         stack.callback(sender.close)
@@ -145,10 +151,10 @@ def _first_request(sender: Sender, timeout_s: float) -> None:
         raise answer
 
 
-def _obey(sender: Sender, data: _Data, job: Job) -> None:
+def _obey(parent: Parent, lines: Iterator[Any], sender: Sender, data: _Data, job: Job) -> None:
     loads: SimpleQueue[Load | None] = SimpleQueue()
-    inbox: Any = SimpleQueue()
-    threading.Thread(target=_listen, args=(loads, inbox), daemon=True).start()
+    inbox: Inbox = SimpleQueue()
+    threading.Thread(target=_listen, args=(lines, loads, inbox), daemon=True).start()
     row_bytes = max(data.spec.row_bytes, 1)
     most = _UNDER_WAY_BYTES // (row_bytes * job.rows)
     most = min(max(most, _FEWEST_UNDER_WAY), _MOST_UNDER_WAY)
@@ -158,17 +164,15 @@ def _obey(sender: Sender, data: _Data, job: Job) -> None:
         limit = most if load.pace.concurrency is None else load.pace.concurrency
         traffic = Traffic(sender, data.judge, inbox, run, load.pace, limit)
         for found in traffic.slices(load.times, job.timeout_s + 1):
-            _say(slice=found.to_json(), last=traffic.ended)
+            parent.say(slice=record.encoded(found), last=traffic.ended)
 
 
-def _listen(loads: "SimpleQueue[Load | None]", inbox: Any) -> None:
-    for line in sys.stdin:
-        told = json.loads(line)
+def _listen(lines: Iterator[Any], loads: "SimpleQueue[Load | None]", inbox: Inbox) -> None:
+    for told in lines:
         if told is None:
             inbox.put(Stop())
         else:
-            loads.put(Load.from_json(told))
-    # Whoever told us what to do is gone.
+            loads.put(record.decoded(told, Load))
     inbox.put(Stop())
     loads.put(None)
 
@@ -184,15 +188,8 @@ def _drawn(spec: ModelInput, rows: int, seed: int) -> Array:
     raise UsageError(f"the model takes {spec.dtype}; a load can be made of numbers only")
 
 
-def _say(**content: Any) -> int:
-    """Write a line; 0."""
-    print(json.dumps(content), flush=True)
-    return 0
-
-
 if __name__ == "__main__":
     positionals("measure.engine.worker", __doc__)
-    code = main()
-    sys.stdout.flush()
+    main()
     # Threads of gRPC that still wait for a server must not keep us.
-    os._exit(code)
+    os._exit(0)

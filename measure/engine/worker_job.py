@@ -1,8 +1,7 @@
 """Say in JSON what a process that makes load is to do."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from dataclasses import dataclass, field
+from typing import Literal
 
 from client.connection.credentials import CredentialFiles
 from measure.core.verification import Experiment
@@ -18,7 +17,8 @@ class Job:
 
     `experiment` is what the model's right labels are known by; None: they are not known, and
     `examples` rows are drawn from `seed`. A request that takes longer than `timeout_s` failed. The
-    server is known, and shown, what is in `credential_files`.
+    server is known, and shown, what is in `credential_files`. In mode `stream` the requests go over
+    so many `streams`. With `timings` a server that knows the parameter tells its stages.
     """
 
     address: str
@@ -30,19 +30,9 @@ class Job:
     seed: int
     timeout_s: float
     experiment: Experiment | None
-    credential_files: CredentialFiles
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave."""
-        told = content["experiment"]
-        experiment = None if told is None else Experiment(**told)
-        files = CredentialFiles(**content["credential_files"])
-        return cls(**{**content, "experiment": experiment, "credential_files": files})
+    credential_files: CredentialFiles = field(default_factory=CredentialFiles)
+    streams: int = 1
+    timings: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +41,3 @@ class Load:
 
     pace: Pace
     times: Times
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave."""
-        return cls(Pace(**content["pace"]), Times(**content["times"]))

@@ -7,8 +7,7 @@ from contextlib import ExitStack
 import numpy as np
 
 from client.client import Client
-from measure.limits import null_server
-from measure.limits.helper import serving
+from measure.core.local_server import listening
 from measure.sweep.modes import Mode, Stream, Unary
 
 MODES = ("unary", "stream")
@@ -32,8 +31,9 @@ def rows_per_s(
         return {}
     x = np.ones((max(sizes.values()), features), dtype)
     with ExitStack() as stack:
-        address = stack.enter_context(serving(null_server.serve, features, sent))
-        client = stack.enter_context(Client(address))
+        words = ["-m", "measure.limits.null_server", "127.0.0.1:0", str(features), sent]
+        server = stack.enter_context(listening(words, "the server that computes nothing"))
+        client = stack.enter_context(Client(server.address))
         client.wait_until_ready()
         modes: dict[str, Mode] = {"unary": Unary(client), "stream": Stream(client)}
         for mode in modes.values():

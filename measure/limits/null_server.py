@@ -5,12 +5,12 @@ What is measured with it is the client, gRPC and the wire.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from typing import Any
 
 import grpc
 import numpy as np
 
+from command_line.parser import positionals
 from protos import inference_pb2 as pb
 from protos import malloc
 from protos import model_config_pb2 as config_pb
@@ -24,9 +24,12 @@ _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_len
 _WORKERS = 4
 
 
-def serve(address: str, told: Connection, features: int, dtype: str) -> None:
+def main() -> None:
     """Serve a model that takes rows of so many features, for as long as the process lives."""
+    names = ("address", "features", "dtype")
+    address, columns, dtype = positionals("measure.limits.null_server", __doc__, *names)
     malloc.keep_in_process()
+    features = int(columns)
     server = grpc.server(ThreadPoolExecutor(_WORKERS), options=_OPTIONS)
     handlers = {
         "ModelMetadata": _answering(pb.ModelMetadataRequest, lambda _: _metadata(features, dtype)),
@@ -39,7 +42,7 @@ def serve(address: str, told: Connection, features: int, dtype: str) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
     port = server.add_insecure_port(address)
     server.start()
-    told.send(f"{address.rpartition(':')[0]}:{port}")
+    print(f"listening on {address.rpartition(':')[0]}:{port}", flush=True)
     server.wait_for_termination()
 
 
@@ -74,3 +77,7 @@ def _config() -> pb.ModelConfigResponse:
     described = config_pb.ModelConfig()
     described.parameters["wire_scale"].string_value = repr(DEFAULT_SCALE)
     return pb.ModelConfigResponse(config=described)
+
+
+if __name__ == "__main__":
+    main()

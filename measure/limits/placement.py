@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from measure.limits.memory import GIB
 from measure.limits.peaks import COPY, GEMM, PCIE, READ, TCP, UNIX, Roof
@@ -20,6 +21,8 @@ class Placed:
     `intensity` is operations per byte that the execution reads from memory, `gflop_per_s` what
     the point does.
     """
+
+    DERIVED: ClassVar = ("binding", "share")
 
     rate: Rate
     ceilings: Mapping[str, float]

@@ -1,15 +1,28 @@
 """Keep roofs, and what was placed under them, as JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from measure.core.record import finite, reading
+from measure.core.record import recorded
 from measure.limits.peaks import WHAT, Roof
 from measure.limits.placement import Placed
-from measure.limits.subject import Rate, Subject, Work
+from measure.limits.subject import Subject, Work
 
-SCHEMA = "argmax-serving/limits/1"
+
+@dataclass(frozen=True, slots=True)
+class LimitsRecord:
+    """Roofs, what was placed under them, and the work of a row of it."""
+
+    SCHEMA: ClassVar = "argmax-serving/limits/1"
+
+    environment: dict[str, Any]
+    settings: dict[str, Any]
+    roofs: list[Roof]
+    skipped: dict[str, str]
+    differences: list[str]
+    work: Work | None
+    points: list[Placed]
 
 
 def to_json(
@@ -21,43 +34,21 @@ def to_json(
     placed: Sequence[Placed],
     differences: Sequence[str],
 ) -> dict[str, Any]:
-    """Record, ready for `measure.sweep.record.dumps`.
+    """Record of what was measured and placed.
 
     `differences` tell where the result was measured elsewhere than the roofs.
     """
-    whole = {
-        "schema": SCHEMA,
-        "environment": dict(environment),
-        "settings": dict(settings),
-        "roofs": [
+    return recorded(
+        LimitsRecord.SCHEMA,
+        environment=environment,
+        settings=settings,
+        roofs=[
             {"name": roof.name, "unit": roof.unit, "what": WHAT[roof.name]}
-            | {"best": roof.best, "median": roof.median, "rounds": list(roof.rounds)}
+            | {"best": roof.best, "median": roof.median, "rounds": roof.rounds}
             for roof in roofs
         ],
-        "skipped": dict(skipped),
-        "differences": list(differences),
-        "work": None if subject is None else asdict(subject.work),
-        "points": [asdict(one) | {"binding": one.binding, "share": one.share} for one in placed],
-    }
-    content: dict[str, Any] = finite(whole)
-    return content
-
-
-def from_json(content: Mapping[str, Any]) -> tuple[list[Roof], list[Placed], Work | None]:
-    """Roofs, points and the work of a row. RecordError on another schema or what is missing."""
-    with reading(content, SCHEMA):
-        roofs = [
-            Roof(str(one["name"]), str(one["unit"]), tuple(one["rounds"]))
-            for one in content["roofs"]
-        ]
-        placed = [
-            Placed(
-                rate=Rate(**one["rate"]),
-                ceilings=dict(one["ceilings"]),
-                intensity=one["intensity"],
-                gflop_per_s=one["gflop_per_s"],
-            )
-            for one in content["points"]
-        ]
-        work = None if content["work"] is None else Work(**content["work"])
-    return roofs, placed, work
+        skipped=skipped,
+        differences=differences,
+        work=subject and subject.work,
+        points=placed,
+    )

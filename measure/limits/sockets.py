@@ -1,9 +1,20 @@
 """Open plain sockets, and read a fixed number of bytes from one."""
 
+import contextlib
+import os
 import socket
+import tempfile
+from collections.abc import Iterator
 
 TIMEOUT_S = 120.0
 UNIX = "unix:"
+
+
+@contextlib.contextmanager
+def free_address(*, unix: bool) -> Iterator[str]:
+    """An address on this machine to listen at, while the block lasts."""
+    with tempfile.TemporaryDirectory(prefix="wire-") as folder:
+        yield f"{UNIX}{os.path.join(folder, 's')}" if unix else "127.0.0.1:0"
 
 
 def listen(address: str) -> socket.socket:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from client.errors import UsageError
-from measure.compare import record as provider_record
-from measure.core.record import RecordError
-from measure.load import record as load_record
+from measure.compare.record import CompareRecord
+from measure.core.record import decoded, read
+from measure.load.record import LoadRecord
 from measure.load.table import name
-from measure.sweep import record
+from measure.sweep.record import SweepRecord
 from measure.sweep.summary import Point
 from measure.sweep.sweep import LOCAL_SLICE_ROWS
 
@@ -58,51 +58,50 @@ class Subject:
 
 def subject(content: Mapping[str, Any]) -> Subject:
     """Read a sweep, a comparison or a load. UsageError for what cannot be placed."""
-    readers = {
-        record.SCHEMA: _sweep,
-        provider_record.SCHEMA: _comparison,
-        load_record.SCHEMA: _load,
-    }
     schema = content.get("schema")
-    if schema not in readers:
-        raise UsageError(f"a record of schema {schema!r} came; wanted one of {', '.join(readers)}")
-    try:
-        settings = content["settings"]
-        rates = tuple(rate for rate in readers[schema](content) if rate.rows_per_s > 0)
-        address = str(settings.get("address") or "")
-        return Subject(
-            work=_work(settings),
-            rates=rates,
-            unix=address.startswith("unix:"),
-            features=int(settings["features"]),
-            dtype=str(settings["dtype"]),
-            sent=_sent(settings),
-        )
-    except RecordError as error:
-        raise UsageError(str(error)) from None
-    except KeyError as error:
-        raise UsageError(f"the record lacks {error}") from None
-
-
-def _work(settings: Mapping[str, Any]) -> Work:
-    classes, features = int(settings["classes"]), int(settings["features"])
-    return Work(
-        row_bytes=features * np.dtype(_sent(settings)).itemsize,
-        weight_bytes=classes * features * np.dtype(settings["dtype"]).itemsize,
-        flop_per_row=2 * classes * features,
+    if schema not in READERS:
+        raise UsageError(f"got a record of schema {schema!r}, expected one of {', '.join(READERS)}")
+    settings = decoded(content, _Header).settings
+    features = settings.features
+    return Subject(
+        work=Work(
+            row_bytes=features * np.dtype(settings.sent).itemsize,
+            weight_bytes=settings.classes * features * np.dtype(settings.dtype).itemsize,
+            flop_per_row=2 * settings.classes * features,
+        ),
+        rates=tuple(rate for rate in READERS[schema](content) if rate.rows_per_s > 0),
+        unix=(settings.address or "").startswith("unix:"),
+        features=features,
+        dtype=settings.dtype,
+        sent=settings.sent,
     )
 
 
-def _sent(settings: Mapping[str, Any]) -> str:
-    return str(settings.get("wire") or settings["dtype"])
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    classes: int
+    features: int
+    dtype: str
+    wire: str | None = None
+    address: str | None = None
+
+    @property
+    def sent(self) -> str:
+        return self.wire or self.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    settings: _Settings
 
 
 def _sweep(content: Mapping[str, Any]) -> list[Rate]:
-    return [_of_point(point, f"{point.mode}") for point in record.from_json(content)]
+    points = read(content, SweepRecord).points
+    return [_of_point(point, f"{point.mode}") for point in points]
 
 
 def _comparison(content: Mapping[str, Any]) -> list[Rate]:
-    cells = provider_record.from_json(content).cells
+    cells = read(content, CompareRecord).cells
     return [_of_point(cell.point, f"{cell.point.mode}, {cell.provider}") for cell in cells]
 
 
@@ -119,10 +118,9 @@ def _of_point(point: Point, label: str) -> Rate:
 
 
 def _load(content: Mapping[str, Any]) -> list[Rate]:
-    if content["unchecked_because"] is not None:
-        raise UsageError(
-            f"what a row of this load costs is not known: {content['unchecked_because']}"
-        )
+    load = read(content, LoadRecord)
+    if load.unchecked_because is not None:
+        raise UsageError(f"what a row of this load costs is not known: {load.unchecked_because}")
     return [
         Rate(
             label=name(point),
@@ -131,5 +129,12 @@ def _load(content: Mapping[str, Any]) -> list[Rate]:
             execution_rows=(point.split and point.split.batch_rows) or point.asked.rows,
             provider=None if point.split is None else point.split.execution_provider,
         )
-        for point in load_record.from_json(content)
+        for point in load.points
     ]
+
+
+READERS = {
+    SweepRecord.SCHEMA: _sweep,
+    CompareRecord.SCHEMA: _comparison,
+    LoadRecord.SCHEMA: _load,
+}

@@ -1,11 +1,11 @@
 """Measure how fast bytes go from process to process, with nothing done to them."""
 
 import time
-from multiprocessing.connection import Connection
 
 from client.errors import UsageError
+from command_line.parser import positionals
+from measure.core.local_server import listening
 from measure.limits import sockets
-from measure.limits.helper import serving
 from measure.limits.memory import GIB
 
 ROUND_BYTES = 256 * 2**20
@@ -22,7 +22,11 @@ def gib_per_s(rounds: int, *, unix: bool) -> list[float]:
     data = memoryview(bytearray(_BUFFER_BYTES))
     told = bytearray(1)
     rates = []
-    with serving(_read_all, unix=unix) as address, sockets.connect(address) as connection:
+    with (
+        sockets.free_address(unix=unix) as address,
+        listening(["-m", "measure.limits.wire", address], "the reader of a socket") as reader,
+        sockets.connect(reader.address) as connection,
+    ):
         for _ in range(rounds + 1):
             started_ns = time.perf_counter_ns()
             for _ in range(ROUND_BYTES // _BUFFER_BYTES):
@@ -34,14 +38,19 @@ def gib_per_s(rounds: int, *, unix: bool) -> list[float]:
     return rates[1:]
 
 
-def _read_all(address: str, told: Connection) -> None:
+def main() -> None:
     """Serve one connection: a byte goes back for each round that has come whole."""
+    (address,) = positionals("measure.limits.wire", __doc__, "address")
     buffer = memoryview(bytearray(_BUFFER_BYTES))
     with sockets.listen(address) as listener:
-        told.send(sockets.address_of(listener))
+        print(f"listening on {sockets.address_of(listener)}", flush=True)
         connection, _ = listener.accept()
         with connection:
             while all(
                 sockets.receive(connection, buffer) for _ in range(ROUND_BYTES // _BUFFER_BYTES)
             ):
                 connection.sendall(b"\0")
+
+
+if __name__ == "__main__":
+    main()

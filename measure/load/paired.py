@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from measure.core.comparison import LEVEL, Comparison, compare, fewest_to_claim
@@ -41,7 +41,7 @@ class Duel:
         return {
             "differs": self.differs,
             "could_differ": self.could_differ,
-            "comparisons": {name: asdict(one) for name, one in self.comparisons.items()},
+            "comparisons": self.comparisons,
             "pairs": [
                 {f"{name}_ns": [_time_ns(point, name) for point in pair] for name in PERCENTILES}
                 for pair in zip(self.first, self.second, strict=True)

@@ -12,8 +12,8 @@ from measure.engine.processes import LoadProcesses, load_processes
 from measure.engine.slice import Slice
 from measure.engine.windows import LoopKind, is_stable, window_of
 from measure.engine.worker_job import Job, Mode
-from measure.load.server_statistics import statistics_of
 from measure.load.settings import Progress, Report, Settings, Windows, asked
+from measure.load.split import statistics_of
 from measure.load.summary import Asked, LoadPoint, summarise
 from measure.load.target import Target
 
@@ -81,20 +81,16 @@ class Loading:
         windows = self._settings.windows
         start = environment.snapshot()
         slice_s = min(windows.seconds, _PIECE_S) if windows.requests else windows.seconds
-        paces = _paces(one, self._settings.seed)
-        slices = self._processes.slices(paces, windows.warm_up_s, slice_s)
-        warm_up = next(slices)
+        load = self._processes.start(_pace(one, self._settings.seed), windows.warm_up_s, slice_s)
+        warm_up = load.slice()
         before = statistics_of(self._client)
         # A server that answers nothing from the beginning is not waited for.
         seen = [warm_up] if _fails(warm_up) else []
         while not seen or not _over(seen, windows, one.loop):
-            window = slices.send(False)
-            while windows.requests and not _full(window, self._settings):
-                window.add(slices.send(False))
+            window = load.window(lambda window: _full(window, self._settings))
             seen.append(window)
             report(Progress(_name(one), window=window_of(window)))
-        last = slices.send(True)
-        slices.close()
+        last = load.stop()
         gone = before is None or _fails(seen[-1])
         after = None if gone else statistics_of(self._client)
         point = summarise(
@@ -122,18 +118,16 @@ def _fails(window: Slice) -> bool:
 
 def _full(window: Slice, settings: Settings) -> bool:
     elapsed_s, wanted = window.elapsed_ns / 1e9, settings.windows
+    if not wanted.requests:
+        return True
     enough = window.answered + window.errors.total() >= wanted.requests
     # A server that has stopped answering is not waited for longer than one request is.
     return elapsed_s >= wanted.seconds and (enough or elapsed_s >= settings.timeout_s)
 
 
-def _paces(one: Asked, seed: int) -> list[Pace]:
-    parts = one.processes
-    if one.rate_per_s is not None:
-        arrivals: Arrivals = "poisson" if one.arrivals == "poisson" else "constant"
-        return [Pace(None, one.rate_per_s, arrivals, seed, part, parts) for part in range(parts)]
-    whole, rest = divmod(one.concurrency or 0, parts)
-    return [Pace(whole + (part < rest), part=part, parts=parts) for part in range(parts)]
+def _pace(one: Asked, seed: int) -> Pace:
+    arrivals: Arrivals = "poisson" if one.arrivals == "poisson" else "constant"
+    return Pace(one.concurrency, one.rate_per_s, arrivals, seed)
 
 
 def _name(one: Asked) -> str:

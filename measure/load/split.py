@@ -1,10 +1,32 @@
 """Split the time of requests into the parts that somebody accounts for."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import astuple, dataclass
+from typing import Literal, Self
 
+from client.client import Client
+from client.errors import RequestFailed
 from measure.engine.slice import Slice
-from measure.load.server_statistics import ServerStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """Requests answered, executions, rows; nanoseconds that the requests spent in each stage.
+
+    Sums over everyone's requests to the model, as ModelStatistics tells them.
+    """
+
+    requests: int
+    executions: int
+    rows: int
+    queue_ns: int
+    input_ns: int
+    infer_ns: int
+    output_ns: int
+
+    def __sub__(self, earlier: Self) -> "ServerStatistics":
+        """What was done since `earlier`."""
+        now, before = astuple(self), astuple(earlier)
+        return ServerStatistics(*(a - b for a, b in zip(now, before, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +73,24 @@ class _Told:
         """Time in all parts."""
         parts = (self.decode_ns, self.queue_ns, self.assemble_ns, self.compute_ns, self.encode_ns)
         return sum(part for part in parts if part is not None)
+
+
+def statistics_of(client: Client) -> ServerStatistics | None:
+    """What the model did since it was loaded; None where the server does not tell."""
+    try:
+        told = client.statistics()
+    except (RequestFailed, ValueError):  # ValueError: of no version, or of one without a number
+        return None
+    stages = told.inference_stats
+    return ServerStatistics(
+        requests=stages.success.count,
+        executions=told.execution_count,
+        rows=told.inference_count,
+        queue_ns=stages.queue.ns,
+        input_ns=stages.compute_input.ns,
+        infer_ns=stages.compute_infer.ns,
+        output_ns=stages.compute_output.ns,
+    )
 
 
 def split(whole: Slice, statistics: ServerStatistics | None) -> LoadSplit | None:

@@ -1,14 +1,14 @@
 """Turn the slices of a load into the numbers that are reported, and into what speaks for them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
+from measure.core.verdict import Check
 from measure.engine.histogram import Histogram
 from measure.engine.slice import Slice
 from measure.engine.windows import LoopKind, Window, stability, window_of
-from measure.load.server_statistics import ServerStatistics
-from measure.load.split import LoadSplit, split
+from measure.load.split import LoadSplit, ServerStatistics, split
 from measure.sweep.summary import MOST_STEAL
 
 PERCENTILES = (50, 90, 95, 99, 99.9)
@@ -31,15 +31,6 @@ class Latency:
     p99_9: int | None
     max: int | None
     samples: int
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Whether a point can be believed in one respect; None: it cannot be told."""
-
-    name: str
-    passed: bool | None
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +65,8 @@ class LoadPoint:
     is as `client_share` gives it; a record made before these were kept has neither.
     """
 
+    DERIVED: ClassVar = ("valid",)
+
     asked: Asked
     latency_ns: Latency
     send_lag_ns: Latency
@@ -99,10 +92,6 @@ class LoadPoint:
     def valid(self) -> bool:
         """Whether no check failed."""
         return all(check.passed is not False for check in self.checks)
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON takes it, with the verdict."""
-        return {**asdict(self), "valid": self.valid}
 
 
 def latency(histogram: Histogram, mean_ns: float | None) -> Latency:

@@ -37,7 +37,7 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Summary:
     """What LoadGen says of a performance run.
 
     `verdict` is VALID or INVALID, `reasons` why it is not VALID; `errors` are what LoadGen itself
@@ -56,7 +56,7 @@ class Verdict:
     version: str
 
 
-def verdict(folder: Path) -> Verdict:
+def verdict(folder: Path) -> Summary:
     """Read a performance run's summary and detail logs. Raises OSError, LogError."""
     summary = (folder / SUMMARY).read_text()
     detail = details(folder)
@@ -64,7 +64,7 @@ def verdict(folder: Path) -> Verdict:
     # The summary forgives too few queries, the detail does not.
     agreed = said == detail.get("result_validity") == VALID
     estimate = detail.get("early_stopping_latency_ss") or detail.get("early_stopping_latency_ms")
-    return Verdict(
+    return Summary(
         VALID if agreed else INVALID,
         () if agreed else tuple(_reasons(summary, detail)),
         _metric(summary),

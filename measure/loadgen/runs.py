@@ -1,25 +1,25 @@
 """Have MLCommons LoadGen drive a server, each run in a process of its own."""
 
 import contextlib
-import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from client.client import READY_TIMEOUT_S, Client
 from client.connection.credentials import CredentialFiles
-from command_line.interruption import shielding_children
+from client.errors import ClientError
 from measure.core import local_server
+from measure.core.child_process import talking_to
 from measure.core.local_server import running_server
+from measure.core.record import decoded, encoded
 from measure.core.verification import Experiment, Truth, check_counted, truth
 from measure.loadgen import logs as loadgen_logs
-from measure.loadgen.logs import LogError, Verdict
+from measure.loadgen.logs import LogError, Summary
 from measure.loadgen.worker_job import (
     MODES,
     Job,
@@ -32,17 +32,11 @@ from measure.loadgen.worker_job import (
 )
 from measure.sweep.sweep import Progress, check_model
 
-_SOURCE = Path(__file__).resolve().parents[2]
-
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 # The input of the models that we export.
 _INPUT = "x"
-
-
-class RunFailed(Exception):
-    """A run that did not come to its end, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +84,7 @@ class Labels:
 class Performance:
     """A performance run: LoadGen's verdict, the labels of all samples, what LoadGen was told."""
 
-    verdict: Verdict
+    verdict: Summary
     labels: Labels
     expected_qps: float
     expected_latency_ns: float
@@ -102,6 +96,8 @@ class Result:
 
     `accuracy` are the labels that LoadGen logged when it asked for every example once.
     """
+
+    DERIVED: ClassVar = ("good",)
 
     scenario: Scenario
     performance: Performance | None
@@ -210,13 +206,13 @@ def _result(
             else:
                 indices, labels = _every_example(folder, plan.experiment.examples)
                 accuracy = _judged(target.reference, indices, labels, np.ones_like(indices))
-        except (RunFailed, LogError, OSError) as error:
+        except (ClientError, LogError, OSError) as error:
             failures[mode] = str(error)
     return Result(scenario, performance, accuracy, failures)
 
 
 def _run(plan: Plan, target: Target, scenario: Scenario, mode: Mode, folder: Path) -> Outcome:
-    """Run LoadGen once. Raises RunFailed."""
+    """Run LoadGen once; RequestFailed or UsageError when it does not come to its end."""
     folder.mkdir(parents=True, exist_ok=True)
     # A run that fails must not leave those of an earlier one.
     for path in folder.glob("mlperf_log_*"):
@@ -235,29 +231,9 @@ def _run(plan: Plan, target: Target, scenario: Scenario, mode: Mode, folder: Pat
         str(folder.resolve()),
         plan.credential_files,
     )
-    # Whatever ends the wait ends the process.
-    with shielding_children():
-        process = subprocess.Popen(
-            [sys.executable, "-m", "measure.loadgen.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=_SOURCE,
-        )
-    with process:
-        try:
-            stdout, stderr = process.communicate(json.dumps(job.to_json()))
-        except BaseException:
-            process.kill()
-            raise
-    if not stdout:
-        said = stderr.strip().splitlines() or ["it said nothing"]
-        raise RunFailed(f"its process ended with {process.returncode}: {said[-1]}")
-    content = json.loads(stdout.splitlines()[0])
-    if "failed" in content:
-        raise RunFailed(content["failed"])
-    return Outcome(**content)
+    command = (sys.executable, "-m", "measure.loadgen.worker")
+    with talking_to(command, "LoadGen's process") as worker:
+        return decoded(worker.ask(encoded(job)), Outcome)
 
 
 def _columns(outcome: Outcome) -> Iterator[Array]:
@@ -266,11 +242,11 @@ def _columns(outcome: Outcome) -> Iterator[Array]:
 
 
 def _every_example(folder: Path, examples: int) -> tuple[Array, Array]:
-    """Examples and labels that LoadGen logged; RunFailed unless each example came."""
+    """Examples and labels that LoadGen logged; LogError unless each example came."""
     indices, labels = loadgen_logs.labels(folder)
     missing = examples - len(np.intersect1d(indices, np.arange(examples)))
     if missing:
-        raise RunFailed(f"LoadGen logged no label of {missing} of {examples} examples")
+        raise LogError(f"LoadGen logged no label of {missing} of {examples} examples")
     return indices, labels
 
 

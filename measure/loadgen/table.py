@@ -6,7 +6,7 @@ from rich.text import Text
 
 from command_line.table import Column, Table
 from measure.core.confidence import fewest_samples
-from measure.loadgen.logs import VALID, Metric, Verdict
+from measure.loadgen.logs import VALID, Metric, Summary
 from measure.loadgen.runs import Result
 from measure.presentation.format import alarm, milliseconds, share, significant
 
@@ -51,7 +51,7 @@ def reasons(results: Sequence[Result]) -> Iterator[str]:
                 yield f"{result.scenario}: {text}"
 
 
-def told_ns(verdict: Verdict, percentile: str) -> int | None:
+def told_ns(verdict: Summary, percentile: str) -> int | None:
     """Latency at a percentile, written as LoadGen does; None where the queries are too few."""
     enough = verdict.queries >= fewest_samples(float(percentile))
     return verdict.percentiles_ns.get(percentile) if enough else None

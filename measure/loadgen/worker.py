@@ -1,20 +1,16 @@
 """Have LoadGen drive a server in this process, once: a job comes as JSON, an outcome goes.
 
-    python -m client.loadgen.worker < JOB > OUTCOME
-
 LoadGen reads its built-in configuration only once in a process, and cannot be told to stop: so it
 gets a process, which a failed request ends.
 """
 
-import json
 import os
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import IO, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +19,8 @@ from client.errors import ClientError, DeadlineExceeded
 from client.model_input import ModelInput
 from command_line.extras import optional
 from command_line.parser import positionals
+from measure.core.child_process import Parent
+from measure.core.record import decoded, encoded
 from measure.loadgen.examples import LoadedExamples
 from measure.loadgen.senders import Batch, Done, Rows, Sender, StreamSender, UnarySender
 from measure.loadgen.settings import settings_of
@@ -45,10 +43,10 @@ _NO_AUDIT = "none.conf"
 class Run:
     """One run of a job: what LoadGen calls, what is under way, which labels came."""
 
-    def __init__(self, job: Job, client: Client, answer: IO[str]) -> None:
+    def __init__(self, job: Job, client: Client, parent: Parent) -> None:
         self._job = job
         self._client = client
-        self._answer = answer
+        self._parent = parent
         self._examples = LoadedExamples(job.experiment)
         self._batch_rows = rows_of_batch(job.experiment.row_bytes)
         self._sent_rows = min(_QUERY_ROWS.get(job.scenario, self._batch_rows), self._batch_rows)
@@ -129,15 +127,9 @@ class Run:
             self._last_ns = time.monotonic_ns()
 
     def _watch(self) -> None:
-        """Give up on a server that has stopped answering; LoadGen would wait for ever.
-
-        End, too, when nobody is left who reads the outcome.
-        """
-        parent = os.getppid()
+        """Give up on a server that has stopped answering; LoadGen would wait for ever."""
         while True:
             time.sleep(_WATCH_S)
-            if os.getppid() != parent:
-                os._exit(1)
             with self._lock:
                 silent_s = (time.monotonic_ns() - self._last_ns) / 1e9
                 waiting = self._under_way
@@ -147,41 +139,31 @@ class Run:
 
     def _fail(self, error: Exception) -> None:
         """Say why the run ends, and end the process, as LoadGen has no word for failure."""
-        _say(self._answer, {"failed": _text(error)})
+        self._parent.fail(error)
         os._exit(1)
 
 
 def main() -> int:
-    """Read a job from stdin; write its outcome, or why there is none, to what was stdout."""
-    # LoadGen itself writes to stdout.
-    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    job = Job.from_json(json.load(sys.stdin))
+    """Take a job from the parent, and report its outcome, or why there is none."""
+    parent = Parent()
+    job = decoded(next(iter(parent)), Job)
+    parent.end_with_it()
     experiment = job.experiment
     takes = ModelInput(job.input_name, np.dtype(experiment.dtype), (experiment.features,))
     try:
         credentials = job.credential_files.read()
         with Client(job.address, job.model, takes=takes, credentials=credentials) as client:
             client.wait_until_ready(job.timeout_s)
-            outcome = Run(job, client, answer)()
+            outcome = Run(job, client, parent)()
     except (ClientError, OSError, MemoryError) as error:
-        _say(answer, {"failed": _text(error)})
+        parent.fail(error)
         return 1
-    _say(answer, asdict(outcome))
+    parent.say(**encoded(outcome))
     return 0
 
 
 def _flush() -> None:
     """Nothing waits to become part of a larger batch."""
-
-
-def _text(error: BaseException) -> str:
-    return str(error) if isinstance(error, ClientError) else repr(error)
-
-
-def _say(answer: IO[str], content: Mapping[str, Any]) -> None:
-    answer.write(json.dumps(content) + "\n")
-    answer.flush()
 
 
 if __name__ == "__main__":

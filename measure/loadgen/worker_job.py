@@ -1,8 +1,7 @@
 """Say what one process that LoadGen runs in has to do, and what came of it."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from client.connection.credentials import CredentialFiles
 from measure.core.verification import Experiment
@@ -57,20 +56,6 @@ class Job:
     experiment: Experiment
     folder: str
     credential_files: CredentialFiles
-
-    def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Job":
-        """Return the job."""
-        nested = {
-            "rules": Rules(**content["rules"]),
-            "experiment": Experiment(**content["experiment"]),
-            "credential_files": CredentialFiles(**content["credential_files"]),
-        }
-        return cls(**{**content, **nested})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,32 +9,38 @@ process of its own and at a bounded rate, because on the same machine it takes f
 cores what it sends with; how much it sent is in the record.
 """
 
-import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from command_line.interruption import keeping
 from measure.core import environment
-from measure.core.comparison import ratio
-from measure.core.goal import Goal, Part
+from measure.core.child_process import talking_to
 from measure.core.judged import conclude, guarded, settings_of, told, whole_rounds
 from measure.core.local_server import running_server
-from measure.core.processes import child
+from measure.core.verdict import Goal
+from measure.engine.loop import Pace
+from measure.engine.processes import LoadProcesses
 from measure.overload.http2_floods import FLOODS
-from measure.overload.overload_load import Load, Outcome
+from measure.overload.phase import (
+    LATE,
+    failures,
+    goal_of_pairs,
+    open_client,
+    p99_ms,
+    run_phase,
+    shown,
+)
 from model.export import export
 from model.weights import from_seed
 
-SCHEMA = "argmax-serving/floods/1"
+SCHEMA = "argmax-serving/floods/2"
 MODEL = "flooded"
 MOST_RATIO = 2.0
-_STOP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +66,10 @@ class Settings:
 
 @dataclass(slots=True)
 class Rounds:
-    """What was measured beside one flood, one value a round."""
+    """What was measured beside one flood, one value a round; no p99 of too few samples."""
 
-    alone_p99_ms: list[float] = field(default_factory=list)
-    flooded_p99_ms: list[float] = field(default_factory=list)
+    alone_p99_ms: list[float | None] = field(default_factory=list)
+    flooded_p99_ms: list[float | None] = field(default_factory=list)
     sent_per_s: list[float] = field(default_factory=list)
     connections: list[int] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -75,9 +81,9 @@ def run(settings: Settings, report: Callable[[str], None], measured: dict[str, R
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         export(folder, MODEL, from_seed(settings.classes, settings.features, 0), "float32")
         server = stack.enter_context(running_server(folder, settings.server))
-        shape = (settings.rows, settings.features)
-        load = stack.enter_context(Load(server.address, MODEL, shape, settings.deadline_s))
-        load.closed_loop(1, settings.seconds)
+        shape = (settings.classes, settings.features, settings.rows)
+        load = open_client(stack, server.address, MODEL, shape, settings.deadline_s)
+        run_phase(load, Pace(1), settings.seconds)
         for number in range(settings.rounds):
             for flood, rounds in measured.items():
                 phases = [
@@ -89,45 +95,37 @@ def run(settings: Settings, report: Callable[[str], None], measured: dict[str, R
                 report(f"round {number + 1} of {settings.rounds}, {flood}: {_latest(rounds)}")
 
 
-def _alone(settings: Settings, load: Load, rounds: Rounds) -> None:
-    outcome = load.closed_loop(1, settings.seconds)
-    rounds.alone_p99_ms.append(outcome.p99_ms)
-    _note(outcome, rounds)
+def _alone(settings: Settings, load: LoadProcesses, rounds: Rounds) -> None:
+    found = run_phase(load, Pace(1), settings.seconds)
+    rounds.alone_p99_ms.append(p99_ms(found.latency))
+    rounds.failed += failures([found], (LATE,))
 
 
-def _flooded(settings: Settings, load: Load, rounds: Rounds, address: str, flood: str) -> None:
+def _flooded(
+    settings: Settings, load: LoadProcesses, rounds: Rounds, address: str, flood: str
+) -> None:
     with _flooding(address, flood, settings.per_s(flood), rounds):
-        outcome = load.closed_loop(1, settings.seconds)
-    rounds.flooded_p99_ms.append(outcome.p99_ms)
-    _note(outcome, rounds)
+        found = run_phase(load, Pace(1), settings.seconds)
+    rounds.flooded_p99_ms.append(p99_ms(found.latency))
+    rounds.failed += failures([found], (LATE,))
 
 
 @contextmanager
 def _flooding(address: str, flood: str, per_s: float, rounds: Rounds) -> Iterator[None]:
     """A flood that has begun when the block does and ends with it."""
     command = [sys.executable, "-m", "measure.overload.http2_floods", address, flood, str(per_s)]
-    with child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdout.readline()
+    with talking_to(command, "the flood") as process:
+        process.receive()
         yield
-        process.stdin.close()
-        told = json.loads(process.stdout.readline())
-        process.wait(_STOP_S)
+        process.finish()
+        told = process.receive()
     rounds.sent_per_s.append(told["per_s"])
     rounds.connections.append(told["connections"])
 
 
-def _note(outcome: Outcome, rounds: Rounds) -> None:
-    rounds.failed += outcome.failed
-    for what, count in (("wrong", outcome.wrong), ("refused", outcome.refused)):
-        if count:
-            rounds.failed.append(f"{count} requests {what}")
-
-
 def _latest(rounds: Rounds) -> str:
     return (
-        f"p99 {rounds.alone_p99_ms[-1]:.1f} ms alone, {rounds.flooded_p99_ms[-1]:.1f} ms beside "
+        f"p99 {shown(rounds.alone_p99_ms[-1])} alone, {shown(rounds.flooded_p99_ms[-1])} beside "
         f"{rounds.sent_per_s[-1]:.0f}/s over {rounds.connections[-1]} connections"
     )
 
@@ -135,17 +133,13 @@ def _latest(rounds: Rounds) -> str:
 def goals(measured: dict[str, Rounds]) -> list[Goal]:
     """A goal for each flood."""
     return [
-        Goal(
+        goal_of_pairs(
             flood,
             f"p99 of one client beside it at most {MOST_RATIO:g} x alone",
-            (
-                Part(
-                    "p99 beside it / alone",
-                    ratio(rounds.flooded_p99_ms, rounds.alone_p99_ms),
-                    MOST_RATIO,
-                    at_most=True,
-                ),
-            ),
+            "p99 beside it / alone",
+            rounds.flooded_p99_ms,
+            rounds.alone_p99_ms,
+            MOST_RATIO,
         )
         for flood, rounds in measured.items()
     ]
@@ -170,8 +164,8 @@ def _measure(settings: Settings, out: Path | None) -> int:
     record = {
         "schema": SCHEMA,
         "environment": dict(described),
-        "settings": asdict(settings),
-        "floods": {flood: asdict(rounds) for flood, rounds in measured.items()},
+        "settings": settings,
+        "floods": measured,
         "goals": told(goals(measured)),
     } | marks
     failed = [error for rounds in measured.values() for error in rounds.failed]

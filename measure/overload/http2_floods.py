@@ -1,12 +1,11 @@
 """Flood a server with HTTP/2 frames that are cheap to send and dear to take, at a bounded rate.
 
-python -m measure.overload.http2_floods ADDRESS KIND PER_S floods until its stdin ends: a line when
-it begins, then as JSON what it did. A connection that the server closes is opened anew, as an
-attacker would.
+python -m measure.overload.http2_floods ADDRESS KIND PER_S floods until its stdin ends: a line of
+JSON when it begins, then one with what it did. A connection that the server closes is opened anew,
+as an attacker would.
 """
 
 import itertools
-import json
 import select
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 
 from command_line.extras import optional
 from command_line.parser import positionals
+from measure.core.child_process import Parent
 from measure.overload.http2_peer import Http2Peer, request_headers
 
 frames = optional("hyperframe.frame", "dev")
@@ -123,15 +123,17 @@ def main(argv: list[str]) -> int:
     """Flood until stdin ends."""
     address, kind, per_s = argv
     began, ended = threading.Event(), threading.Event()
+    parent = Parent()
 
     def watch() -> None:
         began.wait()
-        print("flooding", flush=True)
-        sys.stdin.read()
+        parent.say(flooding=kind)
+        for _ in parent:
+            pass
         ended.set()
 
     threading.Thread(target=watch, daemon=True).start()
-    print(json.dumps(flood(address, kind, float(per_s), began, ended)), flush=True)
+    parent.say(**flood(address, kind, float(per_s), began, ended))
     return 0
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from measure.core.processes import SOURCE, child, free_port
+from measure.core.processes import SOURCE, child, free_port, last_words
 from measure.peers.environments import FOLDER, NotAvailable, Venv, installed
 
 MODEL = "linear_argmax"
@@ -170,9 +170,8 @@ def running_peer(peer: Peer, work: Work) -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     launch = peer.launch(venv, work, folder)
-    log_path = folder.with_suffix(".log")
     with (
-        log_path.open("wb") as log,
+        folder.with_suffix(".log").open("w+b") as log,
         child(
             launch.command, stdout=log, stderr=subprocess.STDOUT, environment=launch.environment
         ) as process,
@@ -180,8 +179,7 @@ def running_peer(peer: Peer, work: Work) -> Iterator[str]:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not _listens(launch.port):
             if process.poll() is not None or time.monotonic() > deadline:
-                said = log_path.read_text(errors="replace").strip().splitlines()
-                raise NotAvailable(f"it did not start: {said[-1] if said else 'it said nothing'}")
+                raise NotAvailable(f"it did not start: {last_words(log)}")
             time.sleep(0.1)
         yield f"127.0.0.1:{launch.port}"
 

@@ -22,7 +22,7 @@ _WORTH = 1.05
 
 
 @dataclass(frozen=True, slots=True)
-class Goal:
+class Demand:
     """So many requests a second of all replicas, with a p99 within a bound.
 
     `link_bits_per_s` is what the network of one replica carries.
@@ -58,15 +58,15 @@ class Plan:
 
 
 def plan(
-    goal: Goal, calibration: Calibration, costs: Costs, trust: Range, requests: int = REQUESTS
+    demand: Demand, calibration: Calibration, costs: Costs, trust: Range, requests: int = REQUESTS
 ) -> Plan | None:
-    """The fewest replicas that meet a goal at rates that can be trusted; None when none do.
+    """The fewest replicas that meet a demand at rates that can be trusted; None when none do.
 
     `requests`: how many each simulation takes.
     """
-    bound_ns = goal.p99_ns / (1 + trust.margin)
-    link_per_s = goal.link_bits_per_s / (8 * calibration.rows * calibration.row_bytes)
-    most_per_s = min(trust.most_per_s, goal.rate_per_s, link_per_s)
+    bound_ns = demand.p99_ns / (1 + trust.margin)
+    link_per_s = demand.link_bits_per_s / (8 * calibration.rows * calibration.row_bytes)
+    most_per_s = min(trust.most_per_s, demand.rate_per_s, link_per_s)
 
     def found(limits: Limits, rate_per_s: float) -> Predicted:
         return predict(limits, costs, calibration.rows, rate_per_s, requests)
@@ -91,8 +91,8 @@ def plan(
             chosen, rate_per_s = limits, carried_per_s
     if not rate_per_s:
         return None
-    replicas = math.ceil(goal.rate_per_s / rate_per_s)
-    each_per_s = goal.rate_per_s / replicas
+    replicas = math.ceil(demand.rate_per_s / rate_per_s)
+    each_per_s = demand.rate_per_s / replicas
     predicted = found(chosen, each_per_s)
     if rate_per_s == link_per_s:
         binds = "the network"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from measure.plan.fit import Predicted, replay
 from measure.plan.observed import Calibration, Observation
@@ -17,6 +18,8 @@ _REPLAYS = 3
 class Checked:
     """A load that was held out, and what was predicted of it."""
 
+    DERIVED: ClassVar = ("p99_error", "verdict")
+
     load: Observation
     predicted: Predicted
 
@@ -26,14 +29,14 @@ class Checked:
         return self.load.rate_per_s or 0.0
 
     @property
-    def error(self) -> float | None:
+    def p99_error(self) -> float | None:
         """How far the predicted p99 is off, as a share of the measured one; None without one."""
         return None if self.load.p99_ns is None else self.predicted.p99_ns / self.load.p99_ns - 1
 
     @property
     def holds(self) -> bool:
         """Whether the prediction is near enough."""
-        near = self.error is not None and abs(self.error) <= MOST_ERROR
+        near = self.p99_error is not None and abs(self.p99_error) <= MOST_ERROR
         return near and not self.load.errors
 
     @property
@@ -41,7 +44,7 @@ class Checked:
         """Why it holds, or not."""
         if self.load.errors:
             return f"{self.load.errors:,} requests failed"
-        if self.error is None:
+        if self.p99_error is None:
             return f"no p99 of {self.load.samples:,} samples"
         if self.holds:
             return "holds"
@@ -76,5 +79,5 @@ def trusted(checks: Sequence[Checked]) -> Range | None:
         held.append(one)
     if not held:
         return None
-    under = max(1 / (1 + (one.error or 0.0)) - 1 for one in held)
+    under = max(1 / (1 + (one.p99_error or 0.0)) - 1 for one in held)
     return Range(held[-1].rate_per_s, max(under, 0.0))

@@ -1,8 +1,8 @@
 """Hold what a calibration saw of a server under load."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -97,12 +97,6 @@ class Observation:
             traces=tuple(traces),
         )
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Read it from its fields; KeyError or TypeError when it is something else."""
-        traces = tuple(Trace(**trace) for trace in content["traces"])
-        return cls(**{**content, "doubts": tuple(content["doubts"]), "traces": traces})
-
 
 def _failed_checks(passes: Sequence[LoadPoint]) -> Iterator[str]:
     for point in passes:
@@ -137,29 +131,3 @@ class Calibration:
     busy: Observation
     fitted: tuple[Observation, ...]
     held_out: tuple[Observation, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Read what `to_json` gave; UsageError when it is something else."""
-        try:
-            return cls(
-                model=content["model"],
-                rows=content["rows"],
-                row_bytes=content["row_bytes"],
-                dtype=content["dtype"],
-                limits=Limits(**content["limits"]),
-                sizes=_observations(content["sizes"]),
-                busy=Observation.from_json(content["busy"]),
-                fitted=_observations(content["fitted"]),
-                held_out=_observations(content["held_out"]),
-            )
-        except (KeyError, TypeError) as error:
-            raise UsageError(f"this is no calibration: {type(error).__name__} {error}") from None
-
-
-def _observations(contents: Sequence[Mapping[str, Any]]) -> tuple[Observation, ...]:
-    return tuple(map(Observation.from_json, contents))

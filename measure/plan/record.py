@@ -1,33 +1,50 @@
 """Keep the record of a plan as JSON, with the calibration that another plan may be made of."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from client.errors import UsageError
 from measure.core import record_files
-from measure.core.record import RecordError, finite, reading
-from measure.plan.capacity import Goal, Option, Plan
+from measure.core.record import decoded, recorded
+from measure.plan.capacity import Demand, Plan
 from measure.plan.check import Checked
-from measure.plan.fit import Predicted
-from measure.plan.observed import Calibration, Observation
+from measure.plan.observed import Calibration
 from measure.plan.simulation import Costs
-from server.batching.policy import Limits
 
-SCHEMA = "argmax-serving/plan/2"
 NAME = "plan.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class Settings:
+    """What a plan was asked for; `result` names an earlier plan whose calibration was taken."""
+
+    rate: float
+    p99_ms: float
+    link_gbit: float
+    address: str | None = None
+    result: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRecord:
     """What a record holds; `plan` None: nothing was planned."""
 
-    goal: Goal
+    SCHEMA: ClassVar = "argmax-serving/plan/2"
+
+    environment: dict[str, Any]
+    settings: Settings
     calibration: Calibration
     costs: Costs
-    checks: tuple[Checked, ...]
+    checks: list[Checked]
     plan: Plan | None
+    answer: str
+
+    @property
+    def demand(self) -> Demand:
+        """What was planned for."""
+        asked = self.settings
+        return Demand(asked.rate, asked.p99_ms * 1e6, asked.link_gbit * 1e9)
 
 
 def to_json(
@@ -39,55 +56,29 @@ def to_json(
     plan: Plan | None,
     answer: str,
 ) -> dict[str, Any]:
-    """Record of a plan, ready for `record.dumps`; the environment is the calibration's."""
-    content = {
-        "schema": SCHEMA,
-        "environment": dict(environment),
-        "settings": dict(settings),
-        "calibration": calibration.to_json(),
-        "costs": asdict(costs),
-        "checks": [
-            {**asdict(one), "p99_error": one.error, "verdict": one.verdict} for one in checks
-        ],
-        "plan": None if plan is None else asdict(plan),
-        "answer": answer,
-    }
-    return {key: finite(value) for key, value in content.items()}
+    """Record of a plan; the environment is the calibration's."""
+    return recorded(
+        PlanRecord.SCHEMA,
+        environment=environment,
+        settings=settings,
+        calibration=calibration,
+        costs=costs,
+        checks=checks,
+        plan=plan,
+        answer=answer,
+    )
 
 
-def from_json(record: Mapping[str, Any]) -> Recorded:
-    """Read a record. Raises RecordError on another schema or what cannot be read."""
-    with reading(record, SCHEMA):
-        settings, planned = record["settings"], record["plan"]
-        try:
-            calibration = Calibration.from_json(record["calibration"])
-        except UsageError as error:
-            raise RecordError(str(error)) from None
-        return Recorded(
-            Goal(settings["rate"], settings["p99_ms"] * 1e6, settings["link_gbit"] * 1e9),
-            calibration,
-            Costs(**record["costs"]),
-            tuple(_checked(one) for one in record["checks"]),
-            None if planned is None else _plan(planned),
-        )
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    environment: dict[str, Any]
+    calibration: Calibration
 
 
-def _checked(content: Mapping[str, Any]) -> Checked:
-    return Checked(Observation.from_json(content["load"]), Predicted(**content["predicted"]))
-
-
-def _plan(content: Mapping[str, Any]) -> Plan:
-    options = tuple(_option(option) for option in content["options"])
-    return Plan(**{**content, "chosen": _option(content["chosen"]), "options": options})
-
-
-def _option(content: Mapping[str, Any]) -> Option:
-    return Option(Limits(**content["limits"]), Predicted(**content["predicted"]))
-
-
-def read(folder: Path) -> tuple[Calibration, dict[str, Any]]:
+def earlier(folder: Path) -> tuple[Calibration, dict[str, Any]]:
     """The calibration of an earlier plan, and its environment; UsageError when there is none."""
     path = folder / NAME
-    ((_, content),) = record_files.found([path], [SCHEMA])
+    ((_, content),) = record_files.found([path], [PlanRecord.SCHEMA])
     with record_files.naming(path):
-        return Calibration.from_json(content["calibration"]), content["environment"]
+        found = decoded(content, _Earlier)
+    return found.calibration, found.environment

@@ -3,15 +3,10 @@
 import math
 import random
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
-
-import simpy
 
 from server.batching.policy import Batch, CloseReason, Limits, rows_to_wait_for, take, wait_ns
-
-_Process = Generator[simpy.Event, None, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +53,12 @@ def simulate(
     limits: Limits, costs: Costs, rows: int, due_ns: Iterable[int], seed: int = 0
 ) -> Simulated:
     """Send requests of so many rows when they are due, and answer them all."""
-    env = simpy.Environment()
-    replica = _Replica(env, limits, costs, random.Random(seed))
-
-    def arrive() -> _Process:
-        for number, at_ns in enumerate(due_ns):
-            yield env.timeout(at_ns - env.now)
-            # One client's requests are served in the order of their arrival.
-            replica.receive(_Request(rows, at_ns, start_tag=number * rows))
-
-    env.process(arrive())
-    env.run()
+    replica = _Replica(limits, costs, random.Random(seed))
+    for number, at_ns in enumerate(due_ns):
+        replica.run_until(at_ns)
+        # One client's requests are served in the order of their arrival.
+        replica.arrive(_Request(rows, at_ns, start_tag=number * rows))
+    replica.run_until(math.inf)
     return replica.seen
 
 
@@ -86,126 +76,118 @@ class _Request:
     in_place: bool = True
 
 
-class _Replica:
-    """A server that receives one request after the other, while one worker executes batches."""
+_RECEIVE, _EXECUTE = 0, 1
 
-    def __init__(
-        self, env: simpy.Environment, limits: Limits, costs: Costs, drawn: random.Random
-    ) -> None:
+
+class _Replica:
+    """A server that receives one request after the other, while one worker executes batches.
+
+    Time moves from one event to the next: a request arrives, one has been received, a batch ends,
+    the worker need not wait any longer. A fit simulates millions of requests, so the events are
+    four numbers, not objects of a simulator.
+    """
+
+    def __init__(self, limits: Limits, costs: Costs, drawn: random.Random) -> None:
         self.seen = Simulated([], [], [])
-        self._env = env
         self._limits = limits
         self._costs = costs
         self._drawn = drawn
-        self._cores = _Cores(env, costs)
         self._incoming: deque[_Request] = deque()
-        self._came = env.event()
         self._queue: deque[_Request] = deque()
-        self._queued = env.event()
-        env.process(self._receive())
-        env.process(self._work())
+        self._batch: Batch[_Request] | None = None
+        self._enough_rows = limits.first_rows
+        self._now_ns = 0.0
+        self._wake_ns = math.inf
+        # Of receiving and executing: what is left without company, how fast it goes, when it ends.
+        self._left_ns = [math.inf, math.inf]
+        self._speeds = [1.0, 1.0]
+        self._end_ns = [math.inf, math.inf]
+        self._since_ns = 0.0
 
-    def receive(self, request: _Request) -> None:
-        """Begin to receive a request, once those before it have been."""
+    def run_until(self, end_ns: float) -> None:
+        """Let everything happen that comes before `end_ns`."""
+        while True:
+            received_ns, executed_ns = self._end_ns
+            at_ns = min(received_ns, executed_ns, self._wake_ns)
+            if at_ns > end_ns or at_ns == math.inf:
+                return
+            self._now_ns = at_ns
+            if at_ns == received_ns:
+                self._received()
+            elif at_ns == executed_ns:
+                self._executed()
+            else:
+                self._work()
+
+    def arrive(self, request: _Request) -> None:
+        """A request is due now; it is received once those before it have been."""
+        self._now_ns = request.due_ns
         self._incoming.append(request)
-        _tell(self._came)
+        if len(self._incoming) == 1:
+            self._receive()
 
-    def _receive(self) -> _Process:
-        while True:
-            if not self._incoming:
-                self._came = self._env.event()
-                yield self._came
-            yield self._cores.receive(self._drawn_ns(self._costs.receive_ns, self._costs.spread))
-            request = self._incoming.popleft()
-            request.arrived_ns = int(self._env.now)
-            self._queue.append(request)
-            _tell(self._queued)
+    def _receive(self) -> None:
+        self._change(_RECEIVE, self._drawn_ns(self._costs.receive_ns, self._costs.spread))
 
-    def _work(self) -> _Process:
-        """Do what the server's worker does, by the same policy."""
-        enough_rows = self._limits.first_rows
-        while True:
-            self._queued = self._env.event()
-            if not self._queue:
-                yield self._queued
-                continue
-            left_ns, closed = wait_ns(
-                self._queue,
-                self._limits,
-                int(self._env.now),
-                enough_rows=enough_rows,
-                flush=False,
-            )
-            if left_ns:
-                yield self._queued | self._env.timeout(left_ns)
-                continue
-            batch = take(self._queue, self._limits, closed)
-            enough_rows = rows_to_wait_for(enough_rows, batch, self._limits)
-            alone_ns = self._costs.execute_ns(batch.rows, len(batch.pieces))
-            yield self._cores.execute(self._drawn_ns(alone_ns, self._costs.spread))
-            self._answer(batch)
+    def _received(self) -> None:
+        self._change(_RECEIVE, math.inf)
+        request = self._incoming.popleft()
+        request.arrived_ns = int(self._now_ns)
+        self._queue.append(request)
+        if self._incoming:
+            self._receive()
+        if self._batch is None:
+            self._work()
 
-    def _answer(self, batch: Batch[_Request]) -> None:
+    def _work(self) -> None:
+        """Do what the server's idle worker does, by the same policy."""
+        self._wake_ns = math.inf
+        if not self._queue:
+            return
+        left_ns, closed = wait_ns(
+            self._queue,
+            self._limits,
+            int(self._now_ns),
+            enough_rows=self._enough_rows,
+            flush=False,
+        )
+        if left_ns:
+            self._wake_ns = self._now_ns + left_ns
+            return
+        batch = self._batch = take(self._queue, self._limits, closed)
+        self._enough_rows = rows_to_wait_for(self._enough_rows, batch, self._limits)
+        alone_ns = self._costs.execute_ns(batch.rows, len(batch.pieces))
+        self._change(_EXECUTE, self._drawn_ns(alone_ns, self._costs.spread))
+
+    def _executed(self) -> None:
+        self._change(_EXECUTE, math.inf)
+        batch, self._batch = self._batch, None
+        assert batch is not None
         self.seen.batch_rows.append(batch.rows)
         self.seen.closed.append(batch.closed)
         for piece in batch.pieces:
             if piece.stop == piece.request.rows:
-                spent_ns = self._env.now - piece.request.due_ns
+                spent_ns = self._now_ns - piece.request.due_ns
                 answer_ns = self._drawn_ns(self._costs.answer_ns, self._costs.answer_spread)
                 self.seen.latencies_ns.append(spent_ns + answer_ns)
+        self._work()
+
+    def _change(self, which: int, left_ns: float) -> None:
+        """Let receiving or executing begin, with so much to do, or end, with inf.
+
+        Each slows the other down while both go on.
+        """
+        left, speeds = self._left_ns, self._speeds
+        past_ns, self._since_ns = self._now_ns - self._since_ns, self._now_ns
+        left[_RECEIVE] -= past_ns * speeds[_RECEIVE]
+        left[_EXECUTE] -= past_ns * speeds[_EXECUTE]
+        left[which] = left_ns
+        if left[_RECEIVE] < math.inf and left[_EXECUTE] < math.inf:
+            speeds[:] = self._costs.receive_speed, self._costs.execute_speed
+        else:
+            speeds[:] = 1.0, 1.0
+        for one in (_RECEIVE, _EXECUTE):
+            self._end_ns[one] = self._now_ns + max(left[one] / speeds[one], 0.0)
 
     def _drawn_ns(self, mean_ns: float, sigma: float) -> float:
         return mean_ns * self._drawn.lognormvariate(-sigma * sigma / 2, sigma) if sigma else mean_ns
-
-
-class _Cores:
-    """What receiving and executing have in common: each slows the other down."""
-
-    def __init__(self, env: simpy.Environment, costs: Costs) -> None:
-        self._env = env
-        # What is left of each in nanoseconds, if it had no company; inf while it does nothing.
-        self._left_ns = [math.inf, math.inf]
-        self._slowed = (costs.receive_speed, costs.execute_speed)
-        self._speeds = [1.0, 1.0]
-        self._done = [env.event(), env.event()]
-        self._since_ns = 0.0
-        self._changes = 0
-
-    def receive(self, alone_ns: float) -> simpy.Event:
-        """Begin to receive a request; the event comes when it is there."""
-        return self._begin(0, alone_ns)
-
-    def execute(self, alone_ns: float) -> simpy.Event:
-        """Begin to execute a batch; the event comes when it is done."""
-        return self._begin(1, alone_ns)
-
-    def _begin(self, which: int, alone_ns: float) -> simpy.Event:
-        done = self._done[which] = self._env.event()
-        self._change(which, alone_ns)
-        return done
-
-    def _change(self, which: int, left_ns: float) -> None:
-        """Let one begin or end, and foresee which ends first if nothing else begins before."""
-        now_ns = self._env.now
-        for one in (0, 1):
-            self._left_ns[one] -= (now_ns - self._since_ns) * self._speeds[one]
-        self._since_ns = now_ns
-        self._left_ns[which] = left_ns
-        self._changes += 1
-        both = math.isfinite(self._left_ns[0]) and math.isfinite(self._left_ns[1])
-        self._speeds = list(self._slowed) if both else [1.0, 1.0]
-        ends_ns = [left / speed for left, speed in zip(self._left_ns, self._speeds, strict=True)]
-        first = 0 if ends_ns[0] <= ends_ns[1] else 1
-        if math.isfinite(ends_ns[first]):
-            timeout = self._env.timeout(max(ends_ns[first], 0.0))
-            timeout.callbacks.append(partial(self._end, first, self._changes))
-
-    def _end(self, which: int, changes: int, _: simpy.Event) -> None:
-        if changes == self._changes:  # else something began meanwhile, and it was foreseen anew
-            self._change(which, math.inf)
-            self._done[which].succeed()
-
-
-def _tell(event: simpy.Event) -> None:
-    if not event.triggered:
-        event.succeed()

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from command_line.table import Column, Table
 from measure.core.latency_fit import Fit
-from measure.plan.capacity import Goal, Option, Plan
+from measure.plan.capacity import Demand, Option, Plan
 from measure.plan.check import MOST_ERROR, Checked, Range
 from measure.plan.observed import Calibration
 from measure.plan.simulation import Costs
@@ -84,7 +84,7 @@ def check_cells(one: Checked) -> list[str]:
         load.p99_ns,
         predicted.p99_ns,
     )
-    error = "-" if one.error is None else f"{one.error:+.0%}"
+    error = "-" if one.p99_error is None else f"{one.p99_error:+.0%}"
     return [significant(one.rate_per_s), *map(milliseconds, times_ns), error]
 
 
@@ -93,25 +93,25 @@ def refusal(checks: Sequence[Checked]) -> str:
     lowest = checks[0]
     return (
         f"no plan: at {lowest.rate_per_s:.3g} requests/s, the lowest load that was held out, the "
-        f"prediction does not hold: {lowest.verdict}; wanted a p99 within {MOST_ERROR:.0%}"
+        f"prediction does not hold: {lowest.verdict}, expected a p99 within {MOST_ERROR:.0%}"
     )
 
 
-def unreachable(goal: Goal, calibration: Calibration, trust: Range) -> str:
+def unreachable(demand: Demand, calibration: Calibration, trust: Range) -> str:
     """Why no number of replicas is enough."""
     alone = min(calibration.sizes, key=lambda o: abs(o.rows - calibration.rows))
     return (
-        f"no plan: no rate of a replica has a p99 within {goal.p99_ns / 1e6:g} ms, with a margin "
+        f"no plan: no rate of a replica has a p99 within {demand.p99_ns / 1e6:g} ms, with a margin "
         f"of {trust.margin:.0%} for the error seen; a lone request takes "
         f"{milliseconds(alone.mean_ns)} ms in the mean"
     )
 
 
-def answer(goal: Goal, plan: Plan) -> str:
+def answer(demand: Demand, plan: Plan) -> str:
     """Sentence that says what is needed."""
     limits = plan.chosen.limits
     return (
-        f"{goal.rate_per_s:,.10g} requests/s with a p99 within {goal.p99_ns / 1e6:g} ms: "
+        f"{demand.rate_per_s:,.10g} requests/s with a p99 within {demand.p99_ns / 1e6:g} ms: "
         f"{plan.replicas:,} replicas with {plan.rate_per_s:.3g} requests/s each, --group-rows "
         f"{limits.group_rows} --queue-delay-us {limits.queue_delay_ns // 1000}; predicted p99 "
         f"{milliseconds(plan.chosen.predicted.p99_ns)} ms, {milliseconds(plan.p99_ns)} ms with the "
@@ -154,16 +154,16 @@ def option_cells(option: Option) -> list[str]:
     ]
 
 
-def network_table(goal: Goal, plan: Plan, calibration: Calibration) -> Table:
+def network_table(demand: Demand, plan: Plan, calibration: Calibration) -> Table:
     """What comes in over the network, in all and at each replica, for each way to send a row."""
     return Table(
         [Column(heading) for heading in NETWORK_COLUMNS],
-        [list(network_cells(goal, plan, calibration))],
-        caption=f"network, incoming; links of {goal.link_bits_per_s / 1e9:g} Gbit/s",
+        [list(network_cells(demand, plan, calibration))],
+        caption=f"network, incoming; links of {demand.link_bits_per_s / 1e9:g} Gbit/s",
     )
 
 
-def network_cells(goal: Goal, plan: Plan, calibration: Calibration) -> Iterator[list[str]]:
+def network_cells(demand: Demand, plan: Plan, calibration: Calibration) -> Iterator[list[str]]:
     """Of each dtype that a row can be sent as, what `NETWORK_COLUMNS` name."""
     itemsize = np.dtype(calibration.dtype).itemsize
     narrower = [name for name in _NARROWER if np.dtype(name).itemsize < itemsize]
@@ -171,13 +171,13 @@ def network_cells(goal: Goal, plan: Plan, calibration: Calibration) -> Iterator[
         request_bytes = (
             calibration.rows * calibration.row_bytes * np.dtype(name).itemsize // itemsize
         )
-        whole = goal.rate_per_s * request_bytes
+        whole = demand.rate_per_s * request_bytes
         yield [
             name,
             binary(request_bytes),
             f"{binary(whole)}/s",
             f"{8 * whole / plan.replicas / 1e9:.3g} Gbit/s",
-            f"{8 * whole / goal.link_bits_per_s:,.1f}",
+            f"{8 * whole / demand.link_bits_per_s:,.1f}",
         ]
 
 

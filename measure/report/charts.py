@@ -15,7 +15,7 @@ from measure.sweep.plots import (
     looks,
     of_mode,
 )
-from measure.sweep.summary import Point, enough
+from measure.sweep.summary import Point
 
 FIRST_AND_LAST_TITLE = "Time to First and Last Prediction"
 
@@ -26,7 +26,7 @@ def latency(points: Sequence[Point]) -> Figure:
     for mode, look in looks(points).items():
         chosen = of_mode(points, mode)
         p50 = [point.first_prediction_ns.p50 for point in chosen]
-        p90 = [enough(point.first_prediction_ns).p90 for point in chosen]
+        p90 = [point.first_prediction_ns.known_p90 for point in chosen]
         data += [_band(mode, look, chosen, p50, p90), _line(mode, look, chosen, _seconds(p50))]
     return {
         "data": data,
@@ -87,7 +87,7 @@ def _line(
         "customdata": [
             [
                 milliseconds(point.first_prediction_ns.p50),
-                milliseconds(enough(point.first_prediction_ns).p90),
+                milliseconds(point.first_prediction_ns.known_p90),
                 significant(point.throughput_per_s),
             ]
             for point in chosen

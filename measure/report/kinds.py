@@ -3,29 +3,29 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from measure.compare import record as provider_record
+from measure.compare.record import CompareRecord
 from measure.core.record import RecordError
 from measure.core.self_test import COMPARE_SCHEMA, LOAD_SCHEMA
-from measure.limits import record as limits_record
-from measure.load import record as load_record
-from measure.loadgen import record as loadgen_record
-from measure.plan import record as plan_record
+from measure.limits.record import LimitsRecord
+from measure.load.record import LoadRecord
+from measure.loadgen.record import LoadgenRecord
+from measure.plan.record import PlanRecord
 from measure.report.section import Section
 from measure.report.sections import calibration, compare, goals, limits, load, loadgen, plan, sweep
-from measure.sweep import record
+from measure.sweep.record import SweepRecord
 
 # A new kind of result is a line here, and a module that makes a section of its record.
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {
-    record.SCHEMA: sweep.section,
-    provider_record.SCHEMA: compare.section,
-    load_record.SCHEMA: load.section,
-    limits_record.SCHEMA: limits.section,
+    SweepRecord.SCHEMA: sweep.section,
+    CompareRecord.SCHEMA: compare.section,
+    LoadRecord.SCHEMA: load.section,
+    LimitsRecord.SCHEMA: limits.section,
     COMPARE_SCHEMA: calibration.section,
     LOAD_SCHEMA: calibration.section,
-    loadgen_record.SCHEMA: loadgen.section,
-    plan_record.SCHEMA: plan.section,
+    LoadgenRecord.SCHEMA: loadgen.section,
+    PlanRecord.SCHEMA: plan.section,
     goals.BENCH: goals.section,
-    goals.OVERLOAD: goals.section,
+    **dict.fromkeys(goals.OVERLOADS, goals.section),
 }
 
 
@@ -38,6 +38,6 @@ def section(content: Mapping[str, Any]) -> Section:
     schema = content.get("schema")
     if schema not in SECTIONS:
         raise RecordError(
-            f"no page can be made of schema {schema!r}; wanted one of {', '.join(SECTIONS)}"
+            f"no page can be made of schema {schema!r}, expected one of {', '.join(SECTIONS)}"
         )
     return SECTIONS[schema](content)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from measure.core.verdict import Check, Level
 from measure.report.axes import Figure
 
 POINTS, CHECKS, ENVIRONMENT = "points", "checks", "environment"
@@ -32,23 +33,11 @@ class Linked:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a reader must know first: `level` is "fail", "warn" or "good"."""
+    """What a reader must know first: findings of one level under a headline."""
 
-    level: str
+    level: Level
     headline: str
     findings: Sequence[str | Linked] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What a result says to one of the questions of `measure.report.trust`.
-
-    `passed` None: it was asked, but could not be told.
-    """
-
-    name: str
-    passed: bool | None
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +95,7 @@ class Section:
     heading: str
     sentence: str
     verdicts: Sequence[Verdict]
-    checks: Sequence[Check]
+    checks: Sequence[Check]  # by the questions of `measure.report.trust`
     plots: Sequence[Plot]
     tables: Sequence[Table]
     record: dict[str, Any]

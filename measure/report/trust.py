@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from measure.report.section import ENVIRONMENT, POINTS, Check, Linked, Section
-from measure.sweep.summary import MOST_STEAL, Finding, disturbances
+from measure.core.verdict import Check, Finding, Passed, Standing, word
+from measure.report.section import ENVIRONMENT, POINTS, Linked, Section
+from measure.sweep.summary import MOST_STEAL, disturbances
 
 LABELS, AA, CEILING = "labels", "A/A", "client ceiling"
 SEND_LAG, LITTLE, STEAL = "send lag", "Little's law", "steal"
@@ -26,7 +27,6 @@ MEANING = {
 }
 # Checks of a point of a load, by the question that each answers.
 OF_A_LOAD = {"errors": LABELS, "send lag": SEND_LAG, "little": LITTLE, "steal": STEAL}
-NOT_MEASURED = "not measured"
 # The tables of each result have all of them.
 _MOST_TEXTS = 5
 
@@ -36,13 +36,13 @@ class Answer:
     """What all results say to one question together; `passed` None: none of them tells."""
 
     name: str
-    passed: bool | None
+    passed: Passed
     texts: Sequence[str]
 
     @property
     def word(self) -> str:
         """The verdict in a word."""
-        return {True: "passed", False: "FAILED", None: NOT_MEASURED}[self.passed]
+        return word(self.passed, Standing.NOT_MEASURED)
 
     @property
     def meaning(self) -> str:
@@ -78,7 +78,7 @@ def disturbed(environment: Mapping[str, Any]) -> list[Linked]:
 
 
 def gathered(
-    name: str, verdicts: Iterable[tuple[bool | None, str]], what: str = "points"
+    name: str, verdicts: Iterable[tuple[Passed, str]], what: str = "points"
 ) -> list[Check]:
     """Make one check out of one verdict for each point: what failed, or how many passed."""
     found = list(verdicts)

@@ -11,8 +11,9 @@ from command_line.interruption import keeping, results_folder
 from command_line.parser import Parser, exit_codes
 from command_line.paths import path
 from measure.core import environment
+from measure.core.arguments import positive, some_of
 from measure.core.judged import guarded
-from measure.core.record import dumps, write_bytes_atomically, write_text_atomically
+from measure.core.record import write_bytes_atomically, write_record
 from measure.core.verification import Experiment
 from measure.side_by_side import plot, record, show
 from measure.side_by_side.compose import Results, run
@@ -50,7 +51,7 @@ def _measure(settings: Settings) -> int:
     described = environment.describe(start, environment.snapshot())
     content = record.to_json(settings, described, results, goals) | marks
     json_path, png_path = settings.out / "bench.json", settings.out / "throughput.png"
-    write_text_atomically(json_path, dumps(content))
+    write_record(json_path, content)
     write_bytes_atomically(png_path, plot.throughput_png(results.cells, results.kinds))
     console = terminal.results()
     show.show(console, settings, results, goals)
@@ -67,35 +68,50 @@ def _settings(argv: Sequence[str] | None) -> Settings:
         epilog=exit_codes("wrong labels", keeps=True),
     )
     parser.add_argument("--quick", action="store_true", help="few rounds, no peers: 5 minutes")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="default: 10; quick: 4")
+    parser.add_argument(
+        "--rounds", type=positive, metavar="N", help="rounds (default: 10; quick: 4)"
+    )
     parser.add_argument(
         "--peers",
         type=_peers,
         metavar="P,P",
-        help=f"of {','.join(NAMES)}, or none (default: all; quick: none)",
+        help=f"some of {','.join(NAMES)}, or none (default: all; quick: none)",
     )
     parser.add_argument(
         "--batch-sizes",
         type=_sizes,
         default=(1, 4, 16, 64, 256, 1024),
         metavar="N,N",
-        help=f"up to {EXAMPLES} (default: 1,4,16,64,256,1024)",
+        help=f"batch sizes, up to {EXAMPLES} (default: 1,4,16,64,256,1024)",
     )
-    parser.add_argument("--features", type=_positive, default=262_144, help="default: %(default)s")
-    parser.add_argument("--classes", type=_positive, default=64, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of W and X (default: %(default)s)")
+    parser.add_argument(
+        "--features", type=positive, default=262_144, help="columns of W (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--classes", type=positive, default=64, help="rows of W (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of W and X (default: %(default)s)"
+    )
     parser.add_argument(
         "--threads",
-        type=_positive,
+        type=positive,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
-        help="of one execution, in every system (default: %(default)s)",
+        help="threads of one execution, in every system (default: %(default)s)",
     )
     parser.add_argument(
-        "--memory-streams", type=_positive, metavar="N", help="default: 100; quick: 10"
+        "--memory-streams",
+        type=positive,
+        metavar="N",
+        help="streams of the memory test (default: 100; quick: 10)",
     )
     parser.add_argument(
-        "--out", type=path, default=Path("results/bench"), metavar="DIR", help="%(default)s"
+        "--out",
+        type=path,
+        default=Path("results/bench"),
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     quick = args.quick
@@ -110,28 +126,15 @@ def _settings(argv: Sequence[str] | None) -> Settings:
     )
 
 
-def _positive(text: str) -> int:
-    value = int(text) if text.isascii() and text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted an integer of at least 1")
-    return value
-
-
 def _sizes(text: str) -> tuple[int, ...]:
-    sizes = tuple(sorted({_positive(part) for part in text.split(",")}))
+    sizes = tuple(sorted({positive(part) for part in text.split(",")}))
     if sizes[-1] > EXAMPLES:
         raise argparse.ArgumentTypeError(f"got {sizes[-1]}; there are {EXAMPLES} examples")
     return sizes
 
 
 def _peers(text: str) -> tuple[str, ...]:
-    if text == "none":
-        return ()
-    names = tuple(dict.fromkeys(text.split(",")))
-    unknown = [name for name in names if name not in NAMES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(NAMES)}")
-    return names
+    return () if text == "none" else some_of(text, NAMES)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from client.errors import RequestFailed, UsageError
+from measure.core import local_server
 from measure.core.verification import Truth, truth
 from measure.limits.memory import memcpy_gib_per_s
-from measure.peers.peer_servers import Work
+from measure.peers.peer_servers import MODEL, Work
 from measure.side_by_side.contenders import PERF_ANALYZER, bring_up, load_with_perf_analyzer
-from measure.side_by_side.goals import Measured
+from measure.side_by_side.goals import BATCHING_GAIN, NARROW_WIRE, PEAK_MEMORY, Measured
 from measure.side_by_side.parts.concurrency import Concurrency, compare_batching
 from measure.side_by_side.parts.memory import Memory, watch
 from measure.side_by_side.parts.narrow import Narrow, compare_wires
 from measure.side_by_side.raw_socket.client import limit_systems
 from measure.side_by_side.rounds import Cell, measure
-from measure.side_by_side.service import Settings, export, service_systems, serving
+from measure.side_by_side.service import Settings, service_systems, serving
 
 Report = Callable[[str], None]
 
@@ -48,14 +49,14 @@ def run(settings: Settings, report: Report, results: Results) -> None:
     results.memcpy_gib_per_s = {"warm": warm, "fresh": fresh}
     report("exporting the model, computing the float64 reference")
     models = settings.out / "models"
-    graph = export(settings, models)
+    graph = local_server.export(settings.experiment, MODEL, models)
     expected = truth(settings.experiment)
     _side_by_side(settings, graph, expected, results, report)
-    with _skipping("P6", results, report):
-        results.concurrency = compare_batching(models, settings, expected, report)
-    with _skipping("P7", results, report):
+    with _skipping(BATCHING_GAIN, results, report):
+        results.concurrency = compare_batching(models, settings, report)
+    with _skipping(NARROW_WIRE, results, report):
         results.narrow = compare_wires(settings, expected, report)
-    with _skipping("P9", results, report):
+    with _skipping(PEAK_MEMORY, results, report):
         results.memory = watch(models, settings, expected, report)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from measure.peers.drivers import Driven, Driver, running_driver
+from measure.core.child_process import ChildProcess
+from measure.peers.drivers import Driven, running_driver
 from measure.peers.environments import FOLDER, NotAvailable, installed
 from measure.peers.peer_servers import PEERS, Peer, Work, running_peer
 from measure.peers.systems import System
@@ -61,7 +62,9 @@ def bring_up(
     return found
 
 
-def _start(stack: ExitStack, driver: Driver, peer: Peer, work: Work, found: Contenders) -> None:
+def _start(
+    stack: ExitStack, driver: ChildProcess, peer: Peer, work: Work, found: Contenders
+) -> None:
     # Whatever fails on the way, the peer goes with it at once.
     with ExitStack() as own:
         address = own.enter_context(running_peer(peer, work))

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from measure.core import local_server
 from measure.core.comparison import interleaved, ratio
 from measure.core.judged import guarded, rounds_of
 from measure.core.verification import Experiment, check, truth
 from measure.limits.pcie import DeviceMemory
-from measure.side_by_side.service import Settings, export
+from measure.peers.peer_servers import MODEL
 from measure.sweep.modes import Array, Local
 from server.app.config import cores
 from server.onnx import pinned_memory
@@ -40,18 +41,9 @@ def main() -> int:
 
 def _measure(rounds: int) -> int:
     experiment = Experiment(classes=64, features=262_144, dtype="float32", seed=0)
-    settings = Settings(
-        experiment=experiment,
-        batch_sizes=(_ROWS,),
-        rounds=rounds,
-        threads=cores(),
-        peers=(),
-        memory_streams=0,
-        out=Path(),
-    )
     with tempfile.TemporaryDirectory() as folder:
-        graph = export(settings, Path(folder))
-        local = Local(graph, settings.threads, _SLICE_ROWS, "cuda")
+        graph = local_server.export(experiment, MODEL, Path(folder))
+        local = Local(graph, cores(), _SLICE_ROWS, "cuda")
         return _measured(local, experiment, rounds)
 
 
@@ -75,7 +67,7 @@ def _measured(local: Local, experiment: Experiment, rounds: int) -> int:
     found = ratio(executed, copied)
     print("cuda in process, GiB/s:      ", *(f"{value:.1f}" for value in executed))
     print("copy from pinned memory, GiB/s:", *(f"{value:.1f}" for value in copied))
-    print(f"ratio {found.median:.2f} [{found.low:.2f}, {found.high:.2f}] of {found.pairs} pairs")
+    print(f"ratio {found:.2f} of {found.pairs} pairs")
     print(f"wrong labels: {wrong}")
     return 0 if found.low >= _SHARE and not wrong else 1
 

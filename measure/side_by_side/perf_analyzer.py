@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from measure.core.comparison import interleaved
-from measure.core.processes import child
+from measure.core.processes import child, last_words
 from measure.peers.environments import FOLDER, NotAvailable, found, installed
 from measure.peers.peer_servers import MODEL
 from measure.side_by_side.rounds import Cell
@@ -78,7 +78,7 @@ class PerfAnalyzer:
         NotAvailable with what it said when it gives none.
         """
         with tempfile.TemporaryDirectory() as folder:
-            report, said = Path(folder) / "report.csv", Path(folder) / "said"
+            report = Path(folder) / "report.csv"
             command = [str(self._program), "-m", MODEL, "-u", target.address, "-i", "grpc"]
             command += ["-b", str(batch_size), "--concurrency-range", str(_CONCURRENCY)]
             command += ["--measurement-interval", str(window_ms), "--max-trials", str(_WINDOWS)]
@@ -88,7 +88,7 @@ class PerfAnalyzer:
                 size = _OUTPUT_BYTES * batch_size
                 command += ["--shared-memory", "system", "--output-shared-memory-size", str(size)]
             with (
-                said.open("wb") as log,
+                tempfile.TemporaryFile() as log,
                 child(
                     command, stdout=log, stderr=subprocess.STDOUT, environment=self._environment
                 ) as process,
@@ -97,9 +97,8 @@ class PerfAnalyzer:
                     status = process.wait(_TIMEOUT_S)
                 except subprocess.TimeoutExpired:
                     raise NotAvailable(f"it did not end within {_TIMEOUT_S:g} s") from None
-            if status != 0 or not report.exists():
-                lines = said.read_text(errors="replace").strip().splitlines()
-                raise NotAvailable(lines[-1] if lines else f"it ended with {status}")
+                if status != 0 or not report.exists():
+                    raise NotAvailable(f"it ended with {status}: {last_words(log)}")
             with report.open(newline="") as file:
                 return next(csv.DictReader(file))
 

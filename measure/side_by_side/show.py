@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from command_line.table import Column, Table
-from measure.core.goal import MISSED, REACHED, Goal, lines
+from measure.core.verdict import Goal, Standing, lines
 from measure.presentation.format import significant
 from measure.side_by_side.compose import Results
 from measure.side_by_side.goals import GOAL_FEATURES
@@ -14,7 +14,7 @@ from measure.side_by_side.names import label
 from measure.side_by_side.rounds import Cell
 from measure.side_by_side.service import Settings
 
-_STYLES = {REACHED: "green", MISSED: "bold red"}
+_STYLES = {Standing.REACHED: "green", Standing.MISSED: "bold red"}
 
 
 def show(console: Console, settings: Settings, results: Results, goals: list[Goal]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from measure.core.confidence import fewest_samples
+from measure.core.verdict import Passed
 from measure.engine.bisection import Found, highest_rate
 from measure.engine.windows import STABLE_WINDOWS
 from measure.load.runs import loading
@@ -20,7 +21,7 @@ class Trial:
     """A point that was tried, and whether it met the bound; None: that cannot be told."""
 
     point: LoadPoint
-    met: bool | None
+    met: Passed
     because: str
 
 
@@ -83,7 +84,7 @@ def judge(point: LoadPoint, p99_ns: int) -> Trial:
     return Trial(point, met, because)
 
 
-def _verdict(point: LoadPoint, p99_ns: int) -> tuple[bool | None, str]:
+def _verdict(point: LoadPoint, p99_ns: int) -> tuple[Passed, str]:
     failed = {
         check.name: check.text
         for check in point.checks
@@ -92,7 +93,7 @@ def _verdict(point: LoadPoint, p99_ns: int) -> tuple[bool | None, str]:
     }
     p99, samples = point.latency_ns.p99, point.latency_ns.samples
     late_ns = point.send_lag_ns.p99 or point.send_lag_ns.max or 0
-    verdict: tuple[bool | None, str]
+    verdict: tuple[Passed, str]
     if "errors" in failed:
         verdict = False, failed["errors"]
     elif p99 is None:

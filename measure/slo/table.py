@@ -9,6 +9,7 @@ from measure.engine.bisection import Found
 from measure.presentation.format import milliseconds, significant
 from measure.slo.slo import Trial
 
+MET = {True: "yes", False: "no", None: "?"}
 _COLUMNS = (
     Column("asked/s"),
     Column("answered/s", rank=2),
@@ -47,7 +48,7 @@ def render(
             significant(trial.point.requests_per_s),
             *map(milliseconds, (latency.p50, latency.p99, latency.max)),
             f"{latency.samples:,}",
-            {True: "yes", False: "no", None: "?"}[trial.met],
+            MET[trial.met],
             trial.because,
         )
         for trial in trials

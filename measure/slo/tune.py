@@ -2,10 +2,11 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from measure.core.record import encoded
 from measure.core.verification import Experiment
 from measure.load.paired import Duel, duel
 from measure.load.runs import loading
@@ -83,15 +84,15 @@ class Tuning:
     def to_json(self) -> dict[str, Any]:
         """Every trial, the pairs with the defaults, and the options to give to the server."""
         return {
-            "search": asdict(self.search),
+            "search": self.search,
             "highest_per_s": self.highest_per_s,
             "trials_sufficed": self.race.ended,
             "candidates": [
-                asdict(candidate) | {"met_per_s": met}
+                encoded(candidate) | {"met_per_s": met}
                 for candidate, met in zip(self.search.candidates, self.race.met, strict=True)
             ],
             "trials": trials_to_json(self.trials),
-            "best": None if self.best is None else asdict(self.best),
+            "best": self.best,
             "against_defaults": None if self.duel is None else self.duel.to_json(),
             "server_options": list(self.advice.options),
         }
@@ -100,12 +101,12 @@ class Tuning:
 def trials_to_json(trials: Sequence[tuple[Candidate, Trial]]) -> list[dict[str, Any]]:
     """A row for each trial."""
     return [
-        asdict(candidate)
+        encoded(candidate)
         | {
             "asked_rate_per_s": trial.point.asked.rate_per_s,
             "met": trial.met,
             "because": trial.because,
-            "latency_ns": asdict(trial.point.latency_ns),
+            "latency_ns": trial.point.latency_ns,
             "wrong_labels": trial.point.wrong_labels,
             "errors": trial.point.errors,
         }

@@ -32,7 +32,7 @@ def answer(tuning: Tuning, p99_ms: float) -> str:
         return f"{bound}: {best} met the highest rate, but no pair tells p99; {keep}"
     ratio = p99.ratio
     against = (
-        f"p99 over that of the defaults {ratio.median:.3g} [{ratio.low:.3g}, {ratio.high:.3g}], "
+        f"p99 over that of the defaults {ratio:.3g}, "
         f"{ratio.pairs} pairs at {significant(tuning.highest_per_s or 0)} requests/s"
     )
     if tuning.better:

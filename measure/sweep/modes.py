@@ -57,7 +57,7 @@ class Local:
         try:
             self._engine = Engine(graph, threads, execution_provider.parse(ep))
         except ValueError as error:
-            raise UsageError(f"--ep got {ep!r}; wanted {error}") from None
+            raise UsageError(f"--ep got {ep!r}, expected {error}") from None
         except StartError as error:
             raise UsageError(str(error)) from None
         self._input = self._engine.inputs[0]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from measure.presentation.looks import Look, looks_of
 from measure.presentation.plots import canvas, draw_line, finish, head, label_at, png
-from measure.sweep.summary import Point, enough
+from measure.sweep.summary import Point
 
 LATENCY_TITLE = "Latency as Batch Size Changes"
 LATENCY_LABEL = "latency (seconds before first prediction)"
@@ -44,7 +44,7 @@ def latency_figure(points: Sequence[Point]) -> Figure:
         chosen = of_mode(points, mode)
         sizes = [point.batch_size for point in chosen]
         p50_s = [_seconds(point.first_prediction_ns.p50) for point in chosen]
-        p90_s = [_seconds(enough(point.first_prediction_ns).p90) for point in chosen]
+        p90_s = [_seconds(point.first_prediction_ns.known_p90) for point in chosen]
         axes.fill_between(sizes, p50_s, p90_s, color=look.colour, alpha=0.18, linewidth=0)
         draw_line(axes, mode, look, sizes, p50_s)
     finish(axes, "lines: median; bands: median to 90th percentile, where samples suffice")

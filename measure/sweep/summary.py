@@ -3,12 +3,13 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 from measure.core.confidence import fewest_samples
 from measure.core.stages import Sample, Stages
+from measure.core.verdict import Finding
 
 FEWEST_SAMPLES = 3
 MOST_STEAL = 0.02
@@ -24,6 +25,15 @@ class Spread:
     p90: int | None
     max: int | None
     samples: int
+
+    def __post_init__(self) -> None:
+        if self.samples and None in (self.min, self.p50, self.p90, self.max):
+            raise ValueError(f"got null for a time of {self.samples} samples, expected a number")
+
+    @property
+    def known_p90(self) -> int | None:
+        """The p90, None where the samples are too few to tell one."""
+        return None if self.samples < fewest_samples(90) else self.p90
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,7 @@ class StageSplit:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What one mode did at one batch size.
+    """What one mode did at one batch size, in the order of the record.
 
     Times are spread over the samples without error; `throughput_per_s` is the rows of those
     samples over `elapsed_ns`, the time of all samples. `agreement` is the share of rows whose
@@ -61,25 +71,17 @@ class Point:
     latency_ns: Spread
     first_prediction_ns: Spread
     throughput_per_s: float
-    rows: int
-    elapsed_ns: int
     wrong_labels: int
     near_ties: int
-    agreement: float | None
     errors: int
+    rows: int
+    elapsed_ns: int
+    agreement: float | None
     error_kinds: dict[str, int]
     stages: StageSplit | None
     server_peak_rss_bytes: int | None
     messages: int = 0
     latencies_ns: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a reader must know before trusting the numbers."""
-
-    level: Literal["fail", "warn"]
-    text: str
 
 
 def percentile(values: Iterable[int], p: float) -> int:
@@ -105,11 +107,6 @@ def spread(values: Sequence[int]) -> Spread:
     return Spread(
         min(values), percentile(values, 50), percentile(values, 90), max(values), len(values)
     )
-
-
-def enough(found: Spread) -> Spread:
-    """Spread as it is shown: its p90 is None where the samples are too few to tell one."""
-    return replace(found, p90=None) if found.samples < fewest_samples(90) else found
 
 
 def summarise(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from command_line.table import Column, Row, Table
 from measure.core.confidence import CONFIDENCE, fewest_samples
 from measure.presentation.format import alarm, milliseconds, rows, share, significant
-from measure.sweep.summary import Point, enough
+from measure.sweep.summary import Point
 
 TOO_FEW = (
     f"-: too few samples to tell ({CONFIDENCE:.0%} confidence: a p90 takes {fewest_samples(90)})"
@@ -47,7 +47,7 @@ def _row(point: Point) -> Row:
         point.mode,
         f"{point.batch_size:,}",
         milliseconds(point.latency_ns.p50),
-        milliseconds(enough(point.latency_ns).p90),
+        milliseconds(point.latency_ns.known_p90),
         milliseconds(point.first_prediction_ns.p50),
         significant(point.throughput_per_s),
         "-" if point.stages is None else rows(point.stages.batch_rows),

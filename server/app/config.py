@@ -9,8 +9,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from command_line import paths
-from command_line.parser import Parser, suggestion
+from command_line.parser import Parser, group, suggestion
+from server.app import option_values
 from server.onnx import execution_provider
 from server.onnx.execution_provider import ExecutionProvider
 
@@ -21,91 +21,21 @@ GRPCIO, NATIVE = "grpcio", "native"
 _PREFIX = "ARGMAX_"
 _ENVIRONMENT_PREFIX = f"{_PREFIX}SERVER_"
 _KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT(_.*)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?$")
-_INT32_MAX = 2**31 - 1  # gRPC and ONNX Runtime count no further, nor do waits
 
 
-def _integer(least: int, most: int = _INT32_MAX) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        plain = text.isascii() and text.isdigit() and len(text) < 20
-        if not (plain and least <= int(text) <= most):
-            raise ValueError(f"an integer from {least} to {most}")
-        return int(text)
-
-    return parse
-
-
-def _duration(least: float = 0) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = -1.0
-        if not least <= value <= _INT32_MAX:
-            raise ValueError(f"seconds from {least} to {_INT32_MAX}")
-        return value
-
-    return parse
-
-
-def _one_of(**choices: Any) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        if text not in choices:
-            raise ValueError(f"one of {', '.join(choices)}")
-        return choices[text]
-
-    return parse
-
-
-def _path(what: str) -> Callable[[str], Path]:
-    def parse(text: str) -> Path:
-        if not text:
-            raise ValueError(what)
-        hint = paths.uri_hint(text)
-        if hint is not None:
-            raise ValueError(hint)
-        return Path(text)
-
-    return parse
-
-
-def _prefix(text: str) -> str:
-    if not re.fullmatch("[A-Za-z0-9_.-]{1,200}", text):
-        raise ValueError("up to 200 letters, digits, '_', '.' and '-'")
-    return text
-
-
-def _auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    def parse_or_none(text: str) -> Any:
-        if text == "auto":
-            return None
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise ValueError(f"auto or {error}") from None
-
-    return parse_or_none
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(","))
-    if not all(names):
-        raise ValueError("names separated by commas")
-    return names
-
-
-_folder, _file = _path("a folder"), _path("a file")
-_seconds = _duration()
-_switch = _one_of(auto=None, on=True, off=False)
-_on_or_off = _one_of(on=True, off=False)
-_level = _one_of(debug="debug", info="info", warning="warning", error="error")
+_folder, _file = option_values.path("a folder"), option_values.path("a file")
+_seconds = option_values.duration()
+_switch = option_values.one_of(auto=None, on=True, off=False)
+_on_or_off = option_values.one_of(on=True, off=False)
+_level = option_values.one_of(debug="debug", info="info", warning="warning", error="error")
 # A switch without a value.
 _BARE_IS_ON: Mapping[str, Any] = {"nargs": "?", "const": "on"}
 # Groups of options in --help, in this order.
 _MODELS, _NETWORK, _LIMITS, _BATCHING = "models", "network", "limits", "batching"
 _EXECUTION, _SECURITY, _LOGGING = "execution", "security", "logging"
-_count = _integer(1)
-_threads = _integer(1, 100_000)
-_bytes = _integer(1, 2**63 - 1)
+_count = option_values.integer(1)
+_threads = option_values.integer(1, 100_000)
+_bytes = option_values.integer(1, 2**63 - 1)
 
 
 def cores() -> int:
@@ -114,7 +44,7 @@ def cores() -> int:
 
 
 def _option(
-    group: str,
+    title: str,
     parse: Callable[[str], Any],
     unit: str,
     text: str,
@@ -122,13 +52,13 @@ def _option(
     *,
     unset: str = "auto",
 ) -> Any:
-    """A field of Config, in a group of --help; `parse` raises ValueError with the expected form.
+    """A field of Config, in the group `title` of --help.
 
-    An option that is a tuple may be repeated, or given once with commas. `unset` is the text that
-    --help shows for a default of None.
+    `parse` raises ValueError with the expected form. An option that is a tuple may be repeated, or
+    given once with commas. `unset` is the text that --help shows for a default of None.
     """
     metadata = {
-        "group": group,
+        "group": title,
         "parse": parse,
         "unit": unit,
         "help": text,
@@ -149,7 +79,7 @@ class Config:
     )
     model_control: str = _option(
         _MODELS,
-        _one_of(none="none", poll="poll", explicit="explicit"),
+        option_values.one_of(none="none", poll="poll", explicit="explicit"),
         "none|poll|explicit",
         "when models are loaded: none: all at start; poll: whenever the folder changes; explicit: "
         "by RPC",
@@ -157,13 +87,17 @@ class Config:
     )
     load_model: tuple[str, ...] = _option(
         _MODELS,
-        _names,
+        option_values.names,
         "NAME,NAME",
         "models to load at start with --model-control explicit, '*' for all; may be repeated",
         (),
     )
     poll_s: float = _option(
-        _MODELS, _duration(0.01), "seconds", "time between two polls of the folder", 15.0
+        _MODELS,
+        option_values.duration(0.01),
+        "seconds",
+        "time between two polls of the folder",
+        15.0,
     )
     validation: bool = _option(
         _MODELS,
@@ -173,7 +107,7 @@ class Config:
         True,
     )
     validation_s: float = _option(
-        _MODELS, _duration(0.01), "seconds", "time limit of that process", 120.0
+        _MODELS, option_values.duration(0.01), "seconds", "time limit of that process", 120.0
     )
     validation_bytes: int = _option(
         _MODELS, _bytes, "bytes", "memory limit of that process", 16 * 1024 * MIB
@@ -205,7 +139,7 @@ class Config:
     )
     silent_peer_s: float = _option(
         _NETWORK,
-        _duration(0.1),
+        option_values.duration(0.1),
         "seconds",
         "close a connection whose peer does not answer pings, or complete the handshake, in time",
         9.0,
@@ -236,7 +170,7 @@ class Config:
     )
     shared_memory_prefix: str | None = _option(
         _NETWORK,
-        _prefix,
+        option_values.prefix,
         "text",
         "accept only shared-memory keys with this prefix",
         None,
@@ -262,7 +196,7 @@ class Config:
     )
     max_waiting: int = _option(
         _LIMITS,
-        _integer(0),
+        option_values.integer(0),
         "count",
         "most unary requests that wait for a worker; further ones get RESOURCE_EXHAUSTED",
         256,
@@ -273,14 +207,14 @@ class Config:
     )
     group_rows: int | None = _option(
         _BATCHING,
-        _auto_or(_count),
+        option_values.auto_or(_count),
         "rows",
         "most rows gathered from several requests for one execution; auto: measured at start",
         None,
     )
     queue_delay_us: int = _option(
         _BATCHING,
-        _integer(0),
+        option_values.integer(0),
         "us",
         "microseconds that a request may wait for others to share its batch",
         0,
@@ -304,7 +238,7 @@ class Config:
     )
     non_finite: str = _option(
         _EXECUTION,
-        _one_of(**{REJECT: REJECT, PASS: PASS}),
+        option_values.one_of(**{REJECT: REJECT, PASS: PASS}),
         f"{PASS}|{REJECT}",
         "requests with NaN or infinite values: run them, or reject them",
         PASS,
@@ -389,26 +323,21 @@ def parse(
         epilog=f"Each option can also be set as {_ENVIRONMENT_PREFIX}NAME in the environment. "
         "Exit codes: 0: drained after SIGTERM or SIGINT. 2: the server could not start.",
     )
-    groups: dict[str, Any] = {}
     for option in fields(Config):
-        title = option.metadata["group"]
-        if title not in groups:
-            groups[title] = parser.add_argument_group(title)
-        group = groups[title]
         shown = option.default_factory() if callable(option.default_factory) else option.default
         if shown in (None, ()):
             shown = option.metadata["unset"] if shown is None else "none"
         elif isinstance(shown, bool):
             shown = "on" if shown else "off"
         suffix = "" if shown is MISSING else f" (default: {shown})"
-        group.add_argument(
+        group(parser, option.metadata["group"]).add_argument(
             _flag(option.name),
             action="append",
             metavar=option.metadata["unit"],
             **(_BARE_IS_ON if option.metadata["parse"] is _on_or_off else {}),
             help=option.metadata["help"] + suffix,
         )
-    groups[_EXECUTION].add_argument(
+    group(parser, _EXECUTION).add_argument(
         "--list-ep",
         action=ListProviders,
         nargs=0,

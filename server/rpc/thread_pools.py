@@ -12,10 +12,10 @@ _LOADING_THREADS = 4
 
 
 class InFlight:
-    """How many calls are open, of those that may be."""
+    """The number of open calls, and its limit."""
 
     def __init__(self, most: int, what: str) -> None:
-        """`what` the calls are called in the text for those that are refused."""
+        """`what`: the name of the calls in the error text, plural."""
         self._most = most
         self._what = what
         self._open = 0

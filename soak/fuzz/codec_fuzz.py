@@ -7,9 +7,9 @@ import json
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from protos.codec import (
 )
 from protos.datatypes import DTYPES
 from protos.tensors import Parameter, Tensor
+from soak.clients import at_once
 from soak.fuzz.codec_oracle import REQUEST, RESPONSE, STREAM_RESPONSE, Decoder, disagreement
 from soak.fuzz.mutation import mutated
 from soak.tally import Tally
@@ -39,14 +40,7 @@ _SHARED: dict[str, Parameter] = {"shared_memory_region": "r", "shared_memory_byt
 
 def run(tally: Tally, folder: Path) -> None:
     """Count executions in which the codec agreed with protobuf, in several processes."""
-    threads = [
-        threading.Thread(target=_follow, args=(tally, tally.seed + number))
-        for number in range(PROCESSES)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once([partial(_follow, tally, tally.seed + number) for number in range(PROCESSES)])
 
 
 def seeds() -> dict[str, tuple[Decoder, list[bytes]]]:
@@ -97,7 +91,7 @@ def _typed() -> Iterator[bytes]:
 
 
 def _follow(tally: Tally, seed: int) -> None:
-    """Count what one process tells, until it ends."""
+    """Count the results of one process until it ends."""
     share = tally.take(tally.target // PROCESSES)
     command = [
         sys.executable,

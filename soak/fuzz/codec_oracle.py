@@ -1,4 +1,4 @@
-"""Hold what the codec makes of a message against what protobuf's own parser makes of it."""
+"""Compare the codec's result for a message with that of protobuf's own parser."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _MALFORMED = "malformed "
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """One way into the codec: what it decodes with, the message's type, where its tensors are."""
+    """An entry point of the codec: its function, the message type, the field of its tensors."""
 
     decode: Callable[[bytes], Any]
     kind: Any
@@ -34,7 +34,7 @@ STREAM_RESPONSE = Decoder(
 
 
 def disagreement(decoder: Decoder, data: bytes) -> str | None:
-    """What the codec says otherwise than protobuf; None where they agree.
+    """The difference between the codec and protobuf; None if they agree.
 
     What protobuf refuses must be malformed to the codec, what it reads must be decoded to the same
     or be refused for what it says. Anything else that is raised is a disagreement.
@@ -76,12 +76,12 @@ def _refused_anew(decoder: Decoder, message: Any, refusal: InvalidMessage) -> st
 def _difference(decoder: Decoder, decoded: Any, message: Any) -> str | None:
     for name in ("model_name", "model_version", "id"):
         if getattr(decoded, name) != getattr(message, name):
-            return f"{name} {getattr(decoded, name)!r}; wanted {getattr(message, name)!r}"
+            return f"{name} {getattr(decoded, name)!r}, expected {getattr(message, name)!r}"
     if not _same_parameters(decoded.parameters, message.parameters):
-        return f"parameters {decoded.parameters!r}; wanted {message.parameters!r}"
+        return f"parameters {decoded.parameters!r}, expected {message.parameters!r}"
     tensors, headers = getattr(decoded, decoder.tensors), getattr(message, decoder.tensors)
     if len(tensors) != len(headers):
-        return f"{len(tensors)} tensors; wanted {len(headers)}"
+        return f"{len(tensors)} tensors, expected {len(headers)}"
     raw = list(getattr(message, decoder.raw))
     # For an output in shared memory there may be an empty entry in its place.
     keeps_place = decoder is not REQUEST and len(raw) == len(headers)
@@ -99,7 +99,7 @@ def _tensor_difference(tensor: Tensor, header: Any, raw: bytes | None) -> str | 
     if said != (header.name, header.datatype, tuple(header.shape)):
         return f"{said!r} is not what its header says"
     if not _same_parameters(tensor.parameters, header.parameters):
-        return f"parameters {tensor.parameters!r}; wanted {header.parameters!r}"
+        return f"parameters {tensor.parameters!r}, expected {header.parameters!r}"
     if tensor.data is None or "shared_memory_region" in header.parameters:
         shared = tensor.data is None and "shared_memory_region" in header.parameters
         return None if shared else "it has data and lies in shared memory, or neither"
@@ -120,7 +120,7 @@ def _values_difference(tensor: Tensor, values: list[Any]) -> str | None:
         if tensor.datatype == BYTES
         else tensor.data.tobytes() == wanted.tobytes()
     )
-    return None if same else f"{tensor.data!r}; wanted {values!r}"
+    return None if same else f"{tensor.data!r}, expected {values!r}"
 
 
 def _raw_difference(tensor: Tensor, raw: bytes) -> str | None:
@@ -132,7 +132,7 @@ def _raw_difference(tensor: Tensor, raw: bytes) -> str | None:
         came, raw = tensor.data.tobytes(), bytes(byte != 0 for byte in raw)
     else:
         came = tensor.data.tobytes()
-    return None if came == raw else f"bytes {came[:64]!r}; wanted {raw[:64]!r}"
+    return None if came == raw else f"bytes {came[:64]!r}, expected {raw[:64]!r}"
 
 
 def _same_parameters(read: Mapping[str, Any], entries: Any) -> bool:

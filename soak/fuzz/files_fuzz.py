@@ -1,11 +1,11 @@
-"""Give a server spoiled ONNX files, to start with and to load: it refuses them or serves them."""
+"""Start a server with damaged ONNX files, and load them: it must reject or serve them."""
 
 import random
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -14,14 +14,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from client.client import Client
+from measure.core.local_server import running_server
 from measure.core.processes import child
 from protos import inference_pb2 as pb
-from protos.inference_pb2_grpc import GRPCInferenceServiceStub
-from soak.answers import ONCE
+from protos.stub import InferenceStub
+from soak.clients import ONCE, at_once, wrong
 from soak.fuzz.mutation import mutated
 from soak.known_answers import MODEL, SMALL, Questions, put_model
 from soak.request_kinds import OPTIONS
-from soak.servers import serving
 from soak.tally import Tally
 
 SERVERS = 2
@@ -34,16 +34,13 @@ _REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 
 
 def run(tally: Tally, folder: Path) -> None:
-    """Count files that a server refused by name, or took; what it served before went on."""
+    """Count files that a server rejected by name, or served, while its other model kept serving."""
     # Each is tried in a process of its own, one at a time on one server.
-    with ThreadPoolExecutor(SERVERS) as pool:
-        runs = [pool.submit(_fuzz, tally, folder / str(n), tally.seed + n) for n in range(SERVERS)]
-        for each in runs:
-            each.result()
+    at_once([partial(_fuzz, tally, folder / str(n), tally.seed + n) for n in range(SERVERS)])
 
 
 def _fuzz(tally: Tally, folder: Path, seed: int) -> None:
-    """Spoil files for one server."""
+    """Damage files for one server."""
     folder.mkdir()
     put_model(folder, SMALL)
     put_model(folder, SMALL, _SPOILED)
@@ -51,11 +48,11 @@ def _fuzz(tally: Tally, folder: Path, seed: int) -> None:
     corpus = [path.read_bytes(), *huge()]
     generator = random.Random(seed)
     with (
-        serving(folder, OPTIONS) as server,
+        running_server(folder, OPTIONS) as server,
         grpc.insecure_channel(server.address) as channel,
         Client(server.address, MODEL, deadline_s=_TIMEOUT_S, retry=ONCE) as client,
     ):
-        stub = GRPCInferenceServiceStub(channel)
+        stub = InferenceStub(channel)
         questions = Questions(SMALL)
         number = 0
         while tally.take():
@@ -68,8 +65,7 @@ def _fuzz(tally: Tally, folder: Path, seed: int) -> None:
                 told = _start(folder)
             if told is None and number % _BETWEEN_CANARIES == 0:
                 x, wanted = questions[number]
-                labels = client.predict(x)
-                told = None if np.array_equal(labels, wanted) else f"then labels {labels}"
+                told = wrong(client.predict(x), wanted)
             if told is None:
                 tally.add()
             else:
@@ -80,7 +76,7 @@ def _fuzz(tally: Tally, folder: Path, seed: int) -> None:
 
 
 def huge() -> Iterator[bytes]:
-    """Graphs with dimensions that nothing could hold, or that are none."""
+    """Graphs with dimensions that are too large, or invalid."""
     for dims in ([2**62, 2**62], [2**40, 4], [-1, -5], [0, 2**63 - 1]):
         constant = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, raw_data=bytes(16))
         nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
@@ -97,8 +93,8 @@ def _model(nodes: list[onnx.NodeProto], constants: list[TensorProto]) -> bytes:
     return bytes(made.SerializeToString())
 
 
-def _load(stub: GRPCInferenceServiceStub) -> str | None:
-    """Load the file; what went wrong beyond its being refused."""
+def _load(stub: InferenceStub) -> str | None:
+    """Load the file; return any error other than a rejection."""
     request = pb.RepositoryModelLoadRequest(model_name=_SPOILED)
     try:
         stub.RepositoryModelLoad(request, timeout=_TIMEOUT_S)
@@ -109,7 +105,7 @@ def _load(stub: GRPCInferenceServiceStub) -> str | None:
 
 
 def _start(folder: Path) -> str | None:
-    """Start a server of the file alone; what went wrong beyond its being refused."""
+    """Start a server with only this file; return any error other than a rejection."""
     options = ("--model-control", "explicit", "--load-model", _SPOILED)
     command = [sys.executable, "-m", "server", "--models", str(folder), "--address", "127.0.0.1:0"]
     with child([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -1,19 +1,19 @@
-"""Send raw HTTP/2 frames, whole and spoiled, to a real server: it must go on serving others."""
+"""Send raw HTTP/2 frames, valid and damaged, to a real server: it must keep serving others."""
 
 import random
 import socket
 import struct
-import threading
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from client.client import Client
-from soak.answers import ONCE
+from measure.core.local_server import running_server
+from soak.clients import ONCE, at_once, wrong
 from soak.fuzz.mutation import mutated
 from soak.known_answers import MODEL, SMALL, Questions, put_model
 from soak.request_kinds import OPTIONS
-from soak.servers import serving
 from soak.tally import Tally
 
 CLIENTS = 3
@@ -27,22 +27,14 @@ _HANG_S = 20.0
 
 
 def run(tally: Tally, folder: Path) -> None:
-    """Count connections that the server closed once we had, while others were answered rightly."""
+    """Count connections that the server closed after us, while others got right answers."""
     put_model(folder, SMALL)
-    with serving(folder, OPTIONS) as server:
+    with running_server(folder, OPTIONS) as server:
         host, _, port = server.address.rpartition(":")
         process = psutil.Process(server.process.pid)
         questions = Questions(SMALL)
-        threads = [
-            threading.Thread(
-                target=_attack, args=(tally, (host, int(port)), questions, tally.seed + number)
-            )
-            for number in range(CLIENTS)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        to = (host, int(port))
+        at_once([partial(_attack, tally, to, questions, tally.seed + n) for n in range(CLIENTS)])
         if not server.alive:
             tally.fail("the server", f"ended with {server.process.poll()}: {server.said()}")
         else:
@@ -61,7 +53,7 @@ def _literal(name: str, value: str) -> bytes:
 
 
 def seeds() -> list[bytes]:
-    """Frames as a client sends them, and some that none should."""
+    """Frames of a normal client, and invalid ones."""
     path = "/inference.GRPCInferenceService/ServerLive"
     headers = b"".join(
         _literal(*pair)
@@ -119,7 +111,7 @@ def _attack(tally: Tally, address: tuple[str, int], questions: Questions, seed: 
 
 
 def _exchange(address: tuple[str, int], data: bytes) -> str | None:
-    """Send all, then wait for the server to close; what went wrong."""
+    """Send all frames, then wait for the server to close; return the error, if any."""
     try:
         with socket.create_connection(address, timeout=_HANG_S) as connection:
             try:
@@ -139,10 +131,10 @@ def _exchange(address: tuple[str, int], data: bytes) -> str | None:
 def _canary(tally: Tally, client: Client, questions: Questions, number: int) -> None:
     x, wanted = questions[number]
     try:
-        labels = client.predict(x)
+        told = wrong(client.predict(x), wanted)
     except Exception as error:
         tally.fail("canary", repr(error))
         return
-    if labels.tolist() != wanted.tolist():
-        tally.fail("canary", f"labels {labels.tolist()}; right were {wanted.tolist()}")
+    if told is not None:
+        tally.fail("canary", told)
     tally.note("canaries")

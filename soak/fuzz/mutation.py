@@ -1,4 +1,4 @@
-"""Spoil messages by chance, in the ways that parsers have been broken with."""
+"""Damage messages at random, in ways that have broken parsers."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ _LONGEST_PIECE = 16
 
 
 def mutated(generator: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """One of the seeds, spoiled one to four times; the seeds must not be empty."""
+    """One of the seeds, damaged one to four times; the seeds must not be empty."""
     data = bytearray(generator.choice(seeds))
     for _ in range(generator.choice((1, 1, 2, 4))):
         generator.choice(_WAYS)(generator, data, seeds)
@@ -70,7 +70,7 @@ def _overwrite(generator: random.Random, data: bytearray, _: Sequence[bytes]) ->
 
 
 def _splice(generator: random.Random, data: bytearray, seeds: Sequence[bytes]) -> None:
-    """Go on as another message does: protobuf merges what is sent twice."""
+    """Append a part of another message: protobuf merges fields that are sent twice."""
     other = generator.choice(seeds)
     data[generator.randrange(len(data) + 1) :] = other[generator.randrange(len(other) + 1) :]
 

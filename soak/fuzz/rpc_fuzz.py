@@ -1,4 +1,4 @@
-"""Send spoiled messages to every RPC of a real server: it must answer each with a proper status."""
+"""Send damaged messages to every RPC of a real server: each must get a proper status."""
 
 import random
 import threading
@@ -9,14 +9,15 @@ from pathlib import Path
 import grpc
 import numpy as np
 
+from measure.core.local_server import ServerProcess, running_server
 from protos import inference_pb2 as pb
 from protos.codec import InferRequest, decode_response, decode_stream_response, encode_request
 from protos.tensors import Tensor
+from soak.clients import at_once, wrong
 from soak.fuzz.codec_fuzz import seeds as codec_seeds
 from soak.fuzz.mutation import mutated
 from soak.known_answers import MODEL, SMALL, Questions, put_model
 from soak.request_kinds import OPTIONS, UNTRIED
-from soak.servers import Running, serving
 from soak.tally import Tally
 
 CLIENTS = 4
@@ -35,21 +36,17 @@ _CONNECTION_WORDS = ("onnection", "ocket", "GOAWAY", "transport", "closed")
 
 
 def run(tally: Tally, folder: Path) -> None:
-    """Count calls that got a status which says what was wrong, or an answer."""
+    """Count calls that got a status with a reason, or an answer."""
     put_model(folder, SMALL)
     questions = Questions(SMALL)
-    with serving(folder, (*OPTIONS, *UNTRIED)) as server:
+    with running_server(folder, (*OPTIONS, *UNTRIED)) as server:
         stop = threading.Event()
-        threads = [
-            threading.Thread(
-                target=_Client(tally, server, questions, random.Random(tally.seed + n), stop).run
-            )
-            for n in range(CLIENTS)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        at_once(
+            [
+                _Client(tally, server, questions, random.Random(tally.seed + n), stop).run
+                for n in range(CLIENTS)
+            ]
+        )
         if not server.alive:
             tally.fail("the server", f"ended with {server.process.poll()}: {server.said()}")
         if "unforeseen" in server.said():
@@ -57,7 +54,7 @@ def run(tally: Tally, folder: Path) -> None:
 
 
 def seeds() -> dict[str, list[bytes]]:
-    """Good messages for every RPC, by its name."""
+    """Valid messages for every RPC, by its name."""
     shared = pb.SystemSharedMemoryRegisterRequest(name="r", key="/no-such-object", byte_size=8)
     config = pb.RepositoryModelLoadRequest(model_name=MODEL)
     config.parameters["config"].string_param = '{"max_batch_size": 8, "dynamic_batching": {}}'
@@ -103,12 +100,12 @@ def seeds() -> dict[str, list[bytes]]:
 
 
 class _Client:
-    """One client with a channel of its own, which calls until the tally is over."""
+    """One client with its own channel, which calls until the tally is over."""
 
     def __init__(
         self,
         tally: Tally,
-        server: Running,
+        server: ServerProcess,
         questions: Questions,
         generator: random.Random,
         stop: threading.Event,
@@ -121,7 +118,7 @@ class _Client:
         self._rpcs: Sequence[str] = [*others, *["ModelInfer", "ModelStreamInfer"] * len(others)]
 
     def run(self) -> None:
-        """Call, and after some calls see whether good requests are still answered."""
+        """Call, and after some calls check that good requests are still answered."""
         options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(self._server.address, options=options) as channel:
             calls = 0
@@ -171,7 +168,7 @@ class _Client:
         return "internal error" if "internal error" in texts else None
 
     def _canary(self, channel: grpc.Channel, number: int) -> None:
-        """A good request, after loading the model: a spoiled message may have unloaded it."""
+        """A valid request, after loading the model, which a damaged message may have unloaded."""
         x, wanted = self._questions[number]
         message = encode_request(InferRequest(MODEL, (Tensor.of("x", x),)))
         load = pb.RepositoryModelLoadRequest(model_name=MODEL).SerializeToString()
@@ -189,8 +186,9 @@ class _Client:
         except Exception as error:
             self._tally.fail("canary", repr(error))
             return
-        if labels is None or not np.array_equal(labels, wanted):
-            self._tally.fail("canary", f"labels {labels}; right were {wanted}")
+        told = wrong(labels, wanted)
+        if told is not None:
+            self._tally.fail("canary", told)
         self._tally.note("canaries")
 
 

@@ -1,4 +1,4 @@
-"""Random sequences of RPCs to a real server, held against a model of what state it must be in."""
+"""Random sequences of RPCs to a real server, checked against a model of its state."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from hypothesis.stateful import (
 )
 
 from client.shared_memory import SharedArray
+from measure.core.local_server import ServerProcess, running_server
 from protos import inference_pb2 as pb
 from protos.codec import InferRequest, decode_response, decode_stream_response, encode_request
-from protos.inference_pb2_grpc import GRPCInferenceServiceStub
+from protos.stub import InferenceStub
 from protos.tensors import Tensor
 from soak.known_answers import SMALL, Questions, put_model
 from soak.request_kinds import UNTRIED
-from soak.servers import Running, serving
 from soak.tally import Tally
 
 MODELS = ("first", "second")
@@ -44,7 +44,7 @@ regions = st.sampled_from(_REGION_NAMES)
 
 
 def run(tally: Tally, folder: Path) -> None:
-    """Count sequences in which every call fared as the model of the state says."""
+    """Count sequences in which every call had the result that the model of the state predicts."""
     with machine(folder) as kind:
         batch = 0
         while taken := tally.take(_BATCH):
@@ -81,7 +81,7 @@ def machine(folder: Path) -> Iterator[type["Sequences"]]:
         put_model(folder, SMALL, name)
     questions = Questions(SMALL)
     with (
-        serving(folder, _OPTIONS) as running,
+        running_server(folder, _OPTIONS) as running,
         grpc.insecure_channel(running.address) as open_channel,
         SharedArray((4, SMALL.features), np.float32) as memory,
     ):
@@ -101,7 +101,7 @@ def machine(folder: Path) -> Iterator[type["Sequences"]]:
 class Sequences(RuleBasedStateMachine):
     """What is loaded and registered ought to follow from what was called, and from that alone."""
 
-    server: Running
+    server: ServerProcess
     channel: grpc.Channel
     shared: SharedArray
     asked: Questions
@@ -110,7 +110,7 @@ class Sequences(RuleBasedStateMachine):
         super().__init__()
         self.loaded: set[str] = set()
         self.registered: set[str] = set()
-        self.stub: Any = GRPCInferenceServiceStub(self.channel)
+        self.stub: Any = InferenceStub(self.channel)
 
     @initialize()
     def start_from_nothing(self) -> None:
@@ -228,7 +228,7 @@ class Sequences(RuleBasedStateMachine):
             answer = call(request, timeout=_TIMEOUT_S)
         except grpc.RpcError as error:
             came, text = error.code(), error.details() or ""
-        assert came is wanted, f"{came.name} {text}; wanted {wanted.name}"
+        assert came is wanted, f"{came.name} {text}, expected {wanted.name}"
         return answer
 
     def ask(self, wanted: grpc.StatusCode, name: str, tensor: Tensor) -> Any:

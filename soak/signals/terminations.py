@@ -1,20 +1,20 @@
-"""End servers by a signal under load: what they accepted is answered, and they end with 0."""
+"""Stop servers by a signal under load: accepted requests are answered, and they exit with 0."""
 
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+from measure.core.local_server import running_server
 from soak.known_answers import SMALL, Questions, put_model
-from soak.load import Load
-from soak.servers import serving
+from soak.signals.refused_clients import RefusedClients
 from soak.tally import Tally
 
 _ANSWERS_BEFORE = 5
 
 
 def run(tally: Tally, folder: Path, number: int = signal.SIGTERM) -> None:
-    """Count servers that ended as they should."""
+    """Count servers that drained correctly."""
     put_model(folder, SMALL)
     questions = Questions(SMALL)
     tally.facts |= {"requests": 0, "refused": 0, "longest_drain_s": 0.0}
@@ -26,8 +26,8 @@ def run(tally: Tally, folder: Path, number: int = signal.SIGTERM) -> None:
 
 
 def _end_one(tally: Tally, folder: Path, questions: Questions, number: int) -> None:
-    with serving(folder) as server, Load(server.address, questions) as load:
-        load.wait_until_answered(_ANSWERS_BEFORE)
+    with running_server(folder) as server, RefusedClients(server.address, questions) as load:
+        load.wait_until_answered(_ANSWERS_BEFORE, lambda: bool(load.wrong))
         load.signalled_s = time.monotonic()
         try:
             code = server.signal(number)

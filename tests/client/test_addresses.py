@@ -151,7 +151,7 @@ def test_predict_takes_several_addresses_and_hedges(launch, models, tmp_path, ca
     with Client(second) as client:
         want = client.predict(X).tolist()
     servers[0].freeze()
-    rest = ["--hedge-ms", "50", "--deadline", "60", "--input", str(tmp_path / "x.npy")]
+    rest = ["--hedge-ms", "50", "--deadline-s", "60", "--input", str(tmp_path / "x.npy")]
     for told in (["--address", f"{first},{second}"], ["--address", first, "--address", second]):
         assert main(["predict", *told, *rest]) == 0
         assert list(map(int, capsys.readouterr().out.split())) == want

@@ -157,4 +157,4 @@ def test_a_server_of_another_wire_is_not_measured(
 def test_a_wire_of_float64_examples_is_refused(tmp_path, capsys):
     options = ["--dtype", "float64", "--wire", "int8", "--out", str(tmp_path)]
     assert main(["sweep", *options]) == 2
-    assert "wanted float32" in capsys.readouterr().err
+    assert "expected float32" in capsys.readouterr().err

@@ -1,17 +1,24 @@
+import os
 import signal
 import subprocess
 import sys
 import threading
+from functools import partial
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from command_line.interruption import (
     Interrupted,
+    holding_signals,
     interruptible,
     keeping,
     results_folder,
-    shielding_children,
 )
+from measure.core.processes import child
+
+PATIENCE_S = 20
 
 
 def interrupted(number=signal.SIGINT):
@@ -143,27 +150,65 @@ def test_a_folder_that_was_there_stays(tmp_path):
 
 
 def test_ctrl_c_does_not_reach_children():
-    code = "import sys; print('ready', flush=True); sys.stdin.read(); print('done')"
-    with shielding_children():
-        child = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-    with child:
-        assert child.stdout.readline() == "ready\n"
-        child.send_signal(signal.SIGINT)
-        out, _ = child.communicate("", timeout=60)
-    assert (out, child.returncode) == ("done\n", 0)
+    with child([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        # A terminal sends it to the group of what runs in front.
+        assert os.getpgid(process.pid) != os.getpgrp()
+        # Priorities hold among processes of one session.
+        assert os.getsid(process.pid) == os.getsid(0)
 
 
-def test_a_signal_during_the_start_of_children_comes_after_it():
+def test_a_process_ends_with_its_block_and_takes_along_what_it_started():
+    code = "import subprocess; s = subprocess.Popen(['sleep', '600']); print(s.pid, flush=True)"
+    with child([sys.executable, "-c", f"{code}; s.wait()"], stdout=subprocess.PIPE) as process:
+        started = psutil.Process(int(process.stdout.readline()))
+    assert process.returncode == -signal.SIGTERM
+    _, left = psutil.wait_procs([started], timeout=60)
+    assert left == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_start_of_children_comes_after_it(number):
     started = []
 
     def start():
-        with shielding_children():
-            signal.raise_signal(signal.SIGINT)
+        with holding_signals():
+            signal.raise_signal(number)
             started.append(True)
         threading.Event().wait(60)
 
     with interruptible(), pytest.raises(Interrupted):
         start()
     assert started
+
+
+def wait_for_a_signal():
+    threading.Event().wait(PATIENCE_S)
+    pytest.fail("the signal did not end the wait")
+
+
+def test_a_signal_while_a_lock_is_taken_comes_once_it_is_safe(heeded):
+    heeded(signal.SIGINT)
+    condition = threading.Condition()
+    # The innermost frame of Python is then that of Condition.__enter__, which has just taken it.
+    condition._lock = SimpleNamespace(__enter__=partial(signal.raise_signal, signal.SIGINT))
+    taken = []
+
+    def take_and_wait():
+        condition.__enter__()
+        taken.append(True)
+        wait_for_a_signal()
+
+    with pytest.raises(Interrupted), interruptible():
+        take_and_wait()
+    assert taken
+
+
+def test_a_signal_ends_code_that_waits_in_a_library(heeded):
+    heeded(signal.SIGINT)
+
+    def wait():
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        wait_for_a_signal()
+
+    with pytest.raises(Interrupted), interruptible():
+        wait()

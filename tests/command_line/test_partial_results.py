@@ -14,7 +14,7 @@ from measure.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ["--features", "64", "--classes", "4", "--threads", "1"]
-SHORT = ["--warm-up", "0.1", "--window", "0.2", "--max-windows", "3"]
+SHORT = ["--warm-up-s", "0.1", "--window-s", "0.2", "--max-windows", "3"]
 TWO_PROVIDERS = ["--ep", "cpu", "--ep", "cpu", "--batch-sizes", "1", "--modes", "local"]
 PATIENCE_S = 90
 
@@ -135,7 +135,7 @@ def test_the_overload_keeps_whole_rounds(tmp_path):
     code, out, err = interrupted(tmp_path / "o.json", words, "round 1 of 99")
     assert code == 130, err
     assert err[-1].startswith("argmax-client overload: interrupted by SIGINT after ")
-    assert "goodput: " in out
+    assert "goodput  " in out
     content = json.loads((tmp_path / "o.json").read_text())
     assert content["partial"] is True
     rounds = content["rounds"]

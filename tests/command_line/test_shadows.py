@@ -11,7 +11,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SCRIPTS = PROJECT["project"]["scripts"]
 PACKAGES = {name for name in PROJECT["tool"]["setuptools"]["packages"] if "." not in name}
 SMALL = ["--features", "8", "--classes", "2"]
-QUICK = ["--concurrency", "1", "--warm-up", "0.1", "--window", "0.2", "--max-windows", "3"]
+QUICK = ["--concurrency", "1", "--warm-up-s", "0.1", "--window-s", "0.2", "--max-windows", "3"]
 
 
 @pytest.fixture

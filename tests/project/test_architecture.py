@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-GENERATED = ("_pb2.py", "_pb2_grpc.py")
+GENERATED = "_pb2.py"
 MODULES = sorted(
     path
     for package in PACKAGES

@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from server.__main__ import main
-from server.rpc.servicer import Servicer
+from server.rpc.inference import Inference
 
 LEAKED_BYTES = 4096
 kept = []
@@ -31,5 +31,5 @@ def leaking(method, leak):
 
 
 if __name__ == "__main__":
-    Servicer.ModelInfer = leaking(Servicer.ModelInfer, LEAKS[sys.argv[1]])
+    Inference.begin = leaking(Inference.begin, LEAKS[sys.argv[1]])
     sys.exit(main(sys.argv[2:]))

@@ -61,5 +61,5 @@ def test_memory_that_is_given_back_does_not_grow():
 
 @pytest.mark.parametrize("counts", [(7, 7), (9, 8)])
 def test_too_few_or_unequal_values_are_refused(counts):
-    with pytest.raises(ValueError, match=f"{counts[0]} steps and {counts[1]} values came"):
+    with pytest.raises(ValueError, match=f"got {counts[0]} steps and {counts[1]} values"):
         slope(range(counts[0]), np.zeros(counts[1]))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from soak.hot_swap import CLASSES, Outcome, Swaps, run
+from soak.hot_swap import CLASSES, Outcome, Swaps, swap
 
 
 @pytest.fixture(scope="module")
@@ -10,7 +10,7 @@ def swaps(tmp_path_factory):
 
 
 def test_a_model_is_swapped_under_load_without_an_error_or_a_mixed_answer(tmp_path):
-    outcome = run(tmp_path, 25, ("--validation", "off"))
+    outcome = swap(tmp_path, 25, ("--validation", "off"))
     assert (outcome.errors, outcome.mixed, outcome.stale) == ([], 0, 0)
     assert min(outcome.answered["unary"], outcome.answered["stream"]) > 25
     assert outcome.good

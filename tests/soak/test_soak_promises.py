@@ -4,12 +4,13 @@ import signal
 import numpy as np
 import pytest
 
-from soak import answers, swaps
+from measure.core.local_server import running_server
+from soak import answers, hot_swap
 from soak.__main__ import main
+from soak.clients import ONCE
 from soak.known_answers import SMALL, Questions, put_model
-from soak.load import Load
-from soak.servers import serving
 from soak.signals import kills, terminations
+from soak.signals.refused_clients import RefusedClients
 from soak.tally import Tally
 
 
@@ -34,7 +35,7 @@ def test_wrong_answers_are_kept_with_what_came(tmp_path):
 
     put_model(tmp_path, SMALL)
     tally = Tally(40, 60)
-    with serving(tmp_path) as server:
+    with running_server(tmp_path) as server:
         answers.ask(tally, server.address, Wrong(SMALL))
     assert tally.failed == 40 - tally.done > 0
     assert all("right were" in failure.came for failure in tally.failures)
@@ -60,14 +61,14 @@ def test_clients_that_retry_do_not_see_a_killed_server(tmp_path):
 
 
 def test_clients_that_do_not_retry_see_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(kills, "PATIENT", answers.ONCE)
+    monkeypatch.setattr(kills, "PATIENT", ONCE)
     tally = outcome(kills.run, tmp_path, 1)
     assert tally.done == 0
     assert any("UNAVAILABLE" in failure.came for failure in tally.failures)
 
 
 def test_swaps_are_counted(tmp_path):
-    tally = outcome(swaps.run, tmp_path, 5)
+    tally = outcome(hot_swap.run, tmp_path, 5)
     assert (tally.done, tally.failures) == (5, [])
 
 
@@ -75,8 +76,8 @@ def test_a_load_tells_answers_that_are_wrong(tmp_path):
     put_model(tmp_path, SMALL)
     questions = Questions(SMALL)
     questions._labels = questions._labels + 1
-    with serving(tmp_path) as server, Load(server.address, questions) as load:
-        load.wait_until_answered(1)
+    with running_server(tmp_path) as server, RefusedClients(server.address, questions) as load:
+        load.wait_until_answered(1, lambda: bool(load.wrong))
     assert load.wrong
 
 
@@ -103,4 +104,4 @@ def test_a_bad_command_line_is_refused(words, capsys):
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 2
-    assert f"got {words[1]!r}; wanted" in capsys.readouterr().err
+    assert f"got {words[1]!r}, expected" in capsys.readouterr().err

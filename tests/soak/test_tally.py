@@ -1,6 +1,6 @@
 import pytest
 
-from soak.bound import rate_bound
+from soak.record import rate_bound
 from soak.tally import MOST_KEPT, Tally
 
 

@@ -72,8 +72,8 @@ def test_many_calls_share_a_connection(pair):
 def test_metadata_goes_both_ways_binary_too(pair):
     every_byte = bytes(range(256))
     sent = (("x-text", "some text, with ~"), ("x-empty-bin", b""), ("x-data-bin", every_byte))
-    answer, call = pair[0].unary_unary("/test/Metadata").with_call(
-        b"", timeout=PATIENCE_S, metadata=sent
+    answer, call = (
+        pair[0].unary_unary("/test/Metadata").with_call(b"", timeout=PATIENCE_S, metadata=sent)
     )
     assert bytes(answer).decode() == repr(sorted(sent))
     assert set(sent) <= {tuple(each) for each in call.initial_metadata()}

@@ -24,7 +24,7 @@ export class Examples {
     const want = this.count * this.rowBytes;
     const { size } = statSync(inputs);
     if (size !== want || want === 0) {
-      throw new Error(`${inputs} has ${size} bytes; wanted ${want}, for ${this.count} labels`);
+      throw new Error(`${inputs} has ${size} bytes, expected ${want}, for ${this.count} labels`);
     }
     this.#rows = openSync(inputs, "r");
   }
@@ -52,11 +52,11 @@ export class Examples {
   wrong(response: ModelInferResponse__Output | null, first: number, rows: number): number {
     const [labels] = response?.raw_output_contents ?? [];
     if (response?.id !== String(first) || labels === undefined) {
-      throw new Error(`answer '${response?.id}' came; wanted '${first}', with one output`);
+      throw new Error(`got answer '${response?.id}', expected '${first}', with one output`);
     }
     const got = labels.length / BigInt64Array.BYTES_PER_ELEMENT;
     if (got !== rows) {
-      throw new Error(`answer '${first}' has ${got} labels; wanted ${rows}`);
+      throw new Error(`answer '${first}' has ${got} labels, expected ${rows}`);
     }
     let wrong = 0;
     for (let row = 0; row < rows; row++) {

@@ -6,7 +6,8 @@
     {"op": "turn", "id": I, "rows": N, "starts": [...]}
     {"op": "close", "id": I}
 
-Each gets one line back: {"ok": true, ...} or {"error": text}. A turn gives "latencies_ns" [batches]
+Each gets one line back: {"ok": true, ...} or {"failed": text, "code": "UNKNOWN"}, as
+measure/core/child_process.py reads them. A turn gives "latencies_ns" [batches]
 and "labels" [batches, rows]. Runs apart, because its protobuf stubs clash with ours.
 """
 
@@ -119,7 +120,7 @@ def main() -> None:
             try:
                 answer = {"ok": True, **obey(targets, examples, json.loads(line))}
             except (InferenceServerException, shared_memory.SharedMemoryException) as error:
-                answer = {"error": str(error)}
+                answer = {"failed": str(error), "code": "UNKNOWN"}
             print(json.dumps(answer), flush=True)
     finally:
         for target in targets.values():

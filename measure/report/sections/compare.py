@@ -8,16 +8,17 @@ from measure.compare import words
 from measure.compare.analysis import Analysis, Pair, analyse
 from measure.compare.findings import findings
 from measure.compare.plots import LATENCY_LABEL, RATIO_LABEL, points_by_provider
-from measure.compare.record import from_json
+from measure.compare.record import CompareRecord
 from measure.compare.runs import Cell as Measurement
 from measure.core.comparison import fewest_to_claim
+from measure.core.record import read
+from measure.core.verdict import Check
 from measure.presentation.format import milliseconds, share, significant
 from measure.report import charts, trust
 from measure.report.axes import Figure, batch_axis, layout_of, line_of, linear_axis, log_axis
-from measure.report.section import POINTS, Cell, Check, Linked, Plot, Row, Section, Table, Verdict
+from measure.report.section import POINTS, Cell, Linked, Plot, Row, Section, Table, Verdict
 from measure.report.values import place
 from measure.sweep.plots import looks
-from measure.sweep.summary import enough
 from measure.sweep.table import TOO_FEW
 
 _CAPTIONS = {
@@ -44,7 +45,8 @@ _COLUMNS = (
 
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of a comparison's record. RecordError where it cannot be read."""
-    analysis = analyse(from_json(record))
+    told = read(record, CompareRecord)
+    analysis = analyse(told.measured)
     measured = analysis.measured
     # A row of each kind: on a wide page the modes stand side by side.
     drawn = {"latency": _latency, "ratio": _ratio, "throughput": _throughput}
@@ -53,9 +55,9 @@ def section(record: Mapping[str, Any]) -> Section:
         tables.append(_lines(analysis))
     return Section(
         heading="Execution providers side by side",
-        sentence=_sentence(record, analysis),
-        verdicts=_verdicts(record, analysis),
-        checks=[_labels(analysis), *_with_itself(analysis), trust.steal(record["environment"])],
+        sentence=_sentence(told, analysis),
+        verdicts=_verdicts(told, analysis),
+        checks=[_labels(analysis), *_with_itself(analysis), trust.steal(told.environment)],
         plots=[
             Plot(f"{kind}-{mode}", draw(analysis, mode), _CAPTIONS[kind])
             for kind, draw in drawn.items()
@@ -67,12 +69,11 @@ def section(record: Mapping[str, Any]) -> Section:
     )
 
 
-def _verdicts(record: Mapping[str, Any], analysis: Analysis) -> list[Verdict]:
-    found = findings(analysis, record["environment"])
-    environment = record["environment"]
+def _verdicts(told: CompareRecord, analysis: Analysis) -> list[Verdict]:
+    environment = told.environment
+    found = findings(analysis, environment)
     failures = trust.linked((one for one in found if one.level == "fail"), environment)
-    broken = record.get("broken_limits", [])
-    failures += [Linked(f"limit broken: {text}", POINTS) for text in broken]
+    failures += [Linked(f"limit broken: {text}", POINTS) for text in told.broken_limits]
     doubts = trust.linked((one for one in found if one.level != "fail"), environment)
     doubts += [Linked(text, POINTS) for text in words.without_line(analysis)]
     answer = [Verdict("good", "Fastest, by batch size:", list(words.summary(analysis)))]
@@ -83,8 +84,8 @@ def _verdicts(record: Mapping[str, Any], analysis: Analysis) -> list[Verdict]:
     return answer
 
 
-def _sentence(record: Mapping[str, Any], analysis: Analysis) -> str:
-    settings, environment = record["settings"], record["environment"]
+def _sentence(told: CompareRecord, analysis: Analysis) -> str:
+    settings, environment = told.settings, told.environment
     names = ", ".join(provider.label for provider in analysis.measured.providers)
     shape = ""
     if settings.get("classes") and settings.get("features"):
@@ -125,7 +126,7 @@ def _with_itself(analysis: Analysis) -> list[Check]:
 def _itself(pair: Pair) -> str:
     return (
         f"{pair.mode}, batch size {pair.batch_size:,}: {pair.provider} over {pair.base} "
-        f"{words.ratio_text(pair.ratio)}"
+        f"{pair.ratio:.2f}"
     )
 
 
@@ -156,9 +157,9 @@ def _row(analysis: Analysis, cell: Measurement, first: bool) -> Row:
         f"{point.batch_size:,}",
         Cell(cell.provider, colour=_colour(analysis, cell.provider)),
         milliseconds(point.latency_ns.p50),
-        milliseconds(enough(point.latency_ns).p90),
+        milliseconds(point.latency_ns.known_p90),
         significant(point.throughput_per_s),
-        words.ratio_text(pair.ratio) if pair else "-",
+        f"{pair.ratio:.2f}" if pair else "-",
         share(cell.agreement),
         Cell(f"{point.wrong_labels:,}", bad=point.wrong_labels > 0),
         f"{point.near_ties:,}",
@@ -261,7 +262,7 @@ def _ratio(analysis: Analysis, mode: str) -> Figure:
             "array": [one.high - one.median for one in ratios],
             "arrayminus": [one.median - one.low for one in ratios],
         }
-        line["customdata"] = [words.ratio_text(one) for one in ratios]
+        line["customdata"] = [f"{one:.2f}" for one in ratios]
         line["hovertemplate"] = f"<b>{name}</b>: %{{customdata}}<extra></extra>"
         data.append(line)
     title = layout_of(f"Latency over that of {escape(first)}, {mode}")

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from measure.core.record import read
+from measure.core.verdict import Check
 from measure.limits.peaks import WHAT, Roof
 from measure.limits.placement import CLIENT, Placed
-from measure.limits.record import from_json
+from measure.limits.record import LimitsRecord
 from measure.limits.roofline import TITLE, X_LABEL, Y_LABEL, lines, span
 from measure.limits.subject import Work
 from measure.limits.table import HOW_BINDING
@@ -14,7 +16,7 @@ from measure.presentation.format import significant
 from measure.presentation.looks import looks_of
 from measure.report import trust
 from measure.report.axes import LEGEND_BELOW, Figure, layout_of, log_axis
-from measure.report.section import Cell, Check, Plot, Section, Table, Verdict
+from measure.report.section import Cell, Plot, Section, Table, Verdict
 from measure.report.values import place
 
 # How much faster the client must be where the server has nothing to do.
@@ -24,32 +26,32 @@ _DASHES = ("solid", "dash", "dashdot", "dot")
 
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of the limits' record. RecordError where it cannot be read."""
-    roofs, placed, work = from_json(record)
-    tables = [_roofs(roofs, record["skipped"])]
+    told = read(record, LimitsRecord)
+    roofs, placed, settings = told.roofs, told.points, told.settings
+    tables = [_roofs(roofs, told.skipped)]
     plots = []
-    if placed and work is not None:
+    if placed and told.work is not None:
         tables.insert(0, _points(placed))
         plots.append(
             Plot(
                 "roofline",
-                _roofline(roofs, placed, work),
+                _roofline(roofs, placed, told.work),
                 "Points: what was reached. Lines: what the machine gives, each alone; the wire's "
                 "and the copy's hold for modes that send rows.",
             )
         )
-    settings = record["settings"]
-    where = place(record["environment"])
+    where = place(told.environment)
     result = settings["result"]
-    told = "The roofs alone" if result is None else f"What is placed under them: {result}"
+    what = "The roofs alone" if result is None else f"What is placed under them: {result}"
     return Section(
         heading="Roofs of the machine",
-        sentence=f"{told}. Best of {settings['rounds']} rounds"
+        sentence=f"{what}. Best of {settings['rounds']} rounds"
         f"{', on ' * bool(where)}{where}. {HOW_BINDING}",
         verdicts=[
-            *_disturbed(record["environment"]),
-            *_verdicts(placed, record["differences"]),
+            *_disturbed(told.environment),
+            *_verdicts(placed, told.differences),
         ],
-        checks=[*_ceilings(placed), trust.steal(record["environment"])],
+        checks=[*_ceilings(placed), trust.steal(told.environment)],
         plots=plots,
         tables=tables,
         record=dict(record),

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from measure.load.record import from_json
+from measure.core.record import read
+from measure.core.verdict import Check, word
+from measure.engine.bisection import Found
+from measure.load.record import LoadRecord, Tried
 from measure.load.summary import LoadPoint
 from measure.load.table import CLIENT_COLUMNS, CLIENT_NOTE, LOOPS, client_cells, name
 from measure.presentation.format import milliseconds, significant
@@ -14,7 +17,6 @@ from measure.report.section import (
     POINTS,
     Card,
     Cell,
-    Check,
     Linked,
     Plot,
     Row,
@@ -23,6 +25,7 @@ from measure.report.section import (
     Verdict,
 )
 from measure.report.values import place
+from measure.slo.table import MET
 
 _COLUMNS = (
     "load",
@@ -43,36 +46,31 @@ _COLUMNS = (
 )
 # Points that a banner lists before it says how many more there are.
 MOST_TOLD = 6
-_MET = {True: "yes", False: "no", None: "?"}
 
 
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of the record of a load or of a search. RecordError."""
-    points = from_json(record)
-    searched = "found" in record
+    told = read(record, LoadRecord)
+    points, searched = told.points, told.found is not None
     # A search goes over what the server can take on purpose.
     judged = points
     if searched:
-        judged = [
-            point
-            for point, trial in zip(points, record["trials"], strict=True)
-            if trial["met"] is True
-        ]
-    disturbed = trust.disturbed(record["environment"])
+        judged = [p for p, trial in zip(points, told.trials or [], strict=True) if trial.met]
+    disturbed = trust.disturbed(told.environment)
     distributions = [
         percentiles.of_histogram(name(p), _colour(p), p.latency_histogram) for p in points
     ]
     return Section(
-        heading=f"Highest rate, p99 within {_bound(record):g} ms" if searched else "Under load",
-        sentence=_sentence(record, points),
+        heading=f"Highest rate, p99 within {_bound(told):g} ms" if searched else "Under load",
+        sentence=_sentence(told),
         verdicts=[
-            *([_answer(record)] if searched else _verdicts(points)),
+            *([_answer(told.found, told.answer)] if told.found else _verdicts(points)),
             *([Verdict("warn", "Read with care:", disturbed)] if disturbed else []),
         ],
-        checks=_checks(judged, record),
-        plots=_plots(points, distributions, _bound(record) if searched else None),
+        checks=_checks(judged, told.unchecked_because is None),
+        plots=_plots(points, distributions, _bound(told) if searched else None),
         tables=[
-            _table(points, record.get("trials")),
+            _table(points, told.trials),
             *([_client(points)] if any(point.from_send_ns for point in points) else []),
             _checked(points),
             percentiles.histograms(distributions, "load"),
@@ -146,17 +144,16 @@ def _broken(point: LoadPoint) -> Linked:
     return Linked(f"{name(point)}: {'; '.join(failed)}", CHECKS)
 
 
-def _answer(record: Mapping[str, Any]) -> Verdict:
-    found = record["found"]
-    told = found["met"] is not None and found["untold"] is None
-    return Verdict("good" if told else "fail", str(record["answer"]))
+def _answer(found: Found, answer: str) -> Verdict:
+    known = found.met is not None and found.untold is None
+    return Verdict("good" if known else "fail", answer)
 
 
-def _bound(record: Mapping[str, Any]) -> float:
-    return float(record["settings"]["p99_ms"])
+def _bound(told: LoadRecord) -> float:
+    return float(told.settings["p99_ms"])
 
 
-def _checks(points: Sequence[LoadPoint], record: Mapping[str, Any]) -> list[Check]:
+def _checks(points: Sequence[LoadPoint], labels_known: bool) -> list[Check]:
     """Return what the points' own checks say; without known labels, those are not measured."""
     answer = []
     for own, question in trust.OF_A_LOAD.items():
@@ -166,23 +163,23 @@ def _checks(points: Sequence[LoadPoint], record: Mapping[str, Any]) -> list[Chec
             for check in point.checks
             if check.name == own
         ]
-        if own == "errors" and record["unchecked_because"] is not None:
+        if own == "errors" and not labels_known:
             told = [(False if passed is False else None, text) for passed, text in told]
         answer += trust.gathered(question, told)
     return answer
 
 
-def _sentence(record: Mapping[str, Any], points: Sequence[LoadPoint]) -> str:
-    settings = record["settings"]
-    loops = " and ".join(dict.fromkeys(f"{point.asked.loop} loops" for point in points))
-    where = place(record["environment"])
+def _sentence(told: LoadRecord) -> str:
+    settings = told.settings
+    loops = " and ".join(dict.fromkeys(f"{point.asked.loop} loops" for point in told.points))
+    where = place(told.environment)
     rows, processes = settings["rows"], settings["processes"]
     text = (
         f"Requests of {rows} row{'s' * (rows != 1)} to {settings['model']}, in "
         f"{loops or 'no loop'}, from {processes} process{'es' * (processes != 1)}"
         f"{', on ' * bool(where)}{where}."
     )
-    unchecked = record["unchecked_because"]
+    unchecked = told.unchecked_because
     return text if unchecked is None else f"{text} Labels are unchecked: {unchecked}."
 
 
@@ -199,14 +196,13 @@ def _cards(points: Sequence[LoadPoint]) -> list[Card]:
     return cards
 
 
-def _table(points: Sequence[LoadPoint], trials: Sequence[Mapping[str, Any]] | None) -> Table:
+def _table(points: Sequence[LoadPoint], trials: Sequence[Tried] | None) -> Table:
     rows = [_row(point) for point in points]
     columns: tuple[str, ...] = _COLUMNS
     if trials is not None:
         columns = (*columns, "met", "because")
         rows = [
-            (*row, _MET[trial["met"]], str(trial["because"]))
-            for row, trial in zip(rows, trials, strict=True)
+            (*row, MET[trial.met], trial.because) for row, trial in zip(rows, trials, strict=True)
         ]
     return Table(
         heading="Points",
@@ -251,7 +247,6 @@ def _client(points: Sequence[LoadPoint]) -> Table:
 
 
 def _checked(points: Sequence[LoadPoint]) -> Table:
-    words = {True: "passed", False: "FAILED", None: "cannot be told"}
     return Table(
         heading="Checks of every point",
         part=CHECKS,
@@ -261,7 +256,7 @@ def _checked(points: Sequence[LoadPoint]) -> Table:
                 (
                     name(point),
                     check.name,
-                    Cell(words[check.passed], bad=check.passed is False),
+                    Cell(word(check.passed), bad=check.passed is False),
                     check.text,
                 )
                 for check in point.checks

@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from measure.core.record import read
+from measure.core.verdict import Check
 from measure.loadgen.logs import VALID
-from measure.loadgen.record import from_json
+from measure.loadgen.record import LoadgenRecord
 from measure.loadgen.runs import Result
 from measure.loadgen.table import PERCENTILES, metric, reasons, told_ns
 from measure.presentation.format import milliseconds, share, significant
 from measure.presentation.looks import Look, looks_of
 from measure.report import percentiles, trust
 from measure.report.axes import line_of, mark
-from measure.report.section import Card, Cell, Check, Plot, Row, Section, Table, Verdict
+from measure.report.section import Card, Cell, Plot, Row, Section, Table, Verdict
 from measure.report.values import place
 
 _TOLD = ("scenario", "LoadGen says", "result", "of")
@@ -26,14 +28,14 @@ _NOTE = (
 
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of a record of LoadGen runs. RecordError if it cannot be read."""
-    results = from_json(record)
-    label, environment = str(record["label"]), record["environment"]
+    told = read(record, LoadgenRecord)
+    results, label, environment = told.results, told.label, told.environment
     return Section(
         heading="Driven by MLCommons LoadGen",
-        sentence=_sentence(record),
-        verdicts=_verdicts(results, label, bool(record["conforming"]), environment),
+        sentence=_sentence(told),
+        verdicts=_verdicts(results, label, told.conforming, environment),
         checks=[*_labels(results), trust.steal(environment)],
-        plots=_plots(results, label, record["settings"]["rules"]["server_latency_ms"]),
+        plots=_plots(results, label, told.settings["rules"]["server_latency_ms"]),
         tables=[_table(results, label), _details(results)],
         cards=_cards(results),
         record=dict(record),
@@ -41,11 +43,11 @@ def section(record: Mapping[str, Any]) -> Section:
     )
 
 
-def _sentence(record: Mapping[str, Any]) -> str:
-    settings, where = record["settings"], place(record["environment"])
+def _sentence(told: LoadgenRecord) -> str:
+    settings, where = told.settings, place(told.environment)
     experiment, address = settings["experiment"], settings["address"]
     # What is said in a box of its own need not be said again.
-    label = f"{record['label']}. " if record["conforming"] else ""
+    label = f"{told.label}. " if told.conforming else ""
     return (
         f"{label}{experiment['examples']:,} examples of {experiment['features']:,} "
         f"features, sent to {settings['model']} at {address or 'a server of its own'} "

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from measure.core.record import read
+from measure.core.verdict import Check
 from measure.plan.capacity import Plan
 from measure.plan.check import MOST_ERROR, Checked
 from measure.plan.fit import executions
 from measure.plan.observed import Calibration, Observation
-from measure.plan.record import Recorded, from_json
+from measure.plan.record import PlanRecord, Settings
 from measure.plan.table import (
     NETWORK_COLUMNS,
     binary,
@@ -21,7 +23,7 @@ from measure.presentation.format import milliseconds, significant
 from measure.presentation.looks import Look
 from measure.report import trust
 from measure.report.axes import Figure, band_of, layout_of, line_of, linear_axis
-from measure.report.section import Card, Cell, Check, Linked, Plot, Row, Section, Table, Verdict
+from measure.report.section import Card, Cell, Linked, Plot, Row, Section, Table, Verdict
 from measure.report.values import place
 
 _MEASURED = Look("#0072B2", "s", "square")
@@ -36,16 +38,16 @@ _OVER = ("", "p50, ms", "p90, ms", "p99, ms", "")
 
 def section(record: Mapping[str, Any]) -> Section:
     """Return what a page shows of a plan's record. RecordError where it cannot be read."""
-    told = from_json(record)
+    told = read(record, PlanRecord)
     tables = [_checks_table(told.checks), _costs(told)]
     if told.plan is not None:
         tables += [_options(told.plan, told.calibration), _network(told, told.plan)]
     return Section(
-        heading=f"Servers for {told.goal.rate_per_s:,.10g} requests/s, p99 within "
-        f"{told.goal.p99_ns / 1e6:g} ms",
-        sentence=_sentence(record, told.calibration),
-        verdicts=_verdicts(told, str(record["answer"]), record["environment"]),
-        checks=_checks(told.calibration, record),
+        heading=f"Servers for {told.demand.rate_per_s:,.10g} requests/s, p99 within "
+        f"{told.demand.p99_ns / 1e6:g} ms",
+        sentence=_sentence(told),
+        verdicts=_verdicts(told),
+        checks=_checks(told),
         plots=[
             Plot(
                 "p99",
@@ -61,9 +63,9 @@ def section(record: Mapping[str, Any]) -> Section:
     )
 
 
-def _sentence(record: Mapping[str, Any], calibration: Calibration) -> str:
-    rows, where = calibration.rows, place(record["environment"])
-    earlier = record["settings"]["result"]
+def _sentence(told: PlanRecord) -> str:
+    calibration, earlier = told.calibration, told.settings.result
+    rows, where = calibration.rows, place(told.environment)
     request = f"{rows} row{'s' * (rows != 1)}, {binary(rows * calibration.row_bytes)}"
     return (
         f"A simulation of {calibration.model} that decides as the server does, for requests of "
@@ -73,7 +75,7 @@ def _sentence(record: Mapping[str, Any], calibration: Calibration) -> str:
     )
 
 
-def _verdicts(told: Recorded, answer: str, environment: Mapping[str, Any]) -> list[Verdict]:
+def _verdicts(told: PlanRecord) -> list[Verdict]:
     # Why nothing is planned, the answer says.
     others = told.checks[1:] if told.plan is None else told.checks
     doubts: list[str | Linked] = [
@@ -81,8 +83,8 @@ def _verdicts(told: Recorded, answer: str, environment: Mapping[str, Any]) -> li
         for one in others
         if not one.holds
     ]
-    doubts += trust.disturbed(environment)
-    verdicts = [Verdict("fail" if told.plan is None else "good", f"{answer}.")]
+    doubts += trust.disturbed(told.environment)
+    verdicts = [Verdict("fail" if told.plan is None else "good", f"{told.answer}.")]
     return [*verdicts, Verdict("warn", "Read with care:", doubts)] if doubts else verdicts
 
 
@@ -110,30 +112,30 @@ def _named(calibration: Calibration) -> Iterator[tuple[str, str, Observation]]:
             yield f"open {significant(load.rate_per_s or 0.0)}/s", purpose, load
 
 
-def _checks(calibration: Calibration, record: Mapping[str, Any]) -> list[Check]:
+def _checks(told: PlanRecord) -> list[Check]:
     """What the loads say of themselves. A calibration keeps what failed, not what passed."""
     checks = []
     for own, question in trust.OF_A_LOAD.items():
         verdicts: list[tuple[bool | None, str]] = []
-        for name, _, load in _named(calibration):
+        for name, _, load in _named(told.calibration):
             against = [doubt for doubt in load.doubts if doubt.startswith(f"{own}: ")]
             if own == "send lag" and load.rate_per_s is None and not against:
                 continue  # older records do not judge it of closed loops
             text = f"{name}: {', '.join(against).removeprefix(f'{own}: ')}"
             verdicts.append((not against, text))
         failed = any(passed is False for passed, _ in verdicts)
-        if question == trust.LABELS and not failed and not _labels_known(record["settings"]):
+        if question == trust.LABELS and not failed and not _labels_known(told.settings):
             checks.append(Check(question, None, "the record does not tell whether they are known"))
         elif question == trust.STEAL and not failed:
-            checks.append(trust.steal(record["environment"]))
+            checks.append(trust.steal(told.environment))
         else:
             checks += trust.gathered(question, verdicts, "loads")
     return checks
 
 
-def _labels_known(settings: Mapping[str, Any]) -> bool:
+def _labels_known(settings: Settings) -> bool:
     """Whether the server was one of its own: a wrong label would have ended the calibration."""
-    return settings["address"] is None and settings["result"] is None
+    return settings.address is None and settings.result is None
 
 
 def _p99(checks: Sequence[Checked]) -> Figure:
@@ -175,7 +177,7 @@ def _checks_table(checks: Sequence[Checked]) -> Table:
     )
 
 
-def _costs(told: Recorded) -> Table:
+def _costs(told: PlanRecord) -> Table:
     costs, line = told.costs, executions(told.calibration)
     times = (
         ("receiving a request", costs.receive_ns, "keeps other requests waiting"),
@@ -224,12 +226,12 @@ def _options(plan: Plan, calibration: Calibration) -> Table:
     )
 
 
-def _network(told: Recorded, plan: Plan) -> Table:
+def _network(told: PlanRecord, plan: Plan) -> Table:
     return Table(
         heading="Network, incoming",
         columns=NETWORK_COLUMNS,
-        groups=[list(network_cells(told.goal, plan, told.calibration))],
-        note=f"Links of {told.goal.link_bits_per_s / 1e9:g} Gbit/s.",
+        groups=[list(network_cells(told.demand, plan, told.calibration))],
+        note=f"Links of {told.demand.link_bits_per_s / 1e9:g} Gbit/s.",
     )
 
 

@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from measure.core.record import read
+from measure.core.verdict import Check, Finding
 from measure.presentation.format import milliseconds, rows, share, significant
 from measure.report import charts, percentiles, stages, trust
-from measure.report.section import POINTS, Card, Cell, Check, Plot, Row, Section, Table, Verdict
+from measure.report.section import POINTS, Card, Cell, Plot, Row, Section, Table, Verdict
 from measure.report.values import place
 from measure.sweep.plots import looks, of_mode
-from measure.sweep.record import from_json
-from measure.sweep.summary import Finding, Point, Spread, enough, warnings
+from measure.sweep.record import SweepRecord
+from measure.sweep.summary import Point, Spread, warnings
 from measure.sweep.table import TOO_FEW
 
 _COLUMNS = (
@@ -42,9 +44,9 @@ _CAPTIONS = {
 
 
 def section(record: Mapping[str, Any]) -> Section:
-    """Return what a page shows of a sweep's record. RecordError where `from_json` raises it."""
-    points = from_json(record)
-    settings, environment = record["settings"], record["environment"]
+    """Return what a page shows of a sweep's record. RecordError where it cannot be read."""
+    told = read(record, SweepRecord)
+    points, settings, environment = told.points, told.settings, told.environment
     modes = looks(points)
     ordered = [point for mode in modes for point in of_mode(points, mode)]
     figures = {
@@ -61,7 +63,7 @@ def section(record: Mapping[str, Any]) -> Section:
     return Section(
         heading="Batch size sweep",
         sentence=sentence(points, settings, environment),
-        verdicts=verdicts(points, _findings(record, points), environment, _wire(settings)),
+        verdicts=verdicts(points, _findings(told), environment, _wire(settings)),
         checks=[_labels(points), trust.steal(environment)],
         plots=[Plot(name, drawn, _CAPTIONS[name]) for name, drawn in figures.items() if drawn],
         tables=tables,
@@ -122,10 +124,9 @@ def sentence(
     )
 
 
-def _findings(record: Mapping[str, Any], points: Sequence[Point]) -> list[Finding]:
-    judged = warnings(points, record["environment"])
-    stored = [Finding(f["level"], f["text"]) for f in record.get("findings", [])]
-    return judged + [finding for finding in stored if finding not in judged]
+def _findings(told: SweepRecord) -> list[Finding]:
+    judged = warnings(told.points, told.environment)
+    return judged + [finding for finding in told.findings if finding not in judged]
 
 
 def _wire(settings: Mapping[str, Any]) -> str | None:
@@ -220,7 +221,7 @@ def _row(point: Point, colour: str) -> Row:
 
 
 def _spread(told: Spread) -> list[str]:
-    return [milliseconds(value) for value in (told.min, told.p50, enough(told).p90, told.max)]
+    return [milliseconds(value) for value in (told.min, told.p50, told.known_p90, told.max)]
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -1,25 +1,23 @@
 """Compare a server with its batching switched off, under many clients of one example each."""
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from client.errors import RequestFailed
 from measure.core.comparison import interleaved
-from measure.core.processes import child
-from measure.core.verification import Truth, check
+from measure.engine.loop import Pace
+from measure.engine.processes import LoadProcesses, load_processes
+from measure.engine.worker_job import Job
+from measure.peers.peer_servers import MODEL
 from measure.side_by_side.service import Settings, connected, serving
 
-_PROCESSES = 4
-_THREADS = 4
-_SECONDS = 1.5
+_CLIENTS, _PROCESSES = 16, 4
+# Rows that are sent in turn.
+_EXAMPLES = 16
+_WARM_UP_S, _SECONDS = 0.25, 1.5
+_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +32,8 @@ class Concurrency:
     batches_closed: dict[str, int]
 
 
-class _Clients:
-    """The processes, which all go at once."""
-
-    def __init__(self, stack: ExitStack, settings: Settings, addresses: Sequence[str]) -> None:
-        experiment = settings.experiment
-        command = [sys.executable, "-m", "measure.side_by_side.parts.clients", str(_THREADS)]
-        command += [str(experiment.features), str(experiment.seed), *addresses]
-        pipe = subprocess.PIPE
-        self._processes = [
-            stack.enter_context(child(command, stdin=pipe, stdout=pipe)) for _ in range(_PROCESSES)
-        ]
-        for process in self._processes:
-            _answer(process)
-
-    def go(self, index: int) -> list[dict[str, Any]]:
-        """Have all clients go against address `index`; what each process says."""
-        for process in self._processes:
-            assert process.stdin is not None
-            process.stdin.write(f"{index} {_SECONDS}\n".encode())
-            process.stdin.flush()
-        return [_answer(process) for process in self._processes]
-
-
 def compare_batching(
-    models: Path, settings: Settings, truth: Truth, report: Callable[[str], None]
+    models: Path, settings: Settings, report: Callable[[str], None]
 ) -> Concurrency:
     """Measure both servers in turn; RequestFailed when a client fails."""
     with ExitStack() as stack:
@@ -67,23 +42,46 @@ def compare_batching(
             # Groups of one row: every request runs alone.
             stack.enter_context(serving(models, settings, ["--group-rows", "1"])),
         ]
-        clients = _Clients(stack, settings, [server.address for server in servers])
+        experiment = replace(settings.experiment, examples=_EXAMPLES)
+        loads = [
+            stack.enter_context(
+                load_processes(
+                    Job(
+                        server.address,
+                        MODEL,
+                        version="",
+                        mode="unary",
+                        rows=1,
+                        examples=_EXAMPLES,
+                        seed=experiment.seed,
+                        timeout_s=_TIMEOUT_S,
+                        experiment=experiment,
+                        timings=False,
+                    ),
+                    _PROCESSES,
+                )
+            )
+            for server in servers
+        ]
         wrong = 0
 
-        def run(index: int) -> float:
+        def run(load: LoadProcesses) -> float:
             nonlocal wrong
-            answers = clients.go(index)
-            for answer in answers:
-                if answer["errors"]:
-                    raise RequestFailed("UNKNOWN", answer["errors"][0])
-                wrong += _wrong(answer["labels"], truth)
-            return sum(float(answer["rows"]) / float(answer["elapsed_s"]) for answer in answers)
+            running = load.start(Pace(_CLIENTS), _WARM_UP_S, _SECONDS)
+            running.slice()
+            measured = running.slice()
+            whole = running.stop()
+            whole.add(measured)
+            for code, text in whole.error_texts.items():
+                raise RequestFailed(code, text)
+            wrong += whole.wrong_labels
+            return measured.rows / measured.elapsed_ns * 1e9
 
-        count = _PROCESSES * _THREADS
-        report(f"{count} clients: {settings.rounds} rounds with batching and without")
-        for index in range(len(servers)):
-            run(index)
-        batching, no_batching = interleaved([lambda: run(0), lambda: run(1)], settings.rounds)
+        report(f"{_CLIENTS} clients: {settings.rounds} rounds with batching and without")
+        with_it, without = loads
+        batching, no_batching = interleaved(
+            [lambda: run(with_it), lambda: run(without)], settings.rounds
+        )
         client = stack.enter_context(connected(servers[0].address))
         statistics = client.statistics()
         closed = {
@@ -92,21 +90,4 @@ def compare_batching(
             if name.startswith("batch_closed_")
         }
         share = statistics.inference_count / max(statistics.execution_count, 1)
-        return Concurrency(count, batching, no_batching, wrong, share, closed)
-
-
-def _wrong(labels: Sequence[int], truth: Truth) -> int:
-    return sum(
-        check(truth, row, np.array([label])).wrong_labels
-        for row, label in enumerate(labels)
-        if label >= 0
-    )
-
-
-def _answer(process: "subprocess.Popen[bytes]") -> dict[str, Any]:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise RequestFailed("UNAVAILABLE", "a client process ended")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
+        return Concurrency(_CLIENTS, batching, no_batching, wrong, share, closed)

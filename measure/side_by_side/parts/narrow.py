@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from client.errors import RequestFailed
+from measure.core import local_server
 from measure.core.verification import Truth
 from measure.peers.peer_servers import MODEL
 from measure.peers.systems import InProcess
 from measure.side_by_side.rounds import Cell, measure
-from measure.side_by_side.service import Settings, connected, export, serving
+from measure.side_by_side.service import Settings, connected, serving
 from measure.sweep.modes import Stream
 from protos.quantize import to_wire
 
@@ -43,9 +44,10 @@ def compare_wires(settings: Settings, truth: Truth, report: Callable[[str], None
     """
     folder = settings.out / "models-wire"
     report("exporting the models that take float16 and int8")
-    export(settings, folder)
+    local_server.export(settings.experiment, MODEL, folder)
     for wire in WIRES:
-        export(settings, folder, "--wire", wire, name=f"{MODEL}_{wire}")
+        narrow = replace(settings.experiment, wire=wire)
+        local_server.export(narrow, f"{MODEL}_{wire}", folder)
     with ExitStack() as stack:
         server = stack.enter_context(serving(folder, settings))
 

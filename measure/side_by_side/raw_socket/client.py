@@ -1,10 +1,6 @@
 """The limits of a service: the engine in process, and behind raw sockets."""
 
 import contextlib
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from client.errors import RequestFailed, UsageError
-from measure.core.processes import child
+from client.errors import RequestFailed
+from measure.core.local_server import listening
 from measure.limits import sockets
 from measure.peers.systems import InProcess, System
 from measure.sweep.modes import Local, Mode, Prediction
@@ -23,7 +19,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _GROUP_ROWS = 32
 # Rows of one in-process execution: what the server takes of one large request, too.
 _SLICE_ROWS = 128
-_LISTENING = "listening on "
 
 
 class RawSocket:
@@ -60,25 +55,13 @@ class RawSocket:
 @contextlib.contextmanager
 def raw_server(graph: Path, threads: int, *, unix: bool) -> Iterator[str]:
     """Run measure/side_by_side/raw_socket/server.py; its address."""
-    with contextlib.ExitStack() as stack:
-        address = "127.0.0.1:0"
-        if unix:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
-            address = f"unix:{os.path.join(folder, 'raw')}"
-        command = [
-            sys.executable,
-            "-m",
-            "measure.side_by_side.raw_socket.server",
-            str(graph.resolve()),
-            address,
-        ]
-        command += [str(_GROUP_ROWS), str(threads)]
-        process = stack.enter_context(child(command, stdout=subprocess.PIPE))
-        assert process.stdout is not None
-        line = process.stdout.readline().decode()
-        if not line.startswith(_LISTENING):
-            raise UsageError("the raw socket server did not start")
-        yield line.removeprefix(_LISTENING).strip()
+    words = ("-m", "measure.side_by_side.raw_socket.server", str(graph.resolve()))
+    sizes = (str(_GROUP_ROWS), str(threads))
+    with (
+        sockets.free_address(unix=unix) as address,
+        listening([*words, address, *sizes], "the raw socket server") as server,
+    ):
+        yield server.address
 
 
 def limit_systems(stack: contextlib.ExitStack, graph: Path, threads: int, x: Array) -> list[System]:

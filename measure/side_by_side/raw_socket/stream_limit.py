@@ -13,11 +13,13 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from measure.core import local_server
 from measure.core.comparison import interleaved, ratio
 from measure.core.judged import guarded, rounds_of
 from measure.core.verification import Experiment, check, truth
+from measure.peers.peer_servers import MODEL
 from measure.side_by_side.raw_socket.client import RawSocket, raw_server
-from measure.side_by_side.service import Settings, connected, export, serving
+from measure.side_by_side.service import Settings, connected, serving
 from measure.sweep.modes import Mode, Stream
 from server.app.config import cores
 
@@ -59,7 +61,7 @@ def _measure(rounds: int) -> int:
         return run
 
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        graph = export(settings, Path(folder))
+        graph = local_server.export(experiment, MODEL, Path(folder))
         address = stack.enter_context(raw_server(graph, settings.threads, unix=False))
         server = stack.enter_context(serving(Path(folder), settings))
         modes = (Stream(stack.enter_context(connected(server.address))), RawSocket(address))
@@ -69,7 +71,7 @@ def _measure(rounds: int) -> int:
     found = ratio(stream, raw)
     print("stream, examples/s:    ", *(f"{value:,.0f}" for value in stream))
     print("raw socket, examples/s:", *(f"{value:,.0f}" for value in raw))
-    print(f"ratio {found.median:.2f} [{found.low:.2f}, {found.high:.2f}] of {found.pairs} pairs")
+    print(f"ratio {found:.2f} of {found.pairs} pairs")
     print(f"wrong labels: {wrong}")
     return 0 if found.low >= _SHARE and not wrong else 1
 

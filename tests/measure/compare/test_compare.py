@@ -9,6 +9,7 @@ import pytest
 from measure.__main__ import main
 from measure.compare import record as provider_record
 from measure.compare.measure import labels
+from measure.core.record import read
 from server.errors import StartError
 from server.onnx import provider_library
 from server.onnx.execution_provider import OPENVINO, ExecutionProvider
@@ -46,7 +47,7 @@ def test_every_provider_is_measured_everywhere(with_itself):
     assert {path.name for path in folder.iterdir()} >= FILES
     for name in FILES:
         assert str(folder / name) in done.stdout
-    measured = provider_record.from_json(content)
+    measured = read(content, provider_record.CompareRecord).measured
     assert [provider.label for provider in measured.providers] == ["cpu", "cpu #2"]
     assert measured.modes == ["local", "stream"]
     assert measured.batch_sizes == list(SIZES)
@@ -84,7 +85,7 @@ def test_the_record_carries_what_makes_the_run_again(with_itself):
 def test_one_mode_needs_no_server(tmp_path):
     done, content = run(tmp_path, "--ep", "cpu", "--ep", "cpu", "--modes", "local", *QUICK)
     assert done.returncode == 0, done.stderr
-    assert provider_record.from_json(content).modes == ["local"]
+    assert read(content, provider_record.CompareRecord).measured.modes == ["local"]
     assert content["providers"][0]["start_ups_ns"] == []
 
 
@@ -120,13 +121,16 @@ def test_a_broken_limit_is_one_line_and_exit_code_1(tmp_path):
     ("words", "said"),
     [
         ([], "--ep"),
-        (["--ep", "cpu"], "--ep came once, cpu; wanted at least two"),
-        (["--ep", "cpu", "--ep", "cpu", "--modes", "unary"], "wanted some of local,stream"),
-        (["--ep", "cpu", "--ep", "cpu", "--rounds", "0"], "wanted an integer of at least 1"),
+        (["--ep", "cpu"], "got one --ep, cpu, expected at least two"),
+        (["--ep", "cpu", "--ep", "cpu", "--modes", "unary"], "expected some of local,stream"),
+        (["--ep", "cpu", "--ep", "cpu", "--rounds", "0"], "expected an integer of at least 1"),
         (["--ep", "cpu", "--ep", "cpu", "--rounds", "2"], "--starts 4 is over --rounds 2"),
         (["--ep", "cpu", "--aa", "2", "--rounds", "9"], "got --rounds 9, expected at least 10"),
-        (["--ep", "cpu", "--ep", "cpu", "--require-agreement", "2"], "wanted a share from 0 to 1"),
-        (["--ep", "cpu", "--ep", "cpu", "--max-slowdown", "no"], "wanted a factor over 0"),
+        (
+            ["--ep", "cpu", "--ep", "cpu", "--require-agreement", "2"],
+            "expected a share from 0 to 1",
+        ),
+        (["--ep", "cpu", "--ep", "cpu", "--max-slowdown", "no"], "expected a factor over 0"),
         (["--ep", "cpu", "--ep", "cpu", "--examples", "8"], "batch size 1024 is over --examples 8"),
     ],
 )
@@ -158,7 +162,7 @@ def test_openvino_agrees_in_full_precision_and_nearly_in_half(tmp_path):
     words = [word for spec in specs for word in ("--ep", spec)]
     done, content = run(tmp_path, *words, *QUICK)
     assert done.returncode == 0, done.stderr
-    measured = provider_record.from_json(content)
+    measured = read(content, provider_record.CompareRecord).measured
     assert [provider.spec for provider in measured.providers] == specs
     for cell in measured.cells:
         assert cell.point.errors == 0

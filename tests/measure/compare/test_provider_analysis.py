@@ -13,7 +13,7 @@ from measure.compare.runs import Cell, Measured, Provider
 from measure.compare.table import render
 from measure.compare.words import meeting_text, summary, without_line
 from measure.core.comparison import Ratio
-from measure.core.record import RecordError, dumps
+from measure.core.record import RecordError, dumps, read
 from measure.core.stages import Sample
 from measure.report import page as pages
 from measure.report import trust
@@ -187,8 +187,8 @@ def recorded(analysis, broken=()):
 def test_a_record_gives_back_what_was_measured():
     analysis = analyse(measured(TWICE_AS_SLOW))
     content = recorded(analysis)
-    assert provider_record.from_json(content) == analysis.measured
-    assert recorded(analyse(provider_record.from_json(content))) == content
+    assert read(content, provider_record.CompareRecord).measured == analysis.measured
+    assert recorded(analyse(read(content, provider_record.CompareRecord).measured)) == content
 
 
 def test_a_line_that_does_not_rise_is_recorded_without_a_bound():
@@ -207,7 +207,7 @@ def test_a_line_that_does_not_rise_is_recorded_without_a_bound():
 )
 def test_what_is_no_record_is_refused(change, said):
     with pytest.raises(RecordError, match=said):
-        provider_record.from_json(recorded(analyse(measured(TWICE_AS_SLOW))) | change)
+        read(recorded(analyse(measured(TWICE_AS_SLOW))) | change, provider_record.CompareRecord)
 
 
 def shown(*told):

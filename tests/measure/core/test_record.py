@@ -3,14 +3,17 @@ import json
 import math
 import os
 import stat
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import pytest
 
 from measure.core.record import (
     RecordError,
     dumps,
-    reading,
+    read,
+    recorded,
     write_bytes_atomically,
     write_text_atomically,
 )
@@ -46,7 +49,7 @@ def through_text(points):
 
 
 def test_a_record_reads_back_as_it_was():
-    assert record.from_json(through_text(points())) == points()
+    assert read(through_text(points()), record.SweepRecord).points == points()
 
 
 def test_a_record_has_the_promised_keys():
@@ -77,7 +80,7 @@ def test_failures_are_recorded_as_findings():
 def test_another_schema_is_refused():
     written = through_text(points()) | {"schema": "argmax-serving/sweep/2"}
     with pytest.raises(RecordError, match=r"sweep/2.*reads.*sweep/1"):
-        record.from_json(written)
+        read(written, record.SweepRecord)
 
 
 @pytest.mark.parametrize("key", ["schema", "environment", "settings", "points"])
@@ -85,7 +88,7 @@ def test_a_missing_key_is_named(key):
     written = through_text(points())
     del written[key]
     with pytest.raises(RecordError, match=f"lacks '{key}'"):
-        record.from_json(written)
+        read(written, record.SweepRecord)
 
 
 @pytest.mark.parametrize("key", [*KEYS, "stages", "error_kinds", "agreement"])
@@ -93,7 +96,7 @@ def test_a_missing_key_of_a_point_is_named_with_its_place(key):
     written = through_text(points())
     del written["points"][1][key]
     with pytest.raises(RecordError, match=rf"points\[1\] lacks '{key}'"):
-        record.from_json(written)
+        read(written, record.SweepRecord)
 
 
 @pytest.mark.parametrize(
@@ -113,18 +116,18 @@ def test_a_wrong_type_in_a_point_is_refused(change):
     written = through_text(points())
     written["points"][0] |= change
     with pytest.raises(RecordError, match=r"points\[0\]"):
-        record.from_json(written)
+        read(written, record.SweepRecord)
 
 
 @pytest.mark.parametrize("value", [None, [], "text", {"points": 1}])
 def test_what_is_no_record_is_refused(value):
     with pytest.raises(RecordError):
-        record.from_json(value)
+        read(value, record.SweepRecord)
 
 
 def test_an_error_text_may_be_any_text():
     kinds = [point(error=text) for text in ("stages", "mode", "", "é\n")]
-    assert record.from_json(through_text(kinds)) == kinds
+    assert read(through_text(kinds), record.SweepRecord).points == kinds
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -175,14 +178,64 @@ def test_csv_has_one_row_per_point_under_flat_columns(tmp_path):
     assert read[3]["stages_compute_ns"] == ""
 
 
+@dataclass(frozen=True)
+class Part:
+    DERIVED: ClassVar = ("double",)
+
+    rows: int
+    share: float | None = None
+    loop: Literal["open", "closed"] = "open"
+
+    @property
+    def double(self):
+        return 2 * self.rows
+
+
+@dataclass(frozen=True)
+class Whole:
+    SCHEMA: ClassVar = "one/1"
+
+    parts: tuple[Part, ...]
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def test_a_record_has_the_fields_of_its_class_in_order_then_what_is_derived():
+    whole = Whole((Part(3, math.inf),), {"a": 1})
+    written = json.loads(dumps(recorded("one/1", parts=whole.parts, counts=whole.counts)))
+    assert list(written) == ["schema", "parts", "counts"]
+    (part,) = written["parts"]
+    assert list(part.items()) == [("rows", 3), ("share", None), ("loop", "open"), ("double", 6)]
+    assert read(written, Whole) == Whole((Part(3),), {"a": 1})
+
+
+def test_keys_of_a_newer_version_are_ignored():
+    part = {"rows": 3, "new": [1], "double": 7}
+    assert read({"schema": "one/1", "parts": [part], "new": 1}, Whole) == Whole((Part(3),))
+
+
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("change", "said"),
     [
         ({"schema": "other/1"}, "the record's schema is 'other/1'; this version reads 'one/1'"),
-        ({"schema": "one/1"}, "the record lacks 'points'"),
-        ({"schema": "one/1", "points": 3}, "the record holds a value of a wrong type: "),
+        ({"schema": 3}, "schema: got int, expected str"),
+        ({"parts": 3}, "parts: got int, expected array"),
+        ({"parts": [{"rows": 1}, 3]}, "parts[1]: got int, expected object"),
+        ({"parts": [{"rows": 1}, {}]}, "parts[1] lacks 'rows'"),
+        ({"parts": [{"rows": "1"}]}, "parts[0].rows: got str, expected int"),
+        ({"parts": [{"rows": True}]}, "parts[0].rows: got bool, expected int"),
+        ({"parts": [{"rows": 1.5}]}, "parts[0].rows: got float, expected int"),
+        (
+            {"parts": [{"rows": 1, "share": []}]},
+            "parts[0].share: got array, expected float or null",
+        ),
+        (
+            {"parts": [{"rows": 1, "loop": "a\n - at `$.b`"}]},
+            r"parts[0].loop: Invalid enum value 'a\n - at `$.b`'",
+        ),
+        ({"counts": {"a b": "c"}}, "counts[...]: got str, expected int"),
     ],
 )
-def test_what_cannot_be_read_of_a_record_is_said(content, said):
-    with pytest.raises(RecordError, match=f"^{said}"), reading(content, "one/1"):
-        list(content["points"])
+def test_what_cannot_be_read_of_a_record_is_said_with_its_place(change, said):
+    with pytest.raises(RecordError) as raised:
+        read({"schema": "one/1", "parts": []} | change, Whole)
+    assert str(raised.value) == said

@@ -168,7 +168,7 @@ def test_the_ratio_of_what_was_measured_apart_is_of_the_medians():
     found = unpaired_ratio([4.0] * 20, [2.0] * 10)
     assert (found.median, found.low, found.high, found.pairs) == pytest.approx((2, 2, 2, 10))
     for bad in (([], [1.0]), ([1.0], []), ([0.0], [1.0])):
-        with pytest.raises(ValueError, match="wanted values over 0 of both"):
+        with pytest.raises(ValueError, match="expected values over 0 of both"):
             unpaired_ratio(*bad)
 
 

@@ -1,11 +1,15 @@
 import heapq
+import json
 import threading
 import time
 from queue import SimpleQueue
 
 import pytest
 
+from client.errors import RequestFailed
+from measure.core.record import decoded, encoded
 from measure.engine.loop import Pace, Stop, Times, Traffic
+from measure.engine.slice import Slice
 from protos.codec import InferResponse
 
 MS = 10**6
@@ -151,3 +155,36 @@ def test_answers_of_a_load_before_are_not_counted():
         if len(slices) == 1:
             inbox.put(Stop())
     assert sum(one.answered for one in slices) == 0
+
+
+def test_an_error_counts_with_its_time_and_not_among_the_answers():
+    class RefusingSender:
+        def send(self, number, done):
+            refused = RequestFailed("RESOURCE_EXHAUSTED", "too many")
+            done(refused, time.perf_counter_ns() + 10**12)
+
+        def close(self):
+            pass
+
+    inbox = SimpleQueue()
+    traffic = Traffic(RefusingSender(), judge, inbox, 1, Pace(rate_per_s=1000), 100)
+    whole = None
+    for one in traffic.slices(Times(time.perf_counter_ns(), 100 * MS, 100 * MS), 1.0):
+        inbox.put(Stop())
+        again = decoded(json.loads(json.dumps(encoded(one))), Slice)
+        whole = again if whole is None else whole
+        if whole is not again:
+            whole.add(again)
+    assert whole.answered == 0
+    assert whole.errors["RESOURCE_EXHAUSTED"] == whole.error_latency["RESOURCE_EXHAUSTED"].samples
+    assert whole.errors.total() > 10
+    assert whole.error_latency["RESOURCE_EXHAUSTED"].max_ns >= 10**12
+    assert whole.error_texts == {"RESOURCE_EXHAUSTED": "too many"}
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_processes_have_a_closed_loop_among_them(parts):
+    paces = Pace(concurrency=16).among(parts)
+    assert sum(pace.concurrency for pace in paces) == 16
+    assert [(pace.part, pace.parts) for pace in paces] == [(n, parts) for n in range(parts)]
+    assert [pace.rate_per_s for pace in Pace(rate_per_s=5.0).among(parts)] == [5.0] * parts

@@ -83,7 +83,7 @@ def test_rates_are_read_from_every_kind_of_result():
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (report_records.limits, "wanted one of"),
+        (report_records.limits, "expected one of"),
         (lambda: report_records.load() | {"unchecked_because": "no hash"}, "no hash"),
         (lambda: report_records.sweep() | {"settings": {}}, "lacks"),
     ],

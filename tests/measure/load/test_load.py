@@ -24,7 +24,7 @@ from protos import inference_pb2 as pb
 
 SERVICE = "/inference.GRPCInferenceService/"
 CLASSES, FEATURES = 8, 64
-SHORT = ["--warm-up", 0.1, "--window", 0.15, "--max-windows", 3, "--classes", CLASSES]
+SHORT = ["--warm-up-s", 0.1, "--window-s", 0.15, "--max-windows", 3, "--classes", CLASSES]
 STALL_S, CONFIDENCE = 1.0, 0.5
 CHECKS = {"errors", "little", "stable", "steal"}
 
@@ -147,7 +147,7 @@ def test_a_load_of_a_server_of_its_own_measures_every_mode_in_both_loops(tmp_pat
 
 def test_processes_share_a_load(run, address):
     load = ["--processes", 2, "--concurrency", 8, "--rate", 80, "--arrivals", "constant"]
-    content, _ = run("load", *SHORT, "--window", 0.4, "--address", address, *load)
+    content, _ = run("load", *SHORT, "--window-s", 0.4, "--address", address, *load)
     closed, opened = content["points"]
     for point in (closed, opened):
         check_numbers(point)
@@ -165,7 +165,7 @@ def test_senders_go_first_where_the_system_allows_it(run, address, may_go_first)
 
 
 def test_windows_hold_so_many_requests(run, address):
-    load = ["--rate", 200, "--window", 0.1, "--window-requests", 40, "--seed", 5]
+    load = ["--rate", 200, "--window-s", 0.1, "--window-requests", 40, "--seed", 5]
     content, _ = run("load", *SHORT, "--address", address, *load)
     (point,) = content["points"]
     for window in point["windows"]:
@@ -210,7 +210,7 @@ def stalled(server, run_while):
             server.popen.send_signal(signal.SIGCONT)
 
     def load(*options):
-        windows = ["--warm-up", 0.4, "--window", 0.5, "--max-windows", 5]
+        windows = ["--warm-up-s", 0.4, "--window-s", 0.5, "--max-windows", 5]
         point = run_while(server, 100, stall, *windows, *options)
         check_numbers(point)
         return point
@@ -243,7 +243,7 @@ def test_a_closed_loop_hides_a_stall(stalled):
 )
 def test_a_server_that_dies_ends_the_load_with_its_errors(launch, models, run_while, mode, load):
     server = launch(models, "--log-level", "warning")
-    windows = ["--warm-up", 0.1, "--window", 0.2, "--max-windows", 100]
+    windows = ["--warm-up-s", 0.1, "--window-s", 0.2, "--max-windows", 100]
     # Nothing more is tried, and what was measured is kept.
     words = [*windows, "--modes", f"{mode},shm", *load]
     point = run_while(server, 100, lambda: server.stop(signal.SIGKILL), *words, status=1)
@@ -256,7 +256,7 @@ def test_a_server_that_dies_ends_the_load_with_its_errors(launch, models, run_wh
 
 @pytest.mark.parametrize("mode", ["unary", "stream"])
 def test_a_server_that_hangs_is_not_waited_for_without_end(server, run_while, mode):
-    windows = ["--warm-up", 0.1, "--window", 0.2, "--max-windows", 3, "--timeout", 0.5]
+    windows = ["--warm-up-s", 0.1, "--window-s", 0.2, "--max-windows", 3, "--timeout-s", 0.5]
     words = [*windows, "--modes", mode, "--concurrency", 2]
     try:
         point = run_while(
@@ -395,7 +395,7 @@ def test_slo_finds_a_rate_that_meets_the_bound(run, address):
 
 def test_slo_says_that_no_rate_meets_a_bound_that_none_can(run, address, monkeypatch):
     monkeypatch.setattr("measure.engine.bisection._MOST_STEPS_DOWN", 1)
-    options = ["--start", 200, *SHORT, "--window", 0.1]
+    options = ["--start", 200, *SHORT, "--window-s", 0.1]
     content, printed = run("slo", "--address", address, "--p99-ms", 0.001, *options, status=1)
     assert content["found"]["met"] is None
     assert content["answer"] in printed.replace("\n", " ")
@@ -412,7 +412,7 @@ def test_slo_tunes_servers_of_its_own_and_says_how_to_start_one(run, monkeypatch
     monkeypatch.setattr("measure.slo.tune.race", won_by_the_last)
     delay_us = 20_000
     tuning = ["--tune", "--tune-group-rows", 512, "--tune-queue-delays-us", delay_us]
-    rates = ["--start", 150, "--most", 150, *SHORT, "--window", 0.1, "--features", FEATURES]
+    rates = ["--start", 150, "--most", 150, *SHORT, "--window-s", 0.1, "--features", FEATURES]
     budget = ["--p99-ms", 20_000, "--tune-pairs", 1]
     content, printed = run("slo", *budget, *rates, *tuning, status=None)
     tuned = content["tuning"]
@@ -432,7 +432,7 @@ def test_slo_tunes_servers_of_its_own_and_says_how_to_start_one(run, monkeypatch
 def test_a_load_against_itself_with_too_few_pairs_could_not_have_failed(run, address, monkeypatch):
     # As if pairs had been lost to errors: so few are refused beforehand.
     monkeypatch.setattr("measure.commands.load.fewest_pairs", lambda: 2)
-    options = ["--aa", 1, "--pairs", 2, "--rate", 150, *SHORT, "--window", 0.1]
+    options = ["--aa", 1, "--pairs", 2, "--rate", 150, *SHORT, "--window-s", 0.1]
     content, printed = run("load", "--address", address, *options, record="load-aa", status=1)
     (found,) = content["runs"]
     assert (found["differs"], found["could_differ"], content["passed"]) == (False, False, False)
@@ -444,19 +444,19 @@ def test_a_load_against_itself_with_too_few_pairs_could_not_have_failed(run, add
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["load"], "neither --concurrency nor --rate came"),
-        (["load", "--concurrency", "0"], "wanted an integer of at least 1"),
-        (["load", "--rate", "5:1:1"], "wanted START:STOP:STEP"),
-        (["load", "--rate", "5", "--modes", "local"], "wanted some of unary,stream,shm"),
+        (["load"], "got neither --concurrency nor --rate"),
+        (["load", "--concurrency", "0"], "expected an integer of at least 1"),
+        (["load", "--rate", "5:1:1"], "expected START:STOP:STEP"),
+        (["load", "--rate", "5", "--modes", "local"], "expected some of unary,stream,shm"),
         (["load", "--concurrency", "1", "--processes", "2"], "less than --processes 2"),
         (["load", "--rate", "5", "--aa", "20", "--pairs", "9"], "--pairs 9, expected at least 10"),
         (["slo"], "--p99-ms"),
-        (["slo", "--p99-ms", "0"], "wanted a number over 0"),
-        (["slo", "--p99-ms", "5", "--mode", "unary,stream"], "wanted one of"),
-        (["slo", "--p99-ms", "5", "--tune", "--address", "a:1"], "servers of its own"),
-        (["slo", "--p99-ms", "5", "--tune", "--tune-trials", "17"], "wanted at least 18"),
-        (["slo", "--p99-ms", "5", "--tune-group-rows", "0"], "wanted an integer of at least 1"),
-        (["slo", "--p99-ms", "5", "--tune-queue-delays-us", "-1"], "wanted microseconds"),
+        (["slo", "--p99-ms", "0"], "expected a number over 0"),
+        (["slo", "--p99-ms", "5", "--mode", "unary,stream"], "expected one of"),
+        (["slo", "--p99-ms", "5", "--tune", "--address", "a:1"], "its own servers"),
+        (["slo", "--p99-ms", "5", "--tune", "--tune-trials", "17"], "expected at least 18"),
+        (["slo", "--p99-ms", "5", "--tune-group-rows", "0"], "expected an integer of at least 1"),
+        (["slo", "--p99-ms", "5", "--tune-queue-delays-us", "-1"], "expected microseconds"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path, monkeypatch, capsys, words, text):

@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import report_records
 
+from measure.core.record import read
 from measure.load.plots import latency_figure, ticks
-from measure.load.record import from_json
+from measure.load.record import LoadRecord
 from measure.presentation.looks import MODES, OTHERS, looks_of
 from measure.report import load_charts
 from measure.report.sections import sweep
@@ -12,7 +13,7 @@ from measure.side_by_side.plot import LOOKS as BENCH
 
 def points(loop, levels, mode="unary"):
     """Sound points of one loop at these loads."""
-    one = next(p for p in from_json(report_records.load()) if p.asked.loop == "open")
+    one = next(p for p in read(report_records.load(), LoadRecord).points if p.asked.loop == "open")
     fields = {"loop": loop, "mode": mode}
     return [
         replace(

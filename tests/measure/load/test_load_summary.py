@@ -1,13 +1,15 @@
+import json
 from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from measure.core.record import decoded, encoded
 from measure.core.stages import Stages
 from measure.engine.slice import Slice
 from measure.engine.windows import Window, is_stable
-from measure.load.server_statistics import ServerStatistics
+from measure.load.split import ServerStatistics
 from measure.load.summary import Asked, summarise
 from measure.slo.slo import judge
 
@@ -272,8 +274,8 @@ def test_chance_that_hides_instability_leaves_a_bound_open_as_instability_does()
 
 def test_slices_survive_json():
     found = window(errors=Counter(UNAVAILABLE=1), near_ties=2)
-    again = Slice.from_json(found.to_json())
-    assert again.to_json() == found.to_json()
+    again = decoded(json.loads(json.dumps(encoded(found))), Slice)
+    assert encoded(again) == encoded(found)
     assert again.errors["UNAVAILABLE"] == 1
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from measure.core.record import read
 from measure.engine.bisection import Found
 from measure.engine.slice import Slice
 from measure.engine.windows import Window
@@ -69,14 +70,14 @@ def test_the_clients_own_part_is_shown_beside_the_latency_from_the_send():
 
 def test_a_record_made_before_the_clients_part_was_kept_is_read():
     content = load_record.to_json({}, {}, [point(CLOSED)], None)
-    assert load_record.from_json(content) == [point(CLOSED)]
+    assert read(content, load_record.LoadRecord).points == [point(CLOSED)]
     (one,) = content["points"]
     del one["from_send_ns"], one["client_share"]
     for window in one["windows"]:
         del window["answered"], window["latency_sd_ns"]
-    (read,) = load_record.from_json(content)
-    assert (read.from_send_ns, read.client_share) == (None, None)
-    assert read.latency_ns == point(CLOSED).latency_ns
+    (found,) = read(content, load_record.LoadRecord).points
+    assert (found.from_send_ns, found.client_share) == (None, None)
+    assert found.latency_ns == point(CLOSED).latency_ns
 
 
 def test_failed_checks_come_first():

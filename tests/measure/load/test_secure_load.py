@@ -14,7 +14,7 @@ from model.weights import from_seed
 
 CLASSES, FEATURES = 4, 8
 TOKEN, WRONG = "token-that-may-infer", "token-that-nobody-has"
-SHORT = ["--warm-up", "0.05", "--window", "0.1", "--max-windows", "1"]
+SHORT = ["--warm-up-s", "0.05", "--window-s", "0.1", "--max-windows", "1"]
 LOAD = ["load", *SHORT, "--concurrency", "2"]
 SLO = ["slo", *SHORT, "--p99-ms", "10000", "--start", "200", "--most", "200"]
 PLAN = ["plan", "--rate", "1000", "--p99-ms", "10000", "--seconds", "0.3"]
@@ -154,5 +154,5 @@ def test_a_wrong_token_is_one_line(secure, capsys, words):
 @pytest.mark.parametrize("flag", ["--tls-ca", "--tls-cert", "--tls-key", "--token-file"])
 def test_a_server_of_ones_own_takes_no_credentials(tmp_path, capsys, words, flag):
     assert main([*words, flag, "some-file", "--out", str(tmp_path / "out")]) == 2
-    assert "--tls-* or --token-file came without --address" in capsys.readouterr().err
+    assert "got --tls-* or --token-file without --address" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

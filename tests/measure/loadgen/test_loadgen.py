@@ -221,7 +221,7 @@ def test_a_server_that_goes_away_ends_the_run(
 ):
     process = launch(graphs.folder)
     caller = call(process.address)
-    options = ["--address", process.address, "--scenario", "SingleStream", "--timeout", 1]
+    options = ["--address", process.address, "--scenario", "SingleStream", "--timeout-s", 1]
     running = subprocess.Popen(command(tmp_path, *options, quick_s=60), **PIPES)
     try:
         # More than the warm-up sends.
@@ -318,10 +318,10 @@ def test_another_failure_than_a_missing_config_is_told(server):
     ("words", "said"),
     [
         (["--scenario", "Interactive"], "invalid choice: 'Interactive'"),
-        (["--quick", "0"], "wanted seconds over 0"),
-        (["--server-qps", "-1"], "wanted a number over 0"),
+        (["--quick", "0"], "expected seconds over 0"),
+        (["--server-qps", "-1"], "expected a number over 0"),
         pytest.param(
-            ["--model", "other"], "--model other came without --address", marks=needs_loadgen
+            ["--model", "other"], "got --model other without --address", marks=needs_loadgen
         ),
         pytest.param(
             ["--address", "ADDRESS", "--model", "other"],

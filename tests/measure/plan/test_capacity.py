@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from plan_calibrations import COSTS, LIMITS, MS, calibration
 
-from measure.plan.capacity import Goal, plan
+from measure.plan.capacity import Demand, plan
 from measure.plan.check import Range
 from measure.plan.fit import predict
 from server.batching.policy import Limits
@@ -15,7 +15,7 @@ MADE = calibration(fitted=(), held_out=())
 
 
 def planned(rate_per_s, p99_ms, link=FAST, trust=TRUST):
-    return plan(Goal(rate_per_s, p99_ms * MS, link), MADE, COSTS, trust, REQUESTS)
+    return plan(Demand(rate_per_s, p99_ms * MS, link), MADE, COSTS, trust, REQUESTS)
 
 
 def test_a_rate_that_one_replica_takes_needs_one():
@@ -68,7 +68,7 @@ def test_other_batches_are_taken_where_they_carry_more():
     # Every execution costs 20 ms, however many rows it has: who gathers none is lost.
     dear = replace(COSTS, batch_ns=20 * MS, gather_ns=0.0)
     made = replace(MADE, limits=Limits.of(2, 1024, 0))
-    goal = Goal(1000.0, 80 * MS, FAST)
+    goal = Demand(1000.0, 80 * MS, FAST)
     found = plan(goal, made, dear, TRUST, REQUESTS)
     assert found.chosen.limits.group_rows == 2
     assert {option.limits.queue_delay_ns for option in found.options} == {0, 1 * MS, 5 * MS}
@@ -77,6 +77,6 @@ def test_other_batches_are_taken_where_they_carry_more():
 
 def test_a_queue_delay_is_left_away_where_it_gains():
     made = replace(MADE, limits=Limits.of(16, 1024, 50 * MS))
-    found = plan(Goal(1000.0, 20 * MS, FAST), made, COSTS, TRUST, REQUESTS)
+    found = plan(Demand(1000.0, 20 * MS, FAST), made, COSTS, TRUST, REQUESTS)
     assert found.chosen.limits.queue_delay_ns == 0
     assert found.chosen.limits.group_rows in (4, 16)

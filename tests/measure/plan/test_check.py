@@ -19,7 +19,7 @@ def checked(rate_per_s, error, **changes):
 def test_a_prediction_holds_within_a_fifth(error, holds):
     one = checked(100, error)
     assert MOST_ERROR == 0.2
-    assert one.error == pytest.approx(error)
+    assert one.p99_error == pytest.approx(error)
     assert one.holds is holds
 
 
@@ -33,7 +33,7 @@ def test_a_verdict_says_what_speaks_against_the_point():
 def test_without_a_measured_p99_nothing_holds():
     load = replace(alone(1), rate_per_s=100.0, p99_ns=None, samples=400)
     one = Checked(load, Predicted(1, 2, 3, 1.0))
-    assert (one.error, one.holds) == (None, False)
+    assert (one.p99_error, one.holds) == (None, False)
     assert one.verdict == "no p99 of 400 samples"
 
 

@@ -4,16 +4,20 @@ import pytest
 from plan_calibrations import COSTS, LIMITS, MS, alone, calibration, loaded
 
 from client.errors import UsageError
+from measure.core.record import RecordError, decoded, encoded
 from measure.plan.calibration import sizes
 from measure.plan.check import check
 from measure.plan.fit import executions, fit_costs, predict
 from measure.plan.observed import Calibration
 from measure.plan.table import error_text
 
+# Of each pass: enough here, as what is fitted was simulated by the same code.
+REQUESTS = 800
+
 
 @pytest.fixture(scope="module")
 def fitted():
-    return fit_costs(calibration())
+    return fit_costs(calibration(), REQUESTS)
 
 
 def test_what_lone_requests_show_is_taken_as_it_is(fitted):
@@ -35,7 +39,7 @@ def test_the_costs_of_a_simulated_server_predict_loads_they_were_not_fitted_to(f
 
 def test_cores_of_their_own_are_told_from_shared_ones(fitted):
     apart = replace(COSTS, receive_speed=1.0, execute_speed=1.0)
-    found = fit_costs(calibration(apart, fitted=(loaded(300.0, apart),)))
+    found = fit_costs(calibration(apart, fitted=(loaded(300.0, apart),)), REQUESTS)
     assert found.receive_speed + found.execute_speed > 1.6
     assert fitted.receive_speed + fitted.execute_speed < 1.4
 
@@ -43,7 +47,7 @@ def test_cores_of_their_own_are_told_from_shared_ones(fitted):
 def test_executions_that_slow_down_do_not_make_gathering_dear():
     load = loaded(300.0)
     slowed = replace(load, compute_ns=2 * load.compute_ns, assemble_ns=2 * load.assemble_ns)
-    found = fit_costs(calibration(fitted=(slowed,)))
+    found = fit_costs(calibration(fitted=(slowed,)), REQUESTS)
     assert found.gather_ns == pytest.approx(COSTS.gather_ns, rel=0.01)
 
 
@@ -89,11 +93,11 @@ def test_too_few_lone_requests_are_refused():
 
 def test_a_calibration_survives_json():
     made = calibration(held_out=(replace(loaded(100.0), doubts=("steal: 3%",)),))
-    assert Calibration.from_json(made.to_json()) == made
+    assert decoded(encoded(made), Calibration) == made
 
 
 @pytest.mark.parametrize("broken", [{}, {"limits": {"rows": 1}}, {"busy": {"rows": 1}}])
 def test_something_else_is_no_calibration(broken):
-    content = {**calibration().to_json(), **broken} if broken else {}
-    with pytest.raises(UsageError, match="this is no calibration"):
-        Calibration.from_json(content)
+    content = encoded(calibration()) | broken if broken else {}
+    with pytest.raises(RecordError, match="lacks"):
+        decoded(content, Calibration)

@@ -6,8 +6,9 @@ import report_records
 
 from client.errors import UsageError
 from measure.core import record_files
+from measure.core.record import read
 from measure.core.self_test import COMPARE_SCHEMA, LOAD_SCHEMA
-from measure.load.record import from_json
+from measure.load.record import LoadRecord
 from measure.loadgen.record import LONG, QUICK
 from measure.report import kinds, load_charts, page, percentiles, trust
 
@@ -147,7 +148,7 @@ def test_a_failed_result_among_others_is_said_first():
 
 
 def test_a_knee_is_claimed_only_where_it_was_seen():
-    points = from_json(report_records.load())
+    points = read(report_records.load(), LoadRecord).points
     seen, above, below = points, points[:2], points[2:]
     assert load_charts.knees(seen) == {"unary": (200.0, 300.0)}
     assert load_charts.knees(above) == {"unary": (200.0, None)}
@@ -169,7 +170,7 @@ def test_a_knee_is_claimed_only_where_it_was_seen():
 
 
 def test_each_mode_has_a_knee_of_its_own():
-    points = from_json(report_records.load())[:3]
+    points = read(report_records.load(), LoadRecord).points[:3]
     slow = [replace(p, asked=replace(p.asked, mode="stream")) for p in points]
     fast = [replace(p, checks=()) for p in points]
     assert (
@@ -337,7 +338,7 @@ def test_goals_are_told_with_their_ratios():
         ("good", "Goals: 2 reached, 7 not measured.")
     ]
     assert table(told, "Goals")[0] == {
-        "goal": "P1",
+        "goal": "stream share of the raw socket",
         "verdict": "reached",
         "what": "stream >= 0.85 of the raw TCP socket, n=1024",
     }
@@ -347,7 +348,9 @@ def test_goals_are_told_with_their_ratios():
     assert stream["predictions/s"] == "900"
     (missed,) = sections(report_records.bench(stream=800.0))[0].verdicts
     assert missed.level == "warn"
-    assert missed.findings == ["P1: stream >= 0.85 of the raw TCP socket, n=1024"]
+    assert missed.findings == [
+        "stream share of the raw socket: stream >= 0.85 of the raw TCP socket, n=1024"
+    ]
     (told,) = sections(report_records.overload())
     assert [row["verdict"] for row in table(told, "Goals")] == ["reached"] * 3
 

@@ -76,8 +76,8 @@ BAD = {
         text({key: value for key, value in SWEEP.items() if key != "settings"}),
         ": the record lacks 'settings'",
     ),
-    "a wrong type": (text(SWEEP | {"points": 3}), ": points is int; it must be a list"),
-    "a wrong type inside": (text(SWEEP | {"points": [3]}), ": points[0] is int; it must be an"),
+    "a wrong type": (text(SWEEP | {"points": 3}), ": points: got int, expected array"),
+    "a wrong type inside": (text(SWEEP | {"points": [3]}), ": points[0]: got int, expected object"),
 }
 
 

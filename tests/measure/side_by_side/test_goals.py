@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 
 from client.errors import RequestFailed
-from measure.core.goal import MISSED, NOT_MEASURED, REACHED, lines
+from measure.core.verdict import Standing, lines
 from measure.core.verification import Experiment, truth
 from measure.peers.systems import Turn, turn_starts
-from measure.side_by_side.goals import Measured, all_goals, p4, p5, p6, p9
+from measure.side_by_side.goals import (
+    Measured,
+    all_goals,
+    batching_gain,
+    one_example,
+    peak_memory,
+    shared_memory,
+)
 from measure.side_by_side.parts.concurrency import Concurrency
 from measure.side_by_side.parts.memory import Memory
 from measure.side_by_side.rounds import Cell, measure
@@ -43,37 +50,43 @@ def verdicts(told):
 
 def test_goals_are_read_off_the_cells():
     found = verdicts(measured())
-    for name in ("P1", "P2", "P3", "P4", "P8"):
-        assert found[name] == REACHED, name
-    assert found["P5"] == MISSED  # 2.5 times the latency
-    for name in ("P6", "P7", "P9"):
-        assert found[name] == NOT_MEASURED, name
+    for name in (
+        "stream share of the raw socket",
+        "perf_analyzer against Triton",
+        "stream against Triton",
+        "shared memory",
+        "first prediction of a stream",
+    ):
+        assert found[name] == Standing.REACHED, name
+    assert found["latency of one example"] == Standing.MISSED  # 2.5 times the latency
+    for name in ("gain from batching", "gain from a narrow wire", "peak memory of a stream"):
+        assert found[name] == Standing.NOT_MEASURED, name
 
 
 def test_without_anything_measured_no_goal_is_reached():
-    assert set(verdicts(Measured([])).values()) == {NOT_MEASURED}
+    assert set(verdicts(Measured([])).values()) == {Standing.NOT_MEASURED}
 
 
 def test_one_part_that_misses_is_enough():
     told = measured()
     cells = [c for c in told.cells if (c.system, c.batch_size) != ("shm", 256)]
-    goal = p4(Measured([*cells, cell("shm", 256, rate=899)]))
-    assert goal.verdict == MISSED
+    goal = shared_memory(Measured([*cells, cell("shm", 256, rate=899)]))
+    assert goal.verdict == Standing.MISSED
     missed = [part.what for part in goal.parts if not part.reached]
     assert missed == ["shm / local, n=256"]
 
 
 def test_what_is_missing_is_named_beside_what_is_reached():
     cells = [c for c in measured().cells if c.system != "triton_shm"]
-    goal = p4(Measured(cells))
-    assert goal.verdict == REACHED
+    goal = shared_memory(Measured(cells))
+    assert goal.verdict == Standing.REACHED
     assert goal.missing == tuple(f"shm / triton_shm, n={n}" for n in (16, 64, 256, 1024))
     assert "not measured: shm / triton_shm, n=16" in "\n".join(lines(goal))
 
 
 def test_a_cell_that_failed_counts_as_not_measured():
     cells = [cell("unary", 1, error="RESOURCE_EXHAUSTED: too large"), cell("local", 1)]
-    assert p5(Measured(cells)).verdict == NOT_MEASURED
+    assert one_example(Measured(cells)).verdict == Standing.NOT_MEASURED
 
 
 def test_an_interval_across_the_threshold_is_said():
@@ -81,22 +94,22 @@ def test_an_interval_across_the_threshold_is_said():
         Cell("unary", 1, [1.0] * 3, [1.8, 2.1, 2.3]),
         Cell("local", 1, [1.0] * 3, [1.0, 1.0, 1.0]),
     ]
-    goal = p5(Measured(cells))
-    assert goal.verdict == MISSED
+    goal = one_example(Measured(cells))
+    assert goal.verdict == Standing.MISSED
     assert "too close to be sure" in "\n".join(lines(goal))
 
 
 def test_batching_is_told_with_the_reasons_why_batches_closed():
     told = Concurrency(16, [300, 310], [100, 100], 0, 7.5, {"batch_closed_idle": 1234})
-    goal = p6(Measured([], concurrency=told))
-    assert goal.verdict == REACHED
+    goal = batching_gain(Measured([], concurrency=told))
+    assert goal.verdict == Standing.REACHED
     assert "batch_closed_idle 1,234" in goal.notes[0]
 
 
-@pytest.mark.parametrize(("peak", "verdict"), [(319, REACHED), (321, MISSED)])
+@pytest.mark.parametrize(("peak", "verdict"), [(319, Standing.REACHED), (321, Standing.MISSED)])
 def test_peak_memory_may_be_the_weights_and_256_mib(peak, verdict):
     told = Memory(1024, 64, 150, [300, peak, 300], [200, 201, 203.5], 0)
-    goal = p9(Measured([], memory=told))
+    goal = peak_memory(Measured([], memory=told))
     assert goal.verdict == verdict
     assert "+3.5 MiB" in goal.notes[0]
 

@@ -198,7 +198,7 @@ def test_a_provider_that_is_not_here_is_named(path):
     save_identity(path)
     text = start_error(path, ExecutionProvider("NoSuchExecutionProvider"))
     assert text.startswith(f"{path}: execution provider NoSuchExecutionProvider is not available: ")
-    assert "there are " in text
+    assert "available are " in text
     assert "CPUExecutionProvider" in text
 
 

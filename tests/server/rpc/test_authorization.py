@@ -207,7 +207,7 @@ def test_a_sweep_of_its_own_server_takes_no_credentials(tmp_path, capsys, author
         path = tmp_path / "token"
         path.write_text(ALL)
     assert main(["sweep", flag, str(path), "--out", str(tmp_path / "out")]) == 2
-    assert "came without --address" in capsys.readouterr().err
+    assert "without --address" in capsys.readouterr().err
 
 
 # Rotation.
@@ -319,8 +319,8 @@ def test_our_client_sends_no_token_to_other_machines_in_plain_text():
     [
         (b"short\n", "line 1 does not start with a token"),
         (b"\xff\n", "byte 0 is 0xff; expected UTF-8"),
-        (ALL.encode(), "the last line has no end"),
-        (b"", "the last line has no end"),
+        (ALL.encode(), "the last line has no newline"),
+        (b"", "the last line has no newline"),
     ],
 )
 def test_a_token_file_that_is_none_is_named(serve, models, tmp_path, content, reason):

@@ -15,7 +15,7 @@ from measure.__main__ import main
 from model.export import export
 from model.weights import from_seed
 from protos import inference_pb2 as pb
-from protos.inference_pb2_grpc import GRPCInferenceServiceStub
+from protos.stub import InferenceStub
 
 FEATURES = 8
 X = np.arange(2 * FEATURES, dtype=np.float32).reshape(2, FEATURES)
@@ -242,7 +242,7 @@ def calls(server, authority):
     files = (authority.certificate, key, certificate)
     known = grpc.ssl_channel_credentials(*(each.read_bytes() for each in files))
     with grpc.secure_channel(server.address, known) as channel:
-        answer = GRPCInferenceServiceStub(channel).ModelStatistics(
+        answer = InferenceStub(channel).ModelStatistics(
             pb.ModelStatisticsRequest(name="linear_argmax"), timeout=10
         )
     counted = answer.model_stats[0].inference_stats
@@ -520,7 +520,7 @@ def test_the_client_names_files_that_are_no_use(pair, authority, tmp_path):
 
 
 def test_the_client_refuses_credentials_that_contradict_each_other():
-    with pytest.raises(UsageError, match="together"):
+    with pytest.raises(UsageError, match="expected both"):
         Credentials(ca=b"x", certificate=b"y")
     with pytest.raises(UsageError, match="requires CA certificates"):
         Credentials(server_name="x")

@@ -31,7 +31,7 @@ final class Examples implements AutoCloseable {
     long want = (long) count() * rowBytes();
     if (Files.size(inputs) != want || want == 0) {
       throw new IOException(
-          "%s has %d bytes; wanted %d, for %d labels"
+          "%s has %d bytes, expected %d, for %d labels"
               .formatted(inputs, Files.size(inputs), want, count()));
     }
     this.rows = new RandomAccessFile(inputs.toFile(), "r");
@@ -78,12 +78,12 @@ final class Examples implements AutoCloseable {
     if (!response.getId().equals(Integer.toString(first))
         || response.getRawOutputContentsCount() != 1) {
       throw new IOException(
-          "answer '%s' came; wanted '%d', with one output".formatted(response.getId(), first));
+          "got answer '%s', expected '%d', with one output".formatted(response.getId(), first));
     }
     LongBuffer got = longs(response.getRawOutputContents(0).asReadOnlyByteBuffer());
     if (got.limit() != count) {
       throw new IOException(
-          "answer '%d' has %d labels; wanted %d".formatted(first, got.limit(), count));
+          "answer '%d' has %d labels, expected %d".formatted(first, got.limit(), count));
     }
     int wrong = 0;
     for (int i = 0; i < count; i++) {

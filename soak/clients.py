@@ -1,0 +1,198 @@
+"""Clients that ask a server at once, each in its own way, and have every answer judged."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.client import Client
+from client.connection.channel import RetryPolicy
+from soak.known_answers import MODEL, Labels, Questions
+
+# An error is the answer that is looked for: none may be tried away.
+ONCE = RetryPolicy(attempts=1)
+_POLL_S = 0.002
+
+# Gets what failed, and everything that came of it.
+Fail = Callable[[str, str], None]
+
+
+def at_once(runs: Sequence[Callable[[], object]]) -> None:
+    """Run all, each in a thread; an exception of one is raised when all have ended."""
+    with ThreadPoolExecutor(len(runs)) as pool:
+        for run in [pool.submit(run) for run in runs]:
+            run.result()
+
+
+class Clients:
+    """Threads that each ask in one way, called with the client's number, until the block ends.
+
+    `answered` counts the answers of each client. One that does not end within `patience_s` failed.
+    """
+
+    def __init__(
+        self, ways: Sequence[Callable[[int], None]], fail: Fail, patience_s: float
+    ) -> None:
+        self.answered = [0] * len(ways)
+        self._fail = fail
+        self._patience_s = patience_s
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(way, number))
+            for number, way in enumerate(ways)
+        ]
+
+    def run(self) -> None:
+        """Ask until every client has ended by itself."""
+        for thread in self._threads:
+            thread.start()
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until every client has ended by itself, or for a time that is too long."""
+        for thread in self._threads:
+            thread.join(self._patience_s)
+            if thread.is_alive():
+                self._fail("client", f"still waits after {self._patience_s:g} s")
+
+    def wait_until_answered(self, times: int, or_else: Callable[[], bool] = lambda: False) -> None:
+        """Return once each client was answered anew, so often, or `or_else` says so."""
+        before = list(self.answered)
+        end = time.monotonic() + self._patience_s
+        while min(now - was for now, was in zip(self.answered, before, strict=True)) < times:
+            if or_else():
+                return
+            if time.monotonic() > end:
+                self._fail("clients", f"{before} answers, then {self.answered}")
+                return
+            time.sleep(_POLL_S)
+
+    def _run(self, way: Callable[[int], None], client: int) -> None:
+        try:
+            way(client)
+        except Exception as error:
+            self._fail(f"client {client}", repr(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Rows to ask about, and what their answer is judged by."""
+
+    number: int
+    x: NDArray[Any]
+    known: Any
+
+
+class Asking(Clients):
+    """Clients of this project's library, some unary, some on streams of `per_stream` questions.
+
+    `draw` gives a client its next question, None when there is no more; `judge` gets the client's
+    number, its question and its labels, and says what is wrong with them, if anything is.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        draw: Callable[[int], Question | None],
+        judge: Callable[[int, Question, Labels], str | None],
+        fail: Fail,
+        *,
+        unary: int,
+        streams: int,
+        per_stream: int,
+        patience_s: float,
+        model: str = MODEL,
+        retry: RetryPolicy = ONCE,
+    ) -> None:
+        super().__init__([self._unary] * unary + [self._streams] * streams, fail, patience_s)
+        self._unary_clients = unary
+        self._draw = draw
+        self._judge = judge
+        self._per_stream = per_stream
+        self._open = partial(Client, address, model, deadline_s=patience_s, retry=retry)
+
+    def kind(self, client: int) -> str:
+        """How a client asks: unary or streamed."""
+        return "unary" if client < self._unary_clients else "streamed"
+
+    def _next(self, client: int) -> Question | None:
+        return None if self._stop.is_set() else self._draw(client)
+
+    def _unary(self, client: int) -> None:
+        with self._open() as connection:
+            while (question := self._next(client)) is not None:
+                try:
+                    labels = connection.predict(question.x)
+                except Exception as error:
+                    self._lost(client, question, repr(error))
+                else:
+                    self._count(client, question, labels)
+
+    def _streams(self, client: int) -> None:
+        with self._open() as connection:
+            while self._stream(connection, client):
+                pass
+
+    def _stream(self, connection: Client, client: int) -> bool:
+        """Ask on one stream; whether there is more to ask."""
+        sent: deque[Question] = deque()
+        more = True
+
+        def batches() -> Iterator[NDArray[Any]]:
+            nonlocal more
+            for _ in range(self._per_stream):
+                question = self._next(client)
+                if question is None:
+                    more = False
+                    return
+                sent.append(question)
+                yield question.x
+
+        came = "no answer"
+        try:
+            for labels in connection.stream(batches()):
+                self._count(client, sent.popleft(), labels)
+        except Exception as error:
+            came = repr(error)
+        # All that were sent and not answered fail with it.
+        for question in sent:
+            self._lost(client, question, came)
+        return more
+
+    def _count(self, client: int, question: Question, labels: Labels) -> None:
+        wrong = self._judge(client, question, labels)
+        if wrong is not None:
+            self._lost(client, question, wrong)
+        self.answered[client] += 1
+
+    def _lost(self, client: int, question: Question, came: str) -> None:
+        self._fail(f"{self.kind(client)} client {client}, request {question.number}", came)
+
+
+def known(questions: Questions, number: int) -> Question:
+    """A question whose labels are known."""
+    return Question(number, *questions[number])
+
+
+def wrong(labels: Labels | None, right: Labels) -> str | None:
+    """What is wrong with labels, if anything is."""
+    if labels is not None and np.array_equal(labels, right):
+        return None
+    return f"labels {None if labels is None else labels.tolist()}; right were {right.tolist()}"

@@ -1,0 +1,382 @@
+"""Peers that break the rules or waste the server's time: each is ended, and others are served."""
+
+import socket
+import threading
+import zlib
+from typing import ClassVar
+
+import grpc
+import pytest
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+from transport_raw import PATIENCE_S, Raw
+from transport_services import UNLIMITED
+
+from transport.http2 import limits
+from transport.http2.frames import PREFACE, ErrorCode
+from transport.options import ServerConnectionOptions
+from transport.serving.handler import CallHandler, unary
+from transport.serving.server import Server, ServerOptions
+from transport.status import Code, StatusError
+
+LIMIT_BYTES = 1_000_000
+WINDOW = 65_536
+MORE_THAN_ENOUGH = 20_000
+
+
+class Budget(CallHandler):
+    """Takes messages only when `room` is set, and remembers what it was asked for."""
+
+    asked: ClassVar = []
+    taken: ClassVar = []
+    calls: ClassVar = []
+    changed = threading.Condition()
+    room = False
+    open_ended = True
+
+    def __init__(self, call):
+        self.call = call
+        with self.changed:
+            self.calls.append(call)
+
+    def admit(self, length):
+        with self.changed:
+            self.asked.append(length)
+            self.changed.notify_all()
+        return Budget.room
+
+    def message(self, message):
+        with self.changed:
+            self.taken.append(len(message))
+            self.changed.notify_all()
+        self.call.send([b"ok"])
+
+    def half_closed(self):
+        self.call.finish()
+
+
+class Refuse(CallHandler):
+    """Takes no message."""
+
+    def admit(self, length):
+        raise StatusError(Code.RESOURCE_EXHAUSTED, f"refused {length}")
+
+
+class Amplify(CallHandler):
+    """Answers each message with a MiB."""
+
+    open_ended = True
+    answers = 0
+
+    def __init__(self, call):
+        self.call = call
+
+    def message(self, message):
+        Amplify.answers += 1
+        self.call.send([bytes(2**20)])
+
+
+@pytest.fixture(scope="module")
+def server():
+    options = ServerOptions(
+        connection=ServerConnectionOptions(
+            stream_window=WINDOW,
+            max_message_bytes=LIMIT_BYTES,
+            max_concurrent_streams=50,
+            max_unread_bytes=8 * 2**20,
+            preface_s=1.0,
+            receive_s=2.0,
+            send_stall_s=2.0,
+        ),
+        max_connections=100,
+    )
+    methods = {
+        "/test/Echo": unary(lambda call, message: call.answer([message])),
+        "/test/Hang": lambda call: CallHandler(),
+        "/test/Budget": Budget,
+        "/test/Refuse": lambda call: Refuse(),
+        "/test/Amplify": Amplify,
+    }
+    server = Server(["127.0.0.1:0"], methods, options)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def raw(server):
+    with Raw(server.addresses[0]) as client:
+        yield client
+    with grpc.insecure_channel(server.addresses[0], UNLIMITED) as channel:
+        assert channel.unary_unary("/test/Echo")(b"still here", timeout=PATIENCE_S) == b"still here"
+
+
+def flood(raw, frame):
+    """Send a frame until the server ends the connection; why it did."""
+    piece = frame.serialize() * 100
+
+    def send():
+        try:
+            for _ in range(MORE_THAN_ENOUGH // 100):
+                raw.sock.sendall(piece)
+        except OSError:
+            return
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    code = raw.goaway()
+    sender.join()
+    return code
+
+
+def test_rapid_reset_ends_the_connection(raw):
+    def begin_and_reset():
+        try:
+            for _ in range(MORE_THAN_ENOUGH):
+                begun = raw.headers("/test/Hang")
+                raw.send(begun, RstStreamFrame(begun.stream_id, error_code=8))
+        except OSError:
+            return
+
+    sender = threading.Thread(target=begin_and_reset)
+    sender.start()
+    assert raw.goaway() is ErrorCode.ENHANCE_YOUR_CALM
+    sender.join()
+
+
+def test_resets_that_the_client_provokes_count_as_well(raw):
+    def provoke():
+        try:
+            for _ in range(2 * limits.MAX_RESETS_PER_S):
+                begun = raw.headers("/test/Hang")
+                raw.send(begun, WindowUpdateFrame(begun.stream_id, window_increment=2**31 - 1))
+        except OSError:
+            return
+
+    sender = threading.Thread(target=provoke)
+    sender.start()
+    assert raw.goaway() is ErrorCode.ENHANCE_YOUR_CALM
+    sender.join()
+
+
+def test_a_flood_of_continuations_ends_the_connection(raw):
+    begun = raw.headers()
+    begun.flags.discard("END_HEADERS")
+    raw.send(begun)
+    assert flood(raw, ContinuationFrame(1, b"")) is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_a_header_block_over_the_limit_ends_the_connection(raw):
+    begun = raw.headers()
+    begun.flags.discard("END_HEADERS")
+    raw.send(begun)
+    piece = b"\x00\x01a\x7f\x80\x7d" + b"x" * 16_000
+    assert flood(raw, ContinuationFrame(1, piece)) is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_an_hpack_bomb_ends_the_connection(raw):
+    block = raw.encoder.encode([("bomb", "x" * 4000)])
+    raw.send(HeadersFrame(1, block + b"\xbe" * 16_000, flags=["END_HEADERS"]))
+    assert raw.goaway() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_too_many_headers_end_the_connection(raw):
+    fields = b"\x00\x01a\x01b" * (limits.MAX_BLOCK_BYTES // 400)
+    raw.send(HeadersFrame(1, fields * 2, flags=["END_HEADERS"]))
+    assert raw.goaway() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_metadata_over_the_limit_is_refused(raw):
+    raw.send(raw.headers(more=[(f"x-{number}", "y" * 1000) for number in range(17)]))
+    assert raw.trailers()["grpc-status"] == str(int(Code.RESOURCE_EXHAUSTED))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        PingFrame(0, b"12345678"),
+        SettingsFrame(0),
+        PriorityFrame(1, depends_on=3, stream_weight=1),
+        DataFrame(1, b""),
+        WindowUpdateFrame(0, window_increment=1),
+    ],
+    ids=lambda frame: type(frame).__name__,
+)
+def test_a_flood_of_frames_without_content_ends_the_connection(raw, frame):
+    raw.send(raw.headers("/test/Hang"))
+    assert flood(raw, frame) is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_a_connection_window_that_overflows_ends_the_connection(raw):
+    raw.send(WindowUpdateFrame(0, window_increment=2**31 - 1))
+    assert raw.goaway() is ErrorCode.FLOW_CONTROL_ERROR
+
+
+def test_a_stream_window_that_overflows_ends_the_stream(raw):
+    raw.send(raw.headers("/test/Hang"), WindowUpdateFrame(1, window_increment=2**31 - 1))
+    assert raw.reset() is ErrorCode.FLOW_CONTROL_ERROR
+
+
+def test_data_beyond_the_window_end_the_stream(raw):
+    raw.send(raw.headers("/test/Budget"))
+    raw.send(raw.message(1, b"x" * WINDOW, length=2 * WINDOW, end_stream=False))
+    assert raw.reset() is ErrorCode.FLOW_CONTROL_ERROR
+
+
+def test_data_on_a_stream_that_has_ended_are_refused(raw):
+    raw.send(raw.headers("/test/Hang"), raw.message(1, b""), raw.message(1, b""))
+    assert raw.reset() is ErrorCode.STREAM_CLOSED
+
+
+def test_too_many_streams_are_refused(raw):
+    raw.send(*(raw.headers("/test/Hang") for _ in range(51)))
+    frame = raw.until(RstStreamFrame)
+    assert (frame.stream_id, frame.error_code) == (101, ErrorCode.REFUSED_STREAM)
+
+
+def test_padding_and_priority_are_taken_off(raw):
+    begun = raw.headers()
+    begun.flags |= {"PADDED", "PRIORITY"}
+    begun.pad_length, begun.depends_on, begun.stream_weight = 7, 3, 1
+    data = raw.message(1, b"padded")
+    data.flags.add("PADDED")
+    data.pad_length = 200
+    raw.send(begun, data)
+    assert raw.until(DataFrame).data == b"\0\0\0\0\6padded"
+
+
+def test_unknown_frames_are_ignored(raw):
+    raw.sock.sendall(b"\x00\x00\x05\xbb\x00\x00\x00\x00\x00hello")
+    raw.send(raw.headers(), raw.message(1, b"x"))
+    assert raw.until(DataFrame).data == b"\0\0\0\0\1x"
+
+
+def test_trailers_end_a_request(raw):
+    raw.send(raw.headers(), raw.message(1, b"x", end_stream=False))
+    trailers = HeadersFrame(1, raw.encoder.encode([("x-late", "1")]), flags=["END_HEADERS"])
+    trailers.flags.add("END_STREAM")
+    raw.send(trailers)
+    assert raw.until(DataFrame).data == b"\0\0\0\0\1x"
+
+
+def test_a_message_over_the_limit_is_refused_from_its_prefix(raw):
+    raw.send(raw.headers(), raw.message(1, b"", length=LIMIT_BYTES + 1, end_stream=False))
+    trailers = raw.trailers()
+    assert trailers["grpc-status"] == str(int(Code.RESOURCE_EXHAUSTED))
+    assert str(LIMIT_BYTES + 1) in trailers["grpc-message"]
+
+
+def test_a_handler_refuses_a_message_from_its_prefix(raw):
+    raw.send(raw.headers("/test/Refuse"), raw.message(1, b"", length=77, end_stream=False))
+    assert raw.trailers()["grpc-message"] == "refused 77"
+
+
+def test_a_packed_message_is_unpacked_up_to_the_limit_only(raw):
+    packer = zlib.compressobj(wbits=31)
+    packed = b"".join(packer.compress(bytes(2**20)) for _ in range(64)) + packer.flush()
+    assert len(packed) < WINDOW + 10_000
+    raw.send(raw.headers(more=[("grpc-encoding", "gzip")]))
+    body = b"\1" + len(packed).to_bytes(4, "big") + packed
+    for at in range(0, len(body), 16_000):
+        flags = ["END_STREAM"] if at + 16_000 >= len(body) else []
+        raw.send(DataFrame(1, body[at : at + 16_000], flags=flags))
+    trailers = raw.trailers()
+    assert trailers["grpc-status"] == str(int(Code.RESOURCE_EXHAUSTED))
+    assert str(LIMIT_BYTES) in trailers["grpc-message"]
+
+
+def test_a_message_without_room_comes_no_further_than_the_window(server):
+    Budget.asked.clear()
+    Budget.taken.clear()
+    Budget.calls.clear()
+    Budget.room = False
+    message = b"x" * 900_000
+    with grpc.insecure_channel(server.addresses[0], UNLIMITED) as channel:
+        call = channel.stream_stream("/test/Budget")(iter([message]), timeout=PATIENCE_S)
+        with Budget.changed:
+            assert Budget.changed.wait_for(lambda: Budget.asked == [900_000], PATIENCE_S)
+        stream = Budget.calls[0]
+        assert Budget.taken == []
+        assert stream.recv_window <= WINDOW
+        stream.resume()
+        assert next(call) == b"ok"
+        assert Budget.taken == [900_000]
+        assert list(call) == []
+
+
+def test_answers_that_nobody_reads_hold_bounded_memory(server):
+    Amplify.answers = 0
+    with Raw(server.addresses[0]) as raw:
+        begun = raw.headers("/test/Amplify")
+        raw.send(begun)
+        piece = raw.message(begun.stream_id, b"", end_stream=False).serialize() * 1000
+        raw.sock.sendall(piece)
+        # The client has given 64 KiB of window and gives no more.
+        assert raw.reset() is ErrorCode.CANCEL
+    assert 8 <= Amplify.answers <= 10
+
+
+def test_a_client_that_opens_its_window_byte_by_byte_is_ended(server):
+    pace = threading.Event()
+    with Raw(server.addresses[0], settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}) as raw:
+        begun = raw.headers("/test/Amplify")
+        raw.send(begun, raw.message(1, b"", end_stream=False))
+        got = 0
+        while isinstance(frame := raw.frame(), DataFrame | HeadersFrame | SettingsFrame) or got < 1:
+            got += isinstance(frame, DataFrame)
+            # Paced: as fast as it can it would be a flood.
+            pace.wait(0.02)
+            raw.send(WindowUpdateFrame(1, window_increment=1))
+        assert isinstance(frame, RstStreamFrame)
+
+
+def test_a_slow_message_ends_its_call(raw):
+    raw.send(raw.headers(), raw.message(1, b"x", length=10, end_stream=False))
+    trailers = raw.trailers()
+    assert trailers["grpc-status"] == str(int(Code.DEADLINE_EXCEEDED))
+    assert "2 s" in trailers["grpc-message"]
+
+
+def test_a_connection_without_a_preface_is_closed(server):
+    with Raw(server.addresses[0], preface=PREFACE[:10]) as raw:
+        assert raw.sock.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    "request_", [b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\n\r\n", b"POST /x HTTP/1.0\r\n\r\n"]
+)
+def test_http_1_gets_an_answer_that_says_what_is_spoken(server, request_):
+    with Raw(server.addresses[0], preface=b"") as raw:
+        raw.sock.sendall(request_)
+        answer = b"".join(iter(lambda: raw.sock.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 505 ")
+    assert b"gRPC" in answer
+
+
+def test_a_half_closed_socket_is_let_go_of(server):
+    with Raw(server.addresses[0]) as raw:
+        raw.send(raw.headers("/test/Hang"))
+        raw.until(SettingsFrame)
+        raw.sock.shutdown(socket.SHUT_WR)
+        while raw.frame() is not None:
+            pass
+
+
+def test_connections_over_the_limit_are_refused_and_then_taken_again(server):
+    opened = [Raw(server.addresses[0]) for _ in range(100)]
+    for each in opened:
+        each.until(SettingsFrame)
+    with Raw(server.addresses[0], preface=b"") as refused:
+        assert refused.sock.recv(1) == b""
+    for each in opened:
+        each.sock.close()
+    with grpc.insecure_channel(server.addresses[0], UNLIMITED) as channel:
+        call = channel.unary_unary("/test/Echo")
+        assert call(b"x", timeout=PATIENCE_S, wait_for_ready=True) == b"x"

@@ -1,0 +1,267 @@
+"""A gRPC channel: connections to one server or several that serve the same, and calls on them."""
+
+import itertools
+import ssl
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from transport import call as call_headers
+from transport import tls
+from transport.calling.callables import (
+    CallMetadata,
+    Deserializer,
+    Serializer,
+    StreamStream,
+    StreamUnary,
+    UnaryStream,
+    UnaryUnary,
+)
+from transport.calling.client_call import CallSpec, ClientCall
+from transport.calling.client_connection import ClientConnection
+from transport.calling.dialing import State, Subchannel, authority
+from transport.http2 import headers
+from transport.http2.receiving import SCRATCH_BYTES
+from transport.loop import Loop
+from transport.options import ConnectionOptions
+from transport.status import Code, Status
+from transport.workers import Workers
+
+_LAST_WRITES_S = 1.5
+_CLOSED = Status(Code.CANCELLED, "Channel closed!")
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOptions:
+    """What a client chooses. Times in seconds."""
+
+    connection: ConnectionOptions = field(default_factory=ConnectionOptions)
+    connections_per_target: int = 1
+    user_agent: str = "argmax-transport"
+    # Instead of the target's, for :authority and the certificate.
+    server_name: str | None = None
+    connect_s: float = 10.0
+    # Of successive attempts: the first pause, and the longest.
+    backoff_s: tuple[float, float] = (0.2, 5.0)
+    compression: str = "identity"
+    receive_ahead_bytes: int = 16 * 2**20
+
+
+class Channel:
+    """Calls servers at `targets`: HOST:PORT, [HOST]:PORT or unix:/path each.
+
+    Nothing is connected before the first call. A call goes to the connection with the fewest calls.
+    """
+
+    def __init__(
+        self,
+        targets: str | Sequence[str],
+        options: ChannelOptions | None = None,
+        tls_context: ssl.SSLContext | None = None,
+    ) -> None:
+        """With `tls_context`, connections use TLS; ALPN is set on it. ValueError: a bad target."""
+        self._options = options = options or ChannelOptions()
+        targets = [targets] if isinstance(targets, str) else list(targets)
+        self._authority = options.server_name or authority(targets[0])
+        if tls_context is not None:
+            tls.require_http2(tls_context)
+        self._scheme = "http" if tls_context is None else "https"
+        self.loop = Loop("grpc-channel")
+        self._lock = threading.Lock()
+        self._closed = False
+        self._pending: dict[ClientCall, bytes] = {}
+        self._calls: set[ClientCall] = set()
+        self._turn = itertools.count()
+        unpackers = Workers(1, 2**31, "grpc-unpack")
+        self._unpackers = unpackers
+        scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self._subchannels = [
+            Subchannel(
+                target,
+                self.loop,
+                scratch,
+                unpackers,
+                options.connection,
+                tls_context,
+                options.server_name,
+                options.backoff_s,
+                options.connect_s,
+                self._changed,
+            )
+            for target in targets
+            for _ in range(options.connections_per_target)
+        ]
+
+    def unary_unary(
+        self,
+        path: str,
+        request_serializer: Serializer | None = None,
+        response_deserializer: Deserializer | None = None,
+    ) -> UnaryUnary:
+        """Calls of one message that are answered by one."""
+        return UnaryUnary(self, path, request_serializer, response_deserializer)
+
+    def unary_stream(
+        self,
+        path: str,
+        request_serializer: Serializer | None = None,
+        response_deserializer: Deserializer | None = None,
+    ) -> UnaryStream:
+        """Calls of one message that are answered by a stream."""
+        return UnaryStream(self, path, request_serializer, response_deserializer)
+
+    def stream_unary(
+        self,
+        path: str,
+        request_serializer: Serializer | None = None,
+        response_deserializer: Deserializer | None = None,
+    ) -> StreamUnary:
+        """Calls of a stream that are answered by one message."""
+        return StreamUnary(self, path, request_serializer, response_deserializer)
+
+    def stream_stream(
+        self,
+        path: str,
+        request_serializer: Serializer | None = None,
+        response_deserializer: Deserializer | None = None,
+    ) -> StreamStream:
+        """Calls of a stream that are answered by a stream."""
+        return StreamStream(self, path, request_serializer, response_deserializer)
+
+    def close(self) -> None:
+        """Cancel the calls, close the connections."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            calls = list(self._calls)
+            self._pending.clear()
+        for call in calls:
+            call.end(_CLOSED)
+        for subchannel in self._subchannels:
+            subchannel.close()
+        self.loop.call_later(_LAST_WRITES_S, self.loop.stop)
+        self._unpackers.close()
+
+    def __enter__(self) -> "Channel":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- calls
+
+    def new_call(
+        self,
+        path: str,
+        deserializer: Deserializer | None,
+        timeout: float | None,
+        metadata: CallMetadata | None,
+        *,
+        wait_for_ready: bool | None,
+        compression: str | None,
+    ) -> ClientCall:
+        """A call that is not begun. ValueError: the channel is closed, or bad metadata."""
+        compression = compression or self._options.compression
+        fields = [
+            *((":method", "POST"), (":scheme", self._scheme), (":path", path)),
+            *((":authority", self._authority), ("te", "trailers")),
+            *(("content-type", call_headers.CONTENT_TYPE),),
+            *(("user-agent", self._options.user_agent),),
+            *(("grpc-accept-encoding", call_headers.ACCEPT_ENCODING),),
+        ]
+        if compression != "identity":
+            fields.append(("grpc-encoding", compression))
+        if metadata:
+            fields += call_headers.encode_metadata(metadata)
+        spec = CallSpec(
+            headers.encode(fields),
+            deserializer,
+            timeout,
+            bool(wait_for_ready),
+            compression,
+            self._options.receive_ahead_bytes,
+        )
+        call = ClientCall(self, spec)
+        with self._lock:
+            if self._closed:
+                raise ValueError("Cannot invoke RPC on closed channel!")
+            self._calls.add(call)
+        return call
+
+    def dispatch(self, call: ClientCall, block: bytes) -> None:
+        """See Dispatcher."""
+        while True:
+            best = self._pick()
+            if best is not None:
+                if best.open(call, block):
+                    return
+                continue
+            with self._lock:
+                if self._closed:
+                    break
+                self._pending[call] = block
+            failure = self._want(call)
+            if failure is None:
+                return
+            call.end(Status(Code.UNAVAILABLE, failure))
+            return
+        call.end(_CLOSED)
+
+    def _pick(self) -> ClientConnection | None:
+        usable = [
+            each.connection
+            for each in self._subchannels
+            if each.connection is not None and each.connection.usable
+        ]
+        if len(usable) < 2:
+            return usable[0] if usable else None
+        first = next(self._turn) % len(usable)
+        turned = usable[first:] + usable[:first]
+        return min(turned, key=lambda each: len(each.streams))
+
+    def _want(self, call: ClientCall) -> str | None:
+        """Have connections made; why none can be, for a call that does not wait."""
+        for subchannel in self._subchannels:
+            subchannel.want()
+        # One may have become ready since it was looked for.
+        if self._pick() is not None:
+            self._send_pending()
+        elif not call.wait_for_ready and self._all_failed():
+            return self._failure()
+        return None
+
+    def _all_failed(self) -> bool:
+        return all(each.state is State.FAILED for each in self._subchannels)
+
+    def _failure(self) -> str:
+        return "; ".join(dict.fromkeys(each.failure for each in self._subchannels))
+
+    def _changed(self, subchannel: Subchannel) -> None:
+        if subchannel.state is State.READY:
+            self.loop.call_soon(self._send_pending)
+        elif subchannel.state is State.FAILED and self._all_failed():
+            failure = self._failure()
+            with self._lock:
+                failed = [call for call in self._pending if not call.wait_for_ready]
+                waiting = len(self._pending) - len(failed)
+            for call in failed:
+                call.end(Status(Code.UNAVAILABLE, failure))
+            if waiting:
+                for each in self._subchannels:
+                    each.want()
+        elif subchannel.state is State.IDLE and self._pending:
+            subchannel.want()
+
+    def _send_pending(self) -> None:
+        with self._lock:
+            calls = list(self._pending)
+            self._pending.clear()
+        for call in calls:
+            call.dispatch()
+
+    def forget(self, call: ClientCall) -> None:
+        """See Dispatcher."""
+        with self._lock:
+            self._pending.pop(call, None)
+            self._calls.discard(call)

@@ -1,0 +1,35 @@
+"""The rules of HTTP/2 for the fields of a header block (RFC 9113, section 8)."""
+
+import re
+
+from transport.http2.headers import Headers
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+_BAD_VALUE = re.compile(r"[\x00\r\n]|^[ \t]|[ \t]$")
+# Of one hop; HTTP/2 has no place for them.
+_CONNECTION_HEADERS = frozenset(
+    ("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade")
+)
+
+
+def malformed(headers: Headers, pseudo: frozenset[str]) -> str:
+    """Why HTTP/2 forbids a header block in which the `pseudo` headers are allowed; "" if not."""
+    seen: set[str] = set()
+    regular = False
+    for name, value in headers:
+        fault = ""
+        if name.startswith(":"):
+            if regular or name in seen or name not in pseudo:
+                fault = f"the pseudo-header {name!r} is not allowed there"
+            seen.add(name)
+        else:
+            regular = True
+            if _NAME.fullmatch(name) is None:
+                fault = f"the header name {name!r} is not allowed"
+            elif name in _CONNECTION_HEADERS or (name == "te" and value != "trailers"):
+                fault = f"the header {name}: {value!r} is not allowed"
+        if fault:
+            return fault
+        if _BAD_VALUE.search(value) is not None:
+            return f"the value of {name} is not allowed"
+    return ""

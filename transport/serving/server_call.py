@@ -1,0 +1,299 @@
+"""One call at the server: what its handler gets, and how it answers from any thread."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from transport import call
+from transport.http2 import frames, headers
+from transport.http2.frames import Buffer, ErrorCode
+from transport.http2.outgoing import Message
+from transport.http2.stream import Stream
+from transport.messages import NoMessages, pack
+from transport.serving.handler import CallHandler, NotGrpc
+from transport.serving.request import Request
+from transport.status import DEADLINE_EXCEEDED, OK, Code, Metadata, Status, of_http
+
+if TYPE_CHECKING:
+    from transport.loop import Timer
+    from transport.serving.server_connection import ServerConnection
+
+_START = [(":status", "200"), ("content-type", call.CONTENT_TYPE)]
+_ACCEPT = [("grpc-accept-encoding", call.ACCEPT_ENCODING)]
+_START_BLOCK = headers.encode(_START + _ACCEPT)
+_OK_BLOCK = headers.encode(call.encode_status(OK))
+
+
+class ServerCall(Stream):
+    """A call as its handler sees it. What answers it may be called from any thread."""
+
+    __slots__ = (
+        "_accept",
+        "_deadline",
+        "_encoding",
+        "_length",
+        "authority",
+        "compression",
+        "deadline_s",
+        "done",
+        "handler",
+        "metadata",
+        "path",
+        "plain_next",
+        "room_wanted",
+        "server_connection",
+        "started",
+    )
+
+    def __init__(
+        self, connection: "ServerConnection", stream_id: int, request: Request, max_bytes: int
+    ) -> None:
+        super().__init__(
+            connection,
+            stream_id,
+            connection.initial_send_window,
+            connection.options.stream_window,
+            max_bytes,
+        )
+        self.server_connection = connection
+        self.reader.encoding = request.encoding
+        self.path = request.path
+        self.metadata = request.metadata
+        self.handler = CallHandler()
+        self.done = False
+        self.compression = "identity"  # of answers, where the client takes it
+        self.plain_next = False  # do not compress the next one
+        self.room_wanted: Callable[[], None] | None = None
+        self.since_s = time.monotonic()
+        self.deadline_s: float | None = None  # time.monotonic
+        self._deadline: Timer | None = None
+        self._accept = request.accept
+        self.started = False
+        self._length: int | None = None
+        if request.timeout_s is not None:
+            self.deadline_s = self.since_s + request.timeout_s
+            self._deadline = connection.loop.call_at(self.deadline_s, self._past_deadline)
+
+    # --- for handlers
+
+    @property
+    def peer(self) -> str:
+        """The client's address, as gRPC writes it: ipv4:127.0.0.1:1234."""
+        return self.connection.peer_name()
+
+    @property
+    def message_began_ns(self) -> int:
+        """When the prefix of the last message was read (time.monotonic_ns)."""
+        return self.reader.began_ns
+
+    def time_remaining_s(self) -> float | None:
+        """Seconds until the deadline; None without one."""
+        return None if self.deadline_s is None else max(0.0, self.deadline_s - time.monotonic())
+
+    def start(self, metadata: Metadata = ()) -> bool:
+        """Send the initial metadata. False: nobody waits any more, or it was sent already."""
+        frame = self._start_frame(metadata)
+        with self.connection.lock:
+            if self.done or self.started:
+                return False
+            self.started = True
+            self.connection.sender.put_locked(self, frame)
+        return True
+
+    def send(self, buffers: Sequence[Buffer], on_sent: Callable[[], None] | None = None) -> bool:
+        """Send a message, which lies in `buffers` one after the other; they are not copied.
+
+        They must stay as they are until `on_sent` is called, which must not block; it is not called
+        when the call is cancelled first. False: nobody waits any more. The call's `pending` are the
+        bytes that wait for the client to take them.
+        """
+        message = self._message(buffers, on_sent)
+        with self.connection.lock:
+            if self.done:
+                return False
+            self.connection.sender.put_locked(self, *self._start_locked(), message)
+        return True
+
+    def finish(self, status: Status = OK) -> bool:
+        """End the call. False: it had ended."""
+        trailers = self._trailers(status)
+        with self.connection.lock:
+            if self.done:
+                return False
+            frames_ = (trailers if self.started else self._trailers_only(status),)
+            self._done_locked()
+            self.connection.sender.put_locked(self, *frames_)
+        return True
+
+    def answer(self, buffers: Sequence[Buffer], on_sent: Callable[[], None] | None = None) -> bool:
+        """Send the only message and end the call with OK, in one write."""
+        message = self._message(buffers, on_sent)
+        trailers = self._trailers(OK)
+        with self.connection.lock:
+            if self.done:
+                return False
+            start = self._start_locked()
+            self._done_locked()
+            self.connection.sender.put_locked(self, *start, message, trailers)
+        return True
+
+    # --- frames
+
+    def _message(self, buffers: Sequence[Buffer], on_sent: Callable[[], None] | None) -> Message:
+        encoding = self._response_encoding()
+        plain, self.plain_next = self.plain_next, False
+        if encoding == "identity" or plain:
+            return Message(buffers, on_sent=on_sent)
+        return Message([pack(buffers, encoding)], packed=True, on_sent=on_sent)
+
+    def _response_encoding(self) -> str:
+        return self.compression if self.compression in self._accept else "identity"
+
+    def _start_locked(self) -> tuple[bytes, ...]:
+        if self.started:
+            return ()
+        self.started = True
+        return (self._start_frame(()),)
+
+    def _start_frame(self, metadata: Metadata) -> bytes:
+        block = _START_BLOCK
+        encoding = self._response_encoding()
+        if encoding != "identity":
+            block += headers.encode([("grpc-encoding", encoding)])
+        if metadata:
+            block += headers.encode(call.encode_metadata(metadata))
+        return self._frame(block, end_stream=False)
+
+    def _trailers(self, status: Status) -> bytes:
+        block = _OK_BLOCK if status is OK else headers.encode(call.encode_status(status))
+        return self._frame(block, end_stream=True)
+
+    def _trailers_only(self, status: Status) -> bytes:
+        block = headers.encode(_START + _ACCEPT + call.encode_status(status))
+        return self._frame(block, end_stream=True)
+
+    def _frame(self, block: bytes, *, end_stream: bool) -> bytes:
+        most = self.connection.sender.max_frame
+        return frames.headers(self.stream_id, block, most, end_stream=end_stream)
+
+    # --- events, in the I/O thread
+
+    def admit(self, length: int) -> bool:
+        """See Stream."""
+        if self.done:
+            return True
+        if self.server_connection.too_much_unread():
+            self.server_connection.admit_later(self)
+            return False
+        return self.handler.admit(length)
+
+    def ask_again(self) -> None:
+        """Ask whether the message may come that was not admitted as answers were not read."""
+        if self.closed or not self.reader.waiting:
+            return
+        self.guarded(self._ask_again)
+
+    def _ask_again(self) -> None:
+        if self.admit(self.reader.length):
+            self.resume()
+
+    def expect_length(self, length: int | None) -> None:
+        """Check that the DATA have `length` bytes together."""
+        self._length = length
+
+    @property
+    def missing_length(self) -> int:
+        """Bytes of DATA that content-length promised and that did not come, or surplus ones."""
+        return self._length or 0
+
+    def count_data(self, length: int) -> None:
+        """A DATA frame came, with `length` bytes beside its padding."""
+        if self._length is not None:
+            self._length -= length
+
+    def check_receiving(self, now_s: float, receive_s: float) -> None:
+        """End a call whose message is too slow."""
+        reader = self.reader
+        if self.done or self.remote_ended or reader.waiting:
+            return
+        began_s = self.since_s if reader.idle else reader.began_ns / 1e9
+        if reader.idle and self.handler.open_ended:
+            return
+        if now_s - began_s >= receive_s:
+            self.failed(
+                Status(Code.DEADLINE_EXCEEDED, f"the message did not come within {receive_s:g} s")
+            )
+
+    def refuse_http(self, status: int, text: str) -> None:
+        """Answer a request that is not gRPC's once it is complete."""
+        self.reader = NoMessages(self, 0)
+        self.handler = NotGrpc(self, status, text)
+
+    def finish_http(self, status: int, text: str) -> None:
+        """Answer with an HTTP status, in words that any HTTP client shows."""
+        block = headers.encode(
+            [
+                (":status", str(status)),
+                ("content-type", "text/plain"),
+                *call.encode_status(Status(of_http(status), text)),
+            ]
+        )
+        frame = self._frame(block, end_stream=False)
+        body = Message.without_prefix(f"{text}\n".encode())
+        with self.connection.lock:
+            self._done_locked()
+            self.connection.sender.put_locked(self, frame, body)
+
+    def deliver(self, message: memoryview) -> None:
+        """See Stream."""
+        self.since_s = time.monotonic()
+        if not self.done:
+            self.handler.message(message)
+
+    def ended(self) -> None:
+        """See Stream."""
+        if not self.done:
+            self.handler.half_closed()
+
+    def failed(self, status: Status) -> None:
+        """See Stream."""
+        if self.finish(status):
+            self.handler.cancelled()
+
+    def on_reset(self, code: int) -> None:
+        """See Stream."""
+        self.abandon()
+
+    def on_lost(self, text: str) -> None:
+        """See Stream."""
+        self.abandon()
+
+    def on_framed(self) -> None:
+        """See Outgoing."""
+        if self.room_wanted is not None:
+            self.room_wanted()
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more."""
+        with self.connection.lock:
+            was_done = self.done
+            if not was_done:
+                self._done_locked()
+        if self.room_wanted is not None:
+            self.room_wanted()
+        if not was_done:
+            self.handler.cancelled()
+
+    def cancel(self) -> None:
+        """End the call as cancelled, at once; any thread."""
+        self.reset(ErrorCode.CANCEL)
+        self.connection.loop.call_soon(self.abandon)
+
+    def _past_deadline(self) -> None:
+        if self.finish(DEADLINE_EXCEEDED):
+            self.handler.cancelled()
+
+    def _done_locked(self) -> None:
+        self.done = True
+        if self._deadline is not None:
+            self._deadline.cancel()

@@ -1,0 +1,260 @@
+"""The server's side of one connection: requests become calls of methods."""
+
+import functools
+import socket
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from transport import messages, tls
+from transport.http2 import fields, frames
+from transport.http2.connection import Connection
+from transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
+from transport.http2.headers import HeaderReader
+from transport.http2.pipes import Pipe
+from transport.http2.stream import Stream
+from transport.loop import Loop
+from transport.options import ServerConnectionOptions
+from transport.serving import request
+from transport.serving.handler import Method
+from transport.serving.request import Request
+from transport.serving.server_call import ServerCall
+from transport.status import Code, Status, StatusError
+
+_DRAIN_PING_S = 1.0
+_NOT_GRPC_TEXT = {
+    405: "gRPC needs POST",
+    415: "expected the content-type application/grpc",
+}
+
+
+class Host(Protocol):
+    """The server, as its connections see it."""
+
+    def method(self, path: str) -> Method | None:
+        """What answers calls of `path`."""
+
+    def on_connection_gone(self, connection: "ServerConnection") -> None:
+        """A connection is closed."""
+
+    def run_blocking(self, work: Callable[[], None]) -> bool:
+        """Run short work that blocks or takes long, such as unpacking, outside the I/O thread."""
+
+
+class ServerConnection(Connection):
+    """See the module."""
+
+    def __init__(
+        self,
+        host: Host,
+        loop: Loop,
+        sock: socket.socket,
+        pipe: Pipe,
+        options: ServerConnectionOptions,
+        scratch: memoryview,
+        peer: str,
+    ) -> None:
+        super().__init__(loop, sock, pipe, options, scratch)
+        self.server_options = options
+        self.last_call_s = time.monotonic()
+        self._host = host
+        self._peer = peer
+        self._requests: HeaderReader[Request] = HeaderReader(request.parse)
+        self._draining = False
+        self._held: list[ServerCall] = []
+
+    @functools.cached_property
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """What TLS says of the client, by grpcio's names."""
+        return tls.auth_context(self.sock)
+
+    def own_settings(self) -> dict[int, int]:
+        """See Connection."""
+        return {frames.MAX_CONCURRENT_STREAMS: self.server_options.max_concurrent_streams}
+
+    def peer_name(self) -> str:
+        """See Connection."""
+        return self._peer
+
+    def is_idle(self, stream_id: int) -> bool:
+        """See Connection."""
+        return stream_id > self.last_peer_stream or stream_id % 2 == 0
+
+    def on_gone(self) -> None:
+        """See Connection."""
+        self._host.on_connection_gone(self)
+
+    # --- requests
+
+    def on_headers(self, stream_id: int, block: bytes, *, end_stream: bool) -> None:
+        """See Connection."""
+        head = self._requests.read(block)
+        stream = self.streams.get(stream_id)
+        if stream is not None or stream_id <= self.last_peer_stream:
+            self._trailers(stream_id, stream, head, end_stream=end_stream)
+            return
+        if stream_id % 2 == 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"got a request on stream {stream_id}")
+        self.last_peer_stream = stream_id
+        self.last_call_s = time.monotonic()
+        if head.malformed:
+            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, head.malformed)
+        if self._draining or len(self.streams) >= self.server_options.max_concurrent_streams:
+            # Not counted as the peer's fault: it may not have seen the limit yet.
+            self.count_reset()
+            self.remember_reset(stream_id)
+            self.sender.control(frames.rst_stream(stream_id, ErrorCode.REFUSED_STREAM))
+            return
+        if end_stream and head.content_length:
+            raise StreamFault(
+                stream_id, ErrorCode.PROTOCOL_ERROR, "content-length is not that of the DATA"
+            )
+        server_call = ServerCall(self, stream_id, head, self.options.max_message_bytes)
+        server_call.expect_length(head.content_length)
+        self.streams[stream_id] = server_call
+        self._begin(server_call, head)
+        if end_stream:
+            self.remote_end(server_call)
+
+    def _begin(self, server_call: ServerCall, head: Request) -> None:
+        try:
+            if head.http_status != 200:
+                server_call.refuse_http(head.http_status, _NOT_GRPC_TEXT[head.http_status])
+                return
+            if head.refused is not None:
+                raise head.refused
+            if head.size > self.options.max_header_bytes:
+                raise StatusError(
+                    Code.RESOURCE_EXHAUSTED,
+                    f"metadata is larger than the limit: got {head.size} bytes, expected at most "
+                    f"{self.options.max_header_bytes}",
+                )
+            method = self._host.method(server_call.path)
+            if method is None:
+                raise StatusError(Code.UNIMPLEMENTED, f"unknown method {server_call.path}")
+            server_call.handler = method(server_call)
+        except StatusError as error:
+            server_call.finish(error.status)
+        except Exception:
+            self.log.exception("%s: the method failed before its first message", head.path)
+            server_call.finish(Status(Code.UNKNOWN, "the method failed"))
+
+    def _trailers(
+        self, stream_id: int, stream: Stream | None, head: Request, *, end_stream: bool
+    ) -> None:
+        if stream is None or stream.remote_ended:
+            if stream_id in self._reset_ids:
+                return
+            if stream_id % 2 == 0 or stream is None:
+                raise ConnectionFault(
+                    ErrorCode.STREAM_CLOSED, f"got HEADERS on stream {stream_id}, which has ended"
+                )
+            raise StreamFault(
+                stream_id, ErrorCode.STREAM_CLOSED, "got HEADERS after the end of the stream"
+            )
+        if not end_stream:
+            raise StreamFault(
+                stream_id, ErrorCode.PROTOCOL_ERROR, "got a second header block without END_STREAM"
+            )
+        fault = fields.malformed(head.headers, frozenset())
+        if fault:
+            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, fault)
+        self.remote_end(stream)
+
+    def remote_end(self, stream: Stream) -> None:
+        """See Connection."""
+        assert isinstance(stream, ServerCall)
+        if stream.missing_length:
+            raise StreamFault(
+                stream.stream_id,
+                ErrorCode.PROTOCOL_ERROR,
+                "content-length is not that of the DATA",
+            )
+        super().remote_end(stream)
+
+    def on_early_end_locked(self, stream: Stream) -> None:
+        """See Connection: what the client still sends is of no use."""
+        stream.closed = True
+        self.remember_reset(stream.stream_id)
+        self.forget_stream(stream)
+        self.sender.add_locked(frames.rst_stream(stream.stream_id, ErrorCode.NO_ERROR))
+
+    # --- messages
+
+    def unpack(self, stream: Stream, packed: memoryview) -> None:
+        """See Connection."""
+        encoding, most = stream.reader.encoding, stream.reader.max_bytes
+
+        def work() -> None:
+            try:
+                message = messages.unpack(packed, encoding, most)
+            except StatusError as error:
+                status = error.status
+                self.loop.call_soon(lambda: stream.failed(status))
+                return
+            self.loop.call_soon(lambda: stream.take_unpacked(message))
+
+        if not self._host.run_blocking(work):
+            raise StatusError(Code.RESOURCE_EXHAUSTED, "too many compressed messages are waiting")
+
+    def too_much_unread(self) -> bool:
+        """Whether the client takes no answers, so that no message of it is admitted."""
+        return self.sender.pending > self.server_options.max_unread_bytes
+
+    def admit_later(self, server_call: ServerCall) -> None:
+        """Ask again once the client has taken answers."""
+        self._held.append(server_call)
+
+    def after_event(self) -> None:
+        """See Connection."""
+        if self._held and not self.too_much_unread():
+            held, self._held = self._held, []
+            for server_call in held:
+                server_call.ask_again()
+
+    # --- time
+
+    def check_times(self, now_s: float) -> None:
+        """See Connection."""
+        super().check_times(now_s)
+        options = self.server_options
+        if self.streams:
+            self.last_call_s = now_s
+        elif options.idle_s is not None and now_s - self.last_call_s >= options.idle_s:
+            self.drain()
+        if options.receive_s is not None:
+            for stream in list(self.streams.values()):
+                assert isinstance(stream, ServerCall)
+                stream.check_receiving(now_s, options.receive_s)
+        if self._draining and not self.streams and not self.closing:
+            self.linger()
+
+    # --- the end
+
+    def drain(self) -> None:
+        """Take no new calls, and close when those that run are done; the I/O thread calls."""
+        if self._draining or self.closing:
+            return
+        # Requests that are under way when the client hears of it are still answered: the last
+        # stream is named only after a round trip.
+        self.sender.control(frames.goaway(frames.MAX_STREAM_ID, ErrorCode.NO_ERROR, "drain"))
+        self.ping(self._last_goaway)
+        self.loop.call_later(_DRAIN_PING_S, self._last_goaway)
+
+    def _last_goaway(self) -> None:
+        if self._draining or self.closing:
+            return
+        self._draining = True
+        self.sender.control(frames.goaway(self.last_peer_stream, ErrorCode.NO_ERROR, "drain"))
+        if not self.streams:
+            self.linger()
+
+    def on_stream_gone(self) -> None:
+        """See Connection."""
+        if self._draining and not self.streams:
+            self.loop.call_soon(self.linger)
+
+    def cancel_all(self, status: Status) -> None:
+        """End all calls with `status`; the I/O thread calls."""
+        for stream in list(self.streams.values()):
+            stream.failed(status)
