@@ -10,10 +10,11 @@ from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import DONE, WRONG, exit_codes, group
-from measure.commands.load_options import add_common, settings_of, show_disturbances, write
+from measure.commands import verdicts
+from measure.commands.load_options import add_common, settings_of, write
 from measure.core import environment
 from measure.core.arguments import concurrencies, modes, positive, rates
-from measure.core.record import encoded, write_record
+from measure.core.record import encoded, recorded
 from measure.core.self_test import LOAD_SCHEMA, Calibration, calibrate
 from measure.engine.worker_job import MODES
 from measure.load import record as load_record
@@ -25,6 +26,7 @@ from measure.load.summary import LoadPoint
 from measure.load.target import target
 from measure.load.terminal import LoadProgress
 from measure.slo.slo import for_p99
+from measure.sweep.summary import disturbances
 
 
 def add(commands: Any) -> None:
@@ -108,10 +110,8 @@ def _measure(settings: Settings) -> int:
     console = terminal.results()
     for part in load_table.render(points, unchecked_because):
         console.print(part)
-    show_disturbances(console, described)
-    for path in paths:
-        console.print(str(path), highlight=False, soft_wrap=True)
-    kept.end(settings.out)
+    verdicts.show_findings(console, disturbances(described), "read with care: ")
+    verdicts.end(console, paths, kept, settings.out)
     return WRONG if any(point.errors or point.wrong_labels for point in points) else DONE
 
 
@@ -141,19 +141,13 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
         calibrate(claims, args.aa, lambda text: progress(Progress(text)))
     marks = kept.because(len(claimed), f"{len(claimed)} of {args.aa} runs")
     found = Calibration(tuple(claimed))
-    content = {
-        "schema": LOAD_SCHEMA,
-        "environment": environment.describe(start, environment.snapshot()),
-        "settings": encoded(settings) | {"pairs": args.pairs},
-        "asked": one,
-        "answer": found.text,
-        "passed": found.passed,
-        "runs": [one_run.to_json() for one_run in duels],
-    } | marks
-    console = terminal.results()
-    path = settings.out / "load-aa.json"
-    write_record(path, content)
-    console.print(found.text, style="" if found.passed else "bold red", highlight=False)
-    console.print(str(path), highlight=False, soft_wrap=True)
-    kept.end(settings.out)
-    return DONE if found.passed else WRONG
+    content = recorded(
+        LOAD_SCHEMA,
+        environment=environment.describe(start, environment.snapshot()),
+        settings=encoded(settings) | {"pairs": args.pairs},
+        asked=one,
+        answer=found.text,
+        passed=found.passed,
+        runs=[one_run.to_json() for one_run in duels],
+    )
+    return verdicts.end_self_test(settings.out / "load-aa.json", content | marks, found, kept)

@@ -10,6 +10,7 @@ from command_line import terminal
 from command_line.extras import how_to_install
 from command_line.interruption import keeping, results_folder
 from command_line.parser import DONE, WRONG, add_renamed, exit_codes, group
+from measure.commands import verdicts
 from measure.core import arguments, environment
 from measure.core.record import write_record
 from measure.core.verification import Experiment
@@ -163,8 +164,6 @@ def _measure(plan: Plan) -> int:
     console.print(loadgen_table.render(results, label))
     for line in loadgen_table.reasons(results):
         console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
-    for result in results:
-        console.print(str(plan.out / result.scenario), highlight=False, soft_wrap=True)
-    console.print(str(path), highlight=False, soft_wrap=True)
-    kept.end(plan.out)
+    folders = [plan.out / result.scenario for result in results]
+    verdicts.end(console, [*folders, path], kept, plan.out)
     return DONE if all(result.good for result in results) else WRONG

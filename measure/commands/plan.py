@@ -11,6 +11,7 @@ from client.connection.credentials import CredentialFiles
 from command_line import paths, terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import add_renamed, exit_codes, group
+from measure.commands import verdicts
 from measure.commands.load_options import write
 from measure.core import environment
 from measure.core.arguments import (
@@ -204,7 +205,5 @@ def _calibrate(
         console = terminal.results()
         for part in load_table.render(points, unchecked):
             console.print(part)
-        for path in written:
-            console.print(str(path), highlight=False, soft_wrap=True)
-        kept.end(settings.out)
+        verdicts.end(console, written, kept, settings.out)
     return calibration, described

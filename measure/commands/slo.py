@@ -9,7 +9,8 @@ from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import DONE, WRONG, exit_codes, group
-from measure.commands.load_options import add_common, settings_of, show_disturbances, write
+from measure.commands import verdicts
+from measure.commands.load_options import add_common, settings_of, write
 from measure.core import environment
 from measure.core.arguments import modes, over_zero, positive
 from measure.core.record import encoded
@@ -23,6 +24,7 @@ from measure.slo import table as slo_table
 from measure.slo import tune_table
 from measure.slo.slo import Trial, found_so_far, slo
 from measure.slo.tune import DEFAULTS, Candidate, Search, Tuning, trials_to_json, tune
+from measure.sweep.summary import disturbances
 
 
 def add(commands: Any) -> None:
@@ -167,10 +169,8 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
     if tuning is not None:
         for part in tune_table.render(tuning, args.p99_ms):
             console.print(part)
-    show_disturbances(console, described)
-    for path in paths:
-        console.print(str(path), highlight=False, soft_wrap=True)
-    kept.end(settings.out)
+    verdicts.show_findings(console, disturbances(described), "read with care: ")
+    verdicts.end(console, paths, kept, settings.out)
     wrong = any(point.wrong_labels for point in [*points, *(t.point for _, t in tuned)])
     return WRONG if wrong or answered.met is None or answered.untold is not None else DONE
 

@@ -114,8 +114,6 @@ def _measure(settings: Settings) -> int:
     in_order = sorted(points, key=lambda p: settings.modes.index(p.mode))
     console.print(table.render(in_order, agreement=settings.experiment.wire is not None))
     verdicts.show(console, sweep_section(content).verdicts)
-    for path in paths:
-        console.print(str(path), highlight=False, soft_wrap=True)
-    kept.end(settings.out)
+    verdicts.end(console, paths, kept, settings.out)
     failed = any(point.wrong_labels or point.errors for point in points)
     return WRONG if failed else DONE
