@@ -1,18 +1,23 @@
 """End a command by a signal without losing its measurements."""
 
 import contextlib
-import functools
+import linecache
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN_S = 0.05
+# Modules whose locks an exception at the wrong moment would leave locked for ever.
+_LOCKING = frozenset(("grpc", "threading"))
+# A critical section takes microseconds: code that is still there after these waits for something.
+_POSTPONED_S = 0.01
+_MOST_POSTPONED = 5
 
 
 class Interrupted(KeyboardInterrupt):
@@ -33,11 +38,31 @@ class Interrupted(KeyboardInterrupt):
 def interruptible() -> Iterator[None]:
     """Raise Interrupted in the main thread for SIGINT, SIGTERM and SIGHUP while the block runs.
 
-    A signal that is ignored, as SIGHUP under nohup, stays so.
+    A signal that is ignored, as SIGHUP under nohup, stays so. SIGALRM is used meanwhile.
     """
+    postponed = 0
+    again = 0
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal postponed
+        if _may_hold_a_lock(frame) and postponed < _MOST_POSTPONED:
+            postponed += 1
+            interrupt_later(number, _POSTPONED_S)
+            return
         raise Interrupted(number)
+
+    def interrupt_later(number: int, after_s: float) -> None:
+        nonlocal again
+        again = number
+        # Not a thread: to start one takes locks, which the interrupted code may hold.
+        signal.setitimer(signal.ITIMER_REAL, after_s)
+
+    def unraisable(ignored: Any) -> None:
+        # Python ignored the exception, as it does in a __del__, and would do so again here.
+        if isinstance(ignored.exc_value, Interrupted):
+            interrupt_later(ignored.exc_value.number, _AGAIN_S)
+        else:
+            hook(ignored)
 
     before: dict[int, Any] = {}
     hook = sys.unraisablehook
@@ -45,24 +70,30 @@ def interruptible() -> Iterator[None]:
         for number in map(int, _SIGNALS):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, interrupt)
-        sys.unraisablehook = functools.partial(_raise_again, hook)
+        alarm = signal.signal(signal.SIGALRM, lambda _, frame: interrupt(again, frame))
+        before[signal.SIGALRM] = alarm
+        sys.unraisablehook = unraisable
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
         sys.unraisablehook = hook
 
 
-def _raise_again(hook: Callable[[Any], Any], ignored: Any) -> None:
-    """Send the signal again if Python ignored its exception, as it does in a __del__."""
-    if isinstance(ignored.exc_value, Interrupted):
-        # To the waiting thread, or it would not wake; not at once, because this function is called
-        # where exceptions are ignored.
-        to = threading.main_thread().ident, ignored.exc_value.number
-        threading.Timer(_AGAIN_S, signal.pthread_kill, to).start()
-    else:
-        hook(ignored)
+def _may_hold_a_lock(frame: FrameType | None) -> bool:
+    """Whether an exception might come between a lock's acquisition and the code that releases it.
+
+    Python calls signal handlers between any two instructions, also after `Condition.__enter__` has
+    the lock and before its `with` block has begun.
+    """
+    if frame is None or frame.f_globals.get("__name__", "").partition(".")[0] not in _LOCKING:
+        return False
+    if frame.f_code is not threading.Condition.wait.__code__:
+        return True
+    # There it waits without the lock, and takes it again whatever happens.
+    return "waiter.acquire(" not in linecache.getline(frame.f_code.co_filename, frame.f_lineno)
 
 
 class Kept:

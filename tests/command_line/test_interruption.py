@@ -3,6 +3,8 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -15,6 +17,8 @@ from command_line.interruption import (
     results_folder,
 )
 from measure.core.processes import child
+
+PATIENCE_S = 20
 
 
 def interrupted(number=signal.SIGINT):
@@ -175,3 +179,36 @@ def test_a_signal_during_the_start_of_children_comes_after_it(number):
     with interruptible(), pytest.raises(Interrupted):
         start()
     assert started
+
+
+def wait_for_a_signal():
+    threading.Event().wait(PATIENCE_S)
+    pytest.fail("the signal did not end the wait")
+
+
+def test_a_signal_while_a_lock_is_taken_comes_once_it_is_safe(heeded):
+    heeded(signal.SIGINT)
+    condition = threading.Condition()
+    # The innermost frame of Python is then that of Condition.__enter__, which has just taken it.
+    condition._lock = SimpleNamespace(__enter__=partial(signal.raise_signal, signal.SIGINT))
+    taken = []
+
+    def take_and_wait():
+        condition.__enter__()
+        taken.append(True)
+        wait_for_a_signal()
+
+    with pytest.raises(Interrupted), interruptible():
+        take_and_wait()
+    assert taken
+
+
+def test_a_signal_ends_code_that_waits_in_a_library(heeded):
+    heeded(signal.SIGINT)
+
+    def wait():
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        wait_for_a_signal()
+
+    with pytest.raises(Interrupted), interruptible():
+        wait()

@@ -36,11 +36,11 @@ def test_rates(text, values):
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "x", "4:1", "1:2:3", "1,", "1.5"])
 def test_what_is_no_concurrency_is_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="wanted"):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected"):
         concurrencies(text)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "x", "inf", "nan", "2:1:1", "1:2", "1:2:0", "1,"])
 def test_what_is_no_rate_is_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="wanted"):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected"):
         rates(text)

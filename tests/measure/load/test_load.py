@@ -446,7 +446,7 @@ def test_a_load_against_itself_with_too_few_pairs_could_not_have_failed(run, add
     [
         (["load"], "got neither --concurrency nor --rate"),
         (["load", "--concurrency", "0"], "expected an integer of at least 1"),
-        (["load", "--rate", "5:1:1"], "wanted START:STOP:STEP"),
+        (["load", "--rate", "5:1:1"], "expected START:STOP:STEP"),
         (["load", "--rate", "5", "--modes", "local"], "expected some of unary,stream,shm"),
         (["load", "--concurrency", "1", "--processes", "2"], "less than --processes 2"),
         (["load", "--rate", "5", "--aa", "20", "--pairs", "9"], "--pairs 9, expected at least 10"),
@@ -456,7 +456,7 @@ def test_a_load_against_itself_with_too_few_pairs_could_not_have_failed(run, add
         (["slo", "--p99-ms", "5", "--tune", "--address", "a:1"], "its own servers"),
         (["slo", "--p99-ms", "5", "--tune", "--tune-trials", "17"], "expected at least 18"),
         (["slo", "--p99-ms", "5", "--tune-group-rows", "0"], "expected an integer of at least 1"),
-        (["slo", "--p99-ms", "5", "--tune-queue-delays-us", "-1"], "wanted microseconds"),
+        (["slo", "--p99-ms", "5", "--tune-queue-delays-us", "-1"], "expected microseconds"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path, monkeypatch, capsys, words, text):

@@ -318,7 +318,7 @@ def test_another_failure_than_a_missing_config_is_told(server):
     ("words", "said"),
     [
         (["--scenario", "Interactive"], "invalid choice: 'Interactive'"),
-        (["--quick", "0"], "wanted seconds over 0"),
+        (["--quick", "0"], "expected seconds over 0"),
         (["--server-qps", "-1"], "expected a number over 0"),
         pytest.param(
             ["--model", "other"], "got --model other without --address", marks=needs_loadgen

@@ -21,5 +21,5 @@ def test_without_a_gpu_it_says_so_in_a_line_and_measures_nothing():
     assert done.returncode == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert "execution provider CUDAExecutionProvider is not here" in line
+    assert "execution provider CUDAExecutionProvider is not available" in line
     assert "CPUExecutionProvider" in line
