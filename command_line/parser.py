@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         """Parse all of `args`: a parser of a subcommand refuses what it does not know, too."""
         given = sys.argv[1:] if args is None else list(args)
         # Before argparse complains of a required option that is here, but misspelt.
-        unknown = [] if set(_HELP) & set(given) else self._unknown_options(given)
+        unknown = [] if asks_for_help(given) else self._unknown_options(given)
         if unknown:
             self.error(self._unrecognized(unknown))
         found, rest = super().parse_known_args(given, namespace)
@@ -74,6 +74,11 @@ def suggestion(text: str, known: Iterable[str]) -> str:
     longer = [name for name in names if len(text.lstrip("-")) > 1 and name.startswith(text)]
     alike = longer or difflib.get_close_matches(text, names, n=1, cutoff=_LEAST_ALIKE)
     return f": did you mean {alike[0]}?" if alike else ""
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Whether --help is among the words, which is answered before anything is complained of."""
+    return bool(set(_HELP) & set(words))
 
 
 def exit_codes(wrong: str | None, *, keeps: bool = False) -> str:

@@ -1,7 +1,6 @@
 """Where a command prints: results to stdout, all else to stderr."""
 
 import os
-import sys
 
 from rich.console import Console
 
@@ -32,8 +31,3 @@ def _console(*, stderr: bool) -> Console:
     if not console.file.isatty():
         console.width = UNLIMITED
     return console
-
-
-def complain(program: str, text: str) -> None:
-    """One line on stderr: the program, then what is wrong."""
-    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)

@@ -15,6 +15,8 @@ from model.precision import precision
 
 # Names under which W is usually saved; scikit-learn calls it coef_.
 ARCHIVE_NAMES = ("W", "weights", "coef_")
+# W of an export that is given neither a size nor a file.
+CLASSES, FEATURES, SEED = 64, 262_144, 0
 
 
 def from_seed(classes: int, features: int, seed: int) -> NDArray[np.float64]:
@@ -79,7 +81,7 @@ def _from_numpy(path: str | Path, name: str | None) -> NDArray[np.generic]:
 
 
 def _from_safetensors(path: str | Path, name: str | None) -> NDArray[np.generic]:
-    safetensors = extras.imported("safetensors", "safetensors")
+    safetensors = extras.imported("safetensors", "safetensors", f"{path}")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             loaded: NDArray[np.generic] = file.get_tensor(_chosen(path, list(file.keys()), name))

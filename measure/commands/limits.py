@@ -25,13 +25,9 @@ from measure.sweep.summary import disturbances
 _SCHEMAS = (record.SCHEMA, provider_record.SCHEMA, load_record.SCHEMA)
 
 
-def add(commands: "argparse._SubParsersAction[Any]") -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser(
-        "limits",
-        help="the machine's roofs, and a result below them",
-        epilog=exit_codes(None, keeps=True),
-    )
+    parser.epilog = exit_codes(None, keeps=True)
     parser.set_defaults(command=_limits)
     parser.add_argument(
         "--result",

@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from client.errors import UsageError
 from command_line import terminal
@@ -28,13 +27,9 @@ from measure.load.terminal import LoadProgress
 from measure.slo.slo import for_p99
 
 
-def add(commands: Any) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Add the command `load`."""
-    parser = commands.add_parser(
-        "load",
-        help="latency under load, in closed or open loops",
-        epilog=exit_codes("wrong labels or failed requests", keeps=True),
-    )
+    parser.epilog = exit_codes("wrong labels or failed requests", keeps=True)
     parser.set_defaults(command=_load)
     parser.add_argument(
         "--concurrency",

@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from client.errors import UsageError
 from command_line import terminal
@@ -26,13 +25,9 @@ from measure.slo.slo import Trial, found_so_far, slo
 from measure.slo.tune import DEFAULTS, Candidate, Search, Tuning, trials_to_json, tune
 
 
-def add(commands: Any) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Add the command `slo`."""
-    parser = commands.add_parser(
-        "slo",
-        help="highest rate whose p99 stays within a bound",
-        epilog=exit_codes("no rate is known to meet the bound, or wrong labels", keeps=True),
-    )
+    parser.epilog = exit_codes("no rate is known to meet the bound, or wrong labels", keeps=True)
     parser.set_defaults(command=_slo, concurrency=(), rate=())
     parser.add_argument(
         "--p99-ms", type=over_zero, required=True, metavar="MS", help="the bound, in milliseconds"

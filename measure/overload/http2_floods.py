@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from command_line.extras import optional
+import hpack
+from hyperframe import frame as frames
+
 from command_line.parser import positionals
 from measure.overload.http2_peer import Http2Peer, request_headers
-
-frames = optional("hyperframe.frame", "dev")
-hpack = optional("hpack", "dev")
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 _CANCEL = 8
