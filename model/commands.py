@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from command_line import terminal
+from command_line import extras, terminal
 from command_line.pairs import pairs
 from command_line.parser import DONE, WRONG
-from model import extras, files
+from model import files
 from model.errors import ModelError
 from model.export import export as export_linear
 from model.inspect import contents, page

@@ -101,8 +101,9 @@ def test_what_the_base_cannot_do_names_its_extra_in_one_line(words, user, extra)
     assert (done.returncode, done.stdout) == (2, "")
     program = "soak" if words[0] == "soak" else f"argmax-{words[0]}"
     assert re.fullmatch(
-        rf"{program}: error: {user} needs the extra \[{extra}\]: run `pip install -e '\.\[{extra}\]'` "
-        r"in the folder of argmax-serving \(no module named '\w+'\)\n",
+        rf"{program}: error: {user} needs the extra \[{extra}\]: "
+        rf"run `pip install -e '\.\[{extra}\]'` in the folder of argmax-serving "
+        r"\(no module named '\w+'\)\n",
         done.stderr,
     )
 

@@ -1,4 +1,4 @@
-"""What each extra installs from the tree, in an environment of its own, is enough for what it is for.
+"""Install the tree with each extra in an environment of its own, and do what the extra is for.
 
 These tests need a package index; pip's cache makes them quick.
 """

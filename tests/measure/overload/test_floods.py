@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from measure.core.goal import MISSED, REACHED
 from measure.__main__ import main
+from measure.core.goal import MISSED, REACHED
 from measure.overload import floods
 from measure.overload.floods import Rounds, Settings, goals, run
 from measure.overload.http2_floods import FLOODS

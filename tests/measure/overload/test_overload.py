@@ -3,8 +3,8 @@ from dataclasses import asdict
 
 import pytest
 
-from measure.core.goal import MISSED, NOT_MEASURED, REACHED
 from measure.__main__ import main
+from measure.core.goal import MISSED, NOT_MEASURED, REACHED
 from measure.overload import overload
 from measure.overload.overload import Rounds, Settings, goals, run
 
