@@ -16,7 +16,7 @@ help:  ## what can be made
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --editable .
+	$(RUN) -m pip install --quiet --editable '.[measure]'
 	touch $@
 
 .venv-dev/installed: pyproject.toml
@@ -26,7 +26,7 @@ help:  ## what can be made
 
 .venv-lowest/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-lowest
-	$(PYTHON) -c "import re, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; print(*(re.sub(r'>=([^,]+).*', r'==\1', d) for d in p['dependencies'] + e['loadgen'] + e['safetensors'] + e['sklearn']), sep='\n')" > .venv-lowest/lowest.txt
+	$(PYTHON) -c "import re, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; del e['cuda'], e['dev']; print(*sorted(re.sub(r'>=([^,]+).*', r'==\1', d) for d in sum(e.values(), p['dependencies']) if '>=' in d), sep='\n')" > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[dev]'
 	touch $@
 

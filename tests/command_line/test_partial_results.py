@@ -131,7 +131,7 @@ def test_nothing_measured_leaves_no_files(tmp_path):
 
 def test_the_overload_keeps_whole_rounds(tmp_path):
     small = ["--classes", "64", "--features", "256", "--rows", "4", "--streams", "2"]
-    words = ["measure.overload.overload", *small, "--seconds", "0.3", "--rounds", "99"]
+    words = ["client", "overload", *small, "--seconds", "0.3", "--rounds", "99"]
     code, out, err = interrupted(tmp_path / "o.json", words, "round 1 of 99")
     assert code == 130, err
     assert err[-1].startswith("argmax-client overload: interrupted by SIGINT after ")
