@@ -43,10 +43,10 @@ fuzz: .venv-dev/installed  ## spoiled messages, frames, files and random sequenc
 	$(DEV) -m soak --seconds $(SECONDS) --only codec,rpc,frames,files,sequences --out results/fuzz $(ARGS)
 
 test: .venv-dev/installed  ## all tests (ARGS='-k name')
-	$(DEV) -m pytest -n logical --dist loadfile $(ARGS)
+	$(DEV) -m pytest -n logical --dist worksteal $(ARGS)
 
 test-lowest: .venv-lowest/installed  ## all tests with the oldest versions that pyproject.toml allows
-	.venv-lowest/bin/python -m pytest -n logical --dist loadfile $(ARGS)
+	.venv-lowest/bin/python -m pytest -n logical --dist worksteal $(ARGS)
 
 perf-analyzer: .venv-dev/installed  ## Triton's load generator, below .bench/, for the tests that run it
 	$(DEV) -c "from measure.side_by_side.perf_analyzer import PerfAnalyzer; PerfAnalyzer()"
