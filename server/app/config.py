@@ -122,7 +122,7 @@ class Config:
     )
     transport: str = _option(
         _NETWORK,
-        _one_of(**{GRPCIO: GRPCIO, NATIVE: NATIVE}),
+        option_values.one_of(**{GRPCIO: GRPCIO, NATIVE: NATIVE}),
         f"{GRPCIO}|{NATIVE}",
         "gRPC implementation: grpcio's own, or this project's, which copies less",
         GRPCIO,

@@ -12,11 +12,11 @@ from server.app.config import Config
 from server.errors import StartError
 from server.rpc.native.methods import authorized
 from server.rpc.security.authorization import Authorization
-from transport.grpc_handlers import GrpcHandlers
-from transport.server import Server as TransportServer
-from transport.server import ServerOptions
-from transport.server_call import Method
-from transport.server_connection import ServerConnectionOptions
+from transport.options import ServerConnectionOptions
+from transport.serving.grpc_handlers import GrpcHandlers
+from transport.serving.handler import Method
+from transport.serving.server import Server as TransportServer
+from transport.serving.server import ServerOptions
 from transport.workers import Workers
 
 _REFLECTION_THREADS = 4

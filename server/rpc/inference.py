@@ -125,6 +125,11 @@ class Inference:
         )
         return data
 
+    def abandon(self, pending: Pending) -> None:
+        """Drop what `begin` queued: nobody waits for its answer any more."""
+        pending.cancel()
+        pending.model.statistics.failed(time.monotonic_ns() - pending.request.arrived_ns)
+
     def _shared_outputs(self, message: InferRequest) -> dict[str, tuple[Region, Placement]]:
         shared = {}
         for output in message.outputs:

@@ -6,6 +6,7 @@ clients repeat theirs, byte by byte; as long as the dynamic table stays as it is
 mean, and what was made of a block is kept with it.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Generic, TypeVar
@@ -16,6 +17,9 @@ from hpack.hpack import encode_integer
 from hpack.table import HeaderTable
 
 from transport.http2.frames import ConnectionFault, ErrorCode
+
+# At DEBUG it logs every header that it decodes, tokens too.
+logging.getLogger("hpack").setLevel(logging.WARNING)
 
 Headers = tuple[tuple[str, str], ...]
 Parsed = TypeVar("Parsed")

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from server.rpc.native import status
-from transport.server_call import CallHandler, ServerCall
+from transport.serving.handler import CallHandler
+from transport.serving.server_call import ServerCall
 from transport.status import Code, StatusError
 
 

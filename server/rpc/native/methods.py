@@ -12,7 +12,8 @@ from server.rpc.native.stream_call import StreamCall
 from server.rpc.native.unary_call import UnaryCall
 from server.rpc.servicer import StreamLimits
 from server.rpc.thread_pools import ThreadPools
-from transport.server_call import CallHandler, Method, ServerCall
+from transport.serving.handler import CallHandler, Method
+from transport.serving.server_call import ServerCall
 
 # Raises a ServingError for a call of this path, with this metadata, that is not permitted.
 Authorize = Callable[[str, tuple[tuple[str, str | bytes], ...]], None]

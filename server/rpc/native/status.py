@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 from server.rpc import status as rpc_status
-from transport.server_call import ServerCall
+from transport.serving.server_call import ServerCall
 from transport.status import Code, Status, StatusError
 
 

@@ -22,7 +22,8 @@ from server.rpc.native import status
 from server.rpc.native.room import Room
 from server.rpc.servicer import StreamLimits
 from server.rpc.thread_pools import InFlight
-from transport.server_call import CallHandler, ServerCall
+from transport.serving.handler import CallHandler
+from transport.serving.server_call import ServerCall
 from transport.status import OK, Status
 
 
@@ -125,7 +126,7 @@ class StreamCall(CallHandler):
             self._end = OK
         for entry in entries:
             if entry.pending is not None:
-                entry.pending.cancel()
+                self._inference.abandon(entry.pending)
         self._room.give_back()
         self._leave()
 

@@ -14,7 +14,8 @@ from server.rpc.inference import Inference, Pending
 from server.rpc.native import status
 from server.rpc.native.room import Room
 from server.rpc.thread_pools import InFlight
-from transport.server_call import CallHandler, ServerCall
+from transport.serving.handler import CallHandler
+from transport.serving.server_call import ServerCall
 from transport.status import Code, StatusError
 
 
@@ -82,7 +83,7 @@ class UnaryCall(CallHandler):
             # Else its bytes are needed until the batch under way is done.
             self._room.give_back()
         else:
-            pending.cancel()
+            self._inference.abandon(pending)
         self._end()
 
     def _answer(self, _: Future[Result]) -> None:
