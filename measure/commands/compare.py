@@ -11,13 +11,14 @@ from command_line import terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import exit_codes, group
 from measure.commands import compare_results as provider_results
+from measure.commands import verdicts
 from measure.compare import record, table
 from measure.compare.analysis import Pair, analyse, could_differ
 from measure.compare.findings import broken_limits, findings
 from measure.compare.measure import MODES, Observed, contest
 from measure.core import arguments, environment
 from measure.core.comparison import fewest_to_claim
-from measure.core.record import write_record
+from measure.core.record import recorded
 from measure.core.self_test import COMPARE_SCHEMA, Calibration, calibrate
 from measure.core.verification import Experiment
 from measure.sweep.sweep import Settings
@@ -26,13 +27,9 @@ from measure.sweep.terminal import SweepProgress
 DEFAULT_ROUNDS, DEFAULT_STARTS = 16, 4
 
 
-def add(commands: "argparse._SubParsersAction[Any]") -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser(
-        "compare",
-        help="execution providers side by side",
-        epilog=exit_codes("failed requests, or a limit that is missed", keeps=True),
-    )
+    parser.epilog = exit_codes("failed requests, or a limit that is missed", keeps=True)
     parser.set_defaults(command=_compare)
     measurement, limits = group(parser, arguments.MEASUREMENT), group(parser, "limits")
     group(parser, arguments.EXECUTION).add_argument(
@@ -129,12 +126,8 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
     console = terminal.results()
     console.print(table.render(analysis))
     found = findings(analysis, around)
-    for finding in found:
-        colour = "red" if finding.level == "fail" else "yellow"
-        console.print(finding.text, style=colour, markup=False, highlight=False, soft_wrap=True)
-    for path in paths:
-        console.print(str(path), highlight=False, soft_wrap=True)
-    kept.end(settings.out)
+    verdicts.show_findings(console, found)
+    verdicts.end(console, paths, kept, settings.out)
     if broken:
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         print(f"limit broken: {broken[0]}{more}", file=sys.stderr)
@@ -170,13 +163,13 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
         calibrate(claims, args.aa, notes.print)
     marks = kept.because(len(claimed), f"{len(claimed)} of {args.aa} runs")
     found = Calibration(tuple(claimed))
-    content = {
-        "schema": COMPARE_SCHEMA,
-        "environment": environment.describe(start, environment.snapshot()),
-        "settings": _told(args, settings),
-        "answer": found.text,
-        "passed": found.passed,
-        "runs": [
+    content = recorded(
+        COMPARE_SCHEMA,
+        environment=environment.describe(start, environment.snapshot()),
+        settings=_told(args, settings),
+        answer=found.text,
+        passed=found.passed,
+        runs=[
             {
                 "differs": any(pair.differs for pair in run),
                 "could_differ": could_differ(run),
@@ -184,14 +177,9 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
             }
             for run in runs
         ],
-    } | marks
+    )
     path = settings.out / "compare-aa.json"
-    console = terminal.results()
-    write_record(path, content)
-    console.print(found.text, style="" if found.passed else "bold red", highlight=False)
-    console.print(str(path), highlight=False, soft_wrap=True)
-    kept.end(settings.out)
-    return 0 if found.passed else 1
+    return verdicts.end_self_test(path, content | marks, found, kept)
 
 
 def _told(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from command_line import terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import DONE, exit_codes, group
 from command_line.paths import path
+from measure.commands import verdicts
 from measure.core import arguments, environment, record_files
 from measure.core.record import write_bytes_atomically, write_record
 from measure.limits import ceiling, peaks, roofline, table
@@ -20,13 +21,9 @@ from measure.limits.subject import READERS, Subject, subject
 from measure.sweep.summary import disturbances
 
 
-def add(commands: "argparse._SubParsersAction[Any]") -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser(
-        "limits",
-        help="the machine's roofs, and a result below them",
-        epilog=exit_codes(None, keeps=True),
-    )
+    parser.epilog = exit_codes(None, keeps=True)
     parser.set_defaults(command=_limits)
     execution = group(parser, arguments.EXECUTION)
     group(parser, "result").add_argument(
@@ -137,13 +134,10 @@ def _measure(
         paths.append(args.out / "limits.png")
         drawn = roofline.roofline_png(measured, placed, placed_is.work)
         write_bytes_atomically(paths[1], drawn)
-    for finding in disturbances(around):
-        console.print(f"the roofs may be too low: {finding.text}", style="red", markup=False)
+    verdicts.show_findings(console, disturbances(around), "the roofs may be too low: ")
     for text in differences:
         console.print(f"not where the result was measured: {text}", style="yellow", markup=False)
     for part in table.render(measured, found.skipped, placed):
         console.print(part)
-    for written_path in paths:
-        console.print(str(written_path), highlight=False, soft_wrap=True)
-    kept.end(args.out)
+    verdicts.end(console, paths, kept, args.out)
     return DONE

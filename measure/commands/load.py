@@ -4,16 +4,16 @@ import argparse
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import DONE, WRONG, exit_codes, group
-from measure.commands.load_options import add_common, settings_of, show_disturbances, write
+from measure.commands import verdicts
+from measure.commands.load_options import add_common, settings_of, write
 from measure.core import environment
 from measure.core.arguments import concurrencies, modes, positive, rates
-from measure.core.record import encoded, write_record
+from measure.core.record import encoded, recorded
 from measure.core.self_test import LOAD_SCHEMA, Calibration, calibrate
 from measure.engine.worker_job import MODES
 from measure.load import record as load_record
@@ -25,15 +25,12 @@ from measure.load.summary import LoadPoint
 from measure.load.target import target
 from measure.load.terminal import LoadProgress
 from measure.slo.slo import for_p99
+from measure.sweep.summary import disturbances
 
 
-def add(commands: Any) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Add the command `load`."""
-    parser = commands.add_parser(
-        "load",
-        help="latency under load, in closed or open loops",
-        epilog=exit_codes("wrong labels or failed requests", keeps=True),
-    )
+    parser.epilog = exit_codes("wrong labels or failed requests", keeps=True)
     parser.set_defaults(command=_load)
     loops = group(parser, "loops")
     loops.add_argument(
@@ -108,10 +105,8 @@ def _measure(settings: Settings) -> int:
     console = terminal.results()
     for part in load_table.render(points, unchecked_because):
         console.print(part)
-    show_disturbances(console, described)
-    for path in paths:
-        console.print(str(path), highlight=False, soft_wrap=True)
-    kept.end(settings.out)
+    verdicts.show_findings(console, disturbances(described), "read with care: ")
+    verdicts.end(console, paths, kept, settings.out)
     return WRONG if any(point.errors or point.wrong_labels for point in points) else DONE
 
 
@@ -141,19 +136,13 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
         calibrate(claims, args.aa, lambda text: progress(Progress(text)))
     marks = kept.because(len(claimed), f"{len(claimed)} of {args.aa} runs")
     found = Calibration(tuple(claimed))
-    content = {
-        "schema": LOAD_SCHEMA,
-        "environment": environment.describe(start, environment.snapshot()),
-        "settings": encoded(settings) | {"pairs": args.pairs},
-        "asked": one,
-        "answer": found.text,
-        "passed": found.passed,
-        "runs": [one_run.to_json() for one_run in duels],
-    } | marks
-    console = terminal.results()
-    path = settings.out / "load-aa.json"
-    write_record(path, content)
-    console.print(found.text, style="" if found.passed else "bold red", highlight=False)
-    console.print(str(path), highlight=False, soft_wrap=True)
-    kept.end(settings.out)
-    return DONE if found.passed else WRONG
+    content = recorded(
+        LOAD_SCHEMA,
+        environment=environment.describe(start, environment.snapshot()),
+        settings=encoded(settings) | {"pairs": args.pairs},
+        asked=one,
+        answer=found.text,
+        passed=found.passed,
+        runs=[one_run.to_json() for one_run in duels],
+    )
+    return verdicts.end_self_test(settings.out / "load-aa.json", content | marks, found, kept)

@@ -5,9 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from client.errors import UsageError
 from command_line.parser import add_renamed, group
 from measure.core.arguments import (
@@ -27,7 +24,6 @@ from measure.load import plots as load_plots
 from measure.load import record as load_record
 from measure.load.settings import Settings, Windows
 from measure.load.summary import LoadPoint
-from measure.sweep.summary import disturbances
 
 
 def add_common(parser: argparse.ArgumentParser, out: Path) -> None:
@@ -155,12 +151,6 @@ def settings_of(args: argparse.Namespace) -> Settings:
         out=args.out,
         credential_files=files,
     )
-
-
-def show_disturbances(console: Console, around: Mapping[str, Any]) -> None:
-    """Print possible disturbances of a measurement, with the texts of its page."""
-    for finding in disturbances(around):
-        console.print(Text(f"read with care: {finding.text}", style="yellow"))
 
 
 def write(

@@ -11,6 +11,7 @@ from client.connection.credentials import CredentialFiles
 from command_line import paths, terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import add_renamed, exit_codes, group
+from measure.commands import verdicts
 from measure.commands.load_options import write
 from measure.core import environment
 from measure.core.arguments import (
@@ -42,13 +43,9 @@ from measure.plan.observed import Calibration
 PLANNED, REFUSED = 0, 1
 
 
-def add(commands: Any) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Add the command `plan`."""
-    parser = commands.add_parser(
-        "plan",
-        help="replicas, batches and network for a rate and a p99",
-        epilog=exit_codes("predictions do not hold, or no rate is enough", keeps=True),
-    )
+    parser.epilog = exit_codes("predictions do not hold, or no rate is enough", keeps=True)
     parser.set_defaults(command=_plan)
     target, calibration = group(parser, "target"), group(parser, "calibration")
     server = group(parser, SERVER)
@@ -204,7 +201,5 @@ def _calibrate(
         console = terminal.results()
         for part in load_table.render(points, unchecked):
             console.print(part)
-        for path in written:
-            console.print(str(path), highlight=False, soft_wrap=True)
-        kept.end(settings.out)
+        verdicts.end(console, written, kept, settings.out)
     return calibration, described

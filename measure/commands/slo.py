@@ -3,13 +3,13 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import DONE, WRONG, exit_codes, group
-from measure.commands.load_options import add_common, settings_of, show_disturbances, write
+from measure.commands import verdicts
+from measure.commands.load_options import add_common, settings_of, write
 from measure.core import environment
 from measure.core.arguments import modes, over_zero, positive
 from measure.core.record import encoded
@@ -23,15 +23,12 @@ from measure.slo import table as slo_table
 from measure.slo import tune_table
 from measure.slo.slo import Trial, found_so_far, slo
 from measure.slo.tune import DEFAULTS, Candidate, Search, Tuning, trials_to_json, tune
+from measure.sweep.summary import disturbances
 
 
-def add(commands: Any) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Add the command `slo`."""
-    parser = commands.add_parser(
-        "slo",
-        help="highest rate whose p99 stays within a bound",
-        epilog=exit_codes("no rate is known to meet the bound, or wrong labels", keeps=True),
-    )
+    parser.epilog = exit_codes("no rate is known to meet the bound, or wrong labels", keeps=True)
     parser.set_defaults(command=_slo, concurrency=(), rate=())
     search = group(parser, "search")
     search.add_argument(
@@ -167,10 +164,8 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
     if tuning is not None:
         for part in tune_table.render(tuning, args.p99_ms):
             console.print(part)
-    show_disturbances(console, described)
-    for path in paths:
-        console.print(str(path), highlight=False, soft_wrap=True)
-    kept.end(settings.out)
+    verdicts.show_findings(console, disturbances(described), "read with care: ")
+    verdicts.end(console, paths, kept, settings.out)
     wrong = any(point.wrong_labels for point in [*points, *(t.point for _, t in tuned)])
     return WRONG if wrong or answered.met is None or answered.untold is not None else DONE
 

@@ -3,7 +3,6 @@
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from client.errors import UsageError
 from command_line import terminal
@@ -21,13 +20,9 @@ from measure.sweep.terminal import SweepProgress
 from protos.quantize import WIRE_DTYPES
 
 
-def add(commands: Any) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser(
-        "sweep",
-        help="latency and throughput over batch sizes",
-        epilog=exit_codes("wrong labels or failed requests", keeps=True),
-    )
+    parser.epilog = exit_codes("wrong labels or failed requests", keeps=True)
     parser.set_defaults(command=_sweep)
     measurement = group(parser, arguments.MEASUREMENT)
     arguments.add_experiment(parser, Path("results/sweep"))
@@ -114,8 +109,6 @@ def _measure(settings: Settings) -> int:
     in_order = sorted(points, key=lambda p: settings.modes.index(p.mode))
     console.print(table.render(in_order, agreement=settings.experiment.wire is not None))
     verdicts.show(console, sweep_section(content).verdicts)
-    for path in paths:
-        console.print(str(path), highlight=False, soft_wrap=True)
-    kept.end(settings.out)
+    verdicts.end(console, paths, kept, settings.out)
     failed = any(point.wrong_labels or point.errors for point in points)
     return WRONG if failed else DONE

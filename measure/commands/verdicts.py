@@ -1,10 +1,18 @@
-"""Say in the terminal what a page says first."""
+"""Say in the terminal how a result stands, and where it was written."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from command_line import terminal
+from command_line.interruption import Kept
+from command_line.parser import DONE, WRONG
+from measure.core.record import write_record
+from measure.core.self_test import Calibration
+from measure.core.verdict import Finding
 from measure.report.section import Verdict
 
 _STYLES = {"fail": "bold red", "warn": "yellow"}
@@ -17,3 +25,26 @@ def show(console: Console, verdicts: Sequence[Verdict]) -> None:
         console.print(Text(verdict.headline, style=style))
         for finding in verdict.findings:
             console.print(Text(f"- {finding}", style=style))
+
+
+def show_findings(console: Console, findings: Iterable[Finding], before: str = "") -> None:
+    """Print findings, a line each, with the same words `before` all of them."""
+    for finding in findings:
+        text = Text(f"{before}{finding.text}", style=_STYLES.get(finding.level, ""))
+        console.print(text, soft_wrap=True)
+
+
+def end(console: Console, paths: Iterable[Path], kept: Kept, folder: Path) -> None:
+    """Print the files that were written; Interrupted if a signal ended the measurement."""
+    for path in paths:
+        console.print(str(path), highlight=False, soft_wrap=True)
+    kept.end(folder)
+
+
+def end_self_test(path: Path, record: Mapping[str, Any], found: Calibration, kept: Kept) -> int:
+    """Write the record of an A/A test and print its answer; the exit code."""
+    console = terminal.results()
+    write_record(path, record)
+    console.print(found.text, style="" if found.passed else "bold red", highlight=False)
+    end(console, [path], kept, path.parent)
+    return DONE if found.passed else WRONG

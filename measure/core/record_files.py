@@ -121,14 +121,10 @@ def _below(
 
 
 def _known(path: Path, content: Record, schemas: Collection[str]) -> Record:
-    """Return the record; UsageError when it is of another schema, or lacks its environment."""
+    """Return the record; UsageError when it is of another schema."""
     schema = content.get("schema")
     if not isinstance(schema, str) or schema not in schemas:
         raise UsageError(f"{path} {_why_unknown(schema, schemas)}")
-    environment = content.get("environment")
-    if not isinstance(environment, dict):
-        got = type(environment).__name__ if "environment" in content else "nothing"
-        raise UsageError(f"{path}: environment is {got}; it must be an object")
     return content
 
 

@@ -62,7 +62,7 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class LabelCounts:
     """How many labels of a batch are wrong, near ties, or different from the reference's.
 
     The first two are of the rows as the model gets them, the last of the examples themselves.
@@ -114,18 +114,18 @@ def one_a_row(labels: Array) -> Array:
     return np.ascontiguousarray(labels, np.int64).reshape(-1)
 
 
-def check(truth: Truth, start: int, labels: Array) -> Check:
+def check(truth: Truth, start: int, labels: Array) -> LabelCounts:
     """Hold labels of the examples from `start` on against the reference."""
     rows = slice(start, start + len(labels))
     judged = truth.judged.rows(rows)
-    return Check(
+    return LabelCounts(
         wrong_labels=int(judged.wrong(labels).sum()),
         near_ties=int(judged.near_ties.sum()),
         disagreements=int((labels != truth.expected.labels[rows]).sum()),
     )
 
 
-def check_counted(truth: Truth, indices: Array, labels: Array, counts: Array) -> Check:
+def check_counted(truth: Truth, indices: Array, labels: Array, counts: Array) -> LabelCounts:
     """Hold labels against the reference, int64 `[n]`: each came `counts` times of an example.
 
     UsageError when there is no such example.
@@ -136,7 +136,7 @@ def check_counted(truth: Truth, indices: Array, labels: Array, counts: Array) ->
             f"there are {len(truth.expected.labels)}"
         )
     judged = truth.judged.rows(indices)
-    return Check(
+    return LabelCounts(
         wrong_labels=int(counts[judged.wrong(labels)].sum()),
         near_ties=int(counts[judged.near_ties].sum()),
         disagreements=int(counts[labels != truth.expected.labels[indices]].sum()),
