@@ -156,6 +156,7 @@ FOLDERS = {
     "protos": None,
     "rowwise": "server",
     "server": "server",
+    "transport": None,
 }
 # These run in the environments of other servers.
 ELSEWHERE = ROOT / "measure" / "peers" / "inside"
