@@ -16,7 +16,7 @@ help:  ## what can be made
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --editable .
+	$(RUN) -m pip install --quiet --editable '.[measure]'
 	touch $@
 
 .venv-dev/installed: pyproject.toml
@@ -26,7 +26,7 @@ help:  ## what can be made
 
 .venv-lowest/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-lowest
-	$(PYTHON) -c "import re, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; print(*(re.sub(r'>=([^,]+).*', r'==\1', d) for d in p['dependencies'] + e['loadgen'] + e['safetensors'] + e['sklearn']), sep='\n')" > .venv-lowest/lowest.txt
+	$(PYTHON) -c "import re, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; del e['cuda'], e['dev']; print(*sorted(re.sub(r'>=([^,]+).*', r'==\1', d) for d in sum(e.values(), p['dependencies']) if '>=' in d), sep='\n')" > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[dev]'
 	touch $@
 
@@ -43,10 +43,10 @@ fuzz: .venv-dev/installed  ## spoiled messages, frames, files and random sequenc
 	$(DEV) -m soak --seconds $(SECONDS) --only codec,rpc,frames,files,sequences --out results/fuzz $(ARGS)
 
 test: .venv-dev/installed  ## all tests (ARGS='-k name')
-	$(DEV) -m pytest -n logical --dist loadfile $(ARGS)
+	$(DEV) -m pytest -n logical --dist worksteal $(ARGS)
 
 test-lowest: .venv-lowest/installed  ## all tests with the oldest versions that pyproject.toml allows
-	.venv-lowest/bin/python -m pytest -n logical --dist loadfile $(ARGS)
+	.venv-lowest/bin/python -m pytest -n logical --dist worksteal $(ARGS)
 
 perf-analyzer: .venv-dev/installed  ## Triton's load generator, below .bench/, for the tests that run it
 	$(DEV) -c "from measure.side_by_side.perf_analyzer import PerfAnalyzer; PerfAnalyzer()"

@@ -1,6 +1,7 @@
 """Import packages that only an extra of this distribution installs, or say how to install it."""
 
 import importlib
+import sys
 from typing import Any
 
 
@@ -19,29 +20,39 @@ class _Missing:
         raise AttributeError(name) if name.startswith("__") else self._error
 
 
-def how_to_install(extra: str) -> str:
-    """The command, to be run in the folder of the checkout: no package index has this package."""
-    return f"run `pip install -e '.[{extra}]'` in the folder of argmax-serving"
+def missing(user: str, extra: str, module: str | None) -> MissingExtra:
+    """The error for what needs an extra: `user` is the command, option or file that does."""
+    # The command is for the folder of the checkout: no package index has this distribution.
+    return MissingExtra(
+        f"{user} needs the extra [{extra}]: run `pip install -e '.[{extra}]'` in the folder of "
+        f"argmax-serving (no module named {module!r})",
+        name=module,
+    )
 
 
-def imported(module: str, extra: str) -> Any:
-    """A module of ours that needs an extra; MissingExtra if that is not installed."""
+def imported(module: str, extra: str, user: str) -> Any:
+    """A module, or one of ours that needs what an extra installs.
+
+    Raises:
+        MissingExtra: a package is not installed; the text names `user`, which needs it.
+    """
     try:
         return importlib.import_module(module)
     except MissingExtra:
         raise
     except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"{error.name} is not installed; {how_to_install(extra)}", name=error.name
-        ) from error
+        # A part that is missing of a package that is here would not come with an extra.
+        if error.name is None or error.name.partition(".")[0] in sys.modules:
+            raise
+        raise missing(user, extra, error.name) from error
 
 
-def optional(module: str, extra: str) -> Any:
+def optional(module: str, extra: str, user: str) -> Any:
     """A module of an extra; if that is not installed, an object that raises MissingExtra when used.
 
     So --help works in every environment.
     """
     try:
-        return imported(module, extra)
+        return imported(module, extra, user)
     except MissingExtra as error:
         return _Missing(error)

@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         """Parse all of `args`: the parser of a subcommand rejects unknown options, too."""
         texts = sys.argv[1:] if args is None else list(args)
         # Before argparse reports a misspelt option as a missing required one.
-        unknown = [] if set(_HELP) & set(texts) else self._unknown_options(texts)
+        unknown = [] if asks_for_help(texts) else self._unknown_options(texts)
         if unknown:
             self.error(self._unrecognized(unknown))
         parsed, rest = super().parse_known_args(texts, namespace)
@@ -96,6 +96,11 @@ def suggestion(text: str, known: Iterable[str]) -> str:
     longer = [name for name in names if len(text.lstrip("-")) > 1 and name.startswith(text)]
     alike = longer or difflib.get_close_matches(text, names, n=1, cutoff=_LEAST_ALIKE)
     return f": did you mean {alike[0]}?" if alike else ""
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Whether --help is among the words; it is answered before any error is reported."""
+    return bool(set(_HELP) & set(words))
 
 
 def exit_codes(wrong: str | None, *, keeps: bool = False) -> str:

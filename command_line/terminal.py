@@ -1,7 +1,6 @@
 """The consoles of a command: results to stdout, everything else to stderr."""
 
 import os
-import sys
 
 from rich.console import Console
 
@@ -32,8 +31,3 @@ def _console(*, stderr: bool) -> Console:
     if not console.file.isatty():
         console.width = UNLIMITED
     return console
-
-
-def complain(program: str, text: str) -> None:
-    """Print one line on stderr: the program, then the error."""
-    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)

@@ -2,34 +2,75 @@
 
 import argparse
 import importlib
-import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from client.errors import RequestFailed, UsageError
-from command_line import terminal
-from command_line.interruption import Interrupted, interruptible
+from command_line import extras
+from command_line.guard import guarded
 from command_line.parser import REFUSED, WRONG, exit_codes
 from command_line.parser import Parser as PlainParser
-from measure.commands import compare as compare_command
-from measure.commands import diff as diff_command
-from measure.commands import limits as limits_command
-from measure.commands import load as load_command
-from measure.commands import loadgen as loadgen_command
-from measure.commands import plan as plan_command
-from measure.commands import predict as predict_command
-from measure.commands import report as report_command
-from measure.commands import slo as slo_command
-from measure.commands import sweep as sweep_command
 
 PROGRAM = "argmax-client"
-# Instruments whose modules parse their own options.
-PROGRAMS = {
-    "side-by-side": ("measure.side_by_side.command", "this service beside its limits and others"),
-    "overload": ("measure.overload.overload", "goodput, refusals and fairness beyond capacity"),
-    "floods": ("measure.overload.floods", "what other clients notice of HTTP/2 floods"),
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A row of --help; its `module` is imported only if it is the command that was given.
+
+    The module's `add(parser)` declares the options, and sets `command` to what runs with them.
+    `extra` installs what the module needs; None: it needs no extra.
+    """
+
+    name: str
+    module: str
+    help: str
+    extra: str | None = "measure"
+
+
+GROUPS: Mapping[str, Sequence[Command]] = {
+    "call a server": (
+        Command(
+            "predict",
+            "measure.commands.predict",
+            "labels, or other outputs, for rows of .npy files",
+            None,
+        ),
+    ),
+    "measure": (
+        Command("sweep", "measure.commands.sweep", "latency and throughput over batch sizes"),
+        Command("load", "measure.commands.load", "latency under load, in closed or open loops"),
+        Command("slo", "measure.commands.slo", "highest rate whose p99 stays within a bound"),
+        Command(
+            "loadgen", "measure.commands.loadgen", "the scenarios of MLCommons LoadGen", "loadgen"
+        ),
+        Command(
+            "overload",
+            "measure.overload.overload",
+            "goodput, refusals and fairness beyond capacity",
+        ),
+        Command("floods", "measure.overload.floods", "what other clients notice of HTTP/2 floods"),
+        Command(
+            "plan", "measure.commands.plan", "replicas, batches and network for a rate and a p99"
+        ),
+    ),
+    "compare and report": (
+        Command("compare", "measure.commands.compare", "execution providers side by side"),
+        Command(
+            "side-by-side",
+            "measure.side_by_side.command",
+            "this service beside its limits and others",
+        ),
+        Command(
+            "limits", "measure.commands.limits", "the machine's roofs, and a result below them"
+        ),
+        Command(
+            "diff", "measure.commands.diff", "whether a newer result is worse than an older one"
+        ),
+        Command("report", "measure.commands.report", "one HTML page of any set of results"),
+    ),
 }
 
 
@@ -41,64 +82,63 @@ class Parser(PlainParser):
         raise UsageError(message)
 
 
+class _Program(Parser):
+    """The parser of the whole, which shows the commands in their groups."""
+
+    def format_help(self) -> str:
+        """Return usage, a section for each group of commands, exit codes."""
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        for group, commands in GROUPS.items():
+            formatter.start_section(group)
+            formatter.add_arguments([argparse.Action([], c.name, help=c.help) for c in commands])
+            formatter.end_section()
+        formatter.start_section("options")
+        formatter.add_arguments([action for action in self._actions if action.option_strings])
+        formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. 0: done; 1: wrong labels, failed requests; 2: usage or environment.
 
     One that a signal ends gives 128 and the signal's number: 130 after Ctrl-C.
     """
     given = sys.argv[1:] if argv is None else list(argv)
-    if given and given[0] in PROGRAMS:
-        program: Callable[[Sequence[str]], int] = importlib.import_module(
-            PROGRAMS[given[0]][0]
-        ).main
-        return program(given[1:])
-    with interruptible():
-        try:
-            args = _parser().parse_args(given)
-            command: Callable[[argparse.Namespace], int] = args.command
-            return command(args)
-        except RequestFailed as error:
-            return _complain(f"error: {error}", WRONG)
-        except BrokenPipeError:
-            return _reader_gone()
-        except (UsageError, OSError, MemoryError) as error:
-            return _complain(f"error: {str(error) or type(error).__name__}", REFUSED)
-        except Interrupted as interrupted:
-            return _complain(str(interrupted), interrupted.exit_code)
+
+    def run() -> int:
+        args = parser_for(given).parse_args(given)
+        command: Callable[[argparse.Namespace], int] = args.command
+        return command(args)
+
+    return guarded(PROGRAM, run, {RequestFailed: WRONG, UsageError: REFUSED})
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def parser_for(words: Sequence[str]) -> Parser:
+    """The program's parser, with the options of the command that `words` begin with.
+
+    Raises MissingExtra where that needs what is not installed.
+    """
+    parser = _Program(
         prog=PROGRAM,
         description="Predict with a served model, or measure it.",
         epilog=exit_codes("wrong labels, failed requests, or a bound or limit that is missed"),
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    predict_command.add(commands)
-    sweep_command.add(commands)
-    compare_command.add(commands)
-    load_command.add(commands)
-    slo_command.add(commands)
-    loadgen_command.add(commands)
-    plan_command.add(commands)
-    limits_command.add(commands)
-    diff_command.add(commands)
-    report_command.add(commands)
-    for name, (_, text) in PROGRAMS.items():
-        commands.add_parser(name, help=text)
+    # Every name is known, so that one that is nearly right is answered with the right one.
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    for command in (command for group in GROUPS.values() for command in group):
+        own = commands.add_parser(command.name)
+        if words[:1] == [command.name]:
+            _imported(command).add(own)
     return parser
 
 
-def _complain(text: str, status: int) -> int:
-    terminal.complain(PROGRAM, text)
-    return status
-
-
-def _reader_gone() -> int:
-    """Whoever read stdout has enough, as `head` does; the code that a shell gives for SIGPIPE."""
-    # Else Python would complain of it again at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
+def _imported(command: Command) -> Any:
+    if command.extra is None:
+        return importlib.import_module(command.module)
+    return extras.imported(command.module, command.extra, command.name)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,15 @@ from typing import cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from model import extras, lfs_pointer
+from command_line import extras
+from model import lfs_pointer
 from model.errors import ModelError
 from model.precision import precision
 
 # Names under which W is usually saved; scikit-learn calls it coef_.
 ARCHIVE_NAMES = ("W", "weights", "coef_")
+# W of an export that is given neither a size nor a file.
+CLASSES, FEATURES, SEED = 64, 262_144, 0
 
 
 def from_seed(classes: int, features: int, seed: int) -> NDArray[np.float64]:
@@ -79,7 +82,10 @@ def _from_numpy(path: str | Path, name: str | None) -> NDArray[np.generic]:
 
 
 def _from_safetensors(path: str | Path, name: str | None) -> NDArray[np.generic]:
-    safetensors = extras.imported("safetensors", "safetensors")
+    try:
+        safetensors = extras.imported("safetensors", "safetensors", f"{path}")
+    except extras.MissingExtra as error:
+        raise ModelError(str(error)) from error
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             loaded: NDArray[np.generic] = file.get_tensor(_chosen(path, list(file.keys()), name))

@@ -1,44 +1,41 @@
 """Command line of the server: `python -m server --models DIR`."""
 
-import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
+from typing import Any
 
-from protos import malloc
-from server.app import config, logs
-from server.app.server import Server
-from server.errors import StartError
-from server.onnx import provider_list
+from command_line import extras
+from command_line.guard import complain
+from command_line.parser import REFUSED, asks_for_help
+from server.app import config
 
-_log = logging.getLogger("server")
-
-_WAKE_S = 0.1
+PROGRAM = "argmax-server"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then drain. 0: done; 2: it could not start."""
-    settings = config.parse(argv, os.environ, provider_list.text)
-    logs.set_up(settings.log_level)
-    for warning in config.unknown_variables(os.environ):
-        _log.warning(warning)
-    malloc.keep_in_process(all_sizes=True)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    given = sys.argv[1:] if argv is None else list(argv)
     try:
-        server = Server(settings)
-    except StartError as error:
-        print(f"argmax-server: error: {error}", file=sys.stderr)
-        return 2
-    print(f"listening on {server.address}", flush=True)
-    # A signal that the kernel gives to another thread does not wake this one.
-    while not stop.wait(_WAKE_S):
-        pass
-    server.drain()
-    return 0
+        # --help is answered where nothing else can be.
+        if not asks_for_help(given):
+            _serving()
+        settings = config.parse(given, os.environ, _list_ep)
+        serving = _serving()
+    except extras.MissingExtra as error:
+        complain(PROGRAM, f"error: {error}")
+        return REFUSED
+    code: int = serving.serve(settings, config.unknown_variables(os.environ))
+    return code
+
+
+def _serving() -> Any:
+    return extras.imported("server.app.serving", "server", "serving")
+
+
+def _list_ep() -> str:
+    text: str = extras.imported("server.onnx.provider_list", "server", "--list-ep").text()
+    return text
 
 
 if __name__ == "__main__":

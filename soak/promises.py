@@ -30,7 +30,8 @@ class Part:
     @property
     def run(self) -> Callable[[Tally, Path], None]:
         """Run the test of the promise. MissingExtra says how to install a missing package."""
-        found = extras.imported(f"soak.{self.module}", "dev")
+        module = f"soak.{self.module}"
+        found = extras.imported(module, "dev", module)
         return functools.partial(found.run, **self.options)
 
 

@@ -27,13 +27,9 @@ from measure.sweep.terminal import SweepProgress
 DEFAULT_ROUNDS, DEFAULT_STARTS = 16, 4
 
 
-def add(commands: "argparse._SubParsersAction[Any]") -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser(
-        "compare",
-        help="execution providers side by side",
-        epilog=exit_codes("failed requests, or a limit that is missed", keeps=True),
-    )
+    parser.epilog = exit_codes("failed requests, or a limit that is missed", keeps=True)
     parser.set_defaults(command=_compare)
     measurement, limits = group(parser, arguments.MEASUREMENT), group(parser, "limits")
     group(parser, arguments.EXECUTION).add_argument(

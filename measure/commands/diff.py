@@ -28,13 +28,9 @@ from measure.diff.verdicts import (
 NO_WORSE, IS_WORSE, NOT_COMPARABLE = 0, 1, 2
 
 
-def add(commands: "argparse._SubParsersAction[Any]") -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser(
-        "diff",
-        help="test whether a newer result is worse than an older one",
-        epilog=exit_codes("a point is worse"),
-    )
+    parser.epilog = exit_codes("a point is worse")
     parser.set_defaults(command=_diff)
     for name in ("old", "new"):
         parser.add_argument(

@@ -21,13 +21,9 @@ from measure.limits.subject import READERS, Subject, subject
 from measure.sweep.summary import disturbances
 
 
-def add(commands: "argparse._SubParsersAction[Any]") -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser(
-        "limits",
-        help="the machine's roofs, and a result below them",
-        epilog=exit_codes(None, keeps=True),
-    )
+    parser.epilog = exit_codes(None, keeps=True)
     parser.set_defaults(command=_limits)
     execution = group(parser, arguments.EXECUTION)
     group(parser, "result").add_argument(

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from client.errors import UsageError
 from command_line import terminal
@@ -29,13 +28,9 @@ from measure.slo.slo import for_p99
 from measure.sweep.summary import disturbances
 
 
-def add(commands: Any) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Add the command `load`."""
-    parser = commands.add_parser(
-        "load",
-        help="latency under load, in closed or open loops",
-        epilog=exit_codes("wrong labels or failed requests", keeps=True),
-    )
+    parser.epilog = exit_codes("wrong labels or failed requests", keeps=True)
     parser.set_defaults(command=_load)
     loops = group(parser, "loops")
     loops.add_argument(

@@ -3,11 +3,9 @@
 import argparse
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 from client.errors import UsageError
-from command_line import terminal
-from command_line.extras import how_to_install
+from command_line import extras, terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import DONE, WRONG, add_renamed, exit_codes, group
 from measure.commands import verdicts
@@ -25,13 +23,9 @@ QUICK_S = 5.0
 EXAMPLES, QUICK_EXAMPLES = 1024, 256
 
 
-def add(commands: "argparse._SubParsersAction[Any]") -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser(
-        "loadgen",
-        help="the scenarios of MLCommons LoadGen",
-        epilog=exit_codes("a run is not VALID, or labels are wrong", keeps=True),
-    )
+    parser.epilog = exit_codes("a run is not VALID, or labels are wrong", keeps=True)
     parser.set_defaults(command=_loadgen)
     runs, server = group(parser, "runs"), group(parser, arguments.SERVER)
     runs.add_argument(
@@ -117,8 +111,9 @@ def add(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def _loadgen(args: argparse.Namespace) -> int:
     """Exit code 0: every run is VALID and every label right; 1: not so."""
+    # The processes that import it start after minutes of preparing; this one never does.
     if importlib.util.find_spec("mlperf_loadgen") is None:
-        raise UsageError(f"mlcommons-loadgen is not installed; {how_to_install('loadgen')}")
+        raise extras.missing("loadgen", "loadgen", "mlperf_loadgen")
     if args.address is None and args.model != MODEL:
         raise UsageError(f"got --model {args.model} without --address, expected {MODEL}")
     scenarios: tuple[Scenario, ...] = SCENARIOS if args.scenario == "all" else (args.scenario,)

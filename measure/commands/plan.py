@@ -43,13 +43,9 @@ from measure.plan.observed import Calibration
 PLANNED, REFUSED = 0, 1
 
 
-def add(commands: Any) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Add the command `plan`."""
-    parser = commands.add_parser(
-        "plan",
-        help="replicas, batches and network for a rate and a p99",
-        epilog=exit_codes("predictions do not hold, or no rate is enough", keeps=True),
-    )
+    parser.epilog = exit_codes("predictions do not hold, or no rate is enough", keeps=True)
     parser.set_defaults(command=_plan)
     target, calibration = group(parser, "target"), group(parser, "calibration")
     server = group(parser, SERVER)

@@ -5,7 +5,6 @@ import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,13 +16,9 @@ from command_line.parser import DONE, add_renamed, exit_codes
 from measure.core import arguments
 
 
-def add(commands: "argparse._SubParsersAction[Any]") -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser(
-        "predict",
-        help="labels, or other outputs, for rows of .npy files",
-        epilog=exit_codes("the request failed"),
-    )
+    parser.epilog = exit_codes("the request failed")
     parser.set_defaults(command=_predict)
     arguments.add_address(parser, "server", required=True)
     arguments.add_credentials(parser)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from jinja2 import TemplateError
 
@@ -22,11 +21,9 @@ from measure.report.section import Section
 _UNSHOWN = (AttributeError, TypeError, ValueError, TemplateError)
 
 
-def add(commands: "argparse._SubParsersAction[Any]") -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser(
-        "report", help="one HTML page of any set of results", epilog=exit_codes(None)
-    )
+    parser.epilog = exit_codes(None)
     parser.set_defaults(command=_report)
     parser.add_argument(
         "places",

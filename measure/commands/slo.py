@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from client.errors import UsageError
 from command_line import terminal
@@ -27,13 +26,9 @@ from measure.slo.tune import DEFAULTS, Candidate, Search, Tuning, trials_to_json
 from measure.sweep.summary import disturbances
 
 
-def add(commands: Any) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Add the command `slo`."""
-    parser = commands.add_parser(
-        "slo",
-        help="highest rate whose p99 stays within a bound",
-        epilog=exit_codes("no rate is known to meet the bound, or wrong labels", keeps=True),
-    )
+    parser.epilog = exit_codes("no rate is known to meet the bound, or wrong labels", keeps=True)
     parser.set_defaults(command=_slo, concurrency=(), rate=())
     search = group(parser, "search")
     search.add_argument(

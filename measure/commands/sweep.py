@@ -3,7 +3,6 @@
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from client.errors import UsageError
 from command_line import terminal
@@ -21,13 +20,9 @@ from measure.sweep.terminal import SweepProgress
 from protos.quantize import WIRE_DTYPES
 
 
-def add(commands: Any) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
-    parser = commands.add_parser(
-        "sweep",
-        help="latency and throughput over batch sizes",
-        epilog=exit_codes("wrong labels or failed requests", keeps=True),
-    )
+    parser.epilog = exit_codes("wrong labels or failed requests", keeps=True)
     parser.set_defaults(command=_sweep)
     measurement = group(parser, arguments.MEASUREMENT)
     arguments.add_experiment(parser, Path("results/sweep"))

@@ -94,7 +94,7 @@ def some_of(text: str, known: Collection[str]) -> tuple[str, ...]:
     """Return the names with commas between, each once, that are among the `known`."""
     names = tuple(dict.fromkeys(text.split(",")))
     if not set(names) <= set(known):
-        raise argparse.ArgumentTypeError(f"got {text!r}; wanted some of {','.join(known)}")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(known)}")
     return names
 
 

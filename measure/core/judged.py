@@ -1,14 +1,14 @@
 """Begin and end a measurement that goals judge: its options, its record, its exit code."""
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from client.errors import RequestFailed, UsageError
-from command_line import terminal
-from command_line.extras import MissingExtra
-from command_line.interruption import Interrupted, Kept, interruptible
+from command_line import guard
+from command_line.interruption import Kept
 from command_line.parser import REFUSED, Parser, exit_codes
 from command_line.paths import path
 from measure.core.arguments import positive
@@ -18,18 +18,14 @@ from measure.core.verdict import Goal, Standing, lines
 Settings = TypeVar("Settings", bound=Any)
 
 
-def settings_of(
-    argv: Sequence[str] | None, prog: str, text: str, default: Settings
-) -> tuple[Settings, Path | None]:
-    """Settings as an option for each field changes the default ones; where to write the record.
+def add_settings(parser: argparse.ArgumentParser, text: str | None, default: Any) -> None:
+    """Declare an option for each field of the settings, and where to write the record.
 
-    A field is a number, or words that are given as one.
+    A field is a number, or words that are given as one. The first line of `text` says what is
+    measured.
     """
-    parser = Parser(
-        prog=prog,
-        description=text.split("\n", maxsplit=1)[0],
-        epilog=exit_codes("a goal is missed", keeps=True),
-    )
+    parser.description = (text or "").partition("\n")[0]
+    parser.epilog = exit_codes("a goal is missed", keeps=True)
     for field in fields(default):
         value = getattr(default, field.name)
         words = isinstance(value, tuple)
@@ -40,8 +36,12 @@ def settings_of(
             help=f"default: {' '.join(value) if words else value}",
         )
     parser.add_argument("--out", type=path, metavar="FILE", help="where to write the record")
-    values = vars(parser.parse_args(argv))
-    out: Path | None = values.pop("out")
+
+
+def settings_of(args: argparse.Namespace, default: Settings) -> tuple[Settings, Path | None]:
+    """Settings as the options of `add_settings` were given; where to write the record."""
+    values = {field.name: getattr(args, field.name) for field in fields(default)}
+    out: Path | None = args.out
     if out is not None:
         # Minutes of measuring must not end at a folder that is not there.
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -89,15 +89,7 @@ def conclude(
 
 def guarded(program: str, run: Callable[[], int]) -> int:
     """The exit code of `run`; 2 when it cannot be run, 128 and the number when a signal ends it."""
-    with interruptible():
-        try:
-            return run()
-        except (UsageError, RequestFailed, MissingExtra, OSError, MemoryError) as error:
-            terminal.complain(program, f"error: {str(error) or type(error).__name__}")
-            return REFUSED
-        except Interrupted as interrupted:
-            terminal.complain(program, str(interrupted))
-            return interrupted.exit_code
+    return guard.guarded(program, run, {UsageError: REFUSED, RequestFailed: REFUSED})
 
 
 def rounds_of(program: str, text: str | None) -> int:

@@ -1,16 +1,18 @@
-"""Read and write records: JSON files whose objects are dataclasses.
+"""Read and write records: JSON files whose objects are dataclasses, and CSV tables of them.
 
 The keys of an object are the fields of its class, in their order, then the properties that the
 class names in `DERIVED`. A reader ignores keys that it does not know, so that it reads what a newer
 version has added to.
 """
 
+import csv
+import io
 import json
 import math
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -127,3 +129,35 @@ def _said(text: str) -> str:
     if wrong := _WRONG.fullmatch(what):
         what = f"got {wrong[2]}, expected {wrong[1].replace(' | ', ' or ')}"
     return f"{place or 'the record'}: {what}"
+
+
+def flat(value: Mapping[str, Any], left_out: Collection[str] = ()) -> dict[str, Any]:
+    """Return an object as one row: of an object inside it, each value has a column.
+
+    `latency_ns.p50` becomes `latency_p50_ns`, so that the unit stays last.
+    """
+    row: dict[str, Any] = {}
+    for name, inner in value.items():
+        if name in left_out or inner is None:
+            continue
+        if isinstance(inner, Mapping):
+            row |= {_column(name, key): each for key, each in inner.items()}
+        else:
+            row[name] = inner
+    return row
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows under the names of their columns; what a row lacks is empty. Raises OSError."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text_atomically(path, text.getvalue())
+
+
+def _column(group: str, name: str) -> str:
+    stem = group.removesuffix("_ns")
+    if stem == group:
+        return f"{group}_{name}"
+    return f"{stem}_samples" if name == "samples" else f"{stem}_{name}_ns"

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from measure.core import table_file
-from measure.core.record import encoded, recorded
+from measure.core.record import encoded, flat, recorded, write_table
 from measure.core.verdict import Passed
 from measure.engine.bisection import Found
 from measure.load.summary import LoadPoint
@@ -62,11 +61,11 @@ def write_csv(path: Path, points: Sequence[LoadPoint]) -> None:
     """Write a row for each point, histograms and windows left out. Raises OSError."""
     rows = [_flat(point) for point in points]
     columns = dict.fromkeys(column for row in rows for column in row)
-    table_file.write_csv(path, list(columns), rows)
+    write_table(path, list(columns), rows)
 
 
 def _flat(point: LoadPoint) -> dict[str, Any]:
     varied = ("concurrency", "rate_per_s")
     asked = {f"asked_{k}" if k in varied else k: v for k, v in encoded(point.asked).items()}
-    told = table_file.flat(encoded(point), _NOT_IN_CSV)
+    told = flat(encoded(point), _NOT_IN_CSV)
     return asked | told | {"error_count": sum(point.errors.values())}

@@ -6,7 +6,7 @@ from client.errors import UsageError
 from command_line.extras import optional
 from measure.loadgen.worker_job import Job
 
-mlperf_loadgen = optional("mlperf_loadgen", "loadgen")
+mlperf_loadgen = optional("mlperf_loadgen", "loadgen", "loadgen")
 
 # What the rules ask of a data set that is larger; LoadGen's configuration has it for models that
 # it knows, only.

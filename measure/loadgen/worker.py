@@ -27,7 +27,7 @@ from measure.loadgen.settings import settings_of
 from measure.loadgen.warm_up import warm_up
 from measure.loadgen.worker_job import Job, Outcome, Scenario, rows_of_batch
 
-mlperf_loadgen = optional("mlperf_loadgen", "loadgen")
+mlperf_loadgen = optional("mlperf_loadgen", "loadgen", "loadgen")
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -1,7 +1,7 @@
 """Measure what floods of HTTP/2 frames do to others: a client's p99 beside each, over that without.
 
 python -m client floods [--rounds N] [--out FILE.json]: 0 when every goal is reached, 1 when one is
-missed, 2 when it could not be measured. It needs the extra [dev].
+missed, 2 when it could not be measured.
 
 Each round measures, for each flood, requests of one client alone and beside it, the flood first in
 every other round. Goals are ratios within a round. The flood comes over one connection, from a
@@ -9,9 +9,10 @@ process of its own and at a bounded rate, because on the same machine it takes f
 cores what it sends with; how much it sent is in the record.
 """
 
+import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +21,7 @@ from pathlib import Path
 from command_line.interruption import keeping
 from measure.core import environment
 from measure.core.child_process import talking_to
-from measure.core.judged import conclude, guarded, settings_of, told, whole_rounds
+from measure.core.judged import add_settings, conclude, guarded, settings_of, told, whole_rounds
 from measure.core.local_server import running_server
 from measure.core.verdict import Goal
 from measure.engine.loop import Pace
@@ -145,10 +146,15 @@ def goals(measured: dict[str, Rounds]) -> list[Goal]:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the command `floods` and its options."""
+    add_settings(parser, __doc__, Settings())
+    parser.set_defaults(command=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
     """Measure and judge."""
-    settings, out = settings_of(argv, "argmax-client floods", __doc__ or "", Settings())
-    return guarded("argmax-client floods", partial(_measure, settings, out))
+    return guarded("argmax-client floods", lambda: _measure(*settings_of(args, Settings())))
 
 
 def _measure(settings: Settings, out: Path | None) -> int:
@@ -170,7 +176,3 @@ def _measure(settings: Settings, out: Path | None) -> int:
     } | marks
     failed = [error for rounds in measured.values() for error in rounds.failed]
     return conclude(record, goals(measured), failed, out, kept)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

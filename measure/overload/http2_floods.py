@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from command_line.extras import optional
+import hpack
+from hyperframe import frame as frames
+
 from command_line.parser import positionals
 from measure.core.child_process import Parent
 from measure.overload.http2_peer import Http2Peer, request_headers
-
-frames = optional("hyperframe.frame", "dev")
-hpack = optional("hpack", "dev")
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 _CANCEL = 8

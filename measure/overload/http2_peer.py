@@ -4,11 +4,8 @@ import socket
 import struct
 from typing import Any, Self
 
-from command_line.extras import optional
-
-h2_config = optional("h2.config", "dev")
-h2_connection = optional("h2.connection", "dev")
-frames = optional("hyperframe.frame", "dev")
+import h2.config
+import h2.connection
 
 PATIENCE_S = 20
 _SO_LINGER_RESET = struct.pack("ii", 1, 0)
@@ -20,8 +17,8 @@ class Http2Peer:
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
         self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
-        self.h2 = h2_connection.H2Connection(
-            h2_config.H2Configuration(
+        self.h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(
                 client_side=True,
                 validate_outbound_headers=False,
                 normalize_outbound_headers=False,

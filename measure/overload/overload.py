@@ -15,9 +15,10 @@ on the wire. Where receiving is the limit, a client on the same machine slows th
 much as a crowd does, and cannot offer three times its capacity.
 """
 
+import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +28,7 @@ from typing import Any
 from command_line.interruption import keeping
 from measure.core import environment
 from measure.core.comparison import ratio
-from measure.core.judged import conclude, guarded, settings_of, told, whole_rounds
+from measure.core.judged import add_settings, conclude, guarded, settings_of, told, whole_rounds
 from measure.core.local_server import running_server
 from measure.core.record import recorded
 from measure.core.verdict import Criterion, Goal
@@ -175,10 +176,15 @@ def to_json(settings: Settings, described: Mapping[str, Any], rounds: Rounds) ->
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the command `overload` and its options."""
+    add_settings(parser, __doc__, Settings())
+    parser.set_defaults(command=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
     """Measure and judge."""
-    settings, out = settings_of(argv, "argmax-client overload", __doc__ or "", Settings())
-    return guarded("argmax-client overload", partial(_measure, settings, out))
+    return guarded("argmax-client overload", lambda: _measure(*settings_of(args, Settings())))
 
 
 def _measure(settings: Settings, out: Path | None) -> int:
@@ -191,7 +197,3 @@ def _measure(settings: Settings, out: Path | None) -> int:
     described = environment.describe(before, environment.snapshot())
     record = to_json(settings, described, rounds) | marks
     return conclude(record, goals(rounds), rounds.failed, out, kept)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

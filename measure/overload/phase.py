@@ -15,7 +15,7 @@ from measure.engine.worker_job import Job, Mode
 
 REFUSED, LATE = "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"
 # A percentile that has too few samples by then is left out.
-_MOST_S = 60.0
+_MOST_S = 20.0
 _PIECE_S = 0.25
 # A load that nobody reads is one slice.
 _WITHOUT_END_S = 3600.0

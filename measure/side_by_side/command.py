@@ -2,13 +2,11 @@
 
 import argparse
 import os
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import Parser, exit_codes
+from command_line.parser import exit_codes
 from command_line.paths import path
 from measure.core import environment
 from measure.core.arguments import positive, some_of
@@ -27,46 +25,11 @@ _FULL_ROUNDS, _QUICK_ROUNDS = 10, 4
 _FULL_STREAMS, _QUICK_STREAMS = 100, 10
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write. 0: done, whatever the goals; 1: wrong labels; 2: it could not."""
-    settings = _settings(argv)
-    malloc.keep_in_process()
-    return guarded("argmax-client side-by-side", lambda: _run(settings))
-
-
-def _run(settings: Settings) -> int:
-    with results_folder(settings.out):
-        return _measure(settings)
-
-
-def _measure(settings: Settings) -> int:
-    notes = terminal.progress()
-    start = environment.snapshot()
-    results = Results()
-    with keeping() as kept:
-        run(settings, lambda text: notes.print(text, soft_wrap=True, markup=False), results)
-    done = len({cell.batch_size for cell in results.cells})
-    marks = kept.because(done, f"{done} of {len(settings.batch_sizes)} batch sizes")
-    goals = all_goals(results.measured())
-    described = environment.describe(start, environment.snapshot())
-    content = record.to_json(settings, described, results, goals) | marks
-    json_path, png_path = settings.out / "bench.json", settings.out / "throughput.png"
-    write_record(json_path, content)
-    write_bytes_atomically(png_path, plot.throughput_png(results.cells, results.kinds))
-    console = terminal.results()
-    show.show(console, settings, results, goals)
-    for written in (json_path, png_path):
-        console.print(str(written), soft_wrap=True)
-    kept.end(settings.out)
-    return 1 if any(cell.wrong_labels for cell in results.cells) else 0
-
-
-def _settings(argv: Sequence[str] | None) -> Settings:
-    parser = Parser(
-        prog="argmax-client side-by-side",
-        description=__doc__,
-        epilog=exit_codes("wrong labels", keeps=True),
-    )
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the command and its options."""
+    parser.description = __doc__
+    parser.epilog = exit_codes("wrong labels", keeps=True)
+    parser.set_defaults(command=_run)
     parser.add_argument("--quick", action="store_true", help="few rounds, no peers: 5 minutes")
     parser.add_argument(
         "--rounds", type=positive, metavar="N", help="rounds (default: 10; quick: 4)"
@@ -113,7 +76,43 @@ def _settings(argv: Sequence[str] | None) -> Settings:
         metavar="DIR",
         help="folder for the results (default: %(default)s)",
     )
-    args = parser.parse_args(argv)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Measure and write. 0: done, whatever the goals; 1: wrong labels; 2: it could not."""
+    settings = _settings(args)
+    malloc.keep_in_process()
+    return guarded("argmax-client side-by-side", lambda: _measure_in_folder(settings))
+
+
+def _measure_in_folder(settings: Settings) -> int:
+    with results_folder(settings.out):
+        return _measure(settings)
+
+
+def _measure(settings: Settings) -> int:
+    notes = terminal.progress()
+    start = environment.snapshot()
+    results = Results()
+    with keeping() as kept:
+        run(settings, lambda text: notes.print(text, soft_wrap=True, markup=False), results)
+    done = len({cell.batch_size for cell in results.cells})
+    marks = kept.because(done, f"{done} of {len(settings.batch_sizes)} batch sizes")
+    goals = all_goals(results.measured())
+    described = environment.describe(start, environment.snapshot())
+    content = record.to_json(settings, described, results, goals) | marks
+    json_path, png_path = settings.out / "bench.json", settings.out / "throughput.png"
+    write_record(json_path, content)
+    write_bytes_atomically(png_path, plot.throughput_png(results.cells, results.kinds))
+    console = terminal.results()
+    show.show(console, settings, results, goals)
+    for written in (json_path, png_path):
+        console.print(str(written), soft_wrap=True)
+    kept.end(settings.out)
+    return 1 if any(cell.wrong_labels for cell in results.cells) else 0
+
+
+def _settings(args: argparse.Namespace) -> Settings:
     quick = args.quick
     return Settings(
         experiment=Experiment(args.classes, args.features, "float32", args.seed, EXAMPLES),
@@ -135,7 +134,3 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 def _peers(text: str) -> tuple[str, ...]:
     return () if text == "none" else some_of(text, NAMES)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

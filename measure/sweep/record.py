@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from measure.core import table_file
-from measure.core.record import encoded, recorded
+from measure.core.record import encoded, flat, recorded, write_table
 from measure.core.verdict import Finding
 from measure.sweep.summary import Point, Spread, StageSplit, warnings
 
@@ -41,9 +40,9 @@ def to_json(
 
 def write_csv(path: Path, points: Sequence[Point]) -> None:
     """Write one row per point under flat column names; what is None is empty. Raises OSError."""
-    rows = [table_file.flat(encoded(point), _NOT_IN_CSV) for point in points]
+    rows = [flat(encoded(point), _NOT_IN_CSV) for point in points]
     # The columns are the same whatever was measured.
     empty: dict[str, Any] = {each.name: "" for each in fields(Point)}
     for name, group in _GROUPS.items():
         empty[name] = {each.name: "" for each in fields(group)}
-    table_file.write_csv(path, list(table_file.flat(empty, _NOT_IN_CSV)), rows)
+    write_table(path, list(flat(empty, _NOT_IN_CSV)), rows)

@@ -6,19 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from command_line.extras import MissingExtra, imported, optional
-from measure.__main__ import PROGRAMS as OWN_PARSERS
-from measure.__main__ import _parser as client_parser
-from measure.__main__ import main as client_main
+from measure.__main__ import GROUPS, parser_for
 from model.__main__ import _parser as model_parser
 
 ROOT = Path(__file__).resolve().parents[2]
-# What the extras install and nothing else needs.
+CLIENT_COMMANDS = [command.name for group in GROUPS.values() for command in group]
+# What [measure] does not install.
 EXTRAS = {
     "grpc_tools",
-    "h2",
-    "hpack",
-    "hyperframe",
     "hypothesis",
     "joblib",
     "mlperf_loadgen",
@@ -81,7 +76,7 @@ SKLEARN_EXAMPLES = {"examples.sklearn.digits", "examples.sklearn.wide_text"}
 
 @pytest.fixture(scope="module")
 def explained():
-    """Exit code and text of each program's --help, where no extra is installed."""
+    """Exit code and text of each program's --help, where [measure] is installed and no more."""
     modules = [name for name in PROGRAMS if name not in SKLEARN_EXAMPLES]
     done = subprocess.run(
         [sys.executable, "-c", HELP.format(hidden=EXTRAS, modules=modules)],
@@ -101,31 +96,43 @@ def test_the_programs_are_found():
 
 
 @pytest.mark.parametrize("module", [name for name in PROGRAMS if name not in SKLEARN_EXAMPLES])
-def test_every_program_explains_itself_without_any_extra(module, explained):
+def test_every_program_explains_itself_without_optional_extras(module, explained):
     code, text = explained[module]
     assert code == 0
     assert re.search("usage:|python -m", text)
 
 
+def commands_of(parser):
+    """Parsers of its commands by name."""
+    (commands,) = (
+        action for action in parser._actions if hasattr(action, "choices") and action.choices
+    )
+    return commands.choices
+
+
 def parsers():
-    for program, parser in (("client", client_parser()), ("model", model_parser())):
-        yield program, None, parser
-        (commands,) = (
-            action for action in parser._actions if hasattr(action, "choices") and action.choices
-        )
-        for name, one in commands.choices.items():
-            if name not in OWN_PARSERS:
-                yield program, name, one
+    yield "client", None, parser_for([])
+    for name in CLIENT_COMMANDS:
+        yield "client", name, commands_of(parser_for([name]))[name]
+    yield "model", None, model_parser()
+    for name, parser in commands_of(model_parser()).items():
+        yield "model", name, parser
 
 
-@pytest.mark.parametrize("command", OWN_PARSERS)
-def test_commands_with_parsers_of_their_own_explain_themselves(command, capsys):
-    with pytest.raises(SystemExit) as ended:
-        client_main([command, "--help"])
-    assert ended.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
+@pytest.mark.parametrize("command", CLIENT_COMMANDS)
+def test_commands_explain_themselves_under_their_own_name(command):
+    text = commands_of(parser_for([command]))[command].format_help()
     assert text.startswith(f"usage: argmax-client {command} [-h]")
-    assert "Exit codes: 0: done." in text
+
+
+def test_help_of_the_client_shows_each_command_in_its_group():
+    sections = dict(
+        section.split(":\n", 1) for section in parser_for([]).format_help().split("\n\n")[2:-1]
+    )
+    for group, commands in GROUPS.items():
+        shown = [line.split()[0] for line in sections[group].splitlines()]
+        assert shown == [command.name for command in commands]
+    assert "-h, --help" in sections["options"]
 
 
 @pytest.mark.parametrize("columns", [30, 60, 80, 200])
@@ -146,17 +153,5 @@ def test_commands_that_measure_say_what_becomes_of_it_when_interrupted():
         for _, command, parser in parsers()
         if "marked as partial" in " ".join(parser.format_help().split())
     }
-    assert said == {"sweep", "load", "slo", "loadgen", "plan", "compare", "limits"}
-
-
-def test_what_is_not_installed_is_missed_when_it_is_used():
-    absent = optional("absent_package.part", "dev")
-    with pytest.raises(
-        MissingExtra, match=r"absent_package is not installed; run `pip install -e '\.\[dev\]'`"
-    ):
-        absent.anything()
-
-
-def test_what_is_installed_is_what_it_is():
-    assert optional("json", "dev").loads("1") == 1
-    assert imported("json", "dev").loads("1") == 1
+    every = {command for program, command, _ in parsers() if program == "client" and command}
+    assert said == every - {"predict", "diff", "report"}

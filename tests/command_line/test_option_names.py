@@ -5,8 +5,7 @@ import argparse
 import pytest
 
 from command_line.parser import Parser, add_renamed, group
-from measure.__main__ import PROGRAMS as OWN_PARSERS
-from measure.__main__ import _parser as client_parser
+from measure.__main__ import parser_for
 from model.__main__ import _parser as model_parser
 
 FORMER = [
@@ -31,7 +30,7 @@ def commands(parser):
 
 @pytest.mark.parametrize(("command", "needed", "former", "name"), FORMER)
 def test_a_former_name_is_accepted_but_not_shown(command, needed, former, name):
-    parser = client_parser()
+    parser = parser_for([command])
     new = "--" + name.replace("_", "-")
     for spelling in (former, new):
         assert getattr(parser.parse_args([command, *needed, spelling, "7"]), name) == 7.0
@@ -42,7 +41,7 @@ def test_a_former_name_is_accepted_but_not_shown(command, needed, former, name):
 
 @pytest.mark.parametrize(("command", "needed", "former", "name"), FORMER)
 def test_without_either_name_the_default_counts(command, needed, former, name):
-    values = vars(client_parser().parse_args([command, *needed]))
+    values = vars(parser_for([command]).parse_args([command, *needed]))
     assert values[name] in (None, 1.0, 30.0)
     assert former.removeprefix("--").replace("-", "_") not in values
 
@@ -55,9 +54,9 @@ def test_a_former_name_is_not_suggested(capsys):
     assert capsys.readouterr().err.endswith("did you mean --delay-s?\n")
 
 
-@pytest.mark.parametrize("name", [name for name in GROUPED if name not in OWN_PARSERS])
+@pytest.mark.parametrize("name", GROUPED)
 def test_a_command_with_many_options_shows_them_in_groups(name):
-    check_groups(commands(client_parser())[name])
+    check_groups(commands(parser_for([name]))[name])
 
 
 def test_the_options_of_export_are_in_groups():

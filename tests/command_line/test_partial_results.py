@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = ["--features", "64", "--classes", "4", "--threads", "1"]
 SHORT = ["--warm-up-s", "0.1", "--window-s", "0.2", "--max-windows", "3"]
 TWO_PROVIDERS = ["--ep", "cpu", "--ep", "cpu", "--batch-sizes", "1", "--modes", "local"]
+# Enough requests for a p99 within a second.
+FAST = ["--start", "500"]
 PATIENCE_S = 90
 
 needs_loadgen = pytest.mark.skipif(
@@ -32,8 +34,19 @@ COMMANDS = {
         "load.json",
     ),
     "slo": (
-        ["client", "slo", *MODEL, *SHORT, "--p99-ms", "1e6", "--precision", "1e-9"],
-        "unary, open 20/s ",
+        [
+            "client",
+            "slo",
+            *MODEL,
+            *SHORT,
+            "--p99-ms",
+            "1e6",
+            "--precision",
+            "1e-9",
+            "--start",
+            "500",
+        ],
+        "unary, open 500/s ",
         "slo.json",
     ),
     "plan": (
@@ -131,7 +144,7 @@ def test_nothing_measured_leaves_no_files(tmp_path):
 
 def test_the_overload_keeps_whole_rounds(tmp_path):
     small = ["--classes", "64", "--features", "256", "--rows", "4", "--streams", "2"]
-    words = ["measure.overload.overload", *small, "--seconds", "0.3", "--rounds", "99"]
+    words = ["client", "overload", *small, "--seconds", "0.3", "--rounds", "99"]
     code, out, err = interrupted(tmp_path / "o.json", words, "round 1 of 99")
     assert code == 130, err
     assert err[-1].startswith("argmax-client overload: interrupted by SIGINT after ")

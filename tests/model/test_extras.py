@@ -19,7 +19,7 @@ sys.meta_path.insert(0, Hidden())
 from model.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
-EXTRAS = ("joblib", "safetensors", "scipy", "skl2onnx", "sklearn")
+OPTIONAL = ("joblib", "safetensors", "scipy", "skl2onnx", "sklearn")
 
 
 def without(hidden, *argv):
@@ -40,18 +40,19 @@ def test_what_an_extra_installs_is_asked_for_by_name(tmp_path, hidden, option, f
     (tmp_path / file).touch()
     ran = without(hidden, "export", "--out", tmp_path, option, tmp_path / file)
     assert (ran.returncode, ran.stdout) == (2, "")
+    user = option if extra == "sklearn" else tmp_path / file
     assert ran.stderr == (
-        f"argmax-model: error: {hidden[0]} is not installed; "
-        f"run `pip install -e '.[{extra}]'` in the folder of argmax-serving\n"
+        f"argmax-model: error: {user} needs the extra [{extra}]: run `pip install -e '.[{extra}]'` "
+        f"in the folder of argmax-serving (no module named {hidden[0]!r})\n"
     )
 
 
-def test_everything_else_needs_no_extra(tmp_path):
+def test_everything_else_needs_no_further_extra(tmp_path):
     small = ["--classes", 2, "--features", 3]
     for argv in (
         ["export", "--out", tmp_path, *small],
         ["verify", tmp_path],
         ["inspect", tmp_path],
     ):
-        ran = without(EXTRAS, *argv)
+        ran = without(OPTIONAL, *argv)
         assert (ran.returncode, ran.stderr) == (0, "")

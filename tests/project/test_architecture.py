@@ -1,15 +1,21 @@
 import ast
 import importlib.metadata
-import importlib.util
+import platform
+import re
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+PACKAGES = PYPROJECT["tool"]["setuptools"]["packages"]
+OURS = {package for package in PACKAGES if "." not in package}
 GENERATED = "_pb2.py"
 MODULES = sorted(
     path
@@ -38,10 +44,23 @@ RUST_TRACES = (b"/rustc/", b"rustc version ")
 CHUNK_BYTES = 2**20
 
 
-def runtime_closure(name, *extras):
-    """Names of the distributions that installing one brings along, itself included."""
+def requirements(name):
+    """Requirements of a distribution; of this one as the tree has them, however it is installed."""
+    if name != PROJECT["name"]:
+        yield from map(Requirement, importlib.metadata.requires(name) or ())
+        return
+    yield from map(Requirement, PROJECT["dependencies"])
+    for extra, texts in PROJECT["optional-dependencies"].items():
+        for requirement in map(Requirement, texts):
+            own = "" if requirement.marker is None else f"({requirement.marker}) and "
+            requirement.marker = Marker(f"{own}extra == '{extra}'")
+            yield requirement
+
+
+def runtime_closure(*extras):
+    """Names of the distributions that installing this one with extras brings along."""
     found = set()
-    left = [(name, frozenset(extras))]
+    left = [(PROJECT["name"], frozenset(extras))]
     seen = set()
     while left:
         name, extras = left.pop()
@@ -49,8 +68,7 @@ def runtime_closure(name, *extras):
             continue
         seen.add((name, extras))
         found.add(name)
-        for text in importlib.metadata.requires(name) or ():
-            needed = Requirement(text)
+        for needed in requirements(name):
             choices = extras or {""}
             if needed.marker is None or any(
                 needed.marker.evaluate({"extra": extra}) for extra in choices
@@ -85,9 +103,11 @@ def built_with_rust(distribution):
     return [path for path in native_files(distribution) if from_rust(path)]
 
 
-def test_nothing_built_with_rust_is_needed_at_run_time():
-    closure = runtime_closure("argmax-serving")
-    assert {"numpy", "onnxruntime", "grpcio", "protobuf", "onnx", "pillow"} <= closure
+def test_nothing_built_with_rust_is_needed_by_all():
+    closure = runtime_closure("all")
+    assert {"onnxruntime", "grpcio", "onnx", "pillow", "scikit-learn", "scipy"} <= closure
+    # It has no wheel for Linux on ARM.
+    assert ("mlcommons-loadgen" in closure) == (platform.machine() != "aarch64")
     assert "ruff" not in closure
     native = {name: list(native_files(name)) for name in closure}
     assert native["numpy"]
@@ -96,28 +116,72 @@ def test_nothing_built_with_rust_is_needed_at_run_time():
     assert [path for name in sorted(closure) for path in built_with_rust(name)] == []
 
 
-def test_nothing_built_with_rust_is_needed_to_export_estimators():
-    closure = runtime_closure("argmax-serving", "sklearn")
-    assert {"scikit-learn", "scipy", "joblib", "skl2onnx", "numpy"} <= closure
-    assert [path for name in sorted(closure) for path in built_with_rust(name)] == []
+def within(extra):
+    """Extras that one is made of, itself included."""
+    found = {extra}
+    for requirement in map(Requirement, PROJECT["optional-dependencies"][extra]):
+        if requirement.name == PROJECT["name"]:
+            found = found.union(*map(within, requirement.extras))
+    return found
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("mlperf_loadgen") is None,
-    reason="the extra [loadgen] is not installed",
-)
-def test_nothing_built_with_rust_is_needed_to_be_driven_by_loadgen():
-    closure = runtime_closure("argmax-serving", "loadgen")
-    assert "mlcommons-loadgen" in closure
-    assert "mlcommons-loadgen" not in runtime_closure("argmax-serving")
-    assert list(native_files("mlcommons-loadgen"))
-    assert [path for name in sorted(closure) for path in built_with_rust(name)] == []
+def test_all_leaves_out_what_does_not_install_everywhere_without_rust():
+    every = set(PROJECT["optional-dependencies"])
+    assert every - within("all") == {"cuda", "dev", "openvino", "safetensors"}
+    assert within("all") | {"safetensors"} <= within("dev")
+
+
+def test_every_extra_serves():
+    assert all("server" in within(extra) for extra in PROJECT["optional-dependencies"])
 
 
 def test_only_an_extra_brings_safetensors_which_is_built_with_rust():
-    assert "safetensors" not in runtime_closure("argmax-serving", "sklearn")
-    assert "safetensors" in runtime_closure("argmax-serving", "safetensors")
+    assert "safetensors" in runtime_closure("safetensors")
     assert built_with_rust("safetensors")
+
+
+def test_a_client_installs_little():
+    assert {"grpcio", "numpy", "protobuf"} <= runtime_closure()
+    assert len(runtime_closure()) <= 8
+
+
+# The extra that installs what a folder imports, as docs/architecture.md says; of the longest path.
+FOLDERS = {
+    "client": None,
+    "command_line": "server",
+    "measure": "measure",
+    "model": "server",
+    "model/from_sklearn": "sklearn",
+    "model/linear_argmax.py": "sklearn",
+    "protos": None,
+    "rowwise": "server",
+    "server": "server",
+}
+# These run in the environments of other servers.
+ELSEWHERE = ROOT / "measure" / "peers" / "inside"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_what_a_folder_imports_its_extra_installs(folder):
+    extra = FOLDERS[folder]
+    closure = runtime_closure(*([extra] if extra else []))
+    of_modules = importlib.metadata.packages_distributions()
+    below = [ROOT / other for other in FOLDERS if other.startswith(f"{folder}/")]
+    for path in (path for path in MODULES if path.is_relative_to(ROOT / folder)):
+        if path.name == "generate.py" or any(map(path.is_relative_to, [*below, ELSEWHERE])):
+            continue
+        for name in imported_packages(path) - sys.stdlib_module_names - OURS:
+            brought_by = {canonicalize_name(one) for one in of_modules[name]}
+            assert brought_by & closure, f"{path} imports {name}"
+
+
+def test_the_extra_of_every_folder_is_known_and_documented():
+    assert {folder.partition("/")[0] for folder in FOLDERS} == OURS
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for folder, extra in FOLDERS.items():
+        assert re.search(
+            rf"^\|.*`{folder}(?:/`|`).*\| `?\[?{extra or 'none'}\]?`? ", text, re.MULTILINE
+        )
 
 
 @pytest.mark.parametrize("name", ["ruff", "grimp"])
@@ -139,10 +203,9 @@ def test_traces_of_rust_are_found_across_pieces(tmp_path, trace, before):
 
 
 def test_the_packages_are_the_folders():
-    outermost = {package for package in PACKAGES if "." not in package}
     folders = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("*/__init__.py")}
-    assert outermost == folders - NOT_INSTALLED
-    holding = {path.parent for package in outermost for path in (ROOT / package).rglob("*.py")}
+    assert folders - NOT_INSTALLED == OURS
+    holding = {path.parent for package in OURS for path in (ROOT / package).rglob("*.py")}
     # What is not named is not installed.
     assert set(PACKAGES) == {".".join(path.relative_to(ROOT).parts) for path in holding}
 

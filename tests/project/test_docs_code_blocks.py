@@ -12,7 +12,7 @@ from docs_runner import ENTER, BlockFailed, Page
 from google.protobuf import text_format
 
 from client.errors import UsageError
-from measure.__main__ import _parser as client_parser
+from measure.__main__ import parser_for
 from protos import model_config_pb2
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -72,7 +72,7 @@ def test_the_options_of_commands_that_are_not_run_exist():
     assert ours
     for where, words in ours:
         try:
-            client_parser().parse_args([word.replace("PORT", "8001") for word in words])
+            parser_for(words).parse_args([word.replace("PORT", "8001") for word in words])
         except UsageError as error:
             pytest.fail(f"{where}: {error}")
 

@@ -2,9 +2,10 @@ import json
 
 import pytest
 
+from measure.__main__ import main
 from measure.core.verdict import Standing
 from measure.overload import floods
-from measure.overload.floods import Rounds, Settings, goals, main, run
+from measure.overload.floods import Rounds, Settings, goals, run
 from measure.overload.http2_floods import FLOODS
 
 SMALL = Settings(features=64, rounds=2, seconds=0.3)
@@ -62,7 +63,7 @@ def test_the_exit_code_tells_the_verdict_and_the_record_holds_it(
 ):
     monkeypatch.setattr(floods, "run", lambda _, report, found: found.update(measured(**values)))
     path = tmp_path / "record.json"
-    assert main(["--out", str(path)]) == code
+    assert main(["floods", "--out", str(path)]) == code
     record = json.loads(path.read_text())
     assert [goal["name"] for goal in record["goals"]] == list(FLOODS)
     assert record["floods"]["rapid reset"]["alone_p99_ms"] == [10.0, 10.0]

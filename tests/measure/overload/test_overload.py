@@ -3,9 +3,10 @@ from dataclasses import asdict
 
 import pytest
 
+from measure.__main__ import main
 from measure.core.verdict import Standing
 from measure.overload import overload
-from measure.overload.overload import Rounds, Settings, goals, main, run
+from measure.overload.overload import Rounds, Settings, goals, run
 
 # Computing must be what limits, or the server cannot refuse as fast as requests come.
 SMALL = Settings(classes=4096, features=1024, rows=8, streams=4, rounds=1, seconds=0.3)
@@ -90,7 +91,7 @@ def test_the_exit_code_tells_the_verdict_and_the_record_holds_it(
 
     monkeypatch.setattr(overload, "run", run)
     path = tmp_path / "record.json"
-    assert main(["--out", str(path)]) == code
+    assert main(["overload", "--out", str(path)]) == code
     record = json.loads(path.read_text())
     assert [goal["name"] for goal in record["goals"]] == ["fairness", "goodput", "refusals"]
     assert record["rounds"]["peak_per_s"] == [100.0, 100.0]
