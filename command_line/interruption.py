@@ -13,10 +13,8 @@ from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN_S = 0.05
-# Modules whose locks an exception at the wrong moment would leave locked for ever.
-_LOCKING = frozenset(("grpc", "threading"))
-# A critical section takes microseconds: code that is still there after these waits for something.
 _POSTPONED_S = 0.01
+# Code of grpcio that is still there after so many waits for an answer, without a lock.
 _MOST_POSTPONED = 5
 
 
@@ -45,11 +43,13 @@ def interruptible() -> Iterator[None]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal postponed
-        if _may_hold_a_lock(frame) and postponed < _MOST_POSTPONED:
+        if _may_hold_a_lock(frame):
+            interrupt_later(number, _POSTPONED_S)
+        elif _module(frame) == "grpc" and postponed < _MOST_POSTPONED:
             postponed += 1
             interrupt_later(number, _POSTPONED_S)
-            return
-        raise Interrupted(number)
+        else:
+            raise Interrupted(number)
 
     def interrupt_later(number: int, after_s: float) -> None:
         nonlocal again
@@ -88,12 +88,17 @@ def _may_hold_a_lock(frame: FrameType | None) -> bool:
     Python calls signal handlers between any two instructions, also after `Condition.__enter__` has
     the lock and before its `with` block has begun.
     """
-    if frame is None or frame.f_globals.get("__name__", "").partition(".")[0] not in _LOCKING:
+    if frame is None or _module(frame) != "threading":
         return False
     if frame.f_code is not threading.Condition.wait.__code__:
         return True
     # There it waits without the lock, and takes it again whatever happens.
     return "waiter.acquire(" not in linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+
+
+def _module(frame: FrameType | None) -> str:
+    name: str = "" if frame is None else frame.f_globals.get("__name__", "")
+    return name.partition(".")[0]
 
 
 class Kept:

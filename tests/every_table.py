@@ -29,7 +29,7 @@ from measure.load import record as load_record
 from measure.load import table as load_table
 from measure.load.paired import Duel
 from measure.loadgen import table as loadgen_table
-from measure.loadgen.logs import Metric, Verdict
+from measure.loadgen.logs import Metric, Summary
 from measure.loadgen.runs import Labels, Performance, Result
 from measure.plan import table as plan_table
 from measure.plan.capacity import Demand
@@ -124,7 +124,7 @@ def _limits():
 
 def _loadgen():
     times = {"50.00": 12_345 * MS, "90.00": 23_456 * MS, "99.00": 34_567 * MS, "99.90": 45_678 * MS}
-    told = Verdict(
+    told = Summary(
         verdict="INVALID",
         reasons=(),
         metric=Metric("90.0th percentile latency (ns)", 23_456.0 * MS),

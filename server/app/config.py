@@ -124,7 +124,7 @@ class Config:
         _NETWORK,
         option_values.one_of(**{GRPCIO: GRPCIO, NATIVE: NATIVE}),
         f"{GRPCIO}|{NATIVE}",
-        "gRPC implementation: grpcio's own, or this project's, which copies less",
+        "gRPC implementation: grpcio, or this project's own (experimental: docs/architecture.md)",
         GRPCIO,
     )
     max_connections: int = _option(

@@ -8,7 +8,7 @@ import zlib
 import pytest
 from hpack import Decoder, Encoder
 from hyperframe.frame import Frame
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transport import call, messages
@@ -26,12 +26,14 @@ NAMES = st.from_regex(r"[0-9a-z_.-]{1,20}", fullmatch=True).filter(
 FIELDS = st.lists(st.tuples(NAMES, TEXT), max_size=10)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**24 - 1), st.integers(0, 255), st.integers(0, 255), IDS, st.booleans())
 def test_a_frame_header_is_read_as_it_was_written(length, kind, flags, stream_id, reserved):
     raw = frames.header(length, kind, flags, stream_id | reserved << 31)
     assert frames.parse_header(b"x" + raw, 1) == (length, kind, flags, stream_id)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.integers(7, 2**16 - 1), st.integers(0, 2**32 - 1)))
 def test_settings_are_read_as_they_were_written(values):
     raw = frames.settings(values)
@@ -41,6 +43,7 @@ def test_settings_are_read_as_they_were_written(values):
     assert dict(frame.settings) == values
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64), st.integers(0, 255), st.integers(1, 2**31 - 1))
 def test_payloads_are_read_or_refused_in_the_protocols_words(payload, flags, stream_id):
     view = memoryview(payload)
@@ -70,6 +73,7 @@ def test_settings_out_of_range_are_refused(values, code):
     assert caught.value.code is code
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=200), st.integers(1, 60), st.booleans())
 def test_long_header_blocks_are_cut_into_continuations(block, most, ends):
     raw = frames.headers(5, block, most, end_stream=ends)
@@ -87,11 +91,13 @@ def test_long_header_blocks_are_cut_into_continuations(block, most, ends):
     assert kinds == [frames.HEADERS] + [frames.CONTINUATION] * (len(kinds) - 1)
 
 
+@settings(deadline=None)
 @given(FIELDS)
 def test_any_decoder_reads_our_blocks(fields):
     assert [tuple(each) for each in Decoder().decode(headers.encode(fields))] == fields
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(range(4)), st.booleans()), max_size=30), st.data())
 def test_remembered_blocks_mean_what_they_would_mean_decoded_anew(order, data):
     lists = [data.draw(FIELDS) for _ in range(4)]
@@ -113,6 +119,7 @@ def test_the_same_bytes_mean_something_else_once_the_table_has_changed():
         assert blocks[1] == blocks[2] == b"\xbe"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_damaged_blocks_are_a_fault_of_the_connection(block):
     reader = headers.HeaderReader(request.parse)
@@ -120,6 +127,7 @@ def test_damaged_blocks_are_a_fault_of_the_connection(block):
         reader.read(block)
 
 
+@settings(deadline=None)
 @given(FIELDS)
 def test_requests_are_read_or_called_malformed(fields):
     parsed = request.parse(tuple(fields))
@@ -147,6 +155,7 @@ class Owner:
         self.over = True
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.binary(max_size=30) | st.integers(5000, 9000).map(bytes), max_size=8),
     st.lists(st.integers(1, 6000), min_size=1, max_size=20),
@@ -178,6 +187,7 @@ def test_messages_are_put_together_whatever_pieces_they_come_in(sent, cuts, admi
     assert owner.over
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_anything_that_is_no_message_ends_its_call(data):
     owner = Owner(())
@@ -188,6 +198,7 @@ def test_anything_that_is_no_message_ends_its_call(data):
         assert owner.over
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=3000), st.sampled_from(["gzip", "deflate"]), st.integers(0, 4000))
 def test_packed_messages_are_unpacked_up_to_the_limit(data, encoding, most):
     packed = messages.pack([data[:10], data[10:]], encoding)
@@ -212,6 +223,7 @@ def test_unpacking_takes_no_more_memory_than_the_limit_allows():
         tracemalloc.stop()
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_status_texts_survive_their_escapes(text):
     text = text.encode("utf-8", "replace").decode()
@@ -220,11 +232,13 @@ def test_status_texts_survive_their_escapes(text):
     assert all(" " <= character <= "~" for character in escaped)
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_a_damaged_text_is_kept_as_far_as_it_can_be_read(text):
     assert isinstance(unescape(text), str)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1e9))
 def test_timeouts_are_never_shortened(timeout_s):
     written = call.encode_timeout(timeout_s)
@@ -238,6 +252,7 @@ def test_a_malformed_timeout_ends_the_call(value):
         call.decode_timeout(value)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(NAMES, TEXT) | st.tuples(NAMES.map("{}-bin".format), st.binary())))
 def test_metadata_come_back(metadata):
     assert call.decode_metadata(tuple(call.encode_metadata(metadata))) == tuple(metadata)
@@ -258,6 +273,7 @@ def test_metadata_that_cannot_be_sent_are_refused(pair):
         call.encode_metadata([pair])
 
 
+@settings(deadline=None)
 @given(st.sampled_from(Code), st.text(max_size=50))
 def test_a_status_comes_back_from_its_trailers(code, text):
     text = text.encode("utf-8", "replace").decode()

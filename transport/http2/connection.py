@@ -5,12 +5,9 @@ how bytes become frames in `receiving`; this module says what the frames mean.
 """
 
 import contextlib
-import logging
 import socket
 import threading
 import time
-from collections import deque
-from typing import ClassVar
 
 from transport.http2 import frames
 from transport.http2.control import ControlFrames
@@ -26,8 +23,6 @@ from transport.options import ConnectionOptions
 # that unadmitted messages could fill would keep the admitted ones from coming.
 _CONNECTION_WINDOW = 2**30
 _MESSAGES_AHEAD = 16
-# Streams that this side reset: frames that were under way are not the peer's fault.
-_REMEMBERED_RESETS = 1_000
 # What a closing connection waits for the peer's end, so that GOAWAY is not lost to a TCP reset.
 _LINGER_S = 1.0
 _DISCARD_BYTES = 256 * 1024
@@ -36,8 +31,6 @@ _TICK_S = 1.0
 
 class Connection(ControlFrames):
     """See the module; `ServerConnection` and `ClientConnection` complete it."""
-
-    log: ClassVar[logging.Logger] = logging.getLogger("transport")
 
     def __init__(
         self,
@@ -64,8 +57,6 @@ class Connection(ControlFrames):
         self.last_peer_stream = 0
         self._recv_window = frames.DEFAULT_WINDOW
         self._widened = 0  # of all streams' windows beyond `stream_window`
-        self._reset_order: deque[int] = deque()
-        self._reset_ids: set[int] = set()
         self._received_s = time.monotonic()
         self._received_bytes = 0
         self._write_wanted = False
@@ -260,25 +251,6 @@ class Connection(ControlFrames):
         self.forget_stream(stream)
         self.sender.control_locked(frames.rst_stream(stream.stream_id, code))
 
-    def remember_reset(self, stream_id: int) -> None:
-        """Frames of a stream may still be under way that this side has reset."""
-        self._reset_ids.add(stream_id)
-        self._reset_order.append(stream_id)
-        if len(self._reset_order) > _REMEMBERED_RESETS:
-            self._reset_ids.discard(self._reset_order.popleft())
-
-    def on_stream_fault(self, fault: StreamFault) -> None:
-        """See FrameHandler."""
-        self._resets.count()
-        stream = self.streams.get(fault.stream_id)
-        self.log.info("stream %d is reset: %s: %s", fault.stream_id, fault.code.name, fault.text)
-        if stream is None:
-            self.remember_reset(fault.stream_id)
-            self.sender.control(frames.rst_stream(fault.stream_id, fault.code))
-            return
-        self.reset(stream, fault.code)
-        stream.on_reset(fault.code)
-
     def unpack(self, stream: Stream, packed: memoryview) -> None:
         """Unpack a message elsewhere, and hand it to the stream's reader."""
         raise NotImplementedError
@@ -328,7 +300,7 @@ class Connection(ControlFrames):
             self.sender.control(frames.window_update(0, more))
         stream = self.streams.get(stream_id)
         if stream is None or stream.remote_ended:
-            self._check_closed(stream_id, "DATA")
+            self.check_closed(stream_id, "DATA")
             return None
         stream.recv_window -= length
         if stream.recv_window < 0:
@@ -336,17 +308,6 @@ class Connection(ControlFrames):
                 stream_id, ErrorCode.FLOW_CONTROL_ERROR, "got more DATA than the stream's window"
             )
         return stream
-
-    def _check_closed(self, stream_id: int, name: str) -> None:
-        """A frame of a stream that is not open: allowed only while its reset is under way."""
-        if stream_id == 0 or self.is_idle(stream_id):
-            raise ConnectionFault(
-                ErrorCode.PROTOCOL_ERROR, f"got {name} on stream {stream_id}, which is not open"
-            )
-        if stream_id not in self._reset_ids:
-            raise StreamFault(
-                stream_id, ErrorCode.STREAM_CLOSED, f"got {name} on a stream that has ended"
-            )
 
     def on_payload(self, stream: Incoming, data: memoryview) -> None:
         """See FrameHandler."""

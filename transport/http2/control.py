@@ -1,8 +1,11 @@
 """What the frames of one connection mean that are not DATA: headers, settings, pings, windows."""
 
+import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from typing import ClassVar
 
 from transport.http2 import frames, limits
 from transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
@@ -11,10 +14,14 @@ from transport.http2.receiving import Receiver
 from transport.http2.sending import Sender
 from transport.http2.stream import Stream
 
+# Streams that this side reset: frames that were under way are not the peer's fault.
+_REMEMBERED_RESETS = 1_000
+
 
 class ControlFrames:
     """The part of `Connection` that reads control frames; the I/O thread calls it."""
 
+    log: ClassVar[logging.Logger] = logging.getLogger("transport")
     lock: threading.Lock
     sender: Sender
     receiver: Receiver
@@ -28,6 +35,8 @@ class ControlFrames:
         self._on_pong: Callable[[], None] | None = None
         self._block: list[bytes] = []  # of HEADERS that are continued
         self._block_stream, self._block_flags = 0, 0
+        self._reset_order: deque[int] = deque()
+        self._reset_ids: set[int] = set()
         self._resets = Rate(limits.MAX_RESETS_PER_S, "reset streams")
         self._idle_frames = Rate(limits.MAX_IDLE_FRAMES_PER_S, "frames without content")
 
@@ -35,9 +44,43 @@ class ControlFrames:
         """Whether a stream was never opened."""
         raise NotImplementedError
 
+    def reset(self, stream: Stream, code: ErrorCode) -> None:
+        """End a stream with RST_STREAM; any thread."""
+        raise NotImplementedError
+
     def forget_stream(self, stream: Stream) -> None:
         """The stream is over on both sides; its last messages may still wait to be read."""
         raise NotImplementedError
+
+    def remember_reset(self, stream_id: int) -> None:
+        """Frames of a stream may still be under way that this side has reset."""
+        self._reset_ids.add(stream_id)
+        self._reset_order.append(stream_id)
+        if len(self._reset_order) > _REMEMBERED_RESETS:
+            self._reset_ids.discard(self._reset_order.popleft())
+
+    def on_stream_fault(self, fault: StreamFault) -> None:
+        """See FrameHandler."""
+        self._resets.count()
+        stream = self.streams.get(fault.stream_id)
+        self.log.info("stream %d is reset: %s: %s", fault.stream_id, fault.code.name, fault.text)
+        if stream is None:
+            self.remember_reset(fault.stream_id)
+            self.sender.control(frames.rst_stream(fault.stream_id, fault.code))
+            return
+        self.reset(stream, fault.code)
+        stream.on_reset(fault.code)
+
+    def check_closed(self, stream_id: int, name: str) -> None:
+        """A frame of a stream that is not open: allowed only while its reset is under way."""
+        if stream_id == 0 or self.is_idle(stream_id):
+            raise ConnectionFault(
+                ErrorCode.PROTOCOL_ERROR, f"got {name} on stream {stream_id}, which is not open"
+            )
+        if stream_id not in self._reset_ids:
+            raise StreamFault(
+                stream_id, ErrorCode.STREAM_CLOSED, f"got {name} on a stream that has ended"
+            )
 
     def on_unknown_frame(self) -> None:
         """See FrameHandler."""

@@ -201,7 +201,7 @@ def test_a_line_that_does_not_rise_is_recorded_without_a_bound():
     [
         ({"schema": "argmax-serving/sweep/1"}, "schema is 'argmax-serving/sweep/1'"),
         ({"providers": [{}]}, "lacks 'label'"),
-        ({"providers": 3}, "wrong type"),
+        ({"providers": 3}, "providers: got int, expected array"),
         ({"cells": [{"provider": "a", "point": {}}]}, r"cells\[0\].point lacks 'mode'"),
     ],
 )

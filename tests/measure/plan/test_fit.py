@@ -32,7 +32,7 @@ def test_what_lone_requests_show_is_taken_as_it_is(fitted):
 
 
 def test_the_costs_of_a_simulated_server_predict_loads_they_were_not_fitted_to(fitted):
-    errors = [one.error for one in check(calibration(), fitted)]
+    errors = [one.p99_error for one in check(calibration(), fitted)]
     assert len(errors) == 3
     assert max(map(abs, errors)) < 0.2
 

@@ -13,7 +13,7 @@ from measure.__main__ import main
 from measure.core.record import decoded, encoded
 from measure.plan.calibration import FITTED_SHARES
 from measure.plan.observed import Calibration
-from measure.plan.record import SCHEMA
+from measure.plan.record import PlanRecord
 from model.export import export
 from model.weights import from_seed
 
@@ -36,7 +36,7 @@ def plan(tmp_path, capsys, monkeypatch):
     def run(calibration, *options):
         folder = tmp_path / "earlier"
         folder.mkdir(exist_ok=True)
-        content = {"schema": SCHEMA, "environment": {"cores": 2}}
+        content = {"schema": PlanRecord.SCHEMA, "environment": {"cores": 2}}
         text = json.dumps(content | {"calibration": encoded(calibration)})
         (folder / "plan.json").write_text(text)
         out = tmp_path / "out"
@@ -94,7 +94,7 @@ def test_a_bound_that_no_number_of_replicas_meets_is_refused(plan, made):
         ("[]", "is JSON of another kind"),
         ('{"schema": "argmax-serving/load/1"}', "has the schema argmax-serving/load/1"),
         (
-            json.dumps({"schema": SCHEMA, "environment": {}}),
+            json.dumps({"schema": PlanRecord.SCHEMA, "environment": {}}),
             "the record lacks 'calibration'",
         ),
     ],

@@ -14,6 +14,7 @@ MODELS = ["--models", "m"]
 # what they mean.
 VALUES = {
     "models": [("a", Path("a")), ("b/c", Path("b/c"))],
+    "transport": [("grpcio", "grpcio"), ("native", "native")],
     "address": [("0.0.0.0:0", "0.0.0.0:0"), ("unix:/s", "unix:/s")],
     "threads": [("1001", 1001), ("1002", 1002)],
     "ep": [
@@ -80,6 +81,7 @@ BAD = {
     "group_rows": (NO_INT32, "auto or an integer from 1 to 2147483647"),
     "deterministic": (NO_ON_OR_OFF, "one of on, off"),
     "queue_delay_us": ([v for v in NO_INT32 if v != "0"], "an integer from 0 to 2147483647"),
+    "transport": (NO_SWITCH, "one of grpcio, native"),
     "non_finite": (NO_SWITCH, "one of reject, pass"),
     "max_message_bytes": (NO_INT32, "an integer from 1 to 2147483647"),
     "max_inflight_bytes": ([*NO_COUNT, str(2**63)], "an integer from 1 to 9223372036854775807"),

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import threading
 
@@ -64,6 +65,12 @@ def models(graphs):
             {"y": (dtype, ANY)},
         )
     return graphs.folder
+
+
+@pytest.fixture(scope="module", params=["grpcio", "native"])
+def serve(serve, request):
+    """Serve on either transport: what a client sees is the same."""
+    return functools.partial(serve, transport=request.param)
 
 
 @pytest.fixture(scope="module")
