@@ -9,7 +9,7 @@ SECONDS ?= 120
 RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 
-.PHONY: help sweep bench soak fuzz test test-lowest perf-analyzer examples check stubs clean
+.PHONY: help sweep bench soak fuzz test test-slow test-lowest perf-analyzer examples check stubs clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,8 +42,11 @@ soak: .venv-dev/installed  ## hold it to its promises (MINUTES=20, ARGS='--only 
 fuzz: .venv-dev/installed  ## spoiled messages, frames, files and random sequences (SECONDS=120)
 	$(DEV) -m soak --seconds $(SECONDS) --only codec,rpc,frames,files,sequences --out results/fuzz $(ARGS)
 
-test: .venv-dev/installed  ## all tests (ARGS='-k name')
+test: .venv-dev/installed  ## all tests but the slow ones (ARGS='-k name')
 	$(DEV) -m pytest -n logical --dist worksteal $(ARGS)
+
+test-slow: .venv-dev/installed  ## tests that take minutes: every page's commands, installs in new environments
+	$(DEV) -m pytest -n logical --dist worksteal -m slow $(ARGS)
 
 test-lowest: .venv-lowest/installed  ## all tests with the oldest versions that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest -n logical --dist worksteal $(ARGS)

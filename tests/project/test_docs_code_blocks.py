@@ -18,6 +18,9 @@ from protos import model_config_pb2
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
+# What a newcomer follows runs in every test run, the other pages in `make test-slow`.
+FIRST = ("README.md", "docs/tutorial.md", "docs/clients.md", "docs/security.md")
+
 # A mark is for a block that no machine of ours can run, not for one that is inconvenient.
 MOST_MARKED = 0.25
 
@@ -42,7 +45,10 @@ def in_words(command: str) -> list[str]:
     return shlex.split(command.replace("\\\n", " "), comments=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+)
 def test_the_blocks_of_a_page_run_in_order(name, request, tmp_path):
     run = [block for block in runnable(name) if block.reason is None]
     if not run:

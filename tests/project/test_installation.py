@@ -25,7 +25,7 @@ MOST_DISTRIBUTIONS = 8
 # What pip warns of when it cannot reach the index, before it says that no version fits.
 NO_INDEX = re.compile(r"connection broken by|Retrying \(Retry|Could not fetch URL")
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 
 class Environment:
