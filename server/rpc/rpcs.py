@@ -1,6 +1,6 @@
 """Every RPC of GRPCInferenceService: its handler, its permission, the threads it runs in."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -14,7 +14,7 @@ from protos import inference_pb2 as pb
 from protos.errors import InvalidMessage
 from server.rpc import status
 from server.rpc.admission import Admission, Receiver, on_pool
-from server.rpc.native.control_call import ControlCall
+from server.rpc.native.control_call import control
 from server.rpc.native.methods import InferenceMethods
 from server.rpc.repository_servicer import RepositoryServicer
 from server.rpc.security.tokens import Permission
@@ -124,8 +124,7 @@ def native_methods(
             methods[rpc.method] = inference.stream
         else:
             handle = _parsed(rpc.request, partial(rpc.handle, servicer_of[rpc.servicer]))
-            pool = pools.quick_threads if rpc.kind is Kind.QUICK else pools.loading_threads
-            methods[rpc.method] = partial(ControlCall, handle=handle, pool=pool)
+            methods[rpc.method] = control(handle, _threads(rpc, pools))
     return methods
 
 
@@ -137,11 +136,12 @@ def _handler(
         return grpc.stream_stream_rpc_method_handler(on_pool(guarded, pools.stream_threads))
     if rpc.kind is Kind.INFERENCE:
         return receiver.unary(handle, pools.unary_threads, pools.unary.leave)
-    threads: Mapping[Kind, ThreadPoolExecutor] = {
-        Kind.QUICK: pools.quick_threads,
-        Kind.LOADING: pools.loading_threads,
-    }
-    return receiver.unary(_parsed(rpc.request, handle), threads[rpc.kind])
+    return receiver.unary(_parsed(rpc.request, handle), _threads(rpc, pools))
+
+
+def _threads(rpc: Rpc, pools: ThreadPools) -> ThreadPoolExecutor:
+    """The threads of a control RPC."""
+    return pools.quick_threads if rpc.kind is Kind.QUICK else pools.loading_threads
 
 
 def _parsed(request: Any, handle: Callable[[Any], Message]) -> Callable[..., bytes]:
