@@ -21,10 +21,11 @@ from protos.tensors import (
     write_parameters,
     write_tensors,
 )
-from protos.wire import Split, length_prefix, split
+from protos.wire import Split, first, length_prefix, split
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_ID_FIELD = pb.ModelInferRequest.ID_FIELD_NUMBER
 _RAW_INPUT_FIELD = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _RAW_OUTPUT_FIELD = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 _INFER_RESPONSE_FIELD = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
@@ -108,6 +109,12 @@ def decode_request(message: bytes | memoryview) -> InferRequest:
         )
     except InvalidMessage as error:
         raise InvalidMessage(str(error), header.id) from None
+
+
+def request_id_of(head: bytes) -> str:
+    """The id of a request of which only the start is there; empty where it does not show."""
+    found = first(head, _ID_FIELD)
+    return "" if found is None else found.decode(errors="replace")
 
 
 def encode_request(request: InferRequest) -> bytes:

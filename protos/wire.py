@@ -73,6 +73,32 @@ def split(
     return Split(b"".join(rest), spans)
 
 
+def first(head: bytes, field: int) -> bytes | None:
+    """The first occurrence of a length-delimited field; None where it is not all in `head`.
+
+    `head` is the start of a message, which may be cut off anywhere.
+    """
+    at, end = 0, len(head)
+    try:
+        while at < end:
+            tag, at = _varint(head, at, end, 5)
+            wire_type = tag & 7
+            if wire_type == _LEN:
+                length, at = _varint(head, at, end, 5)
+                if tag >> 3 == field:
+                    return head[at : at + length] if length <= end - at else None
+                at += length
+            elif wire_type == _VARINT:
+                _, at = _varint(head, at, end, 10)
+            elif wire_type in (_FIXED64, _FIXED32):
+                at += 8 if wire_type == _FIXED64 else 4
+            else:
+                return None
+    except ValueError:
+        return None
+    return None
+
+
 def encode_varint(value: int) -> bytes:
     """Shortest varint of a non-negative value."""
     out = bytearray()

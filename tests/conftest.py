@@ -34,6 +34,14 @@ SERVICE = "/inference.GRPCInferenceService/"
 PATIENCE_S = 20
 IR_VERSION, OPSET = 8, 13
 
+# Of servers in this process too, as the environment has it for those in others:
+# ARGMAX_SERVER_TRANSPORT=grpcio pytest ... runs everything on the other transport.
+TRANSPORT = {
+    name: os.environ[variable]
+    for name, variable in (("transport", "ARGMAX_SERVER_TRANSPORT"),)
+    if variable in os.environ
+}
+
 # One slow execution takes about a tenth of a second; a request for many of them can be cancelled
 # between any two, so a test holds a worker as long as it likes and no longer.
 SLOW_STEPS = 60_000
@@ -274,7 +282,7 @@ def serve():
 
         def start(models, **options):
             # Each model that is tried first takes longer to load.
-            defaults = {"address": "127.0.0.1:0", "validation": False}
+            defaults = {"address": "127.0.0.1:0", "validation": False, **TRANSPORT}
             server = Server(Config(models=models, **defaults | options))
             stack.callback(server.drain)
             return server

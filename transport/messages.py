@@ -2,7 +2,8 @@
 
 The prefix says how long the message is before any of it came. Then its owner is asked whether it
 may come (`admit`), its memory is made, and from there on the socket is read straight into it. What
-arrives of a message that is not admitted is bounded by the stream's window.
+arrives of a message that is not admitted is bounded by the stream's window. A message that its
+owner skips takes no memory: it is dropped as it comes, and the next one follows.
 """
 
 import struct
@@ -24,6 +25,12 @@ ENCODINGS = ("identity", "deflate", "gzip")
 MAX_MESSAGE_BYTES = 2**32 - 1
 # Below that, receiving into the memory itself costs more than a copy.
 _DIRECT_BYTES = 4096
+# Of a message that is skipped: how much of its start its owner gets.
+SKIPPED_HEAD_BYTES = 4096
+
+
+class SkipMessage(Exception):
+    """Raised by `admit`: drop the message as it comes, and go on with the next one."""
 
 
 def prefix(length: int, *, packed: bool = False) -> bytes:
@@ -67,10 +74,16 @@ class Owner(Protocol):
     """The stream whose messages are read."""
 
     def admit(self, length: int) -> bool:
-        """Whether a message may come now; if not, `MessageReader.resume` is called later."""
+        """Whether a message may come now; if not, `MessageReader.resume` is called later.
+
+        SkipMessage: it is dropped, and `skipped` called in its place.
+        """
 
     def deliver(self, message: memoryview) -> None:
         """Take a message."""
+
+    def skipped(self, length: int, head: bytes) -> None:
+        """A message of `length` bytes was dropped; `head` is its start, empty if compressed."""
 
     def deliver_packed(self, packed: memoryview) -> None:
         """Unpack a message elsewhere; `MessageReader.unpacked` is called later."""
@@ -88,6 +101,7 @@ class MessageReader:
         "_head",
         "_memory",
         "_packed",
+        "_skipped",
         "_stash",
         "_waiting",
         "began_ns",
@@ -108,6 +122,7 @@ class MessageReader:
         self._memory: memoryview | None = None
         self._filled = 0
         self._waiting = False
+        self._skipped: bytearray | None = None  # the start of a message that is dropped
         self._stash: list[bytes] | None = None
         self._ended = False
 
@@ -152,7 +167,10 @@ class MessageReader:
             if self.length < 0:
                 data = self._read_prefix(data)
                 if self.length == 0 and not self._waiting:
-                    self._begin(data)
+                    self.resume()
+                continue
+            if self._skipped is not None:
+                data = self._skip(data, self._skipped)
                 continue
             if self._memory is None:
                 data = self._begin(data)
@@ -171,19 +189,35 @@ class MessageReader:
     def resume(self) -> None:
         """Go on with a message that `admit` did not take at first."""
         self._waiting = False
-        if self._memory is not None:
+        # The time that it waited is not the sender's.
+        self.began_ns = time.monotonic_ns()
+        memory = self._memory
+        if self._skipped is not None:
+            self._skip(memoryview(b"") if memory is None else memory, self._skipped)
+        elif memory is not None:
             self._finish()
         elif self.length >= 0:
             self._begin(memoryview(b""))
         self._feed_stash()
 
+    def ask_again(self) -> None:
+        """Ask the owner again whether the message may come that waits."""
+        self._ask()
+        if not self._waiting:
+            self.resume()
+
     def unpacked(self, message: memoryview) -> None:
         """Go on after `deliver_packed`."""
         self._memory, self._packed = message, False
         self.length = self._filled = len(message)
-        self._waiting = not self.owner.admit(self.length)
-        if not self._waiting:
-            self.resume()
+        self.ask_again()
+
+    def _ask(self) -> None:
+        try:
+            self._waiting = not self.owner.admit(self.length)
+        except SkipMessage:
+            self._waiting, self._skipped = False, bytearray()
+            self._filled = 0
 
     def _feed_stash(self) -> None:
         stash, self._stash = self._stash, None
@@ -221,7 +255,7 @@ class MessageReader:
             )
         self.length, self._packed = length, bool(flag)
         self.began_ns = time.monotonic_ns()
-        self._waiting = not self.owner.admit(length)
+        self._ask()
         return data[missing:]
 
     def _begin(self, data: memoryview) -> memoryview:
@@ -237,6 +271,17 @@ class MessageReader:
         self._filled = 0
         return data
 
+    def _skip(self, data: memoryview, head: bytearray) -> memoryview:
+        """Drop what `data` has of the message; the bytes of `data` that are left."""
+        count = min(len(data), self.length - self._filled)
+        head += data[: min(count, SKIPPED_HEAD_BYTES - len(head))]
+        self._filled += count
+        if self._filled == self.length:
+            length, packed = self.length, self._packed
+            self._reset()
+            self.owner.skipped(length, b"" if packed else bytes(head))
+        return data[count:]
+
     def _finish(self) -> None:
         message, packed = self._memory, self._packed
         assert message is not None
@@ -249,7 +294,7 @@ class MessageReader:
 
     def _reset(self) -> None:
         self.length = -1
-        self._memory = None
+        self._memory = self._skipped = None
         self._filled = 0
         self._packed = False
 

@@ -18,6 +18,7 @@ MIB = 2**20
 # How requests with NaN or infinite values are handled.
 PASS, REJECT = "pass", "reject"
 GRPCIO, NATIVE = "grpcio", "native"
+_QUICK_RECEIVE_S = 2.0
 _PREFIX = "ARGMAX_"
 _ENVIRONMENT_PREFIX = f"{_PREFIX}SERVER_"
 _KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT(_.*)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?$")
@@ -122,10 +123,10 @@ class Config:
     )
     transport: str = _option(
         _NETWORK,
-        option_values.one_of(**{GRPCIO: GRPCIO, NATIVE: NATIVE}),
-        f"{GRPCIO}|{NATIVE}",
-        "gRPC implementation: grpcio, or this project's own (experimental: docs/architecture.md)",
-        GRPCIO,
+        option_values.one_of(**{NATIVE: NATIVE, GRPCIO: GRPCIO}),
+        f"{NATIVE}|{GRPCIO}",
+        "gRPC implementation: this project's own, or grpcio",
+        NATIVE,
     )
     max_connections: int = _option(
         _NETWORK, _count, "count", "most open connections; new ones over the limit are closed", 512
@@ -288,6 +289,11 @@ class Config:
     log_level: str = _option(
         _LOGGING, _level, "debug|info|warning|error", "least severe level that is logged", "info"
     )
+
+    @property
+    def quick_receive_s(self) -> float:
+        """Time limit for a message that is so small that it arrives with its call."""
+        return min(self.receive_s or _QUICK_RECEIVE_S, _QUICK_RECEIVE_S)
 
     @property
     def local_only(self) -> bool:

@@ -20,6 +20,10 @@ from transport.serving.server import ServerOptions
 from transport.workers import Workers
 
 _REFLECTION_THREADS = 4
+# Of a health check's or of reflection's message.
+_OTHER_MESSAGE_BYTES = 64 * 1024
+# What the transport's clock adds to half of the time in which silence is noticed.
+_TICKS_S = 1.5
 
 
 class Endpoint(Protocol):
@@ -72,9 +76,18 @@ class NativeEndpoint:
         handlers: Sequence[grpc.GenericRpcHandler],
         authorization: Authorization | None,
         tls_context: Callable[[], ssl.SSLContext] | None,
+        on_dropped: Callable[[], object],
     ) -> None:
-        """Listen; StartError where that fails. `handlers` answer what is not in `methods`."""
-        others = GrpcHandlers(handlers, Workers(_REFLECTION_THREADS, 0, "reflection"))
+        """Listen; StartError where that fails. `handlers` answer what is not in `methods`.
+
+        `on_dropped` is called after memory of a large message was freed that no handler got.
+        """
+        others = GrpcHandlers(
+            handlers,
+            Workers(_REFLECTION_THREADS, 0, "reflection"),
+            receive_s=config.quick_receive_s,
+            max_message_bytes=_OTHER_MESSAGE_BYTES,
+        )
 
         def method(path: str) -> Method:
             found = methods.get(path) or others(path)
@@ -82,7 +95,7 @@ class NativeEndpoint:
 
         try:
             self._server = TransportServer(
-                [config.address], method, _server_options(config), tls_context
+                [config.address], method, _server_options(config, on_dropped), tls_context
             )
         except (OSError, ValueError) as error:
             # The address was free before the models were loaded.
@@ -98,20 +111,22 @@ class NativeEndpoint:
         self._server.stop(grace_s)
 
 
-def _server_options(config: Config) -> ServerOptions:
+def _server_options(config: Config, on_dropped: Callable[[], object]) -> ServerOptions:
+    # Twice, and looked at once a second: silence is noticed, and then waited for.
+    silence_s = max(config.silent_peer_s / 2 - _TICKS_S, config.silent_peer_s / 4)
     return ServerOptions(
         connection=ServerConnectionOptions(
             max_message_bytes=config.max_message_bytes,
-            # Find out about peers that vanished without closing: asked after half of the time,
-            # waited for as long.
-            keepalive_s=config.silent_peer_s / 2,
-            keepalive_timeout_s=config.silent_peer_s / 2,
+            # Find out about peers that vanished without closing.
+            keepalive_s=silence_s,
+            keepalive_timeout_s=silence_s,
             preface_s=config.silent_peer_s,
             # It is the handlers that refuse, in words that clients understand.
             max_concurrent_streams=100 + 2 * _most_calls(config),
             receive_s=config.receive_s or None,
         ),
         max_connections=config.max_connections,
+        on_dropped=on_dropped,
     )
 
 

@@ -24,6 +24,7 @@ from server.rpc.health import SERVICE as HEALTH
 from server.rpc.health import Health
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference
+from server.rpc.native.control_call import ControlMethods
 from server.rpc.native.methods import InferenceMethods
 from server.rpc.repository_servicer import RepositoryServicer
 from server.rpc.rpcs import SERVICE, handlers, native_methods
@@ -39,7 +40,6 @@ _log = logging.getLogger(__name__)
 Made = TypeVar("Made")
 
 _REFUSING_THREADS = 4
-_CHECK_RECEIVE_S = 2.0
 _LAST_CALLS_S = 0.2
 _LAST_ANSWERS_S = 2.0
 
@@ -87,10 +87,11 @@ class Server:
         self._streams = InferenceMethods(
             self._repository, inference, streams, idle_trim, self._pools
         )
-        self._receiver = Receiver(config.receive_s, idle_trim)
-        # The message of a health check is so small that it arrives with the call.
-        shorter_s = min(config.receive_s or _CHECK_RECEIVE_S, _CHECK_RECEIVE_S)
-        self._check_receiver = Receiver(shorter_s, idle_trim)
+        self._control = ControlMethods(inference, self._pools.control, idle_trim)
+        self._idle_trim = idle_trim
+        # The project's own transport bounds by itself how long messages take.
+        self._receiver = None if native else Receiver(config.receive_s, idle_trim)
+        self._check_receiver = None if native else Receiver(config.quick_receive_s, idle_trim)
         self._health = Health(("", SERVICE), self._check_receiver)
         try:
             self._endpoint = self._listen(authorization)
@@ -133,8 +134,9 @@ class Server:
         _log.info("stopped")
 
     def _close(self) -> None:
-        self._receiver.close()
-        self._check_receiver.close()
+        for receiver in (self._receiver, self._check_receiver):
+            if receiver is not None:
+                receiver.close()
         self._repository.close()
 
     def _listen(self, authorization: Authorization | None) -> Endpoint:
@@ -143,9 +145,18 @@ class Server:
         others = [self._health.handlers]
         if config.local_only if config.reflection is None else config.reflection:
             others.append(reflection.handlers((SERVICE, HEALTH, reflection.SERVICE)))
-        if config.transport == NATIVE:
-            methods = native_methods(servicers, self._streams, self._pools)
-            return NativeEndpoint(config, methods, others, authorization, self._tls_context)
+        if self._receiver is None:
+            methods = native_methods(
+                servicers, self._streams, self._control, self._pools, config.quick_receive_s
+            )
+            return NativeEndpoint(
+                config,
+                methods,
+                others,
+                authorization,
+                self._tls_context,
+                self._idle_trim.trim_soon,
+            )
         return GrpcioEndpoint(
             config,
             (handlers(servicers, self._receiver, self._pools), *others),

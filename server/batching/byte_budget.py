@@ -38,17 +38,24 @@ class ByteBudget:
         """Bytes held now."""
         return self._used
 
+    def refusal(self, size_bytes: int) -> TooLarge | None:
+        """The error for a request that no wait could help; None for others."""
+        if size_bytes <= self._total:
+            return None
+        return TooLarge(
+            f"the request has {size_bytes} bytes, expected at most the server's whole budget "
+            f"of {self._total}"
+        )
+
     def ask(self, size_bytes: int, client: str, on_granted: Callable[[], object]) -> Ticket:
         """Ask for bytes without waiting; waiting clients are served fairly.
 
         Those of a ticket that is granted are given back by `release`, others are not waited for
         any more after `withdraw`. Raises TooLarge if no wait could ever help.
         """
-        if size_bytes > self._total:
-            raise TooLarge(
-                f"the request has {size_bytes} bytes, expected at most the server's whole budget "
-                f"of {self._total}"
-            )
+        refusal = self.refusal(size_bytes)
+        if refusal is not None:
+            raise refusal
         with self._lock:
             if not self._waiting and self._fits(size_bytes):
                 self._used += size_bytes

@@ -14,7 +14,7 @@ from protos import inference_pb2 as pb
 from protos.errors import InvalidMessage
 from server.rpc import status
 from server.rpc.admission import Admission, Receiver, on_pool
-from server.rpc.native.control_call import control
+from server.rpc.native.control_call import ControlMethods
 from server.rpc.native.methods import InferenceMethods
 from server.rpc.repository_servicer import RepositoryServicer
 from server.rpc.security.tokens import Permission
@@ -112,9 +112,16 @@ def handlers(
 
 
 def native_methods(
-    servicers: Collection[_Servicer], inference: InferenceMethods, pools: ThreadPools
+    servicers: Collection[_Servicer],
+    inference: InferenceMethods,
+    control: ControlMethods,
+    pools: ThreadPools,
+    quick_receive_s: float,
 ) -> dict[str, Method]:
-    """The same for the project's own transport, by path."""
+    """The same for the project's own transport, by path.
+
+    `quick_receive_s`: time limit for the message of a call that is answered at once.
+    """
     servicer_of = {type(servicer): servicer for servicer in servicers}
     methods: dict[str, Method] = {}
     for rpc in RPCS:
@@ -124,7 +131,8 @@ def native_methods(
             methods[rpc.method] = inference.stream
         else:
             handle = _parsed(rpc.request, partial(rpc.handle, servicer_of[rpc.servicer]))
-            methods[rpc.method] = control(handle, _threads(rpc, pools))
+            receive_s = quick_receive_s if rpc.kind is Kind.QUICK else None
+            methods[rpc.method] = control.method(handle, _threads(rpc, pools), receive_s)
     return methods
 
 

@@ -9,6 +9,7 @@ from server.errors import TooMany
 _QUICK_THREADS = 4
 _REFUSING_THREADS = 2
 _LOADING_THREADS = 4
+_MOST_CONTROL_CALLS = 1_000
 
 
 class InFlight:
@@ -59,6 +60,8 @@ class ThreadPools:
         self.loading_threads = ThreadPoolExecutor(_LOADING_THREADS, "loading")
         self.unary = InFlight(workers + max_waiting, "unary requests")
         self.streams = InFlight(max_streams, "streams")
+        # Only the project's own transport counts them: under grpcio each waits for a thread.
+        self.control = InFlight(_MOST_CONTROL_CALLS, "control calls")
 
     def wait_until_idle(self, timeout_s: float) -> bool:
         """Wait until no inference call is open; return False on timeout."""

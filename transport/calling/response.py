@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from transport import call
 from transport.http2 import fields
-from transport.http2.headers import Headers
+from transport.http2.headers import MAX_LIST_BYTES, Headers, list_size
 from transport.messages import ENCODINGS
 from transport.status import Code, Metadata, Status, StatusError, of_http
 
@@ -35,6 +35,11 @@ def parse(headers: Headers) -> Response:
     if fault:
         return Response(fault)
     number = None if http_status is None else int(http_status[:4])
+    if list_size(headers) > MAX_LIST_BYTES:
+        over = Status(
+            Code.RESOURCE_EXHAUSTED, f"the answer has more than {MAX_LIST_BYTES} bytes of headers"
+        )
+        return Response("", number, refused=over, status=over)
     status = call.decode_status(headers)
     encoding = values.get("grpc-encoding", "identity")
     try:

@@ -368,7 +368,8 @@ class Connection(ControlFrames):
             elif asked is not None and now_s - max(asked, self._received_s) >= (
                 options.keepalive_timeout_s
             ):
-                self.lose("keepalive: the peer does not answer")
+                # gRPC's word for it; a peer that is gone does not read it.
+                self.fail(ErrorCode.NO_ERROR, "ping_timeout")
                 return
         stall_s = options.send_stall_s
         if stall_s is None or self._check_stall(now_s):

@@ -37,8 +37,9 @@ class ControlFrames:
         self._block_stream, self._block_flags = 0, 0
         self._reset_order: deque[int] = deque()
         self._reset_ids: set[int] = set()
-        self._resets = Rate(limits.MAX_RESETS_PER_S, "reset streams")
-        self._idle_frames = Rate(limits.MAX_IDLE_FRAMES_PER_S, "frames without content")
+        self._resets = Rate(limits.MAX_RESETS_PER_S, "too many reset streams")
+        self._idle_frames = Rate(limits.MAX_IDLE_FRAMES_PER_S, "too many frames without content")
+        self._pings = Rate(limits.MAX_PINGS_PER_S, limits.TOO_MANY_PINGS)
 
     def is_idle(self, stream_id: int) -> bool:
         """Whether a stream was never opened."""
@@ -123,6 +124,7 @@ class ControlFrames:
         self._block.append(bytes(payload))
         size = sum(map(len, self._block))
         if len(self._block) > limits.MAX_CONTINUATIONS or size > limits.MAX_BLOCK_BYTES:
+            self.on_endless_headers(stream_id)
             raise ConnectionFault(
                 ErrorCode.ENHANCE_YOUR_CALM,
                 f"got a header block of {size} bytes in {len(self._block)} frames",
@@ -136,6 +138,9 @@ class ControlFrames:
     def on_headers(self, stream_id: int, block: bytes, *, end_stream: bool) -> None:
         """A whole header block."""
         raise NotImplementedError
+
+    def on_endless_headers(self, stream_id: int) -> None:
+        """The header block of a stream is so large that the connection ends."""
 
     def _priority(self, flags: int, stream_id: int, payload: memoryview) -> None:
         if not stream_id:
@@ -208,7 +213,7 @@ class ControlFrames:
         if len(payload) != 8:
             raise frames.wrong_size("PING", len(payload), "8")
         if not flags & frames.ACK:
-            self._idle_frames.count()
+            self._pings.count()
             self.sender.control(frames.ping(bytes(payload), ack=True))
             return
         self.pinged_s = None

@@ -5,7 +5,8 @@ import re
 from transport.http2.headers import Headers
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
-_BAD_VALUE = re.compile(r"[\x00\r\n]|^[ \t]|[ \t]$")
+# White space at its ends is let through, though it should not be there: grpcio and Go take it.
+_BAD_VALUE = re.compile(r"[\x00\r\n]")
 # Of one hop; HTTP/2 has no place for them.
 _CONNECTION_HEADERS = frozenset(
     ("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade")

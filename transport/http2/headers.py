@@ -4,15 +4,19 @@ Blocks are sent without the dynamic table: a literal costs some bytes more and n
 thread may encode, and what was encoded once is kept. Received blocks are decoded by `hpack`. gRPC's
 clients repeat theirs, byte by byte; as long as the dynamic table stays as it is, so does what they
 mean, and what was made of a block is kept with it.
+
+A block over the limit is still decoded to its end, for the dynamic table's sake, but its fields are
+dropped: only the call fails. Its end is reached soon, as what it repeats of the table is skipped.
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Generic, TypeVar
 
-from hpack import Decoder, OversizedHeaderListError
-from hpack.exceptions import HPACKError
+from hpack import Decoder
+from hpack.exceptions import HPACKDecodingError, HPACKError
 from hpack.hpack import encode_integer
 from hpack.table import HeaderTable
 
@@ -24,9 +28,12 @@ logging.getLogger("hpack").setLevel(logging.WARNING)
 Headers = tuple[tuple[str, str], ...]
 Parsed = TypeVar("Parsed")
 
-# More than this, decoded, ends the connection: HPACK's state is lost when decoding stops midway.
-MAX_DECODED_BYTES = 64 * 1024
-MAX_HEADERS = 256
+# Of one block, decoded, unless its reader allows less; the fields beyond it are dropped.
+MAX_LIST_BYTES = 64 * 1024
+# Dropped fields that are not merely repeated from the table; more end the connection.
+MAX_DROPPED_FIELDS = 256
+# Fields of the table by an index of one byte; they leave the table as it is.
+_REPEATED = re.compile(rb"[\x80-\xfe]+")
 _REMEMBERED_BLOCKS = 64
 _REMEMBERED_BLOCK_BYTES = 2048
 _NEVER_INDEXED, _NOT_INDEXED = 0x10, 0x00
@@ -79,11 +86,16 @@ class _Table(HeaderTable):
 
 
 class HeaderReader(Generic[Parsed]):
-    """Decodes the blocks of one connection, in order, and keeps what `parse` makes of them."""
+    """Decodes the blocks of one connection, in order, and keeps what `parse` makes of them.
 
-    def __init__(self, parse: Callable[[Headers], Parsed]) -> None:
+    `parse` gets fields up to `max_bytes` by `list_size`, and the first one beyond: a list over the
+    limit shows that some are missing.
+    """
+
+    def __init__(self, parse: Callable[[Headers], Parsed], max_bytes: int = MAX_LIST_BYTES) -> None:
         self._parse = parse
-        self._decoder = Decoder(max_header_list_size=MAX_DECODED_BYTES)
+        self._max_bytes = max_bytes
+        self._decoder = Decoder()
         self._table = self._decoder.header_table = _Table()
         self._known: dict[bytes, Parsed] = {}
 
@@ -103,16 +115,43 @@ class HeaderReader(Generic[Parsed]):
 
     def _decode(self, block: bytes) -> Headers:
         try:
-            fields = self._decoder.decode(block, raw=True)
-        except OversizedHeaderListError:
-            raise ConnectionFault(
-                ErrorCode.ENHANCE_YOUR_CALM, f"headers: got more than {MAX_DECODED_BYTES} bytes"
-            ) from None
+            fields = self._fields(block)
         except (HPACKError, IndexError) as error:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, f"headers: {error}") from None
-        headers = tuple([(str(n, "latin-1"), str(v, "latin-1")) for n, v in fields])
-        if len(headers) > MAX_HEADERS:
-            raise ConnectionFault(
-                ErrorCode.ENHANCE_YOUR_CALM, f"headers: got {len(headers)}, more than {MAX_HEADERS}"
-            )
-        return headers
+        return tuple([(str(n, "latin-1"), str(v, "latin-1")) for n, v in fields])
+
+    def _fields(self, block: bytes) -> list[tuple[bytes, bytes]]:
+        """As `Decoder.decode`, which loses the table's state at its limit."""
+        decoder, view = self._decoder, memoryview(block)
+        fields: list[tuple[bytes, bytes]] = []
+        at = size = dropped = 0
+        while at < len(block):
+            if size > self._max_bytes:
+                repeated = _REPEATED.match(block, at)
+                if repeated is not None:
+                    at = repeated.end()
+                    continue
+                dropped += 1
+                if dropped > MAX_DROPPED_FIELDS:
+                    raise ConnectionFault(
+                        ErrorCode.ENHANCE_YOUR_CALM,
+                        f"headers: got {dropped} fields after {self._max_bytes} bytes of them",
+                    )
+            kind = block[at]
+            if kind & 0x80:
+                field, used = decoder._decode_indexed(view[at:])
+            elif kind & 0x40:
+                field, used = decoder._decode_literal_index(view[at:])
+            elif kind & 0x20:
+                if fields:
+                    raise HPACKDecodingError("table size update not at the start of the block")
+                at += decoder._update_encoding_context(view[at:])
+                continue
+            else:
+                field, used = decoder._decode_literal_no_index(view[at:])
+            at += used
+            if size <= self._max_bytes:
+                fields.append((field[0], field[1]))
+                size += len(field[0]) + len(field[1]) + 32
+        decoder._assert_valid_table_size()
+        return fields

@@ -6,8 +6,12 @@ from transport.http2.frames import ConnectionFault, ErrorCode
 
 # Resets by the peer (CVE-2023-44487), and those that it provokes (CVE-2025-8671).
 MAX_RESETS_PER_S = 500
-# PING, SETTINGS, PRIORITY, unknown frames, DATA without data, windows opened by a few bytes.
+# SETTINGS, PRIORITY, unknown frames, DATA without data, windows opened by a few bytes.
 MAX_IDLE_FRAMES_PER_S = 5_000
+# gRPC's clients measure with one PING for each round trip at most.
+MAX_PINGS_PER_S = 5_000
+# By this word gRPC's clients know that they have to ping less.
+TOO_MANY_PINGS = "too_many_pings"
 # A smaller increment counts as an idle frame.
 SMALL_INCREMENT = 1024
 # A header block, with its CONTINUATION frames (CVE-2024-27316), before it is decoded.
@@ -20,11 +24,12 @@ MAX_CONTROL_PAYLOAD = 64 * 1024
 class Rate:
     """Counts events; more than `most` within a second are too many."""
 
-    __slots__ = ("_count", "_most", "_name", "_since_s")
+    __slots__ = ("_count", "_most", "_since_s", "_text")
 
-    def __init__(self, most: int, name: str) -> None:
+    def __init__(self, most: int, text: str) -> None:
+        """`text` is said to a peer that causes more."""
         self._most = most
-        self._name = name
+        self._text = text
         self._count = 0
         self._since_s = time.monotonic()
 
@@ -35,8 +40,6 @@ class Rate:
             return
         now_s = time.monotonic()
         if now_s - self._since_s < 1.0:
-            raise ConnectionFault(
-                ErrorCode.ENHANCE_YOUR_CALM, f"got more than {self._most} {self._name} in a second"
-            )
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, self._text)
         self._since_s = now_s
         self._count = 1

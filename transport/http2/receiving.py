@@ -12,6 +12,7 @@ from transport.http2.frames import (
     DATA,
     END_STREAM,
     HEADER_BYTES,
+    HEADERS,
     PADDED,
     SETTINGS,
     ConnectionFault,
@@ -45,6 +46,9 @@ class FrameHandler(Protocol):
 
     def on_frame(self, kind: int, flags: int, stream_id: int, payload: memoryview) -> None:
         """A frame that is not DATA."""
+
+    def on_endless_headers(self, stream_id: int) -> None:
+        """A header block that is so large that the connection ends."""
 
     def on_unknown_frame(self) -> None:
         """A frame of a type that HTTP/2 does not have."""
@@ -191,6 +195,8 @@ class Receiver:
             self._ends_stream = False
             return True
         if length > MAX_CONTROL_PAYLOAD:
+            if kind in (HEADERS, CONTINUATION):
+                handler.on_endless_headers(stream_id)
             code = ErrorCode.FRAME_SIZE_ERROR if kind == SETTINGS else ErrorCode.ENHANCE_YOUR_CALM
             raise ConnectionFault(code, f"got a frame of type {kind} and {length} bytes")
         if available < HEADER_BYTES + length:

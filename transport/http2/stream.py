@@ -51,6 +51,9 @@ class Stream(Outgoing):
         """Take a message; the I/O thread calls."""
         raise NotImplementedError
 
+    def skipped(self, length: int, head: bytes) -> None:
+        """A message was dropped, as `admit` had it; the I/O thread calls."""
+
     def deliver_packed(self, packed: memoryview) -> None:
         """Take a compressed message; `take_unpacked` follows."""
         self.connection.unpack(self, packed)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
+from transport.messages import MAX_MESSAGE_BYTES
 from transport.serving.grpc_context import Aborted, Context
 from transport.serving.handler import CallHandler, Method
 from transport.serving.server_call import ServerCall
@@ -43,10 +44,18 @@ class GrpcHandlers:
         handlers: Sequence[grpc.GenericRpcHandler],
         workers: Workers,
         interceptors: Sequence[grpc.ServerInterceptor] = (),
+        *,
+        receive_s: float | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
-        """`workers` run the methods that have no pool; the first interceptor is asked first."""
+        """`workers` run the methods that have no pool; the first interceptor is asked first.
+
+        `receive_s` and `max_message_bytes` apply where the server's own bounds are wider.
+        """
         self._handlers = handlers
         self._workers = workers
+        self._receive_s = receive_s
+        self._max_message_bytes = max_message_bytes
         find: Callable[[Any], Any] = self._find
         for interceptor in reversed(interceptors):
             find = _intercepted(interceptor, find)
@@ -73,7 +82,10 @@ class GrpcHandlers:
             raise StatusError(Code.UNKNOWN, f"Error in service handler! {error}") from error
         if method is None:
             raise StatusError(Code.UNIMPLEMENTED, "Method not found!")
-        return _BlockingCall(call, context, method, self._workers)
+        call.reader.max_bytes = min(call.reader.max_bytes, self._max_message_bytes)
+        handler = _BlockingCall(call, context, method, self._workers)
+        handler.receive_s = self._receive_s
+        return handler
 
 
 def _intercepted(

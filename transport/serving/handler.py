@@ -14,17 +14,22 @@ class CallHandler:
 
     # Whether the time between its messages is the client's affair, as in a stream.
     open_ended = False
+    # In place of the server's own `receive_s`.
+    receive_s: float | None = None
 
     def admit(self, length: int) -> bool:
         """Whether a message of `length` bytes may come; if not, `ServerCall.resume` lets it.
 
-        StatusError refuses it before its payload is read. A compressed message is asked for twice:
-        as it comes, and unpacked.
+        StatusError refuses it, and ends the call, before its payload is read; SkipMessage drops it,
+        and the call goes on. A compressed message is asked for twice: as it comes, and unpacked.
         """
         return True
 
     def message(self, message: memoryview) -> None:
         """A message came; its memory belongs to the handler."""
+
+    def skipped(self, length: int, head: bytes) -> None:
+        """A message that `admit` skipped would be here; `head` is its start, empty if packed."""
 
     def half_closed(self) -> None:
         """No more messages come."""

@@ -40,6 +40,8 @@ class ServerOptions:
     # Unpack messages.
     unpack_threads: int = 2
     max_unpacking: int = 64
+    # Called, in any thread, after memory of a large message was freed that no handler got.
+    on_dropped: Callable[[], object] | None = None
     # 0: the kernel's own choice, which it adapts.
     socket_buffer_bytes: int = 0
 
@@ -99,6 +101,11 @@ class Server:
     def run_blocking(self, work: Callable[[], None]) -> bool:
         """See Host."""
         return self._workers.submit(work)
+
+    def on_dropped(self) -> None:
+        """See Host."""
+        if self._options.on_dropped is not None:
+            self._options.on_dropped()
 
     # --- connections
 

@@ -24,6 +24,12 @@ _START_BLOCK = headers.encode(_START + _ACCEPT)
 _OK_BLOCK = headers.encode(call.encode_status(OK))
 
 
+def refusal(stream_id: int, status: Status, max_frame: int) -> bytes:
+    """The frame that answers a call with `status` alone."""
+    block = headers.encode(_START + _ACCEPT + call.encode_status(status))
+    return frames.headers(stream_id, block, max_frame, end_stream=True)
+
+
 class ServerCall(Stream):
     """A call as its handler sees it. What answers it may be called from any thread."""
 
@@ -169,8 +175,7 @@ class ServerCall(Stream):
         return self._frame(block, end_stream=True)
 
     def _trailers_only(self, status: Status) -> bytes:
-        block = headers.encode(_START + _ACCEPT + call.encode_status(status))
-        return self._frame(block, end_stream=True)
+        return refusal(self.stream_id, status, self.connection.sender.max_frame)
 
     def _frame(self, block: bytes, *, end_stream: bool) -> bytes:
         most = self.connection.sender.max_frame
@@ -191,11 +196,8 @@ class ServerCall(Stream):
         """Ask whether the message may come that was not admitted as answers were not read."""
         if self.closed or not self.reader.waiting:
             return
-        self.guarded(self._ask_again)
-
-    def _ask_again(self) -> None:
-        if self.admit(self.reader.length):
-            self.resume()
+        self.guarded(self.reader.ask_again)
+        self.connection.open_window(self)
 
     def expect_length(self, length: int | None) -> None:
         """Check that the DATA have `length` bytes together."""
@@ -211,10 +213,11 @@ class ServerCall(Stream):
         if self._length is not None:
             self._length -= length
 
-    def check_receiving(self, now_s: float, receive_s: float) -> None:
-        """End a call whose message is too slow."""
+    def check_receiving(self, now_s: float, most_s: float | None) -> None:
+        """End a call whose message takes longer than its handler's bound, or else `most_s`."""
         reader = self.reader
-        if self.done or self.remote_ended or reader.waiting:
+        receive_s = self.handler.receive_s or most_s
+        if receive_s is None or self.done or self.remote_ended or reader.waiting:
             return
         began_s = self.since_s if reader.idle else reader.began_ns / 1e9
         if reader.idle and self.handler.open_ended:
@@ -250,6 +253,12 @@ class ServerCall(Stream):
         if not self.done:
             self.handler.message(message)
 
+    def skipped(self, length: int, head: bytes) -> None:
+        """See Stream."""
+        self.since_s = time.monotonic()
+        if not self.done:
+            self.handler.skipped(length, head)
+
     def ended(self) -> None:
         """See Stream."""
         if not self.done:
@@ -259,6 +268,7 @@ class ServerCall(Stream):
         """See Stream."""
         if self.finish(status):
             self.handler.cancelled()
+        self._drop_message()
 
     def on_reset(self, code: int) -> None:
         """See Stream."""
@@ -283,6 +293,7 @@ class ServerCall(Stream):
             self.room_wanted()
         if not was_done:
             self.handler.cancelled()
+        self._drop_message()
 
     def cancel(self) -> None:
         """End the call as cancelled, at once; any thread."""
@@ -290,8 +301,13 @@ class ServerCall(Stream):
         self.connection.loop.call_soon(self.abandon)
 
     def _past_deadline(self) -> None:
-        if self.finish(DEADLINE_EXCEEDED):
-            self.handler.cancelled()
+        self.failed(DEADLINE_EXCEEDED)
+
+    def _drop_message(self) -> None:
+        """Let go of what came of a message that nobody gets."""
+        length = self.reader.length
+        self.reader = NoMessages(self, 0)
+        self.server_connection.dropped(length)
 
     def _done_locked(self) -> None:
         self.done = True

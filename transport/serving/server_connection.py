@@ -18,10 +18,12 @@ from transport.options import ServerConnectionOptions
 from transport.serving import request
 from transport.serving.handler import Method
 from transport.serving.request import Request
-from transport.serving.server_call import ServerCall
+from transport.serving.server_call import ServerCall, refusal
 from transport.status import Code, Status, StatusError
 
 _DRAIN_PING_S = 1.0
+# Smaller messages leave no memory behind that is worth a word.
+_LARGE_BYTES = 1024 * 1024
 _NOT_GRPC_TEXT = {
     405: "gRPC needs POST",
     415: "expected the content-type application/grpc",
@@ -39,6 +41,9 @@ class Host(Protocol):
 
     def run_blocking(self, work: Callable[[], None]) -> bool:
         """Run short work that blocks or takes long, such as unpacking, outside the I/O thread."""
+
+    def on_dropped(self) -> None:
+        """The memory of a large message was freed that no handler got; any thread."""
 
 
 class ServerConnection(Connection):
@@ -59,7 +64,9 @@ class ServerConnection(Connection):
         self.last_call_s = time.monotonic()
         self._host = host
         self._peer = peer
-        self._requests: HeaderReader[Request] = HeaderReader(request.parse)
+        self._requests: HeaderReader[Request] = HeaderReader(
+            request.parse, options.max_header_bytes
+        )
         self._draining = False
         self._held: list[ServerCall] = []
 
@@ -88,7 +95,12 @@ class ServerConnection(Connection):
 
     def on_headers(self, stream_id: int, block: bytes, *, end_stream: bool) -> None:
         """See Connection."""
-        head = self._requests.read(block)
+        try:
+            head = self._requests.read(block)
+        except ConnectionFault as fault:
+            if fault.code is ErrorCode.ENHANCE_YOUR_CALM:
+                self.on_endless_headers(stream_id)
+            raise
         stream = self.streams.get(stream_id)
         if stream is not None or stream_id <= self.last_peer_stream:
             self._trailers(stream_id, stream, head, end_stream=end_stream)
@@ -116,6 +128,18 @@ class ServerConnection(Connection):
         if end_stream:
             self.remote_end(server_call)
 
+    def on_endless_headers(self, stream_id: int) -> None:
+        """See Connection: the call has its status before the connection ends."""
+        if stream_id % 2 == 0 or stream_id <= self.last_peer_stream:
+            return
+        self.last_peer_stream = stream_id
+        status = Status(
+            Code.RESOURCE_EXHAUSTED,
+            "metadata is larger than the limit: expected at most "
+            f"{self.options.max_header_bytes} bytes",
+        )
+        self.sender.control(refusal(stream_id, status, self.sender.max_frame))
+
     def _begin(self, server_call: ServerCall, head: Request) -> None:
         try:
             if head.http_status != 200:
@@ -126,8 +150,8 @@ class ServerConnection(Connection):
             if head.size > self.options.max_header_bytes:
                 raise StatusError(
                     Code.RESOURCE_EXHAUSTED,
-                    f"metadata is larger than the limit: got {head.size} bytes, expected at most "
-                    f"{self.options.max_header_bytes}",
+                    f"metadata is larger than the limit: got at least {head.size} bytes, expected "
+                    f"at most {self.options.max_header_bytes}",
                 )
             method = self._host.method(server_call.path)
             if method is None:
@@ -191,11 +215,17 @@ class ServerConnection(Connection):
             except StatusError as error:
                 status = error.status
                 self.loop.call_soon(lambda: stream.failed(status))
+                self._host.on_dropped()
                 return
             self.loop.call_soon(lambda: stream.take_unpacked(message))
 
         if not self._host.run_blocking(work):
             raise StatusError(Code.RESOURCE_EXHAUSTED, "too many compressed messages are waiting")
+
+    def dropped(self, length: int) -> None:
+        """What came of a message of `length` bytes was dropped; the I/O thread calls."""
+        if length >= _LARGE_BYTES:
+            self._host.on_dropped()
 
     def too_much_unread(self) -> bool:
         """Whether the client takes no answers, so that no message of it is admitted."""
@@ -222,10 +252,9 @@ class ServerConnection(Connection):
             self.last_call_s = now_s
         elif options.idle_s is not None and now_s - self.last_call_s >= options.idle_s:
             self.drain()
-        if options.receive_s is not None:
-            for stream in list(self.streams.values()):
-                assert isinstance(stream, ServerCall)
-                stream.check_receiving(now_s, options.receive_s)
+        for stream in list(self.streams.values()):
+            assert isinstance(stream, ServerCall)
+            stream.check_receiving(now_s, options.receive_s)
         if self._draining and not self.streams and not self.closing:
             self.linger()
 

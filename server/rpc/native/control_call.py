@@ -1,25 +1,101 @@
-"""Answer a control RPC in a thread of a pool: it may take as long as it likes."""
+"""Answer a control RPC in a thread of a pool: it may take as long as it likes.
+
+The I/O thread takes the message. A small one needs no room in the byte budget, so that control RPCs
+are answered while inference holds all of it.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from server.rpc.idle_trim import IdleTrim
+from server.rpc.inference import Inference
 from server.rpc.native import status
-from transport.serving.handler import Method, unary
+from server.rpc.native.room import Room
+from server.rpc.thread_pools import InFlight
+from transport.serving.handler import CallHandler, Method, Unary
 from transport.serving.server_call import ServerCall
 
+_SMALL_BYTES = 64 * 1024
 
-def control(handle: Callable[[bytes], bytes], pool: ThreadPoolExecutor) -> Method:
-    """A method of one message, which `handle` answers in a thread of the pool."""
 
-    def answer(call: ServerCall, message: bytes) -> None:
+class ControlMethods:
+    """Makes the handlers of control RPCs."""
+
+    def __init__(self, inference: Inference, calls: InFlight, idle_trim: IdleTrim) -> None:
+        self.inference = inference
+        self.calls = calls
+        self.idle_trim = idle_trim
+
+    def method(
+        self,
+        handle: Callable[[bytes], bytes],
+        pool: ThreadPoolExecutor,
+        receive_s: float | None = None,
+    ) -> Method:
+        """A method of one message, which `handle` answers in a thread of the pool.
+
+        `receive_s` bounds how long the message may take, in place of the server's own bound.
+        """
+
+        def start(call: ServerCall) -> CallHandler:
+            handler = _ControlCall(call, handle, pool, self)
+            handler.receive_s = receive_s
+            return handler
+
+        return start
+
+
+class _ControlCall(Unary):
+    """One call. The I/O thread calls all but `_answer`."""
+
+    def __init__(
+        self,
+        call: ServerCall,
+        handle: Callable[[bytes], bytes],
+        pool: ThreadPoolExecutor,
+        methods: ControlMethods,
+    ) -> None:
+        """Count the call. StatusError when as many are open as may be."""
+        if not methods.calls.enter():
+            raise status.error(methods.calls.refusal())
+        super().__init__(call, self._submit)
+        self._handle = handle
+        self._pool = pool
+        self._methods = methods
+        inference = methods.inference
+        self._room = Room(inference.budget, call.peer, call.resume, inference.flush)
+        self._submitted = False
+
+    def admit(self, length: int) -> bool:
+        """Take room for a message that is not small."""
+        if length <= _SMALL_BYTES:
+            return True
+        with status.raised():
+            return self._room.ask(length)
+
+    def cancelled(self) -> None:
+        """Leave, unless a thread has the call."""
+        if not self._submitted:
+            self._end(0)
+
+    def _submit(self, call: ServerCall, message: memoryview) -> None:
+        self._submitted = True
+        self._pool.submit(self._answer, call, message)
+
+    def _answer(self, call: ServerCall, message: memoryview) -> None:
+        length = len(message)
         try:
-            data = handle(message)
+            if not call.done:
+                call.answer([self._handle(bytes(message))])
         except Exception as error:
             call.finish(status.of(error))
-        else:
-            call.answer([data])
+        finally:
+            del message
+            self._end(length)
 
-    def submit(call: ServerCall, message: memoryview) -> None:
-        pool.submit(answer, call, bytes(message))
-
-    return unary(submit)
+    def _end(self, length: int) -> None:
+        self._room.give_back()
+        self._methods.calls.leave()
+        self._methods.idle_trim.ended(length)
+        # Call and handler would keep each other until the collector comes by.
+        self._call.handler = CallHandler()

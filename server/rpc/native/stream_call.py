@@ -12,7 +12,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
-from protos.codec import decode_request, encode_stream_error, encode_stream_response
+from protos.codec import (
+    decode_request,
+    encode_stream_error,
+    encode_stream_response,
+    request_id_of,
+)
 from server.batching.request import Caller, Result
 from server.errors import ServerStopping, StreamIdle
 from server.rpc import status as rpc_status
@@ -22,6 +27,7 @@ from server.rpc.native import status
 from server.rpc.native.room import Room
 from server.rpc.servicer import StreamLimits
 from server.rpc.thread_pools import InFlight
+from transport.messages import SkipMessage
 from transport.serving.handler import CallHandler
 from transport.serving.server_call import ServerCall
 from transport.status import OK, Status
@@ -77,6 +83,8 @@ class StreamCall(CallHandler):
 
     def admit(self, length: int) -> bool:
         """Take room for a message, of the stream's and of the server's."""
+        if self._inference.budget.refusal(length) is not None:
+            raise SkipMessage
         with self._lock:
             if not self._take_ahead_locked(length):
                 self._length_waiting = length
@@ -113,6 +121,17 @@ class StreamCall(CallHandler):
             return
         entry.pending = pending
         pending.request.future.add_done_callback(partial(self._computed, entry))
+
+    def skipped(self, length: int, head: bytes) -> None:
+        """Answer a message with its error that is larger than the whole budget."""
+        self._active_s = time.monotonic()
+        error = self._inference.budget.refusal(length)
+        entry = _Entry(request_id_of(head), error=error, done=True)
+        with self._lock:
+            if self._end is not None:
+                return
+            self._entries.append(entry)
+        self._answer()
 
     def half_closed(self) -> None:
         """End the stream once every message is answered."""
@@ -161,11 +180,8 @@ class StreamCall(CallHandler):
         self._call.connection.loop.call_soon(partial(self._ask_room, waiting))
 
     def _ask_room(self, length: int) -> None:
-        try:
-            if not self._call.done and self._room.ask(length):
-                self._call.resume()
-        except Exception as error:
-            self._call.failed(status.of(error))
+        if not self._call.done and self._room.ask(length):
+            self._call.resume()
 
     # --- answers, in any thread
 
@@ -231,7 +247,12 @@ class StreamCall(CallHandler):
             return
         now_s = time.monotonic()
         with self._lock:
-            if self._entries:
+            # A message that others keep out is not the client's silence; answers that it does not
+            # read are.
+            kept_out = (
+                self._call.reader.waiting and not self._call.server_connection.too_much_unread()
+            )
+            if self._entries or kept_out:
                 self._active_s = now_s
         left_s = self._active_s + self._limits.idle_s - now_s
         if left_s > 0:

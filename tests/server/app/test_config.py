@@ -81,7 +81,7 @@ BAD = {
     "group_rows": (NO_INT32, "auto or an integer from 1 to 2147483647"),
     "deterministic": (NO_ON_OR_OFF, "one of on, off"),
     "queue_delay_us": ([v for v in NO_INT32 if v != "0"], "an integer from 0 to 2147483647"),
-    "transport": (NO_SWITCH, "one of grpcio, native"),
+    "transport": (NO_SWITCH, "one of native, grpcio"),
     "non_finite": (NO_SWITCH, "one of reject, pass"),
     "max_message_bytes": (NO_INT32, "an integer from 1 to 2147483647"),
     "max_inflight_bytes": ([*NO_COUNT, str(2**63)], "an integer from 1 to 9223372036854775807"),
