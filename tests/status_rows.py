@@ -4,7 +4,7 @@ Plain data, because tritonclient's script and the tests that read its report eac
 share a process.
 """
 
-CLASSES, FEATURES, MOST_ROWS = 4, 8, 1024
+CLASSES, FEATURES, MOST_ROWS = 4, 8, 512
 MESSAGE_BYTES, BUDGET_BYTES = 64 * 1024, 32 * 1024
 
 _STEPS = {"name": "steps", "datatype": "INT64", "shape": [1, 1], "elements": 1}
@@ -60,7 +60,7 @@ REQUESTS = {
     "shared memory that is off": ("UNIMPLEMENTED", {"server": "closed", "region": "some"}),
     "over the byte budget": (
         "RESOURCE_EXHAUSTED",
-        {"shape": [MOST_ROWS, FEATURES], "elements": MOST_ROWS * FEATURES},
+        {"parameters": {"note": "n" * BUDGET_BYTES}},
     ),
     "model that breaks its word": (
         "INTERNAL",

@@ -1,8 +1,10 @@
 """More than the server can do: surplus calls, calls that dribble, callers that leave."""
 
+import socket
 import threading
 
 import grpc
+import h2.events
 import numpy as np
 import pytest
 from steady import Steady
@@ -67,12 +69,10 @@ def _serves_as_before(steady):
 def peer(process):
     """A connection that said hello."""
     with Http2Peer(process.address) as peer:
+        # Each call is there at once, rather than when the one before is acknowledged.
+        peer.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer.hello()
         yield peer
-
-
-def failures(caller):
-    return caller.statistics("steps").inference_stats.fail.count
 
 
 def executions(caller):
@@ -98,14 +98,32 @@ def answered(caller, message):
 def test_calls_whose_message_does_not_come_are_ended_and_keep_nobody_out(
     caller, peer, eventually, path, sent
 ):
-    # As many as there are threads, and as many again wait for one.
-    for _ in range(8):
+    # As many as there are threads under grpcio, and as many again wait for one.
+    calls = 8
+    for _ in range(calls):
         number = peer.call(path)
         peer.h2.send_data(number, sent)
     peer.flush()
     message = caller.message("steps", steps=ONE_STEP) if path == INFER else b""
-    eventually(lambda: not _passes(caller, path, message), "every thread is taken")
-    eventually(lambda: _passes(caller, path, message), "there is a thread again")
+    if path == INFER:
+        assert not _passes(caller, path, message)
+    assert _statuses(peer, calls) <= {b"1", b"4"}  # CANCELLED, DEADLINE_EXCEEDED
+    eventually(lambda: _passes(caller, path, message), "there is room again")
+
+
+def _statuses(peer, calls):
+    """Read until so many calls have ended; their statuses."""
+    ended, statuses = 0, set()
+    while ended < calls:
+        data = peer.socket.recv(65536)
+        assert data
+        for event in peer.h2.receive_data(data):
+            ended += isinstance(event, h2.events.StreamEnded | h2.events.StreamReset)
+            if isinstance(event, h2.events.TrailersReceived | h2.events.ResponseReceived):
+                statuses |= {value for name, value in event.headers if name == b"grpc-status"}
+        peer.flush()
+    assert statuses
+    return statuses
 
 
 def _passes(caller, path, message):
@@ -177,21 +195,19 @@ def test_streams_over_the_limit_are_refused_and_requests_are_not(caller, process
 # Who leaves.
 
 
-def test_requests_that_wait_for_bytes_can_be_given_up(caller, eventually):
+def test_requests_that_wait_for_bytes_can_be_given_up(caller, another, eventually):
     large = caller.message("steps", parameters=PADDING, steps=ONE_STEP)
-    failed = failures(caller)
-
-    def three_were_given_up():
-        waiting = caller.infer_later(large)
-        caller.control("ServerLive")
-        waiting.cancel()
-        return failures(caller) >= failed + 3
-
+    # Another model, whose worker is free, and so small that it fits beside what is held.
+    small = another.message("linear", x=np.ones((1, FEATURES), np.float32))
     with caller.busy_worker():
         held = caller.infer_later(large)
-        caller.control("ServerLive")
-        # Neither the worker nor the bytes are free.
-        eventually(three_were_given_up, "they wait no longer")
+        eventually(lambda: not _has_room(another, large), "the bytes are taken")
+        waiting = [caller.infer_later(large) for _ in range(3)]
+        # It waits behind those that were there first.
+        eventually(lambda: not _has_room(another, small), "they wait for bytes")
+        for each in waiting:
+            each.cancel()
+        eventually(lambda: _has_room(another, small), "they wait no longer")
         assert not held.done()
     assert held.result()
 

@@ -1,12 +1,17 @@
 """Peers that break the rules or waste the server's time: each is ended, and others are served."""
 
+import contextlib
+import random
 import socket
 import threading
+import time
+import tracemalloc
 import zlib
 from typing import ClassVar
 
 import grpc
 import pytest
+from hpack import Encoder
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -22,6 +27,8 @@ from transport_services import UNLIMITED
 
 from transport.http2 import limits
 from transport.http2.frames import PREFACE, ErrorCode
+from transport.http2.headers import HeaderReader
+from transport.messages import SkipMessage
 from transport.options import ServerConnectionOptions
 from transport.serving.handler import CallHandler, unary
 from transport.serving.server import Server, ServerOptions
@@ -58,6 +65,29 @@ class Budget(CallHandler):
             self.taken.append(len(message))
             self.changed.notify_all()
         self.call.send([b"ok"])
+
+    def half_closed(self):
+        self.call.finish()
+
+
+class Skip(CallHandler):
+    """Skips messages over 1,000 bytes, and says of each message what it was."""
+
+    open_ended = True
+
+    def __init__(self, call):
+        self.call = call
+
+    def admit(self, length):
+        if length > 1000:
+            raise SkipMessage
+        return True
+
+    def message(self, message):
+        self.call.send([b"got %d" % len(message)])
+
+    def skipped(self, length, head):
+        self.call.send([b"skipped %d %s" % (length, head[:5])])
 
     def half_closed(self):
         self.call.finish()
@@ -104,6 +134,7 @@ def server():
         "/test/Budget": Budget,
         "/test/Refuse": lambda call: Refuse(),
         "/test/Amplify": Amplify,
+        "/test/Skip": Skip,
     }
     server = Server(["127.0.0.1:0"], methods, options)
     yield server
@@ -181,16 +212,68 @@ def test_a_header_block_over_the_limit_ends_the_connection(raw):
     assert flood(raw, ContinuationFrame(1, piece)) is ErrorCode.ENHANCE_YOUR_CALM
 
 
-def test_an_hpack_bomb_ends_the_connection(raw):
-    block = raw.encoder.encode([("bomb", "x" * 4000)])
-    raw.send(HeadersFrame(1, block + b"\xbe" * 16_000, flags=["END_HEADERS"]))
+RESOURCE_EXHAUSTED = str(int(Code.RESOURCE_EXHAUSTED))
+
+
+def test_an_hpack_bomb_ends_its_call_and_the_table_stays_in_step(raw):
+    begun = raw.headers(more=[("bomb", "x" * 4000)])
+    # The last field of the table, again and again, then one that is new.
+    begun.data += b"\xbe" * 16_000 + raw.encoder.encode([("late", "enough")])
+    raw.send(begun)
+    assert raw.trailers()["grpc-status"] == RESOURCE_EXHAUSTED
+    raw.send(raw.headers(more=[("late", "enough")]), raw.message(3, b"next"))
+    assert raw.until(DataFrame).data == b"\0\0\0\0\4next"
+
+
+def test_a_bomb_costs_little_time():
+    reader = HeaderReader(lambda fields: fields, 16 * 1024)
+    encoder = Encoder()
+    reader.read(encoder.encode([("bomb", "x" * 4000)]))
+    bombs = 200
+    begun_s = time.process_time()
+    for _ in range(bombs):
+        assert len(reader.read(b"\xbe" * 60_000)) == 5
+    # Decoded one by one, a field takes a microsecond and more: 12 s together.
+    assert time.process_time() - begun_s < 4
+
+
+def test_more_fields_than_are_worth_decoding_end_the_call_and_the_connection(raw):
+    begun = raw.headers()
+    begun.data += b"\x00\x01a\x01b" * 2_000
+    raw.send(begun)
+    assert raw.trailers()["grpc-status"] == RESOURCE_EXHAUSTED
     assert raw.goaway() is ErrorCode.ENHANCE_YOUR_CALM
 
 
-def test_too_many_headers_end_the_connection(raw):
-    fields = b"\x00\x01a\x01b" * (limits.MAX_BLOCK_BYTES // 400)
-    raw.send(HeadersFrame(1, fields * 2, flags=["END_HEADERS"]))
+@pytest.mark.parametrize("kib", [16, 1024], ids=["continued", "in one frame"])
+def test_headers_without_an_end_end_their_call_before_the_connection(raw, kib):
+    begun = raw.headers()
+    begun.flags.discard("END_HEADERS")
+    raw.send(begun)
+    piece = ContinuationFrame(1, b"x" * kib * 1024).serialize()
+
+    def send():
+        with contextlib.suppress(OSError):
+            for _ in range(8):
+                raw.sock.sendall(piece)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    assert raw.trailers()["grpc-status"] == RESOURCE_EXHAUSTED
     assert raw.goaway() is ErrorCode.ENHANCE_YOUR_CALM
+    sender.join()
+
+
+def test_pings_are_no_flood_while_answers_are_sent(raw):
+    calls = limits.MAX_PINGS_PER_S * 2
+    for number in range(calls):
+        begun = raw.headers()
+        raw.send(begun, raw.message(begun.stream_id, b""), PingFrame(0, b"%08d" % number))
+        answered = False
+        while not answered:
+            frame = raw.frame()
+            assert frame is not None
+            answered = isinstance(frame, HeadersFrame) and "END_STREAM" in frame.flags
 
 
 def test_metadata_over_the_limit_is_refused(raw):
@@ -276,6 +359,67 @@ def test_a_message_over_the_limit_is_refused_from_its_prefix(raw):
 def test_a_handler_refuses_a_message_from_its_prefix(raw):
     raw.send(raw.headers("/test/Refuse"), raw.message(1, b"", length=77, end_stream=False))
     assert raw.trailers()["grpc-message"] == "refused 77"
+
+
+@pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip])
+def test_a_message_that_is_skipped_leaves_its_place_to_the_next(server, compression):
+    sizes = [10, 900_000, 0, 1001, 500]
+    with grpc.insecure_channel(server.addresses[0], UNLIMITED) as channel:
+        call = channel.stream_stream("/test/Skip")
+        messages = (random.Random(size).randbytes(size) for size in sizes)
+        answers = list(call(messages, compression=compression, timeout=PATIENCE_S))
+    # What is skipped while it is compressed has the length that it came with.
+    said = [answer.split()[0] for answer in answers]
+    assert said == [b"got", b"skipped", b"got", b"skipped", b"got"]
+    if compression is None:
+        assert answers[1] == b"skipped 900000 " + random.Random(900_000).randbytes(900_000)[:5]
+        assert [int(answer.split()[1]) for answer in answers] == sizes
+
+
+def test_a_message_that_is_too_large_once_unpacked_is_skipped(server):
+    with grpc.insecure_channel(server.addresses[0], UNLIMITED) as channel:
+        call = channel.stream_stream("/test/Skip")
+        messages = iter([b"z" * 100_000, b"next"])
+        answers = list(call(messages, compression=grpc.Compression.Gzip, timeout=PATIENCE_S))
+    assert answers == [b"skipped 100000 zzzzz", b"got 4"]
+
+
+def test_a_message_that_is_skipped_takes_no_memory(server):
+    with Raw(server.addresses[0]) as raw:
+        raw.send(raw.headers("/test/Skip"))
+        raw.send(raw.message(1, b"", length=LIMIT_BYTES, end_stream=False))
+        tracemalloc.start()
+        try:
+            sent = 0
+            while sent < LIMIT_BYTES:
+                raw.send(DataFrame(1, bytes(10_000)))
+                sent += 10_000
+                if not sent % 50_000:
+                    raw.until(WindowUpdateFrame)
+            assert raw.until(DataFrame).data.endswith(b"skipped 1000000 \0\0\0\0\0")
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak_bytes < LIMIT_BYTES // 2
+
+
+def test_the_time_that_a_message_waits_for_room_is_not_the_senders(server):
+    Budget.asked.clear()
+    Budget.taken.clear()
+    Budget.calls.clear()
+    Budget.room = False
+    with Raw(server.addresses[0]) as raw:
+        raw.send(raw.headers("/test/Budget"))
+        raw.send(raw.message(1, b"half", length=8, end_stream=False))
+        with Budget.changed:
+            assert Budget.changed.wait_for(lambda: Budget.asked == [8], PATIENCE_S)
+        # Longer than a message may take.
+        threading.Event().wait(3.5)
+        Budget.calls[0].resume()
+        # The transport looks at times once a second.
+        threading.Event().wait(1.2)
+        raw.send(DataFrame(1, b"half"))
+        assert raw.until(DataFrame).data == b"\0\0\0\0\2ok"
 
 
 def test_a_packed_message_is_unpacked_up_to_the_limit_only(raw):

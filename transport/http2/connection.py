@@ -357,6 +357,10 @@ class Connection(ControlFrames):
         if not self.lost:
             self.loop.call_later(_TICK_S, self._tick)
 
+    def on_silence(self) -> None:
+        """The peer does not answer a PING."""
+        self.lose("keepalive: the peer does not answer")
+
     def check_times(self, now_s: float) -> None:
         """End what has taken too long; called about once a second."""
         options = self.options
@@ -368,8 +372,7 @@ class Connection(ControlFrames):
             elif asked is not None and now_s - max(asked, self._received_s) >= (
                 options.keepalive_timeout_s
             ):
-                # gRPC's word for it; a peer that is gone does not read it.
-                self.fail(ErrorCode.NO_ERROR, "ping_timeout")
+                self.on_silence()
                 return
         stall_s = options.send_stall_s
         if stall_s is None or self._check_stall(now_s):

@@ -39,6 +39,7 @@ class ControlFrames:
         self._reset_ids: set[int] = set()
         self._resets = Rate(limits.MAX_RESETS_PER_S, "too many reset streams")
         self._idle_frames = Rate(limits.MAX_IDLE_FRAMES_PER_S, "too many frames without content")
+        self._turns_at_ping = 0
         self._pings = Rate(limits.MAX_PINGS_PER_S, limits.TOO_MANY_PINGS)
 
     def is_idle(self, stream_id: int) -> bool:
@@ -213,7 +214,9 @@ class ControlFrames:
         if len(payload) != 8:
             raise frames.wrong_size("PING", len(payload), "8")
         if not flags & frames.ACK:
-            self._pings.count()
+            if self._turns_at_ping == self.sender.turns:
+                self._pings.count()
+            self._turns_at_ping = self.sender.turns
             self.sender.control(frames.ping(bytes(payload), ack=True))
             return
         self.pinged_s = None

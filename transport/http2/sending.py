@@ -50,6 +50,7 @@ class Sender:
         self.max_frame = SMALLEST_MAX_FRAME
         self.window = DEFAULT_WINDOW
         self.pending = 0  # bytes of messages of all streams that are not framed yet
+        self.turns = 0  # in which a stream's frames were sent
         self.broken = False
         self.overflow = False
         self.blocked = False
@@ -281,6 +282,7 @@ class Sender:
         """Frame some of a stream; whether it could go on if the connection's window allows."""
         entries, buffers = stream.entries, self._buffers
         framed = 0
+        self.turns += 1
         while entries:
             entry = entries[0]
             if type(entry) is bytes:

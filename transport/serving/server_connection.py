@@ -244,6 +244,10 @@ class ServerConnection(Connection):
 
     # --- time
 
+    def on_silence(self) -> None:
+        """See Connection; a client that merely hangs may still read why."""
+        self.fail(ErrorCode.NO_ERROR, "ping_timeout")
+
     def check_times(self, now_s: float) -> None:
         """See Connection."""
         super().check_times(now_s)

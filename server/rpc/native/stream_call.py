@@ -70,6 +70,7 @@ class StreamCall(CallHandler):
         self._lock = threading.Lock()
         self._entries: deque[_Entry] = deque()
         self._ahead_bytes = 0
+        self._coming_bytes = 0  # of these, for the message that is under way
         self._length_waiting: int | None = None
         self._room = self._new_room()
         self._sending = threading.Lock()
@@ -102,12 +103,15 @@ class StreamCall(CallHandler):
         room, self._room = self._room, self._new_room()
         self._active_s = time.monotonic()
         entry = _Entry()
-        with self._lock:
-            if self._end is not None:
-                self._give_back(room, len(message))
-                return
-            self._entries.append(entry)
         give_back = partial(self._give_back, room, len(message))
+        with self._lock:
+            self._coming_bytes = 0
+            stopping = self._end is not None
+            if not stopping:
+                self._entries.append(entry)
+        if stopping:
+            give_back()
+            return
         try:
             decoded = decode_request(message)
             entry.request_id = decoded.id
@@ -127,7 +131,11 @@ class StreamCall(CallHandler):
         self._active_s = time.monotonic()
         error = self._inference.budget.refusal(length)
         entry = _Entry(request_id_of(head), error=error, done=True)
+        # What it took while it was compressed.
+        self._room.give_back()
         with self._lock:
+            self._ahead_bytes -= self._coming_bytes
+            self._coming_bytes = 0
             if self._end is not None:
                 return
             self._entries.append(entry)
@@ -161,11 +169,15 @@ class StreamCall(CallHandler):
         )
 
     def _take_ahead_locked(self, length: int) -> bool:
+        # A compressed message asks twice.
+        self._ahead_bytes -= self._coming_bytes
+        self._coming_bytes = 0
         # A message larger than all that may be read ahead still passes, alone.
         most = self._limits.read_ahead_bytes
         if self._ahead_bytes and self._ahead_bytes + length > most:
             return False
         self._ahead_bytes += length
+        self._coming_bytes = length
         return True
 
     def _give_back(self, room: Room, length: int) -> None:
