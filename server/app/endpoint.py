@@ -22,6 +22,9 @@ from transport.workers import Workers
 _REFLECTION_THREADS = 4
 # Of a health check's or of reflection's message.
 _OTHER_MESSAGE_BYTES = 64 * 1024
+# Of answers that a client does not read, before no message of its is taken, and for how long.
+_UNREAD_BYTES = 16 * 1024 * 1024
+_STALL_S = 60.0
 # What the transport's clock adds to half of the time in which silence is noticed.
 _TICKS_S = 1.5
 
@@ -124,6 +127,9 @@ def _server_options(config: Config, on_dropped: Callable[[], object]) -> ServerO
             # It is the handlers that refuse, in words that clients understand.
             max_concurrent_streams=100 + 2 * _most_calls(config),
             receive_s=config.receive_s or None,
+            # A client that reads no answers is as good as one that sends nothing.
+            send_stall_s=min(_STALL_S, config.stream_idle_s or _STALL_S),
+            max_unread_bytes=_UNREAD_BYTES,
         ),
         max_connections=config.max_connections,
         on_dropped=on_dropped,

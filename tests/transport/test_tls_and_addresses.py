@@ -16,8 +16,9 @@ from transport_services import PATIENCE_S, Peer, open_channel
 from transport import tls
 from transport.calling.channel import Channel, ChannelOptions
 from transport.calling.client_call import CallFailed
+from transport.options import ServerConnectionOptions
 from transport.serving.handler import unary
-from transport.serving.server import Server
+from transport.serving.server import Server, ServerOptions
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,25 @@ def test_a_plain_client_is_refused_by_a_tls_server(secure):
     with Channel(secure.address) as channel:
         call = channel.unary_unary("/test/Echo").future(b"x", timeout=PATIENCE_S)
         assert call.code().name == "UNAVAILABLE"
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"])
+def test_a_handshake_that_stalls_is_given_up_and_others_are_served(authority, files, said):
+    connection = ServerConnectionOptions(preface_s=1.0)
+    context = Certificates(*files["server"])
+    peer = Peer("own", options=ServerOptions(connection=connection), tls_context=context)
+    host, _, port = peer.address.rpartition(":")
+    try:
+        with (
+            socket.create_connection((host, int(port)), PATIENCE_S) as stalled,
+            Channel(peer.address, tls_context=client_context(authority)) as channel,
+        ):
+            stalled.sendall(said)
+            assert channel.unary_unary("/test/Echo")(b"x", timeout=PATIENCE_S) == b"x"
+            assert stalled.recv(1) == b""
+            assert channel.unary_unary("/test/Echo")(b"x", timeout=PATIENCE_S) == b"x"
+    finally:
+        peer.close()
 
 
 def test_a_client_without_alpn_is_refused(authority, secure):

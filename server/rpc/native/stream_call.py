@@ -32,6 +32,9 @@ from transport.serving.handler import CallHandler
 from transport.serving.server_call import ServerCall
 from transport.status import OK, Status
 
+# Messages of a stream that are not answered: their answers may be much larger than they are.
+_MESSAGES_AHEAD = 256
+
 
 @dataclass(eq=False, slots=True)
 class _Entry:
@@ -176,6 +179,8 @@ class StreamCall(CallHandler):
         most = self._limits.read_ahead_bytes
         if self._ahead_bytes and self._ahead_bytes + length > most:
             return False
+        if len(self._entries) >= _MESSAGES_AHEAD:
+            return False
         self._ahead_bytes += length
         self._coming_bytes = length
         return True
@@ -185,11 +190,14 @@ class StreamCall(CallHandler):
         room.give_back()
         with self._lock:
             self._ahead_bytes -= length
-            waiting = self._length_waiting
-            if waiting is None or not self._take_ahead_locked(waiting):
-                return
+            self._go_on_locked()
+
+    def _go_on_locked(self) -> None:
+        """Let the message come that waits for others of its stream, if there is room now."""
+        waiting = self._length_waiting
+        if waiting is not None and self._take_ahead_locked(waiting):
             self._length_waiting = None
-        self._call.connection.loop.call_soon(partial(self._ask_room, waiting))
+            self._call.connection.loop.call_soon(partial(self._ask_room, waiting))
 
     def _ask_room(self, length: int) -> None:
         if not self._call.done and self._room.ask(length):
@@ -212,7 +220,9 @@ class StreamCall(CallHandler):
     def _next(self) -> _Entry | None:
         with self._lock:
             if self._entries and self._entries[0].done:
-                return self._entries.popleft()
+                entry = self._entries.popleft()
+                self._go_on_locked()
+                return entry
             return None
 
     def _send(self, entry: _Entry) -> None:

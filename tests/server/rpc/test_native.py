@@ -1,18 +1,31 @@
 """What the project's own transport does in its own way: tokens, TLS, drain, cancelled calls."""
 
+import os
+import resource
+import socket
 import threading
+from pathlib import Path
 
 import grpc
+import h2.settings
 import numpy as np
 import pytest
 from certificates import Authority
+from hyperframe.frame import DataFrame
+from onnx import helper
 
+from measure.overload.http2_peer import Http2Peer, framed
 from model.export import export
 from model.weights import from_seed
+from protos import inference_pb2 as pb
 
 TOKEN = "a-token-that-may-infer"
 CODE = grpc.StatusCode
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
+ANSWER_BYTES = 64 * 1024
+MOST_BYTES = 96 * 2**20
+WINDOW_BYTES = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +102,119 @@ def test_calls_under_way_are_answered_while_the_server_drains(serve, models, cal
     waiting.result(20)
     drained.join(20)
     assert not drained.is_alive()
+
+
+@pytest.fixture
+def amplifying(graphs):
+    """A model that answers 8 bytes with 64 KiB."""
+    if not (graphs.folder / "wide").exists():
+        graphs.add(
+            "wide",
+            [helper.make_node("Mul", ["x", "ones"], ["y"])],
+            {"x": ("float32", ["batch", 1])},
+            {"y": ("float32", ["batch", ANSWER_BYTES // 4])},
+            {"ones": np.ones((1, ANSWER_BYTES // 4), np.float32)},
+        )
+    return graphs.folder
+
+
+def peak_bytes(process):
+    lines = Path(f"/proc/{process.popen.pid}/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
+def test_answers_that_nobody_reads_take_bounded_memory_until_the_stream_is_idle(
+    launch, call, amplifying, eventually
+):
+    options = ("--transport", "native", "--stream-idle-s", 2, "--max-streams", 1)
+    process = launch(amplifying, *options)
+    caller = call(process.address)
+    message = caller.message("wide", x=np.ones((1, 1), np.float32))
+    assert len(caller.stream([message])) == 1
+    before_bytes = peak_bytes(process)
+    with Http2Peer(process.address) as peer:
+        # Windows as wide as can be: only the socket is in the way.
+        peer.hello()
+        peer.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+        peer.h2.increment_flow_control_window(2**31 - 1 - 65535)
+        number = peer.call(STREAM)
+        # As many as its window takes; not one answer is read.
+        many = framed(message) * 100
+        sent = 0
+        while sent * len(many) < (WINDOW_BYTES - len(many)) * 100:
+            peer.send(DataFrame(number, many))
+            sent += 100
+        # The only stream's place is free again, though its client still reads nothing.
+        eventually(lambda: streams(caller, message), "another stream is taken")
+    assert sent * ANSWER_BYTES > 4 * MOST_BYTES
+    assert peak_bytes(process) - before_bytes < MOST_BYTES
+
+
+def streams(caller, message):
+    try:
+        return len(caller.stream([message])) == 1
+    except grpc.RpcError as error:
+        if error.code() is not CODE.RESOURCE_EXHAUSTED:
+            raise
+        return False
+
+
+def test_a_server_without_descriptors_waits_quietly_and_goes_on(launch, call, models, eventually):
+    process = launch(models, "--transport", "native")
+    caller = call(process.address)
+    assert caller.health() == "SERVING"
+    folder = Path(f"/proc/{process.popen.pid}")
+    _, hard = resource.prlimit(process.popen.pid, resource.RLIMIT_NOFILE)
+    few = len(list((folder / "fd").iterdir())) + 2
+    resource.prlimit(process.popen.pid, resource.RLIMIT_NOFILE, (few, hard))
+    host, _, port = process.address.rpartition(":")
+    waiting = [socket.create_connection((host, int(port)), 20) for _ in range(8)]
+    try:
+        eventually(lambda: "cannot accept" in " ".join(process.said()), "descriptors are short")
+        before_s = cpu_s(folder)
+        threading.Event().wait(2)
+        assert cpu_s(folder) - before_s < 1
+        assert caller.health() == "SERVING"
+    finally:
+        for each in waiting:
+            each.close()
+    assert call(process.address).health() == "SERVING"
+
+
+def cpu_s(folder):
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip])
+def test_streams_of_many_small_messages_go_on(native, call, compression):
+    # Each counts among those that are read ahead, and is counted off again.
+    server = native(max_stream_bytes=64 * 1024)
+    caller = call(server.address)
+    stream = caller.channel.stream_stream(STREAM)
+    answers = stream(iter([request(caller)] * 3_000), compression=compression, timeout=60)
+    assert sum(1 for _ in answers) == 3_000
+
+
+def test_control_messages_of_any_size_take_their_bytes_from_the_budget(native, call, eventually):
+    server = native(group_rows=2, max_inflight_bytes=256 * 1024)
+    caller = call(server.address)
+    with caller.busy_worker():
+        # All but a few bytes are held.
+        padding = {"note": "n" * 200 * 1024}
+        message = caller.message("steps", parameters=padding, steps=np.ones((1, 1), np.int64))
+        held = caller.infer_later(message)
+        budget = server._servicer._inference.budget
+        eventually(lambda: budget.used_bytes > 200 * 1024, "the bytes are held")
+        large = pb.RepositoryIndexRequest(repository_name="r" * 100 * 1024).SerializeToString()
+        method = caller.channel.unary_unary("/inference.GRPCInferenceService/RepositoryIndex")
+        waiting = method.future(large, timeout=60)
+        assert caller.control("ServerLive").live
+        assert not waiting.done()
+        held.cancel()
+        assert waiting.code() is CODE.UNIMPLEMENTED  # there is one repository only
+    eventually(lambda: budget.used_bytes == 0, "its bytes are back")
 
 
 def test_a_cancelled_call_counts_as_failed_and_gives_its_bytes_back(native, call, eventually):
