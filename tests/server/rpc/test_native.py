@@ -1,4 +1,4 @@
-"""What the project's own transport does in its own way: tokens, TLS, drain, cancelled calls."""
+"""What the project's own transport bounds by itself: answers unread, reading ahead, descriptors."""
 
 import os
 import resource
@@ -10,7 +10,6 @@ import grpc
 import h2.settings
 import numpy as np
 import pytest
-from certificates import Authority
 from hyperframe.frame import DataFrame
 from onnx import helper
 
@@ -19,9 +18,7 @@ from model.export import export
 from model.weights import from_seed
 from protos import inference_pb2 as pb
 
-TOKEN = "a-token-that-may-infer"
 CODE = grpc.StatusCode
-INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 ANSWER_BYTES = 64 * 1024
 MOST_BYTES = 96 * 2**20
@@ -40,68 +37,8 @@ def native(serve, models):
     return lambda **options: serve(models, transport="native", **options)
 
 
-def outcome(channel, data, token=None):
-    metadata = None if token is None else (("authorization", f"Bearer {token}"),)
-    try:
-        channel.unary_unary(INFER)(data, metadata=metadata, timeout=20)
-    except grpc.RpcError as error:
-        return error.code()
-    return CODE.OK
-
-
 def request(caller):
     return caller.message("linear", x=np.ones((1, 8), np.float32))
-
-
-def test_calls_need_a_token_that_permits_them(native, call, tmp_path):
-    file = tmp_path / "tokens"
-    file.write_text(f"{TOKEN}\ntoken-for-control-only control\n")
-    caller = call(native(token_file=file).address)
-    data = request(caller)
-    assert outcome(caller.channel, data) is CODE.UNAUTHENTICATED
-    assert outcome(caller.channel, data, "token-for-control-only") is CODE.PERMISSION_DENIED
-    assert outcome(caller.channel, data, TOKEN) is CODE.OK
-
-
-def test_no_log_line_holds_a_token(models, launch, call, tmp_path):
-    file = tmp_path / "tokens"
-    file.write_text(f"{TOKEN}\n")
-    options = ("--transport", "native", "--log-level", "debug", "--token-file", file)
-    server = launch(models, *options)
-    caller = call(server.address)
-    assert outcome(caller.channel, request(caller), TOKEN) is CODE.OK
-    assert server.stop() == 0
-    assert not [line for line in server.said() if TOKEN in line]
-
-
-def test_tls_with_certificates_of_clients(native, call, tmp_path):
-    authority, other = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
-    certificate, key = authority.sign("server")
-    ca = authority.certificate
-    address = native(tls_cert=certificate, tls_key=key, tls_client_ca=ca).address
-    data = request(call(address))
-    reached = {}
-    for name, signer in (("ours", authority), ("theirs", other)):
-        own, own_key = signer.sign(f"client-{name}")
-        credentials = grpc.ssl_channel_credentials(
-            ca.read_bytes(), own_key.read_bytes(), own.read_bytes()
-        )
-        with grpc.secure_channel(address, credentials) as channel:
-            reached[name] = outcome(channel, data)
-    assert reached == {"ours": CODE.OK, "theirs": CODE.UNAVAILABLE}
-
-
-def test_calls_under_way_are_answered_while_the_server_drains(serve, models, call, eventually):
-    server = serve(models, transport="native", group_rows=2)
-    caller = call(server.address)
-    with caller.busy_worker(executions=3):
-        waiting = caller.infer_later(request(caller))
-        eventually(lambda: caller.statistics("linear") is not None, "the call is there")
-        drained = threading.Thread(target=server.drain)
-        drained.start()
-    waiting.result(20)
-    drained.join(20)
-    assert not drained.is_alive()
 
 
 @pytest.fixture
@@ -149,6 +86,23 @@ def test_answers_that_nobody_reads_take_bounded_memory_until_the_stream_is_idle(
         eventually(lambda: streams(caller, message), "another stream is taken")
     assert sent * ANSWER_BYTES > 4 * MOST_BYTES
     assert peak_bytes(process) - before_bytes < MOST_BYTES
+
+
+def test_only_some_messages_of_a_stream_are_taken_ahead_of_their_answers(native, call, eventually):
+    # However small they are, their answers may be large.
+    server = native(group_rows=2)
+    caller = call(server.address)
+    message = caller.message("steps", steps=np.ones((1, 1), np.int64))
+    budget = server._servicer._inference.budget
+    with caller.busy_worker():
+        before_bytes = budget.used_bytes
+        answers = caller.open_stream(iter([message] * 2_000))
+        most_bytes = before_bytes + 256 * len(message)
+        eventually(lambda: budget.used_bytes >= most_bytes, "so many are taken")
+        for _ in range(20):
+            caller.control("ServerLive")
+        assert budget.used_bytes == most_bytes
+    assert sum(1 for _ in answers) == 2_000
 
 
 def streams(caller, message):
