@@ -87,7 +87,7 @@ def _unforeseen(text: str, credentials: Credentials) -> str:
     failed = _VERIFY_FAILED.search(text)
     if failed:
         return f"the server's certificate was rejected: {failed[1].strip()}"
-    if re.search("Socket closed|Connection reset|Broken pipe", text):
+    if re.search("Socket closed|Connection reset|Broken pipe|Unwrap failed", text):
         if credentials.ca is None:
             return "the server closed the connection; it may expect TLS"
         if credentials.certificate is None:

@@ -4,7 +4,8 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-from transport.http2.frames import PREFACE
+from transport.http2 import frames
+from transport.http2.frames import PREFACE, ErrorCode
 from transport.http2.pipes import Pipe
 from transport.loop import READ, Loop
 
@@ -12,6 +13,10 @@ _TEXT = b"This port speaks gRPC, which needs HTTP/2 from its first byte on.\n"
 _HTTP_1_ANSWER = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\nConnection: close\r\n"
     b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (len(_TEXT), _TEXT)
+)
+# A client that speaks TLS to a port without it finds out by any answer.
+_OTHER_ANSWER = frames.settings({}) + frames.goaway(
+    0, ErrorCode.PROTOCOL_ERROR, "expected HTTP/2 without TLS"
 )
 # Of a request line: enough to see HTTP/1.
 _MOST_BYTES = 8 * 1024
@@ -60,15 +65,14 @@ class Greeting:
                 self._refuse()
 
     def _refuse(self) -> None:
-        if self._got.split(b" ")[0].upper() not in _METHODS:
-            self._end("it does not speak HTTP/2")
-            return
+        http_1 = self._got.split(b" ")[0].upper() in _METHODS
+        answer = _HTTP_1_ANSWER if http_1 else _OTHER_ANSWER
         try:
-            self._pipe.send([_HTTP_1_ANSWER], len(_HTTP_1_ANSWER))
+            self._pipe.send([answer], len(answer))
         except OSError as error:
             self._end(str(error))
             return
-        self._end("it speaks HTTP/1")
+        self._end("it speaks HTTP/1" if http_1 else "it does not speak HTTP/2")
 
     def close_soon(self) -> None:
         """Give up; any thread."""
