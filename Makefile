@@ -40,7 +40,7 @@ soak: .venv-dev/installed  ## hold it to its promises (MINUTES=20, ARGS='--only 
 	$(DEV) -m soak --seconds $$(($(MINUTES) * 60)) $(ARGS)
 
 fuzz: .venv-dev/installed  ## spoiled messages, frames, files and random sequences (SECONDS=120)
-	$(DEV) -m soak --seconds $(SECONDS) --only codec,rpc,frames,files,sequences --out results/fuzz $(ARGS)
+	$(DEV) -m soak --seconds $(SECONDS) --only codec,rpc,frames,transport,files,sequences --out results/fuzz $(ARGS)
 
 test: .venv-dev/installed  ## all tests but the slow ones (ARGS='-k name')
 	$(DEV) -m pytest -n logical --dist worksteal $(ARGS)
