@@ -1,5 +1,6 @@
 """What the project's own transport bounds by itself: answers unread, reading ahead, descriptors."""
 
+import contextlib
 import os
 import resource
 import socket
@@ -12,13 +13,16 @@ import numpy as np
 import pytest
 from hyperframe.frame import DataFrame
 from onnx import helper
+from transport_raw import Raw
 
 from measure.overload.http2_peer import Http2Peer, framed
 from model.export import export
 from model.weights import from_seed
 from protos import inference_pb2 as pb
+from protos.codec import decode_stream_response
 
 CODE = grpc.StatusCode
+LIVE = "/inference.GRPCInferenceService/ServerLive"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 ANSWER_BYTES = 64 * 1024
 MOST_BYTES = 96 * 2**20
@@ -96,13 +100,13 @@ def test_only_some_messages_of_a_stream_are_taken_ahead_of_their_answers(native,
     budget = server._servicer._inference.budget
     with caller.busy_worker():
         before_bytes = budget.used_bytes
-        answers = caller.open_stream(iter([message] * 2_000))
+        answers = caller.open_stream(iter([message] * 600))
         most_bytes = before_bytes + 256 * len(message)
         eventually(lambda: budget.used_bytes >= most_bytes, "so many are taken")
         for _ in range(20):
             caller.control("ServerLive")
         assert budget.used_bytes == most_bytes
-    assert sum(1 for _ in answers) == 2_000
+    assert sum(1 for _ in answers) == 600
 
 
 def streams(caller, message):
@@ -144,11 +148,11 @@ def cpu_s(folder):
 @pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip])
 def test_streams_of_many_small_messages_go_on(native, call, compression):
     # Each counts among those that are read ahead, and is counted off again.
-    server = native(max_stream_bytes=64 * 1024)
+    server = native(max_stream_bytes=8 * 1024)
     caller = call(server.address)
     stream = caller.channel.stream_stream(STREAM)
-    answers = stream(iter([request(caller)] * 3_000), compression=compression, timeout=60)
-    assert sum(1 for _ in answers) == 3_000
+    answers = stream(iter([request(caller)] * 400), compression=compression, timeout=60)
+    assert sum(1 for _ in answers) == 400
 
 
 def test_control_messages_of_any_size_take_their_bytes_from_the_budget(native, call, eventually):
@@ -169,6 +173,71 @@ def test_control_messages_of_any_size_take_their_bytes_from_the_budget(native, c
         held.cancel()
         assert waiting.code() is CODE.UNIMPLEMENTED  # there is one repository only
     eventually(lambda: budget.used_bytes == 0, "its bytes are back")
+
+
+@pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip])
+def test_a_stream_goes_on_after_a_message_over_the_whole_budget(
+    native, call, eventually, compression
+):
+    server = native(max_inflight_bytes=64 * 1024)
+    caller = call(server.address)
+    large = caller.message(
+        "linear", id="large", parameters={"n": "n" * 100_000}, x=np.ones((1, 8), np.float32)
+    )
+    stream = caller.channel.stream_stream(STREAM)
+    messages = iter([large, request(caller)] * 3)
+    answers = [
+        decode_stream_response(data)
+        for data in stream(messages, compression=compression, timeout=20)
+    ]
+    assert len(answers) == 6
+    for text, refused in answers[::2]:
+        assert str(64 * 1024) in text
+        assert refused.id == "large"
+    for text, answer in answers[1::2]:
+        assert (text, len(answer.outputs)) == ("", 2)
+    budget = server._servicer._inference.budget
+    eventually(lambda: budget.used_bytes == 0, "no bytes are held")
+
+
+def test_a_stream_whose_message_waits_for_others_is_not_idle(native, call, eventually):
+    server = native(group_rows=2, max_inflight_bytes=64 * 1024, stream_idle_s=1)
+    caller, another = call(server.address), call(server.address)
+    with another.busy_worker():
+        padding = {"note": "n" * 50 * 1024}
+        held = another.infer_later(
+            another.message("steps", parameters=padding, steps=np.ones((1, 1), np.int64))
+        )
+        budget = server._servicer._inference.budget
+        eventually(lambda: budget.used_bytes > 50 * 1024, "the bytes are held")
+        x = np.ones((1, 8), np.float32)
+        large = caller.message("linear", parameters=padding, x=x)
+        answers = caller.open_stream(iter([large]))
+        threading.Event().wait(3)
+        assert not answers.done()
+        held.cancel()
+        assert decode_stream_response(next(answers))[0] == ""
+
+
+def test_control_calls_over_the_limit_are_refused_and_health_is_answered(native, call, eventually):
+    caller = call(native().address)
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(Raw(caller.address)) for _ in range(2)]
+        calls = [[peer.headers(LIVE) for _ in range(500)] for peer in peers]
+        for peer, frames in zip(peers, calls, strict=True):
+            peer.send(*frames)
+        eventually(lambda: not lives(caller), "as many are open as may be")
+        assert caller.health() == "SERVING"
+        eventually(lambda: lives(caller), "they were not waited for")
+
+
+def lives(caller):
+    try:
+        return caller.control("ServerLive").live
+    except grpc.RpcError as error:
+        if error.code() is not CODE.RESOURCE_EXHAUSTED:
+            raise
+        return False
 
 
 def test_a_cancelled_call_counts_as_failed_and_gives_its_bytes_back(native, call, eventually):
