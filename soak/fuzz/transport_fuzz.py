@@ -33,7 +33,7 @@ from transport.http2.frames import (
 )
 from transport.http2.receiving import SCRATCH_BYTES
 from transport.loop import READ, Loop, OnEvent, Timer
-from transport.messages import pack
+from transport.messages import SkipMessage, pack
 from transport.options import ServerConnectionOptions
 from transport.serving.handler import CallHandler, Method
 from transport.serving.server_call import ServerCall
@@ -53,6 +53,8 @@ def run(tally: Tally, folder: Path) -> None:
 
 _INDEXED = b"\x83\x86\x44\x05/echo\x5f\x10application/grpc"
 _MESSAGE = struct.pack(">BI", 0, 300) + bytes(300)
+# One that `Echo` skips, and one that it lets wait.
+_OTHERS = struct.pack(">BI", 0, 302) + bytes(302) + struct.pack(">BI", 0, 301) + bytes(301)
 _PACKED = pack([b"a" * 300], "gzip")
 _PACKED_MESSAGE = struct.pack(">BI", 1, len(_PACKED)) + _PACKED
 
@@ -70,7 +72,7 @@ def conversation() -> list[bytes]:
         frame(DATA, 0, 1, _MESSAGE[:100]),
         frame(HEADERS, END_HEADERS, 3, _INDEXED + encoded),
         frame(DATA, END_STREAM, 3, _PACKED_MESSAGE),
-        frame(DATA, 0, 1, _MESSAGE[100:] + _MESSAGE),
+        frame(DATA, 0, 1, _MESSAGE[100:] + _OTHERS + _MESSAGE),
         frame(PING, 0, 0, bytes(8)),
         frame(HEADERS, 0, 5, block[:30]),
         frame(CONTINUATION, END_HEADERS, 5, block[30:]),
@@ -194,16 +196,32 @@ class _InlineLoop(Loop):
 
 
 class Echo(CallHandler):
-    """Answers each message with itself; counts among the open until its call has ended."""
+    """Answers each message with itself; counts among the open until its call has ended.
+
+    By their length some messages wait a moment, and some are skipped.
+    """
 
     def __init__(self, call: ServerCall, opened: set[CallHandler]) -> None:
         self._call = call
         self._opened = opened
         opened.add(self)
 
+    def admit(self, length: int) -> bool:
+        """See CallHandler."""
+        if length % 3 == 2:
+            raise SkipMessage
+        if length % 3 == 1:
+            self._call.resume()
+            return False
+        return True
+
     def message(self, message: memoryview) -> None:
         """See CallHandler."""
         self._call.send([message])
+
+    def skipped(self, length: int, head: bytes) -> None:
+        """See CallHandler."""
+        self._call.send([head])
 
     def half_closed(self) -> None:
         """See CallHandler."""
@@ -232,6 +250,9 @@ class _Host:
         """See Host."""
         work()
         return True
+
+    def on_dropped(self) -> None:
+        """See Host."""
 
 
 class _Logged(logging.Handler):
