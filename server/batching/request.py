@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from server.batching.argmax_labels import ArgmaxLabel
+from server.batching.outcome import Outcome
 from server.batching.shared_memory import SharedTensor
 from server.errors import Cancelled, DeadlinePassed, QueueTimeout, ServingError
 
@@ -71,8 +71,8 @@ class Request:
     # Of its next row; the scheduler sets it.
     start_tag: int = 0
     arrived_ns: int = field(default_factory=time.monotonic_ns)
-    future: Future[Result] = field(default_factory=Future)
-    released: Future[None] = field(default_factory=Future)
+    future: Outcome[Result] = field(default_factory=Outcome)
+    released: Outcome[None] = field(default_factory=Outcome)
     taken_rows: int = 0
     pieces: list[list[Array]] = field(default_factory=list)
     timings: Timings = field(default_factory=Timings)

@@ -13,6 +13,7 @@ import numpy as np
 
 from server.batching.batch_buffer import Assembled, BatchBuffer
 from server.batching.fair_queue import FairQueue
+from server.batching.handover import answers_together
 from server.batching.near_ties import any_near_tie
 from server.batching.policy import (
     Batch,
@@ -246,8 +247,10 @@ class Scheduler:
         named = dict(zip((*requested, *also), outputs, strict=True))
         near = any_near_tie(judged, assembled.inputs, named, batch.rows)
         outputs = outputs[: len(requested)]
-        for piece, start, stop in _places(batch):
-            if piece.request not in assembled.unreadable:
+        with answers_together():
+            for piece, start, stop in _places(batch):
+                if piece.request in assembled.unreadable:
+                    continue
                 if piece.request.judged:
                     before = bool(piece.request.batch_dependent)
                     piece.request.batch_dependent = before or bool(near[start:stop].any())
