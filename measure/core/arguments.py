@@ -171,7 +171,7 @@ def add_model(parser: argparse.ArgumentParser, results: Path) -> None:
         type=positive,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
-        help="threads per execution, in process and in a server that this command starts  "
+        help="threads per execution, in process and in a server that this command starts "
         "(default: %(default)s)",
     )
 

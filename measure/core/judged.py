@@ -88,7 +88,7 @@ def conclude(
 
 
 def guarded(program: str, run: Callable[[], int]) -> int:
-    """Return the exit code of `run`: 2 if it cannot run, 128 + the signal's number if interrupted."""
+    """Return the exit code of `run`; 2 if it cannot run, 128 plus the number of a signal."""
     return guard.guarded(program, run, {UsageError: REFUSED, RequestFailed: REFUSED})
 
 

@@ -133,7 +133,7 @@ def estimate(fitted: Fit, resamples: Sequence[Fit], read: Callable[[Fit], float]
 def crossover(
     a: Fit, b: Fit, resamples: Sequence[tuple[Fit, Fit]], low: float, high: float
 ) -> Crossover:
-    """Crossing of two lines from `low` to `high`, with an interval over the resamples that cross."""
+    """Crossing of two lines from `low` to `high`, with an interval over resamples that cross."""
     found = [crossing(one, other, low, high) for one, other in resamples]
     inside = [rows for rows in found if rows is not None]
     rows = crossing(a, b, low, high)

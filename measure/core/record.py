@@ -50,7 +50,7 @@ def recorded(schema: str, **content: Any) -> dict[str, Any]:
 
 
 def read(content: object, kind: type[Whole]) -> Whole:
-    """Read a record into the dataclass of its schema. RecordError names the place that is invalid."""
+    """Read a record into the dataclass of its schema; RecordError names the invalid place."""
     found = decoded(content, _Header).schema
     if found != kind.SCHEMA:
         raise RecordError(f"the record's schema is {found!r}; this version reads {kind.SCHEMA!r}")

@@ -129,7 +129,7 @@ def check(truth: Truth, start: int, labels: NDArray[Any]) -> LabelCounts:
 def check_counted(
     truth: Truth, indices: NDArray[Any], labels: NDArray[Any], counts: NDArray[Any]
 ) -> LabelCounts:
-    """Compare labels with the reference, int64 `[n]`; each counts `counts` times."""
+    """Compare labels with the reference, int64 `[n]`; each was returned `counts` times."""
     if len(indices) and not 0 <= indices.min() <= indices.max() < len(truth.expected.labels):
         raise UsageError(
             f"got labels of examples {indices.min()} to {indices.max()}; "

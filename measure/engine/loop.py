@@ -165,9 +165,7 @@ class Traffic:
             self._slice.send_ns += time.perf_counter_ns() - sent_ns
 
     def _handle(self, until_ns: int) -> bool:
-        """Handle one event or decode one answer, waiting for it until an instant; return whether to
-        go on.
-        """
+        """Handle one event or decode one answer, waiting up to an instant; False to stop."""
         if len(self._unread) >= max(self._most_under_way, 1):
             self._read(self._unread.popleft())
         try:

@@ -26,7 +26,7 @@ class Done(Protocol):
     """Callback that receives an outcome."""
 
     def __call__(self, outcome: Outcome, done_ns: int, receive_ns: int = 0) -> None:
-        """Take an outcome received at `done_ns` (time.perf_counter_ns); decoding took `receive_ns`."""
+        """Take an outcome of `done_ns` (time.perf_counter_ns); decoding took `receive_ns`."""
 
 
 _CLOSING_S = 5.0

@@ -10,10 +10,10 @@ from measure.load.summary import LoadPoint
 from measure.presentation.format import milliseconds, significant
 
 LOOPS = {
-    "closed": "closed loop: each request waits for the previous answer, latency from the send;  "
-    "a server that stalls is asked less, so its stalls count too little",
-    "open": "open loop: requests are sent on schedule, latency from when they are due,  "
-    "whether they could be sent or not",
+    "closed": "closed loop: each request waits for the previous answer, latency from the send; "
+    "a stalled server gets fewer requests, so its stalls are under-represented",
+    "open": "open loop: requests are sent on schedule, latency from when they are due, "
+    "even if they could not be sent",
 }
 _ELSEWHERE = "load.json"
 _NAMES = (Column("mode", words=True), Column("loop and load", words=True))
