@@ -44,7 +44,7 @@ _SPLIT = (
     Column("encode", rank=7),
     Column("receive", rank=4),
     Column("batch\nrows", rank=1),
-    Column("told by", rank=2),
+    Column("source", rank=2),
 )
 CLIENT_COLUMNS = (
     "send lag\nmean",

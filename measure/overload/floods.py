@@ -136,8 +136,8 @@ def goals(measured: dict[str, Rounds]) -> list[Goal]:
     return [
         goal_of_pairs(
             flood,
-            f"p99 of one client under the flood at most {MOST_RATIO:g} x alone",
-            "p99 under the flood / alone",
+            f"p99 of one client beside it at most {MOST_RATIO:g} x alone",
+            "p99 beside it / alone",
             rounds.flooded_p99_ms,
             rounds.alone_p99_ms,
             MOST_RATIO,
