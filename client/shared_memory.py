@@ -9,11 +9,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protos.datatypes import datatype_of
 from protos.tensors import Tensor
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _FOLDER = Path("/dev/shm")
 
@@ -38,7 +37,7 @@ class SharedArray:
             raise
         finally:
             os.close(fd)
-        self.array: Array = np.frombuffer(self._memory, dtype).reshape(shape)
+        self.array: NDArray[Any] = np.frombuffer(self._memory, dtype).reshape(shape)
 
     def __enter__(self) -> Self:
         return self

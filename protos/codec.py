@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from protos import inference_pb2 as pb
 from protos.errors import InvalidMessage, OutputMissing
@@ -22,8 +22,6 @@ from protos.tensors import (
     write_tensors,
 )
 from protos.wire import Split, length_prefix, split
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _RAW_INPUT_FIELD = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _RAW_OUTPUT_FIELD = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
@@ -71,7 +69,7 @@ class InferResponse:
         """Names of the outputs, in the order of the response."""
         return tuple(tensor.name for tensor in self.outputs)
 
-    def __getitem__(self, name: str) -> Array:
+    def __getitem__(self, name: str) -> NDArray[Any]:
         """The array of an output, read-only; OutputMissing, a KeyError, if there is none."""
         for tensor in self.outputs:
             if tensor.name == name:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protos.datatypes import BYTES, DTYPES, datatype_of
 from protos.errors import InvalidMessage
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Parameter = bool | int | float | str
 
 _MOST_DIMENSIONS = 64  # numpy's own limit
@@ -45,11 +45,11 @@ class Tensor:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: Array | None
+    data: NDArray[Any] | None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, data: Array) -> "Tensor":
+    def of(cls, name: str, data: NDArray[Any]) -> "Tensor":
         """Tensor of a numpy array; TypeError if the protocol has no such dtype."""
         return cls(name, datatype_of(data.dtype), data.shape, data)
 
@@ -144,7 +144,7 @@ def _read_tensor(role: str, header: Any, raw: memoryview | None) -> Tensor:
     return Tensor(header.name, header.datatype, shape, data.reshape(shape), parameters)
 
 
-def _read_contents(what: str, header: Any, elements: int) -> Array:
+def _read_contents(what: str, header: Any, elements: int) -> NDArray[Any]:
     attribute = _CONTENTS.get(header.datatype)
     if attribute is None:
         raise InvalidMessage(f"{what} is {header.datatype}, expected raw contents")
@@ -163,13 +163,13 @@ def _read_contents(what: str, header: Any, elements: int) -> Array:
     try:
         # From a list, because from protobuf 7 on numpy reads the field's own buffer, and values
         # that do not fit the narrower datatype wrap around silently.
-        data: Array = np.array(list(values), DTYPES[header.datatype])
+        data: NDArray[Any] = np.array(list(values), DTYPES[header.datatype])
     except OverflowError:
         raise InvalidMessage(f"{what} has elements that {header.datatype} cannot hold") from None
     return data
 
 
-def decode_elements(what: str, raw: memoryview, shape: tuple[int, ...]) -> Array:
+def decode_elements(what: str, raw: memoryview, shape: tuple[int, ...]) -> NDArray[Any]:
     """BYTES elements, each a 4-byte little-endian length before as many bytes, as Python bytes.
 
     InvalidMessage, which names `what`, if they do not fit the shape or the bytes.
@@ -188,7 +188,7 @@ def decode_elements(what: str, raw: memoryview, shape: tuple[int, ...]) -> Array
     return _objects(elements).reshape(shape)
 
 
-def _objects(elements: Sequence[bytes]) -> Array:
+def _objects(elements: Sequence[bytes]) -> NDArray[Any]:
     # np.array would make a fixed-width string array of them.
     data = np.empty(len(elements), np.object_)
     data[:] = elements
@@ -213,7 +213,7 @@ def write_tensors(role: str, target: Any, tensors: Iterable[Tensor]) -> list[mem
     return payloads
 
 
-def encode_data(datatype: str, data: Array, what: str = "the tensor") -> memoryview:
+def encode_data(datatype: str, data: NDArray[Any], what: str = "the tensor") -> memoryview:
     """Bytes of a tensor on the wire: a view if the array has that layout already.
 
     InvalidMessage, which names `what` and the element, for BYTES with an element that is neither
@@ -230,7 +230,7 @@ def encode_data(datatype: str, data: Array, what: str = "the tensor") -> memoryv
     return little_endian.reshape(-1).view(np.uint8).data
 
 
-def element_bytes(value: Any, what: str, data: Array, at: int) -> bytes:
+def element_bytes(value: Any, what: str, data: NDArray[Any], at: int) -> bytes:
     """One element of BYTES on the wire, without its length: `value`, number `at` of `data`.
 
     InvalidMessage, which names `what` and the index, if it is neither text nor bytes.
@@ -256,7 +256,7 @@ def element_bytes(value: Any, what: str, data: Array, at: int) -> bytes:
     return encoded
 
 
-def _element(what: str, data: Array, at: int) -> str:
+def _element(what: str, data: NDArray[Any], at: int) -> str:
     return f"{what}: element {index_of(at, data.shape)}"
 
 

@@ -8,8 +8,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.batching.batch_buffer import Assembled, BatchBuffer
 from server.batching.fair_queue import FairQueue
@@ -25,7 +27,7 @@ from server.batching.policy import (
     take,
     wait_ns,
 )
-from server.batching.request import Array, Request, Timings
+from server.batching.request import Request, Timings
 from server.batching.statistics import Statistics
 from server.errors import InvalidInput, ModelBroken, QueueFull, ServerStopping, ServingError
 from server.onnx.engine import Engine
@@ -278,7 +280,9 @@ def _places(batch: Batch[Request]) -> Iterator[tuple[Piece[Request], int, int]]:
         start += piece.rows
 
 
-def _hand_out(piece: Piece[Request], outputs: list[Array], started_ns: int, spent: Timings) -> None:
+def _hand_out(
+    piece: Piece[Request], outputs: list[NDArray[Any]], started_ns: int, spent: Timings
+) -> None:
     """Store a request's rows of the outputs; the last rows complete its answer."""
     request = piece.request
     before = request.timings

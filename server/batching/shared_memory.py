@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protos.tensors import Parameter, decode_elements
 from server.errors import (
@@ -27,8 +28,6 @@ from server.errors import (
     TooMany,
     Unsupported,
 )
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 FOLDER = Path("/dev/shm")
 _KEY = re.compile(r"/?[A-Za-z0-9_.-]{1,200}")
@@ -67,7 +66,7 @@ class Region:
                 f"{self.byte_size} bytes"
             )
 
-    def read(self, offset: int, into: Array) -> None:
+    def read(self, offset: int, into: NDArray[Any]) -> None:
         """Fill an array from `offset`; InvalidInput if the object has been truncated."""
         left = into.reshape(-1).view(np.uint8).data
         self.check(offset, len(left))
@@ -119,13 +118,13 @@ class SharedTensor:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def read(self) -> Array:
+    def read(self) -> NDArray[Any]:
         """A copy of the whole tensor."""
         data = np.empty(self.shape, self.dtype)
         self.region.read(self.offset, data)
         return data
 
-    def read_rows(self, start: int, into: Array) -> None:
+    def read_rows(self, start: int, into: NDArray[Any]) -> None:
         """Fill `into` with rows from row `start` on."""
         row_bytes = into.nbytes // len(into)
         self.region.read(self.offset + start * row_bytes, into)
@@ -221,7 +220,7 @@ class Regions:
 
     def tensor(
         self, what: str, parameters: Mapping[str, Parameter], shape: tuple[int, ...], dtype: Any
-    ) -> SharedTensor | Array:
+    ) -> SharedTensor | NDArray[Any]:
         """An input that its parameters place in a region.
 
         BYTES elements, whose size is known only from their content, are read at once. Raises

@@ -1,4 +1,4 @@
-"""The service one writes in an afternoon: grpcio, protobuf messages, one execution a request.
+"""A minimal service: grpcio, protobuf messages, one execution per request.
 
 python plain_grpcio.py GRAPH PORT THREADS
 """
@@ -16,7 +16,7 @@ _DATATYPES = {"label": "INT64", "scores": "FP32"}
 
 
 class Servicer(pb_grpc.GRPCInferenceServiceServicer):
-    """ModelInfer and what a client asks before it."""
+    """ModelInfer, and the readiness calls."""
 
     def __init__(self, graph: str, threads: int) -> None:
         self._session = open_session(graph, threads)

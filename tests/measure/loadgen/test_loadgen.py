@@ -214,7 +214,7 @@ def test_a_bound_that_is_not_met_is_invalid_with_its_reasons(server, tmp_path):
 @needs_loadgen
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(signal.SIGKILL, "UNAVAILABLE: "), (signal.SIGSTOP, "DEADLINE_EXCEEDED: nothing came for ")],
+    [(signal.SIGKILL, "UNAVAILABLE: "), (signal.SIGSTOP, "DEADLINE_EXCEEDED: no answer for ")],
 )
 def test_a_server_that_goes_away_ends_the_run(
     launch, graphs, server, call, eventually, number, said, tmp_path
