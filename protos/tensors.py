@@ -81,92 +81,130 @@ def write_parameters(target: Any, parameters: Mapping[str, Parameter]) -> None:
             entry.string_param = value
 
 
-def read_tensors(role: str, headers: Sequence[Any], raw: list[memoryview]) -> tuple[Tensor, ...]:
-    """Tensors of a message from their headers and the raw contents beside them.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the header of a tensor says about it, checked; its data may come beside the header.
 
-    `role` is "input" or "output". InvalidMessage if headers and contents contradict each other.
+    `byte_size`: of raw contents, for data of a fixed size. `header`: the message itself if it has
+    typed contents, else None.
     """
-    shared = ["shared_memory_region" in header.parameters for header in headers]
+
+    what: str
+    name: str
+    datatype: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    parameters: Mapping[str, Parameter]
+    byte_size: int
+    shared: bool
+    header: Any
+
+    @classmethod
+    def of(cls, role: str, header: Any) -> "Layout":
+        """The layout in the header of an "input" or an "output"; InvalidMessage if it has none."""
+        what = f"{role} {header.name!r}"
+        shape = tuple(header.shape)
+        dtype = DTYPES.get(header.datatype)
+        if dtype is None:
+            raise InvalidMessage(
+                f"{what} has datatype {header.datatype!r}, expected one of {', '.join(DTYPES)}"
+            )
+        if len(shape) > _MOST_DIMENSIONS:
+            raise InvalidMessage(
+                f"{what} has {len(shape)} dimensions, expected at most {_MOST_DIMENSIONS}"
+            )
+        if any(size < 0 for size in shape):
+            raise InvalidMessage(f"{what} has shape {list(shape)}, expected no negative dimension")
+        # Numpy counts the bytes even where a dimension of 0 leaves none.
+        if math.prod(size or 1 for size in shape) * dtype.itemsize > sys.maxsize:
+            raise InvalidMessage(f"{what} has shape {list(shape)}, which is too large")
+        return cls(
+            what=what,
+            name=header.name,
+            datatype=header.datatype,
+            dtype=dtype,
+            shape=shape,
+            parameters=read_parameters(header.parameters),
+            byte_size=math.prod(shape) * dtype.itemsize,
+            shared="shared_memory_region" in header.parameters,
+            header=header if header.HasField("contents") else None,
+        )
+
+    def tensor(self, raw: memoryview | None) -> Tensor:
+        """The tensor with its raw contents, None if there are none beside the header."""
+        what, typed = self.what, self.header is not None
+        # A copy: other messages with the same header share the layout.
+        parameters = dict(self.parameters)
+        if self.shared:
+            if typed or raw:
+                raise InvalidMessage(f"{what} lies in shared memory, expected no contents")
+            return Tensor(self.name, self.datatype, self.shape, None, parameters)
+        if raw is None:
+            data = self._typed_contents()
+        elif typed:
+            raise InvalidMessage(f"{what} has typed and raw contents, expected one of them")
+        elif self.datatype == BYTES:
+            data = decode_elements(what, raw, self.shape)
+        else:
+            if raw.nbytes != self.byte_size:
+                raise InvalidMessage(
+                    f"{what} has {raw.nbytes} bytes; "
+                    f"{self.datatype} of shape {list(self.shape)} takes {self.byte_size}"
+                )
+            data = np.frombuffer(raw, self.dtype)
+            if self.datatype == "BOOL":
+                # The message may have any byte; numpy and ONNX Runtime require 0 or 1 for a bool.
+                data = data.view(np.uint8) != 0
+        return Tensor(self.name, self.datatype, self.shape, data.reshape(self.shape), parameters)
+
+    def _typed_contents(self) -> NDArray[Any]:
+        what, elements = self.what, math.prod(self.shape)
+        attribute = _CONTENTS.get(self.datatype)
+        if attribute is None:
+            raise InvalidMessage(f"{what} is {self.datatype}, expected raw contents")
+        contents = self.header.contents if self.header is not None else None
+        for descriptor, values in contents.ListFields() if contents is not None else ():
+            if descriptor.name != attribute and len(values):
+                raise InvalidMessage(
+                    f"{what} is {self.datatype} but carries {descriptor.name}, expected {attribute}"
+                )
+        values = getattr(contents, attribute) if contents is not None else ()
+        if len(values) != elements:
+            raise InvalidMessage(
+                f"{what} has {len(values)} elements; shape {list(self.shape)} takes {elements}"
+            )
+        if self.datatype == BYTES:
+            return _objects(values)
+        try:
+            # From a list, because from protobuf 7 on numpy reads the field's own buffer, and values
+            # that do not fit the narrower datatype wrap around silently.
+            data: NDArray[Any] = np.array(list(values), self.dtype)
+        except OverflowError:
+            raise InvalidMessage(f"{what} has elements that {self.datatype} cannot hold") from None
+        return data
+
+
+def read_tensors(role: str, layouts: Sequence[Layout], raw: list[memoryview]) -> tuple[Tensor, ...]:
+    """Tensors of a message from the layouts in its header and the raw contents beside it.
+
+    `role` is "input" or "output". InvalidMessage if layouts and contents contradict each other.
+    """
     # For an output in shared memory the sender may put an empty entry in its place.
-    keeps_place = role == "output" and len(raw) == len(headers)
-    expected = len(headers) if keeps_place else shared.count(False)
+    keeps_place = role == "output" and len(raw) == len(layouts)
+    expected = len(layouts)
+    if not keeps_place:
+        expected -= sum([layout.shared for layout in layouts])
     if raw and len(raw) != expected:
         raise InvalidMessage(
             f"got {len(raw)} raw contents for {expected} {role}s, expected one each"
         )
     supply = iter(raw)
     return tuple(
-        _read_tensor(role, header, next(supply) if raw and (keeps_place or not absent) else None)
-        for header, absent in zip(headers, shared, strict=True)
+        [
+            layout.tensor(next(supply) if raw and (keeps_place or not layout.shared) else None)
+            for layout in layouts
+        ]
     )
-
-
-def _read_tensor(role: str, header: Any, raw: memoryview | None) -> Tensor:
-    what = f"{role} {header.name!r}"
-    shape = tuple(header.shape)
-    parameters = read_parameters(header.parameters)
-    dtype = DTYPES.get(header.datatype)
-    if dtype is None:
-        raise InvalidMessage(
-            f"{what} has datatype {header.datatype!r}, expected one of {', '.join(DTYPES)}"
-        )
-    if len(shape) > _MOST_DIMENSIONS:
-        raise InvalidMessage(
-            f"{what} has {len(shape)} dimensions, expected at most {_MOST_DIMENSIONS}"
-        )
-    if any(size < 0 for size in shape):
-        raise InvalidMessage(f"{what} has shape {list(shape)}, expected no negative dimension")
-    # Numpy counts the bytes even where a dimension of 0 leaves none.
-    if math.prod(size or 1 for size in shape) * dtype.itemsize > sys.maxsize:
-        raise InvalidMessage(f"{what} has shape {list(shape)}, which is too large")
-    typed = header.HasField("contents")
-    if "shared_memory_region" in parameters:
-        if typed or raw:
-            raise InvalidMessage(f"{what} lies in shared memory, expected no contents")
-        return Tensor(header.name, header.datatype, shape, None, parameters)
-    if raw is None:
-        data = _read_contents(what, header, math.prod(shape))
-    elif typed:
-        raise InvalidMessage(f"{what} has typed and raw contents, expected one of them")
-    elif header.datatype == BYTES:
-        data = decode_elements(what, raw, shape)
-    else:
-        expected = math.prod(shape) * dtype.itemsize
-        if raw.nbytes != expected:
-            raise InvalidMessage(
-                f"{what} has {raw.nbytes} bytes; "
-                f"{header.datatype} of shape {list(shape)} takes {expected}"
-            )
-        data = np.frombuffer(raw, dtype)
-        if header.datatype == "BOOL":
-            # The message may have any byte; numpy and ONNX Runtime require 0 or 1 for a bool.
-            data = data.view(np.uint8) != 0
-    return Tensor(header.name, header.datatype, shape, data.reshape(shape), parameters)
-
-
-def _read_contents(what: str, header: Any, elements: int) -> NDArray[Any]:
-    attribute = _CONTENTS.get(header.datatype)
-    if attribute is None:
-        raise InvalidMessage(f"{what} is {header.datatype}, expected raw contents")
-    for descriptor, values in header.contents.ListFields():
-        if descriptor.name != attribute and len(values):
-            raise InvalidMessage(
-                f"{what} is {header.datatype} but carries {descriptor.name}, expected {attribute}"
-            )
-    values = getattr(header.contents, attribute)
-    if len(values) != elements:
-        raise InvalidMessage(
-            f"{what} has {len(values)} elements; shape {list(header.shape)} takes {elements}"
-        )
-    if header.datatype == BYTES:
-        return _objects(values)
-    try:
-        # From a list, because from protobuf 7 on numpy reads the field's own buffer, and values
-        # that do not fit the narrower datatype wrap around silently.
-        data: NDArray[Any] = np.array(list(values), DTYPES[header.datatype])
-    except OverflowError:
-        raise InvalidMessage(f"{what} has elements that {header.datatype} cannot hold") from None
-    return data
 
 
 def decode_elements(what: str, raw: memoryview, shape: tuple[int, ...]) -> NDArray[Any]:
