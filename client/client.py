@@ -230,12 +230,11 @@ class Client(ControlClient):
             raise UsageError("got several servers for shared memory, expected one")
         spec = self.input()
         array = spec.rows(x)
-        with SharedArray(array.shape, spec.dtype) as copy:
+        with self._registered(array.shape, spec.dtype) as copy:
             for start in range(0, len(array), _SHARED_ROWS):
                 rows = slice(start, start + _SHARED_ROWS)
                 copy.array[rows] = spec.cast(array[rows], start)
-            with self._registered(copy):
-                yield copy
+            yield copy
 
     def _batch(self, x: Rows | Mapping[str, Rows]) -> Batch:
         if isinstance(x, Mapping):

@@ -1,9 +1,9 @@
 """Move tensors through memory that clients share with the server.
 
 A client owns its region, so it may truncate or rewrite it at any moment. Touching a mapping beyond
-the end of its file kills a process with SIGBUS; so nothing is mapped here. Bytes are read with
-preadv into the server's own memory, where a truncated region is a short read, an error of that
-request alone.
+the end of its file kills a process with SIGBUS. So bytes are read with preadv into the server's own
+memory, where a truncated region is a short read, an error of that request alone. Only memory that
+is sealed against shrinking is mapped, and its rows are run where they lie.
 """
 
 import math
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protos.tensors import Parameter, decode_elements
+from server.batching import sealed_memory
 from server.errors import (
     InvalidInput,
     RegionExists,
@@ -45,9 +46,14 @@ class Region:
         self.key = key
         self.offset = offset
         self.byte_size = byte_size
-        self._fd = _open(key)
+        # None unless it cannot shrink.
+        self.memory: memoryview | None = None
+        sealed = sealed_memory.is_sealed(key)
+        self._fd = sealed_memory.open_sealed(key) if sealed else _open(key)
         try:
             self._check_owner_and_size()
+            if sealed:
+                self.memory = sealed_memory.mapped(self._fd, offset + byte_size)[offset:]
         except Exception:
             os.close(self._fd)
             self._fd = -1
@@ -176,7 +182,9 @@ class Regions:
             raise InvalidInput(
                 f"the name of a region has {len(name)} characters, expected {_LONGEST_NAME} at most"
             )
-        if not key.removeprefix("/").startswith(self._prefix):
+        sealed = sealed_memory.is_sealed(key)
+        object_name = sealed_memory.object_name(key) if sealed else key.removeprefix("/")
+        if not object_name.startswith(self._prefix):
             raise RegionForbidden(
                 f"got the key of a region without the prefix {self._prefix!r} of this server"
             )
@@ -223,7 +231,10 @@ class Regions:
     ) -> SharedTensor | NDArray[Any]:
         """An input that its parameters place in a region.
 
-        BYTES elements, whose size is known only from their content, are read at once. Raises
+        Floating-point numbers in sealed memory are not copied: the client can change them while
+        they are run, which changes its own answer. Other kinds could be indices, which a model
+        checks before it uses them. BYTES elements, whose size is known only from their content, are
+        read at once. Raises
         Unsupported, RegionNotFound, InvalidInput.
         """
         placement = Placement.of(parameters)
@@ -241,6 +252,9 @@ class Regions:
                 f"{what} has {placement.byte_size} bytes in shared memory; "
                 f"its shape {list(shape)} takes {needed}"
             )
+        if region.memory is not None and np.issubdtype(dtype, np.floating):
+            count = math.prod(shape)
+            return np.frombuffer(region.memory, dtype, count, placement.offset).reshape(shape)
         return SharedTensor(region, placement.offset, shape, dtype)
 
     def _check_enabled(self) -> None:
