@@ -28,14 +28,14 @@ SERVERS = 2
 _SPOILED = "spoiled"
 _TIMEOUT_S = 60.0
 _BETWEEN_CANARIES = 20
-# Starting takes much longer than loading; it goes the same way.
+# Starting takes much longer than loading, and runs the same code.
 _STARTS_SHARE = 100
 _REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 
 
 def run(tally: Tally, folder: Path) -> None:
     """Count files that a server rejected by name, or served, while its other model kept serving."""
-    # Each is tried in a process of its own, one at a time on one server.
+    # Each is tried in a separate process, one at a time per server.
     at_once([partial(_fuzz, tally, folder / str(n), tally.seed + n) for n in range(SERVERS)])
 
 

@@ -22,7 +22,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _PRIORITY, _RESET, _SETTINGS, _PUSH, _PING, _GOAWAY, _WINDOW, _MORE = range(10)
 _END_STREAM, _END_HEADERS = 0x1, 0x4
 _MOST_FRAMES = 12
-# Nothing more comes from us: a connection that is not closed by then hangs.
+# We send nothing more: a connection that is still open by then hangs.
 _HANG_S = 20.0
 
 
@@ -122,7 +122,7 @@ def _exchange(address: tuple[str, int], data: bytes) -> str | None:
             except OSError as error:
                 if isinstance(error, TimeoutError):
                     return f"not closed within {_HANG_S:g} s"
-                # It may close at the first frame that is none.
+                # The server may close at the first invalid frame.
     except OSError as error:
         return f"no connection: {error!r}"
     return None
