@@ -31,11 +31,11 @@ def ask(tally: Tally, address: str, questions: Questions) -> None:
         return known(questions, numbers[client])
 
     def judge(client: int, question: Question, labels: Labels) -> str | None:
-        told = wrong(labels, question.known)
-        if told is None:
+        fault = wrong(labels, question.known)
+        if fault is None:
             tally.add()
         tally.note(clients.kind(client))
-        return told
+        return fault
 
     clients = Asking(
         address,

@@ -166,15 +166,15 @@ class Asking(Clients):
                 sent.append(question)
                 yield question.x
 
-        came = "no answer"
+        outcome = "no answer"
         try:
             for labels in connection.stream(batches()):
                 self._count(client, sent.popleft(), labels)
         except Exception as error:
-            came = repr(error)
+            outcome = repr(error)
         # All requests without an answer fail with the stream.
         for question in sent:
-            self._lost(client, question, came)
+            self._lost(client, question, outcome)
         return more
 
     def _count(self, client: int, question: Question, labels: Labels) -> None:
@@ -183,8 +183,8 @@ class Asking(Clients):
             self._lost(client, question, wrong)
         self.answered[client] += 1
 
-    def _lost(self, client: int, question: Question, came: str) -> None:
-        self._fail(f"{self.kind(client)} client {client}, request {question.number}", came)
+    def _lost(self, client: int, question: Question, outcome: str) -> None:
+        self._fail(f"{self.kind(client)} client {client}, request {question.number}", outcome)
 
 
 def known(questions: Questions, number: int) -> Question:

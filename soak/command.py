@@ -50,8 +50,8 @@ def _soak(args: argparse.Namespace) -> int:
     with keeping() as kept:
         for done in _run(args.only, args.seconds, args.seed):
             parts.append(done)
-            told = f"{done.name}: {done.tally.done:,} done, {done.tally.failed} failed"
-            notes.print(f"{told}, {done.seconds:.0f} s", soft_wrap=True)
+            summary = f"{done.name}: {done.tally.done:,} done, {done.tally.failed} failed"
+            notes.print(f"{summary}, {done.seconds:.0f} s", soft_wrap=True)
             # Written again after each part, so that results stay even if the next part fails.
             write_record(path, content())
     whole = content() | kept.because(len(parts), f"{len(parts)} of {len(args.only)} parts")

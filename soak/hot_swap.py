@@ -107,9 +107,9 @@ def run(tally: Tally, folder: Path) -> None:
         if outcome.good:
             tally.add(swaps)
             continue
-        came = f"mixed {outcome.mixed}, stale {outcome.stale}, errors {outcome.errors}"
+        counts = f"mixed {outcome.mixed}, stale {outcome.stale}, errors {outcome.errors}"
         for _ in range(swaps):
-            tally.fail(f"one of {swaps} swaps", came)
+            tally.fail(f"one of {swaps} swaps", counts)
 
 
 def swap(folder: Path, count: int, options: Sequence[str] = ()) -> Outcome:
@@ -150,7 +150,7 @@ def _clients(address: str, swaps: Swaps, outcome: Outcome) -> Clients:
         address,
         draw,
         judge,
-        lambda what, came: outcome.errors.append(f"{what}: {came}"),
+        lambda what, error: outcome.errors.append(f"{what}: {error}"),
         unary=UNARY,
         streams=STREAMS,
         per_stream=MESSAGES_PER_STREAM,

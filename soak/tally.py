@@ -68,12 +68,12 @@ class Tally:
         with self._lock:
             self._taken -= count
 
-    def fail(self, what: str, came: object) -> None:
+    def fail(self, what: str, outcome: object) -> None:
         """Count a failed trial."""
         with self._lock:
             self.failed += 1
             if len(self.failures) < MOST_KEPT:
-                self.failures.append(Failure(what, str(came)[:_LONGEST_TEXT]))
+                self.failures.append(Failure(what, str(outcome)[:_LONGEST_TEXT]))
 
     def note(self, name: str, count: int = 1) -> None:
         """Add to a figure."""

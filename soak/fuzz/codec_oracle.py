@@ -88,9 +88,9 @@ def _difference(decoder: Decoder, decoded: Any, message: Any) -> str | None:
     carried = [h for h in headers if keeps_place or "shared_memory_region" not in h.parameters]
     contents = {id(h): raw[n] for n, h in enumerate(carried)} if raw else {}
     for tensor, header in zip(tensors, headers, strict=True):
-        told = _tensor_difference(tensor, header, contents.get(id(header)))
-        if told is not None:
-            return f"tensor {header.name!r}: {told}"
+        difference = _tensor_difference(tensor, header, contents.get(id(header)))
+        if difference is not None:
+            return f"tensor {header.name!r}: {difference}"
     return None
 
 
@@ -126,13 +126,13 @@ def _values_difference(tensor: Tensor, values: list[Any]) -> str | None:
 def _raw_difference(tensor: Tensor, raw: bytes) -> str | None:
     assert tensor.data is not None
     if tensor.datatype == BYTES:
-        came = b"".join(len(e).to_bytes(4, "little") + e for e in tensor.data.reshape(-1))
+        got = b"".join(len(e).to_bytes(4, "little") + e for e in tensor.data.reshape(-1))
     elif tensor.datatype == "BOOL":
         # Any byte except 0 is true.
-        came, raw = tensor.data.tobytes(), bytes(byte != 0 for byte in raw)
+        got, raw = tensor.data.tobytes(), bytes(byte != 0 for byte in raw)
     else:
-        came = tensor.data.tobytes()
-    return None if came == raw else f"bytes {came[:64]!r}, expected {raw[:64]!r}"
+        got = tensor.data.tobytes()
+    return None if got == raw else f"bytes {got[:64]!r}, expected {raw[:64]!r}"
 
 
 def _same_parameters(read: Mapping[str, Any], entries: Any) -> bool:

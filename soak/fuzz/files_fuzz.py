@@ -59,17 +59,17 @@ def _fuzz(tally: Tally, folder: Path, seed: int) -> None:
             data = corpus[number] if number < len(corpus) else mutated(generator, corpus[:1])
             path.write_bytes(data)
             number += 1
-            told = _load(stub)
-            if told is None and number % _STARTS_SHARE == 1:
+            fault = _load(stub)
+            if fault is None and number % _STARTS_SHARE == 1:
                 tally.note("starts")
-                told = _start(folder)
-            if told is None and number % _BETWEEN_CANARIES == 0:
+                fault = _start(folder)
+            if fault is None and number % _BETWEEN_CANARIES == 0:
                 x, wanted = questions[number]
-                told = wrong(client.predict(x), wanted)
-            if told is None:
+                fault = wrong(client.predict(x), wanted)
+            if fault is None:
                 tally.add()
             else:
-                tally.fail(data.hex(), told)
+                tally.fail(data.hex(), fault)
             if not server.alive:
                 tally.fail("the server", f"ended with {server.process.poll()}: {server.said()}")
                 return

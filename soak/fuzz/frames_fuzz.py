@@ -100,11 +100,11 @@ def _attack(tally: Tally, address: tuple[str, int], questions: Questions, seed: 
             ]
             preface = _PREFACE if generator.random() < 0.9 else mutated(generator, [_PREFACE])
             data = preface + b"".join(frames)
-            told = _exchange(address, data)
-            if told is None:
+            fault = _exchange(address, data)
+            if fault is None:
                 tally.add()
             else:
-                tally.fail(data.hex(), told)
+                tally.fail(data.hex(), fault)
             number += 1
             if number % _BETWEEN_CANARIES == 0:
                 _canary(tally, client, questions, number)
@@ -131,10 +131,10 @@ def _exchange(address: tuple[str, int], data: bytes) -> str | None:
 def _canary(tally: Tally, client: Client, questions: Questions, number: int) -> None:
     x, wanted = questions[number]
     try:
-        told = wrong(client.predict(x), wanted)
+        fault = wrong(client.predict(x), wanted)
     except Exception as error:
         tally.fail("canary", repr(error))
         return
-    if told is not None:
-        tally.fail("canary", told)
+    if fault is not None:
+        tally.fail("canary", fault)
     tally.note("canaries")

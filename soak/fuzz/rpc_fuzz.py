@@ -186,9 +186,9 @@ class _Client:
         except Exception as error:
             self._tally.fail("canary", repr(error))
             return
-        told = wrong(labels, wanted)
-        if told is not None:
-            self._tally.fail("canary", told)
+        fault = wrong(labels, wanted)
+        if fault is not None:
+            self._tally.fail("canary", fault)
         self._tally.note("canaries")
 
 

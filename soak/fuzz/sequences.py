@@ -176,9 +176,9 @@ class Sequences(RuleBasedStateMachine):
     @rule(name=models, number=numbers, count=st.integers(1, 6))
     def stream(self, name: str, number: int, count: int) -> None:
         """Send several requests on one stream, each answered or rejected in order."""
-        told = list(self.open_stream(name, number, count))
-        assert len(told) == count
-        for at, data in enumerate(told):
+        answers = list(self.open_stream(name, number, count))
+        assert len(answers) == count
+        for at, data in enumerate(answers):
             text, response = decode_stream_response(data)
             assert response.id == str(number + at)
             assert bool(text) == (name not in self.loaded), text
@@ -223,12 +223,12 @@ class Sequences(RuleBasedStateMachine):
 
     def expect(self, wanted: grpc.StatusCode, call: Any, request: Any) -> Any:
         """Call, and check the status; return the answer, None if it is not OK."""
-        answer, came, text = None, Code.OK, ""
+        answer, got, text = None, Code.OK, ""
         try:
             answer = call(request, timeout=_TIMEOUT_S)
         except grpc.RpcError as error:
-            came, text = error.code(), error.details() or ""
-        assert came is wanted, f"{came.name} {text}, expected {wanted.name}"
+            got, text = error.code(), error.details() or ""
+        assert got is wanted, f"{got.name} {text}, expected {wanted.name}"
         return answer
 
     def ask(self, wanted: grpc.StatusCode, name: str, tensor: Tensor) -> Any:

@@ -51,9 +51,9 @@ class RefusedClients(Clients):
             _TIMEOUT_S,
         )
 
-    def _wrong(self, what: str, came: str) -> None:
+    def _wrong(self, what: str, outcome: str) -> None:
         with self._lock:
-            self.wrong.append((what, came))
+            self.wrong.append((what, outcome))
 
     def _on_channel(self, way: Callable[[int, grpc.Channel], None], client: int) -> None:
         options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
