@@ -15,7 +15,7 @@ _ANYONE = Caller()
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """A request for bytes; `on_granted` is called when they come later, and must not block."""
+    """A request for bytes; `on_granted` is called if they are granted later, and must not block."""
 
     start_tag: int
     size_bytes: int

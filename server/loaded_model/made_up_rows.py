@@ -74,5 +74,5 @@ def recipes(specs: Sequence[TensorSpec]) -> Iterator[Recipe]:
 def taken(
     rows: Mapping[str, NDArray[Any]], indices: Sequence[int] | NDArray[Any]
 ) -> dict[str, NDArray[Any]]:
-    """These rows, in this order."""
+    """Return these rows, in this order."""
     return {name: np.ascontiguousarray(data[indices]) for name, data in rows.items()}
