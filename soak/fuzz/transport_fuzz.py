@@ -129,7 +129,7 @@ def cut(generator: random.Random, data: bytes) -> list[bytes]:
 
 
 class _Chunks:
-    """The connection's pipe: the client's bytes in chunks. It accepts everything that is written."""
+    """The connection's pipe: the client's bytes in chunks. It accepts all that is written."""
 
     short_when_full = True
     pending = False
