@@ -67,7 +67,7 @@ class ControlClient:
         ).config
 
     def told(self, name: str) -> str:
-        """Parameter of the model's configuration; empty if the server has none of that name."""
+        """A parameter of the model's configuration; empty if the server has none of that name."""
         try:
             return self.config().parameters[name].string_value
         except RequestFailed as error:

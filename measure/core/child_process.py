@@ -85,7 +85,7 @@ def talking_to(command: Sequence[str], name: str) -> Iterator[ChildProcess]:
             yield talk
         finally:
             talk.finish()
-            # The process may block on output that nobody reads any more.
+            # The process may block on output that is no longer read.
             talk._stdout.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_TIMEOUT_S)

@@ -48,7 +48,7 @@ def settings_of(args: argparse.Namespace, default: Settings) -> tuple[Settings, 
     return replace(default, **values), out
 
 
-def told(goals: Sequence[Goal]) -> list[dict[str, Any]]:
+def goal_records(goals: Sequence[Goal]) -> list[dict[str, Any]]:
     """Goals in the form that records hold."""
     return [{"verdict": goal.verdict, **encoded(goal)} for goal in goals]
 

@@ -1,4 +1,4 @@
-"""A/A test: how often is a difference reported when there is none?"""
+"""A/A tests: measure how often a difference is reported when there is none."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -63,18 +63,18 @@ class Sample:
 
 def stages_of(responses: Sequence[InferResponse]) -> Stages | None:
     """Mean over the messages of a batch; None if the server reports no timings."""
-    told = [response.parameters for response in responses]
-    if any("compute_ns" not in parameters for parameters in told):
+    timings = [response.parameters for response in responses]
+    if any("compute_ns" not in parameters for parameters in timings):
         return None
     return Stages(
-        decode_ns=int(_mean(told, "decode_ns")),
-        queue_ns=int(_mean(told, "queue_ns")),
-        assemble_ns=int(_mean(told, "assemble_ns")),
-        compute_ns=int(_mean(told, "compute_ns")),
-        batch_rows=_mean(told, "batch_rows"),
-        execution_provider=str(told[0]["execution_provider"]),
+        decode_ns=int(_mean(timings, "decode_ns")),
+        queue_ns=int(_mean(timings, "queue_ns")),
+        assemble_ns=int(_mean(timings, "assemble_ns")),
+        compute_ns=int(_mean(timings, "compute_ns")),
+        batch_rows=_mean(timings, "batch_rows"),
+        execution_provider=str(timings[0]["execution_provider"]),
     )
 
 
-def _mean(told: Sequence[Mapping[str, Parameter]], name: str) -> float:
-    return float(np.mean([float(parameters[name]) for parameters in told]))
+def _mean(timings: Sequence[Mapping[str, Parameter]], name: str) -> float:
+    return float(np.mean([float(parameters[name]) for parameters in timings]))

@@ -77,8 +77,8 @@ class _Data:
         outputs = [output.name for output in client.metadata().outputs]
         self.output = "label" if "label" in outputs else None
         # A server without the parameters extension might reject unknown parameters.
-        told = job.timings and "parameters" in client.server_metadata().extensions
-        self.parameters: dict[str, Parameter] = {"timings": True} if told else {}
+        has_timings = job.timings and "parameters" in client.server_metadata().extensions
+        self.parameters: dict[str, Parameter] = {"timings": True} if has_timings else {}
         self.rows = job.rows
         self._truth: Truth | None = None
         if job.experiment is not None:
@@ -167,11 +167,11 @@ def _obey(parent: Parent, lines: Iterator[Any], sender: Sender, data: _Data, job
 
 
 def _listen(lines: Iterator[Any], loads: "SimpleQueue[Load | None]", inbox: Inbox) -> None:
-    for told in lines:
-        if told is None:
+    for line in lines:
+        if line is None:
             inbox.put(Stop())
         else:
-            loads.put(record.decoded(told, Load))
+            loads.put(record.decoded(line, Load))
     inbox.put(Stop())
     loads.put(None)
 

@@ -19,7 +19,7 @@ def gib_per_s(rounds: int, *, unix: bool) -> list[float]:
     The receiver is a separate process that reuses one buffer. UsageError if it does not start.
     """
     data = memoryview(bytearray(_BUFFER_BYTES))
-    told = bytearray(1)
+    acknowledged = bytearray(1)
     rates = []
     with (
         sockets.free_address(unix=unix) as address,
@@ -30,7 +30,7 @@ def gib_per_s(rounds: int, *, unix: bool) -> list[float]:
             started_ns = time.perf_counter_ns()
             for _ in range(ROUND_BYTES // _BUFFER_BYTES):
                 connection.sendall(data)
-            if not sockets.receive(connection, memoryview(told)):
+            if not sockets.receive(connection, memoryview(acknowledged)):
                 raise UsageError("the socket reader has ended")
             rates.append(ROUND_BYTES / GIB * 1e9 / (time.perf_counter_ns() - started_ns))
     # The first round touched the buffers for the first time, so it is dropped.

@@ -71,9 +71,9 @@ def duel(sides: tuple[Side, Side], pairs: int) -> Duel:
     first, second = seen
     comparisons = {}
     for name in PERCENTILES:
-        told = _pairs(first, second, name)
-        if told:
-            a, b = zip(*told, strict=True)
+        ratios = _pairs(first, second, name)
+        if ratios:
+            a, b = zip(*ratios, strict=True)
             # Bonferroni, because one claim suffices to call them different.
             comparisons[name] = compare(b, a, LEVEL / len(PERCENTILES))
     return Duel(tuple(first), tuple(second), comparisons)

@@ -67,5 +67,5 @@ def write_csv(path: Path, points: Sequence[LoadPoint]) -> None:
 def _flat(point: LoadPoint) -> dict[str, Any]:
     varied = ("concurrency", "rate_per_s")
     asked = {f"asked_{k}" if k in varied else k: v for k, v in encoded(point.asked).items()}
-    told = flat(encoded(point), _NOT_IN_CSV)
-    return asked | told | {"error_count": sum(point.errors.values())}
+    values = flat(encoded(point), _NOT_IN_CSV)
+    return asked | values | {"error_count": sum(point.errors.values())}

@@ -78,14 +78,14 @@ class _Told:
 def statistics_of(client: Client) -> ServerStatistics | None:
     """The model's totals since it was loaded; None if the server does not report them."""
     try:
-        told = client.statistics()
+        reported = client.statistics()
     except (RequestFailed, ValueError):  # ValueError: no version, or one that is not a number
         return None
-    stages = told.inference_stats
+    stages = reported.inference_stats
     return ServerStatistics(
         requests=stages.success.count,
-        executions=told.execution_count,
-        rows=told.inference_count,
+        executions=reported.execution_count,
+        rows=reported.inference_count,
         queue_ns=stages.queue.ns,
         input_ns=stages.compute_input.ns,
         infer_ns=stages.compute_infer.ns,
@@ -97,22 +97,22 @@ def split(whole: Slice, statistics: ServerStatistics | None) -> LoadSplit | None
     """Split of the answered requests, None without any; `statistics` cover the same time."""
     if not whole.answered:
         return None
-    told = _told(whole, statistics)
+    reported = _told(whole, statistics)
     send_ns = whole.send_ns / max(whole.send_lag.samples, 1)
     round_trip_ns = whole.round_trip_ns / whole.answered
     return LoadSplit(
-        told_by=told.by,
+        told_by=reported.by,
         send_lag_ns=whole.mean_send_lag_ns,
         send_ns=send_ns,
-        network_ns=max(round_trip_ns - send_ns - told.sum_ns, 0.0),
-        decode_ns=told.decode_ns,
-        queue_ns=told.queue_ns,
-        assemble_ns=told.assemble_ns,
-        compute_ns=told.compute_ns,
-        encode_ns=told.encode_ns,
+        network_ns=max(round_trip_ns - send_ns - reported.sum_ns, 0.0),
+        decode_ns=reported.decode_ns,
+        queue_ns=reported.queue_ns,
+        assemble_ns=reported.assemble_ns,
+        compute_ns=reported.compute_ns,
+        encode_ns=reported.encode_ns,
         receive_ns=whole.receive_ns / whole.answered,
-        batch_rows=told.batch_rows,
-        execution_provider=told.execution_provider,
+        batch_rows=reported.batch_rows,
+        execution_provider=reported.execution_provider,
     )
 
 

@@ -189,9 +189,9 @@ def _little(asked: Asked, whole: Slice, concurrency: float) -> Sequence[Check]:
         mean_ns += whole.mean_send_lag_ns
         # The ends cut cycles off: if all slots run in step, one cycle of each.
         most = max(most, mean_ns / whole.elapsed_ns)
-    told = whole.rate_per_s * mean_ns / 1e9
-    share = told / wanted - 1 if wanted > 0 else float("inf")
-    text = f"rate x {spent} = {told:.3g}, concurrency {wanted:.3g} ({share:+.1%})"
+    in_flight = whole.rate_per_s * mean_ns / 1e9
+    share = in_flight / wanted - 1 if wanted > 0 else float("inf")
+    text = f"rate x {spent} = {in_flight:.3g}, concurrency {wanted:.3g} ({share:+.1%})"
     if most > LITTLE_SHARE:
         text += f", at most {most:.1%}, the share that one request takes of the time"
     return [Check("little", abs(share) <= most, text)]

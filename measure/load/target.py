@@ -80,12 +80,12 @@ def _examples(rows: int, row_bytes: int) -> int:
 def _known(client: Client, spec: ModelInput, settings: Settings, examples: int) -> Experiment | str:
     """The experiment that defines the served model's labels, or the reason that there is none."""
     try:
-        told = client.config().parameters["weights_sha256"].string_value
+        served_sha256 = client.config().parameters["weights_sha256"].string_value
     except RequestFailed as error:
-        told = ""
+        served_sha256 = ""
         if error.code not in ("UNIMPLEMENTED", "NOT_FOUND"):
             raise
-    if not told or len(spec.row_shape) != 1 or spec.row_shape[0] < 1:
+    if not served_sha256 or len(spec.row_shape) != 1 or spec.row_shape[0] < 1:
         return "the server does not report the weights of a linear model"
     narrow = spec.dtype.name in WIRE_DTYPES
     experiment = Experiment(
@@ -101,7 +101,7 @@ def _known(client: Client, spec: ModelInput, settings: Settings, examples: int) 
         weights_sha256 = truth(replace(experiment, examples=1)).weights_sha256
     except UsageError as error:
         return str(error)
-    if weights_sha256 != told:
+    if weights_sha256 != served_sha256:
         return (
             "the server's model has other weights than "
             f"--classes {settings.classes} --seed {settings.seed} give"

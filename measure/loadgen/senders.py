@@ -69,7 +69,7 @@ class StreamSender:
             for labels in self._client.stream(self._drawn()):
                 batch = self._sent.popleft()
                 self._done(batch, _checked(labels, batch))
-        except Exception as error:  # nobody else would see it in this thread
+        except Exception as error:  # otherwise lost in this thread
             self._failed(error)
 
     def _drawn(self) -> Iterator[NDArray[Any]]:
@@ -102,7 +102,7 @@ class UnarySender:
         try:
             labels = self._client.predict_in_one_request(self._rows(batch.indices))
             self._done(batch, _checked(labels, batch))
-        except Exception as error:  # nobody else would see it in this thread
+        except Exception as error:  # otherwise lost in this thread
             self._failed(error)
 
 

@@ -57,14 +57,14 @@ def told_ns(verdict: Summary, percentile: str) -> int | None:
     return verdict.percentiles_ns.get(percentile) if enough else None
 
 
-def metric(told: Metric) -> tuple[str, str]:
+def metric(result: Metric) -> tuple[str, str]:
     """The value, in milliseconds if it is a time, and its name."""
-    name = told.name
+    name = result.name
     if name.endswith(_NANOSECONDS):
         # LoadGen writes ordinals like 90.0th.
         name = name.removesuffix(_NANOSECONDS).replace(".0th", "th")
-        return milliseconds(told.value), f"ms {name}"
-    return significant(told.value), f"{name[0].lower()}{name[1:]}"
+        return milliseconds(result.value), f"ms {name}"
+    return significant(result.value), f"{name[0].lower()}{name[1:]}"
 
 
 def _cells(result: Result) -> list[str | Text]:

@@ -21,7 +21,14 @@ from pathlib import Path
 from command_line.interruption import keeping
 from measure.core import environment
 from measure.core.child_process import talking_to
-from measure.core.judged import add_settings, conclude, guarded, settings_of, told, whole_rounds
+from measure.core.judged import (
+    add_settings,
+    conclude,
+    goal_records,
+    guarded,
+    settings_of,
+    whole_rounds,
+)
 from measure.core.local_server import running_server
 from measure.core.verdict import Goal
 from measure.engine.loop import Pace
@@ -119,9 +126,9 @@ def _flooding(address: str, flood: str, per_s: float, rounds: Rounds) -> Iterato
         process.receive()
         yield
         process.finish()
-        told = process.receive()
-    rounds.sent_per_s.append(told["per_s"])
-    rounds.connections.append(told["connections"])
+        counts = process.receive()
+    rounds.sent_per_s.append(counts["per_s"])
+    rounds.connections.append(counts["connections"])
 
 
 def _latest(rounds: Rounds) -> str:
@@ -172,7 +179,7 @@ def _measure(settings: Settings, out: Path | None) -> int:
         "environment": dict(described),
         "settings": settings,
         "floods": measured,
-        "goals": told(goals(measured)),
+        "goals": goal_records(goals(measured)),
     } | marks
     failed = [error for rounds in measured.values() for error in rounds.failed]
     return conclude(record, goals(measured), failed, out, kept)

@@ -28,7 +28,14 @@ from typing import Any
 from command_line.interruption import keeping
 from measure.core import environment
 from measure.core.comparison import ratio
-from measure.core.judged import add_settings, conclude, guarded, settings_of, told, whole_rounds
+from measure.core.judged import (
+    add_settings,
+    conclude,
+    goal_records,
+    guarded,
+    settings_of,
+    whole_rounds,
+)
 from measure.core.local_server import running_server
 from measure.core.record import recorded
 from measure.core.verdict import Criterion, Goal
@@ -172,7 +179,7 @@ def to_json(settings: Settings, described: Mapping[str, Any], rounds: Rounds) ->
         environment=described,
         settings=settings,
         rounds=rounds,
-        goals=told(goals(rounds)),
+        goals=goal_records(goals(rounds)),
     )
 
 

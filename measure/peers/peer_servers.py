@@ -134,7 +134,7 @@ def _triton(venv: Venv, work: Work, folder: Path) -> Launch:
 
 def _triton_config(work: Work) -> str:
     parameters = {"graph": str(work.graph), "threads": str(work.threads)}
-    told = "".join(
+    parameter_text = "".join(
         f'parameters {{ key: "{key}" value {{ string_value: {json.dumps(value)} }} }}\n'
         for key, value in parameters.items()
     )
@@ -143,7 +143,7 @@ def _triton_config(work: Work) -> str:
         f'input {{ name: "x" data_type: TYPE_FP32 dims: [ {work.features} ] }}\n'
         'output { name: "label" data_type: TYPE_INT64 dims: [ 1 ] reshape { shape: [ ] } }\n'
         f'output {{ name: "scores" data_type: TYPE_FP32 dims: [ {work.classes} ] }}\n'
-        f"instance_group {{ kind: KIND_CPU count: 1 }}\n{told}"
+        f"instance_group {{ kind: KIND_CPU count: 1 }}\n{parameter_text}"
     )
 
 

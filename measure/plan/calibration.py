@@ -168,7 +168,7 @@ def _checked(point: LoadPoint) -> LoadPoint:
     """
     if point.wrong_labels or (point.errors and point.asked.loop == "closed"):
         raise UsageError(
-            f"a calibration takes right answers only; errors {point.errors} came, "
+            f"a calibration needs answers without errors; got errors {point.errors}, "
             f"{point.wrong_labels or 0} wrong labels"
         )
     return point

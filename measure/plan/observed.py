@@ -107,9 +107,9 @@ def _failed_checks(passes: Sequence[LoadPoint]) -> Iterator[str]:
 
 def _unlike(passes: Sequence[LoadPoint]) -> Iterator[str]:
     """Report where passes of one load differ too much for any prediction to fit all of them."""
-    told = [one.latency_ns.p99 for one in passes if one.latency_ns.p99 is not None]
-    if len(told) > 1 and max(told) > (1 + PASSES_SHARE) * min(told):
-        each = " and ".join(f"{p99_ns / 1e6:.3g}" for p99_ns in told)
+    p99s_ns = [one.latency_ns.p99 for one in passes if one.latency_ns.p99 is not None]
+    if len(p99s_ns) > 1 and max(p99s_ns) > (1 + PASSES_SHARE) * min(p99s_ns):
+        each = " and ".join(f"{p99_ns / 1e6:.3g}" for p99_ns in p99s_ns)
         yield f"passes: the same load had a p99 of {each} ms"
 
 

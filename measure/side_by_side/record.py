@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from measure.core.judged import told
+from measure.core.judged import goal_records
 from measure.core.record import recorded
 from measure.core.verdict import Goal
 from measure.side_by_side.compose import Results
@@ -35,6 +35,6 @@ def to_json(
         concurrency=results.concurrency,
         narrow=results.narrow and results.narrow.cells,
         memory=results.memory,
-        goals=told(goals),
+        goals=goal_records(goals),
         skipped=results.skipped,
     )

@@ -60,8 +60,8 @@ class Local:
         except StartError as error:
             raise UsageError(str(error)) from None
         self._input = self._engine.inputs[0]
-        told = self._engine.metadata.get("wire_scale")
-        self._scale = wire_scale(told) if told else None
+        text = self._engine.metadata.get("wire_scale")
+        self._scale = wire_scale(text) if text else None
         self._slice_rows = slice_rows
 
     def predict(self, x: NDArray[Any]) -> Prediction:

@@ -200,8 +200,8 @@ def check_model(client: Client, experiment: Experiment, reference: Truth) -> Non
         raise UsageError(
             f"got wire_scale {spec.scale} from the server, expected {experiment.wire_scale}"
         )
-    told = client.told("weights_sha256")
-    if told and told != reference.weights_sha256:
+    served_sha256 = client.told("weights_sha256")
+    if served_sha256 and served_sha256 != reference.weights_sha256:
         raise UsageError(
             "the server's model has other weights than the reference: "
             "set --seed and --classes to those it was exported with"

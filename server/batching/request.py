@@ -36,8 +36,8 @@ class Result:
 class Caller:
     """The sender of a request.
 
-    Requests are queued fairly between `client` names. `on_cancel` sets a callback for when nobody
-    waits for the answer any more; it returns False if that is so already.
+    Requests are queued fairly between `client` names. `on_cancel` sets a callback for when the
+    answer is no longer awaited; it returns False if that is already so.
     """
 
     client: str = ""

@@ -60,7 +60,7 @@ class Region:
             raise
 
     def __del__(self) -> None:
-        # Requests under way hold the region, so it closes after the last of them.
+        # Requests in flight hold the region, so it closes after the last of them.
         if getattr(self, "_fd", -1) >= 0:
             os.close(self._fd)
 

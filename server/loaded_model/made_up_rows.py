@@ -13,7 +13,7 @@ from server.onnx.engine import TensorSpec
 _SIZES = (6, 32, 64, 224, 1)
 _WORDS = ("ash", "birch", "cedar", "elm", "fir", "hazel", "oak", "a b", "")
 _SMALL = 8
-# What integers are, from and below: graphs refuse to divide by 0, and indices into small tables.
+# Ranges of integers: some graphs reject division by 0, others large indices into small tables.
 _RANGES = ((0, None), (0, _SMALL), (1, _SMALL), (0, 2), (0, 1))
 
 
@@ -74,5 +74,5 @@ def recipes(specs: Sequence[TensorSpec]) -> Iterator[Recipe]:
 def taken(
     rows: Mapping[str, NDArray[Any]], indices: Sequence[int] | NDArray[Any]
 ) -> dict[str, NDArray[Any]]:
-    """These rows, in this order."""
+    """Return these rows, in this order."""
     return {name: np.ascontiguousarray(data[indices]) for name, data in rows.items()}

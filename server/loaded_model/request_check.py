@@ -166,8 +166,7 @@ def _as_strings(what: str, data: NDArray[Any]) -> NDArray[Any]:
 
 
 def _read_parameters(message: InferRequest) -> tuple[int, bool, bool]:
-    """Queue timeout in microseconds (0: none), whether more follows at once, whether timings are
-    wanted."""
+    """Queue timeout in microseconds (0: none), and the flags for more_follows and timings."""
     parameters = message.parameters
     if not parameters:
         return 0, False, False

@@ -191,7 +191,7 @@ def run_bound(
     try:
         session.run_with_iobinding(binding)
     except RuntimeError:
-        # After any failure an unbound run tells bad inputs from a broken device.
+        # After any failure an unbound run distinguishes bad inputs from a broken device.
         unbound: list[NDArray[Any]] = session.run(outputs, inputs)
         return unbound
     arrays: list[NDArray[Any]] = binding.copy_outputs_to_cpu()

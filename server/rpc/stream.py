@@ -169,7 +169,7 @@ class InferStream:
             self._entries.put(_END)
 
     def _empty(self) -> None:
-        """Drop what nobody waits for: it leads back to here, through futures and tracebacks."""
+        """Drop all results; futures and tracebacks lead from them back to this object."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._entries.get_nowait()

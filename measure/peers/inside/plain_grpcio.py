@@ -22,11 +22,11 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
         self._session = open_session(graph, threads)
 
     def ServerReady(self, request, context):  # noqa: N802
-        """Say yes."""
+        """Return true."""
         return pb.ServerReadyResponse(ready=True)
 
     def ModelReady(self, request, context):  # noqa: N802
-        """Say yes."""
+        """Return true."""
         return pb.ModelReadyResponse(ready=True)
 
     def ModelInfer(self, request, context):  # noqa: N802

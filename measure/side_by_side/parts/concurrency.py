@@ -85,8 +85,8 @@ def compare_batching(
         client = stack.enter_context(connected(servers[0].address))
         statistics = client.statistics()
         closed = {
-            name: int(told.success.count)
-            for name, told in statistics.response_stats.items()
+            name: int(duration.success.count)
+            for name, duration in statistics.response_stats.items()
             if name.startswith("batch_closed_")
         }
         share = statistics.inference_count / max(statistics.execution_count, 1)

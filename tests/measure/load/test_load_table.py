@@ -46,7 +46,7 @@ def printed(*parts):
 def test_a_loop_is_called_what_it_is():
     closed = printed(*render([point(CLOSED)], None))
     assert "closed 4" in closed
-    assert "closed loop: each request waits for an answer" in closed
+    assert "closed loop: each request waits for the previous answer" in closed
     assert "open loop" not in closed
     opened = printed(*render([point(OPEN)], None))
     assert "open 100/s" in opened

@@ -382,7 +382,7 @@ def test_labels_count_as_often_as_they_came():
     counts = np.where(every == 7, 5, 2)
     often = check_counted(reference, every[::-1], labels[::-1], counts[::-1])
     assert (often.wrong_labels, often.disagreements) == (5 * once.wrong_labels, 5)
-    with pytest.raises(UsageError, match="examples 0 to 200; there are 200"):
+    with pytest.raises(UsageError, match="examples 0 to 200; expected indices below 200"):
         check_counted(reference, np.array([0, 200]), np.array([1, 1]), np.array([1, 1]))
 
 
