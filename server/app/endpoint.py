@@ -1,4 +1,4 @@
-"""Where the server listens, on either transport: gRPC's own library or the project's."""
+"""The listening endpoint on either transport: gRPC's own library or the project's."""
 
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -35,10 +35,10 @@ class Endpoint(Protocol):
     address: str
 
     def start(self) -> None:
-        """Take calls."""
+        """Start to accept calls."""
 
     def stop(self, grace_s: float) -> None:
-        """Take no more calls, and cancel those that have not ended after `grace_s`."""
+        """Accept no more calls, and cancel those that have not ended after `grace_s`."""
 
 
 class GrpcioEndpoint:
@@ -51,8 +51,8 @@ class GrpcioEndpoint:
         interceptors: Sequence[grpc.ServerInterceptor],
         credentials: grpc.ServerCredentials | None,
     ) -> None:
-        """Listen; StartError where that fails."""
-        # All but reflection has threads of its own.
+        """Listen; StartError if that fails."""
+        # Everything except reflection has its own threads.
         pool = ThreadPoolExecutor(_REFLECTION_THREADS, "reflection")
         self._server = grpc.server(
             pool, options=_channel_options(config), interceptors=interceptors
@@ -81,7 +81,7 @@ class NativeEndpoint:
         tls_context: Callable[[], ssl.SSLContext] | None,
         on_dropped: Callable[[], object],
     ) -> None:
-        """Listen; StartError where that fails. `handlers` answer what is not in `methods`.
+        """Listen; StartError if that fails. `handlers` have the other methods.
 
         `on_dropped` is called after memory of a large message was freed that no handler got.
         """
@@ -120,11 +120,11 @@ def _server_options(config: Config, on_dropped: Callable[[], object]) -> ServerO
     return ServerOptions(
         connection=ServerConnectionOptions(
             max_message_bytes=config.max_message_bytes,
-            # Find out about peers that vanished without closing.
+            # Detect peers that vanished without closing: ping, then wait for the answer.
             keepalive_s=silence_s,
             keepalive_timeout_s=silence_s,
             preface_s=config.silent_peer_s,
-            # It is the handlers that refuse, in words that clients understand.
+            # The handlers reject calls, with a text for clients.
             max_concurrent_streams=100 + 2 * _most_calls(config),
             receive_s=config.receive_s or None,
             # A client that reads no answers is as good as one that sends nothing.

@@ -8,7 +8,6 @@ room, the stream's window stays shut, which slows down a sender that is faster t
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +17,8 @@ from protos.codec import (
     encode_stream_response,
     request_id_of,
 )
+from server.batching import handover
+from server.batching.outcome import Outcome
 from server.batching.request import Caller, Result
 from server.errors import ServerStopping, StreamIdle
 from server.rpc import status as rpc_status
@@ -205,7 +206,7 @@ class StreamCall(CallHandler):
 
     # --- answers, in any thread
 
-    def _computed(self, entry: _Entry, _: Future[Result]) -> None:
+    def _computed(self, entry: _Entry, _: Outcome[Result]) -> None:
         entry.done = True
         self._answer()
 
@@ -240,6 +241,7 @@ class StreamCall(CallHandler):
                 self._fail(status.of(error))
                 return
             data = encode_stream_error(entry.request_id, rpc_status.of(error)[1])
+        handover.gather(self._call.connection.sender)
         self._call.send([data])
 
     def _fail(self, ended: Status) -> None:
