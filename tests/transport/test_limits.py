@@ -489,8 +489,17 @@ def test_a_slow_message_ends_its_call(raw):
 
 
 def test_a_connection_without_a_preface_is_closed(server):
-    with Raw(server.addresses[0], preface=PREFACE[:10]) as raw:
+    with Raw(server.addresses[0], preface=b"") as raw:
+        raw.sock.sendall(PREFACE[:10])
         assert raw.sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("said", [b"\x16\x03\x01\x02\x00", PREFACE[:10] + b"?"])
+def test_what_is_neither_http_nor_grpc_is_told_so_in_http_2(server, said):
+    with Raw(server.addresses[0], preface=b"") as raw:
+        raw.sock.sendall(said)
+        assert raw.goaway() is ErrorCode.PROTOCOL_ERROR
+        assert raw.frame() is None
 
 
 @pytest.mark.parametrize(
