@@ -14,7 +14,7 @@ MODELS = ["--models", "m"]
 # what they mean.
 VALUES = {
     "models": [("a", Path("a")), ("b/c", Path("b/c"))],
-    "transport": [("grpcio", "grpcio"), ("native", "native")],
+    "transport": [("native", "native"), ("grpcio", "grpcio")],
     "address": [("0.0.0.0:0", "0.0.0.0:0"), ("unix:/s", "unix:/s")],
     "threads": [("1001", 1001), ("1002", 1002)],
     "ep": [
