@@ -125,7 +125,7 @@ class UnaryUnary(_Multi):
             wait_for_ready=wait_for_ready,
             compression=compression,
         )
-        return _result(call, push=True), call
+        return _result(call), call
 
     def future(
         self,
@@ -139,7 +139,12 @@ class UnaryUnary(_Multi):
         """The call, under way. Its buffers have to stay as they are until it has ended."""
         buffers = self._buffers(request)
         call = self._new_call(timeout, metadata, wait_for_ready, compression)
-        call.begin_unary(buffers)
+        try:
+            call.begin_unary(buffers)
+        except BaseException:
+            # KeyboardInterrupt: it may have begun.
+            call.cancel()
+            raise
         return call
 
 
@@ -225,10 +230,8 @@ class StreamUnary(_Multi):
         return call
 
 
-def _result(call: ClientCall, *, push: bool = False) -> Any:
+def _result(call: ClientCall) -> Any:
     try:
-        if push:
-            call.push()
         return call.result()
     except CallFailed:
         raise

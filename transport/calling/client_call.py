@@ -84,7 +84,6 @@ class ClientCall:
         self._to_send: list[Message] = []
         self._replay: tuple[Sequence[Buffer], ...] | None = None
         self._half_closed = False
-        self._pushing = False
         self._answers: deque[memoryview] = deque()
         self._answer_bytes = 0
         self._held = False
@@ -130,29 +129,16 @@ class ClientCall:
                 self._changed.wait()
         if stream is None:
             return False
+        sender = stream.connection.sender
         with stream.connection.lock:
-            if not stream.closed:
-                stream.connection.sender.put_locked(stream, message)
+            pumps = not stream.closed and sender.put_pumped_locked(stream, message)
+        if pumps:
+            sender.pump_on(stream)
         while not sent and self._status is None:
-            if not stream.connection.sender.pump(stream):
+            if not sender.pump(stream):
                 with self._changed:
                     self._changed.wait_for(lambda: sent or self._status is not None)
         return self._status is None
-
-    def push(self) -> None:
-        """Have this thread, which may block, write the message of `begin_unary` to the socket.
-
-        Otherwise the I/O thread writes what the socket does not take at once.
-        """
-        with self._changed:
-            while (stream := self._stream) is None and self._status is None:
-                self._changed.wait()
-            self._pushing = True
-        while stream is not None and stream.pending and self._status is None:
-            if not stream.connection.sender.pump(stream):
-                with self._changed:
-                    if stream.pending and self._status is None and stream is self._stream:
-                        self._changed.wait()
 
     def half_close(self) -> None:
         """Send no more."""
@@ -209,7 +195,6 @@ class ClientCall:
             return False
         with self._changed:
             self._stream = None
-            self._changed.notify_all()
             self._to_send = [self._message(buffers, end_stream=True) for buffers in replay]
         self._channel.loop.call_soon(self.dispatch)
         return True
@@ -236,12 +221,6 @@ class ClientCall:
             self._answers.append(message)
             self._answer_bytes += len(message)
             self._changed.notify_all()
-
-    def on_framed(self) -> None:
-        """Bytes went out; the connection's lock is held."""
-        if self._pushing:
-            with self._changed:
-                self._changed.notify_all()
 
     def on_end(self, status: Status) -> None:
         """The call has ended; any thread that holds no lock."""
