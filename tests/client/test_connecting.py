@@ -178,7 +178,7 @@ def test_several_servers_share_the_name_of_the_first(tls, authority):
 )
 def test_what_is_not_pem_is_a_usage_error(pem, authority):
     known = Credentials(**{"ca": authority.certificate.read_bytes()} | pem)
-    with pytest.raises(UsageError, match="not .* PEM"):
+    with pytest.raises(UsageError, match="PEM"):
         Client("127.0.0.1:1", credentials=known)
 
 
