@@ -1,11 +1,8 @@
 """Call the RPCs of GRPCInferenceService on a channel by their names and messages."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from protos import inference_pb2 as pb
-
-if TYPE_CHECKING:
-    import grpc
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
@@ -17,7 +14,7 @@ class InferenceStub:
     every grpcio older than the one that generated them.
     """
 
-    def __init__(self, channel: "grpc.Channel") -> None:
+    def __init__(self, channel: Any) -> None:
         for method in _SERVICE.methods:
             make = channel.stream_stream if method.client_streaming else channel.unary_unary
             call = make(

@@ -153,10 +153,12 @@ def test_another_ca_signed_the_client(tls, authority, tmp_path):
 def test_credentials_of_each_kind_are_taken(tls, authority):
     certificate, key = authority.sign("client")
     known = Credentials.of_files(ca=authority.certificate, certificate=certificate, key=key)
+    address = tls("both", client_ca=authority.certificate)
     # A certificate can be trusted itself, without the authority that signed it.
-    pinned = Credentials(ca=authority.sign("server")[0].read_bytes())
-    for credentials, client_ca in ((known, authority.certificate), (pinned, None)):
-        with Client(tls("server", client_ca=client_ca), credentials=credentials) as client:
+    own = authority.certificate.with_name("both.pem").read_bytes()
+    pinned = Credentials(ca=own, certificate=known.certificate, key=known.key)
+    for credentials in (known, pinned):
+        with Client(address, credentials=credentials) as client:
             assert client.predict(X).shape == (FEATURES,)
 
 
