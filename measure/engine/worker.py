@@ -190,5 +190,5 @@ def _drawn(spec: ModelInput, rows: int, seed: int) -> NDArray[Any]:
 if __name__ == "__main__":
     positionals("measure.engine.worker", __doc__)
     main()
-    # gRPC threads that still wait for a server must not delay the exit.
+    # A thread that still waits for a server must not delay the end.
     os._exit(0)

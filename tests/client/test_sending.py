@@ -1,6 +1,7 @@
 """Arrays are sent from their own memory, and what the caller does with them changes no answer."""
 
 import contextlib
+import gc
 import itertools
 import random
 import signal
@@ -137,6 +138,18 @@ def test_a_client_works_on_after_exceptions_of_signals(client, examples):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert interrupted == 30
+
+
+def test_a_client_that_nobody_closes_ends_its_threads(server, examples, eventually):
+    before = set(threading.enumerate())
+    client = Client(server.address)
+    client.predict(examples[0][:1])
+    names = ("grpc-channel", "grpc-connect", "grpc-unpack-0")
+    started = [each for each in threading.enumerate() if each not in before and each.name in names]
+    assert len(started) == len(names)
+    del client
+    gc.collect()
+    eventually(lambda: not any(thread.is_alive() for thread in started), "they have ended")
 
 
 def test_a_deadline_holds_while_a_server_takes_nothing(launch, models, examples):

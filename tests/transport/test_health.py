@@ -10,6 +10,7 @@ from transport_services import PATIENCE_S, Peer
 
 from transport.calling.channel import Channel, ChannelOptions
 from transport.calling.client_call import CallFailed
+from transport.calling.dialing import State
 from transport.calling.failures import NotConnected, NotServing
 from transport.serving.grpc_handlers import GrpcHandlers
 from transport.serving.server import Server
@@ -128,4 +129,19 @@ def test_a_connection_of_several_that_was_lost_is_made_again():
         peers[0] = Peer("own", addresses[0])
         wait_until(lambda: channel._subchannels[0].connection, "it is back without a call")
     for peer in peers:
+        peer.close()
+
+
+def test_the_first_call_after_a_pause_does_not_fail_for_what_was_true_before():
+    gone = Peer("own")
+    address = gone.address
+    gone.close()
+    with Channel(address) as channel:
+        echo = channel.unary_unary("/test/Echo")
+        with pytest.raises(CallFailed, match="failed to connect"):
+            echo(b"x", timeout=PATIENCE_S)
+        peer = Peer("own", address)
+        (subchannel,) = channel._subchannels
+        wait_until(lambda: subchannel.state is State.IDLE, "the back-off is over")
+        assert echo(b"x", timeout=PATIENCE_S) == b"x"
         peer.close()

@@ -161,6 +161,8 @@ class Subchannel:
             self.failure = Failure(self.target, failure)
             self._set(State.FAILED)
             self._sleep_until(began_s + self._backoff(failures))
+            # The next call waits for an attempt, instead of failing for what was true long ago.
+            self._set(State.IDLE)
 
     def _backoff(self, failures: int) -> float:
         """Seconds between the starts of attempts, after so many failures."""
