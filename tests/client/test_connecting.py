@@ -40,6 +40,12 @@ def server(serve, models, transport):
 
 
 @pytest.fixture(scope="module")
+def plain(serve, models):
+    """A server without TLS, as it is started by default."""
+    return serve(models)
+
+
+@pytest.fixture(scope="module")
 def authority(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("tls") / "ours")
 
@@ -119,9 +125,9 @@ def test_what_listens_is_no_grpc_server(web_server):
     says_at_once(web_server, "not a gRPC server")
 
 
-def test_tls_is_not_spoken_there(server, authority):
+def test_tls_is_not_spoken_there(plain, authority):
     known = Credentials.of_files(ca=authority.certificate)
-    says_at_once(server.address, "the server does not speak TLS", credentials=known)
+    says_at_once(plain.address, "the server does not speak TLS", credentials=known)
 
 
 def test_only_tls_is_spoken_there(tls):
@@ -205,11 +211,11 @@ def test_silence_ends_with_the_deadline():
                 client.wait_until_ready(0.5)
 
 
-def test_waiting_ends_at_once_where_it_does_not_help(server, authority):
+def test_waiting_ends_at_once_where_it_does_not_help(plain, authority):
     known = Credentials.of_files(ca=authority.certificate)
     started = time.monotonic()
     with (
-        Client(server.address, credentials=known) as client,
+        Client(plain.address, credentials=known) as client,
         pytest.raises(Unreachable, match="does not speak TLS") as caught,
     ):
         client.wait_until_ready(10 * AT_ONCE_S)
