@@ -193,6 +193,7 @@ class Subchannel:
             self._ready,
             self._ended,
         )
+        connection.serving = self._health_block is None
         with self._changed:
             if self._closed:
                 sock.close()
@@ -209,7 +210,6 @@ class Subchannel:
         if self._health_block is None:
             self._set(State.READY)
             return
-        connection.serving = False
 
         def on_change(serving: bool) -> None:
             self._served(connection, serving=serving)
