@@ -29,7 +29,7 @@ from measure.engine.worker_job import Job, Load
 from protos.codec import InferResponse
 from protos.tensors import Parameter, Tensor
 
-# Memory that answers and calls in flight may use; gRPC copies each message.
+# Memory that answers and calls in flight may use, at the client and at a server on this machine.
 _UNDER_WAY_BYTES = 512 * 2**20
 _FEWEST_UNDER_WAY, _MOST_UNDER_WAY = 32, 4096
 _ONCE = RetryPolicy(attempts=1)
