@@ -13,7 +13,7 @@ from client.batch import Batch, MessageLimit
 from client.batch_stream import BatchAnswer, stream_batches
 from client.connection import addresses
 from client.connection.calls import Connection
-from client.connection.channel import RetryPolicy
+from client.connection.channel import MAX_MESSAGE_BYTES, RetryPolicy
 from client.connection.credentials import Credentials
 from client.control import ControlClient
 from client.errors import RequestFailed, UsageError
@@ -23,9 +23,10 @@ from client.shared_memory import SharedArray
 from protos.codec import (
     InferRequest,
     InferResponse,
+    Pieces,
     RequestedOutput,
     decode_response,
-    encode_request,
+    request_pieces,
 )
 from protos.errors import InvalidMessage, OutputMissing
 from protos.tensors import Parameter, Tensor
@@ -152,24 +153,35 @@ class Client(ControlClient):
         name = self.default_output()
         return _output(self.infer({spec.name: spec.rows(x)}, (name,)), name)
 
-    def stream(self, batches: Iterable[Rows | Mapping[str, Rows]]) -> Iterator[NDArray[Any]]:
+    def stream(
+        self, batches: Iterable[Rows | Mapping[str, Rows]], *, stable: bool = False
+    ) -> Iterator[NDArray[Any]]:
         """Labels of each batch `[n, features]`, in order, while later ones are being sent.
 
         All batches share one stream; each may have any size but 0, and any form that `predict`
-        takes.
+        takes. Another thread draws them. An iterator may use the memory of a batch again when the
+        next one is drawn; to allow that, messages without an answer are copied before. `stable`
+        saves the copy: the caller leaves arrays as they are until they are answered. Batches in a
+        list or a tuple are stable.
         """
         name = self.default_output()
-        answers = self.stream_answers(batches)
+        answers = self.stream_answers(batches, stable=stable)
         return (_joined(answer.responses, name) for answer in answers)
 
     def stream_answers(
-        self, batches: Iterable[Rows | Mapping[str, Rows]], *, timings: bool = False
+        self,
+        batches: Iterable[Rows | Mapping[str, Rows]],
+        *,
+        timings: bool = False,
+        stable: bool = False,
     ) -> Iterator[BatchAnswer]:
         """As `stream`, with the whole answers: instants, and with `timings` the stages."""
         self._connection.check_open()
         parameters: dict[str, Parameter] = {"timings": True} if timings else {}
         requested = _requested([self.default_output()])
-        return self._stream_batches((self._batch(x) for x in batches), requested, parameters)
+        stable = stable or isinstance(batches, list | tuple)
+        drawn = (self._batch(x) for x in batches)
+        return self._stream_batches(drawn, requested, parameters, stable=stable)
 
     def infer(
         self,
@@ -259,7 +271,7 @@ class Client(ControlClient):
         if len(parts) == 1:
             response = self._answer(batch.tensors(parts[0]), requested, {})
             return {name: _output(response, name) for name in names}
-        (answer,) = self._stream_batches(iter([batch]), requested, {})
+        (answer,) = self._stream_batches([batch], requested, {}, stable=True)
         return {name: _joined(answer.responses, name) for name in names}
 
     def _stream_batches(
@@ -267,10 +279,12 @@ class Client(ControlClient):
         batches: Iterable[Batch],
         requested: Sequence[RequestedOutput],
         parameters: Mapping[str, Parameter],
+        *,
+        stable: bool,
     ) -> Iterator[BatchAnswer]:
-        def encode(batch: Batch, part: slice, request_id: str, more_follows: bool) -> bytes:
+        def encode(batch: Batch, part: slice, request_id: str, more_follows: bool) -> Pieces:
             extra: dict[str, Parameter] = {"more_follows": True} if more_follows else {}
-            return encode_request(
+            return request_pieces(
                 InferRequest(
                     self.model,
                     batch.tensors(part),
@@ -283,7 +297,12 @@ class Client(ControlClient):
 
         with self._forgetting():
             yield from stream_batches(
-                self._connection, batches, encode, self._limit(), self._deadline_s
+                self._connection,
+                batches,
+                encode,
+                self._limit(),
+                self._deadline_s,
+                stable=stable,
             )
 
     def _answer(
@@ -300,9 +319,14 @@ class Client(ControlClient):
             parameters=parameters or {},
         )
         try:
-            message = encode_request(request)
+            message = request_pieces(request)
         except InvalidMessage as error:
             raise UsageError(str(error)) from None
+        size = sum(map(len, message))
+        if size > MAX_MESSAGE_BYTES:
+            raise UsageError(
+                f"got a request of {size} bytes; a message has at most {MAX_MESSAGE_BYTES}"
+            )
         with self._forgetting():
             return decode_response(self._connection.infer(message, self._deadline_s))
 

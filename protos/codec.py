@@ -1,13 +1,14 @@
 """Convert inference messages to Python records, without copying the tensors' bytes.
 
 Decoded tensors are read-only views into the received message, which they keep alive; they may be
-unaligned when the sender did not pad. Encoding copies each tensor once, into the message.
+unaligned when the sender did not pad. An encoded message is a sequence of pieces, among them the
+tensors' own memory; joining them copies each tensor once.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from protos.tensors import (
     write_tensors,
 )
 from protos.wire import Split, first, length_prefix, split
+
+# A message in pieces, one after the other; a memoryview is the memory of a tensor's array.
+Pieces: TypeAlias = Sequence[bytes | memoryview]
 
 _RAW_INPUT_FIELD = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _RAW_OUTPUT_FIELD = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
@@ -127,6 +131,12 @@ def request_id_of(head: bytes) -> str:
 
 def encode_request(request: InferRequest) -> bytes:
     """Write a ModelInferRequest with raw contents."""
+    # One join is the one copy; from 1 MiB on CPython lets other threads run meanwhile.
+    return b"".join(request_pieces(request))
+
+
+def request_pieces(request: InferRequest) -> Pieces:
+    """As `encode_request`, without a copy of the tensors, which have to stay as they are."""
     header = pb.ModelInferRequest(
         model_name=request.model_name, model_version=request.model_version, id=request.id
     )
@@ -134,10 +144,10 @@ def encode_request(request: InferRequest) -> bytes:
     for output in request.outputs:
         write_parameters(header.outputs.add(name=output.name).parameters, output.parameters)
     payloads = write_tensors("input", header.inputs, request.inputs)
-    return _put_together(header.SerializeToString(), _RAW_INPUT_FIELD, payloads)
+    return _pieces(header.SerializeToString(), _RAW_INPUT_FIELD, payloads)
 
 
-def decode_response(message: bytes) -> InferResponse:
+def decode_response(message: bytes | memoryview) -> InferResponse:
     """Read a ModelInferResponse; InvalidMessage if it is malformed or contradicts itself."""
     parts = split(message, _RAW_OUTPUT_FIELD, id_field=_RESPONSE_ID_FIELD)
     if parts is None:
@@ -152,10 +162,10 @@ def encode_response(response: InferResponse) -> bytes:
     )
     write_parameters(header.parameters, response.parameters)
     payloads = write_tensors("output", header.outputs, response.outputs)
-    return _put_together(header.SerializeToString(), _RAW_OUTPUT_FIELD, payloads)
+    return b"".join(_pieces(header.SerializeToString(), _RAW_OUTPUT_FIELD, payloads))
 
 
-def decode_stream_response(message: bytes) -> tuple[str, InferResponse]:
+def decode_stream_response(message: bytes | memoryview) -> tuple[str, InferResponse]:
     """Read a ModelStreamInferResponse as (error message or "", response)."""
     outer = split(message, _INFER_RESPONSE_FIELD)
     if outer is not None and len(outer.spans) == 1:
@@ -257,7 +267,7 @@ def _response(header: _Header, request_id: str, raw: list[memoryview]) -> InferR
 
 
 def _views(message: bytes | memoryview, parts: Split) -> list[memoryview]:
-    view = memoryview(message)
+    view = memoryview(message).toreadonly()
     return [view[start:stop] for start, stop in parts.spans]
 
 
@@ -271,7 +281,7 @@ def _id(message: bytes | memoryview, parts: Split, kind: Any) -> str:
         raise InvalidMessage(f"malformed {kind.DESCRIPTOR.name}: its id is not UTF-8") from None
 
 
-def _put_together(header: bytes, raw_field: int, payloads: Iterable[memoryview]) -> bytes:
+def _pieces(header: bytes, raw_field: int, payloads: Iterable[memoryview]) -> Pieces:
     pieces: list[bytes | memoryview] = [header]
     position = len(header)
     for payload in payloads:
@@ -280,8 +290,7 @@ def _put_together(header: bytes, raw_field: int, payloads: Iterable[memoryview])
             prefix = _padding(position + len(prefix)) + prefix
         pieces += (prefix, payload)
         position += len(prefix) + payload.nbytes
-    # One join is the one copy; from 1 MiB on CPython lets other threads run meanwhile.
-    return b"".join(pieces)
+    return pieces
 
 
 def _padding(position: int) -> bytes:

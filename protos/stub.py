@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import grpc
-
 from protos import inference_pb2 as pb
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -16,7 +14,7 @@ class InferenceStub:
     every grpcio older than the one that generated them.
     """
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: Any) -> None:
         for method in _SERVICE.methods:
             make = channel.stream_stream if method.client_streaming else channel.unary_unary
             call = make(

@@ -15,7 +15,7 @@ _MAX_LENGTH = 2**31 - 1  # protobuf allows no longer field
 class Split(NamedTuple):
     """A message taken apart: `rest` is a valid message.
 
-    `spans` are (start, stop) of each occurrence of the field, `id_span` of the last id.
+    `spans` are (start, stop) of each occurrence of the field, `id_span` of the id.
     """
 
     rest: bytes
@@ -47,7 +47,7 @@ def split(
 
     `id_field`, another one, is taken out too: without it the rest of similar messages is equal.
     Reads `message[start:stop]`, top level only. Returns None for anything unusual (truncation,
-    groups, over-long varints), which protobuf's own parser must handle.
+    groups, over-long varints, two ids), which protobuf's own parser must handle.
     """
     end = len(message) if stop is None else stop
     spans: list[tuple[int, int]] = []
@@ -72,8 +72,11 @@ def split(
                     kept = at
                     if number == field:
                         spans.append((payload, at))
-                    else:
+                    elif id_span is None:
                         id_span = (payload, at)
+                    else:
+                        # The last one counts, but protobuf looks at each.
+                        return None
             elif wire_type == _VARINT:
                 _, at = _varint(message, at, end, 10)
             elif wire_type in (_FIXED64, _FIXED32):

@@ -1,4 +1,4 @@
-"""Convert addresses of servers to gRPC's targets."""
+"""Check addresses of servers, and find where to connect."""
 
 import re
 import socket
@@ -10,7 +10,7 @@ from client.errors import UsageError
 
 _UNIX = "unix:"
 _DNS = "dns:///"
-_FAMILIES = ((socket.AF_INET, "ipv4:", "{}:{}"), (socket.AF_INET6, "ipv6:", "[{}]:{}"))
+_FAMILIES = ((socket.AF_INET, "{}:{}"), (socket.AF_INET6, "[{}]:{}"))
 _MOST_PORT = 65_535
 # The kernel's limit for a socket's path, without the zero at its end.
 _LONGEST_PATH_BYTES = 107
@@ -38,31 +38,25 @@ def parse(text: str | Sequence[str]) -> tuple[str, ...]:
     return addresses
 
 
-def target(addresses: Sequence[str]) -> str:
-    """gRPC's target for all addresses together.
+def targets(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Where to connect for all addresses together.
 
-    gRPC resolves a single one itself, again after each lost connection. The names of several are
-    resolved here, once. UsageError if that fails, and if Unix sockets are mixed with other
-    addresses.
+    The name of a single one is resolved for each connection. The names of several are resolved
+    here, once: each address of a name is a server. UsageError if that fails.
     """
     if len(addresses) == 1:
-        return addresses[0]
-    unix = [address for address in addresses if address.startswith(_UNIX)]
-    if unix:
-        if len(unix) < len(addresses):
-            raise UsageError(f"addresses {','.join(addresses)} mix Unix sockets with others")
-        return _UNIX + ",".join(_path(address) for address in unix)
-    resolved = [_look_up(address) for address in addresses]
-    for family, scheme, form in _FAMILIES:
-        ends = [[form.format(*end) for kind, end in each if kind == family] for each in resolved]
-        if all(ends):
-            return scheme + ",".join(dict.fromkeys(end for each in ends for end in each))
-    raise UsageError(f"addresses {','.join(addresses)} mix IPv4 and IPv6")
+        return tuple(addresses)
+    return tuple(dict.fromkeys(each for address in addresses for each in _look_up(address)))
 
 
 def authority(addresses: Sequence[str]) -> str:
-    """The host that calls to all servers name, and that certificates must have: the first."""
+    """The host and port that calls to all servers name: the first."""
     return "localhost" if addresses[0].startswith(_UNIX) else addresses[0].removeprefix(_DNS)
+
+
+def host(addresses: Sequence[str]) -> str:
+    """The name that the certificates of all servers must have: the first host."""
+    return "localhost" if addresses[0].startswith(_UNIX) else _host_and_port(addresses[0])[0]
 
 
 def _check(address: str) -> None:
@@ -137,11 +131,17 @@ def _check_path(address: str) -> None:
         raise UsageError(f"address {address!r} names a folder; expected a socket")
 
 
-def _look_up(address: str) -> list[tuple[int, tuple[str, int]]]:
-    """Address families, each with a numeric host and the port."""
+def _look_up(address: str) -> list[str]:
+    """The targets of one address, of IPv4 if the name has any: a server often has both kinds."""
+    if address.startswith(_UNIX):
+        return [address]
     host, port = _host_and_port(address)
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, OverflowError, UnicodeError) as error:
         raise UsageError(f"address {address!r} cannot be resolved: {error}") from None
-    return [(family, (str(end[0]), int(end[1]))) for family, _, _, _, end in infos]
+    for family, form in _FAMILIES:
+        hosts = [str(end[0]) for kind, _, _, _, end in infos if kind == family]
+        if hosts:
+            return [form.format(each, port) for each in hosts]
+    raise UsageError(f"address {address!r} has neither IPv4 nor IPv6 addresses")

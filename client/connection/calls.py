@@ -2,10 +2,10 @@
 
 import contextlib
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from client.connection.channel import SERVICE, RetryPolicy, open_channel
@@ -15,10 +15,14 @@ from client.connection.reachability import unreachable
 from client.errors import DeadlineExceeded, RequestFailed, Unavailable, Unreachable, UsageError
 from protos import inference_pb2 as pb
 from protos import malloc
+from protos.codec import Pieces
+from transport.calling.client_call import CallFailed, ClientCall
+from transport.calling.failures import NotConnected
+from transport.status import Code, Status
 
 Response = TypeVar("Response")
 
-_PROBE = pb.ServerLiveRequest().SerializeToString()
+_PROBE = (pb.ServerLiveRequest().SerializeToString(),)
 _SILENCE_S = 10.0
 _PROBE_EVERY_S = 0.1
 
@@ -47,55 +51,62 @@ class Connection:
         self._on_close = contextlib.ExitStack()
         self._channel = open_channel(self.addresses, credentials, keepalive_s)
         self._on_close.callback(self._channel.close)
+        self._hedging: Hedging | None = None
         if hedge_after_s is not None:
-            hedging = Hedging(self.addresses, credentials, hedge_after_s)
-            self._on_close.callback(hedging.close)
-            self._channel = grpc.intercept_channel(self._channel, hedging)
-        self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer")
-        self._infer_stream = self._channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+            self._hedging = Hedging(self.addresses, credentials, hedge_after_s)
+            self._on_close.callback(self._hedging.close)
+        self._infer = self._channel.unary_unary(_path("ModelInfer"))
+        self._infer_stream = self._channel.stream_stream(_path("ModelStreamInfer"))
+        # Of a connection that nobody closes; not here, as the collector may run in any thread.
+        weakref.finalize(self, self._channel.loop.call_soon, self._on_close.close).atexit = False
 
     def control(
         self, method: str, request: Any, response: type[Response], deadline_s: float | None = None
     ) -> Response:
         """Call an RPC whose messages are small."""
         self.check_open()
-        call = self._channel.unary_unary(f"/{SERVICE}/{method}")
-        data = self._answer(call, request.SerializeToString(), deadline_s)
+        data = self._answer(method, (request.SerializeToString(),), deadline_s)
         try:
             answer: Response = response.FromString(data)  # type: ignore[attr-defined]
         except DecodeError:
             raise RequestFailed("DATA_LOSS", f"the answer to {method} is malformed") from None
         return answer
 
-    def infer(self, message: bytes, deadline_s: float | None = None) -> bytes:
+    def infer(self, message: Pieces, deadline_s: float | None = None) -> memoryview:
         """Send an encoded ModelInferRequest; the encoded ModelInferResponse."""
-        return self._answer(self._infer, message, deadline_s)
+        return self._answer("ModelInfer", message, deadline_s)
 
     def infer_later(
         self,
-        message: bytes,
+        message: Pieces,
         deadline_s: float | None,
-        done: Callable[[bytes | RequestFailed], None],
+        done: Callable[[memoryview | RequestFailed], None],
     ) -> None:
-        """As `infer`, without waiting or retrying: `done` gets the answer in gRPC's thread."""
+        """As `infer`, without waiting, retrying or hedging: `done` gets the answer.
+
+        The transport's thread calls it. Until then the arrays in `message` have to stay as they
+        are.
+        """
         with self._while_open():
-            call = self._infer.future(message, timeout=deadline_s, metadata=self._metadata)
+            call = self._infer.future(message, deadline_s, self._metadata)
         call.add_done_callback(lambda ended: done(self._outcome(ended)))
 
     def infer_stream(
-        self, messages: Iterator[bytes], deadline_s: float | None = None
-    ) -> Iterator[bytes]:
+        self, messages: Iterator[Pieces], deadline_s: float | None = None
+    ) -> Iterator[memoryview]:
         """Send encoded ModelInferRequests as the server takes them, and yield its answers.
 
-        The first error ends the stream. Leaving the generator early cancels the call.
+        The next message is asked for, in another thread, when the kernel has the one before, or
+        the call has ended. The first error ends the stream. Leaving the generator early cancels the
+        call.
         """
         metadata = (*self._metadata, ("triton_grpc_error", "true"))
         with self._while_open():
-            call = self._infer_stream(messages, timeout=deadline_s, metadata=metadata)
+            call = self._infer_stream(messages, deadline_s, metadata)
         try:
             yield from call
-        except grpc.RpcError as error:
-            raise self._failure(error) from None
+        except CallFailed as error:
+            raise self._failure(error.status) from None
         finally:
             call.cancel()
 
@@ -133,35 +144,42 @@ class Connection:
 
     def _probe(self, end_s: float) -> Unreachable | None:
         """Why no server answers until `end_s`; None if one does, even with an error."""
-        self.check_open()
-        call = self._channel.unary_unary(f"/{SERVICE}/ServerLive")
-        timeout_s = max(end_s - time.monotonic(), 0.0)
         try:
-            with self._while_open():
-                call(_PROBE, timeout=timeout_s, metadata=self._metadata)
-        except grpc.RpcError as error:
-            failure = self._failure(error)
-            if isinstance(failure, Unreachable):
-                return failure
-            if isinstance(failure, Unavailable | DeadlineExceeded):
-                text = "no answer" if isinstance(failure, DeadlineExceeded) else failure.text
-                return Unreachable(f"cannot reach {','.join(self.addresses)}: {text}")
+            self._call("ServerLive", _PROBE, max(end_s - time.monotonic(), 0.0))
+        except Unreachable as failure:
+            return failure
+        except (Unavailable, DeadlineExceeded) as failure:
+            text = "no answer" if isinstance(failure, DeadlineExceeded) else failure.text
+            return Unreachable(f"cannot reach {','.join(self.addresses)}: {text}")
+        except RequestFailed:
+            return None
         return None
 
-    def _answer(self, call: Any, message: bytes, deadline_s: float | None) -> bytes:
+    def _answer(self, method: str, message: Pieces, deadline_s: float | None) -> memoryview:
         end_s = None if deadline_s is None else time.monotonic() + deadline_s
         failures = 0
         while True:
             try:
-                with self._while_open():
-                    answer: bytes = call(message, timeout=deadline_s, metadata=self._metadata)
-                return answer
-            except grpc.RpcError as error:
-                failure = self._failure(error)
-            failures += 1
-            if not isinstance(failure, Unavailable) or not self.retry.wait(failures, end_s):
-                raise failure
+                return self._call(method, message, deadline_s)
+            except Unavailable:
+                failures += 1
+                if not self.retry.wait(failures, end_s):
+                    raise
             deadline_s = None if end_s is None else end_s - time.monotonic()
+
+    def _call(self, method: str, message: Pieces, deadline_s: float | None) -> memoryview:
+        """Call once; RequestFailed unless that ends with OK."""
+        path = _path(method)
+        try:
+            with self._while_open():
+                if self._hedging is not None:
+                    call = self._hedging.call(path, message, deadline_s, self._metadata)
+                    answer: memoryview = call.result()
+                else:
+                    answer = self._channel.unary_unary(path)(message, deadline_s, self._metadata)
+                return answer
+        except CallFailed as error:
+            raise self._failure(error.status) from None
 
     @contextlib.contextmanager
     def _while_open(self) -> Iterator[None]:
@@ -170,22 +188,28 @@ class Connection:
         try:
             yield
         except ValueError:
-            # gRPC raises this if the channel was closed meanwhile.
+            # The channel raises this if it was closed meanwhile.
             self.check_open()
             raise
 
-    def _outcome(self, ended: Any) -> bytes | RequestFailed:
+    def _outcome(self, ended: ClientCall) -> memoryview | RequestFailed:
         """The result of a call that has ended."""
-        if ended.code() is not grpc.StatusCode.OK:
-            return self._failure(ended)
-        answer: bytes = ended.result()
+        failed = ended.exception()
+        if failed is not None:
+            return self._failure(failed.status)
+        answer: memoryview = ended.result()
         return answer
 
-    def _failure(self, ended: Any) -> RequestFailed:
+    def _failure(self, status: Status) -> RequestFailed:
         """The error of a failed call."""
-        code, text = ended.code().name, ended.details() or ""
-        if code == "UNAVAILABLE":
-            return unreachable(text, self.addresses, self._credentials) or Unavailable(code, text)
-        if code == "DEADLINE_EXCEEDED":
-            return DeadlineExceeded(code, text)
-        return RequestFailed(code, text)
+        if isinstance(status, NotConnected):
+            return unreachable(status, self.addresses, self._credentials)
+        if status.code is Code.UNAVAILABLE:
+            return Unavailable(status.code.name, status.text)
+        if status.code is Code.DEADLINE_EXCEEDED:
+            return DeadlineExceeded(status.code.name, status.text)
+        return RequestFailed(status.code.name, status.text)
+
+
+def _path(method: str) -> str:
+    return f"/{SERVICE}/{method}"

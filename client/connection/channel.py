@@ -1,31 +1,23 @@
 """Open a channel to one server, or to several that serve the same."""
 
-import json
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import grpc
-
-from client.connection.addresses import authority
+from client.connection.addresses import authority, host, targets
 from client.connection.credentials import Credentials
+from client.version import client_name
 from protos import inference_pb2 as pb
+from transport.calling.channel import Channel, ChannelOptions
+from transport.options import ConnectionOptions
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 # Protobuf's own limit of one message.
 MAX_MESSAGE_BYTES = 2**31 - 1
-# By default gRPC backs off for up to two minutes, in which the other servers may stop too.
-_MOST_RECONNECT_BACKOFF_MS = 5_000
-# Timeout of a connection attempt, in place of gRPC's 20 s. The option has another name, and sets
-# both.
-_CONNECT_TIMEOUT_MS = 10_000
-_BALANCED = {
-    "loadBalancingConfig": [{"round_robin": {}}],
-    # The whole server. A server without a health service counts as healthy.
-    "healthCheckConfig": {"serviceName": ""},
-}
+_CONNECT_TIMEOUT_S = 10.0
+# Between attempts to connect: at first, and at most. The other servers may stop meanwhile.
+_BACKOFF_S = (0.2, 5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,32 +49,33 @@ class RetryPolicy:
 
 def open_channel(
     addresses: Sequence[str], credentials: Credentials, keepalive_s: float | None = None
-) -> grpc.Channel:
-    """Open a channel on which nothing is retried.
+) -> Channel:
+    """Open a channel on which nothing is retried that a server may have seen.
 
-    Several servers are used in turn: those that can be reached and do not report as unhealthy.
-    `keepalive_s`: as in `Client`. UsageError if the addresses cannot be combined.
+    Of several servers each call goes to the one with the fewest calls, among those that can be
+    reached and do not report as unhealthy. `keepalive_s`: as in `Client`. UsageError if an address
+    cannot be resolved, and for bad credentials.
     """
-    options: list[tuple[str, Any]] = [
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", -1),
-        # gRPC's retries lose messages of streams, and stop once an answer has begun.
-        ("grpc.enable_retries", 0),
-        # Otherwise calls share a process-wide connection, and with it one flow-control window.
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.max_reconnect_backoff_ms", _MOST_RECONNECT_BACKOFF_MS),
-        ("grpc.min_reconnect_backoff_ms", _CONNECT_TIMEOUT_MS),
-    ]
-    if len(addresses) > 1:
-        options.append(("grpc.service_config", json.dumps(_BALANCED)))
-        # Otherwise the host of calls, and of certificates, would be the list of all addresses.
-        options.append(("grpc.default_authority", authority(addresses)))
-    if keepalive_s is not None:
-        keepalive_ms = round(1000 * keepalive_s)
-        options += [
-            ("grpc.keepalive_time_ms", keepalive_ms),
-            ("grpc.keepalive_timeout_ms", keepalive_ms),
-            # gRPC sends no other ping while its own throughput probe has no answer.
-            ("grpc.http2.ping_timeout_ms", keepalive_ms),
-        ]
-    return credentials.channel(addresses, options)
+    credentials.check_addresses(addresses)
+    several = len(addresses) > 1
+    context = credentials.tls_context()
+    name = credentials.server_name
+    if several and context is not None:
+        name = name or host(addresses)
+    connection = ConnectionOptions(
+        max_message_bytes=MAX_MESSAGE_BYTES,
+        keepalive_s=keepalive_s,
+        keepalive_timeout_s=keepalive_s or 0.0,
+        # A server that is busy may take nothing for as long as the deadline allows.
+        send_stall_s=None,
+    )
+    options = ChannelOptions(
+        connection=connection,
+        user_agent=client_name(),
+        server_name=name,
+        authority=authority(addresses) if credentials.server_name is None else None,
+        watch_health=several,
+        connect_s=_CONNECT_TIMEOUT_S,
+        backoff_s=_BACKOFF_S,
+    )
+    return Channel(targets(addresses), options, context)

@@ -1,15 +1,12 @@
 """Credentials of a client, and how it authenticates servers."""
 
 import ssl
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
-import grpc
-
-from client.connection.addresses import target
 from client.errors import UsageError
 from protos import text_file
 from protos.errors import InvalidText
@@ -66,17 +63,29 @@ class Credentials:
             token=text,
         )
 
-    def channel(self, addresses: Sequence[str], options: list[tuple[str, Any]]) -> grpc.Channel:
-        """A channel to all servers; UsageError if the token would be sent in plain text."""
+    def check_addresses(self, addresses: Sequence[str]) -> None:
+        """Raise UsageError if the token would be sent in plain text."""
+        abroad = [address for address in addresses if not _is_local(address)]
+        if self.ca is None and self.token is not None and not self.plaintext_token and abroad:
+            raise UsageError(f"the token would go to {abroad[0]} without TLS, expected a CA")
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """Settings of TLS; None without it. UsageError for certificates that are not PEM."""
         if self.ca is None:
-            abroad = [address for address in addresses if not _is_local(address)]
-            if self.token is not None and not self.plaintext_token and abroad:
-                raise UsageError(f"the token would go to {abroad[0]} without TLS, expected a CA")
-            return grpc.insecure_channel(target(addresses), options)
-        if self.server_name is not None:
-            options = [*options, ("grpc.ssl_target_name_override", self.server_name)]
-        shown = grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
-        return grpc.secure_channel(target(addresses), shown, options)
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        # A certificate of `ca` is trusted, also one that another authority signed.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        try:
+            context.load_verify_locations(cadata=self.ca.decode("ascii"))
+        except (ssl.SSLError, ValueError):
+            raise UsageError("the CA certificates are not PEM certificates") from None
+        if self.certificate is not None and self.key is not None:
+            try:
+                _load_pair(context, self.certificate, self.key)
+            except (ssl.SSLError, ValueError):
+                raise UsageError("the client certificate and its key are not a PEM pair") from None
+        return context
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -130,3 +139,12 @@ def _read_ca(path: Path | None) -> bytes | None:
     except (ssl.SSLError, ValueError):
         raise UsageError(f"{path} holds no PEM certificate") from None
     return text.encode()
+
+
+def _load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """Load a client certificate; `ssl` reads it from files only."""
+    with tempfile.NamedTemporaryFile() as file:  # nobody else may read it
+        file.write(key + b"\n" + certificate)
+        file.flush()
+        # With a password, none is asked for at the terminal.
+        context.load_cert_chain(file.name, password="")

@@ -3,20 +3,21 @@
 import itertools
 import queue
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
-
-import grpc
+from collections.abc import Sequence
 
 from client.connection.channel import open_channel
 from client.connection.credentials import Credentials
 from client.errors import UsageError
+from protos.codec import Pieces
+from transport.calling.callables import CallMetadata
+from transport.calling.client_call import ClientCall
+from transport.status import Code
 
 _AT_A_TIME = 2
 
 
-class Hedging(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc has no types
-    """Sends single requests, as bytes, to servers in turn, over a channel to each.
+class Hedging:
+    """Sends single requests to servers in turn, over a channel to each.
 
     A request without an answer after `after_s` goes to the next server too, so at most two work on
     it; the first answer counts, the other call is cancelled. If a server is unavailable, the next
@@ -32,28 +33,22 @@ class Hedging(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc h
         self._after_s = after_s
         self._turns = itertools.count()
 
-    def intercept_unary_unary(
-        self, _: Callable[..., Any], details: grpc.ClientCallDetails, message: bytes
-    ) -> Any:
-        """Intercept gRPC's call; return the one answered first, or failed last."""
-        end_s = None if details.timeout is None else time.monotonic() + details.timeout
+    def call(
+        self, path: str, message: Pieces, timeout_s: float | None, metadata: CallMetadata
+    ) -> ClientCall:
+        """The call that was answered first, or failed last. ValueError: it is closed."""
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
         first = next(self._turns)
         count = len(self._channels)
         waiting = [self._channels[(first + number) % count] for number in reversed(range(count))]
-        ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        open_calls: set[Any] = set()
+        ended: queue.SimpleQueue[ClientCall] = queue.SimpleQueue()
+        open_calls: set[ClientCall] = set()
         try:
             while True:
                 if waiting and len(open_calls) < _AT_A_TIME:
-                    call = (
-                        waiting.pop()
-                        .unary_unary(details.method)
-                        .future(
-                            message,
-                            timeout=None if end_s is None else end_s - time.monotonic(),
-                            metadata=details.metadata,
-                        )
-                    )
+                    left_s = None if end_s is None else end_s - time.monotonic()
+                    method = waiting.pop().unary_unary(path)
+                    call = method.future(message, left_s, metadata)
                     open_calls.add(call)
                     call.add_done_callback(ended.put)
                 more = waiting and len(open_calls) < _AT_A_TIME
@@ -62,8 +57,7 @@ class Hedging(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc h
                 except queue.Empty:
                     continue
                 open_calls.remove(call)
-                unavailable = call.code() is grpc.StatusCode.UNAVAILABLE
-                if not unavailable or not (waiting or open_calls):
+                if call.code() is not Code.UNAVAILABLE or not (waiting or open_calls):
                     return call
         finally:
             for call in open_calls:

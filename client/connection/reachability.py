@@ -1,97 +1,88 @@
-"""Explain why a server cannot be reached, from gRPC's error text."""
+"""Explain why a server cannot be reached, from the errors of the system and of TLS."""
 
-import re
+import errno
+import socket
+import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from client.connection.credentials import Credentials
-from client.errors import Unreachable
+from client.errors import Unavailable, Unreachable
+from transport.calling.failures import ClosedEarly, NotConnected, NotHttp2, NotServing
 
-# Starts of gRPC's texts for calls that never reached a server, unlike errors from servers.
-_NO_CONNECTION = re.compile(
-    r"failed to connect to all addresses|connections to all backends failing"
-    r"|errors resolving|DNS resolution failed|Name resolution failure"
-)
-_LAST_ERROR = re.compile(r"last error: (?:[A-Z_]+: )?(.*)", re.DOTALL)
-_VERIFY_FAILED = re.compile(r"CERTIFICATE_VERIFY_FAILED: ([^:\]]+)")
+# Why something failed, and whether waiting helps.
+_Explained = tuple[str, bool]
 
-
-@dataclass(frozen=True, slots=True)
-class _Cause:
-    """Pattern of gRPC's text, its meaning, and whether waiting helps."""
-
-    pattern: str
-    meaning: str
-    waiting_helps: bool = True
-
-
-# In this order: texts of handshakes quote the connection's own errors.
-_CAUSES = (
-    _Cause(
-        "unable to get local issuer certificate|self.signed certificate",
-        "the server's certificate is not signed by a certificate of the given CA",
-        waiting_helps=False,
+# <openssl/x509_vfy.h>
+_UNTRUSTED, _EXPIRED, _OTHER_NAME = (18, 19, 20, 21), (10,), (62, 64)
+_OF_VERIFY_CODE: dict[int, str] = {
+    **dict.fromkeys(
+        _UNTRUSTED, "the server's certificate is not signed by a certificate of the given CA"
     ),
-    _Cause(
-        "certificate has expired",
-        "the server's certificate has expired",
-        waiting_helps=False,
-    ),
-    _Cause(
-        "Hostname Verification Check failed",
+    **dict.fromkeys(_EXPIRED, "the server's certificate has expired"),
+    **dict.fromkeys(
+        _OTHER_NAME,
         "the server's certificate is for another name; set `server_name` if that is right",
-        waiting_helps=False,
     ),
-    _Cause(
-        "WRONG_VERSION_NUMBER",
-        "the server does not speak TLS; connect without a CA",
-        waiting_helps=False,
-    ),
-    _Cause(
-        "http1.x server|Failed parsing HTTP/2",
-        "something that is not a gRPC server listens there",
-        waiting_helps=False,
-    ),
-    _Cause(
-        "errors resolving|DNS resolution failed|Name resolution failure|hostname lookup",
-        "the host name cannot be resolved",
-    ),
-    _Cause("Connection refused", "connection refused, no server listens there"),
-    _Cause("No such file or directory", "the socket does not exist"),
-    _Cause("Permission denied", "permission denied"),
-    _Cause("No route to host|Network is unreachable", "the network does not reach that host"),
-    _Cause("timed out|handshaker shutdown|Timeout", "no response, the connection timed out"),
-)
+}
+# OpenSSL's reasons when the answer to its greeting is not TLS.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
+_OF_ERRNO = {
+    errno.ECONNREFUSED: "connection refused, no server listens there",
+    errno.ENOENT: "the socket does not exist",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EHOSTUNREACH: "the network does not reach that host",
+    errno.ENETUNREACH: "the network does not reach that host",
+}
 
 
 def unreachable(
-    text: str, addresses: Sequence[str], credentials: Credentials
-) -> Unreachable | None:
-    """The error that `text`, of a call that was UNAVAILABLE, stands for.
+    status: NotConnected, addresses: Sequence[str], credentials: Credentials
+) -> Unavailable:
+    """The error of a call that reached no server; Unreachable if there is no connection."""
+    if all(isinstance(failure.cause, NotServing) for failure in status.failures):
+        return Unavailable(status.code.name, status.text)
+    explained = {each.target: _explained(each.cause, credentials) for each in status.failures}
+    meanings = list(dict.fromkeys(meaning for meaning, _ in explained.values()))
+    if len(meanings) > 1:
+        meanings = [f"{target}: {meaning}" for target, (meaning, _) in explained.items()]
+    return Unreachable(
+        f"cannot connect to {','.join(addresses)}: {'; '.join(meanings)}",
+        # Of several servers one is enough.
+        waiting_helps=any(helps for _, helps in explained.values()),
+    )
 
-    None if the error is from a server, or from an established connection that broke.
-    """
-    if not _NO_CONNECTION.search(text):
-        return None
-    for cause in _CAUSES:
-        if re.search(cause.pattern, text):
-            meaning, waiting_helps = cause.meaning, cause.waiting_helps
-            break
+
+def _explained(cause: Exception, credentials: Credentials) -> _Explained:
+    # In this order: errors of TLS and of names are of OSError too.
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        other = f"the server's certificate was rejected: {cause.verify_message}"
+        meaning = _OF_VERIFY_CODE.get(cause.verify_code, other)
+    elif isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
+        meaning = "the server does not speak TLS; connect without a CA"
+    elif isinstance(cause, NotHttp2):
+        meaning = "something that is not a gRPC server listens there"
     else:
-        meaning, waiting_helps = _unforeseen(text, credentials), True
-    where = ",".join(addresses)
-    return Unreachable(f"cannot connect to {where}: {meaning}", waiting_helps=waiting_helps)
+        return _passing(cause, credentials), True
+    return meaning, False
 
 
-def _unforeseen(text: str, credentials: Credentials) -> str:
-    failed = _VERIFY_FAILED.search(text)
-    if failed:
-        return f"the server's certificate was rejected: {failed[1].strip()}"
-    if re.search("Socket closed|Connection reset|Broken pipe|Unwrap failed", text):
-        if credentials.ca is None:
-            return "the server closed the connection; it may expect TLS"
-        if credentials.certificate is None:
-            return "the server closed the connection; it may expect a client certificate"
-        return "the server closed the connection; it may not trust the client certificate"
-    last = _LAST_ERROR.search(text)
-    return last[1] if last else text
+def _passing(cause: Exception, credentials: Credentials) -> str:
+    """The meaning of what may be over later."""
+    if isinstance(cause, socket.gaierror | UnicodeError):
+        return "the host name cannot be resolved"
+    if isinstance(cause, TimeoutError):
+        return "no response, the connection timed out"
+    if isinstance(cause, OSError) and cause.errno in _OF_ERRNO:
+        return _OF_ERRNO[cause.errno]
+    if isinstance(cause, ConnectionError | ClosedEarly | ssl.SSLError):
+        return f"the server closed the connection; {_closed_because(credentials)}"
+    return str(cause)
+
+
+def _closed_because(credentials: Credentials) -> str:
+    if credentials.ca is None:
+        return "it may expect TLS"
+    if credentials.certificate is None:
+        return "it may expect a client certificate"
+    return "it may not trust the client certificate"

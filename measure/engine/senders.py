@@ -11,15 +11,16 @@ from client.errors import RequestFailed
 from protos.codec import (
     InferRequest,
     InferResponse,
+    Pieces,
     RequestedOutput,
     decode_response,
     decode_stream_response,
-    encode_request,
+    request_pieces,
 )
 from protos.tensors import Parameter, Tensor
 
 # An answer, decoded or raw, or the error.
-Outcome = bytes | InferResponse | RequestFailed
+Outcome = memoryview | InferResponse | RequestFailed
 
 
 class Done(Protocol):
@@ -50,7 +51,7 @@ class UnarySender:
     ) -> None:
         self._connection = connection
         # Encoded once, to keep the sender's cost per request low.
-        self._messages = [encode_request(request) for request in requests]
+        self._messages = [request_pieces(request) for request in requests]
         self._timeout_s = timeout_s
 
     def send(self, number: int, done: Done) -> None:
@@ -84,7 +85,7 @@ class StreamSender:
     def send(self, number: int, done: Done) -> None:
         """Queue a message; the server's flow control decides when it is sent."""
         request = self._requests[number % len(self._requests)]
-        message = encode_request(
+        message = request_pieces(
             InferRequest(
                 request.model_name,
                 request.inputs,
@@ -144,7 +145,7 @@ class _OpenStream:
     """The requests in flight on one stream."""
 
     def __init__(self) -> None:
-        self.messages: SimpleQueue[bytes | None] = SimpleQueue()
+        self.messages: SimpleQueue[Pieces | None] = SimpleQueue()
         self.waiting: dict[str, Done] = {}
         self.ended = threading.Event()
 
@@ -166,7 +167,7 @@ def requests_of(
 
 def decoded(outcome: Outcome) -> InferResponse | RequestFailed:
     """Decode an outcome; a malformed answer becomes a failure."""
-    if not isinstance(outcome, bytes):
+    if not isinstance(outcome, memoryview):
         return outcome
     try:
         return decode_response(outcome)
@@ -174,6 +175,6 @@ def decoded(outcome: Outcome) -> InferResponse | RequestFailed:
         return RequestFailed("DATA_LOSS", f"the answer is malformed: {error}")
 
 
-def _until_none(messages: "SimpleQueue[bytes | None]") -> Iterator[bytes]:
+def _until_none(messages: "SimpleQueue[Pieces | None]") -> Iterator[Pieces]:
     while (message := messages.get()) is not None:
         yield message

@@ -29,7 +29,7 @@ from measure.engine.worker_job import Job, Load
 from protos.codec import InferResponse
 from protos.tensors import Parameter, Tensor
 
-# Memory that answers and calls in flight may use; gRPC copies each message.
+# Memory that answers and calls in flight may use, at the client and at a server on this machine.
 _UNDER_WAY_BYTES = 512 * 2**20
 _FEWEST_UNDER_WAY, _MOST_UNDER_WAY = 32, 4096
 _ONCE = RetryPolicy(attempts=1)
@@ -190,5 +190,5 @@ def _drawn(spec: ModelInput, rows: int, seed: int) -> NDArray[Any]:
 if __name__ == "__main__":
     positionals("measure.engine.worker", __doc__)
     main()
-    # gRPC threads that still wait for a server must not delay the exit.
+    # A thread that still waits for a server must not delay the end.
     os._exit(0)

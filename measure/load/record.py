@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from client.version import client_name
 from measure.core.record import encoded, flat, recorded, write_table
 from measure.core.verdict import Passed
 from measure.engine.bisection import Found
@@ -35,6 +36,8 @@ class LoadRecord:
     found: Found | None = None
     answer: str = ""
     trials: list[Tried] | None = None
+    # Library and version of what sent the requests; empty in records made with grpcio.
+    client: str = ""
 
 
 def to_json(
@@ -48,6 +51,7 @@ def to_json(
     return recorded(
         LoadRecord.SCHEMA,
         environment=environment,
+        client=client_name(),
         settings=settings,
         loops={kind: LOOPS[kind] for kind in kinds},
         percentiles="nearest rank; null below the samples that 99% confidence takes",

@@ -164,9 +164,9 @@ def _splits(points: Sequence[LoadPoint]) -> Table:
         _SPLIT,
         [[_parts(point, point.split) for point in points if point.split is not None]],
         keys=len(_NAMES),
-        caption="means in ms; send lag: sent later than intended; send: until gRPC had it; "
-        "network: the rest of the round trip; receive: decoding, after the latency; "
-        "-: not reported",
+        caption="means in ms; send lag: sent later than intended; "
+        "send: until the transport had it; network: the rest of the round trip; "
+        "receive: decoding, after the latency; -: not reported",
         elsewhere=_ELSEWHERE,
     )
 

@@ -153,7 +153,7 @@ class Stream:
     def _open(self) -> None:
         self._batches: queue.SimpleQueue[NDArray[Any] | None] = queue.SimpleQueue()
         self._answers: Iterator[BatchAnswer] = self._client.stream_answers(
-            _until_none(self._batches), timings=True
+            _until_none(self._batches), timings=True, stable=True
         )
 
 

@@ -1,4 +1,5 @@
 import re
+import socket
 
 import numpy as np
 import pytest
@@ -78,44 +79,50 @@ def test_an_address_that_cannot_be_one_is_refused_by_name(given, among, says):
 @pytest.mark.parametrize(
     "given", ["a:1", "a:65535", "[::1]:80", "unix:a", "unix:///a", "dns:///a:1"]
 )
-def test_what_grpc_connects_to_is_an_address(given):
+def test_every_form_of_an_address_is_taken(given):
     with Client(given) as client:
         assert client.model == "linear_argmax"
 
 
 @pytest.mark.parametrize(
-    ("given", "target"),
+    ("given", "targets"),
     [
-        ("some.name:80", "some.name:80"),
-        ("unix:/a", "unix:/a"),
-        ("127.0.0.1:1,127.0.0.2:1", "ipv4:127.0.0.1:1,127.0.0.2:1"),
-        ("127.0.0.1:1,127.0.0.1:1", "ipv4:127.0.0.1:1"),
-        ("127.0.0.1:1,localhost:2", "ipv4:127.0.0.1:1,127.0.0.1:2"),
-        ("[::1]:1,[::1]:2", "ipv6:[::1]:1,[::1]:2"),
-        ("unix:/a,unix:/b", "unix:/a,/b"),
+        ("some.name:80", ["some.name:80"]),
+        ("unix:/a", ["unix:/a"]),
+        ("127.0.0.1:1,127.0.0.2:1", ["127.0.0.1:1", "127.0.0.2:1"]),
+        ("127.0.0.1:1,127.0.0.1:1", ["127.0.0.1:1"]),
+        ("127.0.0.1:1,localhost:2", ["127.0.0.1:1", "127.0.0.1:2"]),
+        ("[::1]:1,127.0.0.1:1", ["[::1]:1", "127.0.0.1:1"]),
+        ("unix:/a,unix:///b,127.0.0.1:1", ["unix:/a", "unix:///b", "127.0.0.1:1"]),
     ],
 )
-def test_grpc_is_told_of_all(given, target):
-    assert addresses.target(addresses.parse(given)) == target
+def test_each_address_of_several_names_is_a_server(given, targets):
+    assert list(addresses.targets(addresses.parse(given))) == targets
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ("127.0.0.1:1,unix:/a", "mix Unix sockets"),
-        ("127.0.0.1:1,[::1]:1", "mix IPv4 and IPv6"),
-        ("127.0.0.1:1,name.invalid:2", "cannot be resolved"),
-        (f"127.0.0.1:1,{'x' * 70}.invalid:2", "cannot be resolved"),
-    ],
-)
-def test_addresses_that_do_not_go_together_are_a_usage_error(given, said):
-    with pytest.raises(UsageError, match=said):
-        Client(given)
+def test_a_name_with_several_addresses_is_several_servers(monkeypatch):
+    def resolve(host, port, **_):
+        found = ["10.0.0.1", "10.0.0.2"] if host == "servers.test" else [host]
+        v6 = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", port, 0, 0))
+        return [v6, *((socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in found)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    several = addresses.targets(("servers.test:1", "10.0.0.3:1"))
+    assert several == ("10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1")
 
 
-@pytest.mark.parametrize("kind", ["TCP", "Unix"])
-def test_servers_take_turns(kind, serve, models, tmp_path, eventually):
-    told = ["127.0.0.1:0"] * 2 if kind == "TCP" else [f"unix:{tmp_path}/{n}" for n in "ab"]
+@pytest.mark.parametrize("name", ["name.invalid", f"{'x' * 70}.invalid"])
+def test_a_name_among_several_that_cannot_be_resolved_is_a_usage_error(name):
+    with pytest.raises(UsageError, match="cannot be resolved"):
+        Client(f"127.0.0.1:1,{name}:2")
+
+
+@pytest.mark.parametrize("kinds", [("TCP", "TCP"), ("Unix", "Unix"), ("TCP", "Unix")])
+def test_servers_take_turns(kinds, serve, models, tmp_path, eventually):
+    told = [
+        "127.0.0.1:0" if kind == "TCP" else f"unix:{tmp_path}/{number}"
+        for number, kind in enumerate(kinds)
+    ]
     servers = [serve(models, address=address).address for address in told]
     with Client(servers) as client:
         want = client.predict(X)

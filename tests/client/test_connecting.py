@@ -28,8 +28,20 @@ def models(graphs):
     return graphs.folder
 
 
+@pytest.fixture(scope="module", params=["grpcio", "native"])
+def transport(request):
+    """What the server is made of."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def server(serve, models):
+def server(serve, models, transport):
+    return serve(models, transport=transport)
+
+
+@pytest.fixture(scope="module")
+def plain(serve, models):
+    """A server without TLS, as it is started by default."""
     return serve(models)
 
 
@@ -39,12 +51,13 @@ def authority(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tls(serve, models, authority):
+def tls(serve, models, authority, transport):
     """Make servers that speak TLS, with a certificate of some kind, asking for one or not."""
 
     def start(name="server", *, days=2, client_ca=None):
         certificate, key = authority.sign(name, days=days)
-        return serve(models, tls_cert=certificate, tls_key=key, tls_client_ca=client_ca).address
+        files = {"tls_cert": certificate, "tls_key": key, "tls_client_ca": client_ca}
+        return serve(models, transport=transport, **files).address
 
     return start
 
@@ -112,9 +125,9 @@ def test_what_listens_is_no_grpc_server(web_server):
     says_at_once(web_server, "not a gRPC server")
 
 
-def test_tls_is_not_spoken_there(server, authority):
+def test_tls_is_not_spoken_there(plain, authority):
     known = Credentials.of_files(ca=authority.certificate)
-    says_at_once(server.address, "the server does not speak TLS", credentials=known)
+    says_at_once(plain.address, "the server does not speak TLS", credentials=known)
 
 
 def test_only_tls_is_spoken_there(tls):
@@ -134,6 +147,47 @@ def test_the_certificate_has_expired(tls, authority):
 def test_the_certificate_is_for_another_name(tls, authority):
     known = Credentials(ca=authority.certificate.read_bytes(), server_name="nobody.test")
     says_at_once(tls("named"), "is for another name", credentials=known)
+
+
+def test_another_ca_signed_the_client(tls, authority, tmp_path):
+    certificate, key = Authority(tmp_path / "other").sign("client")
+    unknown = Credentials.of_files(ca=authority.certificate, certificate=certificate, key=key)
+    address = tls("mutual", client_ca=authority.certificate)
+    says_at_once(address, "it may not trust the client certificate", credentials=unknown)
+
+
+def test_credentials_of_each_kind_are_taken(tls, authority):
+    certificate, key = authority.sign("client")
+    known = Credentials.of_files(ca=authority.certificate, certificate=certificate, key=key)
+    address = tls("both", client_ca=authority.certificate)
+    # A certificate can be trusted itself, without the authority that signed it.
+    own = authority.certificate.with_name("both.pem").read_bytes()
+    pinned = Credentials(ca=own, certificate=known.certificate, key=known.key)
+    for credentials in (known, pinned):
+        with Client(address, credentials=credentials) as client:
+            assert client.predict(X).shape == (FEATURES,)
+
+
+def test_several_servers_share_the_name_of_the_first(tls, authority):
+    known = Credentials(ca=authority.certificate.read_bytes(), server_name="elsewhere.test")
+    addresses = [tls("server"), tls("server")]
+    with Client(addresses, credentials=known) as client:
+        client.predict(X)
+    wrong = Credentials(ca=known.ca, server_name="nobody.test")
+    with (
+        Client(addresses, credentials=wrong, retry=ONCE) as client,
+        pytest.raises(Unreachable, match="is for another name"),
+    ):
+        client.predict(X)
+
+
+@pytest.mark.parametrize(
+    "pem", [{"ca": b"none"}, {"ca": "ü".encode()}, {"certificate": b"none", "key": b"none"}]
+)
+def test_what_is_not_pem_is_a_usage_error(pem, authority):
+    known = Credentials(**{"ca": authority.certificate.read_bytes()} | pem)
+    with pytest.raises(UsageError, match="PEM"):
+        Client("127.0.0.1:1", credentials=known)
 
 
 def test_a_client_certificate_is_expected(tls, authority):
@@ -157,11 +211,11 @@ def test_silence_ends_with_the_deadline():
                 client.wait_until_ready(0.5)
 
 
-def test_waiting_ends_at_once_where_it_does_not_help(server, authority):
+def test_waiting_ends_at_once_where_it_does_not_help(plain, authority):
     known = Credentials.of_files(ca=authority.certificate)
     started = time.monotonic()
     with (
-        Client(server.address, credentials=known) as client,
+        Client(plain.address, credentials=known) as client,
         pytest.raises(Unreachable, match="does not speak TLS") as caught,
     ):
         client.wait_until_ready(10 * AT_ONCE_S)

@@ -735,6 +735,13 @@ def test_a_malformed_request_has_no_id():
     assert caught.value.request_id == ""
 
 
+def test_of_two_ids_each_must_be_text_and_the_last_one_counts():
+    message = encode_request(InferRequest("m", (), id="first"))
+    assert decode_request(message + b"\x1a\x04last").id == "last"
+    with pytest.raises(InvalidMessage, match="malformed"):
+        decode_request(message.replace(b"first", b"f\xffrst") + b"\x1a\x04last")
+
+
 def test_text_that_is_not_utf8_is_malformed():
     with pytest.raises(InvalidMessage, match=r"^malformed ModelInferRequest"):
         decode_request(b"\x0a\x01\xff")

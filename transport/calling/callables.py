@@ -70,7 +70,10 @@ class _Multi:
         )
 
     def _send_all(self, call: ClientCall, requests: Iterable[Any]) -> None:
-        """Send what an iterator gives, from a thread, as it may block."""
+        """Send what an iterator gives, from a thread, as it may block.
+
+        The iterator is asked for a message when the kernel has the one before.
+        """
 
         def send() -> None:
             try:
@@ -97,14 +100,13 @@ class UnaryUnary(_Multi):
         compression: str | None = None,
     ) -> Any:
         """The answer; CallFailed unless the call ends with OK."""
-        call = self.future(
+        return self.with_call(
             request,
             timeout,
             metadata,
             wait_for_ready=wait_for_ready,
             compression=compression,
-        )
-        return _result(call)
+        )[0]
 
     def with_call(
         self,
@@ -134,10 +136,15 @@ class UnaryUnary(_Multi):
         wait_for_ready: bool | None = None,
         compression: str | None = None,
     ) -> ClientCall:
-        """The call, under way."""
+        """The call, under way. Its buffers have to stay as they are until it has ended."""
         buffers = self._buffers(request)
         call = self._new_call(timeout, metadata, wait_for_ready, compression)
-        call.begin_unary(buffers)
+        try:
+            call.begin_unary(buffers)
+        except BaseException:
+            # KeyboardInterrupt: it may have begun.
+            call.cancel()
+            raise
         return call
 
 

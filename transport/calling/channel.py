@@ -20,6 +20,8 @@ from transport.calling.callables import (
 from transport.calling.client_call import CallSpec, ClientCall
 from transport.calling.client_connection import ClientConnection
 from transport.calling.dialing import State, Subchannel, authority
+from transport.calling.failures import Failure, NotConnected
+from transport.calling.health import PATH as HEALTH_PATH
 from transport.http2 import headers
 from transport.http2.receiving import SCRATCH_BYTES
 from transport.loop import Loop
@@ -38,8 +40,12 @@ class ChannelOptions:
     connection: ConnectionOptions = field(default_factory=ConnectionOptions)
     connections_per_target: int = 1
     user_agent: str = "argmax-transport"
-    # Instead of the target's, for :authority and the certificate.
+    # The name that certificates must have; None: each target's host.
     server_name: str | None = None
+    # The :authority of calls; None: `server_name`, or else the first target.
+    authority: str | None = None
+    # Whether a server that its health service calls NOT_SERVING gets no calls.
+    watch_health: bool = False
     connect_s: float = 10.0
     # Of successive attempts: the first pause, and the longest.
     backoff_s: tuple[float, float] = (0.2, 5.0)
@@ -50,7 +56,8 @@ class ChannelOptions:
 class Channel:
     """Calls servers at `targets`: HOST:PORT, [HOST]:PORT or unix:/path each.
 
-    Nothing is connected before the first call. A call goes to the connection with the fewest calls.
+    Nothing is connected before the first call. A call goes to the connection with the fewest calls,
+    and to those with equally few in turn. Of several connections each that is lost is made again.
     """
 
     def __init__(
@@ -62,7 +69,7 @@ class Channel:
         """With `tls_context`, connections use TLS; ALPN is set on it. ValueError: a bad target."""
         self._options = options = options or ChannelOptions()
         targets = [targets] if isinstance(targets, str) else list(targets)
-        self._authority = options.server_name or authority(targets[0])
+        self._authority = options.authority or options.server_name or authority(targets[0])
         if tls_context is not None:
             tls.require_http2(tls_context)
         self._scheme = "http" if tls_context is None else "https"
@@ -74,6 +81,7 @@ class Channel:
         self._turn = itertools.count()
         unpackers = Workers(1, 2**31, "grpc-unpack")
         self._unpackers = unpackers
+        health_block = headers.encode(self._fields(HEALTH_PATH)) if options.watch_health else None
         scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._subchannels = [
             Subchannel(
@@ -86,6 +94,7 @@ class Channel:
                 options.server_name,
                 options.backoff_s,
                 options.connect_s,
+                health_block,
                 self._changed,
             )
             for target in targets
@@ -163,13 +172,7 @@ class Channel:
     ) -> ClientCall:
         """A call that is not begun. ValueError: the channel is closed, or bad metadata."""
         compression = compression or self._options.compression
-        fields = [
-            *((":method", "POST"), (":scheme", self._scheme), (":path", path)),
-            *((":authority", self._authority), ("te", "trailers")),
-            *(("content-type", call_headers.CONTENT_TYPE),),
-            *(("user-agent", self._options.user_agent),),
-            *(("grpc-accept-encoding", call_headers.ACCEPT_ENCODING),),
-        ]
+        fields = self._fields(path)
         if compression != "identity":
             fields.append(("grpc-encoding", compression))
         if metadata:
@@ -189,6 +192,16 @@ class Channel:
             self._calls.add(call)
         return call
 
+    def _fields(self, path: str) -> list[tuple[str, str]]:
+        """Headers of every call."""
+        return [
+            *((":method", "POST"), (":scheme", self._scheme), (":path", path)),
+            *((":authority", self._authority), ("te", "trailers")),
+            *(("content-type", call_headers.CONTENT_TYPE),),
+            *(("user-agent", self._options.user_agent),),
+            *(("grpc-accept-encoding", call_headers.ACCEPT_ENCODING),),
+        ]
+
     def dispatch(self, call: ClientCall, block: bytes) -> None:
         """See Dispatcher."""
         while True:
@@ -201,10 +214,9 @@ class Channel:
                 if self._closed:
                     break
                 self._pending[call] = block
-            failure = self._want(call)
-            if failure is None:
-                return
-            call.end(Status(Code.UNAVAILABLE, failure))
+            status = self._want(call)
+            if status is not None:
+                call.end(status)
             return
         call.end(_CLOSED)
 
@@ -220,37 +232,44 @@ class Channel:
         turned = usable[first:] + usable[:first]
         return min(turned, key=lambda each: len(each.streams))
 
-    def _want(self, call: ClientCall) -> str | None:
-        """Have connections made; why none can be, for a call that does not wait."""
+    def _want(self, call: ClientCall) -> Status | None:
+        """Have connections made; the end of a call that does not wait, where none can be."""
         for subchannel in self._subchannels:
             subchannel.want()
         # One may have become ready since it was looked for.
         if self._pick() is not None:
             self._send_pending()
         elif not call.wait_for_ready and self._all_failed():
-            return self._failure()
+            return self._not_connected()
         return None
 
     def _all_failed(self) -> bool:
         return all(each.state is State.FAILED for each in self._subchannels)
 
-    def _failure(self) -> str:
-        return "; ".join(dict.fromkeys(each.failure for each in self._subchannels))
+    def _not_connected(self) -> Status:
+        found: dict[str, Failure] = {}
+        for each in self._subchannels:
+            if each.failure is not None:
+                found.setdefault(each.failure.text, each.failure)
+        return NotConnected(Code.UNAVAILABLE, "; ".join(found), failures=tuple(found.values()))
 
     def _changed(self, subchannel: Subchannel) -> None:
         if subchannel.state is State.READY:
             self.loop.call_soon(self._send_pending)
         elif subchannel.state is State.FAILED and self._all_failed():
-            failure = self._failure()
+            status = self._not_connected()
             with self._lock:
                 failed = [call for call in self._pending if not call.wait_for_ready]
                 waiting = len(self._pending) - len(failed)
             for call in failed:
-                call.end(Status(Code.UNAVAILABLE, failure))
+                call.end(status)
             if waiting:
                 for each in self._subchannels:
                     each.want()
         elif subchannel.state is State.IDLE and self._pending:
+            subchannel.want()
+        if subchannel.connection is None and len(self._subchannels) > 1:
+            # Calls find the others, so nobody else would ask for it.
             subchannel.want()
 
     def _send_pending(self) -> None:

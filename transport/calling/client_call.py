@@ -16,29 +16,26 @@ from transport.loop import Loop, Timer
 from transport.messages import pack
 from transport.status import DEADLINE_EXCEEDED, Code, Metadata, Status
 
-# A sender waits while more than this waits for the server.
-_SEND_AHEAD_BYTES = 2 * 2**20
-
 
 class CallFailed(Exception):
     """A call that did not end with OK."""
 
     def __init__(self, ended: "ClientCall", status: Status) -> None:
         super().__init__(f"{status.code.name}: {status.text}")
+        self.status = status
         self._call = ended
-        self._status = status
 
     def code(self) -> Code:
         """The status code."""
-        return self._status.code
+        return self.status.code
 
     def details(self) -> str:
         """The status's text."""
-        return self._status.text
+        return self.status.text
 
     def trailing_metadata(self) -> Metadata:
         """Metadata that came with the status."""
-        return self._status.trailing
+        return self.status.trailing
 
     def initial_metadata(self) -> Metadata:
         """Metadata that came before the first message."""
@@ -113,26 +110,34 @@ class ClientCall:
         self.dispatch()
 
     def send(self, buffers: Sequence[Buffer]) -> bool:
-        """Send a message, which lies in `buffers`, once the server takes it.
+        """Send a message, which lies in `buffers`, and wait until the kernel has it.
 
-        They are not copied, and have to stay as they are. False: the call has ended.
+        From then on the buffers may be used for something else. False: the call has ended.
         """
         message = self._message(buffers)
+        sent = False
+
+        def on_sent() -> None:
+            nonlocal sent
+            sent = True
+            with self._changed:
+                self._changed.notify_all()
+
+        message.on_sent = on_sent
         with self._changed:
             while (stream := self._stream) is None and self._status is None:
                 self._changed.wait()
         if stream is None:
             return False
+        sender = stream.connection.sender
         with stream.connection.lock:
-            if not stream.closed:
-                stream.connection.sender.put_locked(stream, message)
-        while stream.connection.sender.pump(stream) and stream.pending:
-            pass
-        if stream.pending > _SEND_AHEAD_BYTES:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: stream.pending <= _SEND_AHEAD_BYTES or self._status is not None
-                )
+            pumps = not stream.closed and sender.put_pumped_locked(stream, message)
+        if pumps:
+            sender.pump_on(stream)
+        while not sent and self._status is None:
+            if not sender.pump(stream):
+                with self._changed:
+                    self._changed.wait_for(lambda: sent or self._status is not None)
         return self._status is None
 
     def half_close(self) -> None:
@@ -216,13 +221,6 @@ class ClientCall:
             self._answers.append(message)
             self._answer_bytes += len(message)
             self._changed.notify_all()
-
-    def on_framed(self) -> None:
-        """Bytes went out; the connection's lock is held."""
-        stream = self._stream
-        if stream is not None and stream.pending <= _SEND_AHEAD_BYTES:
-            with self._changed:
-                self._changed.notify_all()
 
     def on_end(self, status: Status) -> None:
         """The call has ended; any thread that holds no lock."""

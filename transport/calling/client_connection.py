@@ -37,11 +37,12 @@ class ClientConnection(Connection):
         target: str,
         unpackers: Workers,
         on_ready: Callable[["ClientConnection"], None],
-        on_ended: Callable[["ClientConnection", str], None],
+        on_ended: Callable[["ClientConnection"], None],
     ) -> None:
         super().__init__(loop, sock, pipe, options, scratch)
         self.target = target
         self.ready = False
+        self.serving = True  # as its health service says, where that is watched
         self.draining = False
         self._unpackers = unpackers
         self._on_ready = on_ready
@@ -59,6 +60,7 @@ class ClientConnection(Connection):
 
     def _check_ready(self) -> None:
         if not self.ready and not self.lost:
+            self.cause = TimeoutError("the server sends no HTTP/2 settings")
             self.lose("the server sends no HTTP/2 settings")
 
     def own_settings(self) -> dict[int, int]:
@@ -83,18 +85,23 @@ class ClientConnection(Connection):
     # --- calls
 
     @property
-    def usable(self) -> bool:
-        """Whether new calls may go this way."""
+    def takes_calls(self) -> bool:
+        """Whether calls can be begun."""
         return self.ready and not (self.draining or self.closing)
+
+    @property
+    def usable(self) -> bool:
+        """Whether new calls should go this way."""
+        return self.serving and self.takes_calls
 
     def open(self, client_call: "ClientCall", block: bytes) -> bool:
         """Begin a call; any thread. False: the connection takes no more."""
         with self.lock:
-            if not self.usable:
+            if not self.takes_calls:
                 return False
             if self._next_id >= frames.MAX_STREAM_ID:
                 self.draining = True
-                self.loop.call_soon(lambda: self._on_ended(self, "no stream is left"))
+                self.loop.call_soon(lambda: self._on_ended(self))
                 return False
             most = self.peer_settings.get(frames.MAX_CONCURRENT_STREAMS)
             if most is not None and len(self.streams) >= most:
@@ -156,13 +163,18 @@ class ClientConnection(Connection):
 
         self._unpackers.submit(work)
 
+    def check_times(self, now_s: float) -> None:
+        """See Connection; servers object to pings without calls."""
+        if self.streams or self.pinged_s is not None:
+            super().check_times(now_s)
+
     # --- the end
 
     def on_goaway(self, last_stream_id: int, code: int, text: str) -> None:
         """See Connection."""
         self.draining = True
         self._end_text = f"the server closes the connection: {text or code}"
-        self._on_ended(self, self._end_text)
+        self._on_ended(self)
         for stream in list(self.streams.values()):
             if stream.stream_id > last_stream_id:
                 stream.closed = True
@@ -175,8 +187,13 @@ class ClientConnection(Connection):
 
     def on_gone(self) -> None:
         """See Connection."""
-        self._on_ended(self, self._end_text)
+        self._on_ended(self)
         self._open_waiting()
+
+    def fail(self, code: ErrorCode, text: str) -> None:
+        """See Connection."""
+        super().fail(code, text)
+        self._on_ended(self)
 
     def lose(self, text: str) -> None:
         """See Connection."""

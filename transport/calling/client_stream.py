@@ -99,7 +99,3 @@ class ClientStream(Stream):
         """The server said that it has not seen the call."""
         if not self.call.try_again():
             self.call.on_end(Status(Code.UNAVAILABLE, text))
-
-    def on_framed(self) -> None:
-        """See Outgoing."""
-        self.call.on_framed()

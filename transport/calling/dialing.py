@@ -10,8 +10,11 @@ from collections.abc import Callable
 from enum import Enum
 
 from transport import tls
-from transport.addresses import UNIX, parse
+from transport.addresses import UNIX, parse, unix_path
 from transport.calling.client_connection import ClientConnection
+from transport.calling.failures import ClosedEarly, Failure, NotHttp2, NotServing
+from transport.calling.health import Health
+from transport.http2.frames import ConnectionFault
 from transport.http2.pipes import Pipe, PlainPipe, TlsPipe
 from transport.loop import Loop
 from transport.options import ConnectionOptions
@@ -22,6 +25,8 @@ _log = logging.getLogger(__name__)
 _DNS = "dns:"
 _BACKOFF_GROWTH = 1.6
 _BACKOFF_JITTER = 0.2
+# Between two attempts, also where the server takes each connection and closes it.
+_LEAST_BETWEEN_S = 0.05
 
 
 def target_host(target: str) -> str:
@@ -48,7 +53,7 @@ def dial(
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(timeout_s)
         try:
-            sock.connect("/" + target.removeprefix(UNIX).lstrip("/"))
+            sock.connect(unix_path(target))
         except OSError:
             sock.close()
             raise
@@ -60,7 +65,7 @@ def dial(
             sock = context.wrap_socket(sock, server_hostname=server_name or target_host(target))
             protocol = sock.selected_alpn_protocol()
             if protocol != tls.ALPN:
-                raise OSError(f"TLS: got ALPN {protocol!r}, expected {tls.ALPN!r}")
+                raise NotHttp2(f"TLS: got ALPN {protocol!r}, expected {tls.ALPN!r}")
         except (OSError, ValueError):
             sock.close()
             raise
@@ -91,11 +96,13 @@ class Subchannel:
         server_name: str | None,
         backoff_s: tuple[float, float],
         connect_s: float,
+        health_block: bytes | None,
         on_change: Callable[["Subchannel"], None],
     ) -> None:
+        """With `health_block`, headers of `health.PATH`, the server is asked whether it serves."""
         self.target = target
         self.state = State.IDLE
-        self.failure = ""
+        self.failure: Failure | None = None
         self.connection: ClientConnection | None = None
         self._loop = loop
         self._scratch = scratch
@@ -105,6 +112,8 @@ class Subchannel:
         self._server_name = server_name
         self._backoff_s = backoff_s
         self._connect_s = connect_s
+        self._health_block = health_block
+        self._health: Health | None = None
         self._on_change = on_change
         self._changed = threading.Condition()
         self._wanted = False
@@ -125,6 +134,8 @@ class Subchannel:
             self._closed = True
             self._changed.notify_all()
             connection = self.connection
+        if self._health is not None:
+            self._health.stop()
         if connection is not None:
             self._loop.call_soon(lambda: connection.close("channel closed"))
 
@@ -139,30 +150,37 @@ class Subchannel:
                 self._wanted = False
             self._set(State.CONNECTING)
             began_s = time.monotonic()
-            if self._connect():
-                failures = 0
-                continue
+            failure = self._connect()
             if self._closed:
                 return
+            if failure is None:
+                failures = 0
+                self._sleep_until(began_s + _LEAST_BETWEEN_S)
+                continue
             failures += 1
+            self.failure = Failure(self.target, failure)
             self._set(State.FAILED)
-            self._back_off(failures, began_s)
+            self._sleep_until(began_s + self._backoff(failures))
+            # The next call waits for an attempt, instead of failing for what was true long ago.
+            self._set(State.IDLE)
 
-    def _back_off(self, failures: int, began_s: float) -> None:
+    def _backoff(self, failures: int) -> float:
+        """Seconds between the starts of attempts, after so many failures."""
         first_s, most_s = self._backoff_s
         backoff_s = min(first_s * _BACKOFF_GROWTH ** (failures - 1), most_s)
-        backoff_s *= random.uniform(1 - _BACKOFF_JITTER, 1 + _BACKOFF_JITTER)
-        end_s = began_s + backoff_s
+        return backoff_s * random.uniform(1 - _BACKOFF_JITTER, 1 + _BACKOFF_JITTER)
+
+    def _sleep_until(self, end_s: float) -> None:
         with self._changed:
             while not self._closed and (left_s := end_s - time.monotonic()) > 0:
                 self._changed.wait(left_s)
 
-    def _connect(self) -> bool:
+    def _connect(self) -> Exception | None:
+        """Connect; why that failed, if it did."""
         try:
             sock = dial(self.target, self._connect_s, self._tls_context, self._server_name)
         except (OSError, ValueError) as error:
-            self.failure = f"failed to connect to {self.target}: {error}"
-            return False
+            return error
         pipe: Pipe = TlsPipe(sock) if isinstance(sock, ssl.SSLSocket) else PlainPipe(sock)
         connection = ClientConnection(
             self._loop,
@@ -175,32 +193,58 @@ class Subchannel:
             self._ready,
             self._ended,
         )
+        connection.serving = self._health_block is None
         with self._changed:
             if self._closed:
                 sock.close()
-                return False
+                return None
             self.connection = connection
             self._loop.call_soon(connection.begin)
             while self.connection is connection and not connection.ready and not self._closed:
                 self._changed.wait()
-            return connection.ready
+            return None if connection.ready else _cause_of_end(connection)
 
     def _ready(self, connection: ClientConnection) -> None:
         with self._changed:
             self._changed.notify_all()
-        self._set(State.READY)
+        if self._health_block is None:
+            self._set(State.READY)
+            return
 
-    def _ended(self, connection: ClientConnection, text: str) -> None:
+        def on_change(serving: bool) -> None:
+            self._served(connection, serving=serving)
+
+        self._health = Health(connection, self._health_block, on_change)
+        self._health.begin()
+
+    def _served(self, connection: ClientConnection, *, serving: bool) -> None:
+        connection.serving = serving
+        if self.connection is not connection:
+            return
+        if not serving:
+            self.failure = Failure(self.target, NotServing("reports that it is not serving"))
+        self._set(State.READY if serving else State.FAILED)
+
+    def _ended(self, connection: ClientConnection) -> None:
         with self._changed:
             if self.connection is not connection:
                 return
             self.connection = None
             was_ready = connection.ready
-            self.failure = f"failed to connect to {self.target}: {text}"
             self._changed.notify_all()
+        if self._health is not None:
+            self._health.stop()
         if was_ready:
             self._set(State.IDLE)
 
     def _set(self, state: State) -> None:
         self.state = state
         self._on_change(self)
+
+
+def _cause_of_end(connection: ClientConnection) -> Exception:
+    """Why a connection ended before the server's settings came."""
+    cause = connection.cause
+    if cause is None:
+        return ClosedEarly("connection closed by the peer")
+    return NotHttp2(str(cause)) if isinstance(cause, ConnectionFault) else cause

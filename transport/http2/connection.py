@@ -53,6 +53,7 @@ class Connection(ControlFrames):
         self.receiver = Receiver(self, scratch, options.max_frame)
         self.closing = False  # GOAWAY with an error was sent, or everything is done
         self.lost = False
+        self.cause: Exception | None = None  # why it ended, where that was an error
         self._shut = False  # nothing more is sent
         self.last_peer_stream = 0
         self._recv_window = frames.DEFAULT_WINDOW
@@ -95,6 +96,7 @@ class Connection(ControlFrames):
 
     def _broken(self, error: OSError) -> None:
         """Called with the lock held, from any thread."""
+        self.cause = self.cause or error
         self.loop.call_soon(lambda: self.lose(f"connection lost: {error}"))
 
     def _written(self) -> None:
@@ -135,8 +137,10 @@ class Connection(ControlFrames):
             if not self.receiver.read(self.pipe):
                 return None, "connection closed by the peer"
         except ConnectionFault as fault:
+            self.cause = fault
             return fault, ""
         except OSError as error:
+            self.cause = self.cause or error
             return None, f"connection lost: {error}"
         except Exception:
             self.log.exception("connection of %s: a frame cannot be handled", self.peer_name())

@@ -86,6 +86,10 @@ class ControlFrames:
 
     def on_unknown_frame(self) -> None:
         """See FrameHandler."""
+        if not self.settings_seen:
+            raise ConnectionFault(
+                ErrorCode.PROTOCOL_ERROR, "got a frame of an unknown type before SETTINGS"
+            )
         self._idle_frames.count()
 
     def on_frame(self, kind: int, flags: int, stream_id: int, payload: memoryview) -> None:

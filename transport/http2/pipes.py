@@ -122,7 +122,7 @@ class TlsPipe:
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return None
             except ssl.SSLError as error:
-                raise ConnectionResetError(str(error)) from None
+                raise ConnectionResetError(str(error)) from error
 
     def receive_two(self, into: memoryview, after: memoryview) -> int | None:
         """See Pipe."""
@@ -150,7 +150,7 @@ class TlsPipe:
             self._stuck = data
             return 0
         except ssl.SSLError as error:
-            raise ConnectionResetError(str(error)) from None
+            raise ConnectionResetError(str(error)) from error
         self._stuck = None
         return count
 

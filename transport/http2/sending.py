@@ -108,8 +108,20 @@ class Sender:
 
     def put_locked(self, stream: Outgoing, *entries: bytes | Message) -> None:
         """Send frames of headers and messages of a stream, in this order."""
-        if self.broken:
-            return
+        if not self.broken:
+            self._queue_locked(stream, *entries)
+            self._flush_unless_corked_locked()
+
+    def put_pumped_locked(self, stream: Outgoing, message: Message) -> bool:
+        """As `put_locked`, for a thread that may block. True: it calls `pump_on` now."""
+        if self.blocked or self._pumped or self.writing or self.broken:
+            self.put_locked(stream, message)
+            return False
+        self._pumped = True
+        self._queue_locked(stream, message)
+        return True
+
+    def _queue_locked(self, stream: Outgoing, *entries: bytes | Message) -> None:
         for entry in entries:
             if type(entry) is Message:
                 stream.pending += entry.left
@@ -120,7 +132,6 @@ class Sender:
                 stream.progress_s = time.monotonic()
             stream.queued = True
             self._ready.append(stream)
-        self._flush_unless_corked_locked()
 
     def drop_locked(self, stream: Outgoing) -> None:
         """Forget what a stream has not sent: it was reset."""
@@ -157,11 +168,10 @@ class Sender:
         if not self.blocked and not gathered:
             self.flush_locked()
 
-    def flush_locked(self, pumped: Outgoing | None = None, until: int = 0) -> None:
+    def flush_locked(self, pumped: Outgoing | None = None) -> None:
         """Frame and write until nothing is left, or the socket is full.
 
-        With `pumped` the writes wait for the socket, until `until` bytes are written and nothing of
-        this stream waits.
+        With `pumped` the writes wait for the socket, until nothing of this stream waits.
 
         The lock is let go of while the socket copies: other threads add to what is sent, and the
         one that writes takes it along.
@@ -169,44 +179,52 @@ class Sender:
         if self.writing or self.blocked or self.broken:
             return
         self.writing = True
-        writes = 0
-        full = False
-        while not full:
-            if not self._buffers:
-                self._fill()
-                if not self._buffers:
-                    break
-            if pumped is None:
-                full = writes == _WRITES
-            else:
-                full = self._written >= until and not pumped.pending
-            if not full:
-                writes += 1
-                full = self._write_locked(wait=pumped is not None)
-                if self.broken:
-                    break
-        self.writing = False
-        if self.broken:
-            self._on_written()
-        elif full:
-            self.blocked = True
-            if not self._pumped:
-                self._watch_writable(True)
-
-    def _write_locked(self, *, wait: bool) -> bool:
-        """Write once, without the lock meanwhile; whether the socket is full."""
-        size = self._size
-        self.lock.release()
         try:
-            send = self._pipe.send_waiting if wait else self._pipe.send
-            count = send(self._buffers, size)
-        except OSError as error:
-            self.lock.acquire()
+            if self._write_locked(pumped):
+                self.blocked = True
+                if not self._pumped:
+                    self._watch_writable(True)
+        except BaseException as error:
+            # A signal's exception comes at any point: how far the writing got is not known.
+            failure = error if isinstance(error, OSError) else InterruptedError("write interrupted")
             if not self.broken:
                 self.break_locked()
-                self._on_broken(error)
-            return True
-        self.lock.acquire()
+                self._on_broken(failure)
+            if not isinstance(error, OSError):
+                raise
+        finally:
+            self.writing = False
+            if self.broken:
+                self._pumped = False
+                self._on_written()
+
+    def _write_locked(self, pumped: Outgoing | None) -> bool:
+        """Frame and write; whether something is left that the socket does not take."""
+        writes = 0
+        while not self.broken:
+            if not self._buffers:
+                if pumped is not None and not pumped.pending:
+                    # What else waits is left to the I/O thread.
+                    return not self.empty
+                self._fill()
+                if not self._buffers:
+                    return False
+            if pumped is None and writes == _WRITES:
+                return True
+            writes += 1
+            if self._write_once_locked(wait=pumped is not None):
+                return True
+        return False
+
+    def _write_once_locked(self, *, wait: bool) -> bool:
+        """Write once, without the lock meanwhile; whether the socket is full."""
+        size = self._size
+        send = self._pipe.send_waiting if wait else self._pipe.send
+        try:
+            self.lock.release()
+            count = send(self._buffers, size)
+        finally:
+            self.lock.acquire()
         if count and not self.broken:
             self._advance(count)
         return not count or (count < size and self._pipe.short_when_full and not wait)
@@ -222,17 +240,21 @@ class Sender:
                 return False
             self._pumped = True
             self._watch_writable(False)
-            until = self._written + self._size
+        self.pump_on(stream)
+        return True
+
+    def pump_on(self, stream: Outgoing) -> None:
+        """See `pump`, and `put_pumped_locked`."""
         while True:
             with self.lock:
                 self.blocked = False
-                self.flush_locked(stream, until)
-                written = self._written >= until and not stream.pending
+                self.flush_locked(stream)
+                written = not (self._buffers or stream.pending)
                 if self.broken or not self.blocked or written:
                     self._pumped = False
                     if self.blocked and not self.broken:
                         self._watch_writable(True)
-                    return True
+                    return
 
     def break_locked(self) -> None:
         """Nothing can be sent any more."""

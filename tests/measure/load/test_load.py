@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
+from client.version import client_name
 from measure.__main__ import main
 from measure.engine.histogram import Histogram
 from measure.engine.processes import SENDER_NICE
@@ -117,6 +118,8 @@ def test_a_load_of_a_server_of_its_own_measures_every_mode_in_both_loops(tmp_pat
     assert content["schema"] == "argmax-serving/load/1"
     assert content["unchecked_because"] is None
     assert content["environment"]["versions"]["grpcio"]
+    assert content["client"] == client_name()
+    assert content["client"].startswith("argmax-serving/")
     asked = [(p["asked"]["mode"], p["asked"]["loop"]) for p in content["points"]]
     loops = ["closed", "open"]
     assert asked == [(mode, loop) for mode in ("unary", "stream", "shm") for loop in loops]

@@ -1,0 +1,142 @@
+"""Messages of a stream, each made once and kept until it is answered, to be sent again if need be.
+
+A message in pieces is sent from the memory of its batch. If the batches come from an iterator, its
+memory may be used for the next batch as soon as that is drawn. So messages without an answer
+are copied before, unless the caller has promised to leave the arrays alone.
+"""
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from client.batch import Batch, MessageLimit
+from client.errors import UsageError
+from protos.codec import Pieces
+
+# Makes a message of rows of a batch: its id, and whether more rows follow.
+Encode = Callable[[Batch, slice, str, bool], Pieces]
+
+
+class _Kept:
+    """A message without an answer; `lent`: whether its memory is the caller's."""
+
+    __slots__ = ("lent", "pieces")
+
+    def __init__(self, pieces: Pieces, *, lent: bool) -> None:
+        self.pieces = pieces
+        self.lent = lent
+
+    def copy(self) -> None:
+        """Depend on the caller's memory no more; a sender that has the pieces may go on."""
+        if self.lent:
+            self.pieces = (b"".join(self.pieces),)
+            self.lent = False
+
+
+class Unanswered:
+    """Numbered messages of `batches`, read in the threads of streams that send them.
+
+    The thread of a broken stream may still run when the next stream begins. `stable`: arrays of
+    batches stay as they are until they are answered.
+    """
+
+    def __init__(
+        self, batches: Iterable[Batch], encode: Encode, limit: MessageLimit, *, stable: bool
+    ) -> None:
+        self._batches = enumerate(batches)
+        self._encode = encode
+        self._limit = limit
+        self._stable = stable
+        self._ids = itertools.count()
+        self._batch: Batch | None = None
+        self._parts: deque[slice] = deque()
+        self._drawing = threading.Lock()
+        # Never held while reading `batches`: answers must not wait for later batches.
+        self._lock = threading.Lock()
+        self._kept: deque[_Kept] = deque()
+        self._answered = 0
+        self._stream = 0
+        # Of each batch that was drawn and is not answered, how many messages it has.
+        self.expected: deque[int] = deque()
+        self.failure: Exception | None = None
+
+    def messages(self) -> Iterator[Pieces]:
+        """Messages from the first without an answer to the last of all batches, for a new stream.
+
+        Each is to be with the kernel before the next is asked for.
+        """
+        with self._lock:
+            self._stream += 1
+            stream, first = self._stream, self._answered
+        for number in itertools.count(first):
+            kept = self._kept_message(number)
+            if kept is None:
+                with self._drawing:
+                    kept = self._kept_message(number) or self._draw(stream)
+            if kept is None:
+                return
+            yield kept.pieces
+
+    def answer(self) -> None:
+        """Drop the first message."""
+        with self._lock:
+            self._kept.popleft()
+            self._answered += 1
+
+    def _kept_message(self, number: int) -> _Kept | None:
+        with self._lock:
+            at = number - self._answered
+            # The thread of a broken stream may be behind.
+            return self._kept[at] if 0 <= at < len(self._kept) else None
+
+    def _draw(self, stream: int) -> _Kept | None:
+        try:
+            if not self._parts and not self._draw_batch(stream):
+                return None
+            assert self._batch is not None
+            part = self._parts.popleft()
+            pieces = self._encode(self._batch, part, str(next(self._ids)), bool(self._parts))
+        except Exception as error:  # the transport would end the call with UNKNOWN
+            self.failure = error
+            return None
+        kept = _Kept(pieces, lent=not self._stable and _share(pieces, self._batch))
+        with self._lock:
+            self._kept.append(kept)
+        return kept
+
+    def _draw_batch(self, stream: int) -> bool:
+        """Draw the next batch; False at the end, and for a stream that broke."""
+        with self._lock:
+            unanswered = list(self._kept)
+        for kept in unanswered:
+            kept.copy()
+        with self._lock:
+            # A stream that began earlier may have taken messages that were not copied yet.
+            if stream != self._stream:
+                return False
+        self._batch = None
+        drawn = next(self._batches, None)
+        if drawn is None:
+            return False
+        number, batch = drawn
+        parts = batch.parts(self._limit)
+        if not parts:
+            raise UsageError(f"batch {number} of the stream has no rows; expected at least one")
+        self.expected.append(len(parts))
+        self._batch = batch
+        self._parts.extend(parts)
+        return True
+
+
+def _share(pieces: Pieces, batch: Batch) -> bool:
+    """Whether a message lies in the memory of its batch, not in that of converted rows."""
+    views: Sequence[memoryview] = [piece for piece in pieces if isinstance(piece, memoryview)]
+    return any(
+        np.may_share_memory(np.frombuffer(view, np.uint8), array)
+        for view in views
+        if view.nbytes
+        for array in batch.arrays.values()
+    )
