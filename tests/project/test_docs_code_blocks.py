@@ -1,4 +1,8 @@
-"""Every command and every Python block of README.md and docs/ runs in a fresh environment."""
+"""Every command and every Python block of README.md and docs/ runs in a fresh environment.
+
+That takes minutes, so `make test` runs what README.md begins with, in the tests' own environment,
+and checks that the options of all commands exist.
+"""
 
 import json
 import re
@@ -7,7 +11,7 @@ import shlex
 import docs_substitutions
 import pytest
 from docs_blocks import RUN, BadBlock, Block, blocks, commands
-from docs_environment import ROOT, FreshEnvironment
+from docs_environment import ROOT, Environment
 from docs_runner import ENTER, BlockFailed, Page
 from google.protobuf import text_format
 
@@ -18,14 +22,11 @@ from protos import model_config_pb2
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
-# What a newcomer follows runs in every test run, the other pages in `make test-slow`.
-FIRST = ("README.md", "docs/tutorial.md", "docs/clients.md", "docs/security.md")
+# Headings of README.md whose blocks run in every test run.
+FIRST = ("## Serve", "## Call")
 
 # A mark is for a block that no machine of ours can run, not for one that is inconvenient.
 MOST_MARKED = 0.25
-
-# The environment is installed once, from an index of packages.
-pytestmark = pytest.mark.timeout(1200)
 
 
 def of_page(name: str) -> list[Block]:
@@ -38,17 +39,28 @@ def runnable(name: str) -> list[Block]:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    return FreshEnvironment(tmp_path_factory.mktemp("fresh") / "argmax-serving")
+    """An environment that is installed from an index of packages."""
+    return Environment.fresh(tmp_path_factory.mktemp("fresh") / "argmax-serving")
+
+
+def below(name: str, headings: tuple[str, ...]) -> list[Block]:
+    """Blocks of a page that stand below these of its headings."""
+    lines = (ROOT / name).read_text().splitlines()
+    found = []
+    for block in runnable(name):
+        above = [line for line in lines[: block.line] if line.startswith("## ")]
+        if above and above[-1] in headings:
+            found.append(block)
+    return found
 
 
 def in_words(command: str) -> list[str]:
     return shlex.split(command.replace("\\\n", " "), comments=True)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
-)
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_blocks_of_a_page_run_in_order(name, request, tmp_path):
     run = [block for block in runnable(name) if block.reason is None]
     if not run:
@@ -56,6 +68,16 @@ def test_the_blocks_of_a_page_run_in_order(name, request, tmp_path):
     checkout = tmp_path / "argmax-serving"
     request.getfixturevalue("environment").checkout(checkout)
     with Page(checkout, entered=name != "README.md") as page:
+        for block in run:
+            page.run(block)
+
+
+def test_a_model_is_served_and_called_as_readme_says(tmp_path):
+    checkout = tmp_path / "argmax-serving"
+    Environment.of_tests().checkout(checkout)
+    run = [block for block in below("README.md", FIRST) if block.reason is None]
+    assert {"sh", "python"} <= {block.language for block in run}
+    with Page(checkout, entered=True) as page:
         for block in run:
             page.run(block)
 
@@ -96,15 +118,15 @@ def test_every_substitution_is_of_some_page():
 
 
 @pytest.fixture(scope="module")
-def scratch(environment, tmp_path_factory):
+def scratch(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made_up") / "argmax-serving"
-    environment.checkout(folder)
+    Environment.of_tests().checkout(folder)
     return folder
 
 
 @pytest.fixture
 def follow(scratch):
-    """Run a page of this text as the pages are run, in an environment that was entered."""
+    """Run a page of this text as the pages are run, in the tests' environment."""
 
     def follow(text):
         with Page(scratch, entered=True) as page:
