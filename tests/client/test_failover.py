@@ -77,7 +77,7 @@ class Load:
         """Wait for more answers of each kind."""
         before = self.right.copy()
         eventually(
-            lambda: self.errors or all(self.right[k] > before[k] + 20 for k in (UNARY, STREAMED)),
+            lambda: self.errors or all(self.right[k] > before[k] + 5 for k in (UNARY, STREAMED)),
             "both kinds are answered",
         )
 

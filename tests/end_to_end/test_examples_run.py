@@ -76,11 +76,11 @@ def test_an_old_toolchain_is_skipped(run, tools):
 @pytest.mark.parametrize(
     ("whole", "few", "few_code", "code"),
     [
-        ("70 labels, 0 wrong", "4 labels, 1 wrong", 1, 0),
-        ("69 labels, 0 wrong", "4 labels, 1 wrong", 1, 1),
-        ("70 labels, 1 wrong", "4 labels, 1 wrong", 1, 1),
+        pytest.param("70 labels, 0 wrong", "4 labels, 1 wrong", 1, 0, marks=pytest.mark.slow),
+        pytest.param("69 labels, 0 wrong", "4 labels, 1 wrong", 1, 1, marks=pytest.mark.slow),
+        pytest.param("70 labels, 1 wrong", "4 labels, 1 wrong", 1, 1, marks=pytest.mark.slow),
         ("70 labels, 0 wrong", "4 labels, 0 wrong", 1, 1),
-        ("70 labels, 0 wrong", "4 labels, 1 wrong", 0, 1),
+        pytest.param("70 labels, 0 wrong", "4 labels, 1 wrong", 0, 1, marks=pytest.mark.slow),
     ],
     ids=["right", "leaves one out", "finds one", "overlooks one", "ends with 0 all the same"],
 )

@@ -15,6 +15,14 @@ from measure.plan.table import error_text
 REQUESTS = 800
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short_search():
+    """Look for the costs half as long as a plan does: these loads are simulated without noise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("measure.plan.fit._TRIES", 60)
+        yield
+
+
 @pytest.fixture(scope="module")
 def fitted():
     return fit_costs(calibration(), REQUESTS)
