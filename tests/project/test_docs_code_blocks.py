@@ -4,9 +4,11 @@ That takes minutes, so `make test` runs what README.md begins with, in the tests
 and checks that the options of all commands exist.
 """
 
+import contextlib
 import json
 import re
 import shlex
+from collections.abc import Iterator
 
 import docs_substitutions
 import pytest
@@ -24,6 +26,10 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 # Headings of README.md whose blocks run in every test run.
 FIRST = ("## Serve", "## Call")
+
+# What ends a command, and what a shell would replace within one.
+SEPARATED = re.compile(r"\s(?:\||>|>>|&&|;)\s|\n|; ")
+PLACEHOLDER = re.compile(r"[$`]")
 
 # A mark is for a block that no machine of ours can run, not for one that is inconvenient.
 MOST_MARKED = 0.25
@@ -52,6 +58,17 @@ def below(name: str, headings: tuple[str, ...]) -> list[Block]:
         if above and above[-1] in headings:
             found.append(block)
     return found
+
+
+def ours(block: Block) -> Iterator[list[str]]:
+    """The words behind `python -m client` of each such command in a block."""
+    if block.language != "sh" or "python -m client" not in block.source:
+        return
+    for command in commands(block.source):
+        for part in SEPARATED.split(command.replace("\\\n", " ")):
+            words = in_words(part) if part.lstrip().startswith("python -m client") else []
+            if len(words) > 3 and not PLACEHOLDER.search(part):
+                yield words[3:]
 
 
 def in_words(command: str) -> list[str]:
@@ -89,20 +106,21 @@ def test_few_blocks_are_marked_as_not_run():
     assert len(marked) <= MOST_MARKED * len(every), marked
 
 
-def test_the_options_of_commands_that_are_not_run_exist():
-    marked = [b for name in NAMES for b in runnable(name) if b.reason and b.language == "sh"]
-    ours = [
-        (block.where, words[3:])
-        for block in marked
-        for command in commands(block.source)
-        if (words := in_words(command))[:3] == ["python", "-m", "client"]
-    ]
-    assert ours
-    for where, words in ours:
-        try:
-            parser_for(words).parse_args([word.replace("PORT", "8001") for word in words])
-        except UsageError as error:
-            pytest.fail(f"{where}: {error}")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_options_of_every_command_exist(name):
+    for block in runnable(name):
+        for words in ours(block):
+            # What --help ends with.
+            with contextlib.suppress(SystemExit):
+                try:
+                    parser_for(words).parse_args([word.replace("PORT", "8001") for word in words])
+                except UsageError as error:
+                    pytest.fail(f"{block.where}: {error}")
+
+
+def test_commands_of_ours_are_found_on_the_pages():
+    found = {words[0] for name in NAMES for block in runnable(name) for words in ours(block)}
+    assert found >= {"predict", "sweep", "load", "slo", "plan", "compare", "diff", "report"}
 
 
 def test_every_substitution_is_of_some_page():
