@@ -165,7 +165,9 @@ def test_the_overload_keeps_whole_rounds(tmp_path):
     assert {len(values) for name, values in rounds.items() if name != "failed"} == {1}
 
 
-@pytest.mark.parametrize("command", ["sweep", pytest.param("load", marks=pytest.mark.slow), "slo"])
+@pytest.mark.parametrize(
+    "command", ["sweep", *(pytest.param(name, marks=pytest.mark.slow) for name in ("load", "slo"))]
+)
 def test_a_point_that_is_shown_is_kept(command, tmp_path, monkeypatch, capsys):
     words, _, name = COMMANDS[command]
 

@@ -62,6 +62,7 @@ def test_what_cannot_be_built_is_a_failure(run, tools, script, said):
     assert said in done.stdout
 
 
+@pytest.mark.slow
 def test_an_old_toolchain_is_skipped(run, tools):
     go = tools / "go"
     go.write_text("#!/bin/sh\necho go1.19.8\n")

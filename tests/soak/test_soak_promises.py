@@ -70,6 +70,7 @@ def test_clients_that_do_not_retry_see_it(tmp_path, monkeypatch):
     assert any("UNAVAILABLE" in failure.came for failure in tally.failures)
 
 
+@pytest.mark.slow
 def test_swaps_are_counted(tmp_path):
     tally = outcome(hot_swap.run, tmp_path, 2)
     assert (tally.done, tally.failures) == (2, [])

@@ -217,7 +217,7 @@ def test_a_bound_that_is_not_met_is_invalid_with_its_reasons(server, tmp_path):
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (signal.SIGKILL, "UNAVAILABLE: "),
+        pytest.param(signal.SIGKILL, "UNAVAILABLE: ", marks=pytest.mark.slow),
         pytest.param(
             signal.SIGSTOP, "DEADLINE_EXCEEDED: nothing came for ", marks=pytest.mark.slow
         ),

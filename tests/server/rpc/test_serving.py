@@ -442,7 +442,7 @@ def test_an_idle_stream_is_ended_with_deadline_exceeded(serve, call, models):
 
 def test_a_stream_whose_model_takes_longer_than_the_idle_limit_is_not_idle(serve, call, models):
     caller = call(serve(models, group_rows=2, stream_idle_s=0.5).address)
-    slow = np.full((2, 1), 10 * SLOW_STEPS)
+    slow = np.full((2, 1), 6 * SLOW_STEPS)
     messages = [caller.message("steps", steps=slow)] * 2
     assert [text for text, _ in caller.stream(messages)] == ["", ""]
 
