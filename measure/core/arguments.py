@@ -79,7 +79,7 @@ def rates(text: str) -> tuple[float, ...]:
 
 
 def modes(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """Return a parser of some of the modes `known`, each at most once, separated by commas."""
+    """Return a parser of a comma-separated list of modes from `known`, each at most once."""
 
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(text.split(","))
@@ -91,7 +91,7 @@ def modes(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 
 
 def some_of(text: str, known: Collection[str]) -> tuple[str, ...]:
-    """Return the names with commas between, each once, that are among the `known`."""
+    """Split a comma-separated list of names from `known`, each at most once."""
     names = tuple(dict.fromkeys(text.split(",")))
     if not set(names) <= set(known):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(known)}")
@@ -99,7 +99,7 @@ def some_of(text: str, known: Collection[str]) -> tuple[str, ...]:
 
 
 def address(text: str) -> str:
-    """Return addresses of servers unchanged; invalid ones are rejected."""
+    """Return server addresses unchanged; reject invalid ones."""
     try:
         addresses.parse(text)
     except UsageError as error:
@@ -115,7 +115,7 @@ def add_address(parser: argparse.ArgumentParser, text: str, *, required: bool = 
         type=address,
         required=required,
         metavar="A",
-        help=f"{text}: HOST:PORT or unix:/path; several: separated by commas, or repeated",
+        help=f"{text}: HOST:PORT or unix:/path; several: comma-separated, or repeated",
     )
 
 
@@ -127,7 +127,7 @@ def add_credentials(parser: argparse.ArgumentParser) -> None:
         ("--tls-key", "PEM", "its key, without a passphrase"),
         ("--token-file", "FILE", "send the token in this file with every call"),
     ):
-        # The sending processes have another working directory.
+        # The sending processes run in another working directory.
         group(parser, SERVER).add_argument(
             flag, type=lambda text: str(paths.path(text).absolute()), metavar=unit, help=text
         )
@@ -144,7 +144,7 @@ def credential_files(args: argparse.Namespace) -> CredentialFiles:
 
 
 def add_model(parser: argparse.ArgumentParser, results: Path) -> None:
-    """Declare the options of every measurement of the linear model."""
+    """Declare the options that all measurements of the linear model share."""
     group(parser, OUTPUT).add_argument(
         "--out",
         type=paths.path,
@@ -171,31 +171,31 @@ def add_model(parser: argparse.ArgumentParser, results: Path) -> None:
         type=positive,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
-        help="threads of one execution, in process and in a server that this command starts "
+        help="threads per execution, in process and in a server that this command starts "
         "(default: %(default)s)",
     )
 
 
 def add_experiment(parser: argparse.ArgumentParser, results: Path) -> None:
-    """Declare the options of every measurement over batch sizes: sizes, model, examples."""
+    """Declare the options that all measurements over batch sizes share: sizes, model, examples."""
     group(parser, MEASUREMENT).add_argument(
         "--batch-sizes",
         type=sizes,
         default=tuple(2**k for k in range(11)),
         metavar="N,N",
-        help="rows of a batch (default: 1,2,4,...,1024)",
+        help="rows per batch (default: 1,2,4,...,1024)",
     )
     add_model(parser, results)
     group(parser, MODEL).add_argument(
         "--examples",
         type=positive,
         metavar="N",
-        help="rows of X (default: 1024, or the largest batch size if that is more)",
+        help="rows of X (default: 1024, or the largest batch size if larger)",
     )
 
 
 def examples(args: argparse.Namespace) -> int:
-    """Return the number of rows of X; UsageError if a batch would be larger."""
+    """Return the number of rows of X; UsageError if a batch size exceeds it."""
     count: int = args.examples or max(1024, *args.batch_sizes)
     if max(args.batch_sizes) > count:
         raise UsageError(f"batch size {max(args.batch_sizes)} is over --examples {count}")

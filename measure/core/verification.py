@@ -1,4 +1,4 @@
-"""Make the experiment's examples again from its seed, with the labels they should get."""
+"""Recreate an experiment's examples from its seed, with their expected labels."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.errors import RequestFailed, UsageError
 from model.errors import ModelError
@@ -14,9 +15,7 @@ from model.reference import Expected, expect
 from model.weights import exported, from_seed, sha256
 from protos.quantize import from_wire, to_wire
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-# Memory beyond X is that of so many rows widened again: 128 MiB of 262,144 features.
+# Rows widened to float64 at once: 128 MiB at 262,144 features, beyond X itself.
 _BLOCK_ROWS = 128
 
 
@@ -24,8 +23,8 @@ _BLOCK_ROWS = 128
 class Experiment:
     """W [classes, features] and X [examples, features], standard normal, in one dtype.
 
-    `wire`: what X is rounded to on its way to the model, where that is not `dtype`; `wire_scale`:
-    what int8 counts.
+    `wire`: the dtype X is rounded to on its way to the model, if not `dtype`; `wire_scale`: the
+    value of one int8 step.
     """
 
     classes: int
@@ -38,24 +37,24 @@ class Experiment:
 
     @property
     def sent(self) -> str:
-        """The dtype in which examples travel."""
+        """The dtype of examples on the wire."""
         return self.wire or self.dtype
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one example as it travels."""
+        """Bytes of one example on the wire."""
         return self.features * np.dtype(self.sent).itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Examples `x`, what the float64 reference says of them, and the hash of the weights.
+    """Examples `x`, the float64 reference's results for them, and the hash of the weights.
 
-    `expected` is of `x`, `judged` of what the wire leaves of it: what rounding on the wire changes
-    is a disagreement, but no wrong label. Without a wire they are the same.
+    `expected` is computed from `x`, `judged` from `x` after rounding on the wire: a label that
+    rounding changes is a disagreement, but not wrong. Without a wire dtype they are the same.
     """
 
-    x: Array
+    x: NDArray[Any]
     expected: Expected
     judged: Expected
     weights_sha256: str
@@ -63,9 +62,9 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class LabelCounts:
-    """How many labels of a batch are wrong, near ties, or different from the reference's.
+    """Number of labels of a batch that are wrong, near ties, or different from the reference's.
 
-    The first two are of the rows as the model gets them, the last of the examples themselves.
+    The first two are judged on the rows as the model receives them, the last on the examples.
     """
 
     wrong_labels: int
@@ -74,7 +73,7 @@ class LabelCounts:
 
 
 def truth(experiment: Experiment) -> Truth:
-    """Compute what an experiment should give; UsageError when its settings make no sense."""
+    """Compute an experiment's expected results; UsageError for invalid settings."""
     try:
         weights = exported(
             from_seed(experiment.classes, experiment.features, experiment.seed), experiment.dtype
@@ -90,8 +89,10 @@ def truth(experiment: Experiment) -> Truth:
         raise UsageError(str(error)) from None
 
 
-def _judged(weights: Array, x: Array, dtype: str, wire: str, scale: float | None) -> Expected:
-    """Return what the model should say of `x` after the wire, a block of rows in memory at once."""
+def _judged(
+    weights: NDArray[Any], x: NDArray[Any], dtype: str, wire: str, scale: float | None
+) -> Expected:
+    """Return the expected results for `x` after rounding on the wire, computed block by block."""
     parts = []
     for start in range(0, len(x), _BLOCK_ROWS):
         sent = to_wire(x[start : start + _BLOCK_ROWS], wire, scale)
@@ -104,9 +105,9 @@ def _judged(weights: Array, x: Array, dtype: str, wire: str, scale: float | None
     )
 
 
-def one_a_row(labels: Array) -> Array:
-    """Labels of an answer as int64 `[n]`; RequestFailed when they are not one integer a row."""
-    # Some servers keep an axis of one class index.
+def one_a_row(labels: NDArray[Any]) -> NDArray[Any]:
+    """Labels of an answer as int64 `[n]`; RequestFailed unless they are one integer per row."""
+    # Some servers keep a trailing axis of length 1.
     if labels.dtype.kind not in "iu" or labels.shape[1:] != (1,) * (labels.ndim - 1):
         raise RequestFailed(
             "DATA_LOSS", f"got labels {labels.dtype} {list(labels.shape)}, expected integers [n]"
@@ -114,8 +115,8 @@ def one_a_row(labels: Array) -> Array:
     return np.ascontiguousarray(labels, np.int64).reshape(-1)
 
 
-def check(truth: Truth, start: int, labels: Array) -> LabelCounts:
-    """Hold labels of the examples from `start` on against the reference."""
+def check(truth: Truth, start: int, labels: NDArray[Any]) -> LabelCounts:
+    """Compare labels of the examples from `start` on with the reference."""
     rows = slice(start, start + len(labels))
     judged = truth.judged.rows(rows)
     return LabelCounts(
@@ -125,15 +126,14 @@ def check(truth: Truth, start: int, labels: Array) -> LabelCounts:
     )
 
 
-def check_counted(truth: Truth, indices: Array, labels: Array, counts: Array) -> LabelCounts:
-    """Hold labels against the reference, int64 `[n]`: each came `counts` times of an example.
-
-    UsageError when there is no such example.
-    """
+def check_counted(
+    truth: Truth, indices: NDArray[Any], labels: NDArray[Any], counts: NDArray[Any]
+) -> LabelCounts:
+    """Compare labels with the reference, int64 `[n]`; each was returned `counts` times."""
     if len(indices) and not 0 <= indices.min() <= indices.max() < len(truth.expected.labels):
         raise UsageError(
-            f"labels came of examples {indices.min()} to {indices.max()}; "
-            f"there are {len(truth.expected.labels)}"
+            f"got labels of examples {indices.min()} to {indices.max()}; "
+            f"expected indices below {len(truth.expected.labels)}"
         )
     judged = truth.judged.rows(indices)
     return LabelCounts(
@@ -143,10 +143,10 @@ def check_counted(truth: Truth, indices: Array, labels: Array, counts: Array) ->
     )
 
 
-def examples(experiment: Experiment, indices: Sequence[int]) -> Array:
-    """Draw some examples of an experiment `[n, features]`, in the order of their indices.
+def examples(experiment: Experiment, indices: Sequence[int]) -> NDArray[Any]:
+    """Draw examples of an experiment by index, `[n, features]`, in the order of `indices`.
 
-    Memory beyond the answer is that of two blocks of rows, as those are drawn as a whole.
+    Uses memory for two blocks of rows beyond the result, because whole blocks are drawn.
     """
     wanted = np.asarray(indices, np.int64)
     x = np.empty((len(wanted), experiment.features), experiment.dtype)

@@ -1,4 +1,4 @@
-"""Make load in a process of its own, as its parent says in lines of JSON."""
+"""Generate load in a separate process, on commands from its parent in lines of JSON."""
 
 import contextlib
 import os
@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.client import READY_TIMEOUT_S, Client
 from client.connection import addresses
@@ -28,18 +29,16 @@ from measure.engine.worker_job import Job, Load
 from protos.codec import InferResponse
 from protos.tensors import Parameter, Tensor
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-# What answers and calls under way may take of memory; gRPC copies each message.
+# Memory that answers and calls in flight may use; gRPC copies each message.
 _UNDER_WAY_BYTES = 512 * 2**20
 _FEWEST_UNDER_WAY, _MOST_UNDER_WAY = 32, 4096
 _ONCE = RetryPolicy(attempts=1)
-# A waiting thread gets the interpreter lock that soon: sends must not wait for answers.
+# A waiting thread gets the interpreter lock this soon: sends must not wait for answers.
 _SWITCH_INTERVAL_S = 0.0002
 
 
 def main() -> None:
-    """Obey until the parent ends: a job, then for each point a load and a stop."""
+    """Read a job, then a load and a stop for each point, until the parent closes stdin."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     parent = Parent()
     lines = iter(parent)
@@ -71,15 +70,15 @@ def main() -> None:
 
 
 class _Data:
-    """Rows to send, as the model takes them, and what to think of answers."""
+    """Rows to send, in the model's dtype, and the check of their answers."""
 
     def __init__(self, client: Client, job: Job) -> None:
         self.spec = client.input()
         outputs = [output.name for output in client.metadata().outputs]
         self.output = "label" if "label" in outputs else None
-        # A server that does not take parameters of others might refuse them.
-        told = job.timings and "parameters" in client.server_metadata().extensions
-        self.parameters: dict[str, Parameter] = {"timings": True} if told else {}
+        # A server without the parameters extension might reject unknown parameters.
+        has_timings = job.timings and "parameters" in client.server_metadata().extensions
+        self.parameters: dict[str, Parameter] = {"timings": True} if has_timings else {}
         self.rows = job.rows
         self._truth: Truth | None = None
         if job.experiment is not None:
@@ -107,7 +106,7 @@ class _Data:
         if stages is not None:
             found.split(stages)
 
-    def _labels(self, response: InferResponse) -> Array:
+    def _labels(self, response: InferResponse) -> NDArray[Any]:
         for tensor in response.outputs:
             if tensor.name == self.output and tensor.data is not None:
                 labels = one_a_row(tensor.data)
@@ -137,9 +136,9 @@ def _sender(client: Client, connection: Connection, data: _Data, job: Job) -> It
 
 
 def _first_request(sender: Sender, timeout_s: float) -> None:
-    """Send one request; RequestFailed when it fails.
+    """Send one request; RequestFailed if it fails.
 
-    It pays for what the first of a shape costs, and tells that the model takes such requests.
+    It pays the first request's set-up cost, and verifies that the model accepts such requests.
     """
     outcomes: SimpleQueue[Outcome] = SimpleQueue()
     sender.send(0, lambda outcome, done_ns, receive_ns=0: outcomes.put(outcome))
@@ -168,28 +167,28 @@ def _obey(parent: Parent, lines: Iterator[Any], sender: Sender, data: _Data, job
 
 
 def _listen(lines: Iterator[Any], loads: "SimpleQueue[Load | None]", inbox: Inbox) -> None:
-    for told in lines:
-        if told is None:
+    for line in lines:
+        if line is None:
             inbox.put(Stop())
         else:
-            loads.put(record.decoded(told, Load))
+            loads.put(record.decoded(line, Load))
     inbox.put(Stop())
     loads.put(None)
 
 
-def _drawn(spec: ModelInput, rows: int, seed: int) -> Array:
-    """Rows of a model about which nothing else is known; free dimensions are 1."""
+def _drawn(spec: ModelInput, rows: int, seed: int) -> NDArray[Any]:
+    """Random rows for a model without a known experiment; free dimensions are 1."""
     shape = (rows, *(max(size, 1) for size in spec.row_shape))
     random = np.random.default_rng(seed)
     if spec.dtype.kind == "f":
         return random.standard_normal(shape, np.float32).astype(spec.dtype)
     if spec.dtype.kind in "iub":
         return random.integers(0, 2, shape).astype(spec.dtype)
-    raise UsageError(f"the model takes {spec.dtype}; a load can be made of numbers only")
+    raise UsageError(f"the model takes {spec.dtype}; load can be generated for numeric inputs only")
 
 
 if __name__ == "__main__":
     positionals("measure.engine.worker", __doc__)
     main()
-    # Threads of gRPC that still wait for a server must not keep us.
+    # gRPC threads that still wait for a server must not delay the exit.
     os._exit(0)

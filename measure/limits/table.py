@@ -12,15 +12,15 @@ from measure.presentation.format import significant
 _ELSEWHERE = "limits.json"
 
 HOW_BINDING = (
-    "binding: the roof that alone allows the fewest rows a second; share: how much of that is "
-    "reached. Small batches wait more than they work, so no roof is near them."
+    "binding: the roof that allows the fewest rows per second; share: how much of it is reached. "
+    "Small batches are latency-bound; no roof limits them."
 )
 
 
 def render(
     roofs: Sequence[Roof], skipped: Mapping[str, str], placed: Sequence[Placed]
 ) -> list[Table | Text]:
-    """The roofs, then the points with what binds them."""
+    """The roofs, then the points with the binding roof of each."""
     parts: list[Table | Text] = [_roofs(roofs)]
     parts += [Text(f"{name}: not measured: {why}") for name, why in skipped.items()]
     if placed:

@@ -10,10 +10,10 @@ from measure.load.summary import LoadPoint
 from measure.presentation.format import milliseconds, significant
 
 LOOPS = {
-    "closed": "closed loop: each request waits for an answer to one before, latency from the send; "
-    "a server that stalls is asked less, so its stalls count too little",
-    "open": "open loop: requests come when they are due, latency from then on, "
-    "whether they could be sent or not",
+    "closed": "closed loop: each request waits for the previous answer, latency from the send; "
+    "a stalled server gets fewer requests, so its stalls are under-represented",
+    "open": "open loop: requests are sent on schedule, latency from when they are due, "
+    "even if they could not be sent",
 }
 _ELSEWHERE = "load.json"
 _NAMES = (Column("mode", words=True), Column("loop and load", words=True))
@@ -44,7 +44,7 @@ _SPLIT = (
     Column("encode", rank=7),
     Column("receive", rank=4),
     Column("batch\nrows", rank=1),
-    Column("told by", rank=2),
+    Column("source", rank=2),
 )
 CLIENT_COLUMNS = (
     "send lag\nmean",
@@ -54,7 +54,7 @@ CLIENT_COLUMNS = (
     "from send\np50",
     "from send\np99",
 )
-# By how little each is missed where there is no room, as `Column` has it.
+# Ranks say which columns to drop first in a narrow terminal, as in `Column`.
 _CLIENT_RANKS = (2, 0, 3, 4, 5, 1)
 CLIENT_NOTE = (
     "the client's own part, in ms; from send: latency as ghz counts it, without the send lag; "
@@ -73,7 +73,7 @@ def verdicts(points: Sequence[LoadPoint]) -> list[str]:
 
 
 def name(point: LoadPoint) -> str:
-    """What a point was to be, in a few words."""
+    """The load of a point, in a few words."""
     return f"{point.asked.mode}, {_load(point)}"
 
 
@@ -92,7 +92,7 @@ def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[T
     if splits:
         parts.append(_splits(points))
     if any(split.told_by is None for split in splits):
-        parts.append(Text("the server tells nothing of its time, so it is part of network"))
+        parts.append(Text("the server reports no timings, so its time is part of network"))
     if any(split.told_by == "statistics" for split in splits):
         parts.append(Text("the server's times come from ModelStatistics: means of all requests"))
     kinds = dict.fromkeys(point.asked.loop for point in points)
@@ -147,7 +147,7 @@ def _client(points: Sequence[LoadPoint]) -> Table:
 
 
 def client_cells(point: LoadPoint) -> list[str]:
-    """What `CLIENT_COLUMNS` name, of a point."""
+    """The cells of `CLIENT_COLUMNS` for a point."""
     lag_ns = None if point.split is None else point.split.send_lag_ns
     from_send = point.from_send_ns
     times_ns = (None,) * 3 if from_send is None else (from_send.mean, from_send.p50, from_send.p99)
@@ -166,7 +166,7 @@ def _splits(points: Sequence[LoadPoint]) -> Table:
         keys=len(_NAMES),
         caption="means in ms; send lag: sent later than intended; send: until gRPC had it; "
         "network: the rest of the round trip; receive: decoding, after the latency; "
-        "-: nobody tells",
+        "-: not reported",
         elsewhere=_ELSEWHERE,
     )
 

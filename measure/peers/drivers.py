@@ -1,4 +1,4 @@
-"""Drive servers with tritonclient, which runs in an environment and a process of its own."""
+"""Drive servers with tritonclient, which runs in a separate environment and process."""
 
 import contextlib
 import tempfile
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.errors import RequestFailed, UsageError
 from measure.core.child_process import ChildProcess, talking_to
@@ -15,8 +16,6 @@ from measure.peers.environments import FOLDER, NotAvailable, installed
 from measure.peers.peer_servers import MODEL
 from measure.peers.systems import Turn
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 _REQUIREMENTS = ("tritonclient[grpc]==2.73.0", "numpy")
 _SCRIPT = SOURCE / "measure" / "peers" / "inside" / "tritonclient_driver.py"
 _READY_TIMEOUT_S = 60.0
@@ -24,8 +23,8 @@ _CALL_TIMEOUT_S = 120.0
 
 
 @contextlib.contextmanager
-def running_driver(examples: Array) -> Iterator[ChildProcess]:
-    """Start tritonclient's process, which gets a copy of `examples`; NotAvailable if it cannot."""
+def running_driver(examples: NDArray[Any]) -> Iterator[ChildProcess]:
+    """Start tritonclient's process with a copy of `examples`; NotAvailable if it cannot start."""
     venv = installed("tritonclient", _REQUIREMENTS)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         path = Path(folder) / "examples.npy"
@@ -45,7 +44,7 @@ class Driven:
     kind = "peer"
 
     def __init__(self, driver: ChildProcess, name: str, address: str, *, shared: bool) -> None:
-        """NotAvailable when the server does not become ready."""
+        """NotAvailable if the server does not become ready."""
         self.name = name
         self._driver = driver
         command = {
@@ -62,7 +61,7 @@ class Driven:
             raise NotAvailable(str(error)) from None
 
     def turn(self, rows: int, starts: Sequence[int]) -> Turn:
-        """Predict one batch after the other; its first prediction is there with its last."""
+        """Predict batches one after the other; first and last prediction arrive together."""
         command = {"op": "turn", "id": self.name, "rows": rows, "starts": list(starts)}
         try:
             answer = self._driver.ask(command, len(starts) * _CALL_TIMEOUT_S)

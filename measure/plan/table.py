@@ -1,4 +1,4 @@
-"""Say what a plan is, and how far it can be believed."""
+"""Show a plan and how well its predictions hold."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -39,26 +39,26 @@ _OPTIONS = (
 
 
 def costs_text(costs: Costs, line: Fit, calibration: Calibration) -> Text:
-    """What the server spends on what."""
+    """The server's costs as text."""
     return Text(
         f"an execution: {milliseconds(line.alpha_ns)} ms + {milliseconds(line.beta_ns)} ms a row "
         f"({error_text(line)}), + {milliseconds(costs.gather_ns)} a gathered row; "
-        f"a request of {calibration.rows} rows: {milliseconds(costs.receive_ns)} ms that keep "
-        f"others waiting, {milliseconds(costs.answer_ns)} ms that do not. While both go on, "
+        f"a request of {calibration.rows} rows: {milliseconds(costs.receive_ns)} ms that block "
+        f"other requests, {milliseconds(costs.answer_ns)} ms that do not. While both run, "
         f"receiving has {costs.receive_speed:.0%} of its speed, executing "
         f"{costs.execute_speed:.0%}"
     )
 
 
 def error_text(line: Fit) -> str:
-    """How far executions are from their line."""
+    """Error of the line of execution times."""
     if math.isnan(line.worst_error):
-        return "too few batch sizes to tell an error"
+        return "too few batch sizes for an error"
     return f"worst error {line.worst_error:.0%}"
 
 
 def checks_table(checks: Sequence[Checked]) -> Table:
-    """Measured and predicted latencies of the loads that were held out."""
+    """Measured and predicted latencies of the held-out loads."""
     styles = ["" if one.holds else "bold red" for one in checks]
     return Table(
         _CHECKS,
@@ -68,13 +68,13 @@ def checks_table(checks: Sequence[Checked]) -> Table:
                 for one, style in zip(checks, styles, strict=True)
             ]
         ],
-        caption="loads that the costs were not fitted to; latency in ms, of an open loop",
+        caption="held-out loads, which the costs were not fitted to; open loop, latency in ms",
         elsewhere=_ELSEWHERE,
     )
 
 
 def check_cells(one: Checked) -> list[str]:
-    """Rate; p50, p90 and p99 in milliseconds, measured and predicted each; error of the p99."""
+    """Rate; p50, p90 and p99 in milliseconds, each measured and predicted; error of the p99."""
     load, predicted = one.load, one.predicted
     times_ns = (
         load.p50_ns,
@@ -89,7 +89,7 @@ def check_cells(one: Checked) -> list[str]:
 
 
 def refusal(checks: Sequence[Checked]) -> str:
-    """Why nothing is planned."""
+    """The reason that nothing is planned."""
     lowest = checks[0]
     return (
         f"no plan: at {lowest.rate_per_s:.3g} requests/s, the lowest load that was held out, the "
@@ -98,7 +98,7 @@ def refusal(checks: Sequence[Checked]) -> str:
 
 
 def unreachable(demand: Demand, calibration: Calibration, trust: Range) -> str:
-    """Why no number of replicas is enough."""
+    """The reason that no number of replicas suffices."""
     alone = min(calibration.sizes, key=lambda o: abs(o.rows - calibration.rows))
     return (
         f"no plan: no rate of a replica has a p99 within {demand.p99_ns / 1e6:g} ms, with a margin "
@@ -108,7 +108,7 @@ def unreachable(demand: Demand, calibration: Calibration, trust: Range) -> str:
 
 
 def answer(demand: Demand, plan: Plan) -> str:
-    """Sentence that says what is needed."""
+    """The plan in a sentence."""
     limits = plan.chosen.limits
     return (
         f"{demand.rate_per_s:,.10g} requests/s with a p99 within {demand.p99_ns / 1e6:g} ms: "
@@ -120,7 +120,7 @@ def answer(demand: Demand, plan: Plan) -> str:
 
 
 def options_table(plan: Plan, measured: Calibration) -> Table:
-    """What other batches would do at the same rate."""
+    """Table of alternative batching options at the same rate."""
     styles = ["bold" if option is plan.chosen else "" for option in ways(plan)]
     return Table(
         _OPTIONS,
@@ -139,7 +139,7 @@ def options_table(plan: Plan, measured: Calibration) -> Table:
 
 
 def ways(plan: Plan) -> list[Option]:
-    """Every way to batch, the chosen one too: large groups first, then short delays."""
+    """All batching options, including the chosen one: large groups first, then short delays."""
     return sorted((plan.chosen, *plan.options), key=_order)
 
 
@@ -155,7 +155,7 @@ def option_cells(option: Option) -> list[str]:
 
 
 def network_table(demand: Demand, plan: Plan, calibration: Calibration) -> Table:
-    """What comes in over the network, in all and at each replica, for each way to send a row."""
+    """Table of incoming traffic, in total and per replica, for each wire dtype."""
     return Table(
         [Column(heading) for heading in NETWORK_COLUMNS],
         [list(network_cells(demand, plan, calibration))],
@@ -164,7 +164,7 @@ def network_table(demand: Demand, plan: Plan, calibration: Calibration) -> Table
 
 
 def network_cells(demand: Demand, plan: Plan, calibration: Calibration) -> Iterator[list[str]]:
-    """Of each dtype that a row can be sent as, what `NETWORK_COLUMNS` name."""
+    """The cells of `NETWORK_COLUMNS` for each wire dtype."""
     itemsize = np.dtype(calibration.dtype).itemsize
     narrower = [name for name in _NARROWER if np.dtype(name).itemsize < itemsize]
     for name in (calibration.dtype, *narrower):
@@ -186,7 +186,7 @@ def _order(option: Option) -> tuple[int, int]:
 
 
 def binary(count: float) -> str:
-    """Bytes in binary units, with three digits."""
+    """Bytes in binary units, with three significant digits."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""How every picture draws a mode, a percentile, or anything else that has a name."""
+"""The look of each mode, percentile or other named series in every picture."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a name is drawn everywhere: a hex colour, matplotlib's marker, plotly's symbol."""
+    """The look of a named series: a hex colour, matplotlib's marker, plotly's symbol."""
 
     colour: str
     marker: str
@@ -16,20 +16,20 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Stroke:
-    """How a line is broken: by matplotlib's name, and by plotly's."""
+    """A dash pattern: matplotlib's name, and plotly's."""
 
     style: Literal["-", "--", "-.", ":"]
     dash: str
 
 
-# Okabe, Ito: "Color Universal Design", 2008; told apart with any colour vision.
+# Okabe, Ito: "Color Universal Design", 2008; distinguishable with any colour vision.
 MODES: Mapping[str, Look] = {
     "local": Look("#009E73", "o", "circle"),
     "unary": Look("#0072B2", "s", "square"),
     "stream": Look("#D55E00", "^", "triangle-up"),
     "shm": Look("#CC79A7", "D", "diamond"),
 }
-# What is no mode has none of their colours. All are legible on white and on black.
+# Colours of other series, distinct from the modes'. All are legible on white and on black.
 OTHERS = (
     Look("#E69F00", "v", "triangle-down"),
     Look("#56B4E9", "P", "cross"),
@@ -47,7 +47,7 @@ PERCENTILES: Mapping[str, Stroke] = {
 
 
 def looks_of(names: Sequence[str]) -> dict[str, Look]:
-    """Look of each name, the modes first; a mode keeps its look always."""
+    """Look of each name, modes first; a mode always has the same look."""
     distinct = list(dict.fromkeys(names))
     known = {mode: look for mode, look in MODES.items() if mode in distinct}
     others = [name for name in distinct if name not in MODES]

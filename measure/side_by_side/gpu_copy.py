@@ -1,4 +1,4 @@
-"""Measure how near the CUDA provider, in process, comes to copying its inputs to the GPU.
+"""Measure how close the CUDA provider, in process, comes to the rate of copying its inputs.
 
 python -m measure.side_by_side.gpu_copy [ROUNDS]
 
@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from measure.core import local_server
 from measure.core.comparison import interleaved, ratio
@@ -21,18 +23,18 @@ from measure.core.judged import guarded, rounds_of
 from measure.core.verification import Experiment, check, truth
 from measure.limits.pcie import DeviceMemory
 from measure.peers.peer_servers import MODEL
-from measure.sweep.modes import Array, Local
+from measure.sweep.modes import Local
 from server.app.config import cores
 from server.onnx import pinned_memory
 
 _SHARE = 0.8
 _ROWS = 1024
-# The copies are of the same pieces as the executions.
+# Copies and executions use the same pieces.
 _SLICE_ROWS = 128
 
 
 def main() -> int:
-    """Measure, print, and say by the exit code what came of it."""
+    """Measure and print; return the exit code."""
     return guarded(
         "measure.side_by_side.gpu_copy",
         partial(_measure, rounds_of("measure.side_by_side.gpu_copy", __doc__)),
@@ -52,7 +54,7 @@ def _measured(local: Local, experiment: Experiment, rounds: int) -> int:
     x = np.ascontiguousarray(reference.x[:_ROWS])
     device = DeviceMemory(x[:_SLICE_ROWS].nbytes)
     pinned_memory.lock(x)
-    answers: list[Array] = []
+    answers: list[NDArray[Any]] = []
 
     def copy() -> None:
         for start in range(0, len(x), _SLICE_ROWS):
@@ -72,7 +74,7 @@ def _measured(local: Local, experiment: Experiment, rounds: int) -> int:
     return 0 if found.low >= _SHARE and not wrong else 1
 
 
-def _rate(action: Callable[[], None], x: Array) -> Callable[[], float]:
+def _rate(action: Callable[[], None], x: NDArray[Any]) -> Callable[[], float]:
     def run() -> float:
         started = time.perf_counter()
         action()

@@ -1,4 +1,4 @@
-"""The ways to get a batch predicted that a sweep compares."""
+"""The modes that a sweep compares: local, unary, stream, shared memory."""
 
 import contextlib
 import queue
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.batch_stream import BatchAnswer
 from client.client import Client
@@ -21,14 +22,12 @@ from server.errors import StartError
 from server.onnx import execution_provider
 from server.onnx.engine import Engine
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Labels int64 `[n]`, and when the first and the last were there (time.perf_counter_ns)."""
+    """Labels int64 `[n]`, and when the first and the last arrived (time.perf_counter_ns)."""
 
-    labels: Array
+    labels: NDArray[Any]
     first_ns: int
     done_ns: int
     stages: Stages | None = None
@@ -36,24 +35,24 @@ class Prediction:
 
 
 class Mode(Protocol):
-    """One way to predict; an instance keeps what it needs open between batches."""
+    """A way to predict; an instance keeps its connections open between batches."""
 
     name: str
 
-    def predict(self, x: Array) -> Prediction:
+    def predict(self, x: NDArray[Any]) -> Prediction:
         """Predict rows `[n, features]`; raises RequestFailed."""
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close what is open."""
 
 
 class Local:
-    """The server's own engine in this process: what is left when there is no network."""
+    """The server's own engine in this process: the baseline without a network."""
 
     name = "local"
 
     def __init__(self, graph: Path, threads: int, slice_rows: int, ep: str = "cpu") -> None:
-        """`ep`: execution provider, as the server's --ep; UsageError when it is not here."""
+        """`ep`: execution provider, as the server's --ep; UsageError if it is not available."""
         try:
             self._engine = Engine(graph, threads, execution_provider.parse(ep))
         except ValueError as error:
@@ -61,13 +60,13 @@ class Local:
         except StartError as error:
             raise UsageError(str(error)) from None
         self._input = self._engine.inputs[0]
-        told = self._engine.metadata.get("wire_scale")
-        self._scale = wire_scale(told) if told else None
+        text = self._engine.metadata.get("wire_scale")
+        self._scale = wire_scale(text) if text else None
         self._slice_rows = slice_rows
 
-    def predict(self, x: Array) -> Prediction:
-        """Run `x` in the slices that the server uses, each rounded to what the graph takes."""
-        labels: list[Array] = []
+    def predict(self, x: NDArray[Any]) -> Prediction:
+        """Run `x` in the slices that the server uses, each rounded to the graph's dtype."""
+        labels: list[NDArray[Any]] = []
         first_ns = assemble_ns = compute_ns = 0
         for start in range(0, len(x), self._slice_rows):
             started_ns = time.perf_counter_ns()
@@ -91,11 +90,11 @@ class Local:
         return Prediction(np.concatenate(labels), first_ns, time.perf_counter_ns(), stages)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 class Unary:
-    """One ModelInfer request a batch; a batch over what a message may hold goes as a stream."""
+    """One ModelInfer request per batch; a batch larger than a message may be is streamed."""
 
     name = "unary"
 
@@ -104,8 +103,8 @@ class Unary:
         self._input = client.input().name
         self._stream: Stream | None = None
 
-    def predict(self, x: Array) -> Prediction:
-        """Send `x` in one piece, if it fits."""
+    def predict(self, x: NDArray[Any]) -> Prediction:
+        """Send `x` in one message, if it fits."""
         if not self._client.fits_one_message(len(x)):
             self._stream = self._stream or Stream(self._client)
             return self._stream.predict(x)
@@ -128,8 +127,8 @@ class Stream:
         self._client = client
         self._open()
 
-    def predict(self, x: Array) -> Prediction:
-        """Send `x` and wait for its last answer; a stream that broke is opened anew next time."""
+    def predict(self, x: NDArray[Any]) -> Prediction:
+        """Send `x` and wait for its last answer; a broken stream is reopened by the next call."""
         self._batches.put(x)
         try:
             answer = next(self._answers)
@@ -149,24 +148,24 @@ class Stream:
         """Close the stream."""
         self._batches.put(None)
         for _ in self._answers:
-            raise AssertionError("an answer came to a batch nobody waits for")
+            raise AssertionError("got an answer to a batch that is not awaited")
 
     def _open(self) -> None:
-        self._batches: queue.SimpleQueue[Array | None] = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[NDArray[Any] | None] = queue.SimpleQueue()
         self._answers: Iterator[BatchAnswer] = self._client.stream_answers(
             _until_none(self._batches), timings=True
         )
 
 
 class Shm:
-    """Requests whose rows lie in shared memory, where the examples are put once, before.
+    """Requests whose rows lie in shared memory, where the examples are stored once, in advance.
 
-    They are put there as the model takes them, so that rounding them is not measured.
+    They are stored in the model's dtype, so that rounding is not measured.
     """
 
     name = "shm"
 
-    def __init__(self, client: Client, examples: Array) -> None:
+    def __init__(self, client: Client, examples: NDArray[Any]) -> None:
         """`predict` takes slices of `examples` only."""
         self._client = client
         self._input = client.input().name
@@ -174,8 +173,8 @@ class Shm:
         self._stack = contextlib.ExitStack()
         self._shared = self._stack.enter_context(client.shared(examples))
 
-    def predict(self, x: Array) -> Prediction:
-        """Send where the rows of `x` lie."""
+    def predict(self, x: NDArray[Any]) -> Prediction:
+        """Send the location of the rows of `x`."""
         offset = x.ctypes.data - self._examples.ctypes.data
         start = offset // self._examples.strides[0]
         tensor = self._shared.rows(self._input, start, start + len(x))
@@ -188,12 +187,12 @@ class Shm:
         self._stack.close()
 
 
-def _until_none(batches: "queue.SimpleQueue[Array | None]") -> Iterator[Array]:
+def _until_none(batches: "queue.SimpleQueue[NDArray[Any] | None]") -> Iterator[NDArray[Any]]:
     while (batch := batches.get()) is not None:
         yield batch
 
 
-def _labels(responses: Sequence[InferResponse]) -> Array:
+def _labels(responses: Sequence[InferResponse]) -> NDArray[Any]:
     return np.concatenate(
         [
             one_a_row(tensor.data)

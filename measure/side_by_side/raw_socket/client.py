@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.errors import RequestFailed
 from measure.core.local_server import listening
@@ -14,22 +15,20 @@ from measure.limits import sockets
 from measure.peers.systems import InProcess, System
 from measure.sweep.modes import Local, Mode, Prediction
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 _GROUP_ROWS = 32
-# Rows of one in-process execution: what the server takes of one large request, too.
+# Rows per in-process execution, the same that the server runs of a large request.
 _SLICE_ROWS = 128
 
 
 class RawSocket:
-    """A client of the raw socket's server, on one connection; a mode as those of a sweep."""
+    """A client of the raw socket server, on one connection; implements a sweep's mode."""
 
     def __init__(self, address: str) -> None:
         self.name = "raw"
         self._socket = sockets.connect(address)
 
-    def predict(self, x: Array) -> Prediction:
-        """Send all rows of `x`, then read their labels: they fit into the socket's buffer."""
+    def predict(self, x: NDArray[Any]) -> Prediction:
+        """Send all rows of `x`, then read their labels, which fit into the socket's buffer."""
         try:
             self._socket.sendall(len(x).to_bytes(4, "little"))
             self._socket.sendall(x.data.cast("B"))
@@ -54,7 +53,7 @@ class RawSocket:
 
 @contextlib.contextmanager
 def raw_server(graph: Path, threads: int, *, unix: bool) -> Iterator[str]:
-    """Run measure/side_by_side/raw_socket/server.py; its address."""
+    """Run measure/side_by_side/raw_socket/server.py; yield its address."""
     words = ("-m", "measure.side_by_side.raw_socket.server", str(graph.resolve()))
     sizes = (str(_GROUP_ROWS), str(threads))
     with (
@@ -64,7 +63,9 @@ def raw_server(graph: Path, threads: int, *, unix: bool) -> Iterator[str]:
         yield server.address
 
 
-def limit_systems(stack: contextlib.ExitStack, graph: Path, threads: int, x: Array) -> list[System]:
+def limit_systems(
+    stack: contextlib.ExitStack, graph: Path, threads: int, x: NDArray[Any]
+) -> list[System]:
     """The engine in this process, and raw sockets to one that does nothing else."""
     modes: dict[str, Mode] = {"local": Local(graph, threads, _SLICE_ROWS)}
     for name, unix in (("raw_tcp", False), ("raw_unix", True)):

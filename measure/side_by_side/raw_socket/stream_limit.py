@@ -1,4 +1,4 @@
-"""Measure how near a stream of 1,024 examples comes to a raw socket, with nothing else beside.
+"""Measure how close a stream of 1,024 examples comes to a raw socket, without other systems.
 
 python -m measure.side_by_side.raw_socket.stream_limit [ROUNDS]
 
@@ -27,7 +27,7 @@ _SHARE = 0.5
 
 
 def main() -> int:
-    """Measure as many rounds as the command line says."""
+    """Measure the given number of rounds."""
     return guarded(
         "measure.side_by_side.raw_socket.stream_limit",
         partial(_measure, rounds_of("measure.side_by_side.raw_socket.stream_limit", __doc__)),
