@@ -68,8 +68,8 @@ COMMANDS = {
 }
 
 
-# Their paths differ most; all commands are interrupted in `make test-slow`.
-QUICK = ("sweep", "limits")
+# All commands are interrupted in `make test-slow`.
+QUICK = ("sweep",)
 
 
 def marks(command):

@@ -52,6 +52,7 @@ def test_what_has_no_toolchain_is_skipped_and_the_python_example_runs(run):
     ],
     ids=["a build that fails", "a build that builds nothing"],
 )
+@pytest.mark.slow
 def test_what_cannot_be_built_is_a_failure(run, tools, script, said):
     go = tools / "go"
     go.write_text(f"#!/bin/sh\n{script}\n")

@@ -95,8 +95,8 @@ def test_seeds_are_good_and_mutations_of_them_mostly_are_not():
         pytest.param(codec_fuzz.run, 2_000, id="codec"),
         pytest.param(rpc_fuzz.run, 300, id="rpc"),
         pytest.param(frames_fuzz.run, 80, id="frames"),
-        pytest.param(transport_fuzz.run, 1_000, id="transport"),
-        pytest.param(files_fuzz.run, 3, id="files"),
+        pytest.param(transport_fuzz.run, 300, id="transport"),
+        pytest.param(files_fuzz.run, 1, id="files"),
         pytest.param(sequences.run, 2, id="sequences"),
     ],
 )

@@ -26,6 +26,7 @@ def test_growth_is_found_in_noise_with_its_size():
     assert all(found.low < 200 < found.high for found in grown)
 
 
+@pytest.mark.slow
 def test_the_interval_of_noise_alone_holds_zero_as_often_as_it_says():
     missed = [not noise_alone(seed).holds_zero for seed in range(8)]
     # One in twenty by its definition.

@@ -57,5 +57,6 @@ def test_descriptors_and_threads_that_stay_are_found(folder, what):
     assert getattr(found, what) > 60
 
 
+@pytest.mark.slow
 def test_without_time_nothing_is_claimed(folder):
     assert watch(Tally(600, 60), folder, "unary", 600, 0) is None

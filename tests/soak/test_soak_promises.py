@@ -76,6 +76,7 @@ def test_swaps_are_counted(tmp_path):
     assert (tally.done, tally.failures) == (2, [])
 
 
+@pytest.mark.slow
 def test_a_load_tells_answers_that_are_wrong(tmp_path):
     put_model(tmp_path, SMALL)
     questions = Questions(SMALL)

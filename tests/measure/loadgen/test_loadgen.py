@@ -296,6 +296,7 @@ def bare_address(server, call):
 
 
 @needs_loadgen
+@pytest.mark.slow
 def test_an_endpoint_that_tells_nothing_of_its_model_is_driven(bare_address, tmp_path):
     options = ["--address", bare_address, "--transport", "unary", "--scenario", "Offline"]
     done, content = run(tmp_path, *options)
