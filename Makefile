@@ -45,7 +45,7 @@ fuzz: .venv-dev/installed  ## damaged messages, frames, files and random sequenc
 # Of the hundreds of processes that tests start, each would compile all modules again.
 test test-slow test-lowest: export PYTHONDONTWRITEBYTECODE =
 
-test: .venv-dev/installed  ## tests of everything, six minutes (ARGS='-k name')
+test: .venv-dev/installed  ## tests of everything, some minutes (ARGS='-k name')
 	$(DEV) -m pytest -n logical --dist worksteal $(ARGS)
 
 test-slow: .venv-dev/installed  ## tests that take longer: every page's commands, new environments; before a release
