@@ -42,10 +42,13 @@ soak: .venv-dev/installed  ## test its promises in long runs (MINUTES=20, ARGS='
 fuzz: .venv-dev/installed  ## damaged messages, frames, files and random sequences (SECONDS=120)
 	$(DEV) -m soak --seconds $(SECONDS) --only codec,rpc,frames,transport,files,sequences --out results/fuzz $(ARGS)
 
-test: .venv-dev/installed  ## all tests but the slow ones (ARGS='-k name')
+# Of the hundreds of processes that tests start, each would compile all modules again.
+test test-slow test-lowest: export PYTHONDONTWRITEBYTECODE =
+
+test: .venv-dev/installed  ## tests of everything, some minutes (ARGS='-k name')
 	$(DEV) -m pytest -n logical --dist worksteal $(ARGS)
 
-test-slow: .venv-dev/installed  ## tests that take minutes: every page's commands, installs in new environments
+test-slow: .venv-dev/installed  ## tests that take longer: every page's commands, new environments; before a release
 	$(DEV) -m pytest -n logical --dist worksteal -m slow $(ARGS)
 
 test-lowest: .venv-lowest/installed  ## all tests with the oldest versions that pyproject.toml allows

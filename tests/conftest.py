@@ -1,6 +1,7 @@
 """Real servers, real processes and raw gRPC callers that the end-to-end tests share."""
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -26,12 +27,14 @@ from protos.codec import (
     encode_request,
 )
 from protos.tensors import Tensor
+from server.app import config
 from server.app.config import Config
 from server.app.server import Server
+from server.errors import StartError
 
 ROOT = Path(__file__).parents[1]
 SERVICE = "/inference.GRPCInferenceService/"
-PATIENCE_S = 20
+PATIENCE_S = 30
 IR_VERSION, OPSET = 8, 13
 
 # Of servers in this process too, as the environment has it for those in others:
@@ -49,6 +52,12 @@ GROUP_ROWS = 2
 SLICE_ROWS = 4 * GROUP_ROWS
 STEPS_CONFIG = "max_batch_size: 1024 "
 ROWS_MAY_MIX = 'parameters { key: "rows_may_mix" value { string_value: "true" } }'
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector the thousands of tests that are kept to the end anyway."""
+    gc.collect()
+    gc.freeze()
 
 
 def wait_until(condition, what, timeout_s=PATIENCE_S):
@@ -128,13 +137,13 @@ class Caller:
         return self.control("ModelStatistics", name=model).model_stats[0]
 
     @contextlib.contextmanager
-    def busy_worker(self, executions=100, model="steps"):
+    def busy_worker(self, executions=100, model="steps", slow_steps=SLOW_STEPS):
         """Keep the worker of a model busy, with whatever is sent meanwhile queued behind.
 
-        The server must gather GROUP_ROWS rows.
+        The server must gather GROUP_ROWS rows. Gives the call that keeps it busy.
         """
         before = self.statistics(model).execution_count
-        steps = np.full((SLICE_ROWS * (1 + executions), 1), SLOW_STEPS)
+        steps = np.full((SLICE_ROWS * (1 + executions), 1), slow_steps)
         steps[:SLICE_ROWS] = 0
         call = self.infer_later(self.message(model, steps=steps))
         try:
@@ -142,7 +151,7 @@ class Caller:
             wait_until(
                 lambda: self.statistics(model).execution_count > before, "the worker is busy"
             )
-            yield
+            yield call
         finally:
             call.cancel()
 
@@ -313,6 +322,26 @@ def _launcher():
             return process
 
         yield start
+
+
+@pytest.fixture
+def refusal(capsys):
+    """Return the function that starts a server which cannot start, in this process.
+
+    It takes options as the command line does; the one line that says why.
+    """
+
+    def start(*options):
+        with pytest.raises((StartError, SystemExit)) as caught:
+            Server(config.parse(list(map(str, options)), os.environ))
+        text = str(caught.value)
+        if caught.type is SystemExit:
+            assert caught.value.code == 2
+            text = capsys.readouterr().err
+        (line,) = text.splitlines()
+        return line.removeprefix("argmax-server: error: ")
+
+    return start
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""Fresh copies of the checkout, with the environment that a newcomer has made in them."""
+"""Copies of the checkout, with an environment in them that programs of its pages run in."""
 
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,15 +38,29 @@ def copy_checkout(folder: Path) -> None:
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*_MADE_HERE))
 
 
-class FreshEnvironment:
-    """A checkout whose `.venv` was made as README.md says, by make."""
+def _is_script(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"
 
-    def __init__(self, folder: Path) -> None:
-        """Copy the checkout to `folder` and make the environment.
+
+class Environment:
+    """A virtual environment that checkouts are made with."""
+
+    def __init__(self, venv: Path) -> None:
+        """Take one in which the project is installed."""
+        self.venv = venv
+
+    @classmethod
+    def of_tests(cls) -> Self:
+        """The environment that the tests run in. It has more than a newcomer's, and is there."""
+        return cls(Path(sys.prefix))
+
+    @classmethod
+    def fresh(cls, folder: Path) -> Self:
+        """Copy the checkout to `folder` and make its `.venv` as README.md says, by make.
 
         Raises subprocess.CalledProcessError, with what pip wrote on stderr.
         """
-        self.venv = folder / ".venv"
         copy_checkout(folder)
         subprocess.run(
             ["make", ".venv/installed"],
@@ -54,6 +69,7 @@ class FreshEnvironment:
             check=True,
             timeout=INSTALL_S,
         )
+        return cls(folder / ".venv")
 
     def checkout(self, folder: Path) -> None:
         """Make a checkout in `folder` with an environment of its own that has the same packages.
@@ -70,10 +86,10 @@ class FreshEnvironment:
         # addsitedir also runs the .pth files there, of which editable installs consist.
         (packages / "shared.pth").write_text(f"import site; site.addsitedir({str(shared)!r})\n")
         for script in (self.venv / "bin").iterdir():
-            if not (venv / "bin" / script.name).exists() and not script.is_symlink():
-                text = script.read_text().replace(str(self.venv), str(venv))
-                (venv / "bin" / script.name).write_text(text)
-                shutil.copymode(script, venv / "bin" / script.name)
+            here = venv / "bin" / script.name
+            if not here.exists() and not script.is_symlink() and _is_script(script):
+                here.write_text(script.read_text().replace(str(self.venv), str(venv)))
+                shutil.copymode(script, here)
         self._made(folder, ".venv")
         self._lend_tests_environment(folder)
 

@@ -1,9 +1,9 @@
 """Draw a comparison of execution providers as PNG."""
 
-from dataclasses import replace
+from __future__ import annotations
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from measure.compare.analysis import Analysis
 from measure.core.latency_fit import Fit
@@ -11,6 +11,10 @@ from measure.presentation.looks import Look
 from measure.presentation.plots import MUTED, canvas, draw_line, finish, png
 from measure.sweep.plots import looks, prepare
 from measure.sweep.summary import Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LATENCY_LABEL = "latency (seconds before the last prediction)"
 RATIO_LABEL = "ratio (above 1: slower)"

@@ -1,8 +1,9 @@
 """Draw the roofs, and the points below them, as PNG."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from matplotlib.figure import Figure
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from measure.limits.memory import GIB
 from measure.limits.peaks import COPY, GEMM, READ, TCP, UNIX, Roof
@@ -10,6 +11,9 @@ from measure.limits.placement import Placed
 from measure.limits.subject import Work
 from measure.presentation.looks import looks_of
 from measure.presentation.plots import canvas, dress, head, label_round, legend_beside, png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TITLE = "Under the Roofs of the Machine"
 X_LABEL = "operations per byte of memory"

@@ -1,15 +1,19 @@
 """Draw latency against load as PNG."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from typing import TYPE_CHECKING
 
 from measure.load.summary import LoadPoint
 from measure.presentation.looks import PERCENTILES, looks_of
-from measure.presentation.plots import canvas, dress, head, label_at, legend, png
+from measure.presentation.plots import canvas, dress, head, label_at, legend, part, png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 # Labels closer together than this share of the axis would overlap.
 _NEAREST = 1 / 12
@@ -77,6 +81,7 @@ def latency_figure(points: Sequence[LoadPoint], loop: str) -> Figure:
     head(axes, latency_title(loop), LOOPS[loop].label, "latency (milliseconds)")
     if is_logarithmic(chosen, loop):
         axes.set_xscale("log", base=2)
+    line = part("lines").Line2D
     modes: dict[str, Line2D] = {}
     strokes: dict[str, Line2D] = {}
     for mode, look in looks_of([point.asked.mode for point in chosen]).items():
@@ -93,9 +98,9 @@ def latency_figure(points: Sequence[LoadPoint], loop: str) -> Figure:
                 axes.plot(
                     level, value, look.marker, color=look.colour, markerfacecolor=inside, ms=6.5
                 )
-            modes[mode] = Line2D([], [], color=look.colour, marker=look.marker, linewidth=1.8)
+            modes[mode] = line([], [], color=look.colour, marker=look.marker, linewidth=1.8)
             name = percentile.replace("_", ".")
-            strokes[name] = Line2D([], [], color="#444444", linestyle=stroke.style)
+            strokes[name] = line([], [], color="#444444", linestyle=stroke.style)
     if not is_logarithmic(chosen, loop):
         axes.set_xlim(left=0)
     label_at(axes, ticks(chosen, loop))

@@ -1,16 +1,23 @@
-"""One style for every picture: title, axes, lines, legend, and the PNG itself."""
+"""One style for every picture: title, axes, lines, legend, and the PNG itself.
 
+Matplotlib takes as long to import as all else that a command needs, so it is imported for the
+first picture.
+"""
+
+from __future__ import annotations
+
+import importlib
 import io
 from collections.abc import Sequence
-
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from typing import TYPE_CHECKING, Any
 
 from measure.presentation.looks import Look
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 # Values within this factor are labelled as on a linear scale.
 NARROW = 4
@@ -18,9 +25,14 @@ INK, MUTED = "#222222", "#666666"
 _GRID = "#dddddd"
 
 
+def part(name: str) -> Any:
+    """A module of matplotlib."""
+    return importlib.import_module(f"matplotlib.{name}")
+
+
 def canvas(size: tuple[float, float] = (8, 5), dpi: int = 150) -> Figure:
     """An empty figure, `size` in inches."""
-    figure = Figure(figsize=size, dpi=dpi, facecolor="white")
+    figure: Figure = part("figure").Figure(figsize=size, dpi=dpi, facecolor="white")
     figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
     return figure
 
@@ -36,9 +48,10 @@ def head(axes: Axes, title: str, x_label: str, y_label: str, *, legend_below: bo
 
 def label_at(axes: Axes, places: Sequence[float]) -> None:
     """Label the horizontal axis at exactly these positions."""
-    axes.xaxis.set_major_locator(FixedLocator([float(place) for place in places]))
-    axes.xaxis.set_major_formatter(FuncFormatter(_plain))
-    axes.xaxis.set_minor_locator(NullLocator())
+    ticker = part("ticker")
+    axes.xaxis.set_major_locator(ticker.FixedLocator([float(place) for place in places]))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(_plain))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
 
 
 def draw_line(
@@ -82,9 +95,12 @@ def label_round(axis: Axis) -> None:
     # any round value.
     steps = (1.0, 2.0, 5.0) if high / low < 10**2.5 else (1.0,)
     narrow = high / low < NARROW
-    axis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(base=10, subs=steps))
-    axis.set_major_formatter(FuncFormatter(_plain))
-    axis.set_minor_locator(NullLocator())
+    ticker = part("ticker")
+    axis.set_major_locator(
+        ticker.MaxNLocator(6) if narrow else ticker.LogLocator(base=10, subs=steps)
+    )
+    axis.set_major_formatter(ticker.FuncFormatter(_plain))
+    axis.set_minor_locator(ticker.NullLocator())
 
 
 def dress(axes: Axes, note: str) -> None:
@@ -144,7 +160,7 @@ def _plain(value: float, _: int | None = None) -> str:
 
 def png(figure: Figure) -> bytes:
     """Render a figure; equal figures give equal bytes."""
-    FigureCanvasAgg(figure)
+    part("backends.backend_agg").FigureCanvasAgg(figure)
     file = io.BytesIO()
     # Omit matplotlib's version, so that equal points give equal bytes.
     figure.savefig(file, format="png", metadata={"Software": None})

@@ -1,14 +1,18 @@
 """Draw the two plots of a sweep as PNG."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from measure.presentation.looks import Look, looks_of
 from measure.presentation.plots import canvas, draw_line, finish, head, label_at, png
 from measure.sweep.summary import Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LATENCY_TITLE = "Latency as Batch Size Changes"
 LATENCY_LABEL = "latency (seconds before first prediction)"

@@ -10,6 +10,7 @@ from functools import partial
 import grpc
 import numpy as np
 import pytest
+from conftest import PATIENCE_S
 from onnx import helper
 
 from client.client import STREAM_MESSAGE_BYTES, Client
@@ -319,13 +320,13 @@ def test_no_server_is_unavailable(retry):
         started = time.monotonic()
         with pytest.raises(Unavailable, match=r"within 0\.3 s"):
             client.wait_until_ready(0.3)
-        assert 0.25 < time.monotonic() - started < 5
+        assert 0.25 < time.monotonic() - started < PATIENCE_S
 
 
 def test_a_server_that_comes_late_is_retried(launch, models, examples):
     x, labels = examples
     port = free_port()
-    retry = RetryPolicy(attempts=5, initial_backoff_s=1.0, max_backoff_s=5.0)
+    retry = RetryPolicy(attempts=1000, initial_backoff_s=0.1, max_backoff_s=0.1)
     got = []
     with Client(f"127.0.0.1:{port}", retry=retry) as client:
         asking = threading.Thread(target=lambda: got.append(client.predict(x[:20])))
@@ -383,7 +384,9 @@ def test_retries_end_with_the_deadline(server):
 def test_a_server_that_is_replaced_is_found_again(launch, models, examples):
     x, labels = examples
     address = f"127.0.0.1:{free_port()}"
-    with Client(address, retry=RetryPolicy(attempts=5, initial_backoff_s=1.0)) as client:
+    with Client(
+        address, retry=RetryPolicy(attempts=50, initial_backoff_s=0.1, max_backoff_s=0.2)
+    ) as client:
         for _ in range(2):
             process = launch(models, address=address)
             for rows in (20, ROWS):
@@ -445,13 +448,12 @@ def test_a_stream_that_breaks_without_progress_is_given_up(launch, models, examp
 
 
 def test_an_answer_that_takes_too_long_is_deadline_exceeded(server, steps_client):
-    steps = np.full((100, 1), 10**6)
-    with Client(server.address, "steps", output="done", deadline_s=0.2) as hasty:
-        assert hasty.predict(np.array([[1]])) == [[1]]
+    steps = np.full((100, 1), 3 * 10**5)
+    with Client(server.address, "steps", output="done", deadline_s=0.1) as hasty:
         for ask in (hasty.predict, lambda x: list(hasty.stream([x]))):
             started = time.monotonic()
             with pytest.raises(DeadlineExceeded) as caught:
                 ask(steps)
             assert caught.value.code == "DEADLINE_EXCEEDED"
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < PATIENCE_S
     assert steps_client.predict(np.array([[3]])) == [[3]]

@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from onnx import helper
 
-TIMEOUT_S = 10
+TIMEOUT_S = 20
 Health = health_pb2.HealthCheckResponse
 
 

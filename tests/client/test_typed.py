@@ -113,12 +113,14 @@ def checked(tmp_path_factory):
     return check
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_mypy_strict_passes_on_a_users_project(checked):
     code, said = checked(RIGHT)
     assert (code, said) == (0, "Success: no issues found in 1 source file\n")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_mypy_finds_a_wrong_use_of_the_client(checked):
     head = (

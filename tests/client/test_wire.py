@@ -110,7 +110,7 @@ def test_other_models_get_what_was_given(address):
     assert answer.outputs[0].data.dtype == np.float64
 
 
-@pytest.mark.parametrize("wire", ["float16", "int8"])
+@pytest.mark.parametrize("wire", [pytest.param("float16", marks=pytest.mark.slow), "int8"])
 def test_a_sweep_sends_narrow_examples_and_says_how_many_labels_agree(tmp_path, wire, capsys):
     options = ["--features", "500", "--examples", "64", "--batch-sizes", "1,64", "--wire", wire]
     modes = ["--modes", "local,unary,stream,shm", "--repeats", "1", "--threads", "1"]

@@ -79,7 +79,13 @@ def test_what_the_base_can_explain_it_explains(words):
 
 
 def in_words(command):
-    return ["client", command.name], command.name, command.extra
+    quick = command.name in ("sweep", "loadgen")
+    return pytest.param(
+        ["client", command.name],
+        command.name,
+        command.extra,
+        marks=() if quick else pytest.mark.slow,
+    )
 
 
 @pytest.mark.parametrize(

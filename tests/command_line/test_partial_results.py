@@ -68,6 +68,15 @@ COMMANDS = {
 }
 
 
+# All commands are interrupted in `make test-slow`.
+QUICK = ("sweep",)
+
+
+def marks(command):
+    slow = [] if command in QUICK else [pytest.mark.slow]
+    return [*slow, needs_loadgen] if command == "loadgen" else slow
+
+
 def interrupted(folder, words, waited_for, number=signal.SIGINT):
     """Send a signal as a terminal does, once a line is on stderr; exit code, stdout, stderr."""
     process = subprocess.Popen(
@@ -101,7 +110,7 @@ def interrupted(folder, words, waited_for, number=signal.SIGINT):
 
 @pytest.mark.parametrize(
     "command",
-    [pytest.param(name, marks=needs_loadgen if name == "loadgen" else ()) for name in COMMANDS],
+    [pytest.param(name, marks=marks(name)) for name in COMMANDS],
 )
 def test_ctrl_c_keeps_what_was_measured(command, tmp_path, capsys):
     words, waited_for, name = COMMANDS[command]
@@ -142,6 +151,7 @@ def test_nothing_measured_leaves_no_files(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_overload_keeps_whole_rounds(tmp_path):
     small = ["--classes", "64", "--features", "256", "--rows", "4", "--streams", "2"]
     words = ["client", "overload", *small, "--seconds", "0.3", "--rounds", "99"]
@@ -155,7 +165,9 @@ def test_the_overload_keeps_whole_rounds(tmp_path):
     assert {len(values) for name, values in rounds.items() if name != "failed"} == {1}
 
 
-@pytest.mark.parametrize("command", ["sweep", "load", "slo"])
+@pytest.mark.parametrize(
+    "command", ["sweep", *(pytest.param(name, marks=pytest.mark.slow) for name in ("load", "slo"))]
+)
 def test_a_point_that_is_shown_is_kept(command, tmp_path, monkeypatch, capsys):
     words, _, name = COMMANDS[command]
 

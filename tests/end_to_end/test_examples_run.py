@@ -52,6 +52,7 @@ def test_what_has_no_toolchain_is_skipped_and_the_python_example_runs(run):
     ],
     ids=["a build that fails", "a build that builds nothing"],
 )
+@pytest.mark.slow
 def test_what_cannot_be_built_is_a_failure(run, tools, script, said):
     go = tools / "go"
     go.write_text(f"#!/bin/sh\n{script}\n")
@@ -62,6 +63,7 @@ def test_what_cannot_be_built_is_a_failure(run, tools, script, said):
     assert said in done.stdout
 
 
+@pytest.mark.slow
 def test_an_old_toolchain_is_skipped(run, tools):
     go = tools / "go"
     go.write_text("#!/bin/sh\necho go1.19.8\n")
@@ -76,11 +78,11 @@ def test_an_old_toolchain_is_skipped(run, tools):
 @pytest.mark.parametrize(
     ("whole", "few", "few_code", "code"),
     [
-        ("70 labels, 0 wrong", "4 labels, 1 wrong", 1, 0),
-        ("69 labels, 0 wrong", "4 labels, 1 wrong", 1, 1),
-        ("70 labels, 1 wrong", "4 labels, 1 wrong", 1, 1),
+        pytest.param("70 labels, 0 wrong", "4 labels, 1 wrong", 1, 0, marks=pytest.mark.slow),
+        pytest.param("69 labels, 0 wrong", "4 labels, 1 wrong", 1, 1, marks=pytest.mark.slow),
+        pytest.param("70 labels, 1 wrong", "4 labels, 1 wrong", 1, 1, marks=pytest.mark.slow),
         ("70 labels, 0 wrong", "4 labels, 0 wrong", 1, 1),
-        ("70 labels, 0 wrong", "4 labels, 1 wrong", 0, 1),
+        pytest.param("70 labels, 0 wrong", "4 labels, 1 wrong", 0, 1, marks=pytest.mark.slow),
     ],
     ids=["right", "leaves one out", "finds one", "overlooks one", "ends with 0 all the same"],
 )

@@ -110,7 +110,7 @@ def check_points(content, modes, batch_sizes):
         assert point["errors"] == 0
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_a_sweep_of_a_server_of_its_own_writes_every_file_and_no_label_is_wrong(tmp_path, dtype):
     out = tmp_path / "new" / "folder"
     content = swept(out, *SIZES, "--dtype", dtype)

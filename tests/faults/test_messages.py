@@ -112,8 +112,10 @@ def test_a_message_that_is_sent_all_the_same_is_not_taken(peer, path):
     assert sent < MOST_GROWTH_BYTES
 
 
-@pytest.mark.parametrize("path", [INFER, STREAM, LIVE, CHECK])
-@pytest.mark.parametrize("expanded_bytes", [GIB, 4 * GIB])
+@pytest.mark.parametrize(
+    ("path", "expanded_bytes"),
+    [(INFER, 4 * GIB), (INFER, GIB), (STREAM, GIB), (LIVE, GIB), (CHECK, GIB)],
+)
 def test_a_message_that_expands_beyond_the_limit_is_refused(peer, path, expanded_bytes):
     send_bomb(peer, path, expanded_bytes)
 
@@ -138,7 +140,7 @@ def test_a_client_of_grpc_is_told_that_its_message_is_over_the_limit(caller, com
     assert "larger than" in caught.value.details()
 
 
-@pytest.mark.parametrize("path", [INFER, STREAM, LIVE, CHECK])
+@pytest.mark.parametrize("path", [STREAM, CHECK])
 def test_what_a_bomb_takes_up_to_a_high_limit_is_given_back(path, launch, graphs, call, eventually):
     process = launch(graphs.folder)
     caller = call(process.address)

@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_the_digits_example_gets_what_the_estimator_predicts():
     ran = subprocess.run(
         [sys.executable, "examples/sklearn/digits.py"],

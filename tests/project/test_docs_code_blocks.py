@@ -1,13 +1,19 @@
-"""Every command and every Python block of README.md and docs/ runs in a fresh environment."""
+"""Every command and every Python block of README.md and docs/ runs in a fresh environment.
 
+That takes minutes, so `make test` runs what README.md begins with, in the tests' own environment,
+and checks that the options of all commands exist.
+"""
+
+import contextlib
 import json
 import re
 import shlex
+from collections.abc import Iterator
 
 import docs_substitutions
 import pytest
 from docs_blocks import RUN, BadBlock, Block, blocks, commands
-from docs_environment import ROOT, FreshEnvironment
+from docs_environment import ROOT, Environment
 from docs_runner import ENTER, BlockFailed, Page
 from google.protobuf import text_format
 
@@ -18,14 +24,15 @@ from protos import model_config_pb2
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
-# What a newcomer follows runs in every test run, the other pages in `make test-slow`.
-FIRST = ("README.md", "docs/tutorial.md", "docs/clients.md", "docs/security.md")
+# Headings of README.md whose blocks run in every test run.
+FIRST = ("## Serve", "## Call")
+
+# What ends a command, and what a shell would replace within one.
+SEPARATED = re.compile(r"\s(?:\||>|>>|&&|;)\s|\n|; ")
+PLACEHOLDER = re.compile(r"[$`]")
 
 # A mark is for a block that no machine of ours can run, not for one that is inconvenient.
 MOST_MARKED = 0.25
-
-# The environment is installed once, from an index of packages.
-pytestmark = pytest.mark.timeout(1200)
 
 
 def of_page(name: str) -> list[Block]:
@@ -38,17 +45,39 @@ def runnable(name: str) -> list[Block]:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    return FreshEnvironment(tmp_path_factory.mktemp("fresh") / "argmax-serving")
+    """An environment that is installed from an index of packages."""
+    return Environment.fresh(tmp_path_factory.mktemp("fresh") / "argmax-serving")
+
+
+def below(name: str, headings: tuple[str, ...]) -> list[Block]:
+    """Blocks of a page that stand below these of its headings."""
+    lines = (ROOT / name).read_text().splitlines()
+    found = []
+    for block in runnable(name):
+        above = [line for line in lines[: block.line] if line.startswith("## ")]
+        if above and above[-1] in headings:
+            found.append(block)
+    return found
+
+
+def ours(block: Block) -> Iterator[list[str]]:
+    """The words behind `python -m client` of each such command in a block."""
+    if block.language != "sh" or "python -m client" not in block.source:
+        return
+    for command in commands(block.source):
+        for part in SEPARATED.split(command.replace("\\\n", " ")):
+            words = in_words(part) if part.lstrip().startswith("python -m client") else []
+            if len(words) > 3 and not PLACEHOLDER.search(part):
+                yield words[3:]
 
 
 def in_words(command: str) -> list[str]:
     return shlex.split(command.replace("\\\n", " "), comments=True)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
-)
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_blocks_of_a_page_run_in_order(name, request, tmp_path):
     run = [block for block in runnable(name) if block.reason is None]
     if not run:
@@ -60,6 +89,16 @@ def test_the_blocks_of_a_page_run_in_order(name, request, tmp_path):
             page.run(block)
 
 
+def test_a_model_is_served_and_called_as_readme_says(tmp_path):
+    checkout = tmp_path / "argmax-serving"
+    Environment.of_tests().checkout(checkout)
+    run = [block for block in below("README.md", FIRST) if block.reason is None]
+    assert {"sh", "python"} <= {block.language for block in run}
+    with Page(checkout, entered=True) as page:
+        for block in run:
+            page.run(block)
+
+
 def test_few_blocks_are_marked_as_not_run():
     every = [block for name in NAMES for block in runnable(name)]
     marked = [block.where for block in every if block.reason is not None]
@@ -67,20 +106,21 @@ def test_few_blocks_are_marked_as_not_run():
     assert len(marked) <= MOST_MARKED * len(every), marked
 
 
-def test_the_options_of_commands_that_are_not_run_exist():
-    marked = [b for name in NAMES for b in runnable(name) if b.reason and b.language == "sh"]
-    ours = [
-        (block.where, words[3:])
-        for block in marked
-        for command in commands(block.source)
-        if (words := in_words(command))[:3] == ["python", "-m", "client"]
-    ]
-    assert ours
-    for where, words in ours:
-        try:
-            parser_for(words).parse_args([word.replace("PORT", "8001") for word in words])
-        except UsageError as error:
-            pytest.fail(f"{where}: {error}")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_options_of_every_command_exist(name):
+    for block in runnable(name):
+        for words in ours(block):
+            # What --help ends with.
+            with contextlib.suppress(SystemExit):
+                try:
+                    parser_for(words).parse_args([word.replace("PORT", "8001") for word in words])
+                except UsageError as error:
+                    pytest.fail(f"{block.where}: {error}")
+
+
+def test_commands_of_ours_are_found_on_the_pages():
+    found = {words[0] for name in NAMES for block in runnable(name) for words in ours(block)}
+    assert found >= {"predict", "sweep", "load", "slo", "plan", "compare", "diff", "report"}
 
 
 def test_every_substitution_is_of_some_page():
@@ -96,15 +136,15 @@ def test_every_substitution_is_of_some_page():
 
 
 @pytest.fixture(scope="module")
-def scratch(environment, tmp_path_factory):
+def scratch(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made_up") / "argmax-serving"
-    environment.checkout(folder)
+    Environment.of_tests().checkout(folder)
     return folder
 
 
 @pytest.fixture
 def follow(scratch):
-    """Run a page of this text as the pages are run, in an environment that was entered."""
+    """Run a page of this text as the pages are run, in the tests' environment."""
 
     def follow(text):
         with Page(scratch, entered=True) as page:

@@ -92,12 +92,12 @@ def test_seeds_are_good_and_mutations_of_them_mostly_are_not():
 @pytest.mark.parametrize(
     ("part", "count"),
     [
-        pytest.param(codec_fuzz.run, 5_000, id="codec"),
-        pytest.param(rpc_fuzz.run, 800, id="rpc"),
-        pytest.param(frames_fuzz.run, 200, id="frames"),
-        pytest.param(transport_fuzz.run, 2_000, id="transport"),
-        pytest.param(files_fuzz.run, 12, id="files"),
-        pytest.param(sequences.run, 5, id="sequences"),
+        pytest.param(codec_fuzz.run, 2_000, id="codec"),
+        pytest.param(rpc_fuzz.run, 300, id="rpc"),
+        pytest.param(frames_fuzz.run, 80, id="frames"),
+        pytest.param(transport_fuzz.run, 300, id="transport"),
+        pytest.param(files_fuzz.run, 1, id="files"),
+        pytest.param(sequences.run, 2, id="sequences"),
     ],
 )
 def test_what_is_spoiled_breaks_nothing(tmp_path, part, count):

@@ -20,16 +20,17 @@ def noise_alone(seed):
 
 
 def test_growth_is_found_in_noise_with_its_size():
-    grown = [slope(STEPS, noise(seed) + 200 * np.asarray(STEPS)) for seed in range(10)]
+    grown = [slope(STEPS, noise(seed) + 200 * np.asarray(STEPS)) for seed in range(4)]
     assert all(found.grows and not found.holds_zero for found in grown)
     assert all(found.per_step == pytest.approx(200, rel=0.25) for found in grown)
     assert all(found.low < 200 < found.high for found in grown)
 
 
+@pytest.mark.slow
 def test_the_interval_of_noise_alone_holds_zero_as_often_as_it_says():
-    missed = [not noise_alone(seed).holds_zero for seed in range(20)]
+    missed = [not noise_alone(seed).holds_zero for seed in range(8)]
     # One in twenty by its definition.
-    assert sum(missed) <= 2
+    assert sum(missed) <= 1
 
 
 def test_one_late_step_is_no_growth():

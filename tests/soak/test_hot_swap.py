@@ -10,9 +10,9 @@ def swaps(tmp_path_factory):
 
 
 def test_a_model_is_swapped_under_load_without_an_error_or_a_mixed_answer(tmp_path):
-    outcome = swap(tmp_path, 25, ("--validation", "off"))
+    outcome = swap(tmp_path, 8, ("--validation", "off"))
     assert (outcome.errors, outcome.mixed, outcome.stale) == ([], 0, 0)
-    assert min(outcome.answered["unary"], outcome.answered["stream"]) > 25
+    assert min(outcome.answered["unary"], outcome.answered["stream"]) > 8
     assert outcome.good
 
 

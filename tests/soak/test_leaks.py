@@ -23,12 +23,20 @@ def watched(folder, kind, requests=REQUESTS, **program):
     return found
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "reload"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind == "unary" else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in KINDS
+        if kind != "reload"
+    ],
+)
 def test_nothing_is_left_of_requests(folder, kind):
     found = watched(folder, kind)
     assert not found.leaks, found
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_models_that_were_loaded_anew(folder):
     found = watched(folder, "reload", 60)
     assert not found.leaks, found
@@ -41,6 +49,7 @@ def test_a_leak_of_memory_is_found_with_its_size(folder):
     assert 3000 < found.bytes_a_request.per_step < 8000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["descriptors", "threads"])
 def test_descriptors_and_threads_that_stay_are_found(folder, what):
     found = watched(folder, "unary", 120, program=(LEAKY, what))
@@ -48,5 +57,6 @@ def test_descriptors_and_threads_that_stay_are_found(folder, what):
     assert getattr(found, what) > 60
 
 
+@pytest.mark.slow
 def test_without_time_nothing_is_claimed(folder):
     assert watch(Tally(600, 60), folder, "unary", 600, 0) is None

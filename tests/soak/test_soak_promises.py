@@ -22,8 +22,8 @@ def outcome(part, folder, count, **more):
 
 
 def test_every_answer_is_right_and_none_is_lost(tmp_path):
-    tally = outcome(answers.run, tmp_path, 800, experiment=SMALL, most_rows=4)
-    assert (tally.done, tally.failures) == (800, [])
+    tally = outcome(answers.run, tmp_path, 300, experiment=SMALL, most_rows=4)
+    assert (tally.done, tally.failures) == (300, [])
     assert min(tally.facts["unary"], tally.facts["streamed"]) > 0
 
 
@@ -41,7 +41,9 @@ def test_wrong_answers_are_kept_with_what_came(tmp_path):
     assert all(", expected [" in failure.came for failure in tally.failures)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_under_load_fails_nothing_that_was_accepted(tmp_path, number):
     tally = outcome(terminations.run, tmp_path, 1, number=number)
     assert (tally.done, tally.failures) == (1, [])
@@ -60,6 +62,7 @@ def test_clients_that_retry_do_not_see_a_killed_server(tmp_path):
     assert tally.facts["starts"] == 2
 
 
+@pytest.mark.slow
 def test_clients_that_do_not_retry_see_it(tmp_path, monkeypatch):
     monkeypatch.setattr(kills, "PATIENT", ONCE)
     tally = outcome(kills.run, tmp_path, 1)
@@ -67,11 +70,13 @@ def test_clients_that_do_not_retry_see_it(tmp_path, monkeypatch):
     assert any("UNAVAILABLE" in failure.came for failure in tally.failures)
 
 
+@pytest.mark.slow
 def test_swaps_are_counted(tmp_path):
-    tally = outcome(hot_swap.run, tmp_path, 5)
-    assert (tally.done, tally.failures) == (5, [])
+    tally = outcome(hot_swap.run, tmp_path, 2)
+    assert (tally.done, tally.failures) == (2, [])
 
 
+@pytest.mark.slow
 def test_a_load_tells_answers_that_are_wrong(tmp_path):
     put_model(tmp_path, SMALL)
     questions = Questions(SMALL)

@@ -105,7 +105,7 @@ def test_the_server_knows_the_deadline_and_the_peer(pair):
     answer = bytes(pair[0].unary_unary("/test/Describe")(b"", timeout=20)).decode()
     peer, left = answer.split()
     assert peer.startswith("ipv4:127.0.0.1:")
-    assert left in ("19", "20")
+    assert 5 <= int(left) <= 20
     if pair[1].kind == "own":  # grpcio's server knows a deadline in 292 years
         assert bytes(pair[0].unary_unary("/test/Describe")(b"")).decode().split()[1] == "None"
 

@@ -82,9 +82,20 @@ def test_the_record_carries_what_makes_the_run_again(with_itself):
     assert len(content["crossovers"]) == 2
 
 
-def test_one_mode_needs_no_server(tmp_path):
-    done, content = run(tmp_path, "--ep", "cpu", "--ep", "cpu", "--modes", "local", *QUICK)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory):
+    """One mode, with a limit that is broken whatever the machine does.
+
+    Nothing is a millionth of itself.
+    """
+    folder = tmp_path_factory.mktemp("limited")
+    limit = ["--max-slowdown", "0.000001", "--require-agreement", "1"]
+    words = ["--ep", "cpu", "--ep", "cpu", "--modes", "local"]
+    return folder, *run(folder, *words, *limit, *QUICK)
+
+
+def test_one_mode_needs_no_server(limited):
+    _, _, content = limited
     assert read(content, provider_record.CompareRecord).measured.modes == ["local"]
     assert content["providers"][0]["start_ups_ns"] == []
 
@@ -103,18 +114,15 @@ def test_a_provider_is_held_against_itself(tmp_path, capsys):
         assert [pair["ratio"]["pairs"] for pair in one["pairs"]] == [10] * len(SIZES)
 
 
-def test_a_broken_limit_is_one_line_and_exit_code_1(tmp_path):
-    # Nothing is a millionth of itself, so that this limit is broken whatever the machine does.
-    limit = ["--max-slowdown", "0.000001", "--require-agreement", "1"]
-    eps = ["--ep", "cpu", "--ep", "cpu"]
-    done, content = run(tmp_path, *eps, "--modes", "local", *limit, *QUICK)
+def test_a_broken_limit_is_one_line_and_exit_code_1(limited):
+    folder, done, content = limited
     assert done.returncode == 1
     *_, line = done.stderr.splitlines()
     assert line.startswith("limit broken: local, batch size ")
     assert "cpu #2 takes" in line
     assert line.endswith("(and 2 more)")
     assert len(content["broken_limits"]) == 3
-    assert "limit broken" in (tmp_path / "compare.html").read_text()
+    assert "limit broken" in (folder / "compare.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -141,12 +149,12 @@ def test_usage(words, said, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_provider_is_refused_in_one_line(tmp_path):
-    done, content = run(tmp_path, "--ep", "cpu", "--ep", "abacus", *QUICK)
-    assert done.returncode == 2
-    *_, line = done.stderr.splitlines()
+def test_an_unknown_provider_is_refused_in_one_line(tmp_path, capsys):
+    words = ["--ep", "cpu", "--ep", "abacus", "--out", str(tmp_path)]
+    assert main(["compare", *words, *QUICK]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
     assert "abacus" in line
-    assert content is None
+    assert not (tmp_path / "compare.json").exists()
 
 
 def test_the_same_provider_again_is_numbered():

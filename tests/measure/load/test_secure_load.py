@@ -133,7 +133,7 @@ def test_a_rate_within_a_bound_is_looked_for(secure, tmp_path, check_secrets):
 
 
 @needs_loadgen
-@pytest.mark.parametrize("transport", ["stream", "unary"])
+@pytest.mark.parametrize("transport", ["stream", pytest.param("unary", marks=pytest.mark.slow)])
 def test_loadgen_drives_it(secure, tmp_path, check_secrets, transport):
     secure([*LOADGEN, "--transport", transport])
     (result,) = json.loads((tmp_path / "loadgen.json").read_text())["results"]

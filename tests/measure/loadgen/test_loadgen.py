@@ -165,6 +165,7 @@ def test_a_run_that_is_not_quick_has_the_lengths_of_the_rules(scenario):
 
 
 @needs_loadgen
+@pytest.mark.slow
 def test_a_query_of_many_samples_is_one_request(server, call, tmp_path):
     caller = call(server.address)
     before = caller.statistics("linear_argmax")
@@ -195,6 +196,7 @@ def test_wrong_labels_are_counted_in_both_runs(server, tmp_path):
 
 
 @needs_loadgen
+@pytest.mark.slow
 def test_a_bound_that_is_not_met_is_invalid_with_its_reasons(server, tmp_path):
     options = ["--address", server.address, "--scenario", "Server", "--server-qps", 100]
     done, content = run(tmp_path, *options, "--server-latency-ms", "0.001")
@@ -214,7 +216,10 @@ def test_a_bound_that_is_not_met_is_invalid_with_its_reasons(server, tmp_path):
 @needs_loadgen
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(signal.SIGKILL, "UNAVAILABLE: "), (signal.SIGSTOP, "DEADLINE_EXCEEDED: no answer for ")],
+    [
+        pytest.param(signal.SIGKILL, "UNAVAILABLE: ", marks=pytest.mark.slow),
+        pytest.param(signal.SIGSTOP, "DEADLINE_EXCEEDED: no answer for ", marks=pytest.mark.slow),
+    ],
 )
 def test_a_server_that_goes_away_ends_the_run(
     launch, graphs, server, call, eventually, number, said, tmp_path
@@ -240,6 +245,7 @@ def test_a_server_that_goes_away_ends_the_run(
 
 
 @needs_loadgen
+@pytest.mark.slow
 def test_nothing_goes_on_when_the_command_is_killed(
     launch, graphs, server, call, eventually, tmp_path
 ):
@@ -290,6 +296,7 @@ def bare_address(server, call):
 
 
 @needs_loadgen
+@pytest.mark.slow
 def test_an_endpoint_that_tells_nothing_of_its_model_is_driven(bare_address, tmp_path):
     options = ["--address", bare_address, "--transport", "unary", "--scenario", "Offline"]
     done, content = run(tmp_path, *options)

@@ -8,7 +8,7 @@ from measure.overload import floods
 from measure.overload.floods import Rounds, Settings, goals, run
 from measure.overload.http2_floods import FLOODS
 
-SMALL = Settings(features=64, rounds=2, seconds=0.3)
+SMALL = Settings(features=64, rounds=1, seconds=0.2)
 
 
 def measured(failed=(), **flooded_p99_ms):

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from plan_calibrations import COSTS, LIMITS, MS, calibration
@@ -9,13 +10,18 @@ from measure.plan.fit import predict
 from server.batching.policy import Limits
 
 FAST = 1e12
-REQUESTS = 3000
+REQUESTS = 1500
 TRUST = Range(most_per_s=250.0, margin=0.0)
-MADE = calibration(fitted=(), held_out=())
 
 
+@cache
+def made():
+    return calibration(fitted=(), held_out=())
+
+
+@cache
 def planned(rate_per_s, p99_ms, link=FAST, trust=TRUST):
-    return plan(Demand(rate_per_s, p99_ms * MS, link), MADE, COSTS, trust, REQUESTS)
+    return plan(Demand(rate_per_s, p99_ms * MS, link), made(), COSTS, trust, REQUESTS)
 
 
 def test_a_rate_that_one_replica_takes_needs_one():
@@ -67,16 +73,16 @@ def test_a_bound_below_a_lone_request_is_met_by_no_number_of_replicas():
 def test_other_batches_are_taken_where_they_carry_more():
     # Every execution costs 20 ms, however many rows it has: who gathers none is lost.
     dear = replace(COSTS, batch_ns=20 * MS, gather_ns=0.0)
-    made = replace(MADE, limits=Limits.of(2, 1024, 0))
+    other = replace(made(), limits=Limits.of(2, 1024, 0))
     goal = Demand(1000.0, 80 * MS, FAST)
-    found = plan(goal, made, dear, TRUST, REQUESTS)
+    found = plan(goal, other, dear, TRUST, REQUESTS)
     assert found.chosen.limits.group_rows == 2
     assert {option.limits.queue_delay_ns for option in found.options} == {0, 1 * MS, 5 * MS}
     assert max(option.limits.group_rows for option in found.options) == 2
 
 
 def test_a_queue_delay_is_left_away_where_it_gains():
-    made = replace(MADE, limits=Limits.of(16, 1024, 50 * MS))
-    found = plan(Demand(1000.0, 20 * MS, FAST), made, COSTS, TRUST, REQUESTS)
+    other = replace(made(), limits=Limits.of(16, 1024, 50 * MS))
+    found = plan(Demand(1000.0, 20 * MS, FAST), other, COSTS, TRUST, REQUESTS)
     assert found.chosen.limits.queue_delay_ns == 0
     assert found.chosen.limits.group_rows in (4, 16)

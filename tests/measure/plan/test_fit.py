@@ -15,6 +15,14 @@ from measure.plan.table import error_text
 REQUESTS = 800
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short_search():
+    """Look for the costs half as long as a plan does: these loads are simulated without noise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("measure.plan.fit._TRIES", 60)
+        yield
+
+
 @pytest.fixture(scope="module")
 def fitted():
     return fit_costs(calibration(), REQUESTS)
@@ -37,6 +45,7 @@ def test_the_costs_of_a_simulated_server_predict_loads_they_were_not_fitted_to(f
     assert max(map(abs, errors)) < 0.2
 
 
+@pytest.mark.slow
 def test_cores_of_their_own_are_told_from_shared_ones(fitted):
     apart = replace(COSTS, receive_speed=1.0, execute_speed=1.0)
     found = fit_costs(calibration(apart, fitted=(loaded(300.0, apart),)), REQUESTS)
@@ -44,6 +53,7 @@ def test_cores_of_their_own_are_told_from_shared_ones(fitted):
     assert fitted.receive_speed + fitted.execute_speed < 1.4
 
 
+@pytest.mark.slow
 def test_executions_that_slow_down_do_not_make_gathering_dear():
     load = loaded(300.0)
     slowed = replace(load, compute_ns=2 * load.compute_ns, assemble_ns=2 * load.assemble_ns)

@@ -108,7 +108,30 @@ def test_a_record_of_something_else_is_refused_in_one_line(tmp_path, capsys, con
     assert said.count("\n") == 1
 
 
+def test_what_a_server_shows_is_planned_with(serve, graphs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("measure.plan.calibration.FITTED_SHARES", (0.4,))
+    monkeypatch.setattr("measure.plan.calibration.HELD_OUT_SHARES", (0.5,))
+    monkeypatch.setattr("measure.plan.calibration._PASSES", 1)
+    monkeypatch.setattr("measure.plan.fit._TRIES", 5)
+    # A p99 of 69 samples is worth little, and takes less than a second.
+    monkeypatch.setattr("measure.core.confidence.CONFIDENCE", 0.5)
+    export(graphs.folder, "linear_argmax", from_seed(CLASSES, FEATURES, 0), "float32", 0)
+    address = serve(graphs.folder, group_rows=1, workers=2000).address
+    words = ["plan", "--rate", 1000, "--p99-ms", 10_000, "--classes", CLASSES, "--seconds", "0.3"]
+    status = main([str(word) for word in (*words, "--address", address, "--out", tmp_path)])
+    assert "error" not in capsys.readouterr().err
+    record = json.loads((tmp_path / "plan.json").read_text())
+    seen = decoded(record["calibration"], Calibration)
+    assert (seen.limits.group_rows, seen.row_bytes) == (1, 4 * FEATURES)
+    assert [round(o.rate_per_s / seen.busy.requests_per_s, 2) for o in seen.fitted] == [0.4]
+    # Whether this machine was quiet enough is not what is tested, but that the verdict is followed.
+    holds = [one["verdict"] for one in record["checks"]] == ["holds"]
+    assert status == (0 if holds else 1)
+    assert record["answer"].startswith("1,000 requests/s" if holds else "no plan")
+
+
 # Twenty loads, and a search with hundreds of simulations.
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_server_is_measured_and_planned_with(launch, graphs, tmp_path):
     export(graphs.folder, "linear_argmax", from_seed(CLASSES, FEATURES, 0), "float32", 0)

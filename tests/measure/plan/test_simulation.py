@@ -30,8 +30,8 @@ def run(limits, spent, *due_ms, rows=1):
 def test_one_at_a_time_waits_as_long_as_an_m_d_1_queue(utilisation):
     service_ns = 1 * MS
     latencies_ns = []
-    # Near capacity the mean of 40,000 arrivals still varies by a twentieth.
-    for seed in range(4):
+    # Near capacity the mean of so many arrivals still varies by a twentieth.
+    for seed in range(1 if utilisation < 0.7 else 3):
         due_ns = itertools.islice(due_times_ns("poisson", utilisation * 1000, seed), 40_000)
         latencies_ns += simulate(ALONE, Costs(0, 0, service_ns, 0), 1, due_ns).latencies_ns
     waited_ns = np.mean(latencies_ns) - service_ns

@@ -62,6 +62,7 @@ def tab():
         yield opened
 
 
+@pytest.mark.slow
 def test_a_phone_shows_the_page_in_either_scheme_without_scrolling_sideways(tab, html):
     tab.emulate(PHONE, dark=True, touch=True)
     tab.open(html)
@@ -78,6 +79,7 @@ def test_a_phone_shows_the_page_in_either_scheme_without_scrolling_sideways(tab,
     assert tab.errors == []
 
 
+@pytest.mark.slow
 def test_a_banner_leads_to_what_explains_it(tab, tmp_path):
     path = tmp_path / "load.html"
     content = report_records.load()

@@ -174,11 +174,11 @@ def test_small_requests_do_not_pass_a_large_one_that_waits():
 
     thread = threading.Thread(target=large)
     thread.start()
-    assert waiting.wait(5)
+    assert waiting.wait(PATIENCE_S)
     with pytest.raises(QueueFull):  # it would fit, but the large one came first
         budget.acquire(1, Caller(deadline_ns=time.monotonic_ns() + 50_000_000))
     budget.release(6)
-    thread.join(5)
+    thread.join(PATIENCE_S)
     budget.acquire(1)
     assert order == ["large"]
 

@@ -106,7 +106,7 @@ def test_no_more_rows_than_a_request_may_hold(graphs):
 def test_no_more_rows_than_fit_into_the_buffer(graphs):
     # 2 MiB a row: 32 of them are 64 MiB.
     assert group_size(linear(graphs, "wide", 2**18, "float64"), 1024).rows in (16, 32)
-    assert group_size(linear(graphs, "wider", 2**24), 1024).rows == 1
+    assert group_size(linear(graphs, "wider", 2**24, classes=1), 1024).rows == 1
 
 
 def test_models_that_cannot_be_measured_get_the_default(graphs):
@@ -134,10 +134,12 @@ def test_models_that_cannot_be_measured_get_the_default(graphs):
         assert group_size(Engine(path, 1), 1024).rows == 32
 
 
-@pytest.mark.parametrize("validation", [True, False])
 @pytest.mark.parametrize(
-    ("options", "rows", "reason"),
-    [((), 64, "the most that fit: a row takes "), (("--group-rows", "5"), 5, "set")],
+    ("validation", "options", "rows", "reason"),
+    [
+        (True, (), 64, "the most that fit: a row takes "),
+        (False, ("--group-rows", "5"), 5, "set"),
+    ],
 )
 def test_the_log_says_what_was_chosen_and_why(launch, tmp_path, validation, options, rows, reason):
     linear(Graphs(tmp_path), "plain", 1000)

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from measure.__main__ import main as client_main
 from server.errors import StartError
 from server.onnx.engine import Engine
 from server.onnx.execution_provider import CPU, CUDA, OPENVINO, WANTED, ExecutionProvider, parse
@@ -71,12 +72,10 @@ def test_the_cpu_is_here():
     "option", ["cuda", "tensorrt:precision=f16", "NoSuchExecutionProvider:a=b"]
 )
 @no_cuda
-def test_a_server_ends_at_once_with_what_is_missing_and_what_is_here(launch, models, option):
-    process = launch(models, "--ep", option)
-    assert process.wait() == 2
-    (line,) = process.said()
+def test_a_server_ends_at_once_with_what_is_missing_and_what_is_here(refusal, models, option):
+    line = refusal("--models", models, "--ep", option)
     name = parse(option).name
-    assert line.startswith(f"argmax-server: error: execution provider {name} is not available: ")
+    assert line.startswith(f"execution provider {name} is not available: ")
     assert re.search(rf"; available are .*{CPU}", line)
     if name not in names() and option.startswith(("cuda", "tensorrt")):
         assert line.endswith("; it comes with the extra [cuda] of argmax-serving")
@@ -84,10 +83,8 @@ def test_a_server_ends_at_once_with_what_is_missing_and_what_is_here(launch, mod
 
 @pytest.mark.parametrize("control", ["poll", "explicit"])
 @no_cuda
-def test_a_server_whose_models_come_later_ends_at_once_too(launch, tmp_path, control):
-    process = launch(tmp_path, "--ep", "cuda", "--model-control", control)
-    assert process.wait() == 2
-    assert CUDA in process.said()[-1]
+def test_a_server_whose_models_come_later_ends_at_once_too(refusal, tmp_path, control):
+    assert CUDA in refusal("--models", tmp_path, "--ep", "cuda", "--model-control", control)
 
 
 @no_cuda
@@ -129,17 +126,13 @@ def test_a_plugin_that_onnx_runtime_refuses_is_told_in_one_line(models, tmp_path
     ("option", "said"), [("cuda", f"{CUDA} is not available"), ("gpu", WANTED)]
 )
 @no_cuda
-def test_a_sweep_on_what_is_not_here_ends_in_one_line(tmp_path, mode, option, said):
-    command = [sys.executable, "-m", "client", "sweep", "--out", tmp_path, "--ep", option]
-    command += ["--features", "8", "--batch-sizes", "1", "--examples", "4", "--modes", mode]
-    done = subprocess.run(
-        [str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
+def test_a_sweep_on_what_is_not_here_ends_in_one_line(tmp_path, mode, option, said, capsys):
+    words = ["sweep", "--out", str(tmp_path), "--ep", option, "--features", "8"]
+    words += ["--batch-sizes", "1", "--examples", "4", "--modes", mode]
+    assert client_main(words) == 2
     # Before it stand the steps of the sweep.
-    *_, line = done.stderr.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("argmax-client: error: ")
-    assert "Traceback" not in done.stderr
     assert said in line
 
 

@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+from conftest import PATIENCE_S, SLOW_STEPS
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from model.export import export
@@ -42,13 +42,13 @@ def examples():
 
 
 def refused(*options):
-    """Return the one line that a server says which cannot start."""
+    """Return the one line that a server says which cannot start, as a process."""
     done = subprocess.run(
         [sys.executable, "-m", "server", "--log-level", "error", *map(str, options)],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
@@ -159,9 +159,7 @@ def test_a_signal_under_load_fails_nothing_that_was_accepted(
     callers = [call(process.address) for _ in range(UNARY_CLIENTS + STREAM_CLIENTS)]
     with Load(callers, examples) as load:
         eventually(lambda: min(load.answered) >= 20 or load.wrong, "every client is answered")
-        started = time.monotonic()
         assert process.stop(number) == 0
-        assert time.monotonic() - started < 10
         load.join()
     assert load.wrong == []
 
@@ -232,29 +230,27 @@ def test_a_signal_that_another_thread_gets_ends_the_server_too(launch, models):
 def test_the_grace_period_bounds_how_long_requests_may_take(launch, call, models):
     process = launch(models, "--group-rows", 2, "--grace-s", 0.2)
     caller = call(process.address)
-    with caller.busy_worker(executions=120):
-        started = time.monotonic()
+    # All of it would take minutes.
+    with caller.busy_worker(slow_steps=10 * SLOW_STEPS) as running:
         assert process.stop() == 0
-    assert time.monotonic() - started < 4
+        assert running.code() is Code.UNAVAILABLE
 
 
 def test_open_streams_do_not_hold_up_the_end(launch, call, models):
-    process = launch(models)
+    process = launch(models, "--grace-s", 3 * PATIENCE_S)
     caller = call(process.address)
     silence = threading.Event()
     message = caller.message("steps", steps=np.array([[1]]))
 
     def messages():
         yield message
-        silence.wait(30)
+        silence.wait(3 * PATIENCE_S)
 
     streams = [caller.open_stream(messages()) for _ in range(5)]
     try:
         for stream in streams:
             next(stream)
-        started = time.monotonic()
         assert process.stop() == 0
-        assert time.monotonic() - started < 5
         for stream in streams:
             with pytest.raises(grpc.RpcError) as caught:
                 next(stream)
@@ -297,33 +293,33 @@ def test_a_log_level_leaves_out_what_is_less_severe(launch, models):
     assert process.said() == []
 
 
-def test_options_come_from_the_environment_too(models, monkeypatch):
+def test_options_come_from_the_environment_too(models, monkeypatch, refusal):
     monkeypatch.setenv("ARGMAX_SERVER_THREADS", "none")
-    assert "ARGMAX_SERVER_THREADS" in refused("--models", models)
+    assert "ARGMAX_SERVER_THREADS" in refusal("--models", models)
 
 
-def test_a_taken_port_is_refused_by_name(launch, models):
-    address = launch(models).address
-    assert address in refused("--models", models, "--address", address)
+def test_a_taken_port_is_refused_by_name(serve, models, refusal):
+    address = serve(models).address
+    assert address in refusal("--models", models, "--address", address)
 
 
 def test_a_missing_folder_is_refused_by_name(tmp_path):
     assert f"{tmp_path}/nowhere" in refused("--models", tmp_path / "nowhere")
 
 
-def test_an_empty_folder_is_refused_by_name(tmp_path):
-    line = refused("--models", tmp_path)
+def test_an_empty_folder_is_refused_by_name(tmp_path, refusal):
+    line = refusal("--models", tmp_path)
     assert str(tmp_path) in line
     assert "NAME/VERSION/model.onnx" in line
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no graph", "truncated"])
-def test_a_corrupt_model_is_refused_by_name(models, tmp_path, content):
+def test_a_corrupt_model_is_refused_by_name(models, tmp_path, content, refusal):
     path = tmp_path / "broken" / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
     whole = (models / "linear" / "1" / "model.onnx").read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content == "truncated" else content)
-    assert str(path) in refused("--models", tmp_path)
+    assert str(path) in refusal("--models", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -343,12 +339,16 @@ def test_a_corrupt_model_is_refused_by_name(models, tmp_path, content):
         (["--address", "192.0.2.1:0"], "192.0.2.1"),
     ],
 )
-def test_a_bad_option_is_refused_by_name(models, options, word):
-    assert word in refused("--models", models, *options)
+def test_a_bad_option_is_refused_by_name(models, options, word, refusal):
+    assert word in refusal("--models", models, *options)
 
 
-def test_models_must_be_given():
-    assert "--models" in refused()
+def test_a_process_ends_with_one_line_about_a_bad_option(models):
+    assert "--workers" in refused("--models", models, "--workers", "0")
+
+
+def test_models_must_be_given(refusal):
+    assert "--models" in refusal()
 
 
 def test_a_stale_socket_file_is_used_again(launch, call, models, tmp_path):
@@ -362,29 +362,26 @@ def test_a_stale_socket_file_is_used_again(launch, call, models, tmp_path):
     assert process.stop() == 0
 
 
-def test_the_socket_of_a_living_server_is_refused(launch, call, models, tmp_path):
+def test_the_socket_of_a_living_server_is_refused(serve, call, models, tmp_path, refusal):
     address = f"unix:{tmp_path}/socket"
-    process = launch(models, address=address)
-    assert address in refused("--models", models, "--address", address)
+    serve(models, address=address)
+    assert address in refusal("--models", models, "--address", address)
     assert call(address).health() == "SERVING"
-    assert process.stop() == 0
 
 
-def test_a_file_that_is_no_socket_is_left_alone(models, tmp_path):
+def test_a_file_that_is_no_socket_is_left_alone(models, tmp_path, refusal):
     path = tmp_path / "precious"
     path.write_text("data")
-    assert str(path) in refused("--models", models, "--address", f"unix:{path}")
+    assert str(path) in refusal("--models", models, "--address", f"unix:{path}")
     assert path.read_text() == "data"
 
 
 def test_somebody_who_watches_health_does_not_hold_up_the_end(models, launch, call):
-    process = launch(models, "--grace-s", "15")
+    process = launch(models, "--grace-s", 3 * PATIENCE_S)
     stub = health_pb2_grpc.HealthStub(call(process.address).channel)
     statuses = stub.Watch(health_pb2.HealthCheckRequest())
     assert next(statuses).status == health_pb2.HealthCheckResponse.SERVING
-    started = time.monotonic()
     assert process.stop() == 0
-    assert time.monotonic() - started < 10
 
 
 def resident_bytes(process):

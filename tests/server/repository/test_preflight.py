@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -20,6 +21,11 @@ MIB = 2**20
 
 
 def save(path, node, constants=()):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model_of(node, constants))
+
+
+def model_of(node, constants=()):
     graph = helper.make_graph(
         [node],
         "graph",
@@ -29,11 +35,16 @@ def save(path, node, constants=()):
     )
     opsets = [helper.make_opsetid("", 13), helper.make_opsetid("ai.onnx.ml", 1)]
     model = helper.make_model(graph, ir_version=8, opset_imports=opsets)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
+    return model.SerializeToString()
 
 
 def save_crashing(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(crashing())
+
+
+@functools.cache
+def crashing():
     """A tree that is one long branch: ONNX Runtime goes down it until its stack is full."""
     branches, leaves = CHAIN, CHAIN + 1
     count = branches + leaves
@@ -55,7 +66,7 @@ def save_crashing(path):
         target_ids=[0] * leaves,
         target_weights=[1.0] * leaves,
     )
-    save(path, node)
+    return model_of(node)
 
 
 def save_large(path):
@@ -220,17 +231,21 @@ def of_noise(path):
     path.write_bytes(np.random.default_rng(1).bytes(4096))
 
 
-DAMAGES = [truncated, huge, of_a_later_opset, of_noise, save_crashing]
+# One that ONNX Runtime rejects, and one that crashes it; then the other ways to be rejected.
+DAMAGES = [
+    *(truncated, save_crashing),
+    *(
+        pytest.param(damage, marks=pytest.mark.slow)
+        for damage in (huge, of_a_later_opset, of_noise)
+    ),
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_graph_ends_the_start_with_its_name(launch, models, damage):
+def test_a_damaged_graph_ends_the_start_with_its_name(refusal, models, damage):
     path = models / "good" / "1" / "model.onnx"
     damage(path)
-    process = launch(models, validation=True)
-    assert process.wait() == 2
-    assert process.first_line == ""
-    assert process.said()[-1].startswith(f"argmax-server: error: {path}: ")
+    assert refusal("--models", models).startswith(f"{path}: ")
 
 
 @pytest.fixture(scope="module")

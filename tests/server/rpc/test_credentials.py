@@ -1,3 +1,4 @@
+import logging
 import os
 import socket
 import ssl
@@ -41,16 +42,23 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tls(launch_for_module, models, authority):
-    certificate, key = authority.sign("server")
-    return launch_for_module(models, "--tls-cert", certificate, "--tls-key", key)
+def secure(serve, models):
+    """Start servers of a certificate and its key."""
+
+    def start(certificate, key, client_ca=None):
+        return serve(models, tls_cert=certificate, tls_key=key, tls_client_ca=client_ca)
+
+    return start
 
 
 @pytest.fixture(scope="module")
-def mutual(launch_for_module, models, authority):
-    certificate, key = authority.sign("mutual")
-    options = ("--tls-cert", certificate, "--tls-key", key)
-    return launch_for_module(models, *options, "--tls-client-ca", authority.certificate)
+def tls(secure, authority):
+    return secure(*authority.sign("server"))
+
+
+@pytest.fixture(scope="module")
+def mutual(secure, authority):
+    return secure(*authority.sign("mutual"), authority.certificate)
 
 
 @pytest.fixture
@@ -60,9 +68,9 @@ def pair(authority, tmp_path):
 
 
 @pytest.fixture
-def rotating(launch, models, pair):
+def rotating(secure, pair):
     """A server of files that the test replaces."""
-    return launch(models, "--tls-cert", pair[0], "--tls-key", pair[1])
+    return secure(*pair)
 
 
 def _replaced(folder, certificate, key):
@@ -96,8 +104,17 @@ def shown_certificate(server):
     return ssl.get_server_certificate((host, int(port)), timeout=10)
 
 
-def test_labels_are_those_of_a_server_without_tls(tls, authority, launch, models):
-    assert labels(tls, ca=authority.certificate) == labels(launch(models))
+def test_labels_are_those_of_a_server_without_tls(tls, authority, serve, models):
+    assert labels(tls, ca=authority.certificate) == labels(serve(models))
+
+
+def test_a_server_that_is_a_process_of_its_own_speaks_tls(launch, models, authority):
+    certificate, key = authority.sign("process")
+    options = ("--tls-cert", certificate, "--tls-key", key)
+    server = launch(models, *options, "--tls-client-ca", authority.certificate)
+    ours = dict(zip(("certificate", "key"), authority.sign("caller"), strict=True))
+    assert len(labels(server, ca=authority.certificate, **ours)) == len(X)
+    assert refused(server, ca=authority.certificate)
 
 
 def test_streams_go_over_tls(tls, authority):
@@ -143,9 +160,8 @@ def test_plain_text_is_not_answered(tls):
         labels(tls)
 
 
-def test_an_expired_certificate_of_the_server_is_refused(launch, models, authority):
-    certificate, key = authority.sign("expired", days=-1)
-    server = launch(models, "--tls-cert", certificate, "--tls-key", key)
+def test_an_expired_certificate_of_the_server_is_refused(secure, authority):
+    server = secure(*authority.sign("expired", days=-1))
     assert refused(server, ca=authority.certificate)
 
 
@@ -205,9 +221,8 @@ def test_a_certificate_for_servers_alone_lets_no_client_in(mutual, authority):
     assert len(labels(mutual, ca=authority.certificate, certificate=certificate, key=key)) == len(X)
 
 
-def test_a_certificate_for_clients_alone_is_refused_of_a_server(launch, models, authority):
-    certificate, key = authority.sign("no-server", usage="clientAuth")
-    server = launch(models, "--tls-cert", certificate, "--tls-key", key)
+def test_a_certificate_for_clients_alone_is_refused_of_a_server(secure, authority):
+    server = secure(*authority.sign("no-server", usage="clientAuth"))
     assert refused(server, ca=authority.certificate)
 
 
@@ -222,9 +237,9 @@ def handshake(server, authority, **settings):
     host, port = server.address.rsplit(":", 1)
     with (
         socket.create_connection((host, int(port)), timeout=10) as connection,
-        context.wrap_socket(connection, server_hostname=host) as secure,
+        context.wrap_socket(connection, server_hostname=host) as hands,
     ):
-        return secure.version()
+        return hands.version()
 
 
 def test_nothing_older_than_tls_1_2_is_spoken(tls, authority):
@@ -359,28 +374,27 @@ def pipe_for_key(pair, other):
     ],
 )
 def test_a_bad_pair_is_logged_and_the_old_one_stays(
-    rotating, pair, authority, other_authority, spoil, reason
+    rotating, pair, authority, other_authority, spoil, reason, caplog
 ):
     before = shown_certificate(rotating)
     spoil(pair, other_authority)
-    for _ in range(2):
-        assert shown_certificate(rotating) == before
-    said = [line for line in rotating.said() if "keeping the old content" in line]
-    assert len(said) == 1
-    assert reason in said[0]
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert shown_certificate(rotating) == before
+    (record,) = caplog.records
+    assert "keeping the old content" in record.getMessage()
+    assert reason in str(vars(record))
     _replaced(pair[0].parent, *authority.sign("mended"))
     assert shown_certificate(rotating).strip() in pair[0].read_text()
     assert len(labels(rotating, ca=authority.certificate)) == len(X)
 
 
 def test_the_authority_of_clients_can_be_replaced(
-    launch, models, pair, authority, other_authority, tmp_path
+    secure, pair, authority, other_authority, tmp_path
 ):
     client_ca = tmp_path / "clients.pem"
     client_ca.write_bytes(authority.certificate.read_bytes())
-    server = launch(
-        models, "--tls-cert", pair[0], "--tls-key", pair[1], "--tls-client-ca", client_ca
-    )
+    server = secure(*pair, client_ca)
     ours = dict(zip(("certificate", "key"), authority.sign("one"), strict=True))
     theirs = dict(zip(("certificate", "key"), other_authority.sign("two"), strict=True))
     assert len(labels(server, ca=authority.certificate, **ours)) == len(X)
@@ -391,13 +405,11 @@ def test_the_authority_of_clients_can_be_replaced(
 
 
 def test_a_session_is_not_resumed_beyond_its_authority(
-    launch, models, pair, authority, other_authority, tmp_path
+    secure, pair, authority, other_authority, tmp_path
 ):
     client_ca = tmp_path / "clients.pem"
     client_ca.write_bytes(authority.certificate.read_bytes())
-    server = launch(
-        models, "--tls-cert", pair[0], "--tls-key", pair[1], "--tls-client-ca", client_ca
-    )
+    server = secure(*pair, client_ca)
     context = ssl.create_default_context(cafile=authority.certificate)
     # Of this version the handshake itself tells whether the certificate was taken.
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -407,9 +419,9 @@ def test_a_session_is_not_resumed_beyond_its_authority(
     def session(known=None):
         with (
             socket.create_connection((host, int(port)), timeout=10) as connection,
-            context.wrap_socket(connection, server_hostname=host, session=known) as secure,
+            context.wrap_socket(connection, server_hostname=host, session=known) as hands,
         ):
-            return secure.session, secure.session_reused
+            return hands.session, hands.session_reused
 
     known, _ = session()
     assert session(known)[1]
@@ -434,71 +446,63 @@ def test_connections_that_shake_no_hands_keep_nobody_out(tls, authority):
 # What keeps the server from starting.
 
 
-def start_error(launch, models, *options, address="127.0.0.1:0"):
-    """The one line with which the server ends."""
-    process = launch(models, *options, address=address)
-    assert process.wait() == 2
-    (line,) = [each for each in process.said() if each.startswith("argmax-server: error: ")]
-    return line.removeprefix("argmax-server: error: ")
+@pytest.fixture
+def start_error(refusal, models):
+    """Return the function from options to the one line with which the server ends."""
+    return lambda *options: refusal("--models", models, *options)
 
 
-def test_a_file_that_is_missing_is_named(launch, models, pair, tmp_path):
+def test_a_file_that_is_missing_is_named(start_error, pair, tmp_path):
     absent = tmp_path / "absent.pem"
-    error = start_error(launch, models, "--tls-cert", absent, "--tls-key", pair[1])
+    error = start_error("--tls-cert", absent, "--tls-key", pair[1])
     assert error == f"--tls-cert {absent}: No such file or directory"
 
 
-def test_a_file_that_holds_no_certificate_is_named(launch, models, pair, tmp_path):
+def test_a_file_that_holds_no_certificate_is_named(start_error, pair, tmp_path):
     junk = tmp_path / "junk.pem"
     junk.write_text("junk")
     options = ("--tls-cert", pair[0], "--tls-key", pair[1], "--tls-client-ca", junk)
-    assert (
-        start_error(launch, models, *options) == f"--tls-client-ca {junk} holds no PEM certificate"
-    )
+    assert start_error(*options) == f"--tls-client-ca {junk} holds no PEM certificate"
 
 
-def test_a_key_of_another_certificate_is_named(launch, models, pair, authority):
+def test_a_key_of_another_certificate_is_named(start_error, pair, authority):
     other = authority.sign("other")[1]
-    error = start_error(launch, models, "--tls-cert", pair[0], "--tls-key", other)
+    error = start_error("--tls-cert", pair[0], "--tls-key", other)
     assert error.startswith(f"--tls-key {other} is not the PEM key of --tls-cert {pair[0]}")
 
 
-def test_a_key_with_a_passphrase_is_refused(launch, models, pair, tmp_path):
+def test_a_key_with_a_passphrase_is_refused(start_error, pair, tmp_path):
     locked = tmp_path / "locked.key"
     subprocess.run(
         ["openssl", "ec", "-in", pair[1], "-out", locked, "-aes128", "-passout", "pass:secret"],
         check=True,
         capture_output=True,
     )
-    error = start_error(launch, models, "--tls-cert", pair[0], "--tls-key", locked)
+    error = start_error("--tls-cert", pair[0], "--tls-key", locked)
     assert error.endswith("expected its key without a passphrase")
 
 
-def test_a_file_that_is_none_or_may_not_be_read_is_named(launch, models, pair, tmp_path):
+def test_a_file_that_is_none_or_may_not_be_read_is_named(start_error, pair, tmp_path):
     options = ("--tls-cert", pair[0], "--tls-key")
-    assert start_error(launch, models, *options, tmp_path) == (
-        f"--tls-key {tmp_path} is not a regular file"
-    )
+    assert start_error(*options, tmp_path) == (f"--tls-key {tmp_path} is not a regular file")
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    assert start_error(launch, models, *options, loop) == (
-        f"--tls-key {loop}: Too many levels of symbolic links"
-    )
+    assert start_error(*options, loop) == (f"--tls-key {loop}: Too many levels of symbolic links")
 
 
 @pytest.mark.parametrize("option", ["--tls-cert", "--tls-key", "--tls-client-ca"])
-def test_half_of_the_options_is_an_error(launch, models, pair, option):
-    error = start_error(launch, models, option, pair[0])
+def test_half_of_the_options_is_an_error(start_error, pair, option):
+    error = start_error(option, pair[0])
     assert error == f"got {option} {pair[0]} alone, expected --tls-cert and --tls-key"
 
 
-def test_files_with_a_byte_order_mark_are_read(launch, models, authority, tmp_path):
+def test_files_with_a_byte_order_mark_are_read(secure, authority, tmp_path):
     files = {}
     certificate, key = authority.sign("marked")
     for name, source in (("ca", authority.certificate), ("crt", certificate), ("key", key)):
         files[name] = tmp_path / name
         files[name].write_bytes(b"\xef\xbb\xbf" + source.read_bytes())
-    server = launch(models, "--tls-cert", files["crt"], "--tls-key", files["key"])
+    server = secure(files["crt"], files["key"])
     assert len(labels(server, ca=files["ca"])) > 0
 
 

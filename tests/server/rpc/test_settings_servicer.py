@@ -35,6 +35,12 @@ def process(launch, models):
     return launch(models)
 
 
+@pytest.fixture(scope="module")
+def unchanged(launch_for_module, call, models):
+    """A caller of a server whose log settings stay as they are."""
+    return call(launch_for_module(models).address)
+
+
 def log_settings(caller, **changes):
     """The settings in force after some were changed."""
     settings = {name: _setting(value) for name, value in changes.items()}
@@ -59,16 +65,14 @@ def levels(process):
     return {json.loads(line)["level"] for line in process.said()}
 
 
-def test_log_settings_tell_what_is_in_force(process, call):
-    assert log_settings(call(process.address)) == AT_INFO
+def test_log_settings_tell_what_is_in_force(unchanged):
+    assert log_settings(unchanged) == AT_INFO
 
 
 @pytest.mark.parametrize(
     ("option", "changes"),
     [
         ("debug", {"log_verbose_level": 1}),
-        ("info", {}),
-        ("warning", {"log_info": False}),
         ("error", {"log_info": False, "log_warning": False}),
     ],
 )
@@ -123,18 +127,17 @@ def test_a_severity_is_left_out_while_a_lesser_one_is_written(process, call):
     ],
 )
 def test_a_setting_that_cannot_be_honoured_is_named_and_changes_nothing(
-    process, call, name, value, wanted
+    unchanged, name, value, wanted
 ):
-    caller = call(process.address)
     changes = {"log_warning": False, name: value}
-    text = refusal(lambda: log_settings(caller, **changes), Code.INVALID_ARGUMENT)
+    text = refusal(lambda: log_settings(unchanged, **changes), Code.INVALID_ARGUMENT)
     assert repr(name) in text
     assert wanted in text
-    assert log_settings(caller) == AT_INFO
+    assert log_settings(unchanged) == AT_INFO
 
 
-def test_settings_as_they_are_can_be_set(process, call):
-    assert log_settings(call(process.address), **AT_INFO) == AT_INFO
+def test_settings_as_they_are_can_be_set(unchanged):
+    assert log_settings(unchanged, **AT_INFO) == AT_INFO
 
 
 @pytest.mark.parametrize("model", ["", "same"])
