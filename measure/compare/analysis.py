@@ -87,18 +87,15 @@ class Analysis:
     lines: tuple[Line, ...]
     meetings: tuple[Meeting, ...]
 
+    def over_first(self, mode: str, provider: str) -> list[Pair]:
+        """Pairs of a provider with the first one in one mode, by rising batch size."""
+        place = (mode, self.measured.providers[0].label, provider)
+        return [pair for pair in self.pairs if (pair.mode, pair.base, pair.provider) == place]
+
     def to_first(self, cell: Cell) -> Pair | None:
         """The pair of a cell's provider with the first; None of the first itself or failures."""
-        return next(
-            (
-                pair
-                for pair in self.pairs
-                if pair.base == self.measured.providers[0].label
-                and (pair.mode, pair.batch_size, pair.provider)
-                == (cell.point.mode, cell.point.batch_size, cell.provider)
-            ),
-            None,
-        )
+        pairs = self.over_first(cell.point.mode, cell.provider)
+        return next((pair for pair in pairs if pair.batch_size == cell.point.batch_size), None)
 
 
 def analyse(measured: Measured) -> Analysis:

@@ -71,11 +71,7 @@ def _ratio(axes: Axes, analysis: Analysis, mode: str) -> None:
     prepare(axes, points, f"Latency over that of {first}, {mode}", RATIO_LABEL)
     axes.axhline(1, color=MUTED, linewidth=1)
     for label, look in looks(points).items():
-        pairs = [
-            pair
-            for pair in analysis.pairs
-            if (pair.mode, pair.base, pair.provider) == (mode, first, label)
-        ]
+        pairs = analysis.over_first(mode, label)
         if not pairs:
             continue
         medians = [pair.ratio.median for pair in pairs]

@@ -4,10 +4,9 @@ import math
 from collections.abc import Iterator
 
 from measure.compare.analysis import Analysis, Meeting, fitted_sizes
-from measure.compare.runs import Provider
 from measure.core.comparison import LEVEL
 from measure.core.latency_fit import FEWEST_SIZES, Estimate
-from measure.presentation.format import milliseconds, significant
+from measure.presentation.format import significant
 
 HOW_VERDICTS = (
     "ratio: latency over that of the first, median of the rounds' ratios with its bootstrap "
@@ -53,12 +52,6 @@ def without_line(analysis: Analysis) -> Iterator[str]:
                 f"{mode}: no line fitted: got {len(sizes)} batch size{'s' * (len(sizes) != 1)} "
                 f"without errors, expected at least {FEWEST_SIZES}"
             )
-
-
-def provider_texts(provider: Provider) -> tuple[str, str]:
-    """Start-up time in milliseconds and peak memory of the server in MiB."""
-    peak = provider.server_peak_rss_bytes
-    return milliseconds(provider.start_up_ns), "-" if peak is None else f"{peak / 2**20:,.0f}"
 
 
 def summary(analysis: Analysis) -> Iterator[str]:

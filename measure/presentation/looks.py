@@ -52,3 +52,8 @@ def looks_of(names: Sequence[str]) -> dict[str, Look]:
     known = {mode: look for mode, look in MODES.items() if mode in distinct}
     others = [name for name in distinct if name not in MODES]
     return known | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(others)}
+
+
+def colour_of(mode: str) -> str:
+    """Colour of a mode, whatever else is drawn."""
+    return looks_of([mode])[mode].colour

@@ -2,9 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
+from rich.text import Text
+
 from measure.core.verdict import Check, Level
+from measure.presentation.columns import Column, Item
+from measure.presentation.format import BAD
 from measure.report.axes import Figure
 
 POINTS, CHECKS, ENVIRONMENT = "points", "checks", "environment"
@@ -77,6 +82,38 @@ class Table:
     left: Sequence[int] = ()
     folded: bool = False
     part: str = ""
+
+
+def table_of(
+    heading: str,
+    columns: Sequence[Column[Item]],
+    groups: Sequence[Sequence[Item]],
+    *,
+    note: str = "",
+    folded: bool = False,
+    part: str = "",
+) -> Table:
+    """Table for a page, a row for each item, of the columns that a page shows."""
+    shown = [column for column in columns if column.only != "terminal"]
+    over = [(text, len(list(group))) for text, group in groupby(shown, lambda column: column.over)]
+    return Table(
+        heading,
+        [column.page_heading for column in shown],
+        [[[_cell(column, item) for column in shown] for item in group] for group in groups],
+        note,
+        over if any(text for text, _ in over) else (),
+        [index for index, column in enumerate(shown) if column.words],
+        folded,
+        part,
+    )
+
+
+def _cell(column: Column[Item], item: Item) -> Cell | str:
+    found = column.cell(item)
+    text = found if isinstance(found, str) else ", ".join(found.plain.splitlines())
+    bad = isinstance(found, Text) and found.style == BAD
+    colour = column.colour(item) if column.colour else None
+    return Cell(text, bad, colour) if bad or colour else text
 
 
 @dataclass(frozen=True, slots=True)

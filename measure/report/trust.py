@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from measure.core.verdict import Check, Finding, Passed, Standing, word
-from measure.report.section import ENVIRONMENT, POINTS, Linked, Section
+from measure.report.section import ENVIRONMENT, POINTS, Linked, Section, Verdict
 from measure.sweep.summary import MOST_STEAL, disturbances
 
 LABELS, AA, CEILING = "labels", "A/A", "client ceiling"
@@ -70,6 +70,26 @@ def linked(findings: Iterable[Finding], environment: Mapping[str, Any]) -> list[
         Linked(finding.text, ENVIRONMENT if finding.text in disturbing else POINTS)
         for finding in findings
     ]
+
+
+def split(
+    findings: Iterable[Finding], environment: Mapping[str, Any]
+) -> tuple[list[Linked], list[Linked]]:
+    """Failures, and what weakens a result, as `linked`."""
+    sides: tuple[list[Finding], list[Finding]] = ([], [])
+    for finding in findings:
+        sides[finding.level != "fail"].append(finding)
+    return linked(sides[0], environment), linked(sides[1], environment)
+
+
+def with_care(
+    environment: Mapping[str, Any],
+    doubts: Iterable[str | Linked] = (),
+    headline: str = "Read with care:",
+) -> list[Verdict]:
+    """Verdict on the doubts and on what disturbed the machine; none where there is neither."""
+    found = [*doubts, *linked(disturbances(environment), environment)]
+    return [Verdict("warn", headline, found)] if found else []
 
 
 def disturbed(environment: Mapping[str, Any]) -> list[Linked]:

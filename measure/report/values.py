@@ -24,6 +24,12 @@ def place(environment: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in parts if part)
 
 
+def on(environment: Mapping[str, Any]) -> str:
+    """`, on PROCESSOR, CORES`, for the end of a sentence; empty where the record does not say."""
+    where = place(environment)
+    return f", on {where}" if where else ""
+
+
 def _value(name: str, value: object) -> str:
     if value is None:
         return "-"
