@@ -3,20 +3,19 @@
 import argparse
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import exit_codes, group
+from command_line.parser import add_option, exit_codes, group
 from measure.commands import compare_results as provider_results
 from measure.commands import verdicts
 from measure.compare import record, table
 from measure.compare.analysis import Pair, analyse, could_differ
 from measure.compare.findings import broken_limits, findings
 from measure.compare.measure import MODES, Observed, contest
-from measure.core import arguments, environment
+from measure.core import arguments, environment, options
 from measure.core.comparison import fewest_to_claim
 from measure.core.record import recorded
 from measure.core.self_test import COMPARE_SCHEMA, Calibration, calibrate
@@ -31,8 +30,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
     parser.epilog = exit_codes("failed requests, or a limit that is missed", keeps=True)
     parser.set_defaults(command=_compare)
-    measurement, limits = group(parser, arguments.MEASUREMENT), group(parser, "limits")
-    group(parser, arguments.EXECUTION).add_argument(
+    measurement, limits = group(parser, options.MEASUREMENT), group(parser, "limits")
+    group(parser, options.EXECUTION).add_argument(
         "--ep",
         action="append",
         required=True,
@@ -40,48 +39,21 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="execution provider, as for the server's --ep, such as cpu or "
         "openvino:precision=bf16; repeat it: the others are compared with the first",
     )
-    arguments.add_experiment(parser, Path("results/compare"))
-    measurement.add_argument(
-        "--modes",
-        type=arguments.modes(MODES),
-        default=MODES,
-        metavar="M,M",
-        help=f"some of {','.join(MODES)} (default: both)",
+    options.add_experiment(parser, "results/compare")
+    text = f"some of {','.join(MODES)} (default: both)"
+    add_option(measurement, "--modes", arguments.modes(MODES), MODES, "M,M", text)
+    text = "rounds per batch size; each measures every provider once"
+    add_option(measurement, "--rounds", arguments.positive, DEFAULT_ROUNDS, "N", text)
+    text = "starts of the servers, which share the rounds"
+    add_option(measurement, "--starts", arguments.positive, DEFAULT_STARTS, "N", text)
+    options.add_aa(parser, "--ep with itself, in RUNS runs")
+    text = "exit with 1 if a smaller share of labels agrees with the reference, near ties aside"
+    add_option(limits, "--require-agreement", _share, None, "SHARE", text)
+    text = (
+        "exit with 1 if the whole interval of a provider's latency ratio to the first one is above "
+        "this"
     )
-    measurement.add_argument(
-        "--rounds",
-        type=arguments.positive,
-        default=DEFAULT_ROUNDS,
-        metavar="N",
-        help="rounds per batch size; each measures every provider once (default: %(default)s)",
-    )
-    measurement.add_argument(
-        "--starts",
-        type=arguments.positive,
-        default=DEFAULT_STARTS,
-        metavar="N",
-        help="starts of the servers, which share the rounds (default: %(default)s)",
-    )
-    group(parser, "A/A test").add_argument(
-        "--aa",
-        type=arguments.positive,
-        metavar="RUNS",
-        help="A/A test: compare the first --ep with itself, in RUNS runs; exit code 1 if more than "
-        "a tenth of the runs report a difference",
-    )
-    limits.add_argument(
-        "--require-agreement",
-        type=_share,
-        metavar="SHARE",
-        help="exit with 1 if a smaller share of labels agrees with the reference, near ties aside",
-    )
-    limits.add_argument(
-        "--max-slowdown",
-        type=_factor,
-        metavar="FACTOR",
-        help="exit with 1 if the whole interval of a provider's latency ratio to the first one is "
-        "above this",
-    )
+    add_option(limits, "--max-slowdown", _factor, None, "FACTOR", text)
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -92,11 +64,7 @@ def _compare(args: argparse.Namespace) -> int:
         raise UsageError(f"--starts {args.starts} is over --rounds {args.rounds}")
     settings = Settings(
         experiment=Experiment(
-            classes=args.classes,
-            features=args.features,
-            dtype=args.dtype,
-            seed=args.seed,
-            examples=arguments.examples(args),
+            args.classes, args.features, args.dtype, args.seed, options.examples(args)
         ),
         batch_sizes=tuple(dict.fromkeys(args.batch_sizes)),
         modes=args.modes,

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from client.errors import UsageError
 from command_line import paths, terminal
-from command_line.parser import exit_codes
+from command_line.parser import add_option, exit_codes
 from measure.core import environment, record_files
 from measure.core.arguments import over_zero
 from measure.diff import table
@@ -39,13 +39,8 @@ def add(parser: argparse.ArgumentParser) -> None:
             metavar=name.upper(),
             help="folder or JSON file of a result, or a folder of several runs of it",
         )
-    parser.add_argument(
-        "--tolerance",
-        type=over_zero,
-        default=0.1,
-        metavar="SHARE",
-        help="largest share of a difference that is ignored (default: %(default)s)",
-    )
+    text = "largest share of a difference that is ignored"
+    add_option(parser, "--tolerance", over_zero, 0.1, "SHARE", text)
 
 
 def _diff(args: argparse.Namespace) -> int:

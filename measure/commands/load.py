@@ -3,16 +3,16 @@
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import DONE, WRONG, exit_codes, group
+from command_line.parser import DONE, WRONG, add_option, exit_codes, group
 from measure.commands import verdicts
 from measure.commands.load_options import add_common, settings_of, write
 from measure.core import environment
 from measure.core.arguments import concurrencies, modes, positive, rates
+from measure.core.options import add_aa
 from measure.core.record import encoded, recorded
 from measure.core.self_test import LOAD_SCHEMA, Calibration, calibrate
 from measure.engine.worker_job import MODES
@@ -33,43 +33,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = exit_codes("wrong labels or failed requests", keeps=True)
     parser.set_defaults(command=_load)
     loops = group(parser, "loops")
-    loops.add_argument(
-        "--concurrency",
-        type=concurrencies,
-        default=(),
-        metavar="N,N|A:B",
-        help="requests in flight of the closed loops; A:B: A, 2A, 4A, ... B",
-    )
-    loops.add_argument(
-        "--rate",
-        type=rates,
-        default=(),
-        metavar="R,R|A:B:STEP",
-        help="requests per second of the open loops; A:B:STEP: A, A+STEP, ... B",
-    )
-    loops.add_argument(
-        "--modes",
-        type=modes(MODES),
-        default=("unary",),
-        metavar="M,M",
-        help=f"some of {','.join(MODES)} (default: unary)",
-    )
-    add_common(parser, Path("results/load"))
-    test = group(parser, "A/A test")
-    test.add_argument(
-        "--aa",
-        type=positive,
-        metavar="RUNS",
-        help="A/A test: compare the first load with itself, in RUNS runs of --pairs pairs; exit "
-        "code 1 if more than a tenth of the runs report a difference",
-    )
-    test.add_argument(
-        "--pairs",
-        type=positive,
-        default=10,
-        metavar="N",
-        help="pairs of loads in a run of --aa (default: %(default)s)",
-    )
+    text = "requests in flight of the closed loops; A:B: A, 2A, 4A, ... B"
+    add_option(loops, "--concurrency", concurrencies, (), "N,N|A:B", text)
+    text = "requests per second of the open loops; A:B:STEP: A, A+STEP, ... B"
+    add_option(loops, "--rate", rates, (), "R,R|A:B:STEP", text)
+    text = f"some of {','.join(MODES)} (default: unary)"
+    add_option(loops, "--modes", modes(MODES), ("unary",), "M,M", text)
+    add_common(parser, "results/load")
+    test = add_aa(parser, "load with itself, in RUNS runs of --pairs pairs")
+    add_option(test, "--pairs", positive, 10, "N", "pairs of loads in a run of --aa")
 
 
 def _load(args: argparse.Namespace) -> int:

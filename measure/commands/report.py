@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import TemplateError
 
 from client.errors import UsageError
-from command_line.parser import exit_codes
+from command_line.parser import add_option, exit_codes
 from command_line.paths import path
 from measure.core import record_files
 from measure.core.record import write_text_atomically
@@ -32,13 +32,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folders with results of other commands, or their JSON files",
     )
-    parser.add_argument(
-        "--out",
-        type=path,
-        default=Path("results/report.html"),
-        metavar="PAGE.html",
-        help="file to write (default: %(default)s)",
-    )
+    page_path = Path("results/report.html")
+    add_option(parser, "--out", path, page_path, "PAGE.html", "file to write")
 
 
 def _report(args: argparse.Namespace) -> int:
