@@ -9,7 +9,7 @@ SECONDS ?= 120
 RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 
-.PHONY: help sweep bench soak fuzz test test-slow test-lowest perf-analyzer examples check stubs clean
+.PHONY: help sweep bench soak fuzz test test-slow test-lowest conformance perf-analyzer examples check stubs clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,7 +40,7 @@ soak: .venv-dev/installed  ## hold it to its promises (MINUTES=20, ARGS='--only 
 	$(DEV) -m soak --seconds $$(($(MINUTES) * 60)) $(ARGS)
 
 fuzz: .venv-dev/installed  ## spoiled messages, frames, files and random sequences (SECONDS=120)
-	$(DEV) -m soak --seconds $(SECONDS) --only codec,rpc,frames,files,sequences --out results/fuzz $(ARGS)
+	$(DEV) -m soak --seconds $(SECONDS) --only codec,rpc,frames,transport,files,sequences --out results/fuzz $(ARGS)
 
 test: .venv-dev/installed  ## all tests but the slow ones (ARGS='-k name')
 	$(DEV) -m pytest -n logical --dist worksteal $(ARGS)
@@ -50,6 +50,10 @@ test-slow: .venv-dev/installed  ## tests that take minutes: every page's command
 
 test-lowest: .venv-lowest/installed  ## all tests with the oldest versions that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest -n logical --dist worksteal $(ARGS)
+
+conformance: .venv-dev/installed  ## h2spec and grpc-go's interoperability programs against transport/ (with Go)
+	$(DEV) tests/conformance_tools.py
+	$(DEV) -m pytest tests/transport/test_conformance.py $(ARGS)
 
 perf-analyzer: .venv-dev/installed  ## Triton's load generator, below .bench/, for the tests that run it
 	$(DEV) -c "from measure.side_by_side.perf_analyzer import PerfAnalyzer; PerfAnalyzer()"

@@ -71,6 +71,12 @@ PARTS: Mapping[str, Part] = {
         4,
         "fuzz.frames_fuzz",
     ),
+    "transport": Part(
+        "conversations of some 20 frames, spoiled, after which connection and calls had ended",
+        1_000_000,
+        40,
+        "fuzz.transport_fuzz",
+    ),
     "files": Part("spoiled ONNX files refused or served", 2_000, 100, "fuzz.files_fuzz"),
     "sequences": Part(
         "random sequences of 25 calls that fared as its state says", 2_000, 38, "fuzz.sequences"

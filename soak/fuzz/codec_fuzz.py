@@ -1,21 +1,12 @@
-"""Fuzz the codec against protobuf: `python -m soak.fuzz.codec_fuzz SEED SECONDS MOST`, JSON lines.
+"""Fuzz the codec against protobuf: `python -m soak.fuzz.codec_fuzz SEED SECONDS COUNT`."""
 
-Runs as processes of its own, since what is looked for may end one.
-"""
-
-import json
 import random
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from command_line.parser import positionals
-from measure.core.processes import child
 from protos import inference_pb2 as pb
 from protos.codec import (
     InferRequest,
@@ -28,19 +19,18 @@ from protos.codec import (
 )
 from protos.datatypes import DTYPES
 from protos.tensors import Parameter, Tensor
-from soak.clients import at_once
 from soak.fuzz.codec_oracle import REQUEST, RESPONSE, STREAM_RESPONSE, Decoder, disagreement
+from soak.fuzz.fuzz_process import Failure, child_main, run_children
 from soak.fuzz.mutation import mutated
 from soak.tally import Tally
 
-PROCESSES = 2
-_BETWEEN_REPORTS = 2000
+_MODULE = "soak.fuzz.codec_fuzz"
 _SHARED: dict[str, Parameter] = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
 
 
 def run(tally: Tally, folder: Path) -> None:
     """Count executions in which the codec agreed with protobuf, in several processes."""
-    at_once([partial(_follow, tally, tally.seed + number) for number in range(PROCESSES)])
+    run_children(tally, _MODULE)
 
 
 def seeds() -> dict[str, tuple[Decoder, list[bytes]]]:
@@ -90,53 +80,18 @@ def _typed() -> Iterator[bytes]:
         yield message.SerializeToString()
 
 
-def _follow(tally: Tally, seed: int) -> None:
-    """Count the results of one process until it ends."""
-    share = tally.take(tally.target // PROCESSES)
-    command = [
-        sys.executable,
-        "-m",
-        "soak.fuzz.codec_fuzz",
-        str(seed),
-        str(tally.left_s),
-        str(share),
-    ]
-    told = 0
-    with child(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            report = json.loads(line)
-            tally.add(report["done"])
-            told += report["done"] + len(report["failures"])
-            for failure in report["failures"]:
-                tally.fail(f"seed {seed}: {failure['what']}", failure["came"])
-        code = process.wait()
-    if code != 0:
-        tally.fail(f"seed {seed}, after {told} executions", f"the process ended with {code}")
-    tally.give_up(share - told)
-
-
-def main(argv: Sequence[str]) -> int:
+def main() -> int:
     """Fuzz until the time or the count is over."""
-    generator = random.Random(int(argv[0]))
-    end_s, most = time.monotonic() + float(argv[1]), int(argv[2])
     corpora = list(seeds().items())
-    executed = 0
-    while executed < most and time.monotonic() < end_s:
-        done = 0
-        failures = []
-        for _ in range(min(_BETWEEN_REPORTS, most - executed)):
-            name, (decoder, corpus) = corpora[executed % len(corpora)]
-            data = mutated(generator, corpus)
-            told = disagreement(decoder, data)
-            executed += 1
-            if told is None:
-                done += 1
-            else:
-                failures.append({"what": f"{name} {data.hex()}", "came": told})
-        print(json.dumps({"done": done, "failures": failures}), flush=True)
-    return 0
+
+    def trial(generator: random.Random, number: int) -> Failure | None:
+        name, (decoder, corpus) = corpora[number % len(corpora)]
+        data = mutated(generator, corpus)
+        difference = disagreement(decoder, data)
+        return None if difference is None else (f"{name} {data.hex()}", difference)
+
+    return child_main(_MODULE, __doc__, trial)
 
 
 if __name__ == "__main__":
-    sys.exit(main(positionals("soak.fuzz.codec_fuzz", __doc__, "seed", "seconds", "count")))
+    sys.exit(main())

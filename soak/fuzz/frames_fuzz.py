@@ -47,7 +47,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def _literal(name: str, value: str) -> bytes:
+def literal(name: str, value: str) -> bytes:
     """A header field, never indexed, its name new (RFC 7541, 6.2.3)."""
     return b"\x10" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
@@ -56,7 +56,7 @@ def seeds() -> list[bytes]:
     """Frames of a normal client, and invalid ones."""
     path = "/inference.GRPCInferenceService/ServerLive"
     headers = b"".join(
-        _literal(*pair)
+        literal(*pair)
         for pair in (
             (":method", "POST"),
             (":scheme", "http"),

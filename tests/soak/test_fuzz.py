@@ -8,7 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from protos.codec import decode_request, decode_response
 from protos.errors import InvalidMessage
-from soak.fuzz import codec_fuzz, files_fuzz, frames_fuzz, rpc_fuzz, sequences
+from soak.fuzz import codec_fuzz, files_fuzz, frames_fuzz, rpc_fuzz, sequences, transport_fuzz
 from soak.fuzz.codec_oracle import REQUEST, RESPONSE, disagreement
 from soak.fuzz.mutation import mutated
 from soak.tally import Tally
@@ -95,6 +95,7 @@ def test_seeds_are_good_and_mutations_of_them_mostly_are_not():
         pytest.param(codec_fuzz.run, 5_000, id="codec"),
         pytest.param(rpc_fuzz.run, 800, id="rpc"),
         pytest.param(frames_fuzz.run, 200, id="frames"),
+        pytest.param(transport_fuzz.run, 2_000, id="transport"),
         pytest.param(files_fuzz.run, 12, id="files"),
         pytest.param(sequences.run, 5, id="sequences"),
     ],
@@ -105,6 +106,14 @@ def test_what_is_spoiled_breaks_nothing(tmp_path, part, count):
     tally.close()
     assert tally.failures == [], f"seed {tally.seed}"
     assert tally.done == count
+
+
+def test_a_call_that_never_ends_is_found(monkeypatch):
+    frames = transport_fuzz.conversation()
+    assert transport_fuzz.serve(frames) is None
+    for ending in ("half_closed", "cancelled"):
+        monkeypatch.setattr(transport_fuzz.Echo, ending, lambda self: None)
+    assert transport_fuzz.serve(frames) == "0 streams and 6 calls have not ended"
 
 
 def test_a_server_that_is_in_another_state_than_it_should_be_is_found(tmp_path):

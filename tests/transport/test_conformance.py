@@ -1,17 +1,11 @@
-"""Other people's tests: h2spec, and the interoperability programs of grpc-go.
+"""Other people's tests: h2spec, and the interoperability programs of grpc-go."""
 
-`go install` builds them, from github.com/summerwind/h2spec/cmd/h2spec and from
-google.golang.org/grpc/interop/client and .../server. CONFORMANCE_TOOLS names their folder, where
-the last two are interop_client and interop_server. Without them these tests are skipped.
-"""
-
-import os
 import re
-import shutil
 import socket
 import subprocess
 
 import pytest
+from conformance_tools import path
 from transport_interop import MESSAGES, METHODS, PACKAGE, handlers, payload
 from transport_services import PATIENCE_S
 
@@ -45,10 +39,10 @@ SIZES = ((31415, 27182), (9, 8), (2653, 1828), (58979, 45904))
 
 
 def tool(name):
-    found = shutil.which(name, path=os.environ.get("CONFORMANCE_TOOLS", os.devnull))
-    if found is None:
-        pytest.skip(f"CONFORMANCE_TOOLS names no folder with {name}")
-    return found
+    program = path(name)
+    if not program.exists():
+        pytest.skip(f"{name} is not built; `make conformance` builds it, with Go")
+    return str(program)
 
 
 @pytest.fixture(scope="module")
