@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
@@ -11,14 +13,14 @@ from command_line.interruption import keeping, results_folder
 from command_line.parser import add_option, exit_codes, group
 from measure.commands import compare_results as provider_results
 from measure.commands import verdicts
+from measure.commands.self_test import Comparing, self_test
 from measure.compare import record, table
 from measure.compare.analysis import Pair, analyse, could_differ
 from measure.compare.findings import broken_limits, findings
 from measure.compare.measure import MODES, Observed, contest
 from measure.core import arguments, environment, options
 from measure.core.comparison import fewest_to_claim
-from measure.core.record import recorded
-from measure.core.self_test import COMPARE_SCHEMA, Calibration, calibrate
+from measure.core.self_test import COMPARE_SCHEMA
 from measure.core.verification import Experiment
 from measure.sweep.sweep import Settings
 from measure.sweep.terminal import SweepProgress
@@ -84,12 +86,13 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
     observed = Observed(settings, args.ep)
     with keeping() as kept, SweepProgress(terminal.progress()) as progress:
         contest(settings, args.ep, args.starts, progress, observed)
-    whole, wanted = len(observed.sizes), len(settings.batch_sizes)
-    marks = kept.because(whole, f"{whole} of {wanted} batch sizes, in fewer rounds")
+    whole = len(observed.sizes)
+    of_all = f"{whole} of {len(settings.batch_sizes)} batch sizes, in fewer rounds"
+    marks = kept.because(whole, of_all)
     analysis = analyse(observed.measured())
     around = environment.describe(start, environment.snapshot())
     broken = list(broken_limits(analysis, args.require_agreement, args.max_slowdown))
-    content = record.to_json(_told(args, settings), around, analysis, broken) | marks
+    content = record.to_json(_recorded_settings(args, settings), around, analysis, broken) | marks
     paths = provider_results.write(settings.out, content)
     console = terminal.results()
     console.print(table.render(analysis))
@@ -116,42 +119,37 @@ def _check_that_it_can_fail(settings: Settings) -> None:
 def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     """Hold the first provider against itself."""
     runs: list[list[Pair]] = []
-    claimed: list[bool | None] = []
-    start = environment.snapshot()
-    notes = terminal.progress()
-    with keeping() as kept, SweepProgress(notes) as progress:
+
+    def comparing(stack: ExitStack) -> Comparing:
+        notes = terminal.progress()
+        progress = stack.enter_context(SweepProgress(notes))
 
         def claims() -> bool | None:
             specs = [args.ep[0], args.ep[0]]
             runs.append(list(analyse(contest(settings, specs, args.starts, progress)).pairs))
-            differs = any(pair.differs for pair in runs[-1])
-            claimed.append(differs if could_differ(runs[-1]) else None)
-            return claimed[-1]
+            return _differs(runs[-1]) if could_differ(runs[-1]) else None
 
-        calibrate(claims, args.aa, notes.print)
-    marks = kept.because(len(claimed), f"{len(claimed)} of {args.aa} runs")
-    found = Calibration(tuple(claimed))
-    content = recorded(
+        return claims, notes.print
+
+    return self_test(
+        settings.out / "compare-aa.json",
         COMPARE_SCHEMA,
-        environment=environment.describe(start, environment.snapshot()),
-        settings=_told(args, settings),
-        answer=found.text,
-        passed=found.passed,
-        runs=[
-            {
-                "differs": any(pair.differs for pair in run),
-                "could_differ": could_differ(run),
-                "pairs": run,
-            }
+        args.aa,
+        comparing,
+        _recorded_settings(args, settings),
+        lambda: [
+            {"differs": _differs(run), "could_differ": could_differ(run), "pairs": run}
             for run in runs
         ],
     )
-    path = settings.out / "compare-aa.json"
-    return verdicts.end_self_test(path, content | marks, found, kept)
 
 
-def _told(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
-    """Settings as the records tell them."""
+def _differs(pairs: Sequence[Pair]) -> bool:
+    return any(pair.differs for pair in pairs)
+
+
+def _recorded_settings(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    """Settings as the records have them."""
     return {
         **asdict(settings.experiment),
         "ep": args.ep,

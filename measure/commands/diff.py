@@ -10,7 +10,7 @@ from rich.text import Text
 
 from client.errors import UsageError
 from command_line import paths, terminal
-from command_line.parser import add_option, exit_codes
+from command_line.parser import DONE, WRONG, add_option, exit_codes
 from measure.core import environment, record_files
 from measure.core.arguments import over_zero
 from measure.diff import table
@@ -24,8 +24,6 @@ from measure.diff.verdicts import (
     only_in_one,
     single_runs,
 )
-
-NO_WORSE, IS_WORSE, NOT_COMPARABLE = 0, 1, 2
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +70,7 @@ def _diff(args: argparse.Namespace) -> int:
     console.print(Text(told + ("; of single runs" if single else "")))
     if worse:
         print(f"worse: {worse[0].label}: {worse[0].metric}", file=sys.stderr)
-    return IS_WORSE if worse else NO_WORSE
+    return WRONG if worse else DONE
 
 
 def _warn(text: str) -> None:

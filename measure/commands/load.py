@@ -10,11 +10,12 @@ from command_line.interruption import keeping, results_folder
 from command_line.parser import DONE, WRONG, add_option, exit_codes, group
 from measure.commands import verdicts
 from measure.commands.load_options import add_common, settings_of, write
+from measure.commands.self_test import Comparing, self_test
 from measure.core import environment
 from measure.core.arguments import concurrencies, modes, positive, rates
 from measure.core.options import add_aa
-from measure.core.record import encoded, recorded
-from measure.core.self_test import LOAD_SCHEMA, Calibration, calibrate
+from measure.core.record import encoded
+from measure.core.self_test import LOAD_SCHEMA
 from measure.engine.worker_job import MODES
 from measure.load import record as load_record
 from measure.load import table as load_table
@@ -87,13 +88,10 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     settings = for_p99(settings)
     one, mode = next(asked(settings)), settings.modes[0]
     duels: list[Duel] = []
-    claimed: list[bool | None] = []
-    start = environment.snapshot()
-    with (
-        keeping() as kept,
-        LoadProgress(terminal.progress()) as progress,
-        target(settings, progress) as where,
-    ):
+
+    def comparing(stack: contextlib.ExitStack) -> Comparing:
+        progress = stack.enter_context(LoadProgress(terminal.progress()))
+        where = stack.enter_context(target(settings, progress))
 
         @contextlib.contextmanager
         def side() -> Iterator[Callable[[], LoadPoint]]:
@@ -102,19 +100,16 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
 
         def claims() -> bool | None:
             duels.append(duel((side, side), args.pairs))
-            claimed.append(duels[-1].differs if duels[-1].could_differ else None)
-            return claimed[-1]
+            return duels[-1].differs if duels[-1].could_differ else None
 
-        calibrate(claims, args.aa, lambda text: progress(Progress(text)))
-    marks = kept.because(len(claimed), f"{len(claimed)} of {args.aa} runs")
-    found = Calibration(tuple(claimed))
-    content = recorded(
+        return claims, lambda text: progress(Progress(text))
+
+    return self_test(
+        settings.out / "load-aa.json",
         LOAD_SCHEMA,
-        environment=environment.describe(start, environment.snapshot()),
-        settings=encoded(settings) | {"pairs": args.pairs},
+        args.aa,
+        comparing,
+        encoded(settings) | {"pairs": args.pairs},
+        lambda: [run.to_json() for run in duels],
         asked=one,
-        answer=found.text,
-        passed=found.passed,
-        runs=[one_run.to_json() for one_run in duels],
     )
-    return verdicts.end_self_test(settings.out / "load-aa.json", content | marks, found, kept)

@@ -60,7 +60,6 @@ class Observed:
     def __init__(self, settings: Settings, specs: Sequence[str]) -> None:
         self.names = labels(specs)
         self._specs = specs
-        self._modes = settings.modes
         self.steps = [(size, mode) for size in settings.batch_sizes for mode in settings.modes]
         self.kept = {
             (mode, size, name): _Kept() for size, mode in self.steps for name in self.names

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+Floats = NDArray[np.float64]
 
 # Two points are on a line whatever they are, which then says nothing of those between or beyond.
 FEWEST_SIZES = 3
@@ -110,7 +110,7 @@ def crossing(a: Fit, b: Fit, low: float, high: float) -> float | None:
     return rows if low <= rows <= high else None
 
 
-def resampled(batch_sizes: Sequence[int], runs: Sequence[Array], seed: int = 0) -> list[list[Fit]]:
+def resampled(batch_sizes: Sequence[int], runs: Sequence[Floats], seed: int = 0) -> list[list[Fit]]:
     """Fits of resampled rounds, one list per thing that was measured.
 
     `runs`: nanoseconds `[batch sizes, rounds]` of each. Rounds are drawn alike for all of them, so
@@ -149,7 +149,7 @@ def _interval(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _fits(sizes: Array, latencies: Array) -> list[Fit]:
+def _fits(sizes: Floats, latencies: Floats) -> list[Fit]:
     """Fit each row of latencies `[n, sizes]`."""
     # Relative errors: each equation is divided by its latency, so that 1024 rows weigh as 1 does.
     per_batch, per_row = 1 / latencies, sizes / latencies
@@ -159,7 +159,7 @@ def _fits(sizes: Array, latencies: Array) -> list[Fit]:
     return [Fit(*map(float, one)) for one in zip(alpha, beta, rms, worst, strict=True)]
 
 
-def _not_negative(u: Array, v: Array) -> tuple[Array, Array]:
+def _not_negative(u: Floats, v: Floats) -> tuple[Floats, Floats]:
     """Least squares of alpha * u + beta * v = 1 with neither below 0, for each row."""
     uu, uv, vv = (u * u).sum(1), (u * v).sum(1), (v * v).sum(1)
     u1, v1 = u.sum(1), v.sum(1)

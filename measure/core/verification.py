@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.errors import RequestFailed, UsageError
 from model.errors import ModelError
@@ -13,8 +14,6 @@ from model.examples import BLOCK_ROWS, THREADS, standard_normal
 from model.reference import Expected, expect
 from model.weights import exported, from_seed, sha256
 from protos.quantize import from_wire, to_wire
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Memory beyond X is that of so many rows widened again: 128 MiB of 262,144 features.
 _BLOCK_ROWS = 128
@@ -55,7 +54,7 @@ class Truth:
     is a disagreement, but no wrong label. Without a wire they are the same.
     """
 
-    x: Array
+    x: NDArray[Any]
     expected: Expected
     judged: Expected
     weights_sha256: str
@@ -90,7 +89,9 @@ def truth(experiment: Experiment) -> Truth:
         raise UsageError(str(error)) from None
 
 
-def _judged(weights: Array, x: Array, dtype: str, wire: str, scale: float | None) -> Expected:
+def _judged(
+    weights: NDArray[Any], x: NDArray[Any], dtype: str, wire: str, scale: float | None
+) -> Expected:
     """Return what the model should say of `x` after the wire, a block of rows in memory at once."""
     parts = []
     for start in range(0, len(x), _BLOCK_ROWS):
@@ -104,7 +105,7 @@ def _judged(weights: Array, x: Array, dtype: str, wire: str, scale: float | None
     )
 
 
-def one_a_row(labels: Array) -> Array:
+def one_a_row(labels: NDArray[Any]) -> NDArray[Any]:
     """Labels of an answer as int64 `[n]`; RequestFailed when they are not one integer a row."""
     # Some servers keep an axis of one class index.
     if labels.dtype.kind not in "iu" or labels.shape[1:] != (1,) * (labels.ndim - 1):
@@ -114,7 +115,7 @@ def one_a_row(labels: Array) -> Array:
     return np.ascontiguousarray(labels, np.int64).reshape(-1)
 
 
-def check(truth: Truth, start: int, labels: Array) -> LabelCounts:
+def check(truth: Truth, start: int, labels: NDArray[Any]) -> LabelCounts:
     """Hold labels of the examples from `start` on against the reference."""
     rows = slice(start, start + len(labels))
     judged = truth.judged.rows(rows)
@@ -125,7 +126,9 @@ def check(truth: Truth, start: int, labels: Array) -> LabelCounts:
     )
 
 
-def check_counted(truth: Truth, indices: Array, labels: Array, counts: Array) -> LabelCounts:
+def check_counted(
+    truth: Truth, indices: NDArray[Any], labels: NDArray[Any], counts: NDArray[Any]
+) -> LabelCounts:
     """Hold labels against the reference, int64 `[n]`: each came `counts` times of an example.
 
     UsageError when there is no such example.
@@ -143,7 +146,7 @@ def check_counted(truth: Truth, indices: Array, labels: Array, counts: Array) ->
     )
 
 
-def examples(experiment: Experiment, indices: Sequence[int]) -> Array:
+def examples(experiment: Experiment, indices: Sequence[int]) -> NDArray[Any]:
     """Draw some examples of an experiment `[n, features]`, in the order of their indices.
 
     Memory beyond the answer is that of two blocks of rows, as those are drawn as a whole.

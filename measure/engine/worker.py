@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.client import READY_TIMEOUT_S, Client
 from client.connection import addresses
@@ -27,8 +28,6 @@ from measure.engine.slice import Slice
 from measure.engine.worker_job import Job, Load
 from protos.codec import InferResponse
 from protos.tensors import Parameter, Tensor
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # What answers and calls under way may take of memory; gRPC copies each message.
 _UNDER_WAY_BYTES = 512 * 2**20
@@ -107,7 +106,7 @@ class _Data:
         if stages is not None:
             found.split(stages)
 
-    def _labels(self, response: InferResponse) -> Array:
+    def _labels(self, response: InferResponse) -> NDArray[Any]:
         for tensor in response.outputs:
             if tensor.name == self.output and tensor.data is not None:
                 labels = one_a_row(tensor.data)
@@ -177,7 +176,7 @@ def _listen(lines: Iterator[Any], loads: "SimpleQueue[Load | None]", inbox: Inbo
     loads.put(None)
 
 
-def _drawn(spec: ModelInput, rows: int, seed: int) -> Array:
+def _drawn(spec: ModelInput, rows: int, seed: int) -> NDArray[Any]:
     """Rows of a model about which nothing else is known; free dimensions are 1."""
     shape = (rows, *(max(size, 1) for size in spec.row_shape))
     random = np.random.default_rng(seed)

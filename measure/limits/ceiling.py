@@ -3,8 +3,10 @@
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.client import Client
 from measure.core.local_server import listening
@@ -45,7 +47,7 @@ def rows_per_s(
     return {place: best[place[0], size] for place, size in sizes.items()}
 
 
-def _rate(mode: Mode, x: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> float:
+def _rate(mode: Mode, x: NDArray[Any]) -> float:
     mode.predict(x)
     batches = 0
     started_ns = time.perf_counter_ns()

@@ -2,15 +2,13 @@
 
 import ctypes
 import time
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.errors import UsageError
 from measure.limits.memory import BUFFER_BYTES, GIB
 from server.onnx import pinned_memory
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _HOST_TO_DEVICE = 1
 
@@ -28,7 +26,7 @@ class DeviceMemory:
         if self._runtime.cudaMalloc(ctypes.byref(self._at), ctypes.c_size_t(size_bytes)):
             raise UsageError(f"CUDA has no {size_bytes} bytes on a GPU here")
 
-    def fill(self, array: Array) -> None:
+    def fill(self, array: NDArray[np.uint8]) -> None:
         """Copy an array in, and wait until it is there."""
         if self._runtime.cudaMemcpy(
             self._at,

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from measure.core.verification import Experiment, examples
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # LoadGen loads and unloads as many examples at a time as this holds.
 MOST_LOADED_BYTES = 2**30
@@ -19,7 +18,7 @@ class LoadedExamples:
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
         self._places: dict[int, int] = {}
-        self._x: Array = np.empty((0, experiment.features), experiment.dtype)
+        self._x: NDArray[Any] = np.empty((0, experiment.features), experiment.dtype)
 
     @property
     def most_loaded(self) -> int:
@@ -37,7 +36,7 @@ class LoadedExamples:
         self._places = {}
         self._x = self._x[:0].copy()
 
-    def rows(self, indices: Sequence[int]) -> Array:
+    def rows(self, indices: Sequence[int]) -> NDArray[Any]:
         """Rows `[n, features]` of loaded examples; of one alone without a copy."""
         places = [self._places[index] for index in indices]
         if len(places) == 1:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from numpy.typing import NDArray
 
 SUMMARY, DETAIL, ACCURACY = (
     "mlperf_log_summary.txt",
@@ -88,7 +87,7 @@ def errors(folder: Path) -> Iterator[str]:
             yield f"{entry['key']}: {entry['value']}"
 
 
-def labels(folder: Path) -> tuple[Array, Array]:
+def labels(folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """Examples and the labels that LoadGen logged of them, both int64 `[n]`.
 
     Raises OSError, LogError.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.client import READY_TIMEOUT_S, Client
 from client.connection.credentials import CredentialFiles
@@ -31,9 +32,6 @@ from measure.loadgen.worker_job import (
     rows_of_batch,
 )
 from measure.sweep.sweep import Progress, check_model
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
 
 # The input of the models that we export.
 _INPUT = "x"
@@ -236,12 +234,12 @@ def _run(plan: Plan, target: Target, scenario: Scenario, mode: Mode, folder: Pat
         return decoded(worker.ask(encoded(job)), Outcome)
 
 
-def _columns(outcome: Outcome) -> Iterator[Array]:
+def _columns(outcome: Outcome) -> Iterator[NDArray[Any]]:
     """Examples, labels, how often they came: int64 `[n]` each."""
     yield from np.array(outcome.labels, np.int64).reshape(-1, 3).T
 
 
-def _every_example(folder: Path, examples: int) -> tuple[Array, Array]:
+def _every_example(folder: Path, examples: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Examples and labels that LoadGen logged; LogError unless each example came."""
     indices, labels = loadgen_logs.labels(folder)
     missing = examples - len(np.intersect1d(indices, np.arange(examples)))
@@ -250,7 +248,9 @@ def _every_example(folder: Path, examples: int) -> tuple[Array, Array]:
     return indices, labels
 
 
-def _judged(reference: Truth, indices: Array, labels: Array, counts: Array) -> Labels:
+def _judged(
+    reference: Truth, indices: NDArray[Any], labels: NDArray[Any], counts: NDArray[Any]
+) -> Labels:
     check = check_counted(reference, indices, labels, counts)
     rows = int(counts.sum())
     agreement = 1 - check.disagreements / rows if rows else None

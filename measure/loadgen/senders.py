@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-import numpy as np
+from numpy.typing import NDArray
 
 from client.client import Client
 from client.errors import RequestFailed
 from measure.core.verification import one_a_row
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +24,9 @@ class Batch:
 
 
 # Rows of examples, by their indices.
-Rows = Callable[[Sequence[int]], Array]
+Rows = Callable[[Sequence[int]], NDArray[Any]]
 # Gets a batch with its labels, int64 [n], in another thread.
-Done = Callable[[Batch, Array], None]
+Done = Callable[[Batch, NDArray[Any]], None]
 # Gets what ended the sending, in another thread.
 Failed = Callable[[Exception], None]
 
@@ -74,7 +72,7 @@ class StreamSender:
         except Exception as error:  # nobody else would see it in this thread
             self._failed(error)
 
-    def _drawn(self) -> Iterator[Array]:
+    def _drawn(self) -> Iterator[NDArray[Any]]:
         while (batch := self._waiting.get()) is not None:
             self._sent.append(batch)
             yield self._rows(batch.indices)
@@ -108,7 +106,7 @@ class UnarySender:
             self._failed(error)
 
 
-def _checked(labels: Array, batch: Batch) -> Array:
+def _checked(labels: NDArray[Any], batch: Batch) -> NDArray[Any]:
     """Labels as LoadGen logs them, contiguous int64; RequestFailed when they are not one a row."""
     found = one_a_row(labels)
     if len(found) != len(batch.ids):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.client import Client
 from client.errors import ClientError, DeadlineExceeded
@@ -28,8 +29,6 @@ from measure.loadgen.warm_up import warm_up
 from measure.loadgen.worker_job import Job, Outcome, Scenario, rows_of_batch
 
 mlperf_loadgen = optional("mlperf_loadgen", "loadgen", "loadgen")
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Samples of a query; the one query that Offline has is as long as it takes.
 _QUERY_ROWS: dict[Scenario, int] = {"SingleStream": 1, "MultiStream": 8, "Server": 1}
@@ -112,7 +111,7 @@ class Run:
             part = samples[start : start + self._batch_rows]
             self._sender.send(Batch([one.id for one in part], [one.index for one in part]))
 
-    def _done(self, batch: Batch, labels: Array) -> None:
+    def _done(self, batch: Batch, labels: NDArray[Any]) -> None:
         """Give LoadGen labels; it copies what it logs of them before it returns."""
         at, size = labels.ctypes.data, labels.itemsize
         mlperf_loadgen.QuerySamplesComplete(

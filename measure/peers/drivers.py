@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.errors import RequestFailed, UsageError
 from measure.core.child_process import ChildProcess, talking_to
@@ -15,8 +16,6 @@ from measure.peers.environments import FOLDER, NotAvailable, installed
 from measure.peers.peer_servers import MODEL
 from measure.peers.systems import Turn
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 _REQUIREMENTS = ("tritonclient[grpc]==2.73.0", "numpy")
 _SCRIPT = SOURCE / "measure" / "peers" / "inside" / "tritonclient_driver.py"
 _READY_TIMEOUT_S = 60.0
@@ -24,7 +23,7 @@ _CALL_TIMEOUT_S = 120.0
 
 
 @contextlib.contextmanager
-def running_driver(examples: Array) -> Iterator[ChildProcess]:
+def running_driver(examples: NDArray[Any]) -> Iterator[ChildProcess]:
     """Start tritonclient's process, which gets a copy of `examples`; NotAvailable if it cannot."""
     venv = installed("tritonclient", _REQUIREMENTS)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from measure.sweep.modes import Mode
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # A turn of small batches is long enough for a clock, one of large batches short enough for rounds.
 _TURN_ROWS = 64
@@ -25,7 +24,7 @@ class Turn:
 
     latencies_ns: tuple[int, ...]
     first_ns: tuple[int, ...]
-    labels: Array
+    labels: NDArray[Any]
 
     @property
     def rows_per_s(self) -> float:
@@ -59,7 +58,7 @@ class System(Protocol):
 class InProcess:
     """A system whose client runs in this process."""
 
-    def __init__(self, name: str, kind: str, mode: Mode, examples: Array) -> None:
+    def __init__(self, name: str, kind: str, mode: Mode, examples: NDArray[Any]) -> None:
         self.name = name
         self.kind = kind
         self._mode = mode

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from measure.core.confidence import CONFIDENCE
 from measure.engine.histogram import Histogram
@@ -15,8 +16,6 @@ from measure.report.axes import LEGEND_BELOW, Figure, drawn_in, layout_of, linea
 from measure.report.section import Row, Table
 
 CURVES_TITLE = "Latency by Percentile"
-
-Array = np.ndarray[Any, np.dtype[np.int64]]
 
 _CURVE_POINTS = 60
 _MOST_BUCKETS = 16
@@ -35,8 +34,8 @@ class Distribution:
 
     label: str
     colour: str
-    times_ns: Array
-    counts: Array
+    times_ns: NDArray[np.int64]
+    counts: NDArray[np.int64]
 
     @property
     def samples(self) -> int:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from measure.core.child_process import ChildProcess
 from measure.peers.drivers import Driven, running_driver
@@ -14,8 +14,6 @@ from measure.peers.peer_servers import PEERS, Peer, Work, running_peer
 from measure.peers.systems import System
 from measure.side_by_side.perf_analyzer import PerfAnalyzer, Target, drive
 from measure.side_by_side.rounds import Cell
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 PERF_ANALYZER = "perf_analyzer"
 NAMES = (*PEERS, PERF_ANALYZER)
@@ -37,7 +35,7 @@ def bring_up(
     stack: ExitStack,
     names: tuple[str, ...],
     work: Work,
-    examples: Array,
+    examples: NDArray[Any],
     report: Callable[[str], None],
 ) -> Contenders:
     """Install and start the named peers, one after the other; `stack` ends them."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.batch_stream import BatchAnswer
 from client.client import Client
@@ -21,14 +22,12 @@ from server.errors import StartError
 from server.onnx import execution_provider
 from server.onnx.engine import Engine
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """Labels int64 `[n]`, and when the first and the last were there (time.perf_counter_ns)."""
 
-    labels: Array
+    labels: NDArray[Any]
     first_ns: int
     done_ns: int
     stages: Stages | None = None
@@ -40,7 +39,7 @@ class Mode(Protocol):
 
     name: str
 
-    def predict(self, x: Array) -> Prediction:
+    def predict(self, x: NDArray[Any]) -> Prediction:
         """Predict rows `[n, features]`; raises RequestFailed."""
 
     def close(self) -> None:
@@ -65,9 +64,9 @@ class Local:
         self._scale = wire_scale(told) if told else None
         self._slice_rows = slice_rows
 
-    def predict(self, x: Array) -> Prediction:
+    def predict(self, x: NDArray[Any]) -> Prediction:
         """Run `x` in the slices that the server uses, each rounded to what the graph takes."""
-        labels: list[Array] = []
+        labels: list[NDArray[Any]] = []
         first_ns = assemble_ns = compute_ns = 0
         for start in range(0, len(x), self._slice_rows):
             started_ns = time.perf_counter_ns()
@@ -104,7 +103,7 @@ class Unary:
         self._input = client.input().name
         self._stream: Stream | None = None
 
-    def predict(self, x: Array) -> Prediction:
+    def predict(self, x: NDArray[Any]) -> Prediction:
         """Send `x` in one piece, if it fits."""
         if not self._client.fits_one_message(len(x)):
             self._stream = self._stream or Stream(self._client)
@@ -128,7 +127,7 @@ class Stream:
         self._client = client
         self._open()
 
-    def predict(self, x: Array) -> Prediction:
+    def predict(self, x: NDArray[Any]) -> Prediction:
         """Send `x` and wait for its last answer; a stream that broke is opened anew next time."""
         self._batches.put(x)
         try:
@@ -152,7 +151,7 @@ class Stream:
             raise AssertionError("an answer came to a batch nobody waits for")
 
     def _open(self) -> None:
-        self._batches: queue.SimpleQueue[Array | None] = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[NDArray[Any] | None] = queue.SimpleQueue()
         self._answers: Iterator[BatchAnswer] = self._client.stream_answers(
             _until_none(self._batches), timings=True
         )
@@ -166,7 +165,7 @@ class Shm:
 
     name = "shm"
 
-    def __init__(self, client: Client, examples: Array) -> None:
+    def __init__(self, client: Client, examples: NDArray[Any]) -> None:
         """`predict` takes slices of `examples` only."""
         self._client = client
         self._input = client.input().name
@@ -174,7 +173,7 @@ class Shm:
         self._stack = contextlib.ExitStack()
         self._shared = self._stack.enter_context(client.shared(examples))
 
-    def predict(self, x: Array) -> Prediction:
+    def predict(self, x: NDArray[Any]) -> Prediction:
         """Send where the rows of `x` lie."""
         offset = x.ctypes.data - self._examples.ctypes.data
         start = offset // self._examples.strides[0]
@@ -188,12 +187,12 @@ class Shm:
         self._stack.close()
 
 
-def _until_none(batches: "queue.SimpleQueue[Array | None]") -> Iterator[Array]:
+def _until_none(batches: "queue.SimpleQueue[NDArray[Any] | None]") -> Iterator[NDArray[Any]]:
     while (batch := batches.get()) is not None:
         yield batch
 
 
-def _labels(responses: Sequence[InferResponse]) -> Array:
+def _labels(responses: Sequence[InferResponse]) -> NDArray[Any]:
     return np.concatenate(
         [
             one_a_row(tensor.data)

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from numpy.typing import NDArray
 
 
 def open_session(graph: str, threads: int) -> ort.InferenceSession:
@@ -16,7 +14,7 @@ def open_session(graph: str, threads: int) -> ort.InferenceSession:
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def run(session: ort.InferenceSession, outputs: list[str], x: Array) -> list[Array]:
+def run(session: ort.InferenceSession, outputs: list[str], x: NDArray[Any]) -> list[NDArray[Any]]:
     """The named outputs of x [n, features], all rows in one execution."""
-    results: list[Array] = session.run(outputs, {"x": x})
+    results: list[NDArray[Any]] = session.run(outputs, {"x": x})
     return results

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.errors import RequestFailed
 from measure.core.local_server import listening
 from measure.limits import sockets
 from measure.peers.systems import InProcess, System
 from measure.sweep.modes import Local, Mode, Prediction
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _GROUP_ROWS = 32
 # Rows of one in-process execution: what the server takes of one large request, too.
@@ -28,7 +27,7 @@ class RawSocket:
         self.name = "raw"
         self._socket = sockets.connect(address)
 
-    def predict(self, x: Array) -> Prediction:
+    def predict(self, x: NDArray[Any]) -> Prediction:
         """Send all rows of `x`, then read their labels: they fit into the socket's buffer."""
         try:
             self._socket.sendall(len(x).to_bytes(4, "little"))
@@ -64,7 +63,9 @@ def raw_server(graph: Path, threads: int, *, unix: bool) -> Iterator[str]:
         yield server.address
 
 
-def limit_systems(stack: contextlib.ExitStack, graph: Path, threads: int, x: Array) -> list[System]:
+def limit_systems(
+    stack: contextlib.ExitStack, graph: Path, threads: int, x: NDArray[Any]
+) -> list[System]:
     """The engine in this process, and raw sockets to one that does nothing else."""
     modes: dict[str, Mode] = {"local": Local(graph, threads, _SLICE_ROWS)}
     for name, unix in (("raw_tcp", False), ("raw_unix", True)):
