@@ -56,8 +56,8 @@ def _limits(args: argparse.Namespace) -> int:
         ((_, content),) = found
     asked = content.get("settings", {})
     # A comparison has a list of providers; its first is what the others are held against.
-    told = asked.get("ep") or "cpu"
-    ep = args.ep or (told if isinstance(told, str) else told[0])
+    recorded = asked.get("ep") or "cpu"
+    ep = args.ep or (recorded if isinstance(recorded, str) else recorded[0])
     dtype = args.dtype or asked.get("dtype") or "float32"
     threads = args.threads or asked.get("threads") or len(os.sched_getaffinity(0))
     with record_files.naming(args.result):

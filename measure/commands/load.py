@@ -69,8 +69,8 @@ def _measure(settings: Settings) -> int:
     ):
         unchecked_because = found.unchecked_because
         load(settings, found, collecting(points, progress))
-    wanted = len(list(asked(settings)))
-    marks = kept.because(len(points), f"{len(points)} of {wanted} points")
+    planned = len(list(asked(settings)))
+    marks = kept.because(len(points), f"{len(points)} of {planned} points")
     described = environment.describe(start, environment.snapshot())
     content = load_record.to_json(encoded(settings), described, points, unchecked_because)
     content |= marks

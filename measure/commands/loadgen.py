@@ -66,7 +66,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _loadgen(args: argparse.Namespace) -> int:
     """Exit code 0: every run is VALID and every label right; 1: not so."""
-    # The processes that import it start after minutes of preparing; this one never does.
+    # It is imported by processes that start after minutes of preparation, never by this one.
     if importlib.util.find_spec("mlperf_loadgen") is None:
         raise extras.missing("loadgen", "loadgen", "mlperf_loadgen")
     if args.address is None and args.model != MODEL:

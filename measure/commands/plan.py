@@ -65,7 +65,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _plan(args: argparse.Namespace) -> int:
     """Exit code 0: planned; 1: nothing is, because predictions do not hold or no rate is enough."""
-    credential_files(args)  # what contradicts is known before anything is written
+    credential_files(args)  # contradicting options are reported before anything is written
     with results_folder(args.out):
         return _measure(args)
 
@@ -102,7 +102,7 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 def _calibrate(args: argparse.Namespace, notes: Console) -> tuple[Calibration, dict[str, Any]]:
-    # Of a calibration, these are not to be chosen.
+    # A calibration has these settings, whatever the options.
     fixed: dict[str, Any] = {"modes": ("unary",), "concurrency": (), "rate": ()}
     fixed |= {"arrivals": "poisson", "processes": 1, "warm_up_s": 0.0, "window_s": args.seconds}
     fixed |= {"window_requests": 0, "max_windows": 1}
@@ -116,7 +116,7 @@ def _calibrate(args: argparse.Namespace, notes: Console) -> tuple[Calibration, d
     if marks:
         known = all(point.wrong_labels is not None for point in points)
         unchecked = None if known else "the right labels of the model are not known"
-        # There is no plan of a part of a calibration, but loads are a result of their own.
+        # A part of a calibration gives no plan, but its loads are a result by themselves.
         content = load_record.to_json(encoded(settings), described, points, unchecked)
         written = write(settings.out, "plan-loads", content | marks, points)
         console = terminal.results()

@@ -90,7 +90,7 @@ def _inputs(words: Sequence[str]) -> Mapping[str, Array]:
     given: dict[str, Array] = {}
     for word in words:
         name, equals, path = word.partition("=")
-        # A file may have the sign in its name; then it says where it lies.
+        # A file with the sign in its name must be given with a folder.
         if not equals or "/" in name:
             name, path = "", word
         elif not name:

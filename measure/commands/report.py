@@ -17,7 +17,7 @@ from measure.core.record import write_text_atomically
 from measure.report import kinds, page
 from measure.report.section import Section
 
-# What rendering raises where a value is of another type than the page takes.
+# Errors of rendering a value of another type than the page takes.
 _UNSHOWN = (AttributeError, TypeError, ValueError, TemplateError)
 
 
@@ -54,7 +54,7 @@ def _page(sections: Sequence[tuple[Path, Section]]) -> str:
     try:
         return page.render([section for _, section in sections])
     except _UNSHOWN:
-        # Sections pass on some values unread, and the template does not know their files.
+        # Sections pass on some values unchecked, and the template does not know their files.
         for path, section in sections:
             try:
                 page.render([section])
@@ -66,7 +66,7 @@ def _page(sections: Sequence[tuple[Path, Section]]) -> str:
 
 
 def _sections(places: Sequence[Path]) -> Iterator[tuple[Path, Section]]:
-    """Make a section of each record; those of one kind are told apart by where they lie."""
+    """Make a section of each record; headings of one kind name their folders."""
     made = []
     for place, content in record_files.found(places, kinds.SECTIONS, _warn):
         with record_files.naming(place):

@@ -14,7 +14,7 @@ from measure.core.record import recorded, write_record
 from measure.core.self_test import Calibration, calibrate
 from measure.presentation.format import BAD
 
-# What compares once, as `calibrate` takes it, and what reports progress.
+# A function that compares once, as `calibrate` takes it, and one that reports progress.
 Comparing = tuple[Callable[[], bool | None], Callable[[str], None]]
 
 
@@ -29,7 +29,7 @@ def self_test(
 ) -> int:
     """Compare `runs` times and write a record to `path`; the exit code.
 
-    `comparing` prepares the comparison, with what the stack closes at the end. `results` gives the
+    `comparing` prepares the comparison; the stack closes what it opens. `results` gives the
     record of each run; `more` are further keys of the record.
     """
     claimed: list[bool | None] = []

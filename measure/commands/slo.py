@@ -112,8 +112,8 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
     content["answer"] = answer if found else f"so far, {answer}"
     content["trials"] = [{"met": trial.met, "because": trial.because} for trial in trials]
     if tuning is not None:
-        told = tuning.to_json() | {"answer": tune_table.answer(tuning, args.p99_ms)}
-        content["tuning"] = encoded(told)
+        answer = tune_table.answer(tuning, args.p99_ms)
+        content["tuning"] = encoded(tuning.to_json() | {"answer": answer})
     elif tuned:
         content["tuning"] = encoded({"trials": trials_to_json(tuned)})
     paths = write(settings.out, "slo", content | marks, points)
@@ -130,8 +130,8 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _how_far(trials: Sequence[Trial], tuned: Sequence[tuple[Candidate, Trial]]) -> str:
-    told = f"{len(trials)} trials"
-    return f"{told} and {len(tuned)} of the tuning" if tuned else told
+    text = f"{len(trials)} trials"
+    return f"{text} and {len(tuned)} of the tuning" if tuned else text
 
 
 def _search(args: argparse.Namespace, found: Found) -> Search:

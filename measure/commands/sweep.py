@@ -75,8 +75,8 @@ def _measure(settings: Settings) -> int:
     with keeping() as kept, SweepProgress(terminal.progress()) as progress:
         for point in sweep(settings, progress):
             points.append(point)
-    wanted = len(settings.batch_sizes) * len(settings.modes)
-    marks = kept.because(len(points), f"{len(points)} of {wanted} points")
+    planned = len(settings.batch_sizes) * len(settings.modes)
+    marks = kept.because(len(points), f"{len(points)} of {planned} points")
     content = record.to_json(
         {
             **asdict(settings.experiment),

@@ -1,4 +1,4 @@
-"""Say in the terminal how a result stands, and where it was written."""
+"""Print verdicts, findings, and the files that were written."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

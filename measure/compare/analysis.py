@@ -79,7 +79,7 @@ class Meeting:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """Everything said of a comparison; `verdicts` by mode and batch size."""
+    """The analysis of a comparison; `verdicts` by mode and batch size."""
 
     measured: Measured
     pairs: tuple[Pair, ...]
@@ -126,7 +126,7 @@ def could_differ(pairs: Sequence[Pair]) -> bool:
 def verdict(labels: Sequence[str], pairs: Sequence[Pair]) -> str:
     """Winners at one batch size: the providers not claimed to be slower than any other.
 
-    Several of them are named together unless that is everybody.
+    Several are named together, unless no provider is slower.
     """
     if not pairs:
         return "-"
@@ -142,7 +142,7 @@ def _pairs(measured: Measured) -> list[Pair]:
             cells = [measured.cell(mode, size, one.label) for one in measured.providers]
             timed = [cell for cell in cells if cell.rounds_ns]
             sides += combinations(timed, 2)
-    # Bonferroni: whatever depends on what, the chance of any false claim is LEVEL at most.
+    # Bonferroni: the chance of any false claim is at most LEVEL, even of dependent pairs.
     level = LEVEL / max(len(sides), 1)
     pairs = []
     for base, other in sides:

@@ -58,7 +58,7 @@ def _latency(axes: Axes, analysis: Analysis, mode: str) -> None:
 
 
 def _fit(axes: Axes, look: Look, sizes: list[int], fit: Fit) -> None:
-    # A straight line is none on logarithmic scales: enough places in between show its bend.
+    # On logarithmic scales a line is bent: it takes many points to show.
     low, high = sizes[0], sizes[-1]
     places = [low * (high / low) ** (step / 100) for step in range(101)]
     seconds = [fit.latency_ns(place) / 1e9 for place in places]

@@ -1,4 +1,4 @@
-"""Say in words what an analysis of execution providers found; terminal and page share them."""
+"""Describe an analysis of execution providers in words, for terminal and page."""
 
 import math
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def estimate_text(estimate: Estimate, per: float = 1) -> str:
 
 
 def meeting_text(meeting: Meeting) -> str:
-    """Where two lines cross, or that nothing of the kind was found."""
+    """Where two lines cross, or that no crossover was found."""
     found = meeting.crossover
     pair = f"{meeting.mode}: {meeting.first} and {meeting.second}"
     if found.rows is not None and found.established:
@@ -61,6 +61,6 @@ def summary(analysis: Analysis) -> Iterator[str]:
         for size in analysis.measured.batch_sizes:
             sizes.setdefault(analysis.verdicts[mode, size], []).append(size)
         yield f"{mode}: " + "; ".join(
-            f"{verdict} at {', '.join(f'{size:,}' for size in those)}"
-            for verdict, those in sizes.items()
+            f"{verdict} at {', '.join(f'{size:,}' for size in won)}"
+            for verdict, won in sizes.items()
         )

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from command_line.table import Table
-from measure.diff.verdicts import BETTER, UNTOLD, WORSE, Difference
+from measure.diff.verdicts import BETTER, UNDECIDED, WORSE, Difference
 from measure.presentation.columns import Column, in_terminal
 from measure.presentation.format import BAD, significant
 
-_STYLES = {WORSE: BAD, BETTER: "green", UNTOLD: "yellow"}
+_STYLES = {WORSE: BAD, BETTER: "green", UNDECIDED: "yellow"}
 _COLUMNS: tuple[Column[Difference], ...] = (
     Column("point", lambda one: one.label, words=True),
     Column("what", lambda one: one.metric, words=True),

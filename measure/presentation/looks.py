@@ -1,4 +1,4 @@
-"""How every picture draws a mode, a percentile, or anything else that has a name."""
+"""The colours, marks and strokes of modes, percentiles and anything else with a name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ class Stroke:
     dash: str
 
 
-# Okabe, Ito: "Color Universal Design", 2008; told apart with any colour vision.
+# Okabe, Ito: "Color Universal Design", 2008; distinguishable with any colour vision.
 MODES: Mapping[str, Look] = {
     "local": Look("#009E73", "o", "circle"),
     "unary": Look("#0072B2", "s", "square"),
     "stream": Look("#D55E00", "^", "triangle-up"),
     "shm": Look("#CC79A7", "D", "diamond"),
 }
-# What is no mode has none of their colours. All are legible on white and on black.
+# Anything else has other colours. All are legible on white and on black.
 OTHERS = (
     Look("#E69F00", "v", "triangle-down"),
     Look("#56B4E9", "P", "cross"),

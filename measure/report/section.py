@@ -17,19 +17,19 @@ POINTS, CHECKS, ENVIRONMENT = "points", "checks", "environment"
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """Text that leads to the part of its section which explains it, by the part's name."""
+    """Text with a link to the part of its section that explains it, by the part's name."""
 
     text: str
     part: str
 
     @property
     def subject(self) -> str:
-        """What the text is about: all up to its first colon."""
+        """The subject of the text: everything up to its first colon."""
         return self.text.partition(": ")[0]
 
     @property
     def rest(self) -> str:
-        """What it says of that."""
+        """The text after its subject."""
         return self.text.removeprefix(self.subject)
 
     def __str__(self) -> str:
@@ -38,7 +38,7 @@ class Linked:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a reader must know first: findings of one level under a headline."""
+    """Findings of one level under a headline, shown before everything else."""
 
     level: Level
     headline: str
@@ -118,7 +118,7 @@ def _cell(column: Column[Item], item: Item) -> Cell | str:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A few large numbers, each with what it counts, under a heading of some colour."""
+    """A few large numbers, each with its unit, under a coloured heading."""
 
     heading: str
     colour: str
@@ -127,7 +127,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One result; `record` is what it was made from, `name` what its file is called."""
+    """One result, the `record` that it was made from, and the `name` of the record's file."""
 
     heading: str
     sentence: str

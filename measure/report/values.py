@@ -1,4 +1,4 @@
-"""Show settings and environment as names beside text."""
+"""Format settings and environment as names and texts."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

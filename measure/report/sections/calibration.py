@@ -1,4 +1,4 @@
-"""Show how often a thing that was compared with itself was called different."""
+"""Show an A/A test: how often a comparison with itself claimed a difference."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from measure.report.values import on
 class _Run:
     differs: bool
     pairs: list[Any]
-    # A record made before this was kept does not say it.
+    # Older records do not have it.
     could_differ: bool = True
 
     @property
@@ -48,7 +48,7 @@ def section(content: Mapping[str, Any]) -> Section:
     """Return what a page shows of an A/A test's record. RecordError where it cannot be read."""
     compared = content["schema"] == COMPARE_SCHEMA
     test = decoded(content, _SelfTest)
-    # Where no run could have failed, it is not known.
+    # Without a run that could have failed, the answer is not known.
     known = any(run.could_differ for run in test.runs)
     return Section(
         heading="A comparison with itself" if compared else "A load against itself",

@@ -31,7 +31,7 @@ def section(content: Mapping[str, Any]) -> Section:
     record = read(content, CompareRecord)
     analysis = analyse(record.measured)
     measured = analysis.measured
-    # A row of each kind: on a wide page the modes stand side by side.
+    # One row per kind: on a wide page the modes are side by side.
     drawn = {"latency": _latency, "ratio": _ratio, "throughput": _throughput}
     return Section(
         heading="Execution providers side by side",
@@ -93,12 +93,12 @@ def _with_itself(analysis: Analysis) -> list[Check]:
     """Whether a provider that was given twice differs from itself anywhere."""
     specs = {provider.label: provider.spec for provider in analysis.measured.providers}
     alike = [pair for pair in analysis.pairs if specs[pair.base] == specs[pair.provider]]
-    # Of too few rounds, none could be called different.
+    # With too few rounds, no difference could be claimed.
     needed = fewest_to_claim(len(analysis.pairs))
-    told = [
+    verdicts = [
         (None if pair.ratio.pairs < needed else not pair.differs, _itself(pair)) for pair in alike
     ]
-    return trust.gathered(trust.AA, told)
+    return trust.gathered(trust.AA, verdicts)
 
 
 def _itself(pair: Pair) -> str:

@@ -19,7 +19,7 @@ from measure.report.section import Row, Section, Table, Verdict, table_of
 from measure.report.values import on
 
 BENCH = "argmax-serving/bench/1"
-# Records of the first kind count latency otherwise; their verdicts are shown as they are.
+# Records of the first kind measure latency differently; their verdicts are shown as recorded.
 OVERLOADS = ("argmax-serving/overload/1", "argmax-serving/overload/2")
 
 
@@ -128,18 +128,18 @@ def _verdicts(
 ) -> list[Verdict]:
     missed = [f"{goal.name}: {goal.text}" for goal in goals if goal.verdict is Standing.MISSED]
     counts = Counter(goal.verdict for goal in goals)
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    answer = [Verdict("warn" if missed else "good", f"Goals: {told}.", missed)]
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    answer = [Verdict("warn" if missed else "good", f"Goals: {summary}.", missed)]
     if labels.passed is False:
         answer.insert(0, Verdict("fail", "Failed: do not trust these numbers.", [labels.text]))
     return [*answer, *trust.with_care(environment)]
 
 
 def _bench_labels(bench: _Bench) -> Check:
-    """Whether every label is right, and what is no peer answered everything."""
+    """Whether every label is right, and every system but the peers answered everything."""
     points = [point for system in bench.systems for point in system.points]
     others = [part for part in (bench.concurrency, bench.memory) if part is not None]
-    # Not of what is sent as float16 or int8: that is rounded, and the goals tell how many agree.
+    # Labels of float16 and int8 are left out: they are rounded, and the goals count how many agree.
     wrong = sum(point.wrong_labels for point in points) + sum(one.wrong_labels for one in others)
     failed = [
         f"{system.label}, batch size {point.batch_size:,}: {point.error}"
@@ -154,7 +154,7 @@ def _bench_labels(bench: _Bench) -> Check:
 
 
 def _overload_labels(overload: _Overload) -> Check:
-    """Whether what was not refused was answered, and right."""
+    """Whether every request that was not refused got the right answer."""
     failed = overload.rounds.failed
     return Check(trust.LABELS, not failed, "; ".join(failed[:3]) or "nothing but refusals failed")
 

@@ -1,4 +1,4 @@
-"""Show the roofs of the machine, and what was placed under them."""
+"""Show the roofs of the machine, and the points of a result below them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from measure.report.axes import INK, LEGEND_BELOW, Figure, layout_of, log_axis
 from measure.report.section import Plot, Section, Table, Verdict, table_of
 from measure.report.values import on
 
-# How much faster the client must be where the server has nothing to do.
+# How much faster the client must be with a server that computes nothing.
 _FASTER = 1.25
 _DASHES = ("solid", "dash", "dashdot", "dot")
 _NOTE = "The columns on the right: rows a second that this roof alone would allow."
@@ -61,30 +61,32 @@ def section(content: Mapping[str, Any]) -> Section:
 
 def _ceilings(placed: Sequence[Placed]) -> list[Check]:
     """Whether the client could have shown more than it did."""
-    told = []
+    verdicts = []
     for one in placed:
         if CLIENT in one.ceilings:
             factor = one.ceilings[CLIENT] / one.rate.rows_per_s
             text = f"{one.rate.label}: without a server's work {factor:.2f} times as fast"
-            told.append((factor >= _FASTER, text))
-    return trust.gathered(trust.CEILING, told)
+            verdicts.append((factor >= _FASTER, text))
+    return trust.gathered(trust.CEILING, verdicts)
 
 
 def _verdicts(placed: Sequence[Placed], differences: Sequence[str]) -> list[Verdict]:
-    told = []
+    verdicts = []
     if differences:
-        told.append(Verdict("warn", "The result was not measured as the roofs were:", differences))
+        verdicts.append(
+            Verdict("warn", "The result was not measured as the roofs were:", differences)
+        )
     over = [
         f"{one.rate.label}: {one.share:.0%} of {one.binding}" for one in placed if one.share > 1
     ]
     if over:
         headline = "Above a roof: that roof was measured too low, or caches hold what it counts."
-        told.append(Verdict("warn", headline, over))
+        verdicts.append(Verdict("warn", headline, over))
     if placed:
         near = max(placed, key=lambda one: one.share)
         text = f"Nearest to its roof: {near.rate.label}, {near.share:.0%} of {near.binding}."
-        told.append(Verdict("good", text))
-    return told
+        verdicts.append(Verdict("good", text))
+    return verdicts
 
 
 def _roofline(roofs: Sequence[Roof], placed: Sequence[Placed], work: Work) -> Figure:

@@ -36,7 +36,7 @@ _CHECK_COLUMNS: tuple[Column[tuple[LoadPoint, Check]], ...] = (
     ),
     Column("what was seen", lambda one: one[1].text, words=True),
 )
-# Points that a banner lists before it says how many more there are.
+# The most points that a banner lists; it counts the others.
 MOST_SHOWN = 6
 
 
@@ -44,7 +44,7 @@ def section(content: Mapping[str, Any]) -> Section:
     """Return what a page shows of the record of a load or of a search. RecordError."""
     record = read(content, LoadRecord)
     points, searched = record.points, record.found is not None
-    # A search goes over what the server can take on purpose.
+    # A search exceeds the capacity of the server on purpose.
     judged = points
     if searched:
         judged = [p for p, trial in zip(points, record.trials or [], strict=True) if trial.met]
@@ -82,13 +82,13 @@ def _plots(
     for loop in dict.fromkeys(point.asked.loop for point in points):
         chosen = sorted((p for p in points if p.asked.loop == loop), key=lambda p: p.asked.level)
         found = load_charts.knees(chosen)
-        told = f"{LOOPS[loop].capitalize()}. Hollow: points that are not valid."
+        explained = f"{LOOPS[loop].capitalize()}. Hollow: points that are not valid."
         knees = [load_charts.knee_text(mode, knee) for mode, knee in found.items()]
         drawn += [
             Plot(
                 f"latency-{loop}",
                 load_charts.latency(chosen, loop, found, bound_ms),
-                " ".join([told, *knees]),
+                " ".join([explained, *knees]),
             ),
             Plot(
                 f"throughput-{loop}",
@@ -149,15 +149,15 @@ def _checks(points: Sequence[LoadPoint], labels_known: bool) -> list[Check]:
     """Return what the points' own checks say; without known labels, those are not measured."""
     answer = []
     for own, question in trust.OF_A_LOAD.items():
-        told = [
+        verdicts = [
             (check.passed, f"{name(point)}: {check.text}")
             for point in points
             for check in point.checks
             if check.name == own
         ]
         if own == "errors" and not labels_known:
-            told = [(False if passed is False else None, text) for passed, text in told]
-        answer += trust.gathered(question, told)
+            verdicts = [(False if passed is False else None, text) for passed, text in verdicts]
+        answer += trust.gathered(question, verdicts)
     return answer
 
 

@@ -17,16 +17,16 @@ from measure.report.section import Card, Plot, Section, Verdict, table_of
 from measure.report.values import on
 
 _NOTE = (
-    "Latencies are LoadGen's: of a query from when it was due; -: too few queries to tell (99% "
+    "Latencies are LoadGen's: of a query from when it was due; -: too few queries (99% "
     "confidence). Wrong and near ties: labels of the performance run. Accuracy: share of the "
     "examples whose label equals the float64 reference's, in LoadGen's accuracy run."
 )
 _RUN_COLUMNS: tuple[Column[tuple[str, Performance]], ...] = (
     Column("scenario", lambda run: run[0]),
     Column("queries", lambda run: f"{run[1].verdict.queries:,}"),
-    Column("told to expect, samples/s", lambda run: significant(run[1].expected_qps)),
-    Column("told to expect, ms", lambda run: milliseconds(run[1].expected_latency_ns)),
-    Column("early stopping lets claim, ms", lambda run: milliseconds(run[1].verdict.estimate_ns)),
+    Column("expected, samples/s", lambda run: significant(run[1].expected_qps)),
+    Column("expected, ms", lambda run: milliseconds(run[1].expected_latency_ns)),
+    Column("early stopping's claim, ms", lambda run: milliseconds(run[1].verdict.estimate_ns)),
     Column("LoadGen", lambda run: run[1].verdict.version, words=True),
 )
 
@@ -45,7 +45,7 @@ def section(content: Mapping[str, Any]) -> Section:
         tables=[
             table_of(f"Scenarios ({label})", columns(results), [results], note=_NOTE),
             table_of(
-                "What LoadGen was told, and what it lets be claimed",
+                "What LoadGen expected, and what it claims",
                 _RUN_COLUMNS,
                 [runs],
                 note="Early stopping's claim is of the percentile that the scenario is judged by.",
@@ -61,7 +61,7 @@ def section(content: Mapping[str, Any]) -> Section:
 def _sentence(record: LoadgenRecord) -> str:
     settings = record.settings
     experiment, address = settings["experiment"], settings["address"]
-    # What is said in a box of its own need not be said again.
+    # Otherwise a verdict has the label already.
     label = f"{record.label}. " if record.conforming else ""
     return (
         f"{label}{experiment['examples']:,} examples of {experiment['features']:,} "
@@ -94,16 +94,16 @@ def _against(broken: Sequence[Result]) -> Iterator[str]:
 
 
 def _labels(results: Sequence[Result]) -> list[Check]:
-    """Whether all runs came to their end, and every label is right."""
-    told = []
+    """Whether all runs ended, and every label is right."""
+    verdicts = []
     for result in results:
         runs = [result.accuracy, result.performance and result.performance.labels]
         wrong = sum(labels.wrong for labels in runs if labels)
         rows = sum(labels.rows for labels in runs if labels)
         text = f"{result.scenario}: {rows:,} labels, {wrong:,} wrong"
         text += "".join(f"; {mode} failed" for mode in result.failures)
-        told.append((not wrong and not result.failures, text))
-    return trust.gathered(trust.LABELS, told, "scenarios")
+        verdicts.append((not wrong and not result.failures, text))
+    return trust.gathered(trust.LABELS, verdicts, "scenarios")
 
 
 def _looks(results: Sequence[Result]) -> dict[str, Look]:
@@ -113,26 +113,26 @@ def _looks(results: Sequence[Result]) -> dict[str, Look]:
 def _plots(results: Sequence[Result], label: str, bound_ms: float) -> list[Plot]:
     data = []
     for result in results:
-        told = list(_told(result))
-        if not told:
+        times = list(_percentiles(result))
+        if not times:
             continue
-        x = [percentiles.stretched(percentile) for percentile, _ in told]
+        x = [percentiles.stretched(percentile) for percentile, _ in times]
         look = _looks(results)[result.scenario]
-        line = line_of(look, x, [time_ns / 1e6 for _, time_ns in told], result.scenario)
-        line["customdata"] = [f"p{percentile:g}" for percentile, _ in told]
+        line = line_of(look, x, [time_ns / 1e6 for _, time_ns in times], result.scenario)
+        line["customdata"] = [f"p{percentile:g}" for percentile, _ in times]
         data.append(line | {"hovertemplate": "%{customdata}: %{y:.3~g} ms"})
     if not data:
         return []
     figure = percentiles.drawn(data)
-    caption = f"{label}. As far as LoadGen tells and queries suffice (99% confidence)."
+    caption = f"{label}. As far as LoadGen reports them and queries suffice (99% confidence)."
     if any(line["name"] == "Server" for line in data):
         figure["layout"]["shapes"] = [mark("y", bound_ms, "bound of Server's p99")]
         caption += f" Dashed: the {bound_ms:g} ms that Server's p99 must keep."
     return [Plot("percentiles", figure, caption)]
 
 
-def _told(result: Result) -> Iterator[tuple[float, int]]:
-    """Percentiles that LoadGen tells and its queries support, and nanoseconds."""
+def _percentiles(result: Result) -> Iterator[tuple[float, int]]:
+    """Percentiles that LoadGen reports and its queries support, and nanoseconds."""
     if result.performance is not None:
         for percentile in sorted(result.performance.verdict.percentiles_ns, key=float):
             time_ns = told_ns(result.performance.verdict, percentile)

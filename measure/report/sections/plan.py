@@ -144,7 +144,7 @@ def _checks(record: PlanRecord) -> list[Check]:
             verdicts.append((not against, text))
         failed = any(passed is False for passed, _ in verdicts)
         if question == trust.LABELS and not failed and not _labels_known(record.settings):
-            checks.append(Check(question, None, "the record does not tell whether they are known"))
+            checks.append(Check(question, None, "the record does not say whether they are known"))
         elif question == trust.STEAL and not failed:
             checks.append(trust.steal(record.environment))
         else:
