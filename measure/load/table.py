@@ -102,19 +102,19 @@ CLIENT_COLUMNS: tuple[Column[LoadPoint], ...] = (
     _from_send("p99", rank=1),
 )
 _SPLIT_COLUMNS: tuple[Column[tuple[LoadPoint, LoadSplit]], ...] = (
-    Column("mode", lambda one: one[0].asked.mode, words=True),
-    Column("loop and load", lambda one: _load(one[0]), words=True),
-    Column("send\nlag", lambda one: milliseconds(one[1].send_lag_ns), rank=3),
-    Column("send", lambda one: milliseconds(one[1].send_ns), rank=8),
-    Column("network", lambda one: milliseconds(one[1].network_ns)),
-    Column("decode", lambda one: milliseconds(one[1].decode_ns), rank=5),
-    Column("queue", lambda one: milliseconds(one[1].queue_ns)),
-    Column("assemble", lambda one: milliseconds(one[1].assemble_ns), rank=6),
-    Column("compute", lambda one: milliseconds(one[1].compute_ns)),
-    Column("encode", lambda one: milliseconds(one[1].encode_ns), rank=7),
-    Column("receive", lambda one: milliseconds(one[1].receive_ns), rank=4),
-    Column("batch\nrows", lambda one: significant(one[1].batch_rows), rank=1),
-    Column("told by", lambda one: one[1].told_by or "-", rank=2),
+    Column("mode", lambda row: row[0].asked.mode, words=True),
+    Column("loop and load", lambda row: _load(row[0]), words=True),
+    Column("send\nlag", lambda row: milliseconds(row[1].send_lag_ns), rank=3),
+    Column("send", lambda row: milliseconds(row[1].send_ns), rank=8),
+    Column("network", lambda row: milliseconds(row[1].network_ns)),
+    Column("decode", lambda row: milliseconds(row[1].decode_ns), rank=5),
+    Column("queue", lambda row: milliseconds(row[1].queue_ns)),
+    Column("assemble", lambda row: milliseconds(row[1].assemble_ns), rank=6),
+    Column("compute", lambda row: milliseconds(row[1].compute_ns)),
+    Column("encode", lambda row: milliseconds(row[1].encode_ns), rank=7),
+    Column("receive", lambda row: milliseconds(row[1].receive_ns), rank=4),
+    Column("batch\nrows", lambda row: significant(row[1].batch_rows), rank=1),
+    Column("told by", lambda row: row[1].told_by or "-", rank=2),
 )
 
 

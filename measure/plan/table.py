@@ -18,34 +18,40 @@ from server.batching.policy import Limits
 
 _NARROWER = ("float32", "float16", "int8")
 _ELSEWHERE = "plan.json"
+
+
+def _percentile(name: str, ranks: tuple[int, int]) -> tuple[Column[Checked], Column[Checked]]:
+    """A percentile as it was measured, and as it is predicted."""
+    key, over = f"{name}_ns", f"{name}, ms"
+    return (
+        Column(
+            name,
+            lambda one: milliseconds(getattr(one.load, key)),
+            "measured",
+            rank=ranks[0],
+            over=over,
+        ),
+        Column(
+            f"{name}\npredicted",
+            lambda one: milliseconds(getattr(one.predicted, key)),
+            "predicted",
+            rank=ranks[1],
+            over=over,
+        ),
+    )
+
+
 CHECK_COLUMNS: tuple[Column[Checked], ...] = (
     Column("requests\nper s", lambda one: significant(one.rate_per_s), "requests/s"),
-    Column("p50", lambda one: milliseconds(one.load.p50_ns), "measured", rank=2, over="p50, ms"),
-    Column(
-        "p50\npredicted",
-        lambda one: milliseconds(one.predicted.p50_ns),
-        "predicted",
-        rank=1,
-        over="p50, ms",
-    ),
-    Column("p90", lambda one: milliseconds(one.load.p90_ns), "measured", rank=4, over="p90, ms"),
-    Column(
-        "p90\npredicted",
-        lambda one: milliseconds(one.predicted.p90_ns),
-        "predicted",
-        rank=3,
-        over="p90, ms",
-    ),
-    Column("p99", lambda one: milliseconds(one.load.p99_ns), "measured", over="p99, ms"),
-    Column(
-        "p99\npredicted",
-        lambda one: milliseconds(one.predicted.p99_ns),
-        "predicted",
-        over="p99, ms",
-    ),
+    *_percentile("p50", (2, 1)),
+    *_percentile("p90", (4, 3)),
+    *_percentile("p99", (0, 0)),
     Column("p99 off", lambda one: "-" if one.p99_error is None else f"{one.p99_error:+.0%}"),
     Column(
-        "verdict", lambda one: flagged(one.verdict, bad=not one.holds), words=True, only="terminal"
+        "verdict",
+        lambda one: flagged(one.verdict, bad=not one.holds),
+        words=True,
+        only="terminal",
     ),
     Column(
         "verdict",

@@ -38,9 +38,9 @@ class _SelfTest:
 
 
 _RUN_COLUMNS: tuple[Column[tuple[int, _Run]], ...] = (
-    Column("run", lambda one: f"{one[0]}"),
-    Column("verdict", lambda one: one[1].verdict, words=True),
-    Column("pairs", lambda one: f"{len(one[1].pairs):,}"),
+    Column("run", lambda row: f"{row[0]}"),
+    Column("verdict", lambda row: row[1].verdict, words=True),
+    Column("pairs", lambda row: f"{len(row[1].pairs):,}"),
 )
 
 

@@ -80,14 +80,14 @@ _GOAL_COLUMNS: tuple[Column[Goal], ...] = (
     Column("what", lambda goal: goal.text, words=True),
 )
 _SYSTEM_COLUMNS: tuple[Column[tuple[_System, _Point]], ...] = (
-    Column("system", lambda one: one[0].label),
-    Column("kind", lambda one: one[0].kind, words=True),
-    Column("batch", lambda one: f"{one[1].batch_size:,}"),
-    Column("predictions/s", lambda one: significant(_median(one[1].rows_per_s) or 0.0)),
-    Column("p50, ms", lambda one: milliseconds(_median(one[1].p50_ns))),
-    Column("wrong", lambda one: alarm(one[1].wrong_labels)),
-    Column("near ties", lambda one: f"{one[1].near_ties:,}"),
-    Column("not measured, because", lambda one: one[1].error or "", words=True),
+    Column("system", lambda row: row[0].label),
+    Column("kind", lambda row: row[0].kind, words=True),
+    Column("batch", lambda row: f"{row[1].batch_size:,}"),
+    Column("predictions/s", lambda row: significant(_median(row[1].rows_per_s) or 0.0)),
+    Column("p50, ms", lambda row: milliseconds(_median(row[1].p50_ns))),
+    Column("wrong", lambda row: alarm(row[1].wrong_labels)),
+    Column("near ties", lambda row: f"{row[1].near_ties:,}"),
+    Column("not measured, because", lambda row: row[1].error or "", words=True),
 )
 
 

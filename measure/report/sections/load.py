@@ -29,12 +29,12 @@ from measure.report.values import on
 from measure.slo.table import MET
 
 _CHECK_COLUMNS: tuple[Column[tuple[LoadPoint, Check]], ...] = (
-    Column("load", lambda one: name(one[0])),
-    Column("check", lambda one: one[1].name, words=True),
+    Column("load", lambda row: name(row[0])),
+    Column("check", lambda row: row[1].name, words=True),
     Column(
-        "verdict", lambda one: flagged(word(one[1].passed), bad=one[1].passed is False), words=True
+        "verdict", lambda row: flagged(word(row[1].passed), bad=row[1].passed is False), words=True
     ),
-    Column("what was seen", lambda one: one[1].text, words=True),
+    Column("what was seen", lambda row: row[1].text, words=True),
 )
 # The most points that a banner lists; it counts the others.
 MOST_SHOWN = 6

@@ -22,12 +22,12 @@ _NOTE = (
     "examples whose label equals the float64 reference's, in LoadGen's accuracy run."
 )
 _RUN_COLUMNS: tuple[Column[tuple[str, Performance]], ...] = (
-    Column("scenario", lambda run: run[0]),
-    Column("queries", lambda run: f"{run[1].verdict.queries:,}"),
-    Column("expected, samples/s", lambda run: significant(run[1].expected_qps)),
-    Column("expected, ms", lambda run: milliseconds(run[1].expected_latency_ns)),
-    Column("early stopping's claim, ms", lambda run: milliseconds(run[1].verdict.estimate_ns)),
-    Column("LoadGen", lambda run: run[1].verdict.version, words=True),
+    Column("scenario", lambda row: row[0]),
+    Column("queries", lambda row: f"{row[1].verdict.queries:,}"),
+    Column("expected, samples/s", lambda row: significant(row[1].expected_qps)),
+    Column("expected, ms", lambda row: milliseconds(row[1].expected_latency_ns)),
+    Column("early stopping's claim, ms", lambda row: milliseconds(row[1].verdict.estimate_ns)),
+    Column("LoadGen", lambda row: row[1].verdict.version, words=True),
 )
 
 

@@ -35,18 +35,18 @@ _HELD_OUT = (
     "no request failed. Nothing is planned beyond the last rate before one that does not."
 )
 _LOAD_COLUMNS: tuple[Column[tuple[str, str, Observation]], ...] = (
-    Column("load", lambda one: one[0]),
-    Column("for", lambda one: one[1], words=True),
-    Column("requests/s", lambda one: significant(one[2].requests_per_s)),
-    Column("mean, ms", lambda one: milliseconds(one[2].mean_ns)),
-    Column("p50, ms", lambda one: milliseconds(one[2].p50_ns)),
-    Column("p90, ms", lambda one: milliseconds(one[2].p90_ns)),
-    Column("p99, ms", lambda one: milliseconds(one[2].p99_ns)),
-    Column("compute, ms", lambda one: milliseconds(one[2].compute_ns)),
-    Column("batch rows", lambda one: significant(one[2].batch_rows)),
-    Column("samples", lambda one: f"{one[2].samples:,}"),
-    Column("errors", lambda one: alarm(one[2].errors)),
-    Column("what speaks against it", lambda one: "; ".join(one[2].doubts) or "-", words=True),
+    Column("load", lambda row: row[0]),
+    Column("for", lambda row: row[1], words=True),
+    Column("requests/s", lambda row: significant(row[2].requests_per_s)),
+    Column("mean, ms", lambda row: milliseconds(row[2].mean_ns)),
+    Column("p50, ms", lambda row: milliseconds(row[2].p50_ns)),
+    Column("p90, ms", lambda row: milliseconds(row[2].p90_ns)),
+    Column("p99, ms", lambda row: milliseconds(row[2].p99_ns)),
+    Column("compute, ms", lambda row: milliseconds(row[2].compute_ns)),
+    Column("batch rows", lambda row: significant(row[2].batch_rows)),
+    Column("samples", lambda row: f"{row[2].samples:,}"),
+    Column("errors", lambda row: alarm(row[2].errors)),
+    Column("what speaks against it", lambda row: "; ".join(row[2].doubts) or "-", words=True),
 )
 
 
