@@ -12,6 +12,11 @@ from measure.presentation.columns import Column, in_terminal
 from measure.presentation.format import BAD, alarm, flagged, milliseconds, share, significant
 from measure.presentation.looks import looks_of
 
+HOW = (
+    "latencies are LoadGen's: of a query from when it was due; -: too few queries (99% "
+    "confidence); wrong, near ties: labels of the performance run; accuracy: share of the accuracy "
+    "run's examples whose label equals the float64 reference's"
+)
 _NANOSECONDS = " (ns)"
 
 
@@ -98,8 +103,6 @@ def render(results: Sequence[Result], label: str) -> Table:
         columns(results),
         [results],
         title=label,
-        caption="latencies are LoadGen's: of a query from when it was due; wrong: labels of the "
-        "performance run; accuracy: share of the examples whose label equals the float64 "
-        "reference's",
+        caption=HOW,
         elsewhere="loadgen.json",
     )

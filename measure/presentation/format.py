@@ -43,6 +43,11 @@ def share(value: float | None, decimals: int = 4) -> str:
     return "100%" if value == 1 else f"{min(value, 1 - 10 ** -(decimals + 2)):.{decimals}%}"
 
 
+def sentence(note: str) -> str:
+    """Note of the terminal as a sentence of a page."""
+    return f"{note[0].upper()}{note[1:]}."
+
+
 def flagged(text: str, *, bad: bool) -> Text:
     """Return text that is red if it is `bad`."""
     return Text(text, style=BAD if bad else "")

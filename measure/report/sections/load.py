@@ -11,7 +11,7 @@ from measure.load.record import LoadRecord, Tried
 from measure.load.summary import LoadPoint
 from measure.load.table import CLIENT_COLUMNS, CLIENT_NOTE, LOOPS, POINT_COLUMNS, name
 from measure.presentation.columns import Column
-from measure.presentation.format import flagged, milliseconds, significant
+from measure.presentation.format import flagged, milliseconds, sentence, significant
 from measure.presentation.looks import colour_of
 from measure.report import load_charts, percentiles, stages, trust
 from measure.report.section import (
@@ -209,7 +209,7 @@ def _points(points: Sequence[LoadPoint], trials: Sequence[Tried] | None) -> Tabl
 def _client(points: Sequence[LoadPoint]) -> list[Table]:
     if not any(point.from_send_ns for point in points):
         return []
-    note = f"{CLIENT_NOTE[0].upper()}{CLIENT_NOTE[1:]}."
+    note = sentence(CLIENT_NOTE)
     return [table_of("The client's own part", CLIENT_COLUMNS, [points], note=note)]
 
 

@@ -7,20 +7,15 @@ from measure.core.record import read
 from measure.core.verdict import Check
 from measure.loadgen.record import LoadgenRecord
 from measure.loadgen.runs import Performance, Result
-from measure.loadgen.table import columns, metric, reasons, told_ns
+from measure.loadgen.table import HOW, columns, metric, reasons, told_ns
 from measure.presentation.columns import Column
-from measure.presentation.format import milliseconds, significant
+from measure.presentation.format import milliseconds, sentence, significant
 from measure.presentation.looks import Look, looks_of
 from measure.report import percentiles, trust
 from measure.report.axes import line_of, mark
 from measure.report.section import Card, Plot, Section, Verdict, table_of
 from measure.report.values import on
 
-_NOTE = (
-    "Latencies are LoadGen's: of a query from when it was due; -: too few queries (99% "
-    "confidence). Wrong and near ties: labels of the performance run. Accuracy: share of the "
-    "examples whose label equals the float64 reference's, in LoadGen's accuracy run."
-)
 _RUN_COLUMNS: tuple[Column[tuple[str, Performance]], ...] = (
     Column("scenario", lambda row: row[0]),
     Column("queries", lambda row: f"{row[1].verdict.queries:,}"),
@@ -43,7 +38,7 @@ def section(content: Mapping[str, Any]) -> Section:
         checks=[*_labels(results), trust.steal(environment)],
         plots=_plots(results, label, record.settings["rules"]["server_latency_ms"]),
         tables=[
-            table_of(f"Scenarios ({label})", columns(results), [results], note=_NOTE),
+            table_of(f"Scenarios ({label})", columns(results), [results], note=sentence(HOW)),
             table_of(
                 "What LoadGen expected, and what it claims",
                 _RUN_COLUMNS,
