@@ -50,7 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_option(measurement, "--starts", arguments.positive, DEFAULT_STARTS, "N", text)
     options.add_aa(parser, "--ep with itself, in RUNS runs")
     text = "exit with 1 if a smaller share of labels agrees with the reference, near ties aside"
-    add_option(limits, "--require-agreement", _share, None, "SHARE", text)
+    add_option(limits, "--require-agreement", arguments.share, None, "SHARE", text)
     text = (
         "exit with 1 if the whole interval of a provider's latency ratio to the first one is above "
         "this"
@@ -163,22 +163,5 @@ def _recorded_settings(args: argparse.Namespace, settings: Settings) -> dict[str
     }
 
 
-def _share(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a share from 0 to 1")
-    return value
-
-
 def _factor(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a factor over 0")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
+    return arguments.over_zero(text, "a factor")

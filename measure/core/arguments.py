@@ -1,6 +1,7 @@
 """Parse the values of options that several commands share."""
 
 import argparse
+import math
 from collections.abc import Callable, Collection, Sequence
 
 from client.connection import addresses
@@ -22,12 +23,17 @@ def milliseconds(text: str) -> float:
 
 def over_zero(text: str, what: str = "a number") -> float:
     """Return a finite number over 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    value = _number(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected {what} over 0")
+    return value
+
+
+def share(text: str) -> float:
+    """Return a number from 0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a share from 0 to 1")
     return value
 
 
@@ -95,3 +101,10 @@ def address(text: str) -> str:
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
