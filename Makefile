@@ -11,7 +11,7 @@ DEV := .venv-dev/bin/python
 
 .PHONY: help sweep bench soak fuzz test test-slow test-lowest conformance perf-analyzer examples check stubs clean
 
-help:  ## what can be made
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .venv/installed: pyproject.toml
@@ -30,16 +30,16 @@ help:  ## what can be made
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[dev]'
 	touch $@
 
-sweep: .venv/installed  ## the main job: the batch-size experiment (DTYPE=float64, OUT=dir, ARGS='...')
+sweep: .venv/installed  ## the batch-size experiment (DTYPE=float64, OUT=dir, ARGS='...')
 	$(RUN) -m client sweep --dtype $(DTYPE) --out $(OUT) $(ARGS)
 
-bench: .venv/installed  ## beside its limits and other servers (ARGS=--quick: 5 minutes, no others)
+bench: .venv/installed  ## compare with its limits and other servers (ARGS=--quick: 5 minutes, no others)
 	$(RUN) -m client side-by-side $(ARGS)
 
-soak: .venv-dev/installed  ## hold it to its promises (MINUTES=20, ARGS='--only kills,swaps')
+soak: .venv-dev/installed  ## test its promises in long runs (MINUTES=20, ARGS='--only kills,swaps')
 	$(DEV) -m soak --seconds $$(($(MINUTES) * 60)) $(ARGS)
 
-fuzz: .venv-dev/installed  ## spoiled messages, frames, files and random sequences (SECONDS=120)
+fuzz: .venv-dev/installed  ## damaged messages, frames, files and random sequences (SECONDS=120)
 	$(DEV) -m soak --seconds $(SECONDS) --only codec,rpc,frames,transport,files,sequences --out results/fuzz $(ARGS)
 
 test: .venv-dev/installed  ## all tests but the slow ones (ARGS='-k name')

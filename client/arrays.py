@@ -8,14 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from client.errors import UsageError
 from protos.datatypes import BFLOAT16, TEXT_KINDS
 from protos.errors import InvalidMessage
 from protos.tensors import element_bytes, index_of
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class SupportsArrayInterface(Protocol):
@@ -46,7 +44,7 @@ _REFUSED_KINDS = {
 _SPARSE_REASON = "sending it would fill in every zero: convert it explicitly, with"
 
 
-def as_array(value: Rows, what: str) -> Array:
+def as_array(value: Rows, what: str) -> NDArray[Any]:
     """Array of `value`, without a copy if it is one; else UsageError, which names `what`.
 
     Sparse and masked arrays are rejected, because their missing elements are not values that the
@@ -55,7 +53,7 @@ def as_array(value: Rows, what: str) -> Array:
     for part in _parts(value):
         _refuse_gaps(part, what)
     try:
-        array: Array = np.from_dlpack(value) if _only_dlpack(value) else np.asarray(value)  # type: ignore[arg-type]
+        array: NDArray[Any] = np.from_dlpack(value) if _only_dlpack(value) else np.asarray(value)  # type: ignore[arg-type]
         if array.dtype.kind in "SU" and isinstance(value, list | tuple):
             # numpy would make texts of [1, "a"], and strip trailing zeros of bytes.
             array = np.asarray(value, np.object_)
@@ -80,7 +78,7 @@ def as_array(value: Rows, what: str) -> Array:
     return array
 
 
-def cast(array: Array, dtype: np.dtype[Any], what: str, first_row: int = 0) -> Array:
+def cast(array: NDArray[Any], dtype: np.dtype[Any], what: str, first_row: int = 0) -> NDArray[Any]:
     """`array` as `dtype`, itself if it has that already; UsageError, which names `what`.
 
     Numbers may lose precision, never their size: floats are rounded to narrower ones, integers to
@@ -113,7 +111,9 @@ def cast(array: Array, dtype: np.dtype[Any], what: str, first_row: int = 0) -> A
     return result
 
 
-def numbers(array: Array, dtype: np.dtype[Any], what: str, first_row: int = 0) -> Array:
+def numbers(
+    array: NDArray[Any], dtype: np.dtype[Any], what: str, first_row: int = 0
+) -> NDArray[Any]:
     """Numbers of an object array, as of data frames with mixed columns; UsageError otherwise."""
     for at, value in enumerate(array.reshape(-1)):
         if not isinstance(value, _NUMBERS):
@@ -121,11 +121,11 @@ def numbers(array: Array, dtype: np.dtype[Any], what: str, first_row: int = 0) -
                 f"{what}: {element(array, at, first_row)} is {value!r:.60} of type "
                 f"{type(value).__name__}; the model takes {dtype}"
             )
-    converted: Array = np.array(array.tolist()).reshape(array.shape)
+    converted: NDArray[Any] = np.array(array.tolist()).reshape(array.shape)
     return converted.astype(np.float64) if converted.dtype == np.object_ else converted
 
 
-def check_text(array: Array, what: str) -> None:
+def check_text(array: NDArray[Any], what: str) -> None:
     """Raise UsageError, which names `what` and the element, unless all are text or bytes."""
     if array.dtype.kind == "S":
         return
@@ -138,7 +138,7 @@ def check_text(array: Array, what: str) -> None:
         raise UsageError(str(error)) from None
 
 
-def element(array: Array, at: int, first_row: int = 0) -> str:
+def element(array: NDArray[Any], at: int, first_row: int = 0) -> str:
     """Name of element number `at`, with its index in an array of which this one is a part."""
     index = index_of(at, array.shape)
     if index:
@@ -146,11 +146,13 @@ def element(array: Array, at: int, first_row: int = 0) -> str:
     return f"element {index}"
 
 
-def _no_text(array: Array, what: str) -> UsageError:
+def _no_text(array: NDArray[Any], what: str) -> UsageError:
     return UsageError(f"{what} has dtype {array.dtype}; the model takes text or bytes")
 
 
-def _cast_integers(array: Array, dtype: np.dtype[Any], what: str, first_row: int) -> Array:
+def _cast_integers(
+    array: NDArray[Any], dtype: np.dtype[Any], what: str, first_row: int
+) -> NDArray[Any]:
     if not np.can_cast(array.dtype, dtype, "safe") and array.size:
         least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
         if int(array.min()) < least or int(array.max()) > most:
@@ -164,7 +166,7 @@ def _cast_integers(array: Array, dtype: np.dtype[Any], what: str, first_row: int
 
 
 def _overflow(
-    array: Array, result: Array, dtype: np.dtype[Any], what: str, first_row: int
+    array: NDArray[Any], result: NDArray[Any], dtype: np.dtype[Any], what: str, first_row: int
 ) -> UsageError:
     with np.errstate(invalid="ignore"):
         at = int(np.flatnonzero(np.isinf(result) & np.isfinite(array))[0])

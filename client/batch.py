@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from client.arrays import Array, Rows
+from client.arrays import Rows
 from client.errors import UsageError
 from client.model_input import ModelInput
 from protos.tensors import Tensor
@@ -27,7 +29,7 @@ class Batch:
     """Arrays by input name with equal numbers of rows, which are cut into messages."""
 
     specs: Mapping[str, ModelInput]
-    arrays: Mapping[str, Array]
+    arrays: Mapping[str, NDArray[Any]]
 
     @classmethod
     def of(cls, specs: Mapping[str, ModelInput], inputs: Mapping[str, Rows]) -> "Batch":
@@ -67,7 +69,7 @@ class Batch:
             for name in self.arrays
         )
 
-    def _rows(self, name: str, part: slice) -> Array:
+    def _rows(self, name: str, part: slice) -> NDArray[Any]:
         return self.arrays[name] if self.specs[name].whole is not None else self.arrays[name][part]
 
     def _row_bytes(self) -> int:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.errors import UsageError
 from protos.codec import RequestedOutput
 from protos.model_config_pb2 import DataType, ModelConfig, ModelOutput
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Parameters of ModelConfig: our server gives the lines of each output's label file, our exports
 # have the labels in the metadata of the graph.
@@ -38,7 +37,7 @@ class ClassNames:
         """The output as the request names it."""
         return RequestedOutput(self.output, {_CLASSIFICATION: 1} if self.in_answer else {})
 
-    def of(self, values: Array) -> Array:
+    def of(self, values: NDArray[Any]) -> NDArray[Any]:
         """A name for each class index, str of the same shape, or for the best of scores [n, ...].
 
         `values`: the server's answer to `requested`. UsageError for a class without a label.
@@ -55,19 +54,19 @@ class ClassNames:
             if not 0 <= index < len(self.labels):
                 most = len(self.labels) - 1
                 raise self._nameless(index, f"expected a class of 0 to {most}, as there are labels")
-        names: Array = np.array(self.labels)[indices]
+        names: NDArray[Any] = np.array(self.labels)[indices]
         if not names.all():
             index = int(indices[names == ""][0])
             raise self._nameless(index, "its line in the label file is blank")
         return names
 
-    def _best(self, scores: Array) -> Array:
+    def _best(self, scores: NDArray[Any]) -> NDArray[Any]:
         if scores.ndim < 2:
             raise UsageError(
                 f"output {self.output!r} has shape {list(scores.shape)}, expected scores "
                 "[n, classes] to name the best of"
             )
-        best: Array = scores.reshape(len(scores), -1).argmax(axis=1)
+        best: NDArray[Any] = scores.reshape(len(scores), -1).argmax(axis=1)
         return best
 
     def _in_text(self, text: bytes) -> str:

@@ -3,11 +3,12 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from client.arrays import Array, Rows, as_array
+from client.arrays import Rows, as_array
 from client.batch import Batch, MessageLimit
 from client.batch_stream import BatchAnswer, stream_batches
 from client.connection import addresses
@@ -118,7 +119,7 @@ class Client(ControlClient):
 
     def predict(
         self, x: Rows | Mapping[str, Rows], output: str | None = None, *, names: bool = False
-    ) -> Array:
+    ) -> NDArray[Any]:
         """Labels, int64 `[n]`, of the rows of `x` `[n, features]`, or of one row `[features]`.
 
         `x`: a numpy array in any memory order, nested lists, a data frame or series, a tensor of
@@ -141,17 +142,17 @@ class Client(ControlClient):
 
     def predict_outputs(
         self, x: Rows | Mapping[str, Rows], outputs: Iterable[str]
-    ) -> dict[str, Array]:
+    ) -> dict[str, NDArray[Any]]:
         """As `predict`, for several outputs by name, each with one row per row of `x`."""
         return self._predicted(x, _requested(outputs))
 
-    def predict_in_one_request(self, x: Rows) -> Array:
+    def predict_in_one_request(self, x: Rows) -> NDArray[Any]:
         """As `predict`, for at most the rows of one request; for servers without streams."""
         spec = self.input()
         name = self.default_output()
         return _output(self.infer({spec.name: spec.rows(x)}, (name,)), name)
 
-    def stream(self, batches: Iterable[Rows | Mapping[str, Rows]]) -> Iterator[Array]:
+    def stream(self, batches: Iterable[Rows | Mapping[str, Rows]]) -> Iterator[NDArray[Any]]:
         """Labels of each batch `[n, features]`, in order, while later ones are being sent.
 
         All batches share one stream; each may have any size but 0, and any form that `predict`
@@ -229,12 +230,11 @@ class Client(ControlClient):
             raise UsageError("got several servers for shared memory, expected one")
         spec = self.input()
         array = spec.rows(x)
-        with SharedArray(array.shape, spec.dtype) as copy:
+        with self._registered(array.shape, spec.dtype) as copy:
             for start in range(0, len(array), _SHARED_ROWS):
                 rows = slice(start, start + _SHARED_ROWS)
                 copy.array[rows] = spec.cast(array[rows], start)
-            with self._registered(copy):
-                yield copy
+            yield copy
 
     def _batch(self, x: Rows | Mapping[str, Rows]) -> Batch:
         if isinstance(x, Mapping):
@@ -249,7 +249,7 @@ class Client(ControlClient):
 
     def _predicted(
         self, x: Rows | Mapping[str, Rows], requested: Sequence[RequestedOutput]
-    ) -> dict[str, Array]:
+    ) -> dict[str, NDArray[Any]]:
         names = [output.name for output in requested]
         batch = self._batch(x)
         parts = batch.parts(self._limit())
@@ -342,13 +342,13 @@ def _requested(names: Iterable[str]) -> list[RequestedOutput]:
     return list(map(RequestedOutput, names))
 
 
-def _output(response: InferResponse, name: str) -> Array:
+def _output(response: InferResponse, name: str) -> NDArray[Any]:
     try:
         return response[name]
     except OutputMissing as error:
         raise RequestFailed("DATA_LOSS", str(error)) from None
 
 
-def _joined(responses: Sequence[InferResponse], name: str) -> Array:
+def _joined(responses: Sequence[InferResponse], name: str) -> NDArray[Any]:
     parts = [_output(response, name) for response in responses]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

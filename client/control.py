@@ -2,9 +2,10 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from client.connection.calls import Connection
-from client.errors import RequestFailed
+from client.errors import DeadlineExceeded, RequestFailed, Unavailable
 from client.shared_memory import SharedArray
 from protos import inference_pb2 as pb
 from protos import model_config_pb2 as config_pb
@@ -66,7 +67,7 @@ class ControlClient:
         ).config
 
     def told(self, name: str) -> str:
-        """Parameter of the model's configuration; empty if the server has none of that name."""
+        """A parameter of the model's configuration; empty if the server has none of that name."""
         try:
             return self.config().parameters[name].string_value
         except RequestFailed as error:
@@ -85,22 +86,35 @@ class ControlClient:
         return max(answer.model_stats, key=lambda each: int(each.version))
 
     @contextlib.contextmanager
-    def _registered(self, region: SharedArray) -> Iterator[None]:
-        """Register the region with the server until the block ends."""
+    def _registered(self, shape: tuple[int, ...], dtype: Any) -> Iterator[SharedArray]:
+        """An array in shared memory that is registered with the server until the block ends."""
+        with contextlib.ExitStack() as stack:
+            try:
+                array = stack.enter_context(SharedArray(shape, dtype, sealed=True))
+                self._register(array)
+            except (Unavailable, DeadlineExceeded):
+                raise
+            except RequestFailed:
+                # Not a server of this project, or one that sees other processes.
+                stack.close()
+                array = stack.enter_context(SharedArray(shape, dtype))
+                self._register(array)
+            try:
+                yield array
+            finally:
+                self._connection.control(
+                    "SystemSharedMemoryUnregister",
+                    pb.SystemSharedMemoryUnregisterRequest(name=array.key),
+                    pb.SystemSharedMemoryUnregisterResponse,
+                    self._deadline_s,
+                )
+
+    def _register(self, array: SharedArray) -> None:
         self._connection.control(
             "SystemSharedMemoryRegister",
             pb.SystemSharedMemoryRegisterRequest(
-                name=region.key, key=region.key, byte_size=region.byte_size
+                name=array.key, key=array.key, byte_size=array.byte_size
             ),
             pb.SystemSharedMemoryRegisterResponse,
             self._deadline_s,
         )
-        try:
-            yield
-        finally:
-            self._connection.control(
-                "SystemSharedMemoryUnregister",
-                pb.SystemSharedMemoryUnregisterRequest(name=region.key),
-                pb.SystemSharedMemoryUnregisterResponse,
-                self._deadline_s,
-            )

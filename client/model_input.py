@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client import arrays
-from client.arrays import Array, Rows
+from client.arrays import Rows
 from client.errors import UsageError
 from protos.quantize import WIRE_DTYPES, to_wire
 
@@ -30,7 +31,7 @@ class ModelInput:
         """Bytes of one row; free dimensions count as 1."""
         return int(np.prod([max(size, 1) for size in self.row_shape])) * self.dtype.itemsize
 
-    def rows(self, value: Rows) -> Array:
+    def rows(self, value: Rows) -> NDArray[Any]:
         """Rows of any dtype, as an array of the right shape; a single row gets the batch axis.
 
         UsageError for another shape, and for a value that is not an array.
@@ -52,11 +53,11 @@ class ModelInput:
             arrays.check_text(array, self._what)
         return array
 
-    def fit(self, value: Rows) -> Array:
+    def fit(self, value: Rows) -> NDArray[Any]:
         """Rows in the model's dtype and shape; UsageError if that loses more than precision."""
         return self.cast(self.rows(value))
 
-    def cast(self, array: Array, first_row: int = 0) -> Array:
+    def cast(self, array: NDArray[Any], first_row: int = 0) -> NDArray[Any]:
         """An array in the model's dtype, by `arrays.cast`, or rounded to float16 or int8.
 
         `first_row` is the number of its first row, for messages about an element.
@@ -68,7 +69,7 @@ class ModelInput:
             return self._rounded(array, first_row)
         return arrays.cast(array, self.dtype, self._what, first_row)
 
-    def of_any_shape(self, value: Rows) -> Array:
+    def of_any_shape(self, value: Rows) -> NDArray[Any]:
         """An array in the model's dtype; the server checks names and shapes."""
         return self.cast(arrays.as_array(value, self._what))
 
@@ -76,7 +77,7 @@ class ModelInput:
     def _what(self) -> str:
         return f"input {self.name!r}"
 
-    def _rounded(self, array: Array, first_row: int) -> Array:
+    def _rounded(self, array: NDArray[Any], first_row: int) -> NDArray[Any]:
         """Numbers as the model's float16 or int8; UsageError without a scale."""
         if self.dtype == np.int8 and self.scale is None:
             raise UsageError(
@@ -90,7 +91,7 @@ class ModelInput:
         except ValueError as error:
             raise UsageError(f"{self._what}: {self._fault(array, first_row)}{error}") from None
 
-    def _fault(self, array: Array, first_row: int) -> str:
+    def _fault(self, array: NDArray[Any], first_row: int) -> str:
         """The element that could not be rounded."""
         with np.errstate(over="ignore", under="ignore"):
             narrow = array.astype(np.float16)

@@ -1,9 +1,10 @@
 """Cache a server's metadata of a model."""
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.class_names import ClassNames, class_names, labelled_output
 from client.connection.channel import MAX_MESSAGE_BYTES
@@ -76,7 +77,7 @@ class ServedModel:
             )
         return names[0]
 
-    def empty(self, name: str) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
+    def empty(self, name: str) -> NDArray[Any]:
         """An output without rows; free sizes are 0 too. UsageError for an unknown output."""
         described = () if self._takes is not None else self._signature().outputs
         outputs = {each.name: each for each in described}

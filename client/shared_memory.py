@@ -1,6 +1,7 @@
 """Arrays in shared memory that a server on the same machine can read."""
 
 import contextlib
+import fcntl
 import mmap
 import os
 import secrets
@@ -9,11 +10,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protos.datatypes import datatype_of
 from protos.tensors import Tensor
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _FOLDER = Path("/dev/shm")
 
@@ -21,24 +21,34 @@ _FOLDER = Path("/dev/shm")
 class SharedArray:
     """An array in its own shared-memory object, removed by `close`.
 
-    Raises OSError if there is no room for it.
+    With `sealed` the object cannot shrink: this project's servers compute on it where it lies. They
+    find it by this process's number, so they must see the same processes. Other servers take only
+    objects by name. Raises OSError if there is no room for it.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
-        self.key = f"argmax-{os.getpid()}-{secrets.token_hex(4)}"
+    def __init__(self, shape: tuple[int, ...], dtype: Any, *, sealed: bool = False) -> None:
+        name = f"argmax-{os.getpid()}-{secrets.token_hex(8)}"
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        path = _FOLDER / self.key
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._fd = -1
+        self._path: Path | None = None
+        if sealed:
+            fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            self.key = f"memfd:{os.getpid()}:{fd}:{name}"
+        else:
+            self._path = _FOLDER / name
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self.key = name
+        self._fd = fd
         try:
             # Unlike ftruncate this fails now, and not with SIGBUS when a page is touched later.
             os.posix_fallocate(fd, 0, size)
+            if sealed:
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
             self._memory = mmap.mmap(fd, size)
         except Exception:
-            path.unlink()
+            self.close()
             raise
-        finally:
-            os.close(fd)
-        self.array: Array = np.frombuffer(self._memory, dtype).reshape(shape)
+        self.array: NDArray[Any] = np.frombuffer(self._memory, dtype).reshape(shape)
 
     def __enter__(self) -> Self:
         return self
@@ -74,6 +84,10 @@ class SharedArray:
 
     def close(self) -> None:
         """Remove the object; servers that use it keep it until they close it."""
-        with contextlib.suppress(FileNotFoundError):
-            (_FOLDER / self.key).unlink()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        if self._path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
         # The mapping itself is freed with the last array in it.

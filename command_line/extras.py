@@ -41,7 +41,7 @@ def imported(module: str, extra: str, user: str) -> Any:
     except MissingExtra:
         raise
     except ModuleNotFoundError as error:
-        # A part that is missing of a package that is here would not come with an extra.
+        # An extra would not install a missing part of a package that is installed.
         if error.name is None or error.name.partition(".")[0] in sys.modules:
             raise
         raise missing(user, extra, error.name) from error

@@ -1,4 +1,4 @@
-"""Run a program: whatever ends it is one line on stderr and an exit code."""
+"""Run a program, and turn every error that ends it into one line on stderr and an exit code."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from command_line.extras import MissingExtra
 from command_line.interruption import Interrupted, interruptible
 from command_line.parser import REFUSED
 
-# No program can run without these.
+# Needed by every program.
 _ALWAYS: Mapping[type[Exception], int] = {
     MissingExtra: REFUSED,
     OSError: REFUSED,

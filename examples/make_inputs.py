@@ -1,8 +1,8 @@
 """Write a model, examples for it, and the label of each, for the example clients.
 
 Run it in the repository's root: `python -m examples.make_inputs --out .examples`. The labels come
-from the float64 reference. Examples whose top two scores rounding may swap are left out, so every
-client may hold each label against the file.
+from the float64 reference. Near ties are left out, so that every client can compare each label with
+the file.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _WEIGHTS_SEED, _EXAMPLES_SEED = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Where things are: a model repository, float32 rows, an int64 label of each."""
+    """Paths of the model repository, the float32 rows, and their int64 labels."""
 
     models: Path
     rows: Path

@@ -1,4 +1,4 @@
-"""A proxy that refuses every other call with UNAVAILABLE, to see whether a client tries again."""
+"""A proxy that rejects every other call with UNAVAILABLE, to test whether a client retries."""
 
 import contextlib
 import itertools
@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-# A stream is refused in the middle: while the client sends, before it has an answer.
+# A stream is rejected in the middle: while the client sends, before it has an answer.
 _REFUSED_AFTER_MESSAGES = 5
 _HEALTH = "/grpc.health."
 _WHOLE_MESSAGES = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -17,7 +17,7 @@ _WHOLE_MESSAGES = [("grpc.max_receive_message_length", -1), ("grpc.max_send_mess
 
 @contextlib.contextmanager
 def refusing_proxy(server: str) -> Iterator[str]:
-    """Pass calls on to `server`, of each RPC the second, the fourth, ...; yields the address."""
+    """Forward the second, fourth, ... call of each RPC to `server`; yield the address."""
     with grpc.insecure_channel(server, options=_WHOLE_MESSAGES) as channel:
         proxy = grpc.server(ThreadPoolExecutor(), options=_WHOLE_MESSAGES)
         proxy.add_generic_rpc_handlers((_Refusing(channel),))
@@ -32,7 +32,7 @@ def refusing_proxy(server: str) -> Iterator[str]:
 class _Refusing(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     """Serves any RPC with bytes in and out; those that end in StreamInfer are streams.
 
-    Health checks are not: a client that were refused those would not even try the rest.
+    Health checks are forwarded: a client whose health check fails would not try other calls.
     """
 
     def __init__(self, channel: grpc.Channel) -> None:

@@ -30,7 +30,7 @@ from model.errors import ModelError
 _BUILD_TIMEOUT_S, _RUN_TIMEOUT_S = 900, 180
 _SHOWN_LINES = 40
 _RESULT = re.compile(r"^stream +(\d+) labels, (\d+) wrong, (\d+) examples/s$", re.MULTILINE)
-# Enough for a request by itself and a stream; the last label is made wrong.
+# Enough for a single request and a stream; the last label is made wrong.
 _FEW_ROWS = 4
 
 # grpcio-tools brings the compiler that others get from their distribution.
@@ -40,7 +40,7 @@ exec '{python}' -m grpc_tools.protoc "$@"
 
 
 class Failed(Exception):
-    """An example could not be built, or did not do what it should; the text says what."""
+    """An example could not be built, or failed; the text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Outcome:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return 0 when all that could be tried did well, 1 when one did not, 2 for bad usage."""
+    """Return 0 if every example that could be tried passed, 1 if one failed, 2 for bad usage."""
     args = _arguments(argv)
     out = args.out.resolve()
     examples = all_examples(out, os.environ.get("PATH", os.defpath))
@@ -125,7 +125,7 @@ def _run(
     labels = inputs.labels.stat().st_size // np.dtype("<i8").itemsize
     result = _RESULT.search(said)
     if not result or (int(result[1]), int(result[2])) != (labels, wrong):
-        raise Failed(f"it did not tell {labels} labels, {wrong} wrong:\n{said}")
+        raise Failed(f"it did not report {labels} labels, {wrong} wrong:\n{said}")
     return labels, int(result[3])
 
 
@@ -151,7 +151,7 @@ def _call(
     if done.returncode != expect_code:
         last = "\n".join(done.stdout.splitlines()[-_SHOWN_LINES:])
         raise Failed(
-            f"{Path(command[0]).name} ended with {done.returncode}, wanted {expect_code}: "
+            f"{Path(command[0]).name} ended with {done.returncode}, expected {expect_code}: "
             f"{' '.join(command)}\n{last}"
         )
     return done.stdout

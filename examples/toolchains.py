@@ -16,7 +16,7 @@ _NPM_CI = "[ node_modules/.package-lock.json -nt package-lock.json ] || npm ci -
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A program that tells its version, and the oldest one that will do."""
+    """A program that prints its version, and the oldest version that works."""
 
     command: Sequence[str]
     least: tuple[int, ...] = ()

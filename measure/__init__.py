@@ -1,1 +1,1 @@
-"""Every instrument: what is measured, how, and what is said of it."""
+"""The instruments: measuring, analysis, records and reports."""

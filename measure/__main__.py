@@ -18,10 +18,10 @@ PROGRAM = "argmax-client"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A row of --help; its `module` is imported only if it is the command that was given.
+    """A row of --help; its `module` is imported only if the command is used.
 
-    The module's `add(parser)` declares the options, and sets `command` to what runs with them.
-    `extra` installs what the module needs; None: it needs no extra.
+    The module's `add(parser)` declares the options, and sets `command` to the function to run.
+    `extra` is the extra that the module needs, or None.
     """
 
     name: str
@@ -51,7 +51,7 @@ GROUPS: Mapping[str, Sequence[Command]] = {
             "measure.overload.overload",
             "goodput, refusals and fairness beyond capacity",
         ),
-        Command("floods", "measure.overload.floods", "what other clients notice of HTTP/2 floods"),
+        Command("floods", "measure.overload.floods", "effect of HTTP/2 floods on other clients"),
         Command(
             "plan", "measure.commands.plan", "replicas, batches and network for a rate and a p99"
         ),
@@ -75,15 +75,15 @@ GROUPS: Mapping[str, Sequence[Command]] = {
 
 
 class Parser(PlainParser):
-    """A parser whose errors are those of the rest of the program."""
+    """A parser that reports errors like the rest of the program."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse found."""
+        """Raise argparse's error."""
         raise UsageError(message)
 
 
 class _Program(Parser):
-    """The parser of the whole, which shows the commands in their groups."""
+    """The top-level parser, which shows the commands in groups."""
 
     def format_help(self) -> str:
         """Return usage, a section for each group of commands, exit codes."""
@@ -104,7 +104,7 @@ class _Program(Parser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. 0: done; 1: wrong labels, failed requests; 2: usage or environment.
 
-    One that a signal ends gives 128 and the signal's number: 130 after Ctrl-C.
+    A command that a signal ends returns 128 plus the signal's number: 130 after Ctrl-C.
     """
     given = sys.argv[1:] if argv is None else list(argv)
 
@@ -119,14 +119,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser_for(words: Sequence[str]) -> Parser:
     """The program's parser, with the options of the command that `words` begin with.
 
-    Raises MissingExtra where that needs what is not installed.
+    Raises MissingExtra if the command's extra is not installed.
     """
     parser = _Program(
         prog=PROGRAM,
         description="Predict with a served model, or measure it.",
         epilog=exit_codes("wrong labels, failed requests, or a bound or limit that is missed"),
     )
-    # Every name is known, so that one that is nearly right is answered with the right one.
+    # All names are registered, so that the error for a misspelt one suggests the right one.
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for command in (command for group in GROUPS.values() for command in group):
         own = commands.add_parser(command.name)

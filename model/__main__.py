@@ -27,11 +27,11 @@ class Parser(PlainParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. 0: done; 1: a model is wrong; 2: it cannot be run; 130: interrupted."""
+    """Run a command. 0: done; 1: a model is wrong; 2: cannot run; 130: interrupted."""
     given = sys.argv[1:] if argv is None else list(argv)
 
     def run() -> int:
-        # --help is answered where nothing else can be.
+        # --help works even where no command can run.
         if not asks_for_help(given):
             _commands()
         args = _parser().parse_args(given)

@@ -49,7 +49,7 @@ class LinearArgmax(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         last_of_ties_: whether the last of equal scores wins.
     """
 
-    # Of those that were saved before there was a choice.
+    # The default of estimators saved before there was a choice.
     last_of_ties_ = False
 
     @classmethod

@@ -6,14 +6,16 @@ unaligned when the sender did not pad. Encoding copies each tensor once, into th
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from protos import inference_pb2 as pb
 from protos.errors import InvalidMessage, OutputMissing
 from protos.tensors import (
+    Layout,
     Parameter,
     Tensor,
     read_parameters,
@@ -23,16 +25,19 @@ from protos.tensors import (
 )
 from protos.wire import Split, length_prefix, split
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 _RAW_INPUT_FIELD = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _RAW_OUTPUT_FIELD = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
+_REQUEST_ID_FIELD = pb.ModelInferRequest.ID_FIELD_NUMBER
+_RESPONSE_ID_FIELD = pb.ModelInferResponse.ID_FIELD_NUMBER
 _INFER_RESPONSE_FIELD = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 
 # Receivers skip fields they do not know, so an unused one is where padding goes.
 _PADDING_FIELD = 15
 _ALIGNMENT = 16
 _WORTH_ALIGNING_BYTES = 4096
+# A quarter of a MiB at most, with what is made of it a few times that.
+_REMEMBERED_HEADERS = 256
+_REMEMBERED_HEADER_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class InferResponse:
         """Names of the outputs, in the order of the response."""
         return tuple(tensor.name for tensor in self.outputs)
 
-    def __getitem__(self, name: str) -> Array:
+    def __getitem__(self, name: str) -> NDArray[Any]:
         """The array of an output, read-only; OutputMissing, a KeyError, if there is none."""
         for tensor in self.outputs:
             if tensor.name == name:
@@ -92,22 +97,26 @@ class InferResponse:
 
 def decode_request(message: bytes | memoryview) -> InferRequest:
     """Read a ModelInferRequest; InvalidMessage if it is malformed or contradicts itself."""
-    header, raw = _take_apart(message, pb.ModelInferRequest, _RAW_INPUT_FIELD)
+    parts = split(message, _RAW_INPUT_FIELD, id_field=_REQUEST_ID_FIELD)
+    whole = None
+    if parts is None:
+        whole = _parse(pb.ModelInferRequest, message)
+        raw, request_id = [memoryview(entry) for entry in whole.raw_input_contents], whole.id
+    else:
+        raw, request_id = _views(message, parts), _id(message, parts, pb.ModelInferRequest)
     try:
+        header = _request_header(whole) if parts is None else _header(pb.ModelInferRequest, parts)
         return InferRequest(
             model_name=header.model_name,
             model_version=header.model_version,
-            id=header.id,
-            parameters=read_parameters(header.parameters),
-            inputs=read_tensors("input", header.inputs, raw),
-            outputs=tuple(
-                RequestedOutput(output.name, read_parameters(output.parameters))
-                for output in header.outputs
-            ),
+            id=request_id,
+            parameters=dict(header.parameters),
+            inputs=read_tensors("input", header.layouts, raw),
+            outputs=header.requested,
             byte_size=len(message),
         )
     except InvalidMessage as error:
-        raise InvalidMessage(str(error), header.id) from None
+        raise InvalidMessage(str(error), request_id) from None
 
 
 def encode_request(request: InferRequest) -> bytes:
@@ -124,7 +133,10 @@ def encode_request(request: InferRequest) -> bytes:
 
 def decode_response(message: bytes) -> InferResponse:
     """Read a ModelInferResponse; InvalidMessage if it is malformed or contradicts itself."""
-    return _read_response(*_take_apart(message, pb.ModelInferResponse, _RAW_OUTPUT_FIELD))
+    parts = split(message, _RAW_OUTPUT_FIELD, id_field=_RESPONSE_ID_FIELD)
+    if parts is None:
+        return _whole_response(_parse(pb.ModelInferResponse, message))
+    return _split_response(message, parts)
 
 
 def encode_response(response: InferResponse) -> bytes:
@@ -142,14 +154,12 @@ def decode_stream_response(message: bytes) -> tuple[str, InferResponse]:
     outer = split(message, _INFER_RESPONSE_FIELD)
     if outer is not None and len(outer.spans) == 1:
         start, stop = outer.spans[0]
-        inner = split(message, _RAW_OUTPUT_FIELD, start, stop)
+        inner = split(message, _RAW_OUTPUT_FIELD, start, stop, id_field=_RESPONSE_ID_FIELD)
         if inner is not None:
             envelope = _parse(pb.ModelStreamInferResponse, outer.rest)
-            header = _parse(pb.ModelInferResponse, inner.rest)
-            return envelope.error_message, _read_response(header, _views(message, inner))
+            return envelope.error_message, _split_response(message, inner)
     whole = _parse(pb.ModelStreamInferResponse, message)
-    raw = [memoryview(entry) for entry in whole.infer_response.raw_output_contents]
-    return whole.error_message, _read_response(whole.infer_response, raw)
+    return whole.error_message, _whole_response(whole.infer_response)
 
 
 def encode_stream_response(response: InferResponse) -> bytes:
@@ -172,22 +182,87 @@ def _parse(kind: Any, data: bytes | memoryview) -> Any:
         raise InvalidMessage(f"malformed {kind.DESCRIPTOR.name}: {error}") from None
 
 
-def _take_apart(
-    message: bytes | memoryview, kind: Any, raw_field: int
-) -> tuple[Any, list[memoryview]]:
-    parts = split(message, raw_field)
-    if parts is None:
-        whole = _parse(kind, message)
-        raw = (
-            whole.raw_input_contents if kind is pb.ModelInferRequest else whole.raw_output_contents
-        )
-        return whole, [memoryview(entry) for entry in raw]
-    return _parse(kind, parts.rest), _views(message, parts)
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What a message says beside its id and its tensors' data."""
+
+    model_name: str
+    model_version: str
+    parameters: Mapping[str, Parameter]
+    layouts: tuple[Layout, ...]
+    requested: tuple[RequestedOutput, ...] = ()
+
+
+def _request_header(message: Any) -> _Header:
+    return _Header(
+        model_name=message.model_name,
+        model_version=message.model_version,
+        parameters=read_parameters(message.parameters),
+        layouts=tuple(Layout.of("input", header) for header in message.inputs),
+        requested=tuple(
+            RequestedOutput(output.name, read_parameters(output.parameters))
+            for output in message.outputs
+        ),
+    )
+
+
+def _response_header(message: Any) -> _Header:
+    return _Header(
+        model_name=message.model_name,
+        model_version=message.model_version,
+        parameters=read_parameters(message.parameters),
+        layouts=tuple(Layout.of("output", header) for header in message.outputs),
+    )
+
+
+def _read_header(kind: Any, rest: bytes) -> _Header:
+    read = _request_header if kind is pb.ModelInferRequest else _response_header
+    return read(_parse(kind, rest))
+
+
+# Clients and servers repeat their messages but for id and data.
+_known_header = lru_cache(maxsize=_REMEMBERED_HEADERS)(_read_header)
+
+
+def _header(kind: Any, parts: Split) -> _Header:
+    remembered = len(parts.rest) <= _REMEMBERED_HEADER_BYTES
+    return _known_header(kind, parts.rest) if remembered else _read_header(kind, parts.rest)
+
+
+def _split_response(message: bytes | memoryview, parts: Split) -> InferResponse:
+    header = _header(pb.ModelInferResponse, parts)
+    request_id = _id(message, parts, pb.ModelInferResponse)
+    return _response(header, request_id, _views(message, parts))
+
+
+def _whole_response(message: Any) -> InferResponse:
+    raw = [memoryview(entry) for entry in message.raw_output_contents]
+    return _response(_response_header(message), message.id, raw)
+
+
+def _response(header: _Header, request_id: str, raw: list[memoryview]) -> InferResponse:
+    return InferResponse(
+        model_name=header.model_name,
+        model_version=header.model_version,
+        id=request_id,
+        parameters=dict(header.parameters),
+        outputs=read_tensors("output", header.layouts, raw),
+    )
 
 
 def _views(message: bytes | memoryview, parts: Split) -> list[memoryview]:
     view = memoryview(message)
     return [view[start:stop] for start, stop in parts.spans]
+
+
+def _id(message: bytes | memoryview, parts: Split, kind: Any) -> str:
+    if parts.id_span is None:
+        return ""
+    start, stop = parts.id_span
+    try:
+        return str(message[start:stop], "utf-8")
+    except UnicodeDecodeError:
+        raise InvalidMessage(f"malformed {kind.DESCRIPTOR.name}: its id is not UTF-8") from None
 
 
 def _put_together(header: bytes, raw_field: int, payloads: Iterable[memoryview]) -> bytes:
@@ -211,13 +286,3 @@ def _padding(position: int) -> bytes:
     # Tag and length take two bytes themselves.
     size = short - 2 if short >= 2 else short - 2 + _ALIGNMENT
     return length_prefix(_PADDING_FIELD, size) + bytes(size)
-
-
-def _read_response(header: Any, raw: list[memoryview]) -> InferResponse:
-    return InferResponse(
-        model_name=header.model_name,
-        model_version=header.model_version,
-        id=header.id,
-        parameters=read_parameters(header.parameters),
-        outputs=read_tensors("output", header.outputs, raw),
-    )

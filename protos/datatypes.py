@@ -41,7 +41,7 @@ def datatype_of(dtype: np.dtype[np.generic]) -> str:
     """
     if dtype.kind in TEXT_KINDS:
         return BYTES
-    name = _NAMES.get(dtype.newbyteorder("<"))
+    name = _NAMES.get(dtype) or _NAMES.get(dtype.newbyteorder("<"))
     if name is None:
         raise TypeError(f"dtype {dtype} has no datatype in the protocol; it has {sorted(DTYPES)}")
     return name

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 WIRE_DTYPES = ("float16", "int8")
 
 # For standard normal examples: it saturates at 3.97 standard deviations, where the mean square
@@ -50,7 +48,7 @@ def wire_scale(scale: float | str) -> float:
     return float(rounded)
 
 
-def to_wire(x: NDArray[np.floating], dtype: DTypeLike, scale: float | None = None) -> Array:
+def to_wire(x: NDArray[np.floating], dtype: DTypeLike, scale: float | None = None) -> NDArray[Any]:
     """Round floats of any shape half to even, to float16, or to int8 in units of `scale`.
 
     int8 saturates at -127 and 127 units. ValueError for values that the dtype cannot represent: NaN
@@ -73,7 +71,7 @@ def to_wire(x: NDArray[np.floating], dtype: DTypeLike, scale: float | None = Non
         raise ValueError("x has numbers over 65504, which float16 cannot hold") from None
 
 
-def from_wire(wire: Array, scale: float | None = None) -> NDArray[np.float32]:
+def from_wire(wire: NDArray[Any], scale: float | None = None) -> NDArray[np.float32]:
     """Widen float16 or int8 to float32 of the same shape, as the graph does.
 
     ValueError for int8 without a scale, and for another dtype.

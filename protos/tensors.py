@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protos.datatypes import BYTES, DTYPES, datatype_of
 from protos.errors import InvalidMessage
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Parameter = bool | int | float | str
 
 _MOST_DIMENSIONS = 64  # numpy's own limit
@@ -45,11 +45,11 @@ class Tensor:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: Array | None
+    data: NDArray[Any] | None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, data: Array) -> "Tensor":
+    def of(cls, name: str, data: NDArray[Any]) -> "Tensor":
         """Tensor of a numpy array; TypeError if the protocol has no such dtype."""
         return cls(name, datatype_of(data.dtype), data.shape, data)
 
@@ -81,95 +81,133 @@ def write_parameters(target: Any, parameters: Mapping[str, Parameter]) -> None:
             entry.string_param = value
 
 
-def read_tensors(role: str, headers: Sequence[Any], raw: list[memoryview]) -> tuple[Tensor, ...]:
-    """Tensors of a message from their headers and the raw contents beside them.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the header of a tensor says about it, checked; its data may come beside the header.
 
-    `role` is "input" or "output". InvalidMessage if headers and contents contradict each other.
+    `byte_size`: of raw contents, for data of a fixed size. `header`: the message itself if it has
+    typed contents, else None.
     """
-    shared = ["shared_memory_region" in header.parameters for header in headers]
+
+    what: str
+    name: str
+    datatype: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    parameters: Mapping[str, Parameter]
+    byte_size: int
+    shared: bool
+    header: Any
+
+    @classmethod
+    def of(cls, role: str, header: Any) -> "Layout":
+        """The layout in the header of an "input" or an "output"; InvalidMessage if it has none."""
+        what = f"{role} {header.name!r}"
+        shape = tuple(header.shape)
+        dtype = DTYPES.get(header.datatype)
+        if dtype is None:
+            raise InvalidMessage(
+                f"{what} has datatype {header.datatype!r}, expected one of {', '.join(DTYPES)}"
+            )
+        if len(shape) > _MOST_DIMENSIONS:
+            raise InvalidMessage(
+                f"{what} has {len(shape)} dimensions, expected at most {_MOST_DIMENSIONS}"
+            )
+        if any(size < 0 for size in shape):
+            raise InvalidMessage(f"{what} has shape {list(shape)}, expected no negative dimension")
+        # Numpy counts the bytes even where a dimension of 0 leaves none.
+        if math.prod(size or 1 for size in shape) * dtype.itemsize > sys.maxsize:
+            raise InvalidMessage(f"{what} has shape {list(shape)}, which is too large")
+        return cls(
+            what=what,
+            name=header.name,
+            datatype=header.datatype,
+            dtype=dtype,
+            shape=shape,
+            parameters=read_parameters(header.parameters),
+            byte_size=math.prod(shape) * dtype.itemsize,
+            shared="shared_memory_region" in header.parameters,
+            header=header if header.HasField("contents") else None,
+        )
+
+    def tensor(self, raw: memoryview | None) -> Tensor:
+        """The tensor with its raw contents, None if there are none beside the header."""
+        what, typed = self.what, self.header is not None
+        # A copy: other messages with the same header share the layout.
+        parameters = dict(self.parameters)
+        if self.shared:
+            if typed or raw:
+                raise InvalidMessage(f"{what} lies in shared memory, expected no contents")
+            return Tensor(self.name, self.datatype, self.shape, None, parameters)
+        if raw is None:
+            data = self._typed_contents()
+        elif typed:
+            raise InvalidMessage(f"{what} has typed and raw contents, expected one of them")
+        elif self.datatype == BYTES:
+            data = decode_elements(what, raw, self.shape)
+        else:
+            if raw.nbytes != self.byte_size:
+                raise InvalidMessage(
+                    f"{what} has {raw.nbytes} bytes; "
+                    f"{self.datatype} of shape {list(self.shape)} takes {self.byte_size}"
+                )
+            data = np.frombuffer(raw, self.dtype)
+            if self.datatype == "BOOL":
+                # The message may have any byte; numpy and ONNX Runtime require 0 or 1 for a bool.
+                data = data.view(np.uint8) != 0
+        return Tensor(self.name, self.datatype, self.shape, data.reshape(self.shape), parameters)
+
+    def _typed_contents(self) -> NDArray[Any]:
+        what, elements = self.what, math.prod(self.shape)
+        attribute = _CONTENTS.get(self.datatype)
+        if attribute is None:
+            raise InvalidMessage(f"{what} is {self.datatype}, expected raw contents")
+        contents = self.header.contents if self.header is not None else None
+        for descriptor, values in contents.ListFields() if contents is not None else ():
+            if descriptor.name != attribute and len(values):
+                raise InvalidMessage(
+                    f"{what} is {self.datatype} but carries {descriptor.name}, expected {attribute}"
+                )
+        values = getattr(contents, attribute) if contents is not None else ()
+        if len(values) != elements:
+            raise InvalidMessage(
+                f"{what} has {len(values)} elements; shape {list(self.shape)} takes {elements}"
+            )
+        if self.datatype == BYTES:
+            return _objects(values)
+        try:
+            # From a list, because from protobuf 7 on numpy reads the field's own buffer, and values
+            # that do not fit the narrower datatype wrap around silently.
+            data: NDArray[Any] = np.array(list(values), self.dtype)
+        except OverflowError:
+            raise InvalidMessage(f"{what} has elements that {self.datatype} cannot hold") from None
+        return data
+
+
+def read_tensors(role: str, layouts: Sequence[Layout], raw: list[memoryview]) -> tuple[Tensor, ...]:
+    """Tensors of a message from the layouts in its header and the raw contents beside it.
+
+    `role` is "input" or "output". InvalidMessage if layouts and contents contradict each other.
+    """
     # For an output in shared memory the sender may put an empty entry in its place.
-    keeps_place = role == "output" and len(raw) == len(headers)
-    expected = len(headers) if keeps_place else shared.count(False)
+    keeps_place = role == "output" and len(raw) == len(layouts)
+    expected = len(layouts)
+    if not keeps_place:
+        expected -= sum([layout.shared for layout in layouts])
     if raw and len(raw) != expected:
         raise InvalidMessage(
             f"got {len(raw)} raw contents for {expected} {role}s, expected one each"
         )
     supply = iter(raw)
     return tuple(
-        _read_tensor(role, header, next(supply) if raw and (keeps_place or not absent) else None)
-        for header, absent in zip(headers, shared, strict=True)
+        [
+            layout.tensor(next(supply) if raw and (keeps_place or not layout.shared) else None)
+            for layout in layouts
+        ]
     )
 
 
-def _read_tensor(role: str, header: Any, raw: memoryview | None) -> Tensor:
-    what = f"{role} {header.name!r}"
-    shape = tuple(header.shape)
-    parameters = read_parameters(header.parameters)
-    dtype = DTYPES.get(header.datatype)
-    if dtype is None:
-        raise InvalidMessage(
-            f"{what} has datatype {header.datatype!r}, expected one of {', '.join(DTYPES)}"
-        )
-    if len(shape) > _MOST_DIMENSIONS:
-        raise InvalidMessage(
-            f"{what} has {len(shape)} dimensions, expected at most {_MOST_DIMENSIONS}"
-        )
-    if any(size < 0 for size in shape):
-        raise InvalidMessage(f"{what} has shape {list(shape)}, expected no negative dimension")
-    # Numpy counts the bytes even where a dimension of 0 leaves none.
-    if math.prod(size or 1 for size in shape) * dtype.itemsize > sys.maxsize:
-        raise InvalidMessage(f"{what} has shape {list(shape)}, which is too large")
-    typed = header.HasField("contents")
-    if "shared_memory_region" in parameters:
-        if typed or raw:
-            raise InvalidMessage(f"{what} lies in shared memory, expected no contents")
-        return Tensor(header.name, header.datatype, shape, None, parameters)
-    if raw is None:
-        data = _read_contents(what, header, math.prod(shape))
-    elif typed:
-        raise InvalidMessage(f"{what} has typed and raw contents, expected one of them")
-    elif header.datatype == BYTES:
-        data = decode_elements(what, raw, shape)
-    else:
-        expected = math.prod(shape) * dtype.itemsize
-        if raw.nbytes != expected:
-            raise InvalidMessage(
-                f"{what} has {raw.nbytes} bytes; "
-                f"{header.datatype} of shape {list(shape)} takes {expected}"
-            )
-        data = np.frombuffer(raw, dtype)
-        if header.datatype == "BOOL":
-            # The message may have any byte; numpy and ONNX Runtime require 0 or 1 for a bool.
-            data = data.view(np.uint8) != 0
-    return Tensor(header.name, header.datatype, shape, data.reshape(shape), parameters)
-
-
-def _read_contents(what: str, header: Any, elements: int) -> Array:
-    attribute = _CONTENTS.get(header.datatype)
-    if attribute is None:
-        raise InvalidMessage(f"{what} is {header.datatype}, expected raw contents")
-    for descriptor, values in header.contents.ListFields():
-        if descriptor.name != attribute and len(values):
-            raise InvalidMessage(
-                f"{what} is {header.datatype} but carries {descriptor.name}, expected {attribute}"
-            )
-    values = getattr(header.contents, attribute)
-    if len(values) != elements:
-        raise InvalidMessage(
-            f"{what} has {len(values)} elements; shape {list(header.shape)} takes {elements}"
-        )
-    if header.datatype == BYTES:
-        return _objects(values)
-    try:
-        # From a list, because from protobuf 7 on numpy reads the field's own buffer, and values
-        # that do not fit the narrower datatype wrap around silently.
-        data: Array = np.array(list(values), DTYPES[header.datatype])
-    except OverflowError:
-        raise InvalidMessage(f"{what} has elements that {header.datatype} cannot hold") from None
-    return data
-
-
-def decode_elements(what: str, raw: memoryview, shape: tuple[int, ...]) -> Array:
+def decode_elements(what: str, raw: memoryview, shape: tuple[int, ...]) -> NDArray[Any]:
     """BYTES elements, each a 4-byte little-endian length before as many bytes, as Python bytes.
 
     InvalidMessage, which names `what`, if they do not fit the shape or the bytes.
@@ -188,7 +226,7 @@ def decode_elements(what: str, raw: memoryview, shape: tuple[int, ...]) -> Array
     return _objects(elements).reshape(shape)
 
 
-def _objects(elements: Sequence[bytes]) -> Array:
+def _objects(elements: Sequence[bytes]) -> NDArray[Any]:
     # np.array would make a fixed-width string array of them.
     data = np.empty(len(elements), np.object_)
     data[:] = elements
@@ -213,7 +251,7 @@ def write_tensors(role: str, target: Any, tensors: Iterable[Tensor]) -> list[mem
     return payloads
 
 
-def encode_data(datatype: str, data: Array, what: str = "the tensor") -> memoryview:
+def encode_data(datatype: str, data: NDArray[Any], what: str = "the tensor") -> memoryview:
     """Bytes of a tensor on the wire: a view if the array has that layout already.
 
     InvalidMessage, which names `what` and the element, for BYTES with an element that is neither
@@ -230,7 +268,7 @@ def encode_data(datatype: str, data: Array, what: str = "the tensor") -> memoryv
     return little_endian.reshape(-1).view(np.uint8).data
 
 
-def element_bytes(value: Any, what: str, data: Array, at: int) -> bytes:
+def element_bytes(value: Any, what: str, data: NDArray[Any], at: int) -> bytes:
     """One element of BYTES on the wire, without its length: `value`, number `at` of `data`.
 
     InvalidMessage, which names `what` and the index, if it is neither text nor bytes.
@@ -256,7 +294,7 @@ def element_bytes(value: Any, what: str, data: Array, at: int) -> bytes:
     return encoded
 
 
-def _element(what: str, data: Array, at: int) -> str:
+def _element(what: str, data: NDArray[Any], at: int) -> str:
     return f"{what}: element {index_of(at, data.shape)}"
 
 

@@ -13,10 +13,14 @@ _MAX_LENGTH = 2**31 - 1  # protobuf allows no longer field
 
 
 class Split(NamedTuple):
-    """A message taken apart: `rest` is a valid message; `spans` are (start, stop) of the field."""
+    """A message taken apart: `rest` is a valid message.
+
+    `spans` are (start, stop) of each occurrence of the field, `id_span` of the last id.
+    """
 
     rest: bytes
     spans: list[tuple[int, int]]
+    id_span: tuple[int, int] | None = None
 
 
 def _varint(message: bytes | memoryview, at: int, stop: int, longest: int) -> tuple[int, int]:
@@ -32,15 +36,22 @@ def _varint(message: bytes | memoryview, at: int, stop: int, longest: int) -> tu
 
 
 def split(
-    message: bytes | memoryview, field: int, start: int = 0, stop: int | None = None
+    message: bytes | memoryview,
+    field: int,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    id_field: int = 0,
 ) -> Split | None:
     """Separate every occurrence of the length-delimited `field` from the rest of the message.
 
+    `id_field`, another one, is taken out too: without it the rest of similar messages is equal.
     Reads `message[start:stop]`, top level only. Returns None for anything unusual (truncation,
     groups, over-long varints), which protobuf's own parser must handle.
     """
     end = len(message) if stop is None else stop
     spans: list[tuple[int, int]] = []
+    id_span = None
     rest: list[bytes | memoryview] = []
     at = kept = start
     try:
@@ -55,10 +66,14 @@ def split(
                 if length > _MAX_LENGTH or length > end - at:
                     return None
                 payload, at = at, at + length
-                if tag >> 3 == field:
+                number = tag >> 3
+                if number in (field, id_field):
                     rest.append(message[kept:begin])
-                    spans.append((payload, at))
                     kept = at
+                    if number == field:
+                        spans.append((payload, at))
+                    else:
+                        id_span = (payload, at)
             elif wire_type == _VARINT:
                 _, at = _varint(message, at, end, 10)
             elif wire_type in (_FIXED64, _FIXED32):
@@ -70,7 +85,7 @@ def split(
     except ValueError:
         return None
     rest.append(message[kept:end])
-    return Split(b"".join(rest), spans)
+    return Split(b"".join(rest), spans, id_span)
 
 
 def encode_varint(value: int) -> bytes:

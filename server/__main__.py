@@ -14,10 +14,10 @@ PROGRAM = "argmax-server"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT, then drain. 0: done; 2: it could not start."""
+    """Serve until SIGTERM or SIGINT, then drain. 0: done; 2: could not start."""
     given = sys.argv[1:] if argv is None else list(argv)
     try:
-        # --help is answered where nothing else can be.
+        # --help works even where the server cannot run.
         if not asks_for_help(given):
             _serving()
         settings = config.parse(given, os.environ, _list_ep)

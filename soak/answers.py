@@ -1,4 +1,4 @@
-"""Send requests to one server, unary and streamed, until the time is over; check every answer."""
+"""Send unary and streamed requests to one server until the time is over; check every answer."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ _DEADLINE_S = 120.0
 
 
 def run(tally: Tally, folder: Path, experiment: Experiment, most_rows: int) -> None:
-    """Count requests that were answered with the right labels."""
+    """Count requests that got the expected labels."""
     put_model(folder, experiment)
     with running_server(folder) as server:
         ask(tally, server.address, Questions(experiment, most_rows))
 
 
 def ask(tally: Tally, address: str, questions: Questions) -> None:
-    """Ask in several ways at once until the tally is over."""
+    """Send requests from several clients in parallel until the tally is over."""
     numbers = list(range(UNARY + STREAMS))
 
     def draw(client: int) -> Question | None:
@@ -31,11 +31,11 @@ def ask(tally: Tally, address: str, questions: Questions) -> None:
         return known(questions, numbers[client])
 
     def judge(client: int, question: Question, labels: Labels) -> str | None:
-        told = wrong(labels, question.known)
-        if told is None:
+        fault = wrong(labels, question.known)
+        if fault is None:
             tally.add()
         tally.note(clients.kind(client))
-        return told
+        return fault
 
     clients = Asking(
         address,

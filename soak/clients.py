@@ -1,4 +1,4 @@
-"""Clients that ask a server at once, each in its own way, and have every answer judged."""
+"""Concurrent clients of different kinds, with every answer judged."""
 
 import threading
 import time
@@ -16,25 +16,26 @@ from client.client import Client
 from client.connection.channel import RetryPolicy
 from soak.known_answers import MODEL, Labels, Questions
 
-# An error is the answer that is looked for: none may be tried away.
+# Errors are what is tested here: a retry would hide them.
 ONCE = RetryPolicy(attempts=1)
 _POLL_S = 0.002
 
-# Gets what failed, and everything that came of it.
+# Called with the failed request and its outcome.
 Fail = Callable[[str, str], None]
 
 
 def at_once(runs: Sequence[Callable[[], object]]) -> None:
-    """Run all, each in a thread; an exception of one is raised when all have ended."""
+    """Run all, each in a thread; raise an exception of one after all have ended."""
     with ThreadPoolExecutor(len(runs)) as pool:
         for run in [pool.submit(run) for run in runs]:
             run.result()
 
 
 class Clients:
-    """Threads that each ask in one way, called with the client's number, until the block ends.
+    """Threads that each run a client, called with its number, until the block ends.
 
-    `answered` counts the answers of each client. One that does not end within `patience_s` failed.
+    `answered` counts the answers of each client. A client that does not end within `patience_s` has
+    failed.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Clients:
         ]
 
     def run(self) -> None:
-        """Ask until every client has ended by itself."""
+        """Run until every client has ended by itself."""
         for thread in self._threads:
             thread.start()
         for thread in self._threads:
@@ -66,14 +67,14 @@ class Clients:
         self.join()
 
     def join(self) -> None:
-        """Wait until every client has ended by itself, or for a time that is too long."""
+        """Wait until every client has ended by itself; those that take too long have failed."""
         for thread in self._threads:
             thread.join(self._patience_s)
             if thread.is_alive():
-                self._fail("client", f"still waits after {self._patience_s:g} s")
+                self._fail("client", f"still running after {self._patience_s:g} s")
 
     def wait_until_answered(self, times: int, or_else: Callable[[], bool] = lambda: False) -> None:
-        """Return once each client was answered anew, so often, or `or_else` says so."""
+        """Return when each client has got so many new answers, or `or_else` returns true."""
         before = list(self.answered)
         end = time.monotonic() + self._patience_s
         while min(now - was for now, was in zip(self.answered, before, strict=True)) < times:
@@ -93,7 +94,7 @@ class Clients:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Rows to ask about, and what their answer is judged by."""
+    """Rows of a request, and the data to judge the answer by."""
 
     number: int
     x: NDArray[Any]
@@ -101,10 +102,10 @@ class Question:
 
 
 class Asking(Clients):
-    """Clients of this project's library, some unary, some on streams of `per_stream` questions.
+    """Clients of this project's library, some unary, some with streams of `per_stream` questions.
 
-    `draw` gives a client its next question, None when there is no more; `judge` gets the client's
-    number, its question and its labels, and says what is wrong with them, if anything is.
+    `draw` returns a client's next question, None at the end; `judge` takes the client's number, its
+    question and the labels, and returns the error, if any.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class Asking(Clients):
         self._open = partial(Client, address, model, deadline_s=patience_s, retry=retry)
 
     def kind(self, client: int) -> str:
-        """How a client asks: unary or streamed."""
+        """The kind of a client: unary or streamed."""
         return "unary" if client < self._unary_clients else "streamed"
 
     def _next(self, client: int) -> Question | None:
@@ -151,7 +152,7 @@ class Asking(Clients):
                 pass
 
     def _stream(self, connection: Client, client: int) -> bool:
-        """Ask on one stream; whether there is more to ask."""
+        """Send questions on one stream; return whether there are more."""
         sent: deque[Question] = deque()
         more = True
 
@@ -165,15 +166,15 @@ class Asking(Clients):
                 sent.append(question)
                 yield question.x
 
-        came = "no answer"
+        outcome = "no answer"
         try:
             for labels in connection.stream(batches()):
                 self._count(client, sent.popleft(), labels)
         except Exception as error:
-            came = repr(error)
-        # All that were sent and not answered fail with it.
+            outcome = repr(error)
+        # All requests without an answer fail with the stream.
         for question in sent:
-            self._lost(client, question, came)
+            self._lost(client, question, outcome)
         return more
 
     def _count(self, client: int, question: Question, labels: Labels) -> None:
@@ -182,17 +183,17 @@ class Asking(Clients):
             self._lost(client, question, wrong)
         self.answered[client] += 1
 
-    def _lost(self, client: int, question: Question, came: str) -> None:
-        self._fail(f"{self.kind(client)} client {client}, request {question.number}", came)
+    def _lost(self, client: int, question: Question, outcome: str) -> None:
+        self._fail(f"{self.kind(client)} client {client}, request {question.number}", outcome)
 
 
 def known(questions: Questions, number: int) -> Question:
-    """A question whose labels are known."""
+    """Make a question with known labels."""
     return Question(number, *questions[number])
 
 
 def wrong(labels: Labels | None, right: Labels) -> str | None:
-    """What is wrong with labels, if anything is."""
+    """Describe how labels are wrong; None if they are right."""
     if labels is not None and np.array_equal(labels, right):
         return None
-    return f"labels {None if labels is None else labels.tolist()}; right were {right.tolist()}"
+    return f"labels {None if labels is None else labels.tolist()}, expected {right.tolist()}"

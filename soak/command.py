@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_in_folder(args: argparse.Namespace) -> int:
     for name in args.only:
-        _ = PARTS[name].run  # what is not installed is missed before anything is measured
+        _ = PARTS[name].run  # a missing package must be an error before anything is measured
     with results_folder(args.out):
         return _soak(args)
 
@@ -51,9 +51,9 @@ def _soak(args: argparse.Namespace) -> int:
     with keeping() as kept:
         for done in _run(args.only, args.seconds, args.seed):
             parts.append(done)
-            told = f"{done.name}: {done.tally.done:,} done, {done.tally.failed} failed"
-            notes.print(f"{told}, {done.seconds:.0f} s", soft_wrap=True)
-            # Written anew after each part: what was found stays, whatever becomes of the next.
+            summary = f"{done.name}: {done.tally.done:,} done, {done.tally.failed} failed"
+            notes.print(f"{summary}, {done.seconds:.0f} s", soft_wrap=True)
+            # Written again after each part, so that results stay even if the next part fails.
             write_record(path, content())
     whole = content() | kept.because(len(parts), f"{len(parts)} of {len(args.only)} parts")
     write_record(path, whole)

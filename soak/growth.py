@@ -34,12 +34,12 @@ class Slope:
 def slope(steps: Sequence[float], values: Sequence[float], seed: int = 0) -> Slope:
     """Theil-Sen slope of values over steps; ValueError for fewer than 8 or unequal counts.
 
-    One page that is taken late hardly moves a median (Sen: Estimates of the regression coefficient
-    based on Kendall's tau, JASA 63(324), 1968). The interval is that of a bootstrap which draws the
+    A page allocated late hardly moves a median (Sen: Estimates of the regression coefficient based
+    on Kendall's tau, JASA 63(324), 1968). The interval is that of a bootstrap which draws the
     changes from each value to the next, in blocks of the root of their number (Kuensch: The
     jackknife and the bootstrap for general stationary observations, Ann. Statist. 17(3), 1989), and
-    adds them up again. For memory goes in steps and stays: residuals around a line, drawn instead,
-    would take a single step for a slope.
+    adds them up again. Memory grows in steps that stay: a bootstrap of residuals around a line
+    would report a single step as a slope.
     """
     if len(steps) != len(values) or len(steps) < FEWEST:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Swap what a model computes while clients ask, and hold every answer against both contents.
+"""Swap a model's content under load, and compare every answer with both contents.
 
-python -m soak.hot_swap [SWAPS [OPTION...]], options of the server: 0 when no request failed, and
-each answer was wholly of a content that served between its sending and its arrival.
+python -m soak.hot_swap [SWAPS [OPTION...]], options of the server: exits with 0 if no request
+failed, and each answer matches one content that served between its sending and its arrival.
 """
 
 import argparse
@@ -37,19 +37,19 @@ from soak.tally import Tally
 MODEL = "swapped"
 SWAPS = 500
 CLASSES, FEATURES = 64, 4096
-# A batch takes 8 rows and a slice of one request 32, so that many requests take several of them.
+# A batch has 8 rows and a slice of one request 32, so that many requests need several of them.
 OPTIONS = ("--model-control", "explicit", "--load-model", MODEL, "--group-rows", "8")
 MOST_ROWS = 70
 MESSAGES_PER_STREAM = 50
 UNARY, STREAMS = 3, 3
 _TIMEOUT_S = 60.0
-# Of one server; time is looked at in between.
+# Swaps per server; the time limit is checked in between.
 _PER_SERVER = 25
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the requests; everything but `answered` ought to be 0."""
+    """Counts of the requests' outcomes; all but `answered` should be 0."""
 
     answered: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
@@ -64,12 +64,12 @@ class Outcome:
 
 
 class Swaps:
-    """Two contents that agree on no example, and which of them may answer when."""
+    """Two contents that agree on no example, and the times when each may answer."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         weights = from_seed(CLASSES, FEATURES, 0)
-        # The same scores, each of another class: what was the largest is so one place further.
+        # The same scores with classes rotated by one, so that every label changes.
         self._contents = (weights, np.roll(weights, 1, axis=0))
         self.x = np.random.default_rng(1).standard_normal((MOST_ROWS, FEATURES), np.float32)
         labels = (self.x @ weights.astype(np.float32).T).argmax(axis=1)
@@ -78,18 +78,18 @@ class Swaps:
         self.write(0)
 
     def write(self, number: int) -> None:
-        """Put the content of a swap where the server finds it."""
+        """Write the content of a swap into the repository."""
         export(self._folder, MODEL, self._contents[number % 2], "float32")
 
     def swap(self, load: Callable[[], object]) -> None:
-        """Let the other content serve; it does once `load` returns."""
+        """Switch to the other content, which serves once `load` returns."""
         self.begun += 1
         self.write(self.begun)
         load()
         self.done = self.begun
 
     def judge(self, outcome: Outcome, done_when_sent: int, labels: Labels) -> None:
-        """Count an answer that is of neither content, or of one that did not serve."""
+        """Count an answer that matches neither content, or one that did not serve."""
         begun = self.begun
         of = [n for n in (0, 1) if np.array_equal(labels, self._labels[n][: len(labels)])]
         if not of:
@@ -99,7 +99,7 @@ class Swaps:
 
 
 def run(tally: Tally, folder: Path) -> None:
-    """Count swaps during which no request failed and no answer was of what did not serve."""
+    """Count swaps during which no request failed and every answer was of a serving content."""
     while swaps := tally.take(_PER_SERVER):
         outcome = swap(folder / str(tally.done + tally.failed), swaps)
         for way, count in outcome.answered.items():
@@ -107,13 +107,13 @@ def run(tally: Tally, folder: Path) -> None:
         if outcome.good:
             tally.add(swaps)
             continue
-        came = f"mixed {outcome.mixed}, stale {outcome.stale}, errors {outcome.errors}"
+        counts = f"mixed {outcome.mixed}, stale {outcome.stale}, errors {outcome.errors}"
         for _ in range(swaps):
-            tally.fail(f"one of {swaps} swaps", came)
+            tally.fail(f"one of {swaps} swaps", counts)
 
 
 def swap(folder: Path, count: int, options: Sequence[str] = ()) -> Outcome:
-    """Swap `count` times, each once every client was answered since the last."""
+    """Swap `count` times; each swap waits until every client got an answer since the last one."""
     outcome = Outcome()
     swaps = Swaps(folder)
     with ExitStack() as stack:
@@ -132,7 +132,7 @@ def swap(folder: Path, count: int, options: Sequence[str] = ()) -> Outcome:
 
 
 def _clients(address: str, swaps: Swaps, outcome: Outcome) -> Clients:
-    """Clients that ask without a pause, each with requests of sizes of its own."""
+    """Clients that send without a pause, each with different request sizes."""
     sizes = [np.random.default_rng(client) for client in range(UNARY + STREAMS)]
     numbers = itertools.count()
     lock = threading.Lock()
@@ -150,7 +150,7 @@ def _clients(address: str, swaps: Swaps, outcome: Outcome) -> Clients:
         address,
         draw,
         judge,
-        lambda what, came: outcome.errors.append(f"{what}: {came}"),
+        lambda what, error: outcome.errors.append(f"{what}: {error}"),
         unary=UNARY,
         streams=STREAMS,
         per_stream=MESSAGES_PER_STREAM,
@@ -160,7 +160,7 @@ def _clients(address: str, swaps: Swaps, outcome: Outcome) -> Clients:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Swap as often as the command line says, and judge the answers."""
+    """Swap the given number of times, and judge the answers."""
     parser = Parser(
         prog="soak.hot_swap",
         description=__doc__,

@@ -1,4 +1,4 @@
-"""Requests with known right answers."""
+"""Requests with known answers."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ Labels = NDArray[np.int64]
 
 
 class Questions:
-    """Slices of an experiment's examples, without those that rounding may decide either way."""
+    """Slices of an experiment's examples, without near ties."""
 
     def __init__(self, experiment: Experiment, most_rows: int = _MOST_ROWS) -> None:
         known = truth(experiment)
@@ -31,7 +31,7 @@ class Questions:
     def __getitem__(self, number: int) -> tuple[NDArray[Any], Labels]:
         """Rows `[n, features]` of a question by number, and their labels `[n]`."""
         rows = 1 + number % self._most_rows
-        # A step that shares no factor with most sizes, so that neighbours differ.
+        # A prime step, so that successive questions differ.
         start = number * 13 % (len(self._x) - rows + 1)
         return self._x[start : start + rows], self._labels[start : start + rows]
 

@@ -1,4 +1,4 @@
-"""Watch a server's memory, descriptors and threads while it gets requests of one kind."""
+"""Measure a server's memory, descriptors and threads under requests of one kind."""
 
 import time
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from soak.growth import FEWEST, Slope, slope
 from soak.request_kinds import OPTIONS, UNTRIED, Asker, prepare
 from soak.tally import Tally
 
-# Of each kind. The first third comes before anything is measured, so that 10,000 are: the buffers
-# and the allocator's caches of each thread find their sizes, which takes thousands of requests.
+# Requests of each kind. The first third is a warm-up, so that 10,000 are measured: the buffers and
+# allocator caches of each thread reach their size only after thousands of requests.
 REQUESTS = 15_000
 KINDS = ("unary", "streamed", "cancelled", "failed", "shared memory", "reload")
 _SAMPLES = 60
 _WARM_UP_SAMPLES = _SAMPLES // 3
-# What grows by less in all is an allocator finding its level, and pools filling late.
+# Smaller total growth comes from the allocator, and pools that fill late.
 _LEAST_BYTES = 2**20
 _LEAST_HELD = 8
-# Time is looked at in between.
+# The time limit is checked in between.
 _AT_ONCE = 10
 _SETTLE_S = 5.0
 
@@ -76,7 +76,7 @@ def watch(
 ) -> Watched | None:
     """Send requests of one kind to a separate server; None if the time was too short.
 
-    Each sample is taken after a part of the requests, or of the time, with nothing under way.
+    Each sample is taken after a part of the requests, or of the time, with no request in flight.
     """
     with ExitStack() as stack:
         server = stack.enter_context(running_server(folder, (*OPTIONS, *UNTRIED), program=program))
@@ -128,10 +128,10 @@ def _send(
 
 
 def _own_bytes(pid: int) -> int:
-    """Private memory of a process: in use, free in its heap, swapped out or shared.
+    """Anonymous memory of a process: in use, free in its heap, swapped out or shared.
 
-    Pages of files count as nothing: code comes in as it is first run, and whose it is changes with
-    what else runs.
+    Pages of files are not counted: code is loaded on first use, and sharing depends on other
+    processes.
     """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     kib = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}

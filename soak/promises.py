@@ -16,9 +16,9 @@ from soak.tally import Tally
 class Part:
     """One promise, tested `target` times.
 
-    `share`: of the time that is left, in proportion to the shares of the parts still to come; about
-    what `target` takes on two busy cores, in units of 10 s. `module` of `soak` is imported when it
-    is run: some need what only the extra [dev] installs.
+    `share`: its part of the remaining time, in proportion to the shares of the remaining parts;
+    about the time for `target` on two busy cores, in units of 10 s. `module` of `soak` is imported
+    when it runs, because some need packages of the extra [dev].
     """
 
     counts: str
@@ -37,14 +37,14 @@ class Part:
 
 PARTS: Mapping[str, Part] = {
     "answers": Part(
-        "requests, 64 x 256, answered rightly",
+        "requests, 64 x 256, answered correctly",
         1_000_000,
         70,
         "answers",
         {"experiment": SMALL, "most_rows": 4},
     ),
     "full-size": Part(
-        "requests, 64 x 262,144, answered rightly",
+        "requests, 64 x 262,144, answered correctly",
         20_000,
         8,
         "answers",
@@ -56,29 +56,32 @@ PARTS: Mapping[str, Part] = {
     "kills": Part("SIGKILLs under load, no client saw a failure", 100, 37, "signals.kills"),
     "swaps": Part("hot swaps, no request failed or mixed", 500, 110, "hot_swap"),
     "leaks": Part(
-        "requests, of each kind as many, that left nothing behind",
+        "requests, equally many of each kind, that leaked nothing",
         len(leaks.KINDS) * leaks.REQUESTS,
         25,
         "leaks",
     ),
     "codec": Part(
-        "spoiled messages decoded or refused as protobuf does", 10_000_000, 14, "fuzz.codec_fuzz"
+        "damaged messages decoded or rejected like protobuf", 10_000_000, 14, "fuzz.codec_fuzz"
     ),
-    "rpc": Part("spoiled calls that got a proper status", 100_000, 15, "fuzz.rpc_fuzz"),
+    "rpc": Part("damaged calls that got a proper status", 100_000, 15, "fuzz.rpc_fuzz"),
     "frames": Part(
-        "connections with spoiled HTTP/2 frames, closed, others served",
+        "connections with damaged HTTP/2 frames, closed, others served",
         20_000,
         4,
         "fuzz.frames_fuzz",
     ),
     "transport": Part(
-        "conversations of some 20 frames, spoiled, after which connection and calls had ended",
+        "damaged conversations of some 20 frames that ended their connection and calls",
         1_000_000,
         40,
         "fuzz.transport_fuzz",
     ),
-    "files": Part("spoiled ONNX files refused or served", 2_000, 100, "fuzz.files_fuzz"),
+    "files": Part("damaged ONNX files rejected or served", 2_000, 100, "fuzz.files_fuzz"),
     "sequences": Part(
-        "random sequences of 25 calls that fared as its state says", 2_000, 38, "fuzz.sequences"
+        "random sequences of 25 calls with the results that the state predicts",
+        2_000,
+        38,
+        "fuzz.sequences",
     ),
 }

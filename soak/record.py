@@ -23,11 +23,11 @@ class Done:
 
 
 def rate_bound(trials: int, failures: int) -> float | None:
-    """Failure rate that is exceeded with a probability of 5% at most; None when some failed.
+    """Upper bound of the failure rate with 95% confidence; None if some failed.
 
     Of n independent trials without a failure it is 1 - 0.05^(1/n), which the rule of three writes
     as 3/n (Hanley, Lippman-Hand: If nothing goes wrong, is everything all right? JAMA 249(13),
-    1983). Nothing is known of the rate without trials: 1.
+    1983). Without trials the bound is 1.
     """
     if failures:
         return None

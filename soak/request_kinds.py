@@ -1,4 +1,4 @@
-"""Every kind of request that might leave something behind, to be sent any number of times."""
+"""All kinds of requests that might leak, to be sent any number of times."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,27 +16,27 @@ from protos.stub import InferenceStub
 from protos.tensors import Tensor
 from soak.known_answers import MODEL, SMALL, put_model
 
-# A trial takes a second a load, in its own process; `files_fuzz` puts trials to the test.
+# Preflight takes a second per load, in a separate process; `files_fuzz` tests it.
 UNTRIED = ("--validation", "off")
-# Few threads to answer with: a pool that still grows to its size is no leak, but looks like one.
+# Few worker threads: a pool that is still growing is not a leak, but looks like one.
 OPTIONS = (
     *("--model-control", "explicit", "--load-model", MODEL),
     *("--workers", "8", "--max-streams", "8"),
 )
 _TIMEOUT_S = 60.0
 _SERVICE = "/inference.GRPCInferenceService/"
-# Of one stream.
+# Messages per stream.
 _MESSAGES = 50
-# At once, at most.
+# Most requests in flight.
 _STREAMS = 8
 _BURSTS = 5
 
 
 class Asker:
-    """Sends requests of each kind to one server, and sees to it that they fare as they should."""
+    """Sends requests of each kind to one server, and checks their results."""
 
     def __init__(self, address: str) -> None:
-        """A server with OPTIONS is to listen there, on a folder that `prepare` has filled."""
+        """Expects a server with OPTIONS at `address`, on a folder that `prepare` has filled."""
         once = RetryPolicy(attempts=1)
         self._client = Client(address, MODEL, deadline_s=_TIMEOUT_S, retry=once)
         self._channel = grpc.insecure_channel(address)
@@ -58,7 +58,7 @@ class Asker:
         self._channel.close()
 
     def fill_pools(self) -> None:
-        """Have the server make the threads that it makes when it needs them and keeps."""
+        """Make the server start the threads that it starts on demand and keeps."""
         infer = self._channel.unary_unary(f"{_SERVICE}ModelInfer")
         stream = self._channel.stream_stream(f"{_SERVICE}ModelStreamInfer")
         load = pb.RepositoryModelLoadRequest(model_name=MODEL)
@@ -83,7 +83,7 @@ class Asker:
                 count -= 1
 
     def _cancelled(self, count: int) -> None:
-        """Requests and streams in turn; a stream once its first answer is there."""
+        """Cancel requests and streams in turn; a stream after its first answer."""
         unary = self._channel.unary_unary(f"{_SERVICE}ModelInfer")
         stream = self._channel.stream_stream(f"{_SERVICE}ModelStreamInfer")
         for number in range(count):
@@ -91,11 +91,11 @@ class Asker:
                 unary.future(self._message, timeout=_TIMEOUT_S).cancel()
             else:
                 self._answered_once(stream).cancel()
-        # What was cancelled may still be on its way; this comes behind it.
+        # Cancelled requests may still be in flight; this one follows them.
         self._client.predict(self._x)
 
     def _answered_once(self, stream: Any) -> Any:
-        """A stream that is open and has one answer, once those before have ended."""
+        """Open a stream and wait for one answer, after the earlier streams have ended."""
         while True:
             call = stream(iter([self._message] * 4), timeout=_TIMEOUT_S)
             try:
@@ -107,7 +107,7 @@ class Asker:
                 return call
 
     def _failed(self, count: int) -> None:
-        """Malformed, of another width, for nobody, and one that ends its stream."""
+        """Send malformed requests, of another width, for no model, and one that ends its stream."""
         infer = self._channel.unary_unary(f"{_SERVICE}ModelInfer")
         narrow = Tensor.of("x", self._x[:, :-1])
         bad = (
@@ -130,7 +130,7 @@ class Asker:
             raise RequestFailed("OK", "a bad request was answered")
 
     def _shared(self, count: int) -> None:
-        """Register a region, predict what lies there, let go of it."""
+        """Register a region, predict its rows, unregister it."""
         for _ in range(count):
             with self._client.shared(self._x) as region:
                 self._client.infer_tensors([region.rows("x", 0, len(self._x))], ("label",))
@@ -142,5 +142,5 @@ class Asker:
 
 
 def prepare(folder: Path) -> None:
-    """Write the model that an Asker asks."""
+    """Write the model for an Asker."""
     put_model(folder, SMALL)

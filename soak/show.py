@@ -31,8 +31,8 @@ def show(console: Console, record: Mapping[str, Any]) -> None:
         if facts:
             console.print(f"{part['name']}: {facts}", soft_wrap=True, markup=False)
         for failure in part["failures"][:_SHOWN_FAILURES]:
-            told = f"{part['name']}: FAILED {failure['what']}: {failure['came']}"
-            console.print(told, soft_wrap=True, markup=False)
+            line = f"{part['name']}: FAILED {failure['what']}: {failure['came']}"
+            console.print(line, soft_wrap=True, markup=False)
 
 
 def table(record: Mapping[str, Any]) -> Table:

@@ -10,7 +10,7 @@ from measure.core.processes import STOP_TIMEOUT_S
 
 
 class Supervisor:
-    """Starts a server, and another in its place whenever it ends, in a thread."""
+    """Starts a server, and restarts it whenever it ends, in a thread."""
 
     def __init__(self, models: Path, options: Sequence[str], address: str) -> None:
         self._models, self._options, self._address = models, options, address
@@ -34,7 +34,7 @@ class Supervisor:
         self._thread.join()
 
     def wait_for_start(self, number: int) -> ServerProcess:
-        """The server that is started as the `number`th, once it listens; UsageError."""
+        """Return the `number`th server once it listens; UsageError if none does in time."""
         with self._changed:
             if not self._changed.wait_for(
                 lambda: (self.starts >= number and self._running) or self.failure, STOP_TIMEOUT_S

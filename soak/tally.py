@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-# Kept with what came; beyond that they are only counted, so that a record stays readable.
+# Failures kept with their outcome; further ones are only counted, so that a record stays readable.
 MOST_KEPT = 200
 _LONGEST_TEXT = 2000
 
@@ -22,9 +22,8 @@ class Failure:
 class Tally:
     """The limits and counts of a part; safe to use from several threads.
 
-    `target`: how often at most; `allowed_s`: how long, from the first that is begun, since making
-    models and answers ready is no trial; `seed`: of what is drawn by chance. `facts` are figures
-    beside the count.
+    `target`: most trials; `allowed_s`: time limit from the first trial, so that preparing models
+    and answers does not count; `seed`: for random choices. `facts` are figures beside the count.
     """
 
     target: int
@@ -69,12 +68,12 @@ class Tally:
         with self._lock:
             self._taken -= count
 
-    def fail(self, what: str, came: object) -> None:
+    def fail(self, what: str, outcome: object) -> None:
         """Count a failed trial."""
         with self._lock:
             self.failed += 1
             if len(self.failures) < MOST_KEPT:
-                self.failures.append(Failure(what, str(came)[:_LONGEST_TEXT]))
+                self.failures.append(Failure(what, str(outcome)[:_LONGEST_TEXT]))
 
     def note(self, name: str, count: int = 1) -> None:
         """Add to a figure."""

@@ -5,10 +5,11 @@ import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from client.arrays import Array
 from client.client import Client
 from client.errors import UsageError
 from command_line import paths
@@ -85,9 +86,9 @@ def _predict(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _inputs(words: Sequence[str]) -> Mapping[str, Array]:
+def _inputs(words: Sequence[str]) -> Mapping[str, NDArray[Any]]:
     """Arrays by input name; of a model of one input, its array under an empty name."""
-    given: dict[str, Array] = {}
+    given: dict[str, NDArray[Any]] = {}
     for word in words:
         name, equals, path = word.partition("=")
         # A file with the sign in its name must be given with a folder.
@@ -110,7 +111,7 @@ def _inputs(words: Sequence[str]) -> Mapping[str, Array]:
     return given
 
 
-def _read(path: Path) -> Array:
+def _read(path: Path) -> NDArray[Any]:
     try:
         # Unlike np.load, this reads no archives and no pickles.
         return np.lib.format.open_memmap(path, mode="r")
@@ -118,7 +119,7 @@ def _read(path: Path) -> Array:
         raise UsageError(f"{path} is no .npy file of numbers or text: {error}") from None
 
 
-def _show(rows: Array) -> None:
+def _show(rows: NDArray[Any]) -> None:
     """Print a line for each row; of several values, with spaces between."""
     count = len(rows) if rows.ndim else 1
     for row in rows.reshape(count, math.prod(rows.shape[1:])):
@@ -129,7 +130,7 @@ def _text(value: object) -> str:
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
 
 
-def _write(path: Path, found: Mapping[str, Array]) -> None:
+def _write(path: Path, found: Mapping[str, NDArray[Any]]) -> None:
     """Write a .npy file of one output, a .npz file where the name says so."""
     writable = {name: _without_objects(rows) for name, rows in found.items()}
     with path.open("wb") as file:
@@ -144,7 +145,7 @@ def _write(path: Path, found: Mapping[str, Array]) -> None:
             np.save(file, rows, allow_pickle=False)
 
 
-def _without_objects(rows: Array) -> Array:
+def _without_objects(rows: NDArray[Any]) -> NDArray[Any]:
     """Text as numpy keeps it without pickles: of fixed width."""
     if rows.dtype != np.object_:
         return rows

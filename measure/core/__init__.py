@@ -1,1 +1,1 @@
-"""What every instrument stands on: records, statistics, formats, environment, local servers."""
+"""Shared by all instruments: records, statistics, formats, environment, local servers."""

@@ -75,7 +75,7 @@ def rates(text: str) -> tuple[float, ...]:
 
 
 def modes(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """Return a parser of some of the modes `known`, each at most once, separated by commas."""
+    """Return a parser of a comma-separated list of modes from `known`, each at most once."""
 
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(text.split(","))
@@ -87,7 +87,7 @@ def modes(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 
 
 def some_of(text: str, known: Collection[str]) -> tuple[str, ...]:
-    """Return the names with commas between, each once, that are among the `known`."""
+    """Split a comma-separated list of names from `known`, each at most once."""
     names = tuple(dict.fromkeys(text.split(",")))
     if not set(names) <= set(known):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(known)}")
@@ -95,7 +95,7 @@ def some_of(text: str, known: Collection[str]) -> tuple[str, ...]:
 
 
 def address(text: str) -> str:
-    """Return addresses of servers unchanged; invalid ones are rejected."""
+    """Return server addresses unchanged; reject invalid ones."""
     try:
         addresses.parse(text)
     except UsageError as error:

@@ -1,6 +1,6 @@
-"""Talk to a process of this project in lines of JSON, through its stdin and its stdout.
+"""Exchange lines of JSON with a process of this project over its stdin and stdout.
 
-A line with `failed` reports an error: its text, and `code` where it is one of the server's.
+A line with `failed` reports an error: its text, and `code` if the server returned it.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ from typing import IO, Any
 from client.errors import ClientError, RequestFailed, UsageError
 from measure.core.processes import child, last_words
 
-# For what the process lets go of by itself, such as shared memory.
+# Time for the process to release what it holds, such as shared memory.
 _STOP_TIMEOUT_S = 10.0
 
 
 class ChildProcess:
-    """The parent's end: send a line, receive a line; `name` is what errors call the process."""
+    """The parent's end: send a line, receive a line; errors call the process `name`."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: IO[bytes], name: str) -> None:
         assert process.stdin is not None
@@ -33,16 +33,16 @@ class ChildProcess:
         self._name = name
 
     def send(self, content: Any) -> None:
-        """Send a line; to a process that has ended, nothing: `receive` will say why it did."""
+        """Send a line. Does nothing if the process has ended: `receive` raises the reason."""
         with contextlib.suppress(OSError):
             self._stdin.write(json.dumps(content).encode() + b"\n")
             self._stdin.flush()
 
     def receive(self, timeout_s: float | None = None) -> dict[str, Any]:
-        """The next line that comes.
+        """Return the next line.
 
-        RequestFailed and UsageError that it reports; UsageError with its last words when it has
-        ended. One that is silent for `timeout_s` is killed.
+        Raises RequestFailed and UsageError that the process reports, and UsageError with its last
+        line of output if it has ended. A process that is silent for `timeout_s` is killed.
         """
         timer = None if timeout_s is None else threading.Timer(timeout_s, self._process.kill)
         if timer is not None:
@@ -67,14 +67,14 @@ class ChildProcess:
         return self.receive(timeout_s)
 
     def finish(self) -> None:
-        """Let it know that nothing more comes."""
+        """Close its stdin: no more lines follow."""
         with contextlib.suppress(OSError):
             self._stdin.close()
 
 
 @contextlib.contextmanager
 def talking_to(command: Sequence[str], name: str) -> Iterator[ChildProcess]:
-    """Run `command` while the block lasts; then it ends because nothing more comes, or is ended."""
+    """Run `command` while the block lasts; then close its stdin, and kill it if it does not end."""
     pipe = subprocess.PIPE
     with (
         tempfile.TemporaryFile() as log,
@@ -85,17 +85,17 @@ def talking_to(command: Sequence[str], name: str) -> Iterator[ChildProcess]:
             yield talk
         finally:
             talk.finish()
-            # One that still has something to say has nobody to say it to.
+            # The process may block on output that is no longer read.
             talk._stdout.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_TIMEOUT_S)
 
 
 class Parent:
-    """The child's end: what the parent sends, until it says that nothing more comes, or is gone."""
+    """The child's end: iterates over the parent's lines until the parent closes stdin or dies."""
 
     def __init__(self) -> None:
-        # What a library prints must not come between the lines.
+        # Output that a library prints must not mix with the lines.
         self._answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -103,7 +103,7 @@ class Parent:
         return (json.loads(line) for line in sys.stdin)
 
     def end_with_it(self) -> None:
-        """End this process at once when the parent is gone, or says that nothing more comes."""
+        """End this process at once when the parent closes stdin or dies."""
 
         def watch() -> None:
             for _ in self:

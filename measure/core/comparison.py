@@ -28,7 +28,7 @@ class Ratio:
 
     @property
     def differs(self) -> bool:
-        """Whether the interval excludes 1: only then is a difference claimed."""
+        """Whether the interval excludes 1; a difference is claimed only then."""
         return self.low > 1 or self.high < 1
 
     def __format__(self, spec: str) -> str:
@@ -41,8 +41,8 @@ def ratio(
 ) -> Ratio:
     """Ratio of a to b, whose i-th values were measured next to each other.
 
-    Medians and the percentile bootstrap (95% unless told) are taken of log-ratios, so that a/b and
-    b/a agree. ValueError for unequal or no pairs, or values that are not over 0.
+    Medians and the percentile bootstrap (95% by default) use log-ratios, so that a/b and b/a agree.
+    ValueError for unequal lengths, no pairs, or values that are not positive.
     """
     if len(a) != len(b) or not a:
         raise ValueError(f"got {len(a)} and {len(b)} values, expected pairs")
@@ -56,10 +56,10 @@ def ratio(
 def unpaired_ratio(
     a: Sequence[float], b: Sequence[float], seed: int = 0, confidence: float = 1 - LEVEL
 ) -> Ratio:
-    """Ratio of the median of a to that of b, which were measured apart.
+    """Ratio of the median of a to the median of b, measured without pairing.
 
-    The interval is the percentile bootstrap's, either side drawn for itself; `pairs` is the smaller
-    number of values. ValueError for none, or values that are not over 0.
+    The interval is the percentile bootstrap's, with each side resampled independently; `pairs` is
+    the smaller number of values. ValueError for no values, or values that are not positive.
     """
     if not a or not b or min(*a, *b) <= 0:
         raise ValueError(f"got {len(a)} and {len(b)} values, expected values over 0 of both")
@@ -105,20 +105,20 @@ def compare(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> Com
 def sign_test(a: Sequence[float], b: Sequence[float]) -> float:
     """Two-sided p-value of the exact sign test that the median of a/b is 1.
 
-    It takes the pairs to be independent and nothing else; pairs that are equal say nothing.
+    It assumes independent pairs and nothing else; pairs with equal values are dropped.
     """
     above = sum(x > y for x, y in zip(a, b, strict=True))
     below = sum(x < y for x, y in zip(a, b, strict=True))
     if above + below == 0:
         return 1.0
-    # Its import takes a second, so it is left to the first use.
+    # The import takes a second, so it is deferred to the first use.
     return float(scipy.stats.binomtest(above, above + below).pvalue)
 
 
 def fewest_pairs(comparisons: int, level: float) -> int:
-    """Pairs below which the sign test cannot pass even where all agree.
+    """Pairs below which the sign test cannot pass even if all agree.
 
-    Each of the comparisons has its part of `level`, so that no more is the chance of any error.
+    The comparisons share `level` (Bonferroni), so that it bounds the chance of any error.
     """
     return math.ceil(1 + math.log2(comparisons / level))
 
@@ -126,16 +126,16 @@ def fewest_pairs(comparisons: int, level: float) -> int:
 def fewest_to_claim(comparisons: int, level: float = LEVEL) -> int:
     """Pairs below which `compare` can claim no difference, `comparisons` sharing the level.
 
-    With so many that all agree, the sign test passes, and the bootstrap of values on one side of 1
-    has no draw on the other.
+    With this many pairs that all agree, the sign test passes, and no bootstrap draw of ratios on
+    one side of 1 falls on the other.
     """
     return max(fewest_pairs(max(comparisons, 1), level), FEWEST_PAIRS)
 
 
 def interleaved(runs: Sequence[Callable[[], Value]], rounds: int) -> list[list[Value]]:
-    """Values of each run, one a round; every other round goes backwards (ABBA).
+    """Values of each run, one per round; every other round runs in reverse order (ABBA).
 
-    A drift of the machine then favours none of them.
+    A drift of the machine then favours no run.
     """
     values: list[list[Value]] = [[] for _ in runs]
     for number in range(rounds):

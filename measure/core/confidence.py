@@ -1,4 +1,4 @@
-"""Say how many samples a percentile takes."""
+"""Compute how many samples a percentile needs."""
 
 import math
 
@@ -6,7 +6,7 @@ CONFIDENCE = 0.99
 
 
 def fewest_samples(percentile: float) -> int:
-    """Samples of which the largest exceeds the true percentile, at 99% confidence.
+    """Fewest samples whose maximum exceeds the true percentile with 99% confidence.
 
     The bound of order statistics: 1 - (p/100)^n >= 0.99. It is 44 for p90, 459 for p99 and 4,603
     for p99.9.

@@ -1,4 +1,4 @@
-"""Describe the machine, the software, the disturbances of a measurement."""
+"""Describe the machine and software of a measurement, and what disturbed it."""
 
 import os
 import platform
@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 
 DISTRIBUTIONS = ("numpy", "onnx", "onnxruntime", "grpcio", "protobuf")
-# What brings execution providers, in place of onnxruntime or beside it; told where it is installed.
+# Packages that add execution providers, instead of onnxruntime or beside it; recorded if installed.
 PROVIDERS = ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-ep-openvino")
-# What of a description says on which machine a measurement ran.
+# The keys that identify the machine.
 MACHINE = ("cpu_model", "cores", "affinity_cores", "governor", "memory_bytes", "kernel")
 GIT_TIMEOUT_S = 10.0
 SOURCE = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The state of the machine at one instant; None where the system does not say.
+    """The state of the machine at one instant; None where the system does not report it.
 
     `time` is ISO 8601 in UTC; the processor times are seconds since boot, summed over cores;
     `load_average` covers 1, 5 and 15 minutes.
@@ -41,7 +41,7 @@ class Moment:
 
 
 def snapshot() -> Moment:
-    """State of the machine now. Never raises: what cannot be read is None."""
+    """Return the state of the machine now. Never raises: unreadable values are None."""
     steal_s, total_s = _processor_seconds()
     return Moment(
         time=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -58,10 +58,10 @@ def describe(
     command_line: Sequence[str] | None = None,
     source: Path = SOURCE,
 ) -> dict[str, object]:
-    """JSON-ready description of where, when, with what a measurement ran from `start` to `end`.
+    """JSON-ready description of the machine, software and load of a measurement, `start` to `end`.
 
-    `command_line` is this process's own unless given; `source` is the folder whose commit is
-    named. Never raises: what cannot be read is None.
+    `command_line` defaults to this process's; `source` is the folder whose commit is recorded.
+    Never raises: unreadable values are None.
     """
     commit, dirty = _commit(source)
     return {
@@ -88,7 +88,7 @@ def describe(
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two descriptions, of the machine and of what ran, in words."""
+    """Differences between two descriptions, of machine and software, one line each."""
     found = [
         f"{name}: {old.get(name)} and {new.get(name)}"
         for name in MACHINE
@@ -103,7 +103,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def steal_fraction(start: Moment, end: Moment) -> float | None:
-    """Share of processor time that the hypervisor gave to others; None when it cannot be known."""
+    """Share of processor time that the hypervisor gave to others; None if unknown."""
     if start.steal_s is None or end.steal_s is None or start.total_s is None or end.total_s is None:
         return None
     passed_s = end.total_s - start.total_s
@@ -171,7 +171,7 @@ def _text(path: Path) -> str | None:
 def _commit(source: Path) -> tuple[str | None, bool | None]:
     answer = _git(source, "rev-parse", "--show-toplevel", "HEAD")
     lines = [] if answer is None else answer.splitlines()
-    # An installed copy may lie inside somebody else's repository, whose commit says nothing.
+    # An installed copy may lie inside an unrelated repository, whose commit is meaningless here.
     if len(lines) != 2 or Path(lines[0]) != source.resolve():
         return None, None
     changes = _git(source, "status", "--porcelain")

@@ -1,4 +1,4 @@
-"""Begin and end a measurement that goals judge: its options, its record, its exit code."""
+"""Set up and conclude a measurement with goals: options, record, exit code."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -53,21 +53,21 @@ def _settings_of(args: argparse.Namespace, default: Settings) -> tuple[Settings,
     values = {field.name: getattr(args, field.name) for field in fields(default)}
     out: Path | None = args.out
     if out is not None:
-        # Minutes of measuring must not end at a folder that is not there.
+        # Fail before minutes of measuring, not after, if the folder does not exist.
         out.parent.mkdir(parents=True, exist_ok=True)
     return replace(default, **values), out
 
 
-def told(goals: Sequence[Goal]) -> list[dict[str, Any]]:
-    """Goals as a record holds them."""
+def goal_records(goals: Sequence[Goal]) -> list[dict[str, Any]]:
+    """Goals in the form that records hold."""
     return [{"verdict": goal.verdict, **encoded(goal)} for goal in goals]
 
 
 def whole_rounds(rounds: Any, *, beside: Sequence[str]) -> int:
-    """Cut the lists of what was measured to whole rounds; how many there are.
+    """Truncate the lists of measured values to whole rounds; return their number.
 
-    A round that was interrupted has left values in some of the lists. `beside` names those that
-    have no value for each round.
+    An interrupted round has left values in some of the lists. `beside` names the fields that do not
+    have one value per round.
     """
     names = [field.name for field in fields(rounds) if field.name not in beside]
     count = min(len(getattr(rounds, name)) for name in names)
@@ -83,9 +83,9 @@ def conclude(
     out: Path | None,
     kept: Kept,
 ) -> int:
-    """0 when every goal is reached and nothing failed, else 1; the record goes where `out` says.
+    """Write the record to `out`; return 0 if every goal is reached and nothing failed, else 1.
 
-    Raises Interrupted in the end where a signal ended the measuring.
+    Raises Interrupted afterwards if a signal ended the measurement.
     """
     if out is not None:
         write_record(out, record)
@@ -93,12 +93,12 @@ def conclude(
         print(*lines(goal), sep="\n")
     for error in failed[:5]:
         print(f"failed: {error}")
-    kept.end(out or "the lines above, in no file")
+    kept.end(out or "only the lines above; no file was written")
     return 0 if not failed and all(goal.verdict is Standing.REACHED for goal in goals) else 1
 
 
 def guarded(program: str, run: Callable[[], int]) -> int:
-    """The exit code of `run`; 2 when it cannot be run, 128 and the number when a signal ends it."""
+    """Return the exit code of `run`; 2 if it cannot run, 128 plus the number of a signal."""
     return guard.guarded(program, run, {UsageError: REFUSED, RequestFailed: REFUSED})
 
 

@@ -1,4 +1,4 @@
-"""Fit a straight line to latency over batch size, and say what follows from it."""
+"""Fit a straight line to latency over batch size, and derive crossovers and peaks from it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,10 +17,10 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """L(B) = alpha + beta * B: nanoseconds a batch costs, and nanoseconds each of its rows.
+    """L(B) = alpha + beta * B, in nanoseconds: alpha per batch, beta per row.
 
-    The errors are relative: root of the mean square, and the largest, over the batch sizes; NaN
-    where they are too few for any.
+    The errors are relative, over the batch sizes: root mean square, and largest; NaN with too few
+    batch sizes.
     """
 
     alpha_ns: float
@@ -30,7 +30,7 @@ class Fit:
 
     @property
     def half_peak_rows(self) -> float:
-        """Batch size at which throughput is half of what no batch exceeds; inf without a peak."""
+        """Batch size at which throughput is half of its limit; inf if there is no limit."""
         return self.alpha_ns / self.beta_ns if self.beta_ns > 0 else math.inf
 
     @property
@@ -39,13 +39,13 @@ class Fit:
         return 9 * self.half_peak_rows
 
     def latency_ns(self, rows: float) -> float:
-        """Nanoseconds the line gives a batch of `rows`."""
+        """Predicted latency of a batch of `rows`, in nanoseconds."""
         return self.alpha_ns + self.beta_ns * rows
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with the 95% bootstrap interval of it; inf where there is no bound."""
+    """A value with its 95% bootstrap interval; inf where unbounded."""
 
     value: float
     low: float
@@ -54,9 +54,9 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Crossover:
-    """Where two lines cross, and the share of resamples in which they do so in range.
+    """The batch size at which two lines cross, and the share of resamples that cross in range.
 
-    `rows` is None where they do not cross within the batch sizes that were measured.
+    `rows` is None if they do not cross within the measured batch sizes.
     """
 
     rows: Estimate | None
@@ -64,19 +64,19 @@ class Crossover:
 
     @property
     def established(self) -> bool:
-        """Whether nearly every resample has it: only then is a crossover claimed."""
+        """Whether nearly every resample has a crossover; one is claimed only then."""
         return self.rows is not None and self.share >= _CONFIDENCE
 
     @property
     def excluded(self) -> bool:
-        """Whether nearly no resample has one."""
+        """Whether almost no resample has a crossover."""
         return self.rows is None and self.share <= 1 - _CONFIDENCE
 
 
 def fit(batch_sizes: Sequence[int], latencies_ns: Sequence[float]) -> Fit:
-    """Line of least squares of relative errors, neither coefficient below 0.
+    """Fit a line by least squares of relative errors, both coefficients at least 0.
 
-    ValueError for fewer than three batch sizes or latencies that are not over 0.
+    ValueError for fewer than three batch sizes, or latencies that are not positive.
     """
     if len(set(batch_sizes)) < FEWEST_SIZES:
         raise ValueError(
@@ -93,7 +93,7 @@ def fit(batch_sizes: Sequence[int], latencies_ns: Sequence[float]) -> Fit:
 
 
 def through(batch_sizes: Sequence[int], latencies_ns: Sequence[float]) -> Fit:
-    """Line through one or two batch sizes that are all there are: it has no error to tell."""
+    """Line through one or two batch sizes, which leave no error to estimate."""
     sizes, latencies = np.array(batch_sizes, float), np.array([latencies_ns], float)
     if len(batch_sizes) == 1:
         return Fit(float(latencies_ns[0]), 0.0, math.nan, math.nan)
@@ -102,7 +102,7 @@ def through(batch_sizes: Sequence[int], latencies_ns: Sequence[float]) -> Fit:
 
 
 def crossing(a: Fit, b: Fit, low: float, high: float) -> float | None:
-    """Batch size from `low` to `high` at which the lines cross; None when they do not."""
+    """Batch size from `low` to `high` at which the lines cross; None if they do not."""
     slope = a.beta_ns - b.beta_ns
     if slope == 0:
         return None
@@ -113,8 +113,8 @@ def crossing(a: Fit, b: Fit, low: float, high: float) -> float | None:
 def resampled(batch_sizes: Sequence[int], runs: Sequence[Floats], seed: int = 0) -> list[list[Fit]]:
     """Fits of resampled rounds, one list per thing that was measured.
 
-    `runs`: nanoseconds `[batch sizes, rounds]` of each. Rounds are drawn alike for all of them, so
-    that what a round did to all does not count as a difference.
+    `runs`: nanoseconds `[batch sizes, rounds]` of each. All runs are resampled with the same
+    rounds, so that a disturbance of a whole round does not count as a difference.
     """
     rounds = runs[0].shape[1]
     shape = (_RESAMPLES, len(batch_sizes), rounds)
@@ -125,7 +125,7 @@ def resampled(batch_sizes: Sequence[int], runs: Sequence[Floats], seed: int = 0)
 
 
 def estimate(fitted: Fit, resamples: Sequence[Fit], read: Callable[[Fit], float]) -> Estimate:
-    """What `read` gives of a fit, with its interval over the resamples."""
+    """Value that `read` extracts from a fit, with its interval over the resamples."""
     low, high = _interval([read(one) for one in resamples])
     return Estimate(read(fitted), low, high)
 
@@ -133,7 +133,7 @@ def estimate(fitted: Fit, resamples: Sequence[Fit], read: Callable[[Fit], float]
 def crossover(
     a: Fit, b: Fit, resamples: Sequence[tuple[Fit, Fit]], low: float, high: float
 ) -> Crossover:
-    """Where two lines cross from `low` to `high`, with an interval over those that do."""
+    """Crossing of two lines from `low` to `high`, with an interval over resamples that cross."""
     found = [crossing(one, other, low, high) for one, other in resamples]
     inside = [rows for rows in found if rows is not None]
     rows = crossing(a, b, low, high)
@@ -142,7 +142,7 @@ def crossover(
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:
-    # A value that was drawn, not one between two: infinities have no middle.
+    # Pick an actual draw: interpolating between infinities gives NaN.
     low, high = np.quantile(
         values, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2], method="inverted_cdf"
     )
@@ -151,7 +151,7 @@ def _interval(values: Sequence[float]) -> tuple[float, float]:
 
 def _fits(sizes: Floats, latencies: Floats) -> list[Fit]:
     """Fit each row of latencies `[n, sizes]`."""
-    # Relative errors: each equation is divided by its latency, so that 1024 rows weigh as 1 does.
+    # Divide each equation by its latency, so that relative errors of 1 row and 1024 weigh the same.
     per_batch, per_row = 1 / latencies, sizes / latencies
     alpha, beta = _not_negative(per_batch, per_row)
     errors = np.abs(alpha[:, None] * per_batch + beta[:, None] * per_row - 1)
@@ -166,7 +166,7 @@ def _not_negative(u: Floats, v: Floats) -> tuple[Floats, Floats]:
     determinant = uu * vv - uv * uv
     alpha = (u1 * vv - v1 * uv) / determinant
     beta = (v1 * uu - u1 * uv) / determinant
-    # Of a convex problem in two unknowns, the best with one of them 0 lies on that axis.
+    # The problem is convex: if the unconstrained optimum is negative, the best lies on an axis.
     free, flat = alpha >= 0, beta < 0
     return (
         np.where(flat, u1 / uu, np.where(free, alpha, 0)),

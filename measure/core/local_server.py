@@ -1,4 +1,4 @@
-"""Run a local server as a process, for as long as a measurement takes."""
+"""Run a local server process for the duration of a measurement."""
 
 import contextlib
 import subprocess
@@ -14,12 +14,12 @@ from measure.core.processes import SOURCE, STOP_TIMEOUT_S, child, last_words
 from measure.core.verification import Experiment
 
 _LISTENING = "listening on "
-# What runs a server; tests put one there that fails on purpose.
+# The module that runs a server; tests substitute one that fails on purpose.
 SERVER = ("-m", "server")
 
 
 class ServerProcess:
-    """A server process that listens: its address, its end, its memory."""
+    """A listening server process: its address, exit and memory."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", address: str, log: IO[bytes]) -> None:
         self.address = address
@@ -33,22 +33,22 @@ class ServerProcess:
         return self.process.poll() is None
 
     def signal(self, number: int) -> int:
-        """Send a signal; the exit code. TimeoutExpired when it does not end."""
+        """Send a signal; return the exit code. TimeoutExpired if the process does not end."""
         self.process.send_signal(number)
         return self.process.wait(STOP_TIMEOUT_S)
 
     def said(self) -> str:
-        """What it wrote on stderr."""
+        """Its output on stderr so far."""
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
 
     def forget_peak_memory(self) -> None:
-        """Let the peak start anew from what is resident now."""
+        """Reset the peak to the memory that is resident now."""
         with contextlib.suppress(OSError):
             Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def peak_memory_bytes(self) -> int | None:
-        """Most memory resident since the start, or since `forget_peak_memory`."""
+        """Peak resident memory since the start, or since `forget_peak_memory`."""
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
                 if line.startswith("VmHWM:"):
@@ -58,9 +58,9 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def listening(words: Sequence[str], name: str = "the server") -> Iterator[ServerProcess]:
-    """Run `python WORDS`, which says `listening on ADDRESS` on stdout, and drain it in the end.
+    """Run `python WORDS`, which prints `listening on ADDRESS`, and drain it at the end.
 
-    UsageError with its own words when it does not start.
+    UsageError with the process's own message if it does not start.
     """
     with (
         tempfile.TemporaryFile() as log,
@@ -81,9 +81,9 @@ def running_server(
     address: str = "127.0.0.1:0",
     program: Sequence[str] = SERVER,
 ) -> Iterator[ServerProcess]:
-    """Start `python -m server`, by default on a free port, and drain it in the end.
+    """Start `python -m server`, by default on a free port, and drain it at the end.
 
-    UsageError with the server's own words when it does not start.
+    UsageError with the server's own message if it does not start.
     """
     words = [*program, "--models", str(models.resolve()), "--address", address]
     with listening([*words, "--log-level", "warning", *options]) as server:
@@ -91,9 +91,9 @@ def running_server(
 
 
 def export(experiment: Experiment, model: str, models: Path) -> Path:
-    """Export the model of an experiment below `models`; its file.
+    """Export the model of an experiment below `models`; return its path.
 
-    UsageError with the exporter's own words when that fails.
+    UsageError with the exporter's own message if it fails.
     """
     command = [sys.executable, "-m", "model", "export", "--out", str(models.resolve())]
     command += ["--name", model, "--dtype", experiment.dtype, "--seed", str(experiment.seed)]
@@ -104,15 +104,15 @@ def export(experiment: Experiment, model: str, models: Path) -> Path:
         command += ["--wire-scale", repr(experiment.wire_scale)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=SOURCE, check=False)
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise UsageError(f"the model could not be exported: {said[-1]}")
+        said = done.stderr.strip().splitlines() or ["it printed nothing"]
+        raise UsageError(f"cannot export the model:  {said[-1]}")
     return models.resolve() / model / "1" / "model.onnx"
 
 
 def options(
     experiment: Experiment, batch_sizes: Sequence[int], threads: int, ep: str, *, whole: bool
 ) -> Iterator[str]:
-    """Room for the largest batch; `whole`: as one message, if a message can be that large."""
+    """Server options with room for the largest batch; `whole`: in one message, if it can be."""
     fitting = [b * experiment.row_bytes + 2**20 for b in batch_sizes]
     message_bytes = max((b for b in fitting if b <= MAX_MESSAGE_BYTES), default=MAX_MESSAGE_BYTES)
     if whole:
@@ -120,6 +120,6 @@ def options(
         yield from ("--max-inflight-bytes", str(max(2 * message_bytes, 256 * 2**20)))
     yield from ("--max-batch-rows", str(max(*batch_sizes, 1024)))
     yield from ("--threads", str(threads))
-    # The model was just exported here, and start-up is to be what loading takes.
+    # The model was just exported here, and start-up time should measure loading alone.
     yield from ("--validation", "off")
     yield from ("--ep", ep)

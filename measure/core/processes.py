@@ -1,4 +1,4 @@
-"""Start processes, and end them by their ids whatever happens."""
+"""Start processes, and always end them, by their ids."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from typing import IO, Any
 from command_line.interruption import holding_signals
 
 SOURCE = Path(__file__).resolve().parents[2]
-# A server drains within 30 s unless it is told otherwise.
+# A server drains within 30 s by default.
 STOP_TIMEOUT_S = 60.0
 
 Pipe = IO[Any] | int | None
@@ -27,11 +27,11 @@ def child(
     stderr: Pipe = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run `command` in the project's folder, in a process group of its own.
+    """Run `command` in the project's folder, in a new process group.
 
-    At the end the group gets SIGTERM, and SIGKILL when that does not help: whatever the process
-    started goes with it, and Ctrl-C reaches it through here only. It stays in our session, because
-    Linux shares the cores out among sessions first: priorities hold within one.
+    At the end the group gets SIGTERM, then SIGKILL if it does not exit, so that processes it
+    started end too. Ctrl-C reaches it only through this function. It stays in our session, because
+    Linux divides the cores among sessions first: priorities hold only within one.
     """
     process: subprocess.Popen[bytes] | None = None
     try:
@@ -45,7 +45,7 @@ def child(
                 cwd=SOURCE,
                 process_group=0,
             )
-        # Where memory runs out, the kernel is to take what is measured here, and nobody else's.
+        # If memory runs out, the kernel should kill the measured process, not an unrelated one.
         with contextlib.suppress(OSError):
             Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
         yield process
@@ -55,14 +55,14 @@ def child(
 
 
 def last_words(log: IO[bytes]) -> str:
-    """The last line of what a process wrote to `log`."""
+    """The last line that a process wrote to `log`."""
     log.seek(0)
     lines = log.read().decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nothing listens on now."""
+    """A port of the loopback interface that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -75,7 +75,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_TIMEOUT_S)
     finally:
-        # Ctrl-C once more ends the wait. And the process may have gone before what it started.
+        # A second Ctrl-C ends the wait. The process may also have exited before its own children.
         _signal(process, signal.SIGKILL)
         process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):

@@ -26,7 +26,7 @@ _WRONG = re.compile(r"Expected `(.+)`, got `(.+)`")
 
 
 class Record(Protocol):
-    """What a reader needs of a record: a dataclass of the keys that are read, and its schema."""
+    """A record as a reader sees it: a dataclass of the keys it reads, and the schema."""
 
     SCHEMA: ClassVar[str]
 
@@ -36,7 +36,7 @@ Whole = TypeVar("Whole", bound=Record)
 
 
 class RecordError(UsageError):
-    """A record that cannot be read: the place in it, what it holds and what was expected."""
+    """A record that cannot be read: names the place, the value and the expectation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def recorded(schema: str, **content: Any) -> dict[str, Any]:
 
 
 def read(content: object, kind: type[Whole]) -> Whole:
-    """Read a record into the dataclass of its schema. RecordError says where it is not one."""
+    """Read a record into the dataclass of its schema; RecordError names the invalid place."""
     found = decoded(content, _Header).schema
     if found != kind.SCHEMA:
         raise RecordError(f"the record's schema is {found!r}; this version reads {kind.SCHEMA!r}")
@@ -58,7 +58,7 @@ def read(content: object, kind: type[Whole]) -> Whole:
 
 
 def decoded(content: object, kind: type[Kind]) -> Kind:
-    """Make a dataclass of what `encoded` gave. RecordError where a value is missing or wrong."""
+    """Make a dataclass from the output of `encoded`. RecordError if a value is missing or wrong."""
     try:
         return msgspec.convert(content, kind, dec_hook=_made)
     except msgspec.ValidationError as error:
@@ -66,9 +66,9 @@ def decoded(content: object, kind: type[Kind]) -> Kind:
 
 
 def encoded(value: Any) -> Any:
-    """Return a value for JSON: objects of dataclasses, None of numbers that are not finite.
+    """Convert a value for JSON: dataclasses become objects, non-finite numbers None.
 
-    What has `encode` and `decode` stands as the text of the one, from which the other makes it.
+    A value with `encode` and `decode` is stored as the text that `encode` returns.
     """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -85,8 +85,8 @@ def encoded(value: Any) -> Any:
 
 
 def dumps(record: Any) -> str:
-    """JSON text of a record, or of what `encoded` takes."""
-    # A hard-won record must not be lost to a path among the settings.
+    """JSON text of a record, or of any value that `encoded` accepts."""
+    # A Path among the settings must not lose a record that took hours.
     return json.dumps(encoded(record), indent=2, allow_nan=False, default=str) + "\n"
 
 
@@ -97,12 +97,12 @@ def write_record(path: Path, record: Any) -> None:
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path`, whole or not at all. Raises OSError."""
-    # A command line that is not UTF-8 reaches us as lone surrogates, which UTF-8 refuses.
+    # A command line that is not UTF-8 contains lone surrogates, which UTF-8 cannot encode.
     write_bytes_atomically(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all; a file that was there stays. Raises OSError."""
+    """Write `data` to `path`, whole or not at all; on failure an old file stays. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -116,12 +116,12 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
 
 
 def _made(kind: Any, value: Any) -> Any:
-    """Make what is no dataclass of what `encoded` gave for it."""
+    """Decode the types that are not dataclasses."""
     return kind.decode(value) if hasattr(kind, "decode") else kind(value)
 
 
 def _said(text: str) -> str:
-    """Put what msgspec says in our words: the place, what it holds, what was expected."""
+    """Rephrase msgspec's error: the place, the value, the expectation."""
     what, _, place = text.rpartition(" - at `$")
     what, place = what or place, place.strip("`.") if what else ""
     if missing := _MISSING.fullmatch(what):
@@ -132,7 +132,7 @@ def _said(text: str) -> str:
 
 
 def flat(value: Mapping[str, Any], left_out: Collection[str] = ()) -> dict[str, Any]:
-    """Return an object as one row: of an object inside it, each value has a column.
+    """Flatten an object into one row, with a column for each value of a nested object.
 
     `latency_ns.p50` becomes `latency_p50_ns`, so that the unit stays last.
     """
@@ -148,7 +148,7 @@ def flat(value: Mapping[str, Any], left_out: Collection[str] = ()) -> dict[str, 
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows under the names of their columns; what a row lacks is empty. Raises OSError."""
+    """Write rows under the names of their columns; missing values are empty. Raises OSError."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""Find the records of results among files and folders, and say of a bad one which it is and why."""
+"""Find records of results in files and folders, and report which file is bad and why."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from protos.errors import InvalidText
 _PREFIX = "argmax-serving/"
 _VERSIONED = re.compile(r"(argmax-serving/.+)/([0-9]{1,9})")
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
-# As many reasons as still make one line.
+# More reasons than this would not fit in one line.
 _MOST_REASONS = 3
 
 Record = dict[str, Any]
@@ -26,11 +26,11 @@ def found(
     schemas: Collection[str],
     passed_over: Callable[[str], None] = lambda text: None,
 ) -> list[tuple[Path, Record]]:
-    """Return the records of some schemas in files and below folders, in order, with their paths.
+    """Return the records of the given schemas in files and below folders, in order, with paths.
 
-    Other JSON below a folder is passed over; `passed_over` is told of what may well be a result
-    and cannot be read. UsageError, which names the file and the reason, for a file that is none of
-    them, and for a folder without any.
+    Other JSON below a folder is skipped; `passed_over` is called for each file that may be a result
+    but cannot be read. UsageError, which names the file and the reason, for a file that is not such
+    a record, and for a folder without any.
     """
     records: dict[Path, Record] = {}
     for place in places:
@@ -42,7 +42,7 @@ def found(
 
 
 def read(path: Path) -> Record:
-    """Return the JSON object in a file. UsageError names the file and what is wrong with it."""
+    """Return the JSON object in a file. UsageError names the file and the problem."""
     try:
         text = text_file.decode(path.read_bytes())
     except OSError as error:
@@ -72,7 +72,7 @@ def read(path: Path) -> Record:
 
 @contextlib.contextmanager
 def naming(path: Path | str) -> Iterator[None]:
-    """Turn whatever a reader of the record in a file raises into a UsageError that names both."""
+    """Turn an exception from reading a file's record into a UsageError that names the file."""
     try:
         yield
     except KeyError as error:
@@ -87,7 +87,7 @@ def _below(
     folder: Path, schemas: Collection[str], passed_over: Callable[[str], None]
 ) -> dict[Path, Record]:
     try:
-        # Unlike this, searching it takes a folder that may not be read for an empty one.
+        # Raises if the folder is unreadable; rglob would treat it as empty.
         os.listdir(folder)
     except OSError as error:
         raise UsageError(f"{folder}: {error.strerror}") from None
@@ -121,7 +121,7 @@ def _below(
 
 
 def _known(path: Path, content: Record, schemas: Collection[str]) -> Record:
-    """Return the record; UsageError when it is of another schema."""
+    """Return the record; UsageError if it has another schema."""
     schema = content.get("schema")
     if not isinstance(schema, str) or schema not in schemas:
         raise UsageError(f"{path} {_why_unknown(schema, schemas)}")
@@ -135,7 +135,7 @@ def _why_unknown(schema: object, schemas: Collection[str]) -> str:
         return f"is JSON of another kind: got {got}, {wanted}"
     for known in schemas:
         if _stem(known) == _stem(schema):
-            # Both have numbers, or they would be the same.
+            # Both end in version numbers, or they would be equal.
             newer = _number(schema) > _number(known)
             age = "newer; update argmax-serving" if newer else "older; measure it again"
             return f"has the schema {schema}; this version reads {known}: the file is {age}"

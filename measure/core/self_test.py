@@ -1,9 +1,9 @@
-"""Compare a thing with itself again and again, to see how often a difference is claimed."""
+"""A/A tests: measure how often a difference is reported when there is none."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# What a comparison that errs in one run of twenty keeps to nearly always.
+# A comparison that errs in one run of twenty almost always reaches this share.
 FEWEST_SHARE = 0.9
 
 COMPARE_SCHEMA, LOAD_SCHEMA = "argmax-serving/compare-aa/1", "argmax-serving/load-aa/1"
@@ -11,16 +11,16 @@ COMPARE_SCHEMA, LOAD_SCHEMA = "argmax-serving/compare-aa/1", "argmax-serving/loa
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """For each run, whether it claimed a difference where there was none.
+    """For each run, whether it claimed a difference although there was none.
 
-    None: too few pairs were left of it to claim any, so it could not have failed.
+    None: it had too few pairs to claim any, so it could not have failed.
     """
 
     claimed: tuple[bool | None, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether nine of ten runs said that there is no difference, of those that could fail."""
+        """Whether nine of ten runs reported no difference, among those that could fail."""
         could = [claim for claim in self.claimed if claim is not None]
         return bool(could) and could.count(False) >= FEWEST_SHARE * len(could)
 

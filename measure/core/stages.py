@@ -1,4 +1,4 @@
-"""Hold what was observed of one measured batch."""
+"""Data types for one measured batch: stage timings, labels, errors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from protos.tensors import Parameter
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """Where the engine's side says the time went: one request, or the mean over a batch's messages.
+    """The server's stage timings: of one request, or the mean over a batch's messages.
 
-    Times are in nanoseconds. `batch_rows` is the number of rows the server ran together, which
-    may come from several requests. `execution_provider` is ONNX Runtime's name of what ran it. In
-    local mode a slice of the batch counts as a message, and rounding it as assembling.
+    Times are in nanoseconds. `batch_rows` is the number of rows the server ran together, which may
+    come from several requests. `execution_provider` is ONNX Runtime's name. In local mode a slice
+    of the batch counts as a message, and rounding it as assembling.
     """
 
     decode_ns: int
@@ -28,14 +28,13 @@ class Stages:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measured batch; the instants are nanoseconds of `time.perf_counter_ns`.
+    """One measured batch; instants are `time.perf_counter_ns` values.
 
-    `rows` is how many predictions came back. Of their labels, `disagreements` differ from the
-    float64 reference's; `near_ties` are rows too close to call in the model's own precision, and
-    `wrong_labels` are the disagreements that neither a near tie explains nor what rounding on the
-    wire made of the examples. `error` is None when every
-    row was answered. `messages` is how many carried the batch to a server. Warm-up runs are never
-    made into samples.
+    `rows` is the number of predictions returned. Of their labels, `disagreements` differ from the
+    float64 reference's; `near_ties` are rows too close to call in the model's own precision;
+    `wrong_labels` are disagreements that neither a near tie nor rounding on the wire explains.
+    `error` is None if every row was answered. `messages` is how many carried the batch to a server.
+    Warm-up runs never become samples.
     """
 
     mode: str
@@ -63,19 +62,19 @@ class Sample:
 
 
 def stages_of(responses: Sequence[InferResponse]) -> Stages | None:
-    """Mean over the messages of a batch; None when the server gives no timings."""
-    told = [response.parameters for response in responses]
-    if any("compute_ns" not in parameters for parameters in told):
+    """Mean over the messages of a batch; None if the server reports no timings."""
+    timings = [response.parameters for response in responses]
+    if any("compute_ns" not in parameters for parameters in timings):
         return None
     return Stages(
-        decode_ns=int(_mean(told, "decode_ns")),
-        queue_ns=int(_mean(told, "queue_ns")),
-        assemble_ns=int(_mean(told, "assemble_ns")),
-        compute_ns=int(_mean(told, "compute_ns")),
-        batch_rows=_mean(told, "batch_rows"),
-        execution_provider=str(told[0]["execution_provider"]),
+        decode_ns=int(_mean(timings, "decode_ns")),
+        queue_ns=int(_mean(timings, "queue_ns")),
+        assemble_ns=int(_mean(timings, "assemble_ns")),
+        compute_ns=int(_mean(timings, "compute_ns")),
+        batch_rows=_mean(timings, "batch_rows"),
+        execution_provider=str(timings[0]["execution_provider"]),
     )
 
 
-def _mean(told: Sequence[Mapping[str, Parameter]], name: str) -> float:
-    return float(np.mean([float(parameters[name]) for parameters in told]))
+def _mean(timings: Sequence[Mapping[str, Parameter]], name: str) -> float:
+    return float(np.mean([float(parameters[name]) for parameters in timings]))

@@ -1,4 +1,4 @@
-"""Make the experiment's examples again from its seed, with the labels they should get."""
+"""Recreate an experiment's examples from its seed, with their expected labels."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +23,8 @@ _BLOCK_ROWS = 128
 class Experiment:
     """W [classes, features] and X [examples, features], standard normal, in one dtype.
 
-    `wire`: what X is rounded to on its way to the model, where that is not `dtype`; `wire_scale`:
-    what int8 counts.
+    `wire`: the dtype X is rounded to on its way to the model, if not `dtype`; `wire_scale`: the
+    value of one int8 step.
     """
 
     classes: int
@@ -37,21 +37,21 @@ class Experiment:
 
     @property
     def sent(self) -> str:
-        """The dtype in which examples travel."""
+        """The dtype of examples on the wire."""
         return self.wire or self.dtype
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one example as it travels."""
+        """Bytes of one example on the wire."""
         return self.features * np.dtype(self.sent).itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Examples `x`, what the float64 reference says of them, and the hash of the weights.
+    """Examples `x`, the float64 reference's results for them, and the hash of the weights.
 
-    `expected` is of `x`, `judged` of what the wire leaves of it: what rounding on the wire changes
-    is a disagreement, but no wrong label. Without a wire they are the same.
+    `expected` is computed from `x`, `judged` from `x` after rounding on the wire: a label that
+    rounding changes is a disagreement, but not wrong. Without a wire dtype they are the same.
     """
 
     x: NDArray[Any]
@@ -62,9 +62,9 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class LabelCounts:
-    """How many labels of a batch are wrong, near ties, or different from the reference's.
+    """Number of labels of a batch that are wrong, near ties, or different from the reference's.
 
-    The first two are of the rows as the model gets them, the last of the examples themselves.
+    The first two are judged on the rows as the model receives them, the last on the examples.
     """
 
     wrong_labels: int
@@ -73,7 +73,7 @@ class LabelCounts:
 
 
 def truth(experiment: Experiment) -> Truth:
-    """Compute what an experiment should give; UsageError when its settings make no sense."""
+    """Compute an experiment's expected results; UsageError for invalid settings."""
     try:
         weights = exported(
             from_seed(experiment.classes, experiment.features, experiment.seed), experiment.dtype
@@ -135,8 +135,8 @@ def check_counted(
     """
     if len(indices) and not 0 <= indices.min() <= indices.max() < len(truth.expected.labels):
         raise UsageError(
-            f"labels came of examples {indices.min()} to {indices.max()}; "
-            f"there are {len(truth.expected.labels)}"
+            f"got labels of examples {indices.min()} to {indices.max()}; "
+            f"expected indices below {len(truth.expected.labels)}"
         )
     judged = truth.judged.rows(indices)
     return LabelCounts(
@@ -149,7 +149,7 @@ def check_counted(
 def examples(experiment: Experiment, indices: Sequence[int]) -> NDArray[Any]:
     """Draw some examples of an experiment `[n, features]`, in the order of their indices.
 
-    Memory beyond the answer is that of two blocks of rows, as those are drawn as a whole.
+    Uses memory for two blocks of rows beyond the result, because whole blocks are drawn.
     """
     wanted = np.asarray(indices, np.int64)
     x = np.empty((len(wanted), experiment.features), experiment.dtype)

@@ -1,4 +1,4 @@
-"""Say when the requests of an open loop are due."""
+"""Compute when the requests of an open loop are due."""
 
 import itertools
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ _BLOCK = 1024
 def due_times_ns(
     arrivals: Arrivals, rate_per_s: float, seed: int = 0, part: int = 0, parts: int = 1
 ) -> Iterator[int]:
-    """Due times in nanoseconds since the start, without end, never falling.
+    """Endless, non-decreasing due times in nanoseconds since the start.
 
-    All `parts` together make `rate_per_s`: of a constant rate each takes every `parts`-th request,
-    of a Poisson process each is one of its own.
+    All `parts` together make `rate_per_s`: at a constant rate, each part takes every `parts`-th
+    request; Poisson parts are independent processes.
     """
     if arrivals == "constant":
         return _constant(rate_per_s, part, parts)
@@ -27,7 +27,7 @@ def due_times_ns(
 
 
 def _constant(rate_per_s: float, part: int, parts: int) -> Iterator[int]:
-    # Exact, so that hours of an odd rate do not drift.
+    # Exact arithmetic, so that an odd rate does not drift over hours.
     interval_ns = 10**9 / Fraction(rate_per_s)
     for number in itertools.count(part, parts):
         yield int(number * interval_ns)

@@ -1,4 +1,4 @@
-"""Find the highest rate that meets a bound, where each trial may also fail to tell."""
+"""Find the highest rate that meets a bound, where a trial may be inconclusive."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ _MOST_TRIALS = 24
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The highest rate that met the bound, the lowest that did not; None where there is none.
+    """The highest rate that met the bound and the lowest that missed it; None if there is none.
 
-    `untold` is a rate of which it could not be told, twice; it ended the search.
+    `untold` is a rate that was inconclusive twice, which ended the search.
     """
 
     met: float | None
@@ -23,11 +23,11 @@ class Found:
 def highest_rate(
     meets: Callable[[float], bool | None], start: float, precision: float, most: float
 ) -> Found:
-    """Search from `start`, twofold up or down, then between, until `precision` tells them apart.
+    """Double or halve from `start`, then bisect until the rates are within `precision`.
 
-    `meets` says of a rate whether it meets the bound; None: it could not be told, and the rate is
-    tried once more. With `precision` 0.05 the lowest missed rate is within 5% of the highest met.
-    No rate over `most` is tried.
+    `meets` returns whether a rate meets the bound; None: inconclusive, and the rate is tried once
+    more. With `precision` 0.05 the lowest missed rate is within 5% of the highest met. No rate over
+    `most` is tried.
     """
     met: float | None = None
     missed: float | None = None

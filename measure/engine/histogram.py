@@ -1,4 +1,4 @@
-"""Count times in an HDR histogram, and read percentiles that enough samples support."""
+"""Count times in an HDR histogram, and read the percentiles that its samples support."""
 
 import math
 from fractions import Fraction
@@ -9,28 +9,28 @@ from hdrh.histogram import HdrHistogram
 
 from measure.core.confidence import fewest_samples
 
-# A nanosecond to an hour, each value to a thousandth of itself.
+# From a nanosecond to an hour, with three significant digits.
 _LOWEST_NS, _HIGHEST_NS, _DIGITS = 1, 3_600 * 10**9, 3
 
 
 class Histogram:
-    """Times in nanoseconds; one over an hour counts as an hour, one below zero as zero."""
+    """Times in nanoseconds, clamped to the range from zero to an hour."""
 
     def __init__(self) -> None:
         self._counts = HdrHistogram(_LOWEST_NS, _HIGHEST_NS, _DIGITS)
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """Read what `encode` wrote; ValueError when it is something else."""
+        """Decode the output of `encode`; ValueError for anything else."""
         histogram = cls()
         try:
             histogram._counts.decode_and_add(text.encode())
         except Exception as error:  # the library raises what zlib, base64 and ctypes do
-            raise ValueError(f"this is no HDR histogram: {error}") from None
+            raise ValueError(f"not an HDR histogram: {error}") from None
         return histogram
 
     def encode(self) -> str:
-        """HDR histogram, version 2, compressed, in base64: what any HDR library reads."""
+        """HDR histogram, version 2, compressed, in base64, which every HDR library reads."""
         text: str = self._counts.encode().decode()
         return text
 
@@ -39,22 +39,22 @@ class Histogram:
         self._counts.record_value(min(max(time_ns, 0), _HIGHEST_NS))
 
     def add(self, other: "Histogram") -> None:
-        """Count all that `other` has counted."""
+        """Add all counts of `other`."""
         self._counts.add(other._counts)
 
     @property
     def samples(self) -> int:
-        """How many times were counted."""
+        """Number of times counted."""
         return int(self._counts.get_total_count())
 
     @property
     def max_ns(self) -> int | None:
-        """The longest, None of none."""
+        """The longest time; None if empty."""
         return int(self._counts.get_max_value()) if self.samples else None
 
     def counts(self) -> tuple[list[int], list[int]]:
-        """Times in nanoseconds that were counted, rising, and how often each was."""
-        # The iterator hands out one object again and again.
+        """The counted times in nanoseconds, ascending, with their counts."""
+        # The iterator reuses one object.
         found = [
             (int(one.value_iterated_to), int(one.count_at_value_iterated_to))
             for one in self._counts.get_recorded_iterator()

@@ -1,4 +1,4 @@
-"""Drive a sender in a closed or an open loop, and say slice by slice what came of it."""
+"""Drive a sender in a closed or an open loop, and yield the results slice by slice."""
 
 import contextlib
 import time
@@ -13,14 +13,14 @@ from measure.engine.senders import Outcome, Sender, decoded
 from measure.engine.slice import Slice
 from protos.codec import InferResponse
 
-# Gets an answer and the number of its request; adds to a slice the rows it brought and what of
-# them is wrong. The nanoseconds are the latency and the time since the request was sent.
+# Called with an answer and the number of its request; adds the answer's rows and wrong labels to a
+# slice. The nanoseconds are the latency and the time since the request was sent.
 Judge = Callable[[Slice, int, InferResponse, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """So many requests under way, or so many a second; of all, where it is a process's part."""
+    """A number of requests in flight, or a rate per second; `among` gives a process's part."""
 
     concurrency: int | None = None
     rate_per_s: float | None = None
@@ -30,7 +30,7 @@ class Pace:
     parts: int = 1
 
     def among(self, parts: int) -> list["Pace"]:
-        """The parts that so many processes have in it."""
+        """Divide it among so many processes."""
         shares: list[int | None] = [None] * parts
         if self.concurrency is not None:
             whole, rest = divmod(self.concurrency, parts)
@@ -43,9 +43,9 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """When a load starts (time.perf_counter_ns), and how long its slices are.
+    """When a load starts (time.perf_counter_ns), and the length of its slices.
 
-    The first slice is the warm-up. All processes of a machine read the same clock.
+    The first slice is the warm-up. All processes on a machine read the same clock.
     """
 
     start_ns: int
@@ -55,9 +55,9 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A request that ended: its number, its instants, its outcome, what decoding took so far.
+    """A completed request: its number, instants, outcome and decoding time so far.
 
-    `run` says of which load it is.
+    `run` identifies its load.
     """
 
     run: int
@@ -70,7 +70,7 @@ class Completion:
 
 
 class Stop:
-    """Put into the inbox, it ends the load."""
+    """Ends the load when put into the inbox."""
 
 
 Inbox = SimpleQueue[Completion | Stop]
@@ -79,9 +79,10 @@ Inbox = SimpleQueue[Completion | Stop]
 class Traffic:
     """One load on one sender.
 
-    A closed loop sends when an answer came, and times from then on; an open loop sends when a
-    request is due, whatever was answered, and times from when it was due. Of an open loop at most
-    `most_under_way` requests are under way; the others wait here, and their time counts.
+    A closed loop sends when an answer arrives, and counts latency from the send; an open loop sends
+    when a request is due, regardless of answers, and counts latency from when it was due. An open
+    loop has at most `most_under_way` requests in flight; the others wait here, and their waiting
+    counts.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Traffic:
         self._pace = pace
         self._open = pace.rate_per_s is not None
         self._most_under_way = most_under_way
-        # Intended send times of what can be sent now.
+        # Intended send times of requests that can be sent now.
         self._ready: deque[int] = deque()
         self._unread: deque[Completion] = deque()
         self._started = self._done = self._sum_start_ns = self._sum_done_ns = 0
@@ -102,10 +103,10 @@ class Traffic:
         self.ended = False
 
     def slices(self, times: Times, patience_s: float) -> Iterator[Slice]:
-        """Load until told to stop.
+        """Generate load until stopped.
 
-        The last slice holds what ended after the one before; `left_behind` counts what had no
-        answer when the load was told to stop, for which it waits `patience_s`.
+        The last slice holds requests that ended after the previous one; `left_behind` counts
+        requests without an answer when the load was stopped, for which it waits `patience_s`.
         """
         schedule = self._schedule(times.start_ns)
         next_due_ns = next(schedule, None)
@@ -164,7 +165,7 @@ class Traffic:
             self._slice.send_ns += time.perf_counter_ns() - sent_ns
 
     def _handle(self, until_ns: int) -> bool:
-        """Take or read one thing, waiting for it until an instant; whether to go on."""
+        """Handle one event or decode one answer, waiting up to an instant; False to stop."""
         if len(self._unread) >= max(self._most_under_way, 1):
             self._read(self._unread.popleft())
         try:
@@ -179,7 +180,7 @@ class Traffic:
             return True
 
     def _handle_all(self) -> bool:
-        """Take and read what is there; whether to stop."""
+        """Handle and decode everything that is queued; return whether to stop."""
         stopped = False
         with contextlib.suppress(Empty):
             while True:
@@ -189,7 +190,7 @@ class Traffic:
         return stopped
 
     def _take(self, item: Completion | Stop) -> bool:
-        """Let the next request go for one that ended; whether to go on."""
+        """Release the next request for a completed one; return whether to go on."""
         if isinstance(item, Stop):
             self._stopped = True
             return False
@@ -222,12 +223,12 @@ class Traffic:
         )
 
     def _area_ns(self, now_ns: int) -> int:
-        """Requests under way, integrated over the time since the start."""
+        """Requests in flight, integrated over the time since the start."""
         under_way = self._started - self._done
         return now_ns * under_way - self._sum_start_ns + self._sum_done_ns
 
     def _drain(self, patience_s: float) -> None:
-        """Wait for what is under way; what does not come has missed its deadline."""
+        """Wait for requests in flight; those without an answer then have missed their deadline."""
         waiting = len(self._ready) if self._open else 0
         self._slice.left_behind = self._started - self._done + waiting
         until_ns = time.perf_counter_ns() + int(patience_s * 1e9)

@@ -1,4 +1,4 @@
-"""Run the processes that make load, and gather what they saw."""
+"""Run the processes that generate load, and combine their results."""
 
 import contextlib
 import os
@@ -12,25 +12,25 @@ from measure.engine.loop import Pace, Times
 from measure.engine.slice import Slice
 from measure.engine.worker_job import Job, Load
 
-# From the order to start until every process has read it.
+# Time for every process to read the order to start.
 _HEAD_START_NS = 100_000_000
-# A server that takes all cores must not delay requests that it has not got yet: a sender goes
-# first, as if it had a machine of its own. Where that is not allowed, it takes its turn.
+# A server that uses all cores must not delay requests that it has not received yet: senders get
+# priority, as if they ran on another machine. Without the permission, they run at normal priority.
 SENDER_NICE = -10
 
 
 class LoadProcesses:
-    """Processes that are connected, and send when told to; `nice` is the priority they have."""
+    """Connected processes that send on command; `nice` is their priority."""
 
     def __init__(self, processes: Sequence[ChildProcess]) -> None:
         self._processes = processes
         self.nice = max(os.getpriority(os.PRIO_PROCESS, process.pid) for process in processes)
 
     def start(self, pace: Pace, warm_up_s: float, slice_s: float) -> "RunningLoad":
-        """Begin a load, each process with its part of the pace.
+        """Start a load, each process with its part of the pace.
 
-        Several may run at once, each on processes of its own: clients of several kinds, or a load
-        in the background, whose slices may be as long as it lasts.
+        Several loads may run at once, each on separate processes: clients of several kinds, or a
+        load in the background, whose slices may last as long as the load.
         """
         start_ns = time.perf_counter_ns() + _HEAD_START_NS
         times = Times(start_ns, int(warm_up_s * 1e9), int(slice_s * 1e9))
@@ -41,7 +41,7 @@ class LoadProcesses:
 
 
 class RunningLoad:
-    """A load under way; its slices are of all processes together, and the first is the warm-up."""
+    """A running load; each slice combines all processes, and the first is the warm-up."""
 
     def __init__(self, processes: Sequence[ChildProcess]) -> None:
         self._processes = processes
@@ -51,21 +51,21 @@ class RunningLoad:
         return _sum(decoded(process.receive()["slice"], Slice) for process in self._processes)
 
     def window(self, is_full: Callable[[Slice], bool]) -> Slice:
-        """As many slices as it takes until they are full, as one."""
+        """Merge slices until `full` accepts the result."""
         whole = self.slice()
         while not is_full(whole):
             whole.add(self.slice())
         return whole
 
     def stop(self) -> Slice:
-        """End the load; the last slice, with the requests that had no answer until then."""
+        """End the load; return the last slice, with the requests that had no answer by then."""
         for process in self._processes:
             process.send(None)
         return _sum(found for process in self._processes for found in _rest(process))
 
 
 def _rest(process: ChildProcess) -> Iterator[Slice]:
-    """What a process still has to say: it may have ended a slice before it read to stop."""
+    """Read a process's remaining slices: it may have ended one before it read the order to stop."""
     last = False
     while not last:
         content = process.receive()
@@ -82,19 +82,18 @@ def _sum(slices: Iterator[Slice]) -> Slice:
 
 @contextlib.contextmanager
 def load_processes(job: Job, count: int = 1) -> Iterator[LoadProcesses]:
-    """Start processes for a job, and end them; RequestFailed or UsageError when they cannot send.
+    """Start processes for a job, and end them; RequestFailed or UsageError if they cannot send.
 
-    When the block begins, each had an answer to a first request.
+    When the block begins, each process has received an answer to its first request.
     """
     command = (sys.executable, "-m", "measure.engine.worker")
     with contextlib.ExitStack() as stack:
         processes = [
-            stack.enter_context(talking_to(command, "a process that makes load"))
-            for _ in range(count)
+            stack.enter_context(talking_to(command, "a load process")) for _ in range(count)
         ]
         for process in processes:
             with contextlib.suppress(PermissionError):
-                # Of its first thread, from which those to come have it.
+                # The priority of its first thread, which later threads inherit.
                 os.setpriority(os.PRIO_PROCESS, process.pid, SENDER_NICE)
             process.send(encoded(job))
         for process in processes:

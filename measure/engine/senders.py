@@ -18,38 +18,38 @@ from protos.codec import (
 )
 from protos.tensors import Parameter, Tensor
 
-# An answer, decoded or not yet, or why there is none.
+# An answer, decoded or raw, or the error.
 Outcome = bytes | InferResponse | RequestFailed
 
 
 class Done(Protocol):
-    """What is called with an outcome."""
+    """Callback that receives an outcome."""
 
     def __call__(self, outcome: Outcome, done_ns: int, receive_ns: int = 0) -> None:
-        """Take it: it came at `done_ns` (time.perf_counter_ns), decoding it took `receive_ns`."""
+        """Take an outcome of `done_ns` (time.perf_counter_ns); decoding took `receive_ns`."""
 
 
 _CLOSING_S = 5.0
 
 
 class Sender(Protocol):
-    """One way to send; `done` is called in another thread, once for each request."""
+    """A way to send requests; `done` is called once per request, in another thread."""
 
     def send(self, number: int, done: Done) -> None:
-        """Send request `number`; which rows it carries repeats after a while."""
+        """Send request `number`; the rows repeat after a while."""
 
     def close(self) -> None:
-        """Let go of what is open; requests under way fail."""
+        """Close what is open; requests in flight fail."""
 
 
 class UnarySender:
-    """Sends each request as a ModelInfer of its own; all share a connection."""
+    """Sends each request as a ModelInfer call; all share a connection."""
 
     def __init__(
         self, connection: Connection, requests: Sequence[InferRequest], timeout_s: float
     ) -> None:
         self._connection = connection
-        # Encoded once, so that a request costs the sender as little as can be.
+        # Encoded once, to keep the sender's cost per request low.
         self._messages = [encode_request(request) for request in requests]
         self._timeout_s = timeout_s
 
@@ -62,14 +62,14 @@ class UnarySender:
         )
 
     def close(self) -> None:
-        """Nothing but the connection is open."""
+        """Do nothing: only the connection is open."""
 
 
 class StreamSender:
-    """Sends all requests on one stream or on several, and opens another when one breaks.
+    """Sends all requests on one or several streams, and replaces a stream that breaks.
 
-    An error ends a stream with its status, which becomes that of every request under way on it. Of
-    several streams, a request goes to the one with the fewest under way.
+    An error ends a stream, and its status becomes that of every request in flight on it. A request
+    goes to the stream with the fewest in flight.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class StreamSender:
         self._open: list[_OpenStream] = []
 
     def send(self, number: int, done: Done) -> None:
-        """Queue a message; the server's flow control says when it leaves."""
+        """Queue a message; the server's flow control decides when it is sent."""
         request = self._requests[number % len(self._requests)]
         message = encode_request(
             InferRequest(
@@ -105,7 +105,7 @@ class StreamSender:
             stream.messages.put(message)
 
     def close(self) -> None:
-        """End the streams; what has no answer by now is not waited for."""
+        """End the streams, without waiting for answers."""
         with self._lock:
             streams, self._open = self._open, []
             answered = [stream for stream in streams if not stream.waiting]
@@ -133,7 +133,7 @@ class StreamSender:
         with self._lock:
             if stream in self._open:
                 self._open.remove(stream)
-        # From here on nobody adds to what waits.
+        # No more requests are added from here on.
         stream.messages.put(None)
         for done in stream.waiting.values():
             done(failure, now_ns)
@@ -141,7 +141,7 @@ class StreamSender:
 
 
 class _OpenStream:
-    """What is on its way on one stream."""
+    """The requests in flight on one stream."""
 
     def __init__(self) -> None:
         self.messages: SimpleQueue[bytes | None] = SimpleQueue()
@@ -156,7 +156,7 @@ def requests_of(
     output: str | None,
     parameters: Mapping[str, Parameter],
 ) -> list[InferRequest]:
-    """A request for each tensor; `output` None: for all outputs."""
+    """Make a request for each tensor; `output` None: for all outputs."""
     wanted = () if output is None else (RequestedOutput(output),)
     return [
         InferRequest(model, (tensor,), wanted, version, parameters=dict(parameters))
@@ -165,7 +165,7 @@ def requests_of(
 
 
 def decoded(outcome: Outcome) -> InferResponse | RequestFailed:
-    """Answer of an outcome; a malformed one is a failure."""
+    """Decode an outcome; a malformed answer becomes a failure."""
     if not isinstance(outcome, bytes):
         return outcome
     try:

@@ -1,4 +1,4 @@
-"""Hold what a load saw in one stretch of time."""
+"""The results of a load in one interval of time."""
 
 import math
 from collections import Counter
@@ -29,18 +29,18 @@ _STAGES = ("decode_ns", "queue_ns", "assemble_ns", "compute_ns", "batch_rows")
 
 @dataclass(slots=True)
 class Slice:
-    """Requests that were answered between two instants (time.perf_counter_ns).
+    """Requests that ended between two instants (time.perf_counter_ns).
 
-    `latency` counts the answered ones, from the intended send time in an open loop and from the
-    actual one in a closed loop, `round_trip` from the actual one in both; `errors` counts the
-    others, by gRPC's name of their status, `error_latency` how long each took until its error and
-    `error_texts` the first text of each code. `due` is how many should have been sent. `send_lag`
-    is how much later they were sent than intended: in a closed loop, than the answer that let it
-    go. `in_flight_area_ns` is the number of requests under way, integrated over the time.
-    `left_behind` are those that were due but had no answer when the load ended. `send_ns` is the
-    time that handing them to gRPC took, `receive_ns` the time that decoding the answers took, and
-    `round_trip_ns` the time between the send and the answer, each the sum over all of them.
-    `stages` are sums over the `staged` answers that told their timings.
+    `latency` holds those of answered requests, from the intended send time in an open loop and from
+    the actual one in a closed loop; `round_trip` counts from the actual one in both. `errors`
+    counts failed requests by the gRPC name of their status, `error_latency` holds their times until
+    the error, and `error_texts` the first text of each code. `due` is how many should have been
+    sent. `send_lag` is the delay between the intended send and the actual one; in a closed loop,
+    since the answer that released the request. `in_flight_area_ns` is the number of requests in
+    flight, integrated over time. `left_behind` counts requests that were due but had no answer when
+    the load ended. `send_ns` is the time to hand requests to gRPC, `receive_ns` the time to decode
+    answers, and `round_trip_ns` the time from send to answer, each summed over all requests.
+    `stages` are sums over the `staged` answers that reported timings.
     """
 
     start_ns: int
@@ -69,12 +69,12 @@ class Slice:
 
     @property
     def elapsed_ns(self) -> int:
-        """How long it was."""
+        """Length of the interval."""
         return self.end_ns - self.start_ns
 
     @property
     def answered(self) -> int:
-        """Requests that were answered without error."""
+        """Number of requests answered without error."""
         return self.latency.samples
 
     @property
@@ -84,12 +84,12 @@ class Slice:
 
     @property
     def mean_latency_ns(self) -> float | None:
-        """Mean of the answered requests, None of none."""
+        """Mean latency of the answered requests; None if there are none."""
         return self.latency_sum_ns / self.answered if self.answered else None
 
     @property
     def latency_sd_ns(self) -> float | None:
-        """Standard deviation of the latencies of the answered requests, None of fewer than two."""
+        """Standard deviation of the answered requests' latencies; None for fewer than two."""
         n = self.answered
         if n < 2:
             return None
@@ -97,12 +97,12 @@ class Slice:
 
     @property
     def mean_round_trip_ns(self) -> float | None:
-        """Mean from send to answer of the answered requests, None of none."""
+        """Mean time from send to answer of the answered requests; None if there are none."""
         return self.round_trip_ns / self.answered if self.answered else None
 
     @property
     def mean_send_lag_ns(self) -> float:
-        """Mean lateness of what was sent, 0 of nothing."""
+        """Mean send lag; 0 if nothing was sent."""
         return self.send_lag_sum_ns / max(self.send_lag.samples, 1)
 
     def answer(self, latency_ns: int, round_trip_ns: int, rows: int) -> None:
@@ -115,25 +115,25 @@ class Slice:
         self.rows += rows
 
     def fail(self, error: RequestFailed, latency_ns: int) -> None:
-        """Count a request that failed; its latency counts as that of an answer does."""
+        """Count a failed request; its latency is measured like an answer's."""
         self.errors[error.code] += 1
         self.error_latency.setdefault(error.code, Histogram()).record(latency_ns)
         self.error_texts.setdefault(error.code, error.text)
 
     def send(self, lag_ns: int) -> None:
-        """Count a request that goes out so much later than intended."""
+        """Count a sent request and its send lag."""
         self.send_lag.record(lag_ns)
         self.send_lag_sum_ns += lag_ns
 
     def split(self, stages: Stages) -> None:
-        """Count what an answer told of where its time went."""
+        """Add the stage timings of an answer."""
         self.staged += 1
         for name in _STAGES:
             self.stages[name] += getattr(stages, name)
         self.providers.add(stages.execution_provider)
 
     def add(self, other: Self) -> None:
-        """Take in another process's slice of the same time, or one that follows."""
+        """Merge another process's slice of the same interval, or the next slice."""
         self.start_ns = min(self.start_ns, other.start_ns)
         self.end_ns = max(self.end_ns, other.end_ns)
         self.latency.add(other.latency)

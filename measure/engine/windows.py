@@ -1,4 +1,4 @@
-"""Decide whether the windows of a load agree, or whether chance keeps that from being known."""
+"""Decide whether the windows of a load agree, or whether noise makes that inconclusive."""
 
 import math
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from measure.engine.slice import Slice
 
 STABLE_WINDOWS = 3
 STABLE_SHARE = 0.10
-# Of six deviations (rate and latency of three windows) from the mean of three, chance alone keeps
-# all within this many standard errors of a window in 99 of 100 loads.
+# By chance alone, all six deviations (rate and latency of three windows) from the mean of three
+# stay within this many standard errors of a window in 99 of 100 loads.
 _STANDARD_ERRORS = 2.5
-# Fewer requests tell too little of their own spread.
+# Fewer requests cannot estimate their own spread.
 _FEWEST_REQUESTS = 5
 
 LoopKind = Literal["closed", "open"]
@@ -21,10 +21,10 @@ LoopKind = Literal["closed", "open"]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What one window saw: requests answered and due per second, mean latency, errors.
+    """One window's results: requests answered and due per second, mean latency, errors.
 
-    `latency_sd_ns` is the standard deviation of the latencies of its `answered` requests; a record
-    made before these were kept has none.
+    `latency_sd_ns` is the standard deviation of the latencies of its `answered` requests; old
+    records lack it.
     """
 
     rate_per_s: float
@@ -50,8 +50,8 @@ def window_of(found: Slice) -> Window:
 def is_stable(windows: Sequence[Window], loop: LoopKind) -> bool:
     """Whether rate and mean latency of the last three windows are within a tenth of their means.
 
-    In an open loop the rate is the share of what was due that was answered: chance makes more
-    due in one window than in the next, which says nothing of the server.
+    In an open loop the rate is the share of due requests that were answered: how many were due
+    varies between windows by chance, independently of the server.
     """
     last = windows[-STABLE_WINDOWS:]
     rates, latencies = _rates(last, loop), _latencies(last)
@@ -61,12 +61,12 @@ def is_stable(windows: Sequence[Window], loop: LoopKind) -> bool:
 
 
 def stability(windows: Sequence[Window], loop: LoopKind) -> tuple[bool | None, str]:
-    """Whether a load was stable, None where chance alone may be why it does not look so; why.
+    """Whether a load was stable, with the reason; None if chance alone may explain the difference.
 
-    The mean latency of n requests has a relative standard error of cv / sqrt(n), with their
-    coefficient of variation cv. So has the rate of a closed loop, each of whose slots sends when it
-    is answered. On top of either rate comes which requests the ends of a window cut off: as many as
-    are under way, each on this side or that.
+    The mean latency of n requests has a relative standard error of cv / sqrt(n), where cv is their
+    coefficient of variation. So has the rate of a closed loop, as each slot sends when it is
+    answered. Either rate also varies by the requests that a window's ends cut off: each request in
+    flight may fall on either side.
     """
     text = f"rate and latency of {STABLE_WINDOWS} windows within {STABLE_SHARE:.0%} of their mean"
     text += f"; {len(windows)} windows"
@@ -77,9 +77,9 @@ def stability(windows: Sequence[Window], loop: LoopKind) -> tuple[bool | None, s
     if len(last) < STABLE_WINDOWS or not latencies:
         return False, text
     requests = sum(window.answered for window in last) / len(last)
-    if not requests:  # a record that does not say
+    if not requests:  # the record lacks it
         return False, text
-    # The median of the windows': a stall in one of them must not pass for the spread of all.
+    # The median over the windows: a stall in one must not count as the spread of all.
     spreads = [
         w.latency_sd_ns / w.mean_latency_ns
         for w in last
@@ -114,7 +114,7 @@ def _latencies(windows: Sequence[Window]) -> list[float]:
 
 
 def _deviation(values: Sequence[float]) -> float:
-    """Largest relative deviation from the mean."""
+    """Return the largest relative deviation from the mean."""
     mean = sum(values) / len(values)
     return max(abs(value - mean) for value in values) / mean if mean else 0.0
 
@@ -124,8 +124,8 @@ def _limit(variance: float) -> float:
 
 
 def _enough(spread: float, under_way: float) -> int:
-    """Requests of a window with which chance alone keeps within what is called stable."""
+    """Requests per window with which chance alone stays within the limit for stable."""
     most = (STABLE_SHARE / _STANDARD_ERRORS) ** 2
-    # Of spread**2 / n + under_way / n**2 = most.
+    # Solves spread**2 / n + under_way / n**2 = most.
     requests = (spread**2 + math.sqrt(spread**4 + 4 * most * under_way)) / (2 * most)
     return max(math.ceil(requests), _FEWEST_REQUESTS)

@@ -1,4 +1,4 @@
-"""Make load in a process of its own, as its parent says in lines of JSON."""
+"""Generate load in a separate process, on commands from its parent in lines of JSON."""
 
 import contextlib
 import os
@@ -33,12 +33,12 @@ from protos.tensors import Parameter, Tensor
 _UNDER_WAY_BYTES = 512 * 2**20
 _FEWEST_UNDER_WAY, _MOST_UNDER_WAY = 32, 4096
 _ONCE = RetryPolicy(attempts=1)
-# A waiting thread gets the interpreter lock that soon: sends must not wait for answers.
+# A waiting thread gets the interpreter lock this soon: sends must not wait for answers.
 _SWITCH_INTERVAL_S = 0.0002
 
 
 def main() -> None:
-    """Obey until the parent ends: a job, then for each point a load and a stop."""
+    """Read a job, then a load and a stop for each point, until the parent closes stdin."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     parent = Parent()
     lines = iter(parent)
@@ -70,15 +70,15 @@ def main() -> None:
 
 
 class _Data:
-    """Rows to send, as the model takes them, and what to think of answers."""
+    """Rows to send, in the model's dtype, and the check of their answers."""
 
     def __init__(self, client: Client, job: Job) -> None:
         self.spec = client.input()
         outputs = [output.name for output in client.metadata().outputs]
         self.output = "label" if "label" in outputs else None
-        # A server that does not take parameters of others might refuse them.
-        told = job.timings and "parameters" in client.server_metadata().extensions
-        self.parameters: dict[str, Parameter] = {"timings": True} if told else {}
+        # A server without the parameters extension might reject unknown parameters.
+        has_timings = job.timings and "parameters" in client.server_metadata().extensions
+        self.parameters: dict[str, Parameter] = {"timings": True} if has_timings else {}
         self.rows = job.rows
         self._truth: Truth | None = None
         if job.experiment is not None:
@@ -136,9 +136,9 @@ def _sender(client: Client, connection: Connection, data: _Data, job: Job) -> It
 
 
 def _first_request(sender: Sender, timeout_s: float) -> None:
-    """Send one request; RequestFailed when it fails.
+    """Send one request; RequestFailed if it fails.
 
-    It pays for what the first of a shape costs, and tells that the model takes such requests.
+    It pays the first request's set-up cost, and verifies that the model accepts such requests.
     """
     outcomes: SimpleQueue[Outcome] = SimpleQueue()
     sender.send(0, lambda outcome, done_ns, receive_ns=0: outcomes.put(outcome))
@@ -167,11 +167,11 @@ def _obey(parent: Parent, lines: Iterator[Any], sender: Sender, data: _Data, job
 
 
 def _listen(lines: Iterator[Any], loads: "SimpleQueue[Load | None]", inbox: Inbox) -> None:
-    for told in lines:
-        if told is None:
+    for line in lines:
+        if line is None:
             inbox.put(Stop())
         else:
-            loads.put(record.decoded(told, Load))
+            loads.put(record.decoded(line, Load))
     inbox.put(Stop())
     loads.put(None)
 
@@ -184,11 +184,11 @@ def _drawn(spec: ModelInput, rows: int, seed: int) -> NDArray[Any]:
         return random.standard_normal(shape, np.float32).astype(spec.dtype)
     if spec.dtype.kind in "iub":
         return random.integers(0, 2, shape).astype(spec.dtype)
-    raise UsageError(f"the model takes {spec.dtype}; a load can be made of numbers only")
+    raise UsageError(f"the model takes {spec.dtype}; load can be generated for numeric inputs only")
 
 
 if __name__ == "__main__":
     positionals("measure.engine.worker", __doc__)
     main()
-    # Threads of gRPC that still wait for a server must not keep us.
+    # gRPC threads that still wait for a server must not delay the exit.
     os._exit(0)

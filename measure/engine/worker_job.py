@@ -1,4 +1,4 @@
-"""Say in JSON what a process that makes load is to do."""
+"""The job of a load process, as JSON."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,12 +13,12 @@ MODES: tuple[Mode, ...] = ("unary", "stream", "shm")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Whom to send what: requests of `rows` rows to one model of the server at `address`.
+    """What to send and where: requests of `rows` rows to one model of the server at `address`.
 
-    `experiment` is what the model's right labels are known by; None: they are not known, and
-    `examples` rows are drawn from `seed`. A request that takes longer than `timeout_s` failed. The
-    server is known, and shown, what is in `credential_files`. In mode `stream` the requests go over
-    so many `streams`. With `timings` a server that knows the parameter tells its stages.
+    `experiment` defines the expected labels; None: they are unknown, and `examples` rows are drawn
+    from `seed`. A request that takes longer than `timeout_s` fails. `credential_files` authenticate
+    the server and the client. In mode `stream` the requests go over `streams` streams. With
+    `timings` a server that knows the parameter reports its stages.
     """
 
     address: str
@@ -37,7 +37,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One point's load, as one process makes it."""
+    """One process's part of one point's load."""
 
     pace: Pace
     times: Times

@@ -1,1 +1,1 @@
-"""The roofs of the machine, and how near to them results come."""
+"""The roofs of the machine, and how close results come to them."""

@@ -1,4 +1,4 @@
-"""Measure how fast the client is when the server does nothing: more it can never show."""
+"""Measure the client against a server that computes nothing: the ceiling of its rates."""
 
 import time
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from measure.sweep.modes import Mode, Stream, Unary
 
 MODES = ("unary", "stream")
 
-# A larger batch is as fast as the largest that stays below.
+# Batches larger than this are as fast as the largest below it.
 _MOST_BATCH_BYTES = 128 * 2**20
 _BATCH_NS = 200_000_000
 
@@ -22,9 +22,9 @@ _BATCH_NS = 200_000_000
 def rows_per_s(
     asked: Iterable[tuple[str, int]], features: int, dtype: str, sent: str, rounds: int
 ) -> dict[tuple[str, int], float]:
-    """Rows answered a second, the best of some rounds, by mode and batch size.
+    """Rows answered per second, the best of some rounds, by mode and batch size.
 
-    `dtype` is what the examples are, `sent` what the client sends them as.
+    `dtype` is the dtype of the examples, `sent` that on the wire.
     """
     row_bytes = features * np.dtype(dtype).itemsize
     most_rows = max(1, _MOST_BATCH_BYTES // row_bytes)

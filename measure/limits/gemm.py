@@ -1,4 +1,4 @@
-"""Measure how fast ONNX Runtime multiplies matrices that fit the caches well."""
+"""Measure how fast ONNX Runtime multiplies matrices that fit into the caches."""
 
 import tempfile
 import time
@@ -8,15 +8,15 @@ from measure.core.local_server import export
 from measure.core.verification import Experiment, truth
 from measure.sweep.modes import Local
 
-# Large enough for every core, small enough that memory does not matter; what else the graph does,
-# the largest of 512 scores in a row, is a hundredth of the time.
+# Large enough for every core, small enough for the caches; the rest of the graph, an ArgMax over
+# 512 scores per row, takes a hundredth of the time.
 CLASSES, FEATURES, ROWS = 512, 4096, 1024
 
 
 def gflop_per_s(rounds: int, dtype: str, threads: int, ep: str) -> list[float]:
-    """Multiplying [1024, 4096] by [4096, 512] on an execution provider, GFLOP/s a round.
+    """Multiply [1024, 4096] by [4096, 512] on an execution provider; GFLOP/s per round.
 
-    UsageError when the provider is not here.
+    UsageError if the provider is not available.
     """
     experiment = Experiment(CLASSES, FEATURES, dtype, seed=0, examples=ROWS)
     with tempfile.TemporaryDirectory(prefix="gemm-") as folder:

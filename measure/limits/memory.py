@@ -13,13 +13,13 @@ GIB = 2**30
 
 
 def memcpy_gib_per_s(rounds: int) -> tuple[list[float], list[float]]:
-    """Copying 256 MiB on one core, GiB/s a round: into memory in use, and into fresh memory."""
+    """Copy 256 MiB on one core, into memory in use and into fresh memory; GiB/s per round."""
     source = np.ones(BUFFER_BYTES, np.uint8)
     used = np.ones(BUFFER_BYTES, np.uint8)
     warm, fresh = [], []
     for _ in range(rounds):
         warm.append(_copy_rate(source, used))
-        # The kernel clears each page when it is touched first.
+        # The kernel clears each page on its first access.
         with mmap.mmap(-1, BUFFER_BYTES) as memory:
             target = np.frombuffer(memory, np.uint8)
             fresh.append(_copy_rate(source, target))
@@ -28,16 +28,16 @@ def memcpy_gib_per_s(rounds: int) -> tuple[list[float], list[float]]:
 
 
 def read_gib_per_s(rounds: int, threads: int) -> list[float]:
-    """Reading 256 MiB by so many threads at once, GiB/s a round."""
+    """Read 256 MiB with so many threads in parallel; GiB/s per round."""
     parts = np.array_split(np.ones(BUFFER_BYTES // 8, np.uint64), threads)
     rates = []
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(rounds + 1):
             started_ns = time.perf_counter_ns()
-            # One instruction for many numbers, no interpreter lock: faster than memory is.
+            # SIMD and no interpreter lock, so it is faster than memory.
             list(pool.map(np.bitwise_or.reduce, parts))
             rates.append(BUFFER_BYTES / GIB * 1e9 / (time.perf_counter_ns() - started_ns))
-    # The first round started the threads.
+    # The first round started the threads, so it is dropped.
     return rates[1:]
 
 

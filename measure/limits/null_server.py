@@ -1,6 +1,6 @@
 """Answer every request of the protocol at once, and compute nothing.
 
-What is measured with it is the client, gRPC and the wire.
+It isolates the cost of the client, gRPC and the wire.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ _WORKERS = 4
 
 
 def main() -> None:
-    """Serve a model that takes rows of so many features, for as long as the process lives."""
+    """Serve a model that takes rows of so many features, until the process ends."""
     names = ("address", "features", "dtype")
     address, columns, dtype = positionals("measure.limits.null_server", __doc__, *names)
     malloc.keep_in_process()

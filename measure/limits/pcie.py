@@ -1,4 +1,4 @@
-"""Measure how fast memory goes to a GPU."""
+"""Measure how fast memory is copied to a GPU."""
 
 import ctypes
 import time
@@ -14,17 +14,17 @@ _HOST_TO_DEVICE = 1
 
 
 class DeviceMemory:
-    """Memory on the current GPU that an array can be copied to."""
+    """A buffer on the current GPU to copy arrays to."""
 
     def __init__(self, size_bytes: int) -> None:
-        """UsageError when CUDA has none."""
+        """UsageError if CUDA cannot allocate it."""
         try:
             self._runtime = pinned_memory.runtime()
         except OSError as error:
             raise UsageError(str(error)) from None
         self._at = ctypes.c_void_p()
         if self._runtime.cudaMalloc(ctypes.byref(self._at), ctypes.c_size_t(size_bytes)):
-            raise UsageError(f"CUDA has no {size_bytes} bytes on a GPU here")
+            raise UsageError(f"CUDA cannot allocate {size_bytes} bytes on a GPU here")
 
     def fill(self, array: NDArray[np.uint8]) -> None:
         """Copy an array in, and wait until it is there."""
@@ -37,14 +37,14 @@ class DeviceMemory:
             raise UsageError("CUDA could not copy to the GPU")
 
     def free(self) -> None:
-        """Give the memory back."""
+        """Free the buffer."""
         self._runtime.cudaFree(self._at)
 
 
 def to_device_gib_per_s(rounds: int) -> list[float]:
-    """Copying 256 MiB of page-locked memory to the GPU, GiB/s a round.
+    """Copy 256 MiB of page-locked memory to the GPU; GiB/s per round.
 
-    UsageError where there is no GPU, or nothing that reaches it.
+    UsageError if there is no GPU, or no library to access it.
     """
     device = DeviceMemory(BUFFER_BYTES)
     source = np.ones(BUFFER_BYTES, np.uint8)

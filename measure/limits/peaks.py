@@ -1,4 +1,4 @@
-"""Measure every roof that there is on this machine."""
+"""Measure every roof of this machine."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ GEMM, READ, COPY, FRESH = "gemm", "memory read", "copy", "copy, fresh memory"
 TCP, UNIX, PCIE = "tcp", "unix socket", "pcie"
 
 WHAT = {
-    GEMM: "multiply-adds of ONNX Runtime on matrices that fit the caches, as two operations each",
+    GEMM: "multiply-adds of ONNX Runtime on matrices that fit into the caches, two operations each",
     READ: "reading 256 MiB, all threads",
     COPY: "copying 256 MiB into memory in use, one core",
     FRESH: "copying 256 MiB into memory that the kernel must clear first, one core",
@@ -24,7 +24,7 @@ UNITS = dict.fromkeys(WHAT, "GiB/s") | {GEMM: "GFLOP/s"}
 
 @dataclass(frozen=True, slots=True)
 class Roof:
-    """A rate that the machine reached, in each of several rounds; what is above was never seen."""
+    """A rate that the machine reached, in each of several rounds."""
 
     name: str
     unit: str
@@ -37,20 +37,20 @@ class Roof:
 
     @property
     def median(self) -> float:
-        """What the machine gives commonly."""
+        """The typical round."""
         return statistics.median(self.rounds)
 
 
 @dataclass(slots=True)
 class Measured:
-    """What is measured of the machine so far; `skipped` says by name why a roof is not."""
+    """The roofs measured so far; `skipped` gives the reason for each missing one by name."""
 
     values: dict[str, Sequence[float]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
     @property
     def roofs(self) -> list[Roof]:
-        """The roofs that there are, in the order of WHAT."""
+        """The measured roofs, in the order of WHAT."""
         values = self.values
         return [Roof(name, UNITS[name], tuple(values[name])) for name in WHAT if name in values]
 
@@ -58,7 +58,7 @@ class Measured:
 def measure(
     rounds: int, dtype: str, threads: int, ep: str, report: Callable[[str], None], found: Measured
 ) -> None:
-    """Measure every roof into `found`. UsageError where `ep` is not here."""
+    """Measure every roof into `found`. UsageError if `ep` is not available."""
     report("copying memory")
     found.values[COPY], found.values[FRESH] = memory.memcpy_gib_per_s(rounds)
     report("reading memory")

@@ -1,4 +1,4 @@
-"""Place what was measured under the roofs of the machine."""
+"""Place measured rates under the roofs of the machine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ _ON_GPU = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A point under its roofs: rows a second that each alone would allow, by its name.
+    """A point under its roofs: the rows per second that each roof alone would allow, by name.
 
-    `intensity` is operations per byte that the execution reads from memory, `gflop_per_s` what
-    the point does.
+    `intensity` is operations per byte that the execution reads from memory, `gflop_per_s` the
+    point's own rate.
     """
 
     DERIVED: ClassVar = ("binding", "share")
@@ -36,7 +36,7 @@ class Placed:
 
     @property
     def share(self) -> float:
-        """How much of the lowest roof is reached; over 1, what was measured of it is too low."""
+        """Reached share of the lowest roof; if over 1, the roof was measured too low."""
         return self.rate.rows_per_s / self.ceilings[self.binding]
 
 
@@ -49,7 +49,7 @@ def place(
 
 
 def intensity(work: Work, execution_rows: float) -> float:
-    """Operations per byte: an execution reads each of its rows, and all the weights once."""
+    """Operations per byte: an execution reads each of its rows and all weights once."""
     return work.flop_per_row / (work.row_bytes + work.weight_bytes / execution_rows)
 
 

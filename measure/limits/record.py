@@ -1,4 +1,4 @@
-"""Keep roofs, and what was placed under them, as JSON."""
+"""The record of roofs, and of the points under them, as JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from measure.limits.subject import Subject, Work
 
 @dataclass(frozen=True, slots=True)
 class LimitsRecord:
-    """Roofs, what was placed under them, and the work of a row of it."""
+    """Roofs, the points under them, and the work per row."""
 
     SCHEMA: ClassVar = "argmax-serving/limits/1"
 
@@ -34,9 +34,9 @@ def to_json(
     placed: Sequence[Placed],
     differences: Sequence[str],
 ) -> dict[str, Any]:
-    """Record of what was measured and placed.
+    """Make the record of roofs and placed points.
 
-    `differences` tell where the result was measured elsewhere than the roofs.
+    `differences` lists how the result's machine differs from that of the roofs.
     """
     return recorded(
         LimitsRecord.SCHEMA,

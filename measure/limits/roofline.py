@@ -23,8 +23,8 @@ _PLACES = 101
 def lines(roofs: Sequence[Roof], work: Work, span: tuple[float, float]) -> list[tuple[str, Line]]:
     """Return each roof as GFLOP/s over operations per byte, from one end of `span` to the other.
 
-    Memory's rises with the intensity until it meets that of the GEMM. What moves each row once,
-    whatever is read with it, is level.
+    The memory roof rises with the intensity until it meets the GEMM's. Roofs that move each row
+    once do not depend on the intensity.
     """
     best = {roof.name: roof.best for roof in roofs}
     low, high = span

@@ -12,7 +12,7 @@ UNIX = "unix:"
 
 @contextlib.contextmanager
 def free_address(*, unix: bool) -> Iterator[str]:
-    """An address on this machine to listen at, while the block lasts."""
+    """A local address to listen at, while the block lasts."""
     with tempfile.TemporaryDirectory(prefix="wire-") as folder:
         yield f"{UNIX}{os.path.join(folder, 's')}" if unix else "127.0.0.1:0"
 
@@ -26,7 +26,7 @@ def listen(address: str) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """Where a listener can be reached, as `connect` takes it."""
+    """The address of a listener, as `connect` takes it."""
     if listener.family == socket.AF_UNIX:
         return f"{UNIX}{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
@@ -34,7 +34,7 @@ def address_of(listener: socket.socket) -> str:
 
 
 def connect(address: str) -> socket.socket:
-    """Connect to HOST:PORT or unix:/path. OSError when nobody listens there."""
+    """Connect to HOST:PORT or unix:/path. OSError if nothing listens there."""
     if address.startswith(UNIX):
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(TIMEOUT_S)
@@ -47,7 +47,7 @@ def connect(address: str) -> socket.socket:
 
 
 def receive(connection: socket.socket, into: memoryview) -> bool:
-    """Fill `into`; False when the other side is gone."""
+    """Fill `into`; return False if the peer has closed the connection."""
     at = 0
     while at < len(into):
         got = connection.recv_into(into[at:])

@@ -1,4 +1,4 @@
-"""Read out of a result what is placed under the roofs: rates, and what a row costs."""
+"""Extract the rates and the work per row from a result, to place it under the roofs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from measure.sweep.sweep import LOCAL_SLICE_ROWS
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the linear model takes: bytes and operations of a row, bytes of all weights."""
+    """Work of the linear model: bytes and operations per row, bytes of all weights."""
 
     row_bytes: int
     weight_bytes: int
@@ -27,10 +27,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Rows answered a second in one point of a result.
+    """Rows answered per second at one point of a result.
 
-    `batch_size` is that of a batch sent by itself, None under load, where others are sent too.
-    `execution_rows` is how many of them shared one execution, and so one reading of the weights.
+    `batch_size` is that of a batch sent alone; None under load, where batches overlap.
+    `execution_rows` is how many rows shared one execution, and so one read of the weights.
     """
 
     label: str
@@ -43,9 +43,9 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A result: its work and rates; `unix` tells which kind of socket it used.
+    """A result: its work and rates; `unix`: whether it used a Unix socket.
 
-    `features` of a row, in `dtype`, are sent as `sent`.
+    A row has `features` in `dtype`, sent as `sent`.
     """
 
     work: Work
@@ -57,7 +57,7 @@ class Subject:
 
 
 def subject(content: Mapping[str, Any]) -> Subject:
-    """Read a sweep, a comparison or a load. UsageError for what cannot be placed."""
+    """Read a sweep, a comparison or a load. UsageError for a result that cannot be placed."""
     schema = content.get("schema")
     if schema not in READERS:
         raise UsageError(f"got a record of schema {schema!r}, expected one of {', '.join(READERS)}")
@@ -120,7 +120,7 @@ def _of_point(point: Point, label: str) -> Rate:
 def _load(content: Mapping[str, Any]) -> list[Rate]:
     load = read(content, LoadRecord)
     if load.unchecked_because is not None:
-        raise UsageError(f"what a row of this load costs is not known: {load.unchecked_because}")
+        raise UsageError(f"the work per row of this load is unknown: {load.unchecked_because}")
     return [
         Rate(
             label=name(point),

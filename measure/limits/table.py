@@ -14,8 +14,8 @@ from measure.presentation.looks import looks_of
 _ELSEWHERE = "limits.json"
 
 HOW_BINDING = (
-    "binding: the roof that alone allows the fewest rows a second; share: how much of that is "
-    "reached. Small batches wait more than they work, so no roof is near them."
+    "binding: the roof that allows the fewest rows per second; share: how much of it is reached. "
+    "Small batches are latency-bound; no roof limits them."
 )
 
 ROOF_COLUMNS: tuple[Column[Roof], ...] = (

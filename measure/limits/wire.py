@@ -1,4 +1,4 @@
-"""Measure how fast bytes go from process to process, with nothing done to them."""
+"""Measure how fast raw bytes move between processes."""
 
 import time
 
@@ -9,37 +9,36 @@ from measure.limits import sockets
 from measure.limits.memory import GIB
 
 ROUND_BYTES = 256 * 2**20
-# What a message of the experiment holds: 32 examples of 1 MiB.
+# The size of a message of the experiment: 32 examples of 1 MiB.
 _BUFFER_BYTES = 32 * 2**20
 
 
 def gib_per_s(rounds: int, *, unix: bool) -> list[float]:
-    """Sending 256 MiB over TCP on the loopback interface, or a Unix socket; GiB/s a round.
+    """Send 256 MiB over loopback TCP or a Unix socket; GiB/s per round.
 
-    The receiver is a process of its own that fills one buffer again and again. UsageError when it
-    does not start.
+    The receiver is a separate process that reuses one buffer. UsageError if it does not start.
     """
     data = memoryview(bytearray(_BUFFER_BYTES))
-    told = bytearray(1)
+    acknowledged = bytearray(1)
     rates = []
     with (
         sockets.free_address(unix=unix) as address,
-        listening(["-m", "measure.limits.wire", address], "the reader of a socket") as reader,
+        listening(["-m", "measure.limits.wire", address], "the socket reader") as reader,
         sockets.connect(reader.address) as connection,
     ):
         for _ in range(rounds + 1):
             started_ns = time.perf_counter_ns()
             for _ in range(ROUND_BYTES // _BUFFER_BYTES):
                 connection.sendall(data)
-            if not sockets.receive(connection, memoryview(told)):
-                raise UsageError("the process that reads the socket is gone")
+            if not sockets.receive(connection, memoryview(acknowledged)):
+                raise UsageError("the socket reader has ended")
             rates.append(ROUND_BYTES / GIB * 1e9 / (time.perf_counter_ns() - started_ns))
-    # The first round touched the buffers for the first time.
+    # The first round touched the buffers for the first time, so it is dropped.
     return rates[1:]
 
 
 def main() -> None:
-    """Serve one connection: a byte goes back for each round that has come whole."""
+    """Serve one connection: answer each complete round with a byte."""
     (address,) = positionals("measure.limits.wire", __doc__, "address")
     buffer = memoryview(bytearray(_BUFFER_BYTES))
     with sockets.listen(address) as listener:

@@ -1,4 +1,4 @@
-"""Hold two loads against each other, in pairs that are measured next to each other."""
+"""Compare two loads in pairs of adjacent measurements."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -10,16 +10,16 @@ from measure.load.summary import LoadPoint
 
 PERCENTILES = ("p50", "p99")
 
-# Makes ready what is loaded, and gives what measures it once.
+# Sets up the target, and yields a function that measures it once.
 Side = Callable[[], AbstractContextManager[Callable[[], LoadPoint]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """Points of two sides, the i-th of one measured next to the i-th of the other.
+    """Points of two sides; the i-th of each were measured next to each other.
 
-    `comparisons` are of the second's percentiles to the first's, at a level that holds for all of
-    them at once. A pair counts where both have the percentile and neither an error.
+    `comparisons` compare the second's percentiles to the first's, at a level that holds for all of
+    them at once. A pair counts if both have the percentile and neither has errors.
     """
 
     first: tuple[LoadPoint, ...]
@@ -33,7 +33,7 @@ class Duel:
 
     @property
     def could_differ(self) -> bool:
-        """Whether any percentile has pairs enough for a difference to be claimed."""
+        """Whether any percentile has enough pairs to claim a difference."""
         return any(one.ratio.pairs >= fewest_pairs() for one in self.comparisons.values())
 
     def to_json(self) -> dict[str, Any]:
@@ -55,14 +55,14 @@ def fewest_pairs() -> int:
 
 
 def duel(sides: tuple[Side, Side], pairs: int) -> Duel:
-    """Measure both sides `pairs` times, in alternating order, each pair with a fresh start of both.
+    """Measure both sides `pairs` times in alternating order, with both restarted for each pair.
 
-    A process that happens to be lucky stays so for as long as it lives: over pairs that share one,
-    luck would look like a difference.
+    A process that happens to be fast stays fast while it lives: if pairs shared processes, luck
+    would look like a difference.
     """
     seen: tuple[list[LoadPoint], list[LoadPoint]] = ([], [])
     for number in range(pairs):
-        # Who starts first may have it better, so they take turns.
+        # Starting first may be an advantage, so the sides alternate.
         order = (0, 1) if number % 2 == 0 else (1, 0)
         with ExitStack() as stack:
             measure = [stack.enter_context(sides[side]()) for side in order]
@@ -71,10 +71,10 @@ def duel(sides: tuple[Side, Side], pairs: int) -> Duel:
     first, second = seen
     comparisons = {}
     for name in PERCENTILES:
-        told = _pairs(first, second, name)
-        if told:
-            a, b = zip(*told, strict=True)
-            # Bonferroni, as one claim is enough to call them different.
+        ratios = _pairs(first, second, name)
+        if ratios:
+            a, b = zip(*ratios, strict=True)
+            # Bonferroni, because one claim suffices to call them different.
             comparisons[name] = compare(b, a, LEVEL / len(PERCENTILES))
     return Duel(tuple(first), tuple(second), comparisons)
 

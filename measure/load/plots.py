@@ -11,7 +11,7 @@ from measure.load.summary import LoadPoint
 from measure.presentation.looks import PERCENTILES, looks_of
 from measure.presentation.plots import canvas, dress, head, label_at, legend, png
 
-# Labels nearer to each other than this share of the axis would overlap.
+# Labels closer together than this share of the axis would overlap.
 _NEAREST = 1 / 12
 
 
@@ -21,7 +21,7 @@ _WIDE = 8
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """What is varied in a kind of loop, for a title and for an axis."""
+    """The varied quantity of a kind of loop, as a title and as an axis label."""
 
     varied: str
     label: str
@@ -39,13 +39,13 @@ def latency_title(loop: str) -> str:
 
 
 def is_logarithmic(points: Sequence[LoadPoint], loop: str) -> bool:
-    """Whether the points of one loop are drawn over the logarithm of their load."""
+    """Whether the load axis of one loop's points is logarithmic."""
     levels = [point.asked.level for point in points]
     return loop == "closed" or (bool(levels) and max(levels) > _WIDE * min(levels))
 
 
 def ticks(points: Sequence[LoadPoint], loop: str) -> list[float]:
-    """Loads that were measured, as far as there is room to label them; the highest always."""
+    """The measured loads that there is room to label; always includes the highest."""
     levels = sorted({point.asked.level for point in points}, reverse=True)
     if not levels:
         return []
@@ -68,8 +68,8 @@ def latency_png(points: Sequence[LoadPoint], loop: str) -> bytes:
 def latency_figure(points: Sequence[LoadPoint], loop: str) -> Figure:
     """Percentiles of latency in milliseconds against the load, of the points of one loop.
 
-    A mode has its colour, a percentile its stroke. A percentile without enough samples leaves a
-    gap; points that are not valid are hollow.
+    Each mode has a colour, each percentile a stroke. A percentile without enough samples leaves a
+    gap; invalid points are hollow.
     """
     chosen = sorted((p for p in points if p.asked.loop == loop), key=lambda p: p.asked.level)
     figure = canvas()

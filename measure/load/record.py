@@ -1,4 +1,4 @@
-"""Keep the record of a load as JSON, and as a table in CSV."""
+"""The record of a load, as JSON and as a CSV table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _NOT_IN_CSV = ("asked", "windows", "checks", "errors", "latency_histogram", "sen
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What a search concluded of a point: whether it met the bound."""
+    """A search's conclusion about a point: whether it met the bound."""
 
     met: Passed
     because: str
@@ -24,7 +24,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class LoadRecord:
-    """What a record holds; that of a search for a rate also what it found, and of each point."""
+    """The contents of a record; a search for a rate adds its result and that of each point."""
 
     SCHEMA: ClassVar = "argmax-serving/load/1"
 
@@ -43,7 +43,7 @@ def to_json(
     points: Sequence[LoadPoint],
     unchecked_because: str | None,
 ) -> dict[str, Any]:
-    """Record of a load; a number that is not finite becomes None."""
+    """Make the record of a load; non-finite numbers become None."""
     kinds = dict.fromkeys(point.asked.loop for point in points)
     return recorded(
         LoadRecord.SCHEMA,
@@ -58,7 +58,7 @@ def to_json(
 
 
 def write_csv(path: Path, points: Sequence[LoadPoint]) -> None:
-    """Write a row for each point, histograms and windows left out. Raises OSError."""
+    """Write a row for each point, without histograms and windows. Raises OSError."""
     rows = [_flat(point) for point in points]
     columns = dict.fromkeys(column for row in rows for column in row)
     write_table(path, list(columns), rows)
@@ -67,5 +67,5 @@ def write_csv(path: Path, points: Sequence[LoadPoint]) -> None:
 def _flat(point: LoadPoint) -> dict[str, Any]:
     varied = ("concurrency", "rate_per_s")
     asked = {f"asked_{k}" if k in varied else k: v for k, v in encoded(point.asked).items()}
-    told = flat(encoded(point), _NOT_IN_CSV)
-    return asked | told | {"error_count": sum(point.errors.values())}
+    values = flat(encoded(point), _NOT_IN_CSV)
+    return asked | values | {"error_count": sum(point.errors.values())}

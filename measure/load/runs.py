@@ -1,4 +1,4 @@
-"""Measure a server under load: so many requests under way, or so many a second."""
+"""Measure a server under load, at a fixed concurrency or a fixed rate."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -17,17 +17,17 @@ from measure.load.split import statistics_of
 from measure.load.summary import Asked, LoadPoint, summarise
 from measure.load.target import Target
 
-# Windows of so many requests are made of pieces that long.
+# Windows that last for a number of requests are built from slices of this length.
 _PIECE_S = 0.25
-# A server that is too busy to tell its statistics is not waited for.
+# Do not wait for a server that is too busy to report its statistics.
 _STATISTICS_TIMEOUT_S = 2.0
 
 
 def load(settings: Settings, target: Target, report: Report) -> None:
-    """Measure all points that settings ask for; `report` gets them.
+    """Measure all points of the settings; each goes to `report`.
 
-    A point that ended with nothing but failed requests is the last: the server is gone, and what
-    was measured before is kept.
+    A point with nothing but failed requests is the last: the server is gone, and the earlier points
+    are kept.
     """
     for mode in settings.modes:
         report(Progress(f"{mode}: connecting"))
@@ -66,7 +66,7 @@ def loading(settings: Settings, target: Target, mode: Mode) -> Iterator["Loading
 
 
 class Loading:
-    """Processes that are connected to a server, and measure it point by point."""
+    """Connected load processes that measure a server point by point."""
 
     def __init__(
         self, processes: LoadProcesses, client: Client, settings: Settings, labels_known: bool
@@ -77,14 +77,14 @@ class Loading:
         self._labels_known = labels_known
 
     def measure(self, one: Asked, report: Report) -> LoadPoint:
-        """Measure one point. Every window after the warm-up counts, not only those that agree."""
+        """Measure one point. Every window after the warm-up counts, even if windows disagree."""
         windows = self._settings.windows
         start = environment.snapshot()
         slice_s = min(windows.seconds, _PIECE_S) if windows.requests else windows.seconds
         load = self._processes.start(_pace(one, self._settings.seed), windows.warm_up_s, slice_s)
         warm_up = load.slice()
         before = statistics_of(self._client)
-        # A server that answers nothing from the beginning is not waited for.
+        # Do not wait for a server that answers nothing from the beginning.
         seen = [warm_up] if _fails(warm_up) else []
         while not seen or not _over(seen, windows, one.loop):
             window = load.window(lambda window: _full(window, self._settings))
@@ -112,7 +112,7 @@ def _over(seen: Sequence[Slice], windows: Windows, loop: LoopKind) -> bool:
 
 
 def _fails(window: Slice) -> bool:
-    """Whether there was nothing but errors."""
+    """Whether all requests failed."""
     return window.errors.total() > 0 and not window.answered
 
 
@@ -121,7 +121,7 @@ def _full(window: Slice, settings: Settings) -> bool:
     if not wanted.requests:
         return True
     enough = window.answered + window.errors.total() >= wanted.requests
-    # A server that has stopped answering is not waited for longer than one request is.
+    # Wait for a server that has stopped answering no longer than for one request.
     return elapsed_s >= wanted.seconds and (enough or elapsed_s >= settings.timeout_s)
 
 

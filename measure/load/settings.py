@@ -1,4 +1,4 @@
-"""Say what a load is to be, and how its progress is told."""
+"""The settings of a load, and how it reports progress."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from measure.load.summary import Asked, LoadPoint
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """How long to measure: a warm-up, then windows until three agree, but no more than `most`.
+    """How long to measure: a warm-up, then windows until three agree, at most `most`.
 
     A window is `seconds` long, and longer until `requests` of it have ended.
     """
@@ -26,11 +26,11 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What to load, with what.
+    """The target of a load, and its points.
 
-    `address` None: a local server, with the model of classes, features, dtype and seed.
-    Each of `concurrencies` is a closed loop, each of `rates_per_s` an open one. Every process that
-    talks to the server reads `credential_files`.
+    `address` None: a local server, with the model of classes, features, dtype and seed. Each of
+    `concurrencies` is a closed loop, each of `rates_per_s` an open one. Every process that connects
+    to the server reads `credential_files`.
     """
 
     address: str | None
@@ -55,7 +55,7 @@ class Settings:
 
 
 def asked(settings: Settings) -> Iterator[Asked]:
-    """Points that settings ask for, mode by mode."""
+    """The points that the settings describe, mode by mode."""
     for mode in settings.modes:
         for concurrency in settings.concurrencies:
             yield Asked("closed", mode, settings.rows, settings.processes, concurrency=concurrency)
@@ -64,7 +64,7 @@ def asked(settings: Settings) -> Iterator[Asked]:
 
 
 def open_loop(settings: Settings, mode: Mode, rate_per_s: float) -> Asked:
-    """Point of an open loop."""
+    """Make a point of an open loop."""
     return Asked(
         "open",
         mode,
@@ -77,7 +77,7 @@ def open_loop(settings: Settings, mode: Mode, rate_per_s: float) -> Asked:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A preparation, a window that ended, or the point that it completed."""
+    """A preparation step, a finished window, or the point that it completes."""
 
     text: str
     window: Window | None = None
@@ -88,7 +88,7 @@ Report = Callable[[Progress], None]
 
 
 def collecting(points: list[LoadPoint], report: Report) -> Report:
-    """Report that keeps each point before it is shown: what was seen is not lost to a signal."""
+    """Report that stores each point before showing it, so that a signal loses no shown point."""
 
     def keep(step: Progress) -> None:
         if step.point is not None:

@@ -1,4 +1,4 @@
-"""Split the time of requests into the parts that somebody accounts for."""
+"""Split the time of requests into client, network and server stages."""
 
 from dataclasses import astuple, dataclass
 from typing import Literal, Self
@@ -10,9 +10,9 @@ from measure.engine.slice import Slice
 
 @dataclass(frozen=True, slots=True)
 class ServerStatistics:
-    """Requests answered, executions, rows; nanoseconds that the requests spent in each stage.
+    """Requests answered, executions and rows, with the nanoseconds spent in each stage.
 
-    Sums over everyone's requests to the model, as ModelStatistics tells them.
+    Sums over all clients' requests to the model, from ModelStatistics.
     """
 
     requests: int
@@ -24,21 +24,21 @@ class ServerStatistics:
     output_ns: int
 
     def __sub__(self, earlier: Self) -> "ServerStatistics":
-        """What was done since `earlier`."""
+        """The difference since `earlier`."""
         now, before = astuple(self), astuple(earlier)
         return ServerStatistics(*(a - b for a, b in zip(now, before, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSplit:
-    """Mean nanoseconds per request in each part; None where nobody tells.
+    """Mean nanoseconds per request in each part; None where unknown.
 
-    `send_lag_ns` is from when a request was due (or, in a closed loop, from the answer that let it
-    go) until it was sent, `send_ns` what handing it to gRPC took, `receive_ns` what decoding the
-    answer took, after the time that latency counts. `told_by` says who tells the server's parts:
-    each answer (`timings`), or ModelStatistics (`statistics`), whose means are of everyone's
-    requests to the model, and whose `assemble_ns` includes decoding. `network_ns` is the rest
-    between send and answer; with nobody who tells, the server's part is in it.
+    `send_lag_ns` is from when a request was due (or, in a closed loop, from the answer that
+    released it) until it was sent, `send_ns` the time to hand it to gRPC, `receive_ns` the time to
+    decode the answer, after the time that latency counts. `told_by` is the source of the server's
+    parts: each answer (`timings`), or ModelStatistics (`statistics`), whose means cover all
+    clients' requests to the model, and whose `assemble_ns` includes decoding. `network_ns` is the
+    rest between send and answer; without a source it includes the server's part.
     """
 
     told_by: Literal["timings", "statistics"] | None
@@ -70,22 +70,22 @@ class _Told:
 
     @property
     def sum_ns(self) -> float:
-        """Time in all parts."""
+        """Sum of all parts."""
         parts = (self.decode_ns, self.queue_ns, self.assemble_ns, self.compute_ns, self.encode_ns)
         return sum(part for part in parts if part is not None)
 
 
 def statistics_of(client: Client) -> ServerStatistics | None:
-    """What the model did since it was loaded; None where the server does not tell."""
+    """The model's totals since it was loaded; None if the server does not report them."""
     try:
-        told = client.statistics()
-    except (RequestFailed, ValueError):  # ValueError: of no version, or of one without a number
+        reported = client.statistics()
+    except (RequestFailed, ValueError):  # ValueError: no version, or one that is not a number
         return None
-    stages = told.inference_stats
+    stages = reported.inference_stats
     return ServerStatistics(
         requests=stages.success.count,
-        executions=told.execution_count,
-        rows=told.inference_count,
+        executions=reported.execution_count,
+        rows=reported.inference_count,
         queue_ns=stages.queue.ns,
         input_ns=stages.compute_input.ns,
         infer_ns=stages.compute_infer.ns,
@@ -94,25 +94,25 @@ def statistics_of(client: Client) -> ServerStatistics | None:
 
 
 def split(whole: Slice, statistics: ServerStatistics | None) -> LoadSplit | None:
-    """Split of what was answered, None of nothing; `statistics` are those of the same time."""
+    """Split of the answered requests, None without any; `statistics` cover the same time."""
     if not whole.answered:
         return None
-    told = _told(whole, statistics)
+    reported = _told(whole, statistics)
     send_ns = whole.send_ns / max(whole.send_lag.samples, 1)
     round_trip_ns = whole.round_trip_ns / whole.answered
     return LoadSplit(
-        told_by=told.by,
+        told_by=reported.by,
         send_lag_ns=whole.mean_send_lag_ns,
         send_ns=send_ns,
-        network_ns=max(round_trip_ns - send_ns - told.sum_ns, 0.0),
-        decode_ns=told.decode_ns,
-        queue_ns=told.queue_ns,
-        assemble_ns=told.assemble_ns,
-        compute_ns=told.compute_ns,
-        encode_ns=told.encode_ns,
+        network_ns=max(round_trip_ns - send_ns - reported.sum_ns, 0.0),
+        decode_ns=reported.decode_ns,
+        queue_ns=reported.queue_ns,
+        assemble_ns=reported.assemble_ns,
+        compute_ns=reported.compute_ns,
+        encode_ns=reported.encode_ns,
         receive_ns=whole.receive_ns / whole.answered,
-        batch_rows=told.batch_rows,
-        execution_provider=told.execution_provider,
+        batch_rows=reported.batch_rows,
+        execution_provider=reported.execution_provider,
     )
 
 
@@ -120,7 +120,7 @@ def _told(whole: Slice, statistics: ServerStatistics | None) -> _Told:
     if whole.staged:
         means = {name: total / whole.staged for name, total in whole.stages.items()}
         return _Told("timings", **means, execution_provider=", ".join(sorted(whole.providers)))
-    # A server may have the call and count nothing.
+    # A server may implement the call and count nothing.
     if statistics is None or statistics.requests <= 0 or not statistics.infer_ns:
         return _Told()
     return _Told(

@@ -1,4 +1,4 @@
-"""Turn the slices of a load into the numbers that are reported, and into what speaks for them."""
+"""Turn the slices of a load into reported numbers, and into checks of their validity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from measure.sweep.summary import MOST_STEAL
 PERCENTILES = (50, 90, 95, 99, 99.9)
 LITTLE_SHARE = 0.05
 RATE_SHARE = 0.05
-# Lateness of sends that is tolerated: this much, or this share of the same percentile's latency.
+# Tolerated send lag: this much, or this share of the latency at the same percentile.
 SEND_LAG_NS, SEND_LAG_SHARE = 1_000_000, 0.10
 LEFT_BEHIND_TIMES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Times in nanoseconds of `samples` requests; None where those are too few to tell."""
+    """Times in nanoseconds of `samples` requests; None where there are too few samples."""
 
     mean: float | None
     p50: int | None
@@ -35,7 +35,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a point was to be: so many requests under way, or so many a second."""
+    """The load requested for a point: requests in flight, or requests per second."""
 
     loop: LoopKind
     mode: str
@@ -47,22 +47,22 @@ class Asked:
 
     @property
     def level(self) -> float:
-        """What is varied: the concurrency, or the rate."""
+        """The varied quantity: the concurrency, or the rate."""
         return float(self.concurrency or 0) if self.rate_per_s is None else self.rate_per_s
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPoint:
-    """What one load gave, warm-up apart.
+    """The result of one load, without the warm-up.
 
     `latency_ns` counts from when a request was due (open loop) or sent (closed loop). Rates and
-    latencies are of the same requests: those answered without error between the first and the
-    last window. `errors` are of all, those that were under way at the end included.
-    `wrong_labels` is None where the right labels are not known. `concurrency` is the mean number
-    of requests under way. `split` is None when nothing was answered. The histograms are in HDR's
-    encoded form. `sender_nice` is the priority of the processes that sent, 0 the usual one.
-    `from_send_ns` counts from the send in either loop, as most tools (ghz) do, and `client_share`
-    is as `client_share` gives it; a record made before these were kept has neither.
+    latencies cover the same requests: those answered without error between the first and the last
+    window. `errors` covers all requests, including those in flight at the end. `wrong_labels` is
+    None if the expected labels are unknown. `concurrency` is the mean number of requests in flight.
+    `split` is None if nothing was answered. The histograms are HDR-encoded. `sender_nice` is the
+    priority of the load processes; 0 is normal. `from_send_ns` counts from the send in either loop,
+    as most tools (ghz) do, and `client_share` is the result of the function `client_share`; old
+    records lack both.
     """
 
     DERIVED: ClassVar = ("valid",)
@@ -95,15 +95,15 @@ class LoadPoint:
 
 
 def latency(histogram: Histogram, mean_ns: float | None) -> Latency:
-    """Percentiles of a histogram, those that its samples support."""
+    """Those percentiles of a histogram that its samples support."""
     values = {f"p{p}".replace(".", "_"): histogram.percentile(p) for p in PERCENTILES}
     return Latency(mean=mean_ns, **values, max=histogram.max_ns, samples=histogram.samples)
 
 
 def client_share(whole: Slice) -> float | None:
-    """Share of the time up to an answer in which the client had not sent yet; None of no answers.
+    """Share of the time up to an answer before the client had sent; None without answers.
 
-    The time counts from when a request was due, or, in a closed loop, from the answer before it.
+    The time counts from when a request was due, or, in a closed loop, from the previous answer.
     """
     round_trip_ns = whole.mean_round_trip_ns
     if not round_trip_ns:
@@ -121,10 +121,10 @@ def summarise(
     statistics: ServerStatistics | None = None,
     sender_nice: int = 0,
 ) -> LoadPoint:
-    """Summary of a load: its windows without the warm-up, and what ended after them.
+    """Summarise a load from its windows without the warm-up, and the slice after them.
 
-    `steal` is the share of processor time that the hypervisor took meanwhile, `statistics` what
-    the server says that it did.
+    `steal` is the share of processor time that the hypervisor took meanwhile, `statistics` the
+    server's own counts.
     """
     whole = Slice(windows[0].start_ns, windows[0].end_ns)
     for window in windows:
@@ -174,11 +174,11 @@ def _errors(errors: int, wrong_labels: int | None) -> Check:
 
 
 def _little(asked: Asked, whole: Slice, concurrency: float) -> Sequence[Check]:
-    """Rate times time must be the concurrency, so that no request and no time is left out.
+    """Check Little's law: rate times time must equal the concurrency, so that nothing is missing.
 
-    Of an open loop, the time is the latency, and the concurrency what was seen under way. Of a
-    closed one, it is the one that was asked for: each of its slots is either under way or, from an
-    answer to the next send, with the client. That time is counted here, and judged by itself.
+    In an open loop, the time is the latency, and the concurrency the observed requests in flight.
+    In a closed loop, it is the requested concurrency: each slot is either in flight or, from an
+    answer to the next send, with the client. The latter is the send lag, which has its own check.
     """
     mean_ns = whole.mean_latency_ns
     if mean_ns is None:
@@ -187,29 +187,29 @@ def _little(asked: Asked, whole: Slice, concurrency: float) -> Sequence[Check]:
     if asked.concurrency is not None:
         spent, wanted = "(latency + send lag)", float(asked.concurrency)
         mean_ns += whole.mean_send_lag_ns
-        # The ends cut cycles off: where all slots go in step, one of each.
+        # The ends cut cycles off: if all slots run in step, one cycle of each.
         most = max(most, mean_ns / whole.elapsed_ns)
-    told = whole.rate_per_s * mean_ns / 1e9
-    share = told / wanted - 1 if wanted > 0 else float("inf")
-    text = f"rate x {spent} = {told:.3g}, concurrency {wanted:.3g} ({share:+.1%})"
+    in_flight = whole.rate_per_s * mean_ns / 1e9
+    share = in_flight / wanted - 1 if wanted > 0 else float("inf")
+    text = f"rate x {spent} = {in_flight:.3g}, concurrency {wanted:.3g} ({share:+.1%})"
     if most > LITTLE_SHARE:
-        text += f", at most {most:.1%} as a request takes that share of the time"
+        text += f", at most {most:.1%}, the share that one request takes of the time"
     return [Check("little", abs(share) <= most, text)]
 
 
 def _rate(asked: Asked, whole: Slice) -> Sequence[Check]:
     if asked.rate_per_s is None:
         return []
-    # Of a Poisson process, not what it has on average, but what was due.
+    # For a Poisson process, the arrivals that were due, not their expectation.
     kept_up = whole.answered >= (1 - RATE_SHARE) * whole.due - 1
     return [Check("rate", kept_up, f"{whole.answered:,} answered of {whole.due:,} due")]
 
 
 def _send_lag(asked: Asked, whole: Slice) -> Sequence[Check]:
-    """Whether the client kept its own schedule, so that it is not what is measured.
+    """Check that the client kept its schedule, so that it is not the bottleneck.
 
-    In a closed loop, what it takes between an answer and the next send is part of no latency, but
-    leaves that share of the concurrency unused: the rate is too low by that much at most.
+    In a closed loop, the time between an answer and the next send is part of no latency, but leaves
+    that share of the concurrency unused: the rate is too low by at most that much.
     """
     if asked.rate_per_s is None:
         share = client_share(whole)
@@ -234,7 +234,7 @@ def _stability(asked: Asked, windows: Sequence[Window]) -> Check:
 
 
 def _left_behind(whole: Slice, last: Slice) -> Sequence[Check]:
-    """What was under way at the end must not be what the measurement would have shown."""
+    """Check that the requests in flight at the end would not have changed the result."""
     longest_ns, most_ns = last.latency.max_ns, whole.latency.max_ns
     if longest_ns is None or most_ns is None:
         return []
@@ -244,5 +244,5 @@ def _left_behind(whole: Slice, last: Slice) -> Sequence[Check]:
 
 def _steal(steal: float | None) -> Check:
     if steal is None:
-        return Check("steal", None, "the system does not tell")
+        return Check("steal", None, "the system does not report it")
     return Check("steal", steal <= MOST_STEAL, f"{steal:.1%} of the processor time")

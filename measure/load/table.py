@@ -13,10 +13,10 @@ from measure.presentation.format import BAD, alarm, flagged, milliseconds, signi
 from measure.presentation.looks import colour_of
 
 LOOPS = {
-    "closed": "closed loop: each request waits for an answer to one before, latency from the send; "
-    "a server that stalls is asked less, so its stalls count too little",
-    "open": "open loop: requests come when they are due, latency from then on, "
-    "whether they could be sent or not",
+    "closed": "closed loop: each request waits for the previous answer, latency from the send; "
+    "a stalled server gets fewer requests, so its stalls are under-represented",
+    "open": "open loop: requests are sent on schedule, latency from when they are due, "
+    "even if they could not be sent",
 }
 _ELSEWHERE = "load.json"
 CLIENT_NOTE = (
@@ -36,7 +36,7 @@ def verdicts(points: Sequence[LoadPoint]) -> list[str]:
 
 
 def name(point: LoadPoint) -> str:
-    """What a point was to be, in a few words."""
+    """The load of a point, in a few words."""
     return f"{point.asked.mode}, {_load(point)}"
 
 
@@ -160,6 +160,6 @@ def _splits(splits: Sequence[tuple[LoadPoint, LoadSplit]]) -> Table:
         keys=len(_NAMES),
         caption="means in ms; send lag: sent later than intended; send: until gRPC had it; "
         "network: the rest of the round trip; receive: decoding, after the latency; "
-        "-: nobody tells",
+        "-: not reported",
         elsewhere=_ELSEWHERE,
     )

@@ -1,4 +1,4 @@
-"""Find the server that is loaded, or start one, and what its right labels are known by."""
+"""Find or start the server to load, and the experiment that defines its expected labels."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -15,13 +15,13 @@ from measure.core.verification import Experiment, truth
 from measure.load.settings import Progress, Report, Settings
 from protos.quantize import WIRE_DTYPES
 
-# Rows that are sent in turn, so that no request finds all of the one before in a cache.
+# Rows rotate, so that no request finds all of the previous one in a cache.
 _MOST_REQUESTS, _MOST_DATA_BYTES = 16, 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to send to; `experiment` None: right labels are not known, for the reason told."""
+    """The server to load; `experiment` None: expected labels are unknown, for the given reason."""
 
     address: str
     examples: int
@@ -31,9 +31,9 @@ class Target:
 
 @contextlib.contextmanager
 def target(settings: Settings, report: Report) -> Iterator[Target]:
-    """Where to send to: the server that was given, or a local one while the block runs.
+    """The server to load: the given one, or a local one while the block runs.
 
-    UsageError or RequestFailed when there is none that can be loaded.
+    UsageError or RequestFailed if it cannot be loaded.
     """
     if settings.address is not None:
         yield _given(settings, settings.address, report)
@@ -51,7 +51,7 @@ def target(settings: Settings, report: Report) -> Iterator[Target]:
 def own_target(
     settings: Settings, experiment: Experiment, options: Sequence[str] = ()
 ) -> Iterator[Target]:
-    """Serve the exported model while the block runs; `options` come after the usual ones."""
+    """Serve the exported model while the block runs; `options` follow the usual ones."""
     usual = local_server.options(
         experiment, (settings.rows,), settings.threads, settings.ep, whole=True
     )
@@ -78,15 +78,15 @@ def _examples(rows: int, row_bytes: int) -> int:
 
 
 def _known(client: Client, spec: ModelInput, settings: Settings, examples: int) -> Experiment | str:
-    """What the served model's right labels are known by, or why they are not."""
+    """The experiment that defines the served model's labels, or the reason that there is none."""
     try:
-        told = client.config().parameters["weights_sha256"].string_value
+        served_sha256 = client.config().parameters["weights_sha256"].string_value
     except RequestFailed as error:
-        told = ""
+        served_sha256 = ""
         if error.code not in ("UNIMPLEMENTED", "NOT_FOUND"):
             raise
-    if not told or len(spec.row_shape) != 1 or spec.row_shape[0] < 1:
-        return "the server does not tell the weights of a linear model"
+    if not served_sha256 or len(spec.row_shape) != 1 or spec.row_shape[0] < 1:
+        return "the server does not report the weights of a linear model"
     narrow = spec.dtype.name in WIRE_DTYPES
     experiment = Experiment(
         settings.classes,
@@ -101,7 +101,7 @@ def _known(client: Client, spec: ModelInput, settings: Settings, examples: int) 
         weights_sha256 = truth(replace(experiment, examples=1)).weights_sha256
     except UsageError as error:
         return str(error)
-    if weights_sha256 != told:
+    if weights_sha256 != served_sha256:
         return (
             "the server's model has other weights than "
             f"--classes {settings.classes} --seed {settings.seed} give"

@@ -1,1 +1,1 @@
-"""MLCommons LoadGen as the driver."""
+"""MLCommons LoadGen as the load generator."""

@@ -1,4 +1,4 @@
-"""Hold the examples that LoadGen asks for, in memory only while it wants them there."""
+"""LoadGen's query sample library: examples, in memory only while LoadGen needs them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,17 +22,17 @@ class LoadedExamples:
 
     @property
     def most_loaded(self) -> int:
-        """How many examples are in memory at once at most, at least one."""
+        """Most examples in memory at once, at least one."""
         fitting = MOST_LOADED_BYTES // self._experiment.row_bytes
         return max(1, min(self._experiment.examples, fitting))
 
     def load(self, indices: Sequence[int]) -> None:
-        """Draw these examples; nothing else is loaded when LoadGen asks for it."""
+        """Draw these examples; LoadGen unloads the previous ones first."""
         self._x = examples(self._experiment, indices)
         self._places = {index: place for place, index in enumerate(indices)}
 
     def unload(self, indices: Sequence[int]) -> None:
-        """Let go of what `load` drew."""
+        """Free the loaded examples."""
         self._places = {}
         self._x = self._x[:0].copy()
 

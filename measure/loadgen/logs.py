@@ -1,4 +1,4 @@
-"""Read what LoadGen wrote: its verdict, its numbers, the answers it logged."""
+"""Read LoadGen's logs: verdict, numbers, logged answers."""
 
 import json
 import re
@@ -17,19 +17,19 @@ SUMMARY, DETAIL, ACCURACY = (
 )
 VALID, INVALID = "VALID", "INVALID"
 _DETAIL_PREFIX = ":::MLLOG "
-# Of queries, where LoadGen tells them, then of samples.
+# Percentiles of queries if LoadGen reports them, else of samples.
 _PERCENTILES = tuple(
     re.compile(rf"result_(\d+\.\d+)_percentile_{of}latency_ns") for of in ("per_query_", "")
 )
 
 
 class LogError(ValueError):
-    """A log that does not hold what it should, with what it lacks."""
+    """A log is incomplete; the text names the missing part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What a scenario is judged by, in LoadGen's words: its name, with the unit, and the value."""
+    """A scenario's metric: LoadGen's name for it, with the unit, and the value."""
 
     name: str
     value: float
@@ -37,12 +37,12 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What LoadGen says of a performance run.
+    """LoadGen's result of a performance run.
 
-    `verdict` is VALID or INVALID, `reasons` why it is not VALID; `errors` are what LoadGen itself
-    calls errors. `percentiles_ns` are LoadGen's, by the percentile as it writes it ("99.00"): of
-    queries in MultiStream, of samples elsewhere. `estimate_ns` is what early stopping lets be
-    claimed of the percentile, None where it claims nothing.
+    `verdict` is VALID or INVALID, `reasons` explain INVALID; `errors` are those that LoadGen
+    logged. `percentiles_ns` are LoadGen's, keyed as it writes them ("99.00"): of queries in
+    MultiStream, else of samples. `estimate_ns` is the early-stopping estimate of the percentile,
+    None if there is none.
     """
 
     verdict: str
@@ -60,7 +60,7 @@ def verdict(folder: Path) -> Summary:
     summary = (folder / SUMMARY).read_text()
     detail = details(folder)
     said = _found(r"^Result is : (\w+)$", summary)
-    # The summary forgives too few queries, the detail does not.
+    # The summary tolerates too few queries, the detail log does not.
     agreed = said == detail.get("result_validity") == VALID
     estimate = detail.get("early_stopping_latency_ss") or detail.get("early_stopping_latency_ms")
     return Summary(
@@ -76,12 +76,12 @@ def verdict(folder: Path) -> Summary:
 
 
 def details(folder: Path) -> dict[str, Any]:
-    """Values of the detail log by their keys; of several of one key, the last."""
+    """Values of the detail log by key; the last one of repeated keys."""
     return {entry["key"]: entry["value"] for entry in _entries(folder)}
 
 
 def errors(folder: Path) -> Iterator[str]:
-    """What LoadGen logged as an error of the test."""
+    """Errors that LoadGen logged."""
     for entry in _entries(folder):
         if entry["metadata"]["is_error"]:
             yield f"{entry['key']}: {entry['value']}"
@@ -99,7 +99,7 @@ def labels(folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     except (ValueError, KeyError, TypeError) as error:
         raise LogError(f"{folder / ACCURACY} cannot be read: {error}") from None
     if len(data) != 8 * len(indices):
-        raise LogError(f"{folder / ACCURACY} has {len(data)} bytes of {len(indices)} labels")
+        raise LogError(f"{folder / ACCURACY} has {len(data)} bytes for {len(indices)} labels")
     return np.array(indices, np.int64), np.frombuffer(data, "<i8")
 
 
@@ -137,7 +137,7 @@ def _reasons(summary: str, detail: Mapping[str, Any]) -> Iterator[str]:
         yield f"{what}: no"
     if not detail.get("result_min_queries_met", True):
         yield "Min queries satisfied: no"
-    # An advice may go over several lines, of which the first has a star.
+    # A recommendation may span several lines; the first has a star.
     advice = re.findall(r"^ \* (.+(?:\n {1,3}\w.*)*)$", summary, re.MULTILINE)
     yield from (" ".join(text.split()) for text in advice)
 

@@ -1,4 +1,4 @@
-"""Keep the record of LoadGen runs as JSON."""
+"""The record of LoadGen runs as JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LONG = "LoadGen-driven, not an MLPerf result: the model is none of MLPerf's benc
 
 @dataclass(frozen=True, slots=True)
 class LoadgenRecord:
-    """What a record holds."""
+    """The contents of a record."""
 
     SCHEMA: ClassVar = "argmax-serving/loadgen/1"
 
@@ -25,14 +25,14 @@ class LoadgenRecord:
 
 
 def label(plan: Plan) -> str:
-    """What must stand beside every number of these runs."""
+    """The label that must accompany every number of these runs."""
     return QUICK if plan.quick else LONG
 
 
 def to_json(
     plan: Plan, environment: Mapping[str, Any], results: Sequence[Result]
 ) -> dict[str, Any]:
-    """Record of the runs of a plan; `conforming`: by LoadGen's own rules for a run's length."""
+    """Make the record of a plan's runs; `conforming`: LoadGen's rules for a run's length hold."""
     return recorded(
         LoadgenRecord.SCHEMA,
         label=label(plan),

@@ -1,4 +1,4 @@
-"""Have MLCommons LoadGen drive a server, each run in a process of its own."""
+"""Drive a server with MLCommons LoadGen, each run in a separate process."""
 
 import contextlib
 import sys
@@ -39,11 +39,11 @@ _INPUT = "x"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run: every scenario, for its performance and then for its accuracy.
+    """The runs: for every scenario a performance run, then an accuracy run.
 
-    `address` None: a local server, on `threads` and the execution provider `ep`. LoadGen's
-    logs go below `out`, to SCENARIO/performance and SCENARIO/accuracy. Every process that talks to
-    the server reads `credential_files`.
+    `address` None: a local server, on `threads` and the execution provider `ep`. LoadGen's logs go
+    below `out`, to SCENARIO/performance and SCENARIO/accuracy. Every process that connects to the
+    server reads `credential_files`.
     """
 
     scenarios: tuple[Scenario, ...]
@@ -61,15 +61,15 @@ class Plan:
 
     @property
     def quick(self) -> bool:
-        """Whether the runs are shorter than LoadGen's rules ask for."""
+        """Whether the runs are shorter than LoadGen's rules require."""
         return self.rules.quick_s is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Labels that came, against the float64 reference: of `rows` samples so many.
+    """Labels of `rows` samples, compared with the float64 reference.
 
-    `agreement` is the share that equals the reference's, None without rows.
+    `agreement` is the share equal to the reference's, None without rows.
     """
 
     rows: int
@@ -80,7 +80,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """A performance run: LoadGen's verdict, the labels of all samples, what LoadGen was told."""
+    """A performance run: LoadGen's verdict, the labels of all samples, LoadGen's settings."""
 
     verdict: Summary
     labels: Labels
@@ -90,9 +90,9 @@ class Performance:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one scenario; `failures` say which runs did not end, and why.
+    """The result of one scenario; `failures` gives the reason for each run that did not end.
 
-    `accuracy` are the labels that LoadGen logged when it asked for every example once.
+    `accuracy` are the labels that LoadGen logged in the run that queries every example once.
     """
 
     DERIVED: ClassVar = ("good",)
@@ -104,7 +104,7 @@ class Result:
 
     @property
     def good(self) -> bool:
-        """Whether LoadGen calls it VALID, no label is wrong, and nothing failed."""
+        """Whether LoadGen's verdict is VALID, no label is wrong, and nothing failed."""
         if self.failures or self.performance is None or self.accuracy is None:
             return False
         verdict = self.performance.verdict
@@ -114,7 +114,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server that is driven, what it calls its input, and the labels that are right."""
+    """The server, the name of its input, and the expected labels."""
 
     address: str
     input_name: str
@@ -125,14 +125,14 @@ Report = Callable[[Progress], None]
 
 
 def loadgen(plan: Plan, report: Report) -> Iterator[Result]:
-    """Run every scenario of a plan, one after another, and yield what came of each.
+    """Run every scenario of a plan, one after another, and yield the results.
 
-    A run whose requests fail becomes a failure of its scenario; UsageError when there is no such
-    server, or it serves another model than the one whose labels are known.
+    A run whose requests fail becomes a failure of its scenario; UsageError if the server cannot be
+    reached, or serves another model than the one whose labels are known.
     """
     total = len(plan.scenarios) * len(MODES)
     if plan.address is not None:
-        # A wrong address is known now, not after the reference is computed.
+        # Fail on a wrong address now, not after computing the reference.
         credentials = plan.credential_files.read()
         with Client(plan.address, plan.model, credentials=credentials) as client:
             client.check_reachable()
@@ -142,7 +142,7 @@ def loadgen(plan: Plan, report: Report) -> Iterator[Result]:
             report(Progress("exporting the model", 0, total, preparation=True))
             local_server.export(plan.experiment, plan.model, plan.out / "models")
         report(Progress("computing the float64 reference", 0, total, preparation=True))
-        # The processes draw their own examples.
+        # The processes draw the examples themselves.
         reference = truth(plan.experiment)
         reference = replace(reference, x=reference.x[:0].copy())
         if address is None:
@@ -167,10 +167,10 @@ def loadgen(plan: Plan, report: Report) -> Iterator[Result]:
 
 
 def _input_name(client: Client, experiment: Experiment, reference: Truth) -> str:
-    """Name of the model's input; UsageError when it takes, or holds, something else.
+    """Name of the model's input; UsageError if its input or its weights differ from the expected.
 
-    The protocol lets a server keep its inputs to itself, as KServe's does: then it is what our
-    models have, and the labels alone can tell which weights are there.
+    The protocol lets a server omit its inputs, as KServe's does: then it is the name in our models,
+    and only the labels can show which weights it has.
     """
     if not client.metadata().inputs:
         return _INPUT
@@ -210,9 +210,9 @@ def _result(
 
 
 def _run(plan: Plan, target: Target, scenario: Scenario, mode: Mode, folder: Path) -> Outcome:
-    """Run LoadGen once; RequestFailed or UsageError when it does not come to its end."""
+    """Run LoadGen once; RequestFailed or UsageError if it does not finish."""
     folder.mkdir(parents=True, exist_ok=True)
-    # A run that fails must not leave those of an earlier one.
+    # A failed run must not leave the logs of an earlier one.
     for path in folder.glob("mlperf_log_*"):
         path.unlink()
     job = Job(

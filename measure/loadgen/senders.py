@@ -1,4 +1,4 @@
-"""Send the queries that LoadGen issues, without making it wait."""
+"""Send LoadGen's queries without blocking it."""
 
 import threading
 from collections import deque
@@ -17,7 +17,7 @@ from measure.core.verification import one_a_row
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples that are sent together: LoadGen's ids of them, and which examples they are."""
+    """Samples that are sent together: LoadGen's ids, and the examples' indices."""
 
     ids: Sequence[int]
     indices: Sequence[int]
@@ -32,13 +32,13 @@ Failed = Callable[[Exception], None]
 
 
 class Sender(Protocol):
-    """One way to send."""
+    """A way to send batches."""
 
     def send(self, batch: Batch) -> None:
-        """Have a batch sent, and return at once."""
+        """Send a batch asynchronously; return at once."""
 
     def close(self) -> None:
-        """Wait for what is under way, and let go of what is open."""
+        """Wait for requests in flight, then close."""
 
 
 class StreamSender:
@@ -50,17 +50,17 @@ class StreamSender:
         self._done = done
         self._failed = failed
         self._waiting: SimpleQueue[Batch | None] = SimpleQueue()
-        # Answers come in the order of the batches.
+        # Answers arrive in the order of the batches.
         self._sent: deque[Batch] = deque()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def send(self, batch: Batch) -> None:
-        """Queue a batch; the server's flow control says when it leaves."""
+        """Queue a batch; the server's flow control decides when it is sent."""
         self._waiting.put(batch)
 
     def close(self) -> None:
-        """End the stream, and wait for its last answer."""
+        """End the stream after its last answer."""
         self._waiting.put(None)
         self._thread.join()
 
@@ -69,7 +69,7 @@ class StreamSender:
             for labels in self._client.stream(self._drawn()):
                 batch = self._sent.popleft()
                 self._done(batch, _checked(labels, batch))
-        except Exception as error:  # nobody else would see it in this thread
+        except Exception as error:  # otherwise lost in this thread
             self._failed(error)
 
     def _drawn(self) -> Iterator[NDArray[Any]]:
@@ -79,7 +79,7 @@ class StreamSender:
 
 
 class UnarySender:
-    """Sends each batch as a ModelInfer of its own, at most `in_flight` of them at once."""
+    """Sends each batch as a ModelInfer call, at most `in_flight` at once."""
 
     def __init__(
         self, client: Client, rows: Rows, done: Done, failed: Failed, in_flight: int
@@ -91,7 +91,7 @@ class UnarySender:
         self._pool = ThreadPoolExecutor(in_flight)
 
     def send(self, batch: Batch) -> None:
-        """Have a thread send it; with none free it waits, and its time counts."""
+        """Hand the batch to a thread; if none is free it waits, and the waiting counts."""
         self._pool.submit(self._run, batch)
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class UnarySender:
         try:
             labels = self._client.predict_in_one_request(self._rows(batch.indices))
             self._done(batch, _checked(labels, batch))
-        except Exception as error:  # nobody else would see it in this thread
+        except Exception as error:  # otherwise lost in this thread
             self._failed(error)
 
 
@@ -110,5 +110,5 @@ def _checked(labels: NDArray[Any], batch: Batch) -> NDArray[Any]:
     """Labels as LoadGen logs them, contiguous int64; RequestFailed when they are not one a row."""
     found = one_a_row(labels)
     if len(found) != len(batch.ids):
-        raise RequestFailed("DATA_LOSS", f"{len(found)} labels came for {len(batch.ids)} rows")
+        raise RequestFailed("DATA_LOSS", f"got {len(found)} labels, expected {len(batch.ids)}")
     return found

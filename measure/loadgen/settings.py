@@ -1,4 +1,4 @@
-"""Make LoadGen's own settings of a job."""
+"""Make LoadGen's settings from a job."""
 
 from typing import Any
 
@@ -8,25 +8,24 @@ from measure.loadgen.worker_job import Job
 
 mlperf_loadgen = optional("mlperf_loadgen", "loadgen", "loadgen")
 
-# What the rules ask of a data set that is larger; LoadGen's configuration has it for models that
-# it knows, only.
+# The rules' value for larger data sets; LoadGen's configuration has it only for its own models.
 OFFLINE_SAMPLES = 24_576
-# LoadGen makes all queries before the run, and a run that they do not fill is invalid: so it is
-# told to expect somewhat more than a warm-up saw.
+# LoadGen generates all queries before the run, and the run is invalid if they do not fill it: so it
+# expects somewhat more than the warm-up measured.
 _FASTER = 2.0
 _OFFLINE_FASTER = 1.5
-# Share of what a warm-up saw at most that queries arrive at: queues are short there.
+# Share of the warm-up's peak rate at which queries arrive: queues are short there.
 _SERVER_SHARE = 0.5
 
 
 def settings_of(job: Job, samples_per_s: float, latency_ns: float) -> Any:
-    """Return settings: LoadGen's built-in ones (seeds, durations, percentiles), then the job's.
+    """Return LoadGen's built-in settings (seeds, durations, percentiles), overridden by the job's.
 
-    `samples_per_s` and `latency_ns` are what a warm-up saw. UsageError when LoadGen refuses.
+    `samples_per_s` and `latency_ns` are from the warm-up. UsageError if LoadGen rejects them.
     """
     settings = mlperf_loadgen.TestSettings()
-    # A path that is empty and the kind 0 stand for the configuration inside the library, which it
-    # reads only the first time in a process.
+    # An empty path and kind 0 select the configuration inside the library, which it reads only once
+    # per process.
     if settings.FromConfig("", job.model, job.scenario, 0) != 0:
         raise UsageError(f"LoadGen has no built-in configuration for {job.scenario}")
     settings.scenario = getattr(mlperf_loadgen.TestScenario, job.scenario)

@@ -21,7 +21,7 @@ _NANOSECONDS = " (ns)"
 
 
 def reasons(results: Sequence[Result]) -> Iterator[str]:
-    """Lines that say what is wrong with the runs, and why LoadGen calls them INVALID."""
+    """Lines with the failures of the runs, and LoadGen's reasons for INVALID."""
     for result in results:
         for mode, text in result.failures.items():
             yield f"{result.scenario}, {mode}: failed: {text}"
@@ -32,19 +32,19 @@ def reasons(results: Sequence[Result]) -> Iterator[str]:
 
 
 def told_ns(verdict: Summary, percentile: str) -> int | None:
-    """Latency at a percentile, written as LoadGen does; None where the queries are too few."""
+    """Latency at a percentile, formatted as LoadGen does; None with too few queries."""
     enough = verdict.queries >= fewest_samples(float(percentile))
     return verdict.percentiles_ns.get(percentile) if enough else None
 
 
-def metric(told: Metric) -> tuple[str, str]:
-    """Result as a number, of milliseconds if it is a time, and what it counts."""
-    name = told.name
+def metric(result: Metric) -> tuple[str, str]:
+    """The value, in milliseconds if it is a time, and its name."""
+    name = result.name
     if name.endswith(_NANOSECONDS):
-        # What is an ordinal in LoadGen's words reads 90.0th.
+        # LoadGen writes ordinals like 90.0th.
         name = name.removesuffix(_NANOSECONDS).replace(".0th", "th")
-        return milliseconds(told.value), f"ms {name}"
-    return significant(told.value), f"{name[0].lower()}{name[1:]}"
+        return milliseconds(result.value), f"ms {name}"
+    return significant(result.value), f"{name[0].lower()}{name[1:]}"
 
 
 def _verdict(result: Result) -> Text:

@@ -1,4 +1,4 @@
-"""Send as LoadGen will before it does, as it knows no warm-up and wants to know what to expect."""
+"""Send queries before LoadGen does: it has no warm-up, and needs an expected rate."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from client.errors import DeadlineExceeded
 from measure.loadgen.senders import Batch, Done, Sender
 from measure.loadgen.worker_job import Scenario
 
-# How many queries, and whether each waits for the answer to the one before.
+# Number of queries, and whether each waits for the previous answer.
 _QUERIES: dict[Scenario, tuple[int, bool]] = {
     "SingleStream": (32, True),
     "MultiStream": (12, True),
@@ -20,9 +20,9 @@ _QUERIES: dict[Scenario, tuple[int, bool]] = {
 def warm_up(
     scenario: Scenario, open_sender: Callable[[Done], Sender], batch: Batch, timeout_s: float
 ) -> tuple[float, int]:
-    """Send queries in two rounds; of the second, samples a second and the fastest in nanoseconds.
+    """Send two rounds of queries; return the second's samples/s and shortest latency in ns.
 
-    DeadlineExceeded when an answer takes longer than `timeout_s`.
+    DeadlineExceeded if an answer takes longer than `timeout_s`.
     """
     count, one_by_one = _QUERIES[scenario]
     answers: SimpleQueue[int] = SimpleQueue()
@@ -47,5 +47,5 @@ def _next(answers: "SimpleQueue[int]", timeout_s: float) -> int:
         return answers.get(timeout=timeout_s)
     except Empty:
         raise DeadlineExceeded(
-            "DEADLINE_EXCEEDED", f"no answer came to a warm-up query within {timeout_s:g} s"
+            "DEADLINE_EXCEEDED", f"no answer to a warm-up query within {timeout_s:g} s"
         ) from None

@@ -1,7 +1,7 @@
-"""Have LoadGen drive a server in this process, once: a job comes as JSON, an outcome goes.
+"""Run LoadGen once in this process: a job in JSON on stdin, an outcome on stdout.
 
-LoadGen reads its built-in configuration only once in a process, and cannot be told to stop: so it
-gets a process, which a failed request ends.
+LoadGen reads its built-in configuration only once per process, and cannot be stopped: so each run
+has a process, which ends if a request fails.
 """
 
 import os
@@ -32,15 +32,15 @@ mlperf_loadgen = optional("mlperf_loadgen", "loadgen", "loadgen")
 
 # Samples of a query; the one query that Offline has is as long as it takes.
 _QUERY_ROWS: dict[Scenario, int] = {"SingleStream": 1, "MultiStream": 8, "Server": 1}
-# Unary requests wait here, not in memory.
+# Unary requests wait here, not in gRPC's memory.
 _MOST_IN_FLIGHT_BYTES = 128 * 2**20
 _WATCH_S = 0.5
-# An audit is configured by a file; ours is never there.
+# A file would configure an audit; this one never exists.
 _NO_AUDIT = "none.conf"
 
 
 class Run:
-    """One run of a job: what LoadGen calls, what is under way, which labels came."""
+    """One run of a job: LoadGen's callbacks, queries in flight, received labels."""
 
     def __init__(self, job: Job, client: Client, parent: Parent) -> None:
         self._job = job
@@ -56,7 +56,7 @@ class Run:
         self._last_ns = time.monotonic_ns()
 
     def __call__(self) -> Outcome:
-        """Warm up, let LoadGen run, and return what came; a failed request ends the process."""
+        """Warm up, run LoadGen, and return the outcome; a failed request ends the process."""
         samples_per_s, latency_ns = self._warm_up()
         settings = settings_of(self._job, samples_per_s, latency_ns)
         self._sender = self._open(self._examples.rows, self._done)
@@ -101,7 +101,7 @@ class Run:
         return UnarySender(self._client, rows, done, self._fail, in_flight)
 
     def _issue(self, samples: Sequence[Any]) -> None:
-        """Take a query of LoadGen's, in its thread, and return at once."""
+        """Take a query in LoadGen's thread, and return at once."""
         assert self._sender is not None
         with self._lock:
             if not self._under_way:
@@ -126,24 +126,24 @@ class Run:
             self._last_ns = time.monotonic_ns()
 
     def _watch(self) -> None:
-        """Give up on a server that has stopped answering; LoadGen would wait for ever."""
+        """End the run if the server stops answering; LoadGen would wait forever."""
         while True:
             time.sleep(_WATCH_S)
             with self._lock:
                 silent_s = (time.monotonic_ns() - self._last_ns) / 1e9
                 waiting = self._under_way
             if waiting and silent_s > self._job.timeout_s:
-                text = f"nothing came for {silent_s:.0f} s, with {waiting} samples under way"
+                text = f"no answer for {silent_s:.0f} s, with {waiting} samples in flight"
                 self._fail(DeadlineExceeded("DEADLINE_EXCEEDED", text))
 
     def _fail(self, error: Exception) -> None:
-        """Say why the run ends, and end the process, as LoadGen has no word for failure."""
+        """Report the error and end the process, because LoadGen cannot report failures."""
         self._parent.fail(error)
         os._exit(1)
 
 
 def main() -> int:
-    """Take a job from the parent, and report its outcome, or why there is none."""
+    """Take a job from the parent, and report its outcome or the error."""
     parent = Parent()
     job = decoded(next(iter(parent)), Job)
     parent.end_with_it()
@@ -162,7 +162,7 @@ def main() -> int:
 
 
 def _flush() -> None:
-    """Nothing waits to become part of a larger batch."""
+    """Do nothing: no queries wait for a larger batch."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Say what one process that LoadGen runs in has to do, and what came of it."""
+"""The job of a LoadGen process, and its outcome."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -17,16 +17,16 @@ _MOST_ROWS, _MOST_BYTES = 128, 32 * 2**20
 
 
 def rows_of_batch(row_bytes: int) -> int:
-    """Rows that are sent together at most."""
+    """Most rows that are sent together."""
     return min(_MOST_ROWS, max(1, _MOST_BYTES // row_bytes))
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What LoadGen is told that is not in its own configuration.
+    """Settings that are not in LoadGen's own configuration.
 
     `quick_s` is the shortest time of a performance run; None keeps LoadGen's. `server_qps` and
-    `offline_qps` are samples a second; None: what a warm-up suggests.
+    `offline_qps` are samples per second; None: derived from the warm-up.
     """
 
     quick_s: float | None
@@ -39,9 +39,9 @@ class Rules:
 class Job:
     """One LoadGen run against one model; its logs go to `folder`.
 
-    `input_name` is the name of the input that takes the experiment's examples.
-    `in_flight` is how many unary requests are under way at most; a query without an answer for
-    `timeout_s` ends the run. The server is known, and shown, what is in `credential_files`.
+    `input_name` is the name of the input that takes the experiment's examples. `in_flight` is the
+    most unary requests in flight; a query without an answer for `timeout_s` ends the run.
+    `credential_files` authenticate the server and the client.
     """
 
     scenario: Scenario
@@ -60,10 +60,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a process saw of its run.
+    """The result of a process's run.
 
-    `labels` holds how often which label came of which example: (index, label, count).
-    `expected_qps` and `expected_latency_ns` are what LoadGen was told to expect.
+    `labels` counts the labels returned for each example: (index, label, count).
+    `expected_qps` and `expected_latency_ns` are LoadGen's settings.
     """
 
     labels: tuple[tuple[int, int, int], ...]

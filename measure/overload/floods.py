@@ -1,12 +1,12 @@
-"""Measure what floods of HTTP/2 frames do to others: a client's p99 beside each, over that without.
+"""Measure how HTTP/2 floods affect other clients: one client's p99 under each, over that alone.
 
-python -m client floods [--rounds N] [--out FILE.json]: 0 when every goal is reached, 1 when one is
-missed, 2 when it could not be measured.
+python -m client floods [--rounds N] [--out FILE.json]: exits with 0 if every goal is reached, 1 if
+one is missed, 2 if it could not be measured.
 
 Each round measures, for each flood, requests of one client alone and beside it, the flood first in
-every other round. Goals are ratios within a round. The flood comes over one connection, from a
-process of its own and at a bounded rate, because on the same machine it takes from the server's
-cores what it sends with; how much it sent is in the record.
+every other round. Goals are ratios within a round. The flood uses one connection, from a separate
+process and at a bounded rate, because on the same machine sending takes cores from the server; the
+record holds the rate that was sent.
 """
 
 import argparse
@@ -46,7 +46,7 @@ MOST_RATIO = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Size of the model and of a request, pieces of a flood a second, how long and how often."""
+    """Size of the model and of a request, flood pieces per second, duration and rounds."""
 
     classes: int = 64
     features: int = 4096
@@ -60,14 +60,14 @@ class Settings:
     server: tuple[str, ...] = ("--threads", "1")
 
     def per_s(self, flood: str) -> float:
-        """Pieces a second of one of FLOODS."""
+        """Pieces per second of one of FLOODS."""
         rates = (self.resets_per_s, self.endless_per_s, self.growing_per_s)
         return dict(zip(FLOODS, rates, strict=True))[flood]
 
 
 @dataclass(slots=True)
 class Rounds:
-    """What was measured beside one flood, one value a round; no p99 of too few samples."""
+    """Results under one flood, one value per round; a p99 is None with too few samples."""
 
     alone_p99_ms: list[float | None] = field(default_factory=list)
     flooded_p99_ms: list[float | None] = field(default_factory=list)
@@ -113,15 +113,15 @@ def _flooded(
 
 @contextmanager
 def _flooding(address: str, flood: str, per_s: float, rounds: Rounds) -> Iterator[None]:
-    """A flood that has begun when the block does and ends with it."""
+    """A flood that has begun when the block begins, and ends with it."""
     command = [sys.executable, "-m", "measure.overload.http2_floods", address, flood, str(per_s)]
     with talking_to(command, "the flood") as process:
         process.receive()
         yield
         process.finish()
-        told = process.receive()
-    rounds.sent_per_s.append(told["per_s"])
-    rounds.connections.append(told["connections"])
+        counts = process.receive()
+    rounds.sent_per_s.append(counts["per_s"])
+    rounds.connections.append(counts["connections"])
 
 
 def _latest(rounds: Rounds) -> str:
@@ -166,7 +166,7 @@ def _measure(settings: Settings, out: Path | None) -> int:
         "environment": dict(described),
         "settings": settings,
         "floods": measured,
-        "goals": told(goals(measured)),
+        "goals": goal_records(goals(measured)),
     } | marks
     failed = [error for rounds in measured.values() for error in rounds.failed]
     return conclude(record, goals(measured), failed, out, kept)

@@ -1,8 +1,8 @@
-"""Flood a server with HTTP/2 frames that are cheap to send and dear to take, at a bounded rate.
+"""Flood a server with HTTP/2 frames that are cheap to send and costly to handle, at a bounded rate.
 
-python -m measure.overload.http2_floods ADDRESS KIND PER_S floods until its stdin ends: a line of
-JSON when it begins, then one with what it did. A connection that the server closes is opened anew,
-as an attacker would.
+python -m measure.overload.http2_floods ADDRESS KIND PER_S floods until its stdin ends. It prints a
+line of JSON when it begins, and one with its counts at the end. It reopens a connection that the
+server closes, as an attacker would.
 """
 
 import itertools
@@ -27,7 +27,7 @@ _MOST_FRAME_BYTES = 16384
 
 
 def resets() -> Iterator[bytes]:
-    """Calls opened and reset at once (CVE-2023-44487), one by one."""
+    """Yield calls that are opened and reset at once (CVE-2023-44487)."""
     block = _request(hpack.Encoder())
     for number in itertools.count(1, 2):
         headers = frames.HeadersFrame(number, block, flags=["END_HEADERS"])
@@ -35,7 +35,7 @@ def resets() -> Iterator[bytes]:
 
 
 def endless_headers() -> Iterator[bytes]:
-    """The headers of one call that never end (VU#421644), a full CONTINUATION frame at a time."""
+    """Yield a call's endless headers (VU#421644), one full CONTINUATION frame at a time."""
     encoder = hpack.Encoder()
     yield frames.HeadersFrame(1, _request(encoder)).serialize()
     more = [hpack.NeverIndexedHeaderTuple("more", "m" * 1000)] * 16
@@ -45,10 +45,10 @@ def endless_headers() -> Iterator[bytes]:
 
 
 def growing_headers() -> Iterator[bytes]:
-    """Calls whose 8 KiB of headers stand for 32 MB (CVE-2016-6581), one by one."""
+    """Yield calls whose 8 KiB of headers expand to 32 MB (CVE-2016-6581)."""
     encoder = hpack.Encoder()
     request = _request(encoder)
-    # 4000 bytes in the table, then bytes that each stand for all of them.
+    # 4000 bytes in the table, then bytes that each refer to all of them.
     first = encoder.encode([("bomb", "b" * 4000)])
     block = encoder.encode([("bomb", "b" * 4000)]) * 8000
     assert len(request + first + block) < _MOST_FRAME_BYTES
@@ -76,10 +76,10 @@ FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
 def flood(
     address: str, kind: str, per_s: float, began: threading.Event, ended: threading.Event
 ) -> dict[str, float]:
-    """Send `per_s` pieces of a flood a second until `ended`; what was done.
+    """Send `per_s` pieces of a flood per second until `ended`; return the counts.
 
-    `began` is set once some were sent. Less is sent where the server takes less: pieces that are
-    late are left out.
+    `began` is set once some were sent. The rate is lower if the server reads more slowly: late
+    pieces are dropped.
     """
     sent = connections = 0
     start = time.monotonic()
@@ -108,7 +108,7 @@ def flood(
 
 
 def _is_open(peer: Http2Peer) -> bool:
-    """Take in what the server said; whether it may say more."""
+    """Read the server's output; return whether the connection is still open."""
     while select.select([peer.socket], [], [], 0)[0]:
         try:
             if not peer.socket.recv(2**20):

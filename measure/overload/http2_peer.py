@@ -1,4 +1,4 @@
-"""A client that speaks HTTP/2 frame by frame, well or badly."""
+"""An HTTP/2 client that sends single frames, valid or invalid."""
 
 import socket
 import struct
@@ -12,7 +12,7 @@ _SO_LINGER_RESET = struct.pack("ii", 1, 0)
 
 
 class Http2Peer:
-    """A connection to a server, without gRPC on this side."""
+    """A connection to a server, without a gRPC library on this side."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
@@ -33,7 +33,7 @@ class Http2Peer:
         self.socket.close()
 
     def hello(self) -> bool:
-        """Send the preface and take in the server's settings; whether there were any."""
+        """Send the preface and read the server's settings; return whether any arrived."""
         self.h2.initiate_connection()
         try:
             self.flush()
@@ -45,26 +45,26 @@ class Http2Peer:
         return bool(data)
 
     def call(self, path: str, *headers: tuple[str, str], end: bool = False) -> int:
-        """Open a call and send no message; its stream."""
+        """Open a call without sending a message; return its stream."""
         number: int = self.h2.get_next_available_stream_id()
         self.h2.send_headers(number, [*request_headers(path), *headers], end_stream=end)
         self.flush()
         return number
 
     def flush(self) -> None:
-        """Send what h2 has for the server."""
+        """Send the bytes that h2 has queued."""
         self.socket.sendall(self.h2.data_to_send())
 
     def send(self, *sent: Any) -> None:
-        """Send frames that h2 does not get to see."""
+        """Send frames that bypass h2."""
         self.socket.sendall(b"".join(frame.serialize() for frame in sent))
 
     def read_bytes_to_the_end(self) -> bytes:
-        """Wait for the server to close the connection; what it said before."""
+        """Wait for the server to close the connection; return everything it sent before."""
         return b"".join(iter(self._receive, b""))
 
     def read_bytes_up_to(self, wanted: bytes) -> bytes:
-        """Take in what the server says until that is among it; all of it."""
+        """Read until the given bytes arrive; return everything read."""
         said = b""
         while wanted not in said:
             data = self._receive()
@@ -79,7 +79,7 @@ class Http2Peer:
             return b""
 
     def reset(self) -> None:
-        """Vanish as a crashed client's kernel would tell it."""
+        """Reset the TCP connection, as the kernel of a crashed client does."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _SO_LINGER_RESET)
         self.socket.close()
 
@@ -97,5 +97,5 @@ def request_headers(path: str) -> list[tuple[str, str]]:
 
 
 def framed(message: bytes) -> bytes:
-    """A gRPC message as it goes over the wire."""
+    """A gRPC message with its prefix, as sent on the wire."""
     return b"\0" + struct.pack(">I", len(message)) + message

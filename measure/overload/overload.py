@@ -1,18 +1,18 @@
-"""Measure the server beyond its capacity: goodput, how fast it refuses, and fairness.
+"""Measure the server beyond its capacity: goodput, speed of refusals, and fairness.
 
-python -m client overload [--rounds N] [--out FILE.json]: 0 when every goal is reached, 1 when one
-is missed, 2 when it could not be measured.
+python -m client overload [--rounds N] [--out FILE.json]: exits with 0 if every goal is reached, 1
+if one is missed, 2 if it could not be measured.
 
-Latency is the load engine's: from when a request was due, of a closed loop from the send. A p99 is
-the nearest rank of at least 459 requests; a phase lasts longer if that takes more time.
+Latency is the load engine's: from when a request was due, in a closed loop from the send. A p99 is
+the nearest rank of at least 459 requests; a phase lasts longer if it needs to.
 
-Each round measures, one after the other: requests of one client alone; the same beside another
-client that keeps 100 streams busy; the most that clients in a closed loop get answered; and what
-is answered of three times as many requests a second. Goals are ratios within a round.
+Each round measures in turn: one client alone; the same client beside another that keeps 100 streams
+busy; the peak rate of clients in a closed loop; and the goodput at an offered rate of three times
+that peak. Goals are ratios within a round.
 
-The model is such that computing is what limits: 8 rows take about 10 ms of one core, and 128 KiB
-on the wire. Where receiving is the limit, a client on the same machine slows the server down as
-much as a crowd does, and cannot offer three times its capacity.
+The model makes compute the bottleneck: 8 rows take about 10 ms of one core, and 128 KiB on the
+wire. If receiving were the bottleneck, a client on the same machine would slow the server down as
+much as a crowd does, and could not offer three times its capacity.
 """
 
 import argparse
@@ -52,7 +52,7 @@ SCHEMA = "argmax-serving/overload/2"
 MODEL = "overloaded"
 OVERLOAD = 3
 STREAMS = 100
-# Of each stream, under way at once.
+# Requests in flight per stream.
 _WINDOW = 2
 _CLIENTS = 32
 _MOST_REFUSAL_MS = 10.0
@@ -60,7 +60,7 @@ _MOST_REFUSAL_MS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Size of the model and of a request, options of the server, how long and how often."""
+    """Size of the model and of a request, server options, duration and rounds."""
 
     classes: int = 4096
     features: int = 4096
@@ -74,7 +74,7 @@ class Settings:
 
 @dataclass(slots=True)
 class Rounds:
-    """What was measured, one value a round; no p99 where there were too few samples."""
+    """The results, one value per round; a p99 is None with too few samples."""
 
     alone_p99_ms: list[float | None] = field(default_factory=list)
     crowded_p99_ms: list[float | None] = field(default_factory=list)
@@ -172,7 +172,7 @@ def to_json(settings: Settings, described: Mapping[str, Any], rounds: Rounds) ->
         environment=described,
         settings=settings,
         rounds=rounds,
-        goals=told(goals(rounds)),
+        goals=goal_records(goals(rounds)),
     )
 
 

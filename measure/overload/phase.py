@@ -1,4 +1,4 @@
-"""Measure one phase of an overload: a load of which the 99th percentiles are told."""
+"""Measure one phase of an overload: a load, and its 99th percentiles."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,12 +14,12 @@ from measure.engine.slice import Slice
 from measure.engine.worker_job import Job, Mode
 
 REFUSED, LATE = "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"
-# A percentile that has too few samples by then is left out.
+# A percentile with too few samples by then is omitted.
 _MOST_S = 20.0
 _PIECE_S = 0.25
-# A load that nobody reads is one slice.
+# A background load, whose results are not read, is one slice.
 _WITHOUT_END_S = 3600.0
-# Requests sent in turn.
+# Number of distinct requests, sent in turn.
 _REQUESTS = 4
 
 
@@ -32,7 +32,7 @@ def open_client(
     mode: Mode = "unary",
     streams: int = 1,
 ) -> LoadProcesses:
-    """A client in a process of its own, which `stack` ends; `shape`: classes, features, rows.
+    """A client in a separate process, which `stack` ends; `shape`: classes, features, rows.
 
     The model is the one that `Experiment` draws from seed 0.
     """
@@ -50,7 +50,7 @@ def open_client(
         timeout_s=deadline_s,
         experiment=experiment,
         streams=streams,
-        # They cost the server time, and nobody looks at them here.
+        # Timings cost the server time, and are not used here.
         timings=False,
     )
     return stack.enter_context(load_processes(job))
@@ -59,8 +59,8 @@ def open_client(
 def run_phase(load: LoadProcesses, pace: Pace, seconds: float) -> Slice:
     """Load for half of `seconds`, which fills the queues, then measure for `seconds`.
 
-    It measures longer where the p99 of the answers, or of the refusals if there are any, takes
-    more samples. Requests that were under way at the end are counted where they fail.
+    It measures longer if the p99 of the answers, or of the refusals if there are any, needs more
+    samples. Requests in flight at the end count if they fail.
     """
     enough = fewest_samples(99)
 
@@ -78,21 +78,21 @@ def run_phase(load: LoadProcesses, pace: Pace, seconds: float) -> Slice:
 
 
 def in_the_background(load: LoadProcesses, pace: Pace, seconds: float) -> RunningLoad:
-    """A load that goes on until it is stopped, and has gone on for `seconds` already."""
+    """Start a load that runs until stopped; return after `seconds`."""
     running = load.start(pace, seconds, _WITHOUT_END_S)
     running.slice()
     return running
 
 
 def p99_ms(times: Histogram | None) -> float | None:
-    """The 99th percentile in milliseconds; None where there are too few samples."""
+    """The 99th percentile in milliseconds; None with too few samples."""
     p99_ns = None if times is None else times.percentile(99)
     return None if p99_ns is None else p99_ns / 1e6
 
 
 def shown(p99_ms: float | None) -> str:
-    """A p99 for people."""
-    return "of too few" if p99_ms is None else f"{p99_ms:.1f} ms"
+    """A p99 as text."""
+    return "unknown (too few samples)" if p99_ms is None else f"{p99_ms:.1f} ms"
 
 
 def goal_of_pairs(
@@ -112,11 +112,11 @@ def goal_of_pairs(
 
 
 def failures(phases: Sequence[Slice], expected: Sequence[str] = ()) -> list[str]:
-    """What went wrong in some phases, in words; errors of the `expected` codes did not."""
+    """The failures of some phases, as text; errors with `expected` codes are not failures."""
     found = []
     for one in phases:
         found += [
-            f"{count} requests: {code}: {one.error_texts.get(code, 'no answer came')}"
+            f"{count} requests: {code}: {one.error_texts.get(code, 'no answer')}"
             for code, count in one.errors.items()
             if code not in expected
         ]

@@ -1,1 +1,1 @@
-"""Other servers and load generators, installed in environments of their own."""
+"""Other servers and load generators, installed in separate environments."""

@@ -1,4 +1,4 @@
-"""Drive servers with tritonclient, which runs in an environment and a process of its own."""
+"""Drive servers with tritonclient, which runs in a separate environment and process."""
 
 import contextlib
 import tempfile
@@ -44,7 +44,7 @@ class Driven:
     kind = "peer"
 
     def __init__(self, driver: ChildProcess, name: str, address: str, *, shared: bool) -> None:
-        """NotAvailable when the server does not become ready."""
+        """NotAvailable if the server does not become ready."""
         self.name = name
         self._driver = driver
         command = {
@@ -61,7 +61,7 @@ class Driven:
             raise NotAvailable(str(error)) from None
 
     def turn(self, rows: int, starts: Sequence[int]) -> Turn:
-        """Predict one batch after the other; its first prediction is there with its last."""
+        """Predict batches one after the other; first and last prediction arrive together."""
         command = {"op": "turn", "id": self.name, "rows": rows, "starts": list(starts)}
         try:
             answer = self._driver.ask(command, len(starts) * _CALL_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Virtual environments of the other servers and clients, made once below `.bench/`."""
+"""Virtual environments of the other servers and clients, created once below `.bench/`."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ _INSTALL_TIMEOUT_S = 900.0
 
 
 class NotAvailable(Exception):
-    """Something to compare with cannot be installed or started; the text says why."""
+    """A peer cannot be installed or started; the text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +25,17 @@ class Venv:
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
+        """The environment's interpreter."""
         return self.folder / "bin" / "python"
 
     @property
     def marker(self) -> Path:
-        """The file that is written once all is installed, and says what."""
+        """The file that lists the packages, written when all are installed."""
         return self.folder / "installed"
 
     @property
     def packages(self) -> Path:
-        """Where its packages lie."""
+        """The folder of its packages."""
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         return self.folder / "lib" / version / "site-packages"
 
@@ -46,9 +46,9 @@ class Venv:
 
 
 def installed(name: str, requirements: Sequence[str], *, dependencies: bool = True) -> Venv:
-    """The environment NAME with `requirements`; made unless it is there with just these.
+    """The environment NAME with `requirements`; created unless it exists with exactly these.
 
-    NotAvailable says what pip said.
+    NotAvailable with pip's last line of output.
     """
     try:
         return found(name, requirements)
@@ -63,7 +63,7 @@ def installed(name: str, requirements: Sequence[str], *, dependencies: bool = Tr
 
 
 def found(name: str, requirements: Sequence[str]) -> Venv:
-    """The environment NAME if it is there with just these `requirements`; else NotAvailable."""
+    """The environment NAME if it exists with exactly these `requirements`; else NotAvailable."""
     venv = Venv(FOLDER / "venvs" / name)
     if venv.marker.exists() and venv.marker.read_text() == _contents(requirements):
         return venv

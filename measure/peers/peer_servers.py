@@ -1,4 +1,4 @@
-"""Install and start the servers that this one is compared with."""
+"""Install and start the peer servers."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from measure.peers.environments import FOLDER, NotAvailable, Venv, installed
 MODEL = "linear_argmax"
 _SCRIPTS = SOURCE / "measure" / "peers" / "inside"
 _START_TIMEOUT_S = 60.0
-# What a message length may be at most in gRPC.
+# The largest message length in gRPC.
 _MAX_MESSAGE_BYTES = 2**31 - 1
 # The same engine everywhere.
 _ENGINE = f"onnxruntime=={metadata.version('onnxruntime')}"
@@ -28,7 +28,7 @@ _ENGINE = f"onnxruntime=={metadata.version('onnxruntime')}"
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What every server gets: the graph, its shape, how many threads and rows."""
+    """The settings of every server: the graph, its shape, threads and rows."""
 
     graph: Path
     classes: int
@@ -39,7 +39,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How to run a server that is to listen on `port`."""
+    """How to run a server on `port`."""
 
     command: tuple[str, ...]
     environment: dict[str, str]
@@ -48,7 +48,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A server: what its environment holds, how it is run, whether it reads shared memory."""
+    """A peer server: its packages, its command, whether it reads shared memory."""
 
     name: str
     requirements: tuple[str, ...]
@@ -78,7 +78,7 @@ def _mlserver(venv: Venv, work: Work, folder: Path) -> Launch:
         "http_port": free_port(),
         "metrics_endpoint": None,
         "grpc_max_message_length": _MAX_MESSAGE_BYTES,
-        # The model runs in the server's process: another would cost a copy more.
+        # The model runs in the server's process: a second process would cost another copy.
         "parallel_workers": 0,
         "debug": False,
     }
@@ -100,7 +100,7 @@ def _triton(venv: Venv, work: Work, folder: Path) -> Launch:
     if not stub.exists():
         raise NotAvailable(f"its Python backend has no stub for Python {version}")
     beside = wheel / "backends" / "python" / stub.name
-    # One that runs cannot be written to, and another Triton may be running it.
+    # A running executable cannot be overwritten, and another Triton may be running it.
     if not beside.exists():
         shutil.copy2(stub, beside)
     model = folder / "models" / MODEL
@@ -126,7 +126,7 @@ def _triton(venv: Venv, work: Work, folder: Path) -> Launch:
     ]
     environment = {
         "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
-        # The interpreter inside the stub finds its packages by the python3 on the path, only.
+        # The stub's interpreter finds its packages only through the python3 on PATH.
         "PATH": f"{venv.folder / 'bin'}:{os.environ.get('PATH', '')}",
     }
     return Launch(command, environment, port)
@@ -134,7 +134,7 @@ def _triton(venv: Venv, work: Work, folder: Path) -> Launch:
 
 def _triton_config(work: Work) -> str:
     parameters = {"graph": str(work.graph), "threads": str(work.threads)}
-    told = "".join(
+    parameter_text = "".join(
         f'parameters {{ key: "{key}" value {{ string_value: {json.dumps(value)} }} }}\n'
         for key, value in parameters.items()
     )
@@ -143,7 +143,7 @@ def _triton_config(work: Work) -> str:
         f'input {{ name: "x" data_type: TYPE_FP32 dims: [ {work.features} ] }}\n'
         'output { name: "label" data_type: TYPE_INT64 dims: [ 1 ] reshape { shape: [ ] } }\n'
         f'output {{ name: "scores" data_type: TYPE_FP32 dims: [ {work.classes} ] }}\n'
-        f"instance_group {{ kind: KIND_CPU count: 1 }}\n{told}"
+        f"instance_group {{ kind: KIND_CPU count: 1 }}\n{parameter_text}"
     )
 
 
@@ -153,7 +153,7 @@ PEERS = {
         Peer("triton", ("nvidia-pytriton==0.7.0", _ENGINE), _triton, shared_memory=True),
         Peer("plain_grpcio", ("tritonclient[grpc]==2.73.0", _ENGINE), _plain_grpcio),
         Peer("kserve", ("kserve==0.21.0", _ENGINE), _kserve),
-        # Takes most memory of all, so the others go before it.
+        # Uses the most memory, so it comes last.
         Peer("mlserver", ("mlserver==1.7.1", _ENGINE), _mlserver),
     )
 }
@@ -161,9 +161,9 @@ PEERS = {
 
 @contextlib.contextmanager
 def running_peer(peer: Peer, work: Work) -> Iterator[str]:
-    """Install `peer` if need be and start it; its address, once it listens.
+    """Install `peer` if necessary and start it; yield its address once it listens.
 
-    NotAvailable tells what is in the way; the server's words are in `.bench/run/NAME.log`.
+    NotAvailable gives the reason; the server's output is in `.bench/run/NAME.log`.
     """
     venv = installed(peer.name, peer.requirements)
     folder = FOLDER / "run" / peer.name

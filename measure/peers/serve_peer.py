@@ -1,4 +1,4 @@
-"""Serve the model with another server, to drive it by hand.
+"""Serve the model with a peer server, for manual tests.
 
 python -m measure.peers.serve_peer triton
 """
@@ -22,14 +22,14 @@ _MOST_ROWS = 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Say where it listens, and serve until SIGTERM or SIGINT. 0: served; 2: it could not."""
+    """Print the address, and serve until SIGTERM or SIGINT. 0: served; 2: cannot run."""
     parser = Parser(prog="measure.peers.serve_peer", description=__doc__)
-    parser.add_argument("peer", choices=PEERS, help="which; it is installed below .bench/ first")
+    parser.add_argument("peer", choices=PEERS, help="installed below .bench/ if necessary")
     parser.add_argument("--classes", type=int, default=64, help="default: %(default)s")
     parser.add_argument("--features", type=int, default=262_144, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of W (default: %(default)s)")
     args = parser.parse_args(argv)
-    # Ending by SIGTERM must end what was started, too.
+    # SIGTERM must also end the started server.
     signal.signal(signal.SIGTERM, _interrupt)
     experiment = Experiment(args.classes, args.features, "float32", args.seed)
     try:

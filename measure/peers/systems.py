@@ -1,4 +1,4 @@
-"""What is measured side by side, and how one turn of it is taken."""
+"""The systems that are measured side by side, and a turn of one."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ class Turn:
 
     @property
     def rows_per_s(self) -> float:
-        """Rows answered over the time that all batches took."""
+        """Rows answered, divided by the time of all batches."""
         return self.labels.size * 1e9 / sum(self.latencies_ns)
 
     @property
@@ -43,15 +43,15 @@ class Turn:
 
 
 class System(Protocol):
-    """Something that predicts; `kind` is limit, service or peer."""
+    """A system that predicts; `kind` is limit, service or peer."""
 
     name: str
     kind: str
 
     def turn(self, rows: int, starts: Sequence[int]) -> Turn:
-        """Predict the examples from each of `starts` on, `rows` at a time.
+        """Predict a batch of `rows` examples from each of `starts` on.
 
-        RequestFailed when it refuses, or when its process is gone.
+        RequestFailed if it rejects a batch, or its process has ended.
         """
 
 
@@ -65,7 +65,7 @@ class InProcess:
         self._examples = examples
 
     def turn(self, rows: int, starts: Sequence[int]) -> Turn:
-        """Predict one batch after the other."""
+        """Predict batches one after the other."""
         latencies, first, labels = [], [], []
         for start in starts:
             x = self._examples[start : start + rows]
@@ -78,12 +78,12 @@ class InProcess:
 
 
 def turn_starts(rows: int, examples: int, number: int) -> list[int]:
-    """First examples of the batches of turn `number`: over the turns, all examples have theirs."""
+    """First examples of the batches of turn `number`; over all turns, every example is used."""
     batches = max(1, _TURN_ROWS // rows)
     slots = examples // rows
     return [(number * batches + i) % slots * rows for i in range(batches)]
 
 
 def warm_up_starts(rows: int, examples: int) -> Iterator[int]:
-    """First examples of the batches that are no samples: they pay for memory and packing."""
+    """First examples of the warm-up batches, which pay for memory and packing."""
     yield from turn_starts(rows, examples, 0)[:4]

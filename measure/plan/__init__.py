@@ -1,1 +1,1 @@
-"""Replicas, batches and network for a rate and a p99, by a simulation that is checked."""
+"""Replicas, batches and network for a rate and a p99, by a validated simulation."""

@@ -1,4 +1,4 @@
-"""Measure what a plan is made of: lone requests, what a server can do, loads below that."""
+"""Measure the inputs of a plan: single requests, the server's capacity, loads below it."""
 
 from dataclasses import replace
 
@@ -15,39 +15,40 @@ from measure.load.target import Target, target
 from measure.plan.observed import Calibration, Observation, Trace
 from server.batching.policy import Limits
 
-# Of the rate of a closed loop with so many requests under way.
+# Requests in flight in the closed loop that measures capacity.
 CONCURRENCY = 16
-# What is held out lies between what is fitted: that a prediction holds there says nothing beyond.
-# Nearer to what a server can do, the p99 of the same load differs from minute to minute by half.
+# Shares of that capacity. Held-out loads lie between fitted ones: a prediction that holds there
+# says nothing about higher loads. Closer to capacity, the p99 of one load varies by half between
+# minutes.
 FITTED_SHARES = (0.25, 0.45, 0.6, 0.75)
 HELD_OUT_SHARES = (0.35, 0.5, 0.7)
-# A machine has better and worse minutes: each load has a part in two of them.
+# A machine has better and worse minutes, so each load is measured in two passes.
 _PASSES = 2
-# The largest lone request.
+# The largest single request.
 _MOST_ROWS, _MOST_BYTES = 64, 64 * 2**20
 _WINDOWS = 3
-# Of the time that an open loop takes; those are what percentiles are wanted of.
+# Times of the closed loops, as shares of an open loop's: only open loops need percentiles.
 _LONE_SHARE, _BUSY_SHARE = 1 / 6, 1 / 4
 _LEAST_WINDOW_S, _MOST_WARM_UP_S = 0.25, 1.0
-# More requests than a percentile takes, because fewer may come than on average.
+# More requests than a percentile needs, because fewer than average may arrive.
 _CHANCE = 1.3
 
 
 def limits_of(client: Client) -> Limits:
-    """How a server says that it batches a model; UsageError when it does not say."""
+    """The batching limits that a server reports for a model; UsageError if it reports none."""
     config = client.config()
     batching = config.dynamic_batching
     group_rows = max(batching.preferred_batch_size, default=0)
     if not group_rows:
-        raise UsageError("the server does not tell how many rows it gathers for one execution")
+        raise UsageError("the server does not report how many rows it gathers for one execution")
     delay_ns = batching.max_queue_delay_microseconds * 1000
     return Limits.of(group_rows, config.max_batch_size, delay_ns)
 
 
 def sizes(rows: int, group_rows: int, row_bytes: int) -> list[int]:
-    """Rows of the lone requests: those that are planned for, and powers of two up to a group.
+    """Rows of the single requests: the planned size, and powers of two up to a group.
 
-    There are three at least, as a line takes, unless no request has so many rows.
+    At least three sizes, which a line fit needs, unless no request can have that many rows.
     """
     most = min(group_rows, _most_rows(row_bytes))
     chosen = {rows, most, *(2**k for k in range(most.bit_length()))}
@@ -57,9 +58,9 @@ def sizes(rows: int, group_rows: int, row_bytes: int) -> list[int]:
 
 
 def calibrate(settings: Settings, seconds: float, report: Report) -> Calibration:
-    """Measure a server with requests of the settings' rows; each open loop takes `seconds`.
+    """Measure a server with requests of the settings' rows, each open loop for `seconds`.
 
-    UsageError when the server tells too little or cannot be measured.
+    UsageError if the server reports too little or cannot be measured.
     """
     most_rows = max(settings.rows, _most_rows(_row_bytes(settings)))
     with target(replace(settings, rows=most_rows), report) as where:
@@ -67,10 +68,10 @@ def calibrate(settings: Settings, seconds: float, report: Report) -> Calibration
             spec, limits = client.input(), limits_of(client)
         found = []
         for rows in sizes(settings.rows, limits.group_rows, spec.row_bytes):
-            report(Progress(f"lone requests of {rows} rows"))
+            report(Progress(f"single requests of {rows} rows"))
             lone = replace(settings, rows=rows)
             found.append(_closed(lone, where, 1, seconds * _LONE_SHARE, report))
-        report(Progress("what the server can do, then loads below"))
+        report(Progress("the server's capacity, then loads below it"))
         busy = _closed(settings, where, CONCURRENCY, seconds * _BUSY_SHARE, report)
         open_loops = _open(settings, where, busy, seconds, report)
         return Calibration(
@@ -87,16 +88,16 @@ def calibrate(settings: Settings, seconds: float, report: Report) -> Calibration
 
 
 def _windows(seconds: float) -> Windows:
-    """Windows of so many seconds in all, none so short that one request might be all of it.
+    """Windows of so many seconds in all, each long enough for several requests.
 
-    Their requests are not counted while they last: that takes the sender time, and those cores.
+    Requests are not counted during a window: counting takes sender time and server cores.
     """
     window_s = max(seconds / _WINDOWS, _LEAST_WINDOW_S)
     return Windows(min(window_s, _MOST_WARM_UP_S), window_s, requests=0, most=_WINDOWS)
 
 
 def _seconds_for(percentile: float, rate_per_s: float) -> float:
-    """How long requests must come until a percentile can be told."""
+    """How long a load must last for enough samples of a percentile."""
     return _CHANCE * fewest_samples(percentile) / rate_per_s
 
 
@@ -137,9 +138,9 @@ def _closed(
 def _open(
     settings: Settings, where: Target, busy: Observation, seconds: float, report: Report
 ) -> dict[float, Observation]:
-    """Measure all open loops by their shares, in rising order and then in falling.
+    """Measure all open loops by their shares, in ascending and then in descending order.
 
-    Loads that are fitted and held out come in turn, so that no hour of the machine is one's alone.
+    Fitted and held-out loads alternate, so that a drift of the machine affects both alike.
     """
     shares = sorted((*FITTED_SHARES, *HELD_OUT_SHARES))
     rates_per_s = {share: share * busy.requests_per_s for share in shares}
@@ -148,7 +149,7 @@ def _open(
     traces: dict[float, list[Trace]] = {share: [] for share in shares}
     windows = _windows(seconds)
     for number in range(_PASSES):
-        # Other arrivals in each pass.
+        # Different arrivals in each pass.
         one_pass = replace(settings, windows=windows, seed=settings.seed + number)
         with loading(one_pass, where, "unary") as load:
             for share in shares if number % 2 == 0 else reversed(shares):
@@ -161,13 +162,13 @@ def _open(
 
 
 def _checked(point: LoadPoint) -> LoadPoint:
-    """Give a point back; UsageError if labels are wrong, or a closed loop has errors.
+    """Return the point; UsageError if labels are wrong, or a closed loop has errors.
 
-    In an open loop a server that falls behind may refuse requests, which is told.
+    In an open loop a server that falls behind may reject requests; the record counts them.
     """
     if point.wrong_labels or (point.errors and point.asked.loop == "closed"):
         raise UsageError(
-            f"a calibration takes right answers only; errors {point.errors} came, "
+            f"a calibration needs answers without errors; got errors {point.errors}, "
             f"{point.wrong_labels or 0} wrong labels"
         )
     return point

@@ -1,4 +1,4 @@
-"""Find the fewest replicas, with their batches, that meet a p99 at a rate."""
+"""Find the fewest replicas, and their batching options, that meet a p99 at a rate."""
 
 import math
 from collections.abc import Iterator
@@ -12,20 +12,20 @@ from measure.plan.simulation import Costs
 from server.batching.policy import Limits
 
 _QUEUE_DELAYS_NS = (0, 1_000_000, 5_000_000)
-# Groups are tried that are so much smaller than the one that was measured, and one of a row.
+# Divisors of the measured group size to try, besides groups of one row.
 _SMALLER = (1, 4)
 _PRECISION = 0.02
-# Of the highest rate that can be trusted; who misses the bound even there is not looked at further.
+# Share of the highest trusted rate; options that miss the bound even there are dropped.
 _LEAST_SHARE = 1 / 64
-# Other batches than those that were measured must be worth it: so many times the rate.
+# Batching options that were not measured must reach this many times the rate to be chosen.
 _WORTH = 1.05
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """So many requests a second of all replicas, with a p99 within a bound.
+    """Requests per second of all replicas together, with a bound on the p99.
 
-    `link_bits_per_s` is what the network of one replica carries.
+    `link_bits_per_s` is the network bandwidth of one replica.
     """
 
     rate_per_s: float
@@ -35,7 +35,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A way to batch, with what it does at the rate of one replica."""
+    """A set of batching options, with its predicted results at one replica's rate."""
 
     limits: Limits
     predicted: Predicted
@@ -43,10 +43,10 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """So many replicas, each with its share of the rate.
+    """A number of replicas, each with its share of the rate.
 
-    `p99_ns` is the predicted one with the margin. `binds` says what asks for so many replicas.
-    `options` are other ways to batch at the same rate.
+    `p99_ns` is the prediction with the margin. `binds` names the constraint that determines the
+    number of replicas. `options` are alternative batching options at the same rate.
     """
 
     replicas: int
@@ -60,9 +60,9 @@ class Plan:
 def plan(
     demand: Demand, calibration: Calibration, costs: Costs, trust: Range, requests: int = REQUESTS
 ) -> Plan | None:
-    """The fewest replicas that meet a demand at rates that can be trusted; None when none do.
+    """The fewest replicas that meet a demand at trusted rates; None if no number does.
 
-    `requests`: how many each simulation takes.
+    `requests`: the number that each simulation runs.
     """
     bound_ns = demand.p99_ns / (1 + trust.margin)
     link_per_s = demand.link_bits_per_s / (8 * calibration.rows * calibration.row_bytes)
@@ -75,7 +75,7 @@ def plan(
         return found(limits, rate_per_s).p99_ns <= bound_ns
 
     def best(limits: Limits) -> float:
-        """Highest rate that meets the bound, 0 for none."""
+        """Highest rate that meets the bound; 0 if none does."""
         if not meets(limits, most_per_s * _LEAST_SHARE):
             return 0.0
         met = highest_rate(lambda r: meets(limits, r), most_per_s, _PRECISION, most_per_s).met
@@ -115,7 +115,7 @@ def plan(
 
 
 def _others(calibration: Calibration) -> Iterator[Limits]:
-    """Ways to batch other than the measured one, none of larger groups than were measured."""
+    """Alternative batching options, with groups no larger than the measured one."""
     measured = calibration.limits
     groups = {measured.group_rows // smaller for smaller in _SMALLER} - {0} | {1}
     for group_rows in sorted(groups, reverse=True):

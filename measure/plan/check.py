@@ -1,4 +1,4 @@
-"""Hold predictions against loads that they were not made from."""
+"""Validate predictions against held-out loads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from measure.plan.fit import Predicted, replay
 from measure.plan.observed import Calibration, Observation
 from measure.plan.simulation import Costs
 
-# Of the p99; where a prediction is further off, nothing is planned.
+# Largest tolerated error of the p99, as a share; beyond it, nothing is planned.
 MOST_ERROR = 0.20
-# So often each is simulated, that what is drawn for it hardly matters.
+# Simulations of each load: enough that the random draws hardly matter.
 _REPLAYS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A load that was held out, and what was predicted of it."""
+    """A held-out load and its prediction."""
 
     DERIVED: ClassVar = ("p99_error", "verdict")
 
@@ -25,23 +25,23 @@ class Checked:
 
     @property
     def rate_per_s(self) -> float:
-        """Requests per second that were asked for."""
+        """Requested rate, in requests per second."""
         return self.load.rate_per_s or 0.0
 
     @property
     def p99_error(self) -> float | None:
-        """How far the predicted p99 is off, as a share of the measured one; None without one."""
+        """Error of the predicted p99, as a share of the measured one; None if that is missing."""
         return None if self.load.p99_ns is None else self.predicted.p99_ns / self.load.p99_ns - 1
 
     @property
     def holds(self) -> bool:
-        """Whether the prediction is near enough."""
+        """Whether the prediction is within the tolerated error."""
         near = self.p99_error is not None and abs(self.p99_error) <= MOST_ERROR
         return near and not self.load.errors
 
     @property
     def verdict(self) -> str:
-        """Why it holds, or not."""
+        """Whether it holds, with the reason if not."""
         if self.load.errors:
             return f"{self.load.errors:,} requests failed"
         if self.p99_error is None:
@@ -54,9 +54,9 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Up to which rate of a replica predictions held, and the largest error below that.
+    """The highest rate per replica up to which predictions held, and the largest error below it.
 
-    `margin`: by which share the measured p99 was over the predicted one, 0 if it never was.
+    `margin`: the share by which the measured p99 exceeded the predicted one; 0 if it never did.
     """
 
     most_per_s: float
@@ -64,14 +64,14 @@ class Range:
 
 
 def check(calibration: Calibration, costs: Costs) -> list[Checked]:
-    """Predict each load that was held out, those of low rates first."""
+    """Predict each held-out load, in order of rising rates."""
     loads = sorted(calibration.held_out, key=lambda load: load.rate_per_s or 0.0)
     limits = calibration.limits
     return [Checked(load, replay(limits, costs, load, replays=_REPLAYS)) for load in loads]
 
 
 def trusted(checks: Sequence[Checked]) -> Range | None:
-    """The rates at which predictions can be trusted: from none up to the last before one fails."""
+    """The range of trusted rates: up to the last load before a prediction fails."""
     held: list[Checked] = []
     for one in checks:
         if not one.holds:

@@ -1,4 +1,4 @@
-"""Find what a server spends on requests from what a calibration saw."""
+"""Fit a server's costs per request to a calibration."""
 
 import bisect
 import itertools
@@ -18,24 +18,24 @@ from measure.plan.observed import Calibration, Observation
 from measure.plan.simulation import Costs, simulate
 from server.batching.policy import Limits
 
-# Of a simulation that nothing was measured beside.
+# Requests of a simulation without a measured counterpart.
 REQUESTS = 8_000
-# Of each pass of a load, those that the fit simulates, again and again.
+# Requests of each pass of a load that each simulation of the fit runs.
 TRIED_REQUESTS = 1_200
-# Of arrivals and times that no measurement had.
+# A seed that no measurement uses.
 SEED = 1_000_003
-# Requests before the queue is as long as it is on average.
+# Share of requests before the queue reaches its average length.
 _WARM_UP_SHARE = 0.05
 _Z90 = 1.2815515655446004  # the normal distribution's 90th percentile
-# Simulations of a search at most, and how near to each other its points are in the end.
+# Most simulations of a search, and the distance of its points at which it ends.
 _TRIES, _NEAR = 120, 0.005
-# One percentile that is far off must not outweigh all others.
+# A single percentile that is far off must not outweigh all others.
 _MOST_ERROR = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """What a simulated load gave: nanoseconds, and the rows of the batch of a mean request."""
+    """Results of a simulated load: nanoseconds, and mean rows of a request's batch."""
 
     p50_ns: float
     p90_ns: float
@@ -45,13 +45,13 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """What loads tell of a server that lone requests do not.
+    """Parameters of a server that loads reveal and single requests do not.
 
-    `waiting`: of the time that a request spends beside executing, what keeps other requests
-    waiting; `loaded`: that time under load, of what it is for lone requests. `receive_speed` and
-    `execute_speed`: what is left of each while both go on. `spread`: what the sigma of that part of
-    it which keeps no other waiting has beyond that of lone requests. Processes that wait for a core
-    delay a request so; what receiving and executing take of the cores is no more for it.
+    `waiting`: the share of a request's time outside execution that blocks other requests; `loaded`:
+    that time under load, relative to single requests. `receive_speed` and `execute_speed`: the
+    remaining speed of each while both run. `spread`: how much the sigma of the part that does not
+    block others exceeds that of single requests. Waiting for a core delays a request like that,
+    without more core time for receiving and executing.
     """
 
     waiting: float
@@ -61,10 +61,10 @@ class Shares:
     spread: float
 
 
-# Between these the fit looks.
+# Bounds of the search.
 _LEAST = Shares(0.05, 1.0, 0.05, 0.05, 0.0)
 _MOST = Shares(1.0, 3.0, 1.0, 1.0, 1.5)
-# Near the best of these it looks further: cores that are shared, and cores that are not.
+# Starting points; the search refines the best: cores shared, and not shared.
 _STARTS = tuple(
     Shares(0.5, loaded, receive_speed, execute_speed, spread)
     for loaded in (1.0, 2.0)
@@ -97,10 +97,10 @@ def replay(
     requests: int | None = None,
     seed: int = SEED,
 ) -> Predicted:
-    """Simulate a load as it was measured, with requests that are due at the same instants.
+    """Simulate a measured load, with requests due at the same instants.
 
-    What chance had in store for the queue is then the same for both, and only what the server
-    does is compared. `requests`: the first of each pass, None for all.
+    Both then have the same random arrivals, and only the server's behaviour is compared.
+    `requests`: how many of each pass, from its start; None for all.
     """
     assert load.rate_per_s is not None
     latencies_ns: list[float] = []
@@ -118,25 +118,25 @@ def replay(
 def _predicted(latencies_ns: Sequence[float], batch_rows: Sequence[int]) -> Predicted:
     p50, p90, p99 = np.percentile(latencies_ns, (50, 90, 99), method="inverted_cdf")
     batches = np.array(batch_rows, float)
-    # As a request sees it: a batch of many is seen by many.
+    # Weighted by requests: a large batch counts once for each of its requests.
     return Predicted(float(p50), float(p90), float(p99), float(batches @ batches / batches.sum()))
 
 
 def executions(calibration: Calibration) -> Fit:
-    """The line of what executions take over their rows, while nothing else goes on."""
+    """The line of execution time over rows, while nothing else runs."""
     sizes = calibration.sizes
     rows, times_ns = [o.rows for o in sizes], [o.compute_ns for o in sizes]
-    if len(sizes) < latency_fit.FEWEST_SIZES:  # the server takes no more rows at once
+    if len(sizes) < latency_fit.FEWEST_SIZES:  # the server runs no more rows at once
         return latency_fit.through(rows, times_ns)
     return latency_fit.fit(rows, times_ns)
 
 
 def fit_costs(calibration: Calibration, requests: int = TRIED_REQUESTS) -> Costs:
-    """Costs with which the simulation comes nearest to the fitted loads.
+    """Find the costs with which the simulation fits the loads best.
 
-    What executions take, and the time that a lone request spends elsewhere, is measured; `Shares`
-    are what the search varies. Each simulation takes so many `requests` of a pass. UsageError when
-    there is nothing to fit.
+    Execution time, and the time that a single request spends elsewhere, are measured; the search
+    varies `Shares`. Each simulation runs so many `requests` of a pass. UsageError if there is
+    nothing to fit.
     """
     line = executions(calibration)
     alone = next((o for o in calibration.sizes if o.rows == calibration.rows), None)
@@ -168,9 +168,9 @@ def fit_costs(calibration: Calibration, requests: int = TRIED_REQUESTS) -> Costs
 
 
 def _search(error: Callable[[Shares], float]) -> Shares:
-    """Shares with the least error: the best that the method of Nelder and Mead finds.
+    """Minimise the error over the shares by the method of Nelder and Mead.
 
-    It asks for no slopes, which a simulation of so many requests has none of (Nelder, Mead: A
+    It needs no gradients, which a simulation of discrete requests lacks (Nelder, Mead: A
     simplex method for function minimization, Comput. J. 7(4), 1965).
     """
     bounds = list(zip(astuple(_LEAST), astuple(_MOST), strict=True))
@@ -189,7 +189,7 @@ def _search(error: Callable[[Shares], float]) -> Shares:
 
 
 def _simplex(start: Shares) -> NDArray[np.float64]:
-    """The start, and a quarter of the way from it towards the farther bound of each axis."""
+    """The start, and on each axis a point a quarter of the way to the farther bound."""
     points = np.tile(np.array(astuple(start)), (len(fields(Shares)) + 1, 1))
     for axis, (least, most) in enumerate(zip(astuple(_LEAST), astuple(_MOST), strict=True)):
         at = points[0, axis]
@@ -198,7 +198,7 @@ def _simplex(start: Shares) -> NDArray[np.float64]:
 
 
 def _error(limits: Limits, costs: Costs, load: Observation, requests: int) -> float:
-    """Squares of the logarithms by which percentiles and batches are off."""
+    """Sum of squared log errors of percentiles and batch sizes."""
     found = replay(limits, costs, load, requests=requests)
     pairs = (
         (found.p50_ns, load.p50_ns),
@@ -211,9 +211,9 @@ def _error(limits: Limits, costs: Costs, load: Observation, requests: int) -> fl
 
 
 def _gather_ns(loads: Sequence[Observation], line: Fit) -> float:
-    """What a row takes to be gathered: of the load with the largest batches, where it is most.
+    """Time to gather a row, from the load with the largest batches, where gathering is largest.
 
-    Gathering is slowed down as executing is, which is known.
+    Gathering is slowed down like execution, by a known factor.
     """
     load = max(loads, key=lambda o: o.batch_rows)
     slowed = max(load.compute_ns / line.latency_ns(load.batch_rows), 1.0)
@@ -221,9 +221,9 @@ def _gather_ns(loads: Sequence[Observation], line: Fit) -> float:
 
 
 def _spread(alone: Observation) -> float:
-    """Sigma of each of two times, of which lone requests show the sum."""
+    """Sigma of each of two times, whose sum single requests show."""
     if alone.p50_ns is None or alone.p90_ns is None:
-        raise UsageError(f"{alone.samples} lone requests are too few to tell percentiles")
+        raise UsageError(f"{alone.samples} single requests are too few for percentiles")
     sigma = math.log(alone.p90_ns / alone.p50_ns) / _Z90
     parts_ns = math.hypot(alone.compute_ns, alone.mean_ns - alone.compute_ns)
     return sigma * alone.mean_ns / parts_ns

@@ -1,4 +1,4 @@
-"""Hold what a calibration saw of a server under load."""
+"""Data types for a calibration: the observed loads of a server."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from measure.load.summary import LoadPoint
 from measure.load.summary import latency as latency_of
 from server.batching.policy import Limits
 
-# By which the p99s of a load's passes may differ.
+# Share by which the p99s of a load's passes may differ.
 PASSES_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """When the Poisson requests of one pass of an open loop were due: those drawn from `seed`.
+    """When the Poisson requests of one pass of an open loop were due, drawn from `seed`.
 
-    They began with `warm_up_ns` that did not count, and ended `elapsed_ns` after those.
+    They began with `warm_up_ns` that did not count, and ended `elapsed_ns` later.
     """
 
     seed: int
@@ -30,11 +30,11 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One load: what was asked, and times in nanoseconds, None where samples are too few.
+    """One load: its settings, and times in nanoseconds, None where samples are too few.
 
-    `queue_ns` to `compute_ns` are means over requests, as `batch_rows` is of the batches that they
-    ran in. `errors` counts requests that failed. `doubts` say in which respects the point cannot
-    be believed. `traces` say when the requests of an open loop were due, pass by pass.
+    `queue_ns` to `compute_ns` are means over requests, and so is `batch_rows`, the rows of the
+    batch that a request ran in. `errors` counts failed requests. `doubts` lists the checks that the
+    point failed. `traces` give when the requests of an open loop were due, pass by pass.
     """
 
     rows: int
@@ -56,13 +56,13 @@ class Observation:
 
     @classmethod
     def of(cls, passes: Sequence[LoadPoint], traces: Sequence[Trace] = ()) -> Self:
-        """Read the passes of one load as one; UsageError for no answers, or without timings."""
+        """Merge the passes of one load; UsageError for no answers, or without timings."""
         for point in passes:
             if point.latency_ns.mean is None:
                 raise UsageError(f"no request was answered: {point.errors}")
             if point.split is None or point.split.told_by != "timings":
                 raise UsageError(
-                    "the server tells no timings with its answers; a plan is made of them"
+                    "the server reports no timings with its answers; a plan needs them"
                 )
         samples = [point.latency_ns.samples for point in passes]
 
@@ -106,20 +106,20 @@ def _failed_checks(passes: Sequence[LoadPoint]) -> Iterator[str]:
 
 
 def _unlike(passes: Sequence[LoadPoint]) -> Iterator[str]:
-    """Say where passes of one load differ so much that no prediction can be near to all of them."""
-    told = [one.latency_ns.p99 for one in passes if one.latency_ns.p99 is not None]
-    if len(told) > 1 and max(told) > (1 + PASSES_SHARE) * min(told):
-        each = " and ".join(f"{p99_ns / 1e6:.3g}" for p99_ns in told)
+    """Report where passes of one load differ too much for any prediction to fit all of them."""
+    p99s_ns = [one.latency_ns.p99 for one in passes if one.latency_ns.p99 is not None]
+    if len(p99s_ns) > 1 and max(p99s_ns) > (1 + PASSES_SHARE) * min(p99s_ns):
+        each = " and ".join(f"{p99_ns / 1e6:.3g}" for p99_ns in p99s_ns)
         yield f"passes: the same load had a p99 of {each} ms"
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a server did, and how it batches: all that a plan is made of.
+    """A server's measured loads and batching limits: the input of a plan.
 
-    `sizes` are single requests of several numbers of rows; `busy` is a closed loop that says what
-    the server can do. Costs are fitted to the open loops of `fitted`; those of `held_out` say how
-    well that predicts. `row_bytes` is what a row takes on its way, as `dtype`.
+    `sizes` are single requests of several numbers of rows; `busy` is a closed loop that shows the
+    server's capacity. Costs are fitted to the open loops of `fitted`; those of `held_out` validate
+    the predictions. `row_bytes` is the size of a row on the wire, as `dtype`.
     """
 
     model: str

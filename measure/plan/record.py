@@ -1,4 +1,4 @@
-"""Keep the record of a plan as JSON, with the calibration that another plan may be made of."""
+"""The record of a plan as JSON, with its calibration, which another plan can reuse."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ NAME = "plan.json"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a plan was asked for; `result` names an earlier plan whose calibration was taken."""
+    """The settings of a plan; `result` names an earlier plan whose calibration is reused."""
 
     rate: float
     p99_ms: float
@@ -28,7 +28,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """What a record holds; `plan` None: nothing was planned."""
+    """The contents of a record; `plan` None: nothing was planned."""
 
     SCHEMA: ClassVar = "argmax-serving/plan/2"
 
@@ -42,7 +42,7 @@ class PlanRecord:
 
     @property
     def demand(self) -> Demand:
-        """What was planned for."""
+        """The demand that the plan meets."""
         asked = self.settings
         return Demand(asked.rate, asked.p99_ms * 1e6, asked.link_gbit * 1e9)
 
@@ -56,7 +56,7 @@ def to_json(
     plan: Plan | None,
     answer: str,
 ) -> dict[str, Any]:
-    """Record of a plan; the environment is the calibration's."""
+    """Make the record of a plan; the environment is the calibration's."""
     return recorded(
         PlanRecord.SCHEMA,
         environment=environment,
@@ -76,7 +76,7 @@ class _Earlier:
 
 
 def earlier(folder: Path) -> tuple[Calibration, dict[str, Any]]:
-    """The calibration of an earlier plan, and its environment; UsageError when there is none."""
+    """The calibration of an earlier plan, and its environment; UsageError if there is none."""
     path = folder / NAME
     ((_, content),) = record_files.found([path], [PlanRecord.SCHEMA])
     with record_files.naming(path):

@@ -11,13 +11,13 @@ from server.batching.policy import Batch, CloseReason, Limits, rows_to_wait_for,
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a replica spends, in nanoseconds, on requests of one size.
+    """A replica's costs, in nanoseconds, for requests of one size.
 
-    Receiving takes `receive_ns` a request, one after the other; `answer_ns` is what else a request
-    takes that keeps no other waiting. A batch takes `batch_ns`, `row_ns` for each of its rows, and
-    `gather_ns` for each row if they are of several requests. That is while the other does nothing:
-    while both go on, receiving has `receive_speed` of its speed and executing `execute_speed`.
-    Each time that is drawn is spread log-normally about its mean: `spread` is the sigma, of
+    Receiving takes `receive_ns` per request, one after the other; `answer_ns` is the rest of a
+    request's time, which blocks no other request. A batch takes `batch_ns`, `row_ns` per row, and
+    `gather_ns` per row if the rows belong to several requests. These hold while only one of the two
+    runs: while both run, receiving has `receive_speed` of its speed and execution `execute_speed`.
+    Times are drawn from log-normal distributions with these means; the sigma is `spread`, for
     `answer_ns` it is `answer_spread`.
     """
 
@@ -32,16 +32,16 @@ class Costs:
     answer_spread: float = 0.0
 
     def execute_ns(self, rows: int, requests: int) -> float:
-        """Mean time of a batch of so many rows of so many requests, alone."""
+        """Mean time of a batch of so many rows from so many requests, while nothing else runs."""
         each_ns = self.row_ns + (self.gather_ns if requests > 1 else 0.0)
         return self.batch_ns + each_ns * rows
 
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """What came of a simulation: latencies in nanoseconds, in the order of the answers.
+    """Results of a simulation: latencies in nanoseconds, in the order of the answers.
 
-    `batch_rows` and `closed` are of every batch.
+    `batch_rows` and `closed` have one value per batch.
     """
 
     latencies_ns: list[float]
@@ -52,11 +52,11 @@ class Simulated:
 def simulate(
     limits: Limits, costs: Costs, rows: int, due_ns: Iterable[int], seed: int = 0
 ) -> Simulated:
-    """Send requests of so many rows when they are due, and answer them all."""
+    """Send requests of so many rows when they are due, until all are answered."""
     replica = _Replica(limits, costs, random.Random(seed))
     for number, at_ns in enumerate(due_ns):
         replica.run_until(at_ns)
-        # One client's requests are served in the order of their arrival.
+        # Requests of one client are served in order of arrival.
         replica.arrive(_Request(rows, at_ns, start_tag=number * rows))
     replica.run_until(math.inf)
     return replica.seen
@@ -64,7 +64,7 @@ def simulate(
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """A request, as the scheduling policy knows them; instants are nanoseconds since the start."""
+    """A request as the batching policy sees it; instants are nanoseconds since the start."""
 
     rows: int
     due_ns: int
@@ -80,11 +80,11 @@ _RECEIVE, _EXECUTE = 0, 1
 
 
 class _Replica:
-    """A server that receives one request after the other, while one worker executes batches.
+    """A server that receives one request at a time, while one worker executes batches.
 
-    Time moves from one event to the next: a request arrives, one has been received, a batch ends,
-    the worker need not wait any longer. A fit simulates millions of requests, so the events are
-    four numbers, not objects of a simulator.
+    Time moves from event to event: a request arrives, a request is received, a batch ends, the
+    worker's wait ends. A fit simulates millions of requests, so the events are four numbers, not
+    objects of a simulator.
     """
 
     def __init__(self, limits: Limits, costs: Costs, drawn: random.Random) -> None:
@@ -98,14 +98,14 @@ class _Replica:
         self._enough_rows = limits.first_rows
         self._now_ns = 0.0
         self._wake_ns = math.inf
-        # Of receiving and executing: what is left without company, how fast it goes, when it ends.
+        # For receiving and executing each: remaining work, current speed, end.
         self._left_ns = [math.inf, math.inf]
         self._speeds = [1.0, 1.0]
         self._end_ns = [math.inf, math.inf]
         self._since_ns = 0.0
 
     def run_until(self, end_ns: float) -> None:
-        """Let everything happen that comes before `end_ns`."""
+        """Process all events before `end_ns`."""
         while True:
             received_ns, executed_ns = self._end_ns
             at_ns = min(received_ns, executed_ns, self._wake_ns)
@@ -120,7 +120,7 @@ class _Replica:
                 self._work()
 
     def arrive(self, request: _Request) -> None:
-        """A request is due now; it is received once those before it have been."""
+        """Add a request that is due now; it is received after the earlier ones."""
         self._now_ns = request.due_ns
         self._incoming.append(request)
         if len(self._incoming) == 1:
@@ -140,7 +140,7 @@ class _Replica:
             self._work()
 
     def _work(self) -> None:
-        """Do what the server's idle worker does, by the same policy."""
+        """Act as the server's idle worker does, by the same policy."""
         self._wake_ns = math.inf
         if not self._queue:
             return
@@ -173,9 +173,9 @@ class _Replica:
         self._work()
 
     def _change(self, which: int, left_ns: float) -> None:
-        """Let receiving or executing begin, with so much to do, or end, with inf.
+        """Start receiving or executing with so much work, or end it with inf.
 
-        Each slows the other down while both go on.
+        Each slows the other down while both run.
         """
         left, speeds = self._left_ns, self._speeds
         past_ns, self._since_ns = self._now_ns - self._since_ns, self._now_ns

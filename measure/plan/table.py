@@ -1,4 +1,4 @@
-"""Say what a plan is, and how far it can be believed."""
+"""Show a plan and how well its predictions hold."""
 
 import math
 from collections.abc import Sequence
@@ -72,21 +72,21 @@ OPTION_COLUMNS: tuple[Column[Option], ...] = (
 
 
 def costs_text(costs: Costs, line: Fit, calibration: Calibration) -> Text:
-    """What the server spends on what."""
+    """The server's costs as text."""
     return Text(
         f"an execution: {milliseconds(line.alpha_ns)} ms + {milliseconds(line.beta_ns)} ms a row "
         f"({error_text(line)}), + {milliseconds(costs.gather_ns)} a gathered row; "
-        f"a request of {calibration.rows} rows: {milliseconds(costs.receive_ns)} ms that keep "
-        f"others waiting, {milliseconds(costs.answer_ns)} ms that do not. While both go on, "
+        f"a request of {calibration.rows} rows: {milliseconds(costs.receive_ns)} ms that block "
+        f"other requests, {milliseconds(costs.answer_ns)} ms that do not. While both run, "
         f"receiving has {costs.receive_speed:.0%} of its speed, executing "
         f"{costs.execute_speed:.0%}"
     )
 
 
 def error_text(line: Fit) -> str:
-    """How far executions are from their line."""
+    """Error of the line of execution times."""
     if math.isnan(line.worst_error):
-        return "too few batch sizes to tell an error"
+        return "too few batch sizes for an error"
     return f"worst error {line.worst_error:.0%}"
 
 
@@ -101,7 +101,7 @@ def checks_table(checks: Sequence[Checked]) -> Table:
 
 
 def refusal(checks: Sequence[Checked]) -> str:
-    """Why nothing is planned."""
+    """The reason that nothing is planned."""
     lowest = checks[0]
     return (
         f"no plan: at {lowest.rate_per_s:.3g} requests/s, the lowest load that was held out, the "
@@ -110,7 +110,7 @@ def refusal(checks: Sequence[Checked]) -> str:
 
 
 def unreachable(demand: Demand, calibration: Calibration, trust: Range) -> str:
-    """Why no number of replicas is enough."""
+    """The reason that no number of replicas suffices."""
     alone = min(calibration.sizes, key=lambda o: abs(o.rows - calibration.rows))
     return (
         f"no plan: no rate of a replica has a p99 within {demand.p99_ns / 1e6:g} ms, with a margin "
@@ -194,7 +194,7 @@ def dtypes(calibration: Calibration) -> list[str]:
 
 
 def binary(count: float) -> str:
-    """Bytes in binary units, with three digits."""
+    """Bytes in binary units, with three significant digits."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.3g} {unit}"

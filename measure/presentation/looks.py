@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a name is drawn everywhere: a hex colour, matplotlib's marker, plotly's symbol."""
+    """The look of a named series: a hex colour, matplotlib's marker, plotly's symbol."""
 
     colour: str
     marker: str
@@ -16,7 +16,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Stroke:
-    """How a line is broken: by matplotlib's name, and by plotly's."""
+    """A dash pattern: matplotlib's name, and plotly's."""
 
     style: Literal["-", "--", "-.", ":"]
     dash: str
@@ -47,7 +47,7 @@ PERCENTILES: Mapping[str, Stroke] = {
 
 
 def looks_of(names: Sequence[str]) -> dict[str, Look]:
-    """Look of each name, the modes first; a mode keeps its look always."""
+    """Look of each name, modes first; a mode always has the same look."""
     distinct = list(dict.fromkeys(names))
     known = {mode: look for mode, look in MODES.items() if mode in distinct}
     others = [name for name in distinct if name not in MODES]

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from measure.presentation.looks import Look
 
-# Values within a factor of this are labelled as on a linear scale.
+# Values within this factor are labelled as on a linear scale.
 NARROW = 4
 INK, MUTED = "#222222", "#666666"
 _GRID = "#dddddd"
@@ -26,7 +26,7 @@ def canvas(size: tuple[float, float] = (8, 5), dpi: int = 150) -> Figure:
 
 
 def head(axes: Axes, title: str, x_label: str, y_label: str, *, legend_below: bool = True) -> None:
-    """Give axes a title, with room for a legend below it or not, labels, and a log scale."""
+    """Set the title of axes, room for a legend below it or not, labels and a log scale."""
     pad = 34 if legend_below else 14
     axes.set_title(title, fontsize=15, fontweight="bold", color=INK, pad=pad)
     axes.set_xlabel(x_label, fontsize=11, color=INK, labelpad=8)
@@ -35,7 +35,7 @@ def head(axes: Axes, title: str, x_label: str, y_label: str, *, legend_below: bo
 
 
 def label_at(axes: Axes, places: Sequence[float]) -> None:
-    """Label the horizontal axis at these places and nowhere else."""
+    """Label the horizontal axis at exactly these positions."""
     axes.xaxis.set_major_locator(FixedLocator([float(place) for place in places]))
     axes.xaxis.set_major_formatter(FuncFormatter(_plain))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -51,7 +51,7 @@ def draw_line(
     width: float = 2,
     style: str = "-",
 ) -> None:
-    """Draw a line with its marks, as `name` in the legend; `width` in points."""
+    """Draw a line with markers, as `name` in the legend; `width` in points."""
     axes.plot(
         x,
         y,
@@ -67,7 +67,7 @@ def draw_line(
 
 
 def finish(axes: Axes, note: str) -> None:
-    """Label what was drawn: scales, grid, legend, and a note below."""
+    """Finish a drawn figure: axis labels, grid, legend, and a note below."""
     dress(axes, note)
     if axes.lines:
         legend(axes, *axes.get_legend_handles_labels())
@@ -76,10 +76,10 @@ def finish(axes: Axes, note: str) -> None:
 
 
 def label_round(axis: Axis) -> None:
-    """Label an axis at round values of what was drawn."""
+    """Label an axis at round values within the drawn range."""
     low, high = axis.get_view_interval()
-    # Where the powers of ten alone would label too little, 2 and 5 are labelled too; where even
-    # those may lie outside, any round value.
+    # If powers of ten alone give too few labels, label 2 and 5 too; if even those may lie outside,
+    # any round value.
     steps = (1.0, 2.0, 5.0) if high / low < 10**2.5 else (1.0,)
     narrow = high / low < NARROW
     axis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(base=10, subs=steps))
@@ -88,7 +88,7 @@ def label_round(axis: Axis) -> None:
 
 
 def dress(axes: Axes, note: str) -> None:
-    """Give axes their grid, labels at round values of what was drawn, and a note below."""
+    """Add the grid, labels at round values within the drawn range, and a note below."""
     label_round(axes.yaxis)
     axes.grid(color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -108,7 +108,7 @@ def dress(axes: Axes, note: str) -> None:
 
 
 def legend(axes: Axes, handles: Sequence[Artist], labels: Sequence[str]) -> None:
-    """Write a legend in one row above the axes, where it can never hide a line."""
+    """Draw the legend in one row above the axes, where it cannot hide a line."""
     axes.legend(
         handles,
         labels,
@@ -122,7 +122,7 @@ def legend(axes: Axes, handles: Sequence[Artist], labels: Sequence[str]) -> None
 
 
 def legend_beside(axes: Axes, order: Sequence[str]) -> None:
-    """Write a legend right of the axes, for more lines than one row above has room for."""
+    """Draw the legend right of the axes, for more lines than fit in one row above."""
     handles, labels = axes.get_legend_handles_labels()
     by_label = dict(zip(labels, handles, strict=True))
     figure = axes.get_figure(root=True)
@@ -143,9 +143,9 @@ def _plain(value: float, _: int | None = None) -> str:
 
 
 def png(figure: Figure) -> bytes:
-    """Draw a figure; the same figure gives the same bytes."""
+    """Render a figure; equal figures give equal bytes."""
     FigureCanvasAgg(figure)
     file = io.BytesIO()
-    # Without the version of matplotlib in it, the same points give the same bytes.
+    # Omit matplotlib's version, so that equal points give equal bytes.
     figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()

@@ -1,1 +1,1 @@
-"""This service beside its limits and other servers, in one interleaved run."""
+"""This service, its limits and other servers, measured in one interleaved run."""

@@ -1,4 +1,4 @@
-"""Measure this service beside its limits and its peers: `python -m client side-by-side`."""
+"""Compare this service with its limits and its peers: `python -m client side-by-side`."""
 
 import argparse
 
@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Measure and write. 0: done, whatever the goals; 1: wrong labels; 2: it could not."""
+    """Measure and write. 0: done, even with missed goals; 1: wrong labels; 2: cannot run."""
     settings = _settings(args)
     malloc.keep_in_process()
     return guarded("argmax-client side-by-side", lambda: _measure_in_folder(settings))

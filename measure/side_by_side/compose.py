@@ -1,4 +1,4 @@
-"""Take every measurement, one after the other, whatever of it can be had."""
+"""Take every measurement that is possible, one after the other."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,7 +24,7 @@ Report = Callable[[str], None]
 
 @dataclass(slots=True)
 class Results:
-    """Everything measured; `skipped` tells by name why something was not."""
+    """All results; `skipped` gives the reason for each missing one by name."""
 
     memcpy_gib_per_s: dict[str, list[float]] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
@@ -36,14 +36,14 @@ class Results:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def measured(self) -> Measured:
-        """What goals look at."""
+        """The measurements that goals use."""
         return Measured(self.cells, self.narrow, self.concurrency, self.memory)
 
 
 def run(settings: Settings, report: Report, results: Results) -> None:
-    """Measure all there is into `results`.
+    """Measure everything into `results`.
 
-    `skipped` tells of a peer that is not; UsageError of the rest.
+    Peers that fail go to `skipped`; anything else raises UsageError.
     """
     warm, fresh = memcpy_gib_per_s(settings.rounds)
     results.memcpy_gib_per_s = {"warm": warm, "fresh": fresh}
@@ -63,7 +63,7 @@ def run(settings: Settings, report: Report, results: Results) -> None:
 def _side_by_side(
     settings: Settings, graph: Path, expected: Truth, results: Results, report: Report
 ) -> None:
-    """Measure limits, service and peers at each batch size, all of them up at once."""
+    """Measure limits, service and peers at each batch size, with all of them running at once."""
     experiment = settings.experiment
     rows = max(1024, *settings.batch_sizes)
     work = Work(graph, experiment.classes, experiment.features, settings.threads, rows)
@@ -88,7 +88,7 @@ def _side_by_side(
 
 @contextmanager
 def _skipping(name: str, results: Results, report: Report) -> Iterator[None]:
-    """Have a part that fails skipped, with its reason."""
+    """Skip a part that fails, and record the reason."""
     try:
         yield
     except (UsageError, RequestFailed) as error:

@@ -1,4 +1,4 @@
-"""Bring up the peers that are asked for, and drive those that come up."""
+"""Start the requested peers, and drive those that start."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,7 +23,7 @@ _TOLD = ("onnxruntime", "numpy", "grpcio", "protobuf", "tritonclient")
 
 @dataclass(slots=True)
 class Contenders:
-    """What came up; `skipped` tells by name why something did not, `versions` what it is."""
+    """The started peers; `skipped` gives the reasons of the others, by name."""
 
     systems: list[System] = field(default_factory=list)
     addresses: dict[str, str] = field(default_factory=dict)
@@ -63,7 +63,7 @@ def bring_up(
 def _start(
     stack: ExitStack, driver: ChildProcess, peer: Peer, work: Work, found: Contenders
 ) -> None:
-    # Whatever fails on the way, the peer goes with it at once.
+    # On any failure, end the peer at once.
     with ExitStack() as own:
         address = own.enter_context(running_peer(peer, work))
         systems: list[System] = []
@@ -89,7 +89,7 @@ def load_with_perf_analyzer(
     rounds: int,
     report: Callable[[str], None],
 ) -> list[Cell]:
-    """Drive the service and Triton, where that is up, in turn; why not goes to `skipped`."""
+    """Drive the service and, if it runs, Triton in turn; `skipped` gets the reason if not."""
     servers = {"service": service}
     if "triton" in found.addresses:
         servers["triton"] = found.addresses["triton"]

@@ -1,11 +1,11 @@
-"""Measure what `--deterministic` costs.
+"""Measure the cost of `--deterministic`.
 
 python -m measure.side_by_side.deterministic MODELS [PAIRS]
 
-Two servers of the same models, one with the option and one without, take turns (ABBA). Shown is the
-time with it by the time without it, the median of the pairs with a 95% bootstrap interval, for one
-example, for 16 in a request and for a stream of 256, at the server's own group and at
---group-rows 16.
+Two servers of the same models, one with the option and one without, take turns (ABBA). It prints
+the ratio of the times with and without the option, the median of the pairs with a 95% bootstrap
+interval, for one example, for 16 in a request and for a stream of 256, at the server's own group
+size and at --group-rows 16.
 """
 
 import sys
@@ -33,7 +33,7 @@ _STREAM_ROWS = 256
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print, a line for each way to ask."""
+    """Measure, and print a line for each kind of request."""
     parser = Parser(
         prog="measure.side_by_side.deterministic",
         description=(__doc__ or "").partition("\n")[0],
@@ -60,7 +60,7 @@ def _measure(models: Path, pairs: int) -> int:
             for what, ask in _ways(name, x).items():
                 runs = [_timed(ask, client) for client in clients]
                 for run in runs:
-                    run()  # the first one pays for connections and memory
+                    run()  # the first pays for connections and memory
                 with_it, without = interleaved(runs, pairs)
                 found = ratio(with_it, without)
                 print(

@@ -1,4 +1,4 @@
-"""Judge the goals; each is a function of the measurements."""
+"""The goals; each is a function of the measurements."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,27 +31,27 @@ class Measured:
     memory: Memory | None = None
 
     def cell(self, system: str, batch_size: int) -> Cell | None:
-        """A cell whose rounds all succeeded; None without one."""
+        """A cell whose rounds all succeeded; None if there is none."""
         for cell in self.cells:
             if (cell.system, cell.batch_size) == (system, batch_size):
                 return cell if cell.rows_per_s and cell.error is None else None
         return None
 
     def sizes(self) -> list[int]:
-        """Batch sizes measured."""
+        """The measured batch sizes."""
         return sorted({cell.batch_size for cell in self.cells})
 
 
 @dataclass(slots=True)
 class _Parts:
-    """Collects the parts of a goal, and names those that lack a side."""
+    """Collects the criteria of a goal, and names those that lack a side."""
 
     measured: Measured
     parts: list[Criterion] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     def rates(self, a: str, b: str, batch_size: int, threshold: float) -> None:
-        """Rows per second of a over those of b."""
+        """Add the ratio of rows per second of a to those of b."""
         what = f"{a} / {b}, n={batch_size}"
         first = self.measured.cell(a, batch_size)
         second = self.measured.cell(b, batch_size)
@@ -63,7 +63,7 @@ class _Parts:
             )
 
     def goal(self, name: str, text: str) -> Goal:
-        """The goal made of them."""
+        """Make the goal from the criteria."""
         return Goal(name, text, tuple(self.parts), tuple(self.missing))
 
 
@@ -84,7 +84,7 @@ def all_goals(measured: Measured) -> list[Goal]:
 
 
 def stream_share(measured: Measured) -> Goal:
-    """Stream against the raw TCP socket."""
+    """Stream compared with the raw TCP socket."""
     parts = _Parts(measured)
     parts.rates("stream", "raw_tcp", _ALL, 0.85)
     return parts.goal(
@@ -110,7 +110,7 @@ def stream_against_triton(measured: Measured) -> Goal:
 
 
 def shared_memory(measured: Measured) -> Goal:
-    """Shared memory against no network at all, and against Triton's shared memory."""
+    """Shared memory compared with in process, and with Triton's shared memory."""
     parts = _Parts(measured)
     sizes = [size for size in measured.sizes() if size >= 16]
     for batch_size in sizes:
@@ -178,7 +178,7 @@ def narrow_wire(measured: Measured) -> Goal:
 
 
 def first_prediction(measured: Measured) -> Goal:
-    """How soon a stream answers."""
+    """Time to a stream's first answer."""
     text = "stream of 1024: first prediction after <= 5% of the time to the last"
     cell = measured.cell("stream", _ALL)
     if cell is None:
@@ -192,7 +192,7 @@ def first_prediction(measured: Measured) -> Goal:
 
 
 def peak_memory(measured: Measured) -> Goal:
-    """The server's memory under a stream that does not fit into it."""
+    """The server's memory during a stream that exceeds its budget."""
     text = "the server's peak memory while a stream comes in <= weights + 256 MiB"
     memory = measured.memory
     if memory is None:

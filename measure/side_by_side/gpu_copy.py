@@ -1,4 +1,4 @@
-"""Measure how near the CUDA provider, in process, comes to copying its inputs to the GPU.
+"""Measure how close the CUDA provider, in process, comes to the rate of copying its inputs.
 
 python -m measure.side_by_side.gpu_copy [ROUNDS]
 
@@ -28,7 +28,7 @@ from server.onnx import pinned_memory
 
 _SHARE = 0.8
 _ROWS = 1024
-# The copies are of the same pieces as the executions.
+# Copies and executions use the same pieces.
 _SLICE_ROWS = 128
 
 

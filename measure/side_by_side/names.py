@@ -1,4 +1,4 @@
-"""What the systems are called where people read."""
+"""Display names of the systems."""
 
 LABELS = {
     "local": "limit: ONNX Runtime in process",
@@ -20,5 +20,5 @@ LABELS = {
 
 
 def label(system: str) -> str:
-    """The name of a system."""
+    """Return the display name of a system."""
     return LABELS.get(system, system)

@@ -39,10 +39,10 @@ class Target:
 
 
 class PerfAnalyzer:
-    """The installed program; NotAvailable tells what it lacks."""
+    """The installed program; NotAvailable names what is missing."""
 
     def __init__(self, *, install: bool = True) -> None:
-        """`install`: fetch what is not here yet."""
+        """`install`: fetch it if it is missing."""
         if install:
             venv = installed("perf_analyzer", _REQUIREMENTS, dependencies=False)
             _fetch_debian_library()
@@ -73,16 +73,16 @@ class PerfAnalyzer:
     def measure(
         self, target: Target, batch_size: int, *options: str, window_ms: int = _WINDOW_MS
     ) -> dict[str, str]:
-        """What the program reports of two requests at a time, by the names of its columns.
+        """The program's report for two requests at a time, by its column names.
 
-        NotAvailable with what it said when it gives none.
+        NotAvailable with its last line of output if there is none.
         """
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.csv"
             command = [str(self._program), "-m", MODEL, "-u", target.address, "-i", "grpc"]
             command += ["-b", str(batch_size), "--concurrency-range", str(_CONCURRENCY)]
             command += ["--measurement-interval", str(window_ms), "--max-trials", str(_WINDOWS)]
-            # Its own idea of a stable rate would end some runs early, others late.
+            # Its own criterion for a stable rate would end some runs early, others late.
             command += ["--stability-percentage", "999", "-f", str(report), *options]
             if target.shared:
                 size = _OUTPUT_BYTES * batch_size
@@ -110,7 +110,7 @@ def drive(
     rounds: int,
     report: Callable[[str], None],
 ) -> list[Cell]:
-    """A cell for each target, measured in turn; nobody looks at the labels."""
+    """Measure a cell for each target in turn; labels are not checked."""
     cells = [Cell(target.name, batch_size) for target in targets]
 
     def run(target: Target, cell: Cell) -> float:
@@ -130,12 +130,12 @@ def drive(
 
 
 def _fetch_debian_library() -> None:
-    """Take Debian's base64 library out of its package."""
+    """Extract Debian's base64 library from its package."""
     folder = _DEBIAN_FOLDER
     if list(_DEBIAN_LIBRARY.glob("libb64.so*")):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    # Unpacked here, it changes nothing on the machine; where this fails, ldd will say so.
+    # Unpacking it here does not change the system; if it fails, ldd reports the missing library.
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         _quietly(["apt-get", "download", _DEBIAN], folder)
         for package in folder.glob(f"{_DEBIAN}_*.deb"):

@@ -12,7 +12,7 @@ from measure.side_by_side.rounds import Cell
 TITLE = "Throughput of every system over batch size"
 _LIMIT = "#777777"
 _RAW = (Look(_LIMIT, "^", "triangle-up"), Look(_LIMIT, "s", "square"))
-# In the order in which they are drawn; what is a mode of the client looks as it does elsewhere.
+# In drawing order; the client's modes look as they do elsewhere.
 LOOKS = {
     "local": MODES["local"],
     "raw_tcp": _RAW[0],
@@ -32,7 +32,7 @@ _WIDTHS = {"limit": 1.4, "service": 2.6, "peer": 1.5}
 def throughput_png(cells: Sequence[Cell], kinds: Mapping[str, str]) -> bytes:
     """Median rates in examples per second, log-log; limits dashed, this service drawn thicker.
 
-    What perf_analyzer measured is left out: two requests at a time are another experiment.
+    perf_analyzer's results are omitted: two requests at a time are another experiment.
     """
     figure = canvas((10, 6))
     axes = figure.add_subplot()
@@ -54,6 +54,6 @@ def throughput_png(cells: Sequence[Cell], kinds: Mapping[str, str]) -> bytes:
         ends.append((rates[-1], label(system)))
     label_at(axes, sorted({cell.batch_size for cell in cells}))
     dress(axes, "")
-    # In the order in which the lines end, so that the eye goes straight across.
+    # In the order of the lines' right ends, so that labels align with lines.
     legend_beside(axes, [name for _, name in sorted(ends, reverse=True)])
     return png(figure)

@@ -1,9 +1,9 @@
-"""Write what was measured as JSON, the source of every view."""
+"""The record of the measurements as JSON, the source of every view."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from measure.core.judged import told
+from measure.core.judged import goal_records
 from measure.core.record import recorded
 from measure.core.verdict import Goal
 from measure.side_by_side.compose import Results
@@ -16,7 +16,7 @@ SCHEMA = "argmax-serving/bench/1"
 def to_json(
     settings: Settings, environment: Mapping[str, Any], results: Results, goals: list[Goal]
 ) -> dict[str, Any]:
-    """The record. Lists of values have one for each round, the i-th of all taken together."""
+    """Make the record. Lists have one value per round; the i-th values were measured together."""
     return recorded(
         SCHEMA,
         environment=environment,
@@ -35,6 +35,6 @@ def to_json(
         concurrency=results.concurrency,
         narrow=results.narrow and results.narrow.cells,
         memory=results.memory,
-        goals=told(goals),
+        goals=goal_records(goals),
         skipped=results.skipped,
     )

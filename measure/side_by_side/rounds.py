@@ -1,4 +1,4 @@
-"""Measure all systems in turn, and hold every label against the float64 reference."""
+"""Measure all systems in turn, and compare every label with the float64 reference."""
 
 import math
 import time
@@ -12,9 +12,9 @@ from measure.core.comparison import interleaved
 from measure.core.verification import Truth, check
 from measure.peers.systems import System, Turn, turn_starts, warm_up_starts
 
-# What the hungriest peer took for one batch, in copies of it.
+# Most memory that a peer used for one batch, in copies of it.
 _PEER_COPIES = 8
-# A system this slow would make the rounds take hours.
+# A slower system would make the rounds take hours.
 _WARM_UP_LIMIT_S = 60.0
 
 
@@ -22,8 +22,8 @@ _WARM_UP_LIMIT_S = 60.0
 class Cell:
     """One system at one batch size, a value for each round.
 
-    `error` tells why there are no values, or no more. `wrong_labels` are those that no rounding
-    explains, `labels` how many were looked at.
+    `error` gives the reason if values are missing. `wrong_labels` counts labels that rounding does
+    not explain, of `labels` checked ones.
     """
 
     system: str
@@ -45,10 +45,10 @@ def measure(
     truth: Truth,
     report: Callable[[str], None],
 ) -> list[Cell]:
-    """A cell for each system; their i-th values were taken in the same round.
+    """Measure a cell for each system; their i-th values are from the same round.
 
-    A round goes through all systems, every other one backwards. A system that fails its warm-up
-    is left out; one that fails later keeps what it has.
+    A round goes through all systems, every other one in reverse. A system that fails its warm-up is
+    skipped; one that fails later keeps its values.
     """
     cells = [Cell(system.name, batch_size) for system in systems]
     runs: list[tuple[System, Cell]] = []
@@ -65,8 +65,8 @@ def _warm_up(system: System, batch_size: int, cell: Cell, truth: Truth) -> str |
     wanted = _PEER_COPIES * batch_size * truth.x[0].nbytes
     available = psutil.virtual_memory().available
     if system.kind == "peer" and available < wanted:
-        # Else the kernel would end one process or another, perhaps none of ours.
-        return f"not tried: {available / 2**30:.1f} of {wanted / 2**30:.1f} GiB of memory are free"
+        # Otherwise the kernel might kill a process, perhaps an unrelated one.
+        return f"skipped: {available / 2**30:.1f} of {wanted / 2**30:.1f} GiB of memory are free"
     started = time.monotonic()
     try:
         turn = system.turn(batch_size, list(warm_up_starts(batch_size, len(truth.x))))
@@ -75,7 +75,7 @@ def _warm_up(system: System, batch_size: int, cell: Cell, truth: Truth) -> str |
     _count(turn, list(warm_up_starts(batch_size, len(truth.x))), cell, truth)
     took_s = time.monotonic() - started
     if took_s > _WARM_UP_LIMIT_S:
-        return f"too slow to be measured: its warm-up took {took_s:.0f} s"
+        return f"too slow to measure: its warm-up took {took_s:.0f} s"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Run this service the way every measurement here needs it."""
+"""Run this service with the settings that all measurements share."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +18,7 @@ _READY_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What to measure, and how often; `peers` are names of those compared with."""
+    """What to measure, and how often; `peers` are the names of the other servers."""
 
     experiment: Experiment
     batch_sizes: tuple[int, ...]
@@ -31,7 +31,7 @@ class Settings:
 
 @contextmanager
 def serving(models: Path, settings: Settings, extra: Sequence[str] = ()) -> Iterator[ServerProcess]:
-    """A server of `models`, with room for the largest batch, for the time of the block."""
+    """A server of `models`, with room for the largest batch, while the block lasts."""
     room = options(settings.experiment, settings.batch_sizes, settings.threads, "cpu", whole=True)
     with running_server(models, [*room, *extra]) as server:
         yield server
@@ -46,7 +46,7 @@ def connected(address: str, model: str = MODEL) -> Iterator[Client]:
 
 
 def service_systems(stack: ExitStack, address: str, truth: Truth) -> list[System]:
-    """The three ways to this service, all to the server at `address`."""
+    """This service's three modes, all to the server at `address`."""
     client = stack.enter_context(connected(address))
     modes = (Unary(client), Stream(client), Shm(client, truth.x))
     for mode in modes:

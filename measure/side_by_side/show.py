@@ -1,4 +1,4 @@
-"""Show results in the terminal: rates, what was left out, goals."""
+"""Show results in the terminal: rates, skipped parts, goals."""
 
 import statistics
 
@@ -18,7 +18,7 @@ _STYLES = {Standing.REACHED: "green", Standing.MISSED: "bold red"}
 
 
 def show(console: Console, settings: Settings, results: Results, goals: list[Goal]) -> None:
-    """Print everything; the goals last."""
+    """Print everything, the goals last."""
     console.print(rates(results.cells))
     for text in troubles(results):
         console.print(Text(text, style="red"), soft_wrap=True)
@@ -52,7 +52,7 @@ def rates(cells: list[Cell]) -> Table:
 
 
 def troubles(results: Results) -> list[str]:
-    """What was skipped, refused or wrong, a line each."""
+    """Skipped parts, errors and wrong labels, a line each."""
     found = [f"! {label(name)}: skipped: {reason}" for name, reason in results.skipped.items()]
     for cell in results.cells:
         where = f"! {label(cell.system)}, n={cell.batch_size}"

@@ -1,4 +1,4 @@
-"""Raise the rate for several candidates side by side, until all of them miss the bound."""
+"""Raise the rate for several candidates in parallel, until all of them miss the bound."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """Highest rate that each candidate met, None of none; `ended`: the trials sufficed."""
+    """Highest rate that each candidate met, None if it met none; `ended`: the trials sufficed."""
 
     met: tuple[float | None, ...]
     ended: bool
 
     @property
     def best(self) -> tuple[int, ...]:
-        """Candidates that met the highest rate of all; none if nobody met any."""
+        """Candidates that met the highest rate; empty if no candidate met any."""
         highest = max((rate for rate in self.met if rate is not None), default=None)
         return tuple(i for i, rate in enumerate(self.met) if rate is not None and rate == highest)
 
@@ -26,11 +26,11 @@ def race(
     most: float,
     most_trials: int,
 ) -> Race:
-    """Try every candidate that is left at one rate, then at `factor` times that, up to `most`.
+    """Try all remaining candidates at one rate, then at `factor` times that, up to `most`.
 
-    They go in turn, every other time backwards. Who misses, or of whom it cannot be told, is tried
-    once more when all have been, and is out if that is in vain. There are no more than
-    `most_trials`, and no rate is begun that might not be ended.
+    They take turns, in reverse order every other time. A candidate that misses, or is inconclusive,
+    is tried once more after all others, and eliminated if it fails again. At most `most_trials`
+    trials run; a rate is started only if it can be completed.
     """
     met: list[float | None] = [None] * candidates
     left, rate, trials, backwards = list(range(candidates)), start, 0, False

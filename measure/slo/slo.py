@@ -12,13 +12,13 @@ from measure.load.settings import Progress, Report, Settings, open_loop
 from measure.load.summary import LoadPoint
 from measure.load.target import Target
 
-# Windows that disagree do not matter as far below the bound as this.
+# Below this share of the bound, unstable windows do not matter.
 _UNSTABLE_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A point that was tried, and whether it met the bound; None: that cannot be told."""
+    """A point that was tried, and whether it met the bound; None: inconclusive."""
 
     point: LoadPoint
     met: Passed
@@ -35,7 +35,7 @@ def slo(
     report: Report,
     trials: list[Trial],
 ) -> Found:
-    """Try rates with the first of the settings' modes, in an open loop; what was found.
+    """Search rates in an open loop, with the first of the settings' modes; return the result.
 
     Each trial is appended to `trials` when it ends.
     """
@@ -57,7 +57,7 @@ def slo(
 
 
 def found_so_far(trials: Sequence[Trial]) -> Found:
-    """What a search that was interrupted has found."""
+    """The result of an interrupted search."""
     met = [trial.point.asked.rate_per_s for trial in trials if trial.met]
     missed = [trial.point.asked.rate_per_s for trial in trials if trial.met is False]
     return Found(
@@ -67,18 +67,17 @@ def found_so_far(trials: Sequence[Trial]) -> Found:
 
 
 def for_p99(settings: Settings) -> Settings:
-    """Settings whose windows hold enough samples for a p99, whatever the rate."""
+    """Settings whose windows hold enough samples for a p99 at any rate."""
     requests = max(settings.windows.requests, -(-fewest_samples(99) // STABLE_WINDOWS))
     return replace(settings, windows=replace(settings.windows, requests=requests))
 
 
 def judge(point: LoadPoint, p99_ns: int) -> Trial:
-    """Say whether a point met the bound.
+    """Decide whether a point met the bound.
 
-    It did if p99 is below and nothing but the client's lateness or steal speaks against the point,
-    or, where p99 is below half of the bound, that its windows disagree. It did not if requests
-    failed, or if more were due than answered, or if p99 is above even without the client's own
-    lateness (its p99).
+    It did if the p99 is below, and no check failed except send lag and steal, or, if the p99 is
+    below half of the bound, stability. It did not if requests failed, or if more were due than
+    answered, or if the p99 is above even without the client's send lag (its p99).
     """
     met, because = _verdict(point, p99_ns)
     return Trial(point, met, because)
@@ -88,7 +87,7 @@ def _verdict(point: LoadPoint, p99_ns: int) -> tuple[Passed, str]:
     failed = {
         check.name: check.text
         for check in point.checks
-        # Where chance hides whether a load was stable, it may not have been.
+        # If stability is inconclusive, the load may have been unstable.
         if check.passed is False or (check.name == "stable" and check.passed is None)
     }
     p99, samples = point.latency_ns.p99, point.latency_ns.samples
@@ -105,7 +104,7 @@ def _verdict(point: LoadPoint, p99_ns: int) -> tuple[Passed, str]:
     elif p99 - late_ns > p99_ns:
         verdict = False, "p99 is over the bound"
     elif p99 > p99_ns:
-        verdict = None, f"the client was late itself: p99 {late_ns / 1e6:.3g} ms"
+        verdict = None, f"the client sent late: p99 of send lag {late_ns / 1e6:.3g} ms"
     elif "rate" in failed and "send lag" not in failed:
         verdict = False, failed["rate"]
     else:
@@ -115,7 +114,7 @@ def _verdict(point: LoadPoint, p99_ns: int) -> tuple[Passed, str]:
 
 
 def _harmless(p99_ns: int, bound_ns: int) -> set[str]:
-    """Checks that may fail where p99 is within the bound."""
-    # These only add to the latency, so the bound was met in spite of them.
+    """Checks that may fail while the p99 is within the bound."""
+    # These only add to the latency, so the bound was met despite them.
     harmless = {"send lag", "steal"}
     return harmless | {"stable"} if p99_ns <= _UNSTABLE_SHARE * bound_ns else harmless

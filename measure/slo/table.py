@@ -1,4 +1,4 @@
-"""Show the rates that were tried, and which is the highest within the bound."""
+"""Show the tried rates, and the highest within the bound."""
 
 from collections.abc import Sequence
 
@@ -24,13 +24,13 @@ _COLUMNS: tuple[Column[Trial], ...] = (
 
 
 def answer(found: Found, p99_ms: float) -> str:
-    """Sentence that says what was found."""
+    """The result in a sentence."""
     bound = f"p99 <= {p99_ms:g} ms"
     if found.untold is not None:
-        known = "no rate is known to meet it"
+        known = "no rate was seen to meet it"
         if found.met is not None:
             known = f"{significant(found.met)} requests/s meet it"
-        return f"{bound}: cannot tell at {significant(found.untold)} requests/s; {known}"
+        return f"{bound}: inconclusive at {significant(found.untold)} requests/s; {known}"
     if found.met is None:
         return f"{bound}: no rate met it, down to {significant(found.missed or 0)} requests/s"
     text = f"{bound}: {significant(found.met)} requests/s"

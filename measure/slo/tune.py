@@ -1,4 +1,4 @@
-"""Find the server's options for batches at which the highest rate stays within a bound."""
+"""Find the server's batching options with the highest rate within a latency bound."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -19,27 +19,27 @@ from measure.slo.slo import Trial, for_p99, judge
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Rows gathered for one execution (`auto`: as measured at start), and the delay for it."""
+    """Rows gathered per execution (`auto`: measured at start), and the queue delay."""
 
     group_rows: str
     queue_delay_us: int
 
     @property
     def options(self) -> tuple[str, ...]:
-        """As the server takes them."""
+        """The server's command-line options."""
         return ("--group-rows", self.group_rows, "--queue-delay-us", str(self.queue_delay_us))
 
 
-# What a server does that is told nothing.
+# The server's defaults.
 DEFAULTS = Candidate("auto", 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is tried: candidates, the first of them `DEFAULTS`, and how long at most.
+    """The search: candidates, the first of them `DEFAULTS`, and its limits.
 
     The rate starts at `start` and grows by `factor` up to `most`, in at most `trials` trials. The
-    best is then held against the defaults in `pairs` pairs, each with fresh servers.
+    best is then compared with the defaults in `pairs` pairs, each with fresh servers.
     """
 
     candidates: tuple[Candidate, ...]
@@ -52,11 +52,11 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What the search gave.
+    """The result of the search.
 
-    `trials` are in the order tried, each with its candidate. `best` met the highest rate, with the
-    lowest p99 of those that did; None: nothing met any. `duel` holds the best against the defaults
-    at that rate; None where the best are the defaults.
+    `trials` are in order, each with its candidate. `best` met the highest rate, with the lowest p99
+    among those that did; None: no candidate met any rate. `duel` compares the best with the
+    defaults at that rate; None if the best are the defaults.
     """
 
     search: Search
@@ -67,18 +67,18 @@ class Tuning:
 
     @property
     def highest_per_s(self) -> float | None:
-        """Highest rate that anybody met."""
+        """Highest rate that any candidate met."""
         return max((rate for rate in self.race.met if rate is not None), default=None)
 
     @property
     def better(self) -> bool:
-        """Whether the best has a lower p99 than the defaults, beyond chance."""
+        """Whether the best has a significantly lower p99 than the defaults."""
         p99 = self.duel.comparisons.get("p99") if self.duel is not None else None
         return p99 is not None and p99.differs and p99.ratio.median < 1
 
     @property
     def advice(self) -> Candidate:
-        """What to start a server with."""
+        """The options to start a server with."""
         return self.best if self.best is not None and self.better else DEFAULTS
 
     def to_json(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def tune(
     report: Report,
     trials: list[tuple[Candidate, Trial]],
 ) -> Tuning:
-    """Race the candidates, each trial on a fresh server; then hold the best to the defaults.
+    """Eliminate candidates, each trial on a fresh server; then compare the best with the defaults.
 
     The servers serve the model of `experiment`, as it was exported. Each trial is appended to
     `trials` when it ends.
@@ -161,7 +161,7 @@ def _serving(
     rate_per_s: float,
     report: Report,
 ) -> Iterator[Callable[[], LoadPoint]]:
-    """A server with a candidate's options, and what loads it once at a rate."""
+    """Start a server with a candidate's options; yield a function that loads it once at a rate."""
     (mode, *_) = settings.modes
     one = open_loop(settings, mode, rate_per_s)
     with (
@@ -174,7 +174,7 @@ def _serving(
 def _best(
     found: Race, candidates: Sequence[Candidate], trials: Sequence[tuple[Candidate, Trial]]
 ) -> Candidate | None:
-    """The one of the lowest p99 among those that met the highest rate."""
+    """The candidate with the lowest p99 among those that met the highest rate."""
 
     def p99_ns(index: int) -> float:
         times = [

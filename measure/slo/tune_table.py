@@ -1,4 +1,4 @@
-"""Show which options were tried for a bound, and which to give to the server."""
+"""Show the tried options, and which to start the server with."""
 
 from collections.abc import Sequence
 
@@ -19,17 +19,17 @@ _COLUMNS = (
 
 
 def answer(tuning: Tuning, p99_ms: float) -> str:
-    """Sentence that says what to give to the server, and why."""
+    """The recommended options in a sentence, with the reason."""
     bound = f"p99 <= {p99_ms:g} ms"
     keep = f"keep the defaults ({' '.join(DEFAULTS.options)})"
     if tuning.best is None:
         return f"{bound}: no options that were tried met it; {keep}"
     if tuning.duel is None:
-        return f"{bound}: nothing that was tried met a higher rate than the defaults; {keep}"
+        return f"{bound}: no tried options met a higher rate than the defaults; {keep}"
     best = " ".join(tuning.best.options)
     p99 = tuning.duel.comparisons.get("p99")
     if p99 is None:
-        return f"{bound}: {best} met the highest rate, but no pair tells p99; {keep}"
+        return f"{bound}: {best} met the highest rate, but no pair has a p99; {keep}"
     ratio = p99.ratio
     against = (
         f"p99 over that of the defaults {ratio:.3g}, "
@@ -38,15 +38,15 @@ def answer(tuning: Tuning, p99_ms: float) -> str:
     if tuning.better:
         return f"{bound}: start the server with {best}: {against}"
     needed = fewest_pairs()
-    few = f", fewer than {needed} claim nothing" if ratio.pairs < needed else ""
+    few = f", too few: a claim needs {needed}" if ratio.pairs < needed else ""
     return (
-        f"{bound}: {best} met the highest rate, but is not better beyond chance: "
+        f"{bound}: {best} met the highest rate, but is not significantly better: "
         f"{against}{few}; {keep}"
     )
 
 
 def render(tuning: Tuning, p99_ms: float) -> list[Table | Text]:
-    """A row for each candidate, and the answer."""
+    """A row for each candidate, and the recommendation."""
     candidates = zip(tuning.search.candidates, tuning.race.met, strict=True)
     table = Table(
         _COLUMNS,
@@ -56,7 +56,7 @@ def render(tuning: Tuning, p99_ms: float) -> list[Table | Text]:
     )
     parts: list[Table | Text] = [table]
     if not tuning.race.ended:
-        parts.append(Text("the search ended with its trials used up; higher rates are not tried"))
+        parts.append(Text("the search used up its trials; higher rates were not tried"))
     parts.append(Text(answer(tuning, p99_ms)))
     return parts
 

@@ -1,4 +1,4 @@
-"""The ways to get a batch predicted that a sweep compares."""
+"""The modes that a sweep compares: local, unary, stream, shared memory."""
 
 import contextlib
 import queue
@@ -25,7 +25,7 @@ from server.onnx.engine import Engine
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Labels int64 `[n]`, and when the first and the last were there (time.perf_counter_ns)."""
+    """Labels int64 `[n]`, and when the first and the last arrived (time.perf_counter_ns)."""
 
     labels: NDArray[Any]
     first_ns: int
@@ -35,7 +35,7 @@ class Prediction:
 
 
 class Mode(Protocol):
-    """One way to predict; an instance keeps what it needs open between batches."""
+    """A way to predict; an instance keeps its connections open between batches."""
 
     name: str
 
@@ -43,16 +43,16 @@ class Mode(Protocol):
         """Predict rows `[n, features]`; raises RequestFailed."""
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close what is open."""
 
 
 class Local:
-    """The server's own engine in this process: what is left when there is no network."""
+    """The server's own engine in this process: the baseline without a network."""
 
     name = "local"
 
     def __init__(self, graph: Path, threads: int, slice_rows: int, ep: str = "cpu") -> None:
-        """`ep`: execution provider, as the server's --ep; UsageError when it is not here."""
+        """`ep`: execution provider, as the server's --ep; UsageError if it is not available."""
         try:
             self._engine = Engine(graph, threads, execution_provider.parse(ep))
         except ValueError as error:
@@ -60,8 +60,8 @@ class Local:
         except StartError as error:
             raise UsageError(str(error)) from None
         self._input = self._engine.inputs[0]
-        told = self._engine.metadata.get("wire_scale")
-        self._scale = wire_scale(told) if told else None
+        text = self._engine.metadata.get("wire_scale")
+        self._scale = wire_scale(text) if text else None
         self._slice_rows = slice_rows
 
     def predict(self, x: NDArray[Any]) -> Prediction:
@@ -90,11 +90,11 @@ class Local:
         return Prediction(np.concatenate(labels), first_ns, time.perf_counter_ns(), stages)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 class Unary:
-    """One ModelInfer request a batch; a batch over what a message may hold goes as a stream."""
+    """One ModelInfer request per batch; a batch larger than a message may be is streamed."""
 
     name = "unary"
 
@@ -148,7 +148,7 @@ class Stream:
         """Close the stream."""
         self._batches.put(None)
         for _ in self._answers:
-            raise AssertionError("an answer came to a batch nobody waits for")
+            raise AssertionError("got an answer to a batch that is not awaited")
 
     def _open(self) -> None:
         self._batches: queue.SimpleQueue[NDArray[Any] | None] = queue.SimpleQueue()
@@ -158,9 +158,9 @@ class Stream:
 
 
 class Shm:
-    """Requests whose rows lie in shared memory, where the examples are put once, before.
+    """Requests whose rows lie in shared memory, where the examples are stored once, in advance.
 
-    They are put there as the model takes them, so that rounding them is not measured.
+    They are stored in the model's dtype, so that rounding is not measured.
     """
 
     name = "shm"

@@ -56,10 +56,10 @@ def throughput_figure(points: Sequence[Point]) -> Figure:
     figure, axes = _canvas(points, THROUGHPUT_TITLE, THROUGHPUT_LABEL)
     for mode, look in looks(points).items():
         chosen = of_mode(points, mode)
-        # A point where everything failed leaves a gap: zero has no place on a log scale.
+        # A point where everything failed leaves a gap: a log scale has no zero.
         rates = [point.throughput_per_s or math.nan for point in chosen]
         draw_line(axes, mode, look, [point.batch_size for point in chosen], rates)
-    finish(axes, "rows answered without error over the time of all batches")
+    finish(axes, "rows answered without error, divided by the time of all batches")
     return figure
 
 

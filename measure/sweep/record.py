@@ -1,4 +1,4 @@
-"""Keep the record of a sweep as JSON, the source of every other view."""
+"""The record of a sweep as JSON, the source of every other view."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -15,7 +15,7 @@ _GROUPS = {"latency_ns": Spread, "first_prediction_ns": Spread, "stages": StageS
 
 @dataclass(frozen=True, slots=True)
 class SweepRecord:
-    """What a record holds."""
+    """The contents of a record."""
 
     SCHEMA: ClassVar = "argmax-serving/sweep/1"
 
@@ -28,7 +28,7 @@ class SweepRecord:
 def to_json(
     settings: Mapping[str, Any], environment: Mapping[str, Any], points: Sequence[Point]
 ) -> dict[str, Any]:
-    """Record of a sweep; a number that is not finite becomes None."""
+    """Make the record of a sweep; non-finite numbers become None."""
     return recorded(
         SweepRecord.SCHEMA,
         environment=environment,
@@ -39,9 +39,9 @@ def to_json(
 
 
 def write_csv(path: Path, points: Sequence[Point]) -> None:
-    """Write one row per point under flat column names; what is None is empty. Raises OSError."""
+    """Write one row per point under flat column names; None is empty. Raises OSError."""
     rows = [flat(encoded(point), _NOT_IN_CSV) for point in points]
-    # The columns are the same whatever was measured.
+    # The columns do not depend on what was measured.
     empty: dict[str, Any] = {each.name: "" for each in fields(Point)}
     for name, group in _GROUPS.items():
         empty[name] = {each.name: "" for each in fields(group)}

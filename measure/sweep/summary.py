@@ -1,4 +1,4 @@
-"""Turn samples into the numbers that are reported."""
+"""Turn samples into the reported numbers."""
 
 import math
 from collections import Counter, defaultdict
@@ -18,7 +18,7 @@ MOST_ERROR_KINDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How a time in nanoseconds is spread over `samples` samples; None where there are none."""
+    """Percentiles of a time in nanoseconds over `samples` samples; None if there are none."""
 
     min: int | None
     p50: int | None
@@ -32,7 +32,7 @@ class Spread:
 
     @property
     def known_p90(self) -> int | None:
-        """The p90, None where the samples are too few to tell one."""
+        """The p90; None if there are too few samples."""
         return None if self.samples < fewest_samples(90) else self.p90
 
 
@@ -41,8 +41,8 @@ class StageSplit:
     """Mean nanoseconds per request in each stage of the server.
 
     `other_ns` is the mean latency that no stage accounts for (network, client, encoding). It is
-    None where stages overlap with the wire, as they do in a stream, so that subtracting them
-    would mean nothing. `batch_rows` is the mean number of rows the server ran together.
+    None where stages overlap with the transfer, as in a stream, so that the difference would be
+    meaningless. `batch_rows` is the mean number of rows the server ran together.
     """
 
     decode_ns: float
@@ -56,14 +56,14 @@ class StageSplit:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What one mode did at one batch size, in the order of the record.
+    """One mode's results at one batch size, in the order of the record.
 
-    Times are spread over the samples without error; `throughput_per_s` is the rows of those
-    samples over `elapsed_ns`, the time of all samples. `agreement` is the share of rows whose
-    label equals the float64 reference's, None without rows. `error_kinds` counts the most
-    frequent error texts, so its sum may be below `errors`. `messages` is the most that one batch
-    was sent as. `latencies_ns` are those of the samples without error, in the order measured; a
-    record made before they were kept has none.
+    Percentiles cover the samples without error; `throughput_per_s` is the rows of those samples
+    over `elapsed_ns`, the time of all samples. `agreement` is the share of rows whose label equals
+    the float64 reference's, None without rows. `error_kinds` counts the most frequent error texts,
+    so its sum may be below `errors`. `messages` is the largest number of messages that one batch
+    took. `latencies_ns` are those of the samples without error, in the order measured; old records
+    lack them.
     """
 
     mode: str
@@ -95,13 +95,13 @@ def percentile(values: Iterable[int], p: float) -> int:
         raise ValueError("a percentile needs at least one value")
     if not 0 <= p <= 100:
         raise ValueError(f"percentile {p} is outside 0..100")
-    # Exact arithmetic: in floating point a rank that is whole can come out just above itself.
+    # Exact arithmetic: in floating point a whole rank can come out slightly too high.
     rank = math.ceil(Fraction(str(p)) * len(ordered) / 100)
     return ordered[max(rank, 1) - 1]
 
 
 def spread(values: Sequence[int]) -> Spread:
-    """Spread of times in nanoseconds; all None when there are no values."""
+    """Percentiles of times in nanoseconds; all None if there are no values."""
     if not values:
         return Spread(None, None, None, None, 0)
     return Spread(
@@ -115,7 +115,7 @@ def summarise(
     samples: Sequence[Sample],
     server_peak_rss_bytes: int | None = None,
 ) -> Point:
-    """Summary of the samples that one mode gave at one batch size, sent one after another."""
+    """Summarise one mode's samples at one batch size, which were sent one after another."""
     answered = [s for s in samples if s.error is None]
     rows = sum(s.rows for s in answered)
     elapsed_ns = sum(s.latency_ns for s in samples)
@@ -128,7 +128,7 @@ def summarise(
         throughput_per_s=rows * 1e9 / elapsed_ns if elapsed_ns > 0 else 0.0,
         rows=rows,
         elapsed_ns=elapsed_ns,
-        # A wrong label is never hidden, not even by an error that came after it.
+        # Wrong labels always count, even if an error followed.
         wrong_labels=sum(s.wrong_labels for s in samples),
         near_ties=sum(s.near_ties for s in answered),
         agreement=1 - sum(s.disagreements for s in answered) / rows if rows else None,
@@ -167,9 +167,9 @@ def _accounted_ns(stages: Stages) -> int:
 
 
 def warnings(points: Sequence[Point], environment: Mapping[str, Any]) -> list[Finding]:
-    """What must be known before trusting `points`: failures first, then what weakens them.
+    """The caveats of `points`: failures first, then weaknesses.
 
-    `environment` is what `measure.core.environment.describe` returns; keys it lacks are not judged.
+    `environment` is the result of `measure.core.environment.describe`; missing keys are not judged.
     """
     return [
         *_failures(points),
@@ -212,13 +212,13 @@ def _split_requests(points: Sequence[Point]) -> Iterable[Finding]:
         if point.mode == "unary" and point.messages > 1:
             yield Finding(
                 "warn",
-                f"unary, batch size {point.batch_size:,}: no message may hold that much, "
-                f"so it was streamed as {point.messages:,}",
+                f"unary, batch size {point.batch_size:,}: too large for one message, "
+                f"so it was streamed in {point.messages:,}",
             )
 
 
 def disturbances(environment: Mapping[str, Any]) -> Iterable[Finding]:
-    """What of the machine may have disturbed a measurement."""
+    """Conditions of the machine that may have disturbed a measurement."""
     steal = environment.get("steal_fraction")
     if steal is not None and steal > MOST_STEAL:
         yield Finding("warn", f"the hypervisor took {steal:.1%} of the processor time (steal)")

@@ -23,7 +23,7 @@ from protos.quantize import DEFAULT_SCALE
 MODES = ("local", "unary", "stream", "shm")
 DEFAULT_MODES = ("local", "unary", "stream")
 MODEL = "linear_argmax"
-# Rows of one execution in local mode: what the server takes of one large request, too.
+# Rows per execution in local mode, the same that the server runs of a large request.
 LOCAL_SLICE_ROWS = 128
 
 
@@ -31,10 +31,10 @@ LOCAL_SLICE_ROWS = 128
 class Settings:
     """What to measure.
 
-    Each batch size is measured with at least `repeats` batches, and with as many as it takes to
-    have every example predicted once. `address` None: a local server. `with_scale` says
-    what int8 counts, if that is what the experiment's wire is. `ep` is the execution provider, in
-    this process and in a local server, as the server's --ep.
+    Each batch size is measured with at least `repeats` batches, and with enough to predict every
+    example once. `address` None: a local server. `with_scale` sets the value of an int8 step, if
+    the experiment's wire dtype is int8. `ep` is the execution provider, in this process and in a
+    local server, as the server's --ep.
     """
 
     experiment: Experiment
@@ -50,7 +50,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A step that begins, or that ended with a `point`; a preparation measures nothing."""
+    """A step that begins, or one that ended with a `point`; a preparation measures nothing."""
 
     text: str
     done: int
@@ -62,12 +62,12 @@ class Progress:
 def sweep(settings: Settings, report: Callable[[Progress], None]) -> Iterator[Point]:
     """Measure all points, batch size by batch size with the modes in turn, and yield each.
 
-    Turning through the modes at each batch size spreads a drift of the machine over all of them.
-    Failed requests become errors of their point; UsageError when nothing can be measured.
+    Taking the modes in turn at each batch size spreads a drift of the machine over all of them.
+    Failed requests become errors of their point; UsageError if nothing can be measured.
     """
     total = len(settings.batch_sizes) * len(settings.modes)
     if settings.address is not None and set(settings.modes) - {"local"}:
-        # A wrong address is known now, not after the reference is computed.
+        # Fail on a wrong address now, not after computing the reference.
         with Client(settings.address, MODEL, credentials=settings.credentials) as client:
             client.check_reachable()
     with ExitStack() as stack:
@@ -107,15 +107,15 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> Iterator[Po
         for done, (batch_size, mode) in enumerate(steps):
             report(Progress(f"{mode.name}, batch size {batch_size}", done, total))
             point = _measure(mode, batch_size, reference, settings.repeats, server)
-            # Whoever sees a point may rely on its being kept.
+            # A point is stored before it is shown.
             yield point
             report(Progress(f"{mode.name}, batch size {batch_size}", done + 1, total, point))
 
 
 def with_scale(settings: Settings) -> Settings:
-    """Settings with the scale of int8 on the wire: the server's, or that of a local model.
+    """Settings with the scale of int8 on the wire: the server's, or a local model's.
 
-    UsageError when the server tells none.
+    Raises UsageError if the server reports none.
     """
     experiment = settings.experiment
     if experiment.wire != "int8":
@@ -128,8 +128,8 @@ def with_scale(settings: Settings) -> Settings:
         scale = spec.scale
         if scale is None:
             raise UsageError(
-                f"the server's model takes {spec.dtype} and tells no wire_scale; "
-                "--wire int8 wants a model of --wire int8"
+                f"the server's model takes {spec.dtype} and has no wire_scale; "
+                "--wire int8 needs a model exported with --wire int8"
             )
     return replace(settings, experiment=replace(experiment, wire_scale=scale))
 
@@ -139,7 +139,7 @@ def _measure(
 ) -> Point:
     rows = len(reference.x)
     batches = max(repeats, math.ceil(rows / batch_size))
-    # The first run of a shape pays for memory and packing; it is no sample.
+    # The first run of a shape pays for memory and packing, so it is not a sample.
     run_batch(mode, batch_size, reference, 0)
     if server is not None:
         server.forget_peak_memory()
@@ -152,8 +152,8 @@ def _measure(
 
 
 def run_batch(mode: Mode, batch_size: int, reference: Truth, start: int) -> Sample:
-    """Predict a batch of the examples from `start` on; a failed request is a sample's error."""
-    # The last batch of a size that does not divide the examples is filled up from before it.
+    """Predict a batch of the examples from `start` on; a failed request is its error."""
+    # If the size does not divide the examples, the last batch overlaps the one before.
     start = max(0, min(start, len(reference.x) - batch_size))
     x = reference.x[start : start + batch_size]
     started_ns = time.perf_counter_ns()
@@ -187,21 +187,21 @@ def _input(client: Client) -> ModelInput:
 
 
 def check_model(client: Client, experiment: Experiment, reference: Truth) -> None:
-    """Refuse to measure another model than the one whose labels are known."""
+    """Check that the server's model is the one whose labels are known."""
     spec = _input(client)
     wanted = ((experiment.features,), experiment.sent)
     if (spec.row_shape, str(spec.dtype)) != wanted:
         raise UsageError(
-            f"the server's model takes rows of {list(spec.row_shape)} {spec.dtype}; "
-            f"the sweep has [{experiment.features}] {experiment.sent}: "
+            f"the server's model takes rows of {list(spec.row_shape)} {spec.dtype}, "
+            f"the sweep sends [{experiment.features}] {experiment.sent}: "
             "set --features, --dtype and --wire"
         )
     if spec.scale != experiment.wire_scale:
         raise UsageError(
-            f"the server's int8 counts {spec.scale}; the sweep's {experiment.wire_scale}"
+            f"got wire_scale {spec.scale} from the server, expected {experiment.wire_scale}"
         )
-    told = client.told("weights_sha256")
-    if told and told != reference.weights_sha256:
+    served_sha256 = client.told("weights_sha256")
+    if served_sha256 and served_sha256 != reference.weights_sha256:
         raise UsageError(
             "the server's model has other weights than the reference: "
             "set --seed and --classes to those it was exported with"

@@ -46,9 +46,9 @@ COLUMNS: tuple[Column[Point], ...] = (
 
 
 def render(points: Sequence[Point], *, agreement: bool = False) -> Table:
-    """Table of points, one row each, in the order given; latencies in milliseconds.
+    """Table of points, one row each, in the given order; latencies in milliseconds.
 
-    `agreement`: show the share of labels that equal the reference's, too.
+    `agreement`: also show the share of labels that equal the reference's.
     """
     modes = list(dict.fromkeys(point.mode for point in points))
     return in_terminal(

@@ -1,4 +1,4 @@
-"""Where the server listens, on either transport: gRPC's own library or the project's."""
+"""The listening endpoint on either transport: gRPC's own library or the project's."""
 
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -28,10 +28,10 @@ class Endpoint(Protocol):
     address: str
 
     def start(self) -> None:
-        """Take calls."""
+        """Start to accept calls."""
 
     def stop(self, grace_s: float) -> None:
-        """Take no more calls, and cancel those that have not ended after `grace_s`."""
+        """Accept no more calls, and cancel those that have not ended after `grace_s`."""
 
 
 class GrpcioEndpoint:
@@ -44,8 +44,8 @@ class GrpcioEndpoint:
         interceptors: Sequence[grpc.ServerInterceptor],
         credentials: grpc.ServerCredentials | None,
     ) -> None:
-        """Listen; StartError where that fails."""
-        # All but reflection has threads of its own.
+        """Listen; StartError if that fails."""
+        # Everything except reflection has its own threads.
         pool = ThreadPoolExecutor(_REFLECTION_THREADS, "reflection")
         self._server = grpc.server(
             pool, options=_channel_options(config), interceptors=interceptors
@@ -73,7 +73,7 @@ class NativeEndpoint:
         authorization: Authorization | None,
         tls_context: Callable[[], ssl.SSLContext] | None,
     ) -> None:
-        """Listen; StartError where that fails. `handlers` answer what is not in `methods`."""
+        """Listen; StartError if that fails. `handlers` have the other methods."""
         others = GrpcHandlers(handlers, Workers(_REFLECTION_THREADS, 0, "reflection"))
 
         def method(path: str) -> Method:
@@ -102,12 +102,12 @@ def _server_options(config: Config) -> ServerOptions:
     return ServerOptions(
         connection=ServerConnectionOptions(
             max_message_bytes=config.max_message_bytes,
-            # Find out about peers that vanished without closing: asked after half of the time,
-            # waited for as long.
+            # Detect peers that vanished without closing: ping after half of the time, then wait for
+            # the other half.
             keepalive_s=config.silent_peer_s / 2,
             keepalive_timeout_s=config.silent_peer_s / 2,
             preface_s=config.silent_peer_s,
-            # It is the handlers that refuse, in words that clients understand.
+            # The handlers reject calls, with a text for clients.
             max_concurrent_streams=100 + 2 * _most_calls(config),
             receive_s=config.receive_s or None,
         ),

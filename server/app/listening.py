@@ -12,7 +12,7 @@ from server.errors import StartError
 UNIX = "unix:"
 _FORM = "HOST:PORT or unix:/path"
 _MOST_PORT = 65535
-# What sockaddr_un holds on Linux, without the NUL at the end.
+# The capacity of sockaddr_un on Linux, without the trailing NUL.
 _MOST_PATH_BYTES = 107
 _URL = re.compile(r"(?!unix:)[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -73,7 +73,8 @@ def _check_port(address: str, tcp: TcpAddress) -> None:
         raise StartError(
             f"--address {address}: the name {tcp.host!r} cannot be resolved: {text}"
         ) from None
-    # A name may have several addresses, as localhost does; one that the host lacks is left out.
+    # A name may have several addresses, as localhost does; addresses that the host lacks are
+    # skipped.
     errors = [_bind_error(family, where) for family, _, _, _, where in endpoints]
     in_use = [error for error in errors if error is not None and error.errno == errno.EADDRINUSE]
     if None in errors and not in_use:

@@ -155,7 +155,7 @@ class Server:
 
 
 def _tls(config: Config, make: Callable[[Path, Path, Path | None], Made]) -> Made | None:
-    """What `make` makes of the TLS options; None without them."""
+    """Call `make` with the TLS options; None without them."""
     if config.tls_cert is None or config.tls_key is None:
         for flag, path in (
             ("--tls-cert", config.tls_cert),

@@ -18,7 +18,7 @@ _WAKE_S = 0.1
 
 
 def serve(settings: Config, warnings: Iterable[str]) -> int:
-    """Serve until SIGTERM or SIGINT, then drain. 0: done; 2: it could not start.
+    """Serve until SIGTERM or SIGINT, then drain. 0: done; 2: could not start.
 
     `warnings` are logged first.
     """

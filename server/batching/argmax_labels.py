@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 _BLOCK_ROWS = 4096
 _KEEPS_VALUES = ("Identity", "Cast")
@@ -49,7 +50,7 @@ class _NotLinear(Exception):
 
 
 class _Finder:
-    def __init__(self, graph: Any, array: Callable[[Any], np.ndarray[Any, Any]]) -> None:
+    def __init__(self, graph: Any, array: Callable[[Any], NDArray[Any]]) -> None:
         self._graph = graph
         self._array = array
         self._makers = {name: node for node in graph.node for name in node.output}
@@ -114,7 +115,7 @@ class _Finder:
                 scale *= _most(scales)
         return name, scale
 
-    def _without_constants(self, node: Any) -> tuple[str, list[np.ndarray[Any, Any]]]:
+    def _without_constants(self, node: Any) -> tuple[str, list[NDArray[Any]]]:
         constants = [name for name in node.input if name in self._constants]
         (rest, *others) = [name for name in node.input if name not in constants] or constants
         if others:
@@ -127,13 +128,13 @@ class _Finder:
             raise _NotLinear
         return node
 
-    def _constant(self, name: str) -> np.ndarray[Any, Any]:
+    def _constant(self, name: str) -> NDArray[Any]:
         if name not in self._constants:
             raise _NotLinear
         return self._array(self._constants[name])
 
 
-def _array(onnx: Any, tensor: Any, folder: Path) -> np.ndarray[Any, Any]:
+def _array(onnx: Any, tensor: Any, folder: Path) -> NDArray[Any]:
     if tensor.data_location == tensor.EXTERNAL:
         # Links out of the repository were rejected before; the library follows no links.
         where = {each.key: each.value for each in tensor.external_data}
@@ -142,7 +143,7 @@ def _array(onnx: Any, tensor: Any, folder: Path) -> np.ndarray[Any, Any]:
             length = int(where["length"]) if "length" in where else -1
             tensor.raw_data = file.read(length)
         tensor.data_location = tensor.DEFAULT
-    array: np.ndarray[Any, Any] = onnx.numpy_helper.to_array(tensor)
+    array: NDArray[Any] = onnx.numpy_helper.to_array(tensor)
     return array
 
 
@@ -150,11 +151,11 @@ def _attributes(node: Any) -> Mapping[str, Any]:
     return {each.name: each.f if each.type == each.FLOAT else each.i for each in node.attribute}
 
 
-def _most(values: np.ndarray[Any, Any]) -> float:
+def _most(values: NDArray[Any]) -> float:
     return float(max(values.max(), -values.min())) if values.size else 0.0
 
 
-def _largest_norm(weights: np.ndarray[Any, Any]) -> float:
+def _largest_norm(weights: NDArray[Any]) -> float:
     """Of the columns of [features, classes], without a copy of all of them."""
     squares = np.zeros(weights.shape[1])
     for start in range(0, len(weights), _BLOCK_ROWS):

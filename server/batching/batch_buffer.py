@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.batching import nan_check
 from server.batching.policy import Piece
-from server.batching.request import Array, Request
+from server.batching.request import Request
 from server.batching.shared_memory import SharedTensor
 from server.errors import InvalidInput
 from server.onnx import pinned_memory
@@ -29,7 +30,7 @@ class Assembled:
     `unreadable` could not be read: they hold old bytes, and their results are invalid.
     """
 
-    inputs: Mapping[str, Array]
+    inputs: Mapping[str, NDArray[Any]]
     copied: bool
     unreadable: Mapping[Request, InvalidInput]
     padded: bool = False
@@ -44,7 +45,7 @@ class Assembled:
         return Assembled(inputs, True, self.unreadable, self.padded)
 
 
-def blank(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def blank(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Padding rows: zeros, or empty texts."""
     return np.full(shape, "", np.object_) if dtype.hasobject else np.zeros(shape, dtype)
 
@@ -66,8 +67,8 @@ class BatchBuffer:
         self._padded = padded
         # Number of rows before the padding.
         self._filled: dict[str, int] = {}
-        self._arrays: dict[str, Array] = {}
-        self._locked: dict[str, Array] = {}
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._locked: dict[str, NDArray[Any]] = {}
 
     def close(self) -> None:
         """Release the memory; no batch may be in it."""
@@ -81,7 +82,7 @@ class BatchBuffer:
         whole = not self._padded or rows == self._rows
         if len(pieces) == 1 and pieces[0].request.in_place and whole:
             return Assembled(_in_place(pieces[0]), False, {}, self._padded)
-        inputs: dict[str, Array] = {}
+        inputs: dict[str, NDArray[Any]] = {}
         unreadable: dict[Request, InvalidInput] = {}
         for name, like in pieces[0].request.inputs.items():
             target = inputs[name] = self._target(name, like, rows)
@@ -101,7 +102,7 @@ class BatchBuffer:
                     np.copyto(into, source[piece.start : piece.stop])
         return Assembled(inputs, True, unreadable, self._padded)
 
-    def _target(self, name: str, like: Array | SharedTensor, rows: int) -> Array:
+    def _target(self, name: str, like: NDArray[Any] | SharedTensor, rows: int) -> NDArray[Any]:
         """Memory for `rows` and their padding."""
         array = self._array(name, like)
         if not self._padded:
@@ -112,7 +113,7 @@ class BatchBuffer:
         self._filled[name] = rows
         return array
 
-    def _array(self, name: str, like: Array | SharedTensor) -> Array:
+    def _array(self, name: str, like: NDArray[Any] | SharedTensor) -> NDArray[Any]:
         array = self._arrays.get(name)
         if array is None or array.shape[1:] != like.shape[1:] or array.dtype != like.dtype:
             self._unlock(name)
@@ -122,7 +123,7 @@ class BatchBuffer:
             self._lock(name, array)
         return array
 
-    def _lock(self, name: str, array: Array) -> None:
+    def _lock(self, name: str, array: NDArray[Any]) -> None:
         if not self._pinned or array.dtype.hasobject:
             return
         try:
@@ -146,7 +147,7 @@ class BatchBuffer:
             _log.warning("memory stays page-locked", extra={"reason": str(error)})
 
 
-def _huge_pages(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def _huge_pages(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Zeros; large arrays lie in huge pages if the kernel has them.
 
     Fewer address translations are needed then: preadv fills a buffer of 32 MiB 1.09 times as fast
@@ -163,7 +164,7 @@ def _huge_pages(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return np.frombuffer(memory, dtype, math.prod(shape), start).reshape(shape)
 
 
-def _in_place(piece: Piece[Request]) -> dict[str, Array]:
+def _in_place(piece: Piece[Request]) -> dict[str, NDArray[Any]]:
     whole = piece.rows == piece.request.rows
     inputs = {}
     for name, data in piece.request.inputs.items():

@@ -15,7 +15,7 @@ _ANYONE = Caller()
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """A request for bytes; `on_granted` is called when they come later, and must not block."""
+    """A request for bytes; `on_granted` is called if they are granted later, and must not block."""
 
     start_tag: int
     size_bytes: int
@@ -59,7 +59,7 @@ class ByteBudget:
         return ticket
 
     def withdraw(self, ticket: Ticket) -> bool:
-        """Take a ticket out of the line; whether it has its bytes."""
+        """Withdraw a ticket; return whether it has its bytes."""
         with self._lock:
             if not ticket.granted:
                 self._waiting.remove(ticket)
@@ -94,7 +94,7 @@ class ByteBudget:
             granted = self.withdraw(ticket)
         if not granted:
             if gone:
-                raise Cancelled("the client gave the request up")
+                raise Cancelled("the client cancelled the request")
             raise QueueFull("the server's byte budget stayed exhausted until the deadline")
 
     def release(self, size_bytes: int) -> None:

@@ -3,16 +3,15 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protos.datatypes import BFLOAT16
 from server.errors import InvalidInput
 
 _MOST_NAMED = 10
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
-
-def check(name: str, data: Array, first_row: int = 0) -> None:
+def check(name: str, data: NDArray[Any], first_row: int = 0) -> None:
     """Raise InvalidInput that names the rows of an input that are not finite.
 
     `data` [rows, ...] of any dtype, or a scalar; its first row is row `first_row` of the input.

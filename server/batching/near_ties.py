@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 
 from server.batching.argmax_labels import ArgmaxLabel
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 _DEVIATIONS = 12.0
 # Numbers that are read at once. Longer rows are read one by one, and only where that may matter,
 # as reading all of them takes a tenth as long as receiving them does: a lead is beyond doubt when
@@ -34,8 +32,8 @@ _CANCELLED = 32.0
 
 def any_near_tie(
     labels: Sequence[ArgmaxLabel],
-    inputs: Mapping[str, Array],
-    outputs: Mapping[str, Array],
+    inputs: Mapping[str, NDArray[Any]],
+    outputs: Mapping[str, NDArray[Any]],
     rows: int,
 ) -> NDArray[np.bool_]:
     """Whether another batch may give a row another of the labels, bool [rows].
@@ -48,7 +46,7 @@ def any_near_tie(
     return near
 
 
-def near_ties(label: ArgmaxLabel, x: Array, scores: Array) -> NDArray[np.bool_]:
+def near_ties(label: ArgmaxLabel, x: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether another batch may give a row another label, bool [rows].
 
     `x` [rows, features] is what the graph got for `label.input`, `scores` [rows, classes] what it
@@ -76,25 +74,29 @@ def near_ties(label: ArgmaxLabel, x: Array, scores: Array) -> NDArray[np.bool_]:
     return near
 
 
-def _within(lead: Array, tolerance: Array) -> NDArray[np.bool_]:
+def _within(lead: NDArray[Any], tolerance: NDArray[Any]) -> NDArray[np.bool_]:
     # Compared in this direction, NaN counts as a tie.
     within: NDArray[np.bool_] = ~(lead > tolerance)
     return within
 
 
-def _tolerance(label: ArgmaxLabel, dtype: np.dtype[Any], scores: Array, products: Array) -> Array:
+def _tolerance(
+    label: ArgmaxLabel, dtype: np.dtype[Any], scores: NDArray[Any], products: NDArray[Any]
+) -> NDArray[Any]:
     """Bound on the difference of leads, for scores up to `scores`, products of norm `products`."""
     terms = label.features + 3  # covers the rounding of the products and of the bias
     deviation = math.sqrt(terms / 3) * scores + math.sqrt(terms / 2) * products
-    tolerance: Array = _DEVIATIONS * float(np.finfo(dtype).eps) / 2 / math.sqrt(3) * deviation
+    tolerance: NDArray[Any] = (
+        _DEVIATIONS * float(np.finfo(dtype).eps) / 2 / math.sqrt(3) * deviation
+    )
     return tolerance
 
 
-def _products(label: ArgmaxLabel, x: Array) -> Array:
+def _products(label: ArgmaxLabel, x: NDArray[Any]) -> NDArray[Any]:
     """At least the norm of the products of each row with the weights of any class."""
     x = x if x.dtype == np.float64 else x.astype(np.float32, copy=False)
     most = np.maximum(x.max(axis=1), -x.min(axis=1)).astype(np.float64)
     norm = np.sqrt(np.einsum("rf,rf->r", x, x)).astype(np.float64)
     bound = np.minimum(most * label.weights_norm, norm * label.weights_most)
-    products: Array = label.input_scale * bound + label.bias_most
+    products: NDArray[Any] = label.input_scale * bound + label.bias_most
     return products

@@ -2,17 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from server.batching.argmax_labels import ArgmaxLabel
+from server.batching.outcome import Outcome
 from server.batching.shared_memory import SharedTensor
 from server.errors import Cancelled, DeadlinePassed, QueueTimeout, ServingError
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,7 @@ class Timings:
 class Result:
     """Outputs by name, rows as in the request, with the time they took."""
 
-    outputs: Mapping[str, Array]
+    outputs: Mapping[str, NDArray[Any]]
     timings: Timings
 
 
@@ -38,8 +36,8 @@ class Result:
 class Caller:
     """The sender of a request.
 
-    Requests are queued fairly between `client` names. `on_cancel` sets a callback for when nobody
-    waits for the answer any more; it returns False if that is so already.
+    Requests are queued fairly between `client` names. `on_cancel` sets a callback for when the
+    answer is no longer awaited; it returns False if that is already so.
     """
 
     client: str = ""
@@ -57,7 +55,7 @@ class Request:
     Instants are of the monotonic clock, so a step of the wall clock expires nothing.
     """
 
-    inputs: Mapping[str, Array | SharedTensor]
+    inputs: Mapping[str, NDArray[Any] | SharedTensor]
     outputs: tuple[str, ...]
     rows: int
     size_bytes: int = 0
@@ -71,10 +69,10 @@ class Request:
     # Of its next row; the scheduler sets it.
     start_tag: int = 0
     arrived_ns: int = field(default_factory=time.monotonic_ns)
-    future: Future[Result] = field(default_factory=Future)
-    released: Future[None] = field(default_factory=Future)
+    future: Outcome[Result] = field(default_factory=Outcome)
+    released: Outcome[None] = field(default_factory=Outcome)
     taken_rows: int = 0
-    pieces: list[list[Array]] = field(default_factory=list)
+    pieces: list[list[NDArray[Any]]] = field(default_factory=list)
     timings: Timings = field(default_factory=Timings)
     cancelled: bool = False
     # Labels to check against their scores, and the result: whether the label of a row may depend on
@@ -93,7 +91,7 @@ class Request:
             self.inputs = {}
             self.released.set_result(None)
 
-    def succeed(self, outputs: Mapping[str, Array]) -> None:
+    def succeed(self, outputs: Mapping[str, NDArray[Any]]) -> None:
         """Answer with outputs."""
         self.release()
         self.future.set_result(Result(outputs, self.timings))

@@ -8,11 +8,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.batching.batch_buffer import Assembled, BatchBuffer
 from server.batching.fair_queue import FairQueue
+from server.batching.handover import answers_together
 from server.batching.near_ties import any_near_tie
 from server.batching.policy import (
     Batch,
@@ -24,7 +27,7 @@ from server.batching.policy import (
     take,
     wait_ns,
 )
-from server.batching.request import Array, Request, Timings
+from server.batching.request import Request, Timings
 from server.batching.statistics import Statistics
 from server.errors import InvalidInput, ModelBroken, QueueFull, ServerStopping, ServingError
 from server.onnx.engine import Engine
@@ -246,8 +249,10 @@ class Scheduler:
         named = dict(zip((*requested, *also), outputs, strict=True))
         near = any_near_tie(judged, assembled.inputs, named, batch.rows)
         outputs = outputs[: len(requested)]
-        for piece, start, stop in _places(batch):
-            if piece.request not in assembled.unreadable:
+        with answers_together():
+            for piece, start, stop in _places(batch):
+                if piece.request in assembled.unreadable:
+                    continue
                 if piece.request.judged:
                     before = bool(piece.request.batch_dependent)
                     piece.request.batch_dependent = before or bool(near[start:stop].any())
@@ -275,7 +280,9 @@ def _places(batch: Batch[Request]) -> Iterator[tuple[Piece[Request], int, int]]:
         start += piece.rows
 
 
-def _hand_out(piece: Piece[Request], outputs: list[Array], started_ns: int, spent: Timings) -> None:
+def _hand_out(
+    piece: Piece[Request], outputs: list[NDArray[Any]], started_ns: int, spent: Timings
+) -> None:
     """Store a request's rows of the outputs; the last rows complete its answer."""
     request = piece.request
     before = request.timings

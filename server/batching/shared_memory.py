@@ -1,9 +1,9 @@
 """Move tensors through memory that clients share with the server.
 
 A client owns its region, so it may truncate or rewrite it at any moment. Touching a mapping beyond
-the end of its file kills a process with SIGBUS; so nothing is mapped here. Bytes are read with
-preadv into the server's own memory, where a truncated region is a short read, an error of that
-request alone.
+the end of its file kills a process with SIGBUS. So bytes are read with preadv into the server's own
+memory, where a truncated region is a short read, an error of that request alone. Only memory that
+is sealed against shrinking is mapped, and its rows are run where they lie.
 """
 
 import math
@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protos.tensors import Parameter, decode_elements
+from server.batching import sealed_memory
 from server.errors import (
     InvalidInput,
     RegionExists,
@@ -27,8 +29,6 @@ from server.errors import (
     TooMany,
     Unsupported,
 )
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 FOLDER = Path("/dev/shm")
 _KEY = re.compile(r"/?[A-Za-z0-9_.-]{1,200}")
@@ -46,16 +46,21 @@ class Region:
         self.key = key
         self.offset = offset
         self.byte_size = byte_size
-        self._fd = _open(key)
+        # None unless it cannot shrink.
+        self.memory: memoryview | None = None
+        sealed = sealed_memory.is_sealed(key)
+        self._fd = sealed_memory.open_sealed(key) if sealed else _open(key)
         try:
             self._check_owner_and_size()
+            if sealed:
+                self.memory = sealed_memory.mapped(self._fd, offset + byte_size)[offset:]
         except Exception:
             os.close(self._fd)
             self._fd = -1
             raise
 
     def __del__(self) -> None:
-        # Requests under way hold the region, so it closes after the last of them.
+        # Requests in flight hold the region, so it closes after the last of them.
         if getattr(self, "_fd", -1) >= 0:
             os.close(self._fd)
 
@@ -67,7 +72,7 @@ class Region:
                 f"{self.byte_size} bytes"
             )
 
-    def read(self, offset: int, into: Array) -> None:
+    def read(self, offset: int, into: NDArray[Any]) -> None:
         """Fill an array from `offset`; InvalidInput if the object has been truncated."""
         left = into.reshape(-1).view(np.uint8).data
         self.check(offset, len(left))
@@ -119,13 +124,13 @@ class SharedTensor:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def read(self) -> Array:
+    def read(self) -> NDArray[Any]:
         """A copy of the whole tensor."""
         data = np.empty(self.shape, self.dtype)
         self.region.read(self.offset, data)
         return data
 
-    def read_rows(self, start: int, into: Array) -> None:
+    def read_rows(self, start: int, into: NDArray[Any]) -> None:
         """Fill `into` with rows from row `start` on."""
         row_bytes = into.nbytes // len(into)
         self.region.read(self.offset + start * row_bytes, into)
@@ -177,7 +182,9 @@ class Regions:
             raise InvalidInput(
                 f"the name of a region has {len(name)} characters, expected {_LONGEST_NAME} at most"
             )
-        if not key.removeprefix("/").startswith(self._prefix):
+        sealed = sealed_memory.is_sealed(key)
+        object_name = sealed_memory.object_name(key) if sealed else key.removeprefix("/")
+        if not object_name.startswith(self._prefix):
             raise RegionForbidden(
                 f"got the key of a region without the prefix {self._prefix!r} of this server"
             )
@@ -221,10 +228,13 @@ class Regions:
 
     def tensor(
         self, what: str, parameters: Mapping[str, Parameter], shape: tuple[int, ...], dtype: Any
-    ) -> SharedTensor | Array:
+    ) -> SharedTensor | NDArray[Any]:
         """An input that its parameters place in a region.
 
-        BYTES elements, whose size is known only from their content, are read at once. Raises
+        Floating-point numbers in sealed memory are not copied: the client can change them while
+        they are run, which changes its own answer. Other kinds could be indices, which a model
+        checks before it uses them. BYTES elements, whose size is known only from their content, are
+        read at once. Raises
         Unsupported, RegionNotFound, InvalidInput.
         """
         placement = Placement.of(parameters)
@@ -242,6 +252,9 @@ class Regions:
                 f"{what} has {placement.byte_size} bytes in shared memory; "
                 f"its shape {list(shape)} takes {needed}"
             )
+        if region.memory is not None and np.issubdtype(dtype, np.floating):
+            count = math.prod(shape)
+            return np.frombuffer(region.memory, dtype, count, placement.offset).reshape(shape)
         return SharedTensor(region, placement.offset, shape, dtype)
 
     def _check_enabled(self) -> None:

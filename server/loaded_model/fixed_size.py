@@ -6,13 +6,15 @@ It could still treat positions among the rows differently, which is tested here.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.batching.batch_buffer import blank
 from server.errors import InvalidInput, StartError
 from server.loaded_model.group_size import GroupSize
-from server.onnx.engine import Array, Engine, TensorSpec
+from server.onnx.engine import Engine, TensorSpec
 
 # Stands for a size that the model leaves free.
 _SOME = 8
@@ -59,7 +61,7 @@ def _place_matters(engine: Engine, inputs: Sequence[TensorSpec], rows: int) -> b
     )
 
 
-def _made(rows: int, spec: TensorSpec, seed: int) -> Array:
+def _made(rows: int, spec: TensorSpec, seed: int) -> NDArray[Any]:
     if spec.dtype.kind == "f":
         drawn = np.random.default_rng(seed).standard_normal((rows, *_sizes(spec)))
         return drawn.astype(spec.dtype)
@@ -67,7 +69,7 @@ def _made(rows: int, spec: TensorSpec, seed: int) -> Array:
     return made if spec.dtype.hasobject else made + made.dtype.type(seed % 2)
 
 
-def _run(engine: Engine, inputs: Mapping[str, Array]) -> list[Array]:
+def _run(engine: Engine, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
     return engine.run([spec.name for spec in engine.outputs], inputs)
 
 

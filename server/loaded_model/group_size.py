@@ -9,11 +9,13 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.errors import InvalidInput
-from server.onnx.engine import Array, Engine
+from server.onnx.engine import Engine
 
 _CANDIDATES = (16, 32, 64)
 # For models that cannot be measured: inputs of free size or of text, or values that they refuse.
@@ -87,7 +89,7 @@ def _measured(engine: Engine, candidates: list[int]) -> GroupSize:
     return GroupSize(best, f"{why}: a row takes {times}, of processor time")
 
 
-def _row_ns(engine: Engine, inputs: Mapping[str, Array], rows: int) -> float:
+def _row_ns(engine: Engine, inputs: Mapping[str, NDArray[Any]], rows: int) -> float:
     """Processor time a row."""
     outputs = [spec.name for spec in engine.outputs]
     some = {name: data[:rows] for name, data in inputs.items()}

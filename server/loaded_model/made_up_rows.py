@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from server.onnx.engine import Array, TensorSpec
+from server.onnx.engine import TensorSpec
 
 # Sizes for free axes: small ones, those that images need, and 1.
 _SIZES = (6, 32, 64, 224, 1)
 _WORDS = ("ash", "birch", "cedar", "elm", "fir", "hazel", "oak", "a b", "")
 _SMALL = 8
-# What integers are, from and below: graphs refuse to divide by 0, and indices into small tables.
+# Ranges of integers: some graphs reject division by 0, others large indices into small tables.
 _RANGES = ((0, None), (0, _SMALL), (1, _SMALL), (0, 2), (0, 1))
 
 
@@ -37,7 +38,7 @@ class Recipe:
         sizes = (int(np.prod(self.shape(spec))) * spec.dtype.itemsize for spec in specs)
         return max(1, sum(sizes))
 
-    def rows(self, specs: Sequence[TensorSpec], count: int, seed: int) -> dict[str, Array]:
+    def rows(self, specs: Sequence[TensorSpec], count: int, seed: int) -> dict[str, NDArray[Any]]:
         """`count` rows by input name, the same for the same seed."""
         generator = np.random.default_rng(seed)
         return {
@@ -47,7 +48,7 @@ class Recipe:
 
     def _values(
         self, generator: np.random.Generator, dtype: np.dtype[Any], shape: tuple[int, ...]
-    ) -> Array:
+    ) -> NDArray[Any]:
         if dtype.hasobject:
             words = _WORDS if self.most is None else [str(n) for n in range(self.least, self.most)]
             return np.array(words, np.object_)[generator.integers(0, len(words), shape)]
@@ -70,6 +71,8 @@ def recipes(specs: Sequence[TensorSpec]) -> Iterator[Recipe]:
             yield Recipe(size, least, most)
 
 
-def taken(rows: Mapping[str, Array], indices: Sequence[int] | Array) -> dict[str, Array]:
-    """These rows, in this order."""
+def taken(
+    rows: Mapping[str, NDArray[Any]], indices: Sequence[int] | NDArray[Any]
+) -> dict[str, NDArray[Any]]:
+    """Return these rows, in this order."""
     return {name: np.ascontiguousarray(data[indices]) for name, data in rows.items()}

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protos.codec import InferRequest, RequestedOutput
 from protos.datatypes import BYTES, DTYPES
 from protos.tensors import Parameter, Tensor
 from server.batching import nan_check
 from server.batching.batch_dependence import BatchDependence, Dependence
-from server.batching.request import Array, Caller, Request
+from server.batching.request import Caller, Request
 from server.batching.shared_memory import Regions, SharedTensor
 from server.errors import InvalidInput
 from server.loaded_model.config_settings import QueuePolicy
@@ -76,7 +78,7 @@ class RequestCheck:
 
     def _check_inputs(
         self, tensors: Sequence[Tensor], regions: Regions
-    ) -> dict[str, Array | SharedTensor]:
+    ) -> dict[str, NDArray[Any] | SharedTensor]:
         names = [tensor.name for tensor in tensors]
         by_name = {tensor.name: tensor for tensor in tensors}
         if (
@@ -87,7 +89,7 @@ class RequestCheck:
                 f"got inputs {sorted(names)}; "
                 f"model {self._model!r} takes {self._described_inputs()}"
             )
-        inputs: dict[str, Array | SharedTensor] = {}
+        inputs: dict[str, NDArray[Any] | SharedTensor] = {}
         for name, spec in self._inputs.items():
             if name not in by_name:
                 continue
@@ -119,7 +121,7 @@ class RequestCheck:
             raise InvalidInput(f"got requested outputs {list(names)}, expected each name once")
         return names
 
-    def _check_rows(self, inputs: Mapping[str, Array | SharedTensor]) -> int:
+    def _check_rows(self, inputs: Mapping[str, NDArray[Any] | SharedTensor]) -> int:
         counts = {name: len(data) for name, data in inputs.items()}
         if len(set(counts.values())) != 1:
             raise InvalidInput(f"inputs disagree on the number of rows: {counts}")
@@ -132,7 +134,9 @@ class RequestCheck:
         return rows
 
 
-def _check_tensor(spec: TensorSpec, tensor: Tensor, regions: Regions) -> Array | SharedTensor:
+def _check_tensor(
+    spec: TensorSpec, tensor: Tensor, regions: Regions
+) -> NDArray[Any] | SharedTensor:
     what = f"input {spec.name!r}"
     if DTYPES[tensor.datatype] != spec.dtype:
         datatype = next(name for name, dtype in DTYPES.items() if dtype == spec.dtype)
@@ -143,7 +147,7 @@ def _check_tensor(spec: TensorSpec, tensor: Tensor, regions: Regions) -> Array |
     if not fits:
         shape = [-1 if size is None else size for size in spec.shape]
         raise InvalidInput(f"{what} has shape {list(tensor.shape)}; the model takes {shape}")
-    data: Array | SharedTensor | None = tensor.data
+    data: NDArray[Any] | SharedTensor | None = tensor.data
     if data is None:
         data = regions.tensor(what, tensor.parameters, tensor.shape, spec.dtype)
     if tensor.datatype == BYTES and not isinstance(data, SharedTensor):
@@ -151,7 +155,7 @@ def _check_tensor(spec: TensorSpec, tensor: Tensor, regions: Regions) -> Array |
     return data
 
 
-def _as_strings(what: str, data: Array) -> Array:
+def _as_strings(what: str, data: NDArray[Any]) -> NDArray[Any]:
     """ONNX strings are UTF-8; the protocol's BYTES need not be."""
     strings = np.empty(math.prod(data.shape), np.object_)
     try:
@@ -162,8 +166,7 @@ def _as_strings(what: str, data: Array) -> Array:
 
 
 def _read_parameters(message: InferRequest) -> tuple[int, bool, bool]:
-    """Queue timeout in microseconds (0: none), whether more follows at once, whether timings are
-    wanted."""
+    """Queue timeout in microseconds (0: none), and the flags for more_follows and timings."""
     parameters = message.parameters
     if not parameters:
         return 0, False, False

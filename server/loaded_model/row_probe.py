@@ -3,12 +3,14 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protos.datatypes import BFLOAT16
 from server.loaded_model.made_up_rows import Recipe, recipes, taken
-from server.onnx.engine import Array, Engine
+from server.onnx.engine import Engine
 from server.onnx.execution_provider import CPU
 
 _ROWS = 7
@@ -105,10 +107,10 @@ class _Trial:
                     break
         return Finding()
 
-    def _rows(self, seed: int) -> dict[str, Array]:
+    def _rows(self, seed: int) -> dict[str, NDArray[Any]]:
         return self._recipe.rows(self._engine.inputs, self.count, seed)
 
-    def _runs(self, rows: dict[str, Array]) -> bool:
+    def _runs(self, rows: dict[str, NDArray[Any]]) -> bool:
         try:
             self._engine.run(self._names, rows)
         except Exception:  # any failure: such rows show nothing
@@ -128,7 +130,7 @@ class _Trial:
                 return
             self._same(whole, self._outputs(rows, company), company)
 
-    def _companies(self, whole: Sequence[Array], seed: int) -> list[list[int]]:
+    def _companies(self, whole: Sequence[NDArray[Any]], seed: int) -> list[list[int]]:
         """Which rows are run together, by number; the most revealing first."""
         generator = np.random.default_rng(seed)
         order = generator.permutation(self.count).tolist()
@@ -139,7 +141,7 @@ class _Trial:
             companies.append(generator.integers(0, self.count, large).tolist())
         return companies
 
-    def _outputs(self, rows: dict[str, Array], company: Sequence[int]) -> list[Array]:
+    def _outputs(self, rows: dict[str, NDArray[Any]], company: Sequence[int]) -> list[NDArray[Any]]:
         try:
             outputs = self._engine.run(self._names, taken(rows, list(company)))
         except Exception as error:
@@ -154,7 +156,7 @@ class _Trial:
         return outputs
 
     def _same(
-        self, whole: Sequence[Array], others: Sequence[Array], company: Sequence[int]
+        self, whole: Sequence[NDArray[Any]], others: Sequence[NDArray[Any]], company: Sequence[int]
     ) -> None:
         for name, right, got in zip(self._names, whole, others, strict=True):
             if right.shape[1:] != got.shape[1:]:
@@ -163,7 +165,7 @@ class _Trial:
                 raise _Changed(f"output {name!r} of a row changes with the other rows in its batch")
 
 
-def same(one: Array, other: Array, tolerance: float) -> bool:
+def same(one: NDArray[Any], other: NDArray[Any], tolerance: float) -> bool:
     """Whether arrays of one shape and type are equal.
 
     Floats may differ by `tolerance` times the largest of them; NaN equals NaN.

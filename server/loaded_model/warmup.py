@@ -3,11 +3,12 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protos.model_config_pb2 import DataType, ModelConfig, ModelWarmup
 from server.errors import InvalidInput, LoadError
 from server.loaded_model.config_completion import data_type
-from server.onnx.engine import Array, Engine, TensorSpec
+from server.onnx.engine import Engine, TensorSpec
 
 
 def warm_up(engine: Engine, config: ModelConfig, inputs: tuple[TensorSpec, ...]) -> None:
@@ -25,7 +26,9 @@ def warm_up(engine: Engine, config: ModelConfig, inputs: tuple[TensorSpec, ...])
             raise LoadError(f"model_warmup {sample.name!r}: {error}") from error
 
 
-def _inputs(sample: ModelWarmup, specs: tuple[TensorSpec, ...], most_rows: int) -> dict[str, Array]:
+def _inputs(
+    sample: ModelWarmup, specs: tuple[TensorSpec, ...], most_rows: int
+) -> dict[str, NDArray[Any]]:
     what = f"model_warmup {sample.name!r}"
     names = {spec.name for spec in specs}
     if set(sample.inputs) != names:
@@ -58,7 +61,7 @@ def _check(what: str, source: ModelWarmup.Input, spec: TensorSpec, axis: tuple[i
         raise LoadError(f"{what} has dims {list(source.dims)}; the model takes {expected}")
 
 
-def _values(dtype: np.dtype[Any], shape: tuple[int, ...], *, random: bool) -> Array:
+def _values(dtype: np.dtype[Any], shape: tuple[int, ...], *, random: bool) -> NDArray[Any]:
     if dtype.hasobject:
         return np.full(shape, "", np.object_)
     if not random:

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from protos.datatypes import BFLOAT16
 from server.errors import InvalidInput, StartError
 from server.onnx import graph_file, provider_library
 from server.onnx.execution_provider import GPU, ExecutionProvider
 
-Array = np.ndarray[Any, np.dtype[Any]]
-Run = Callable[[Sequence[str], Mapping[str, Array]], list[Array]]
+Run = Callable[[Sequence[str], Mapping[str, NDArray[Any]]], list[NDArray[Any]]]
 
 _CPU = ExecutionProvider()
 _ONNX_BFLOAT16 = 16  # of TensorProto.DataType
@@ -110,13 +110,13 @@ class Engine:
         """Whether every input and output leads with a batch axis of any size."""
         return all(spec.shape and spec.shape[0] is None for spec in (*self.inputs, *self.outputs))
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run the graph once; return the named outputs, in order.
 
         Arrays must be C-contiguous and aligned. InvalidInput if the graph itself rejects them.
         """
         try:
-            result: list[Array] = self._run(outputs, inputs)
+            result: list[NDArray[Any]] = self._run(outputs, inputs)
         except Exception as error:
             # Errors that only the graph can detect, such as shapes that do not fit each other.
             if type(error).__name__ in ("InvalidArgument", "RuntimeException", "Fail"):
@@ -179,8 +179,8 @@ def way_to_run(session: ort.InferenceSession, dtypes: set[np.dtype[Any]], *, on_
 
 
 def run_bound(
-    session: ort.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, Array]
-) -> list[Array]:
+    session: ort.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]
+) -> list[NDArray[Any]]:
     """Run through IO binding: an input is copied to the device once, when it is bound, and from
     page-locked memory by the device itself."""
     binding = session.io_binding()
@@ -191,31 +191,31 @@ def run_bound(
     try:
         session.run_with_iobinding(binding)
     except RuntimeError:
-        # After any failure an unbound run tells bad inputs from a broken device.
-        unbound: list[Array] = session.run(outputs, inputs)
+        # After any failure an unbound run distinguishes bad inputs from a broken device.
+        unbound: list[NDArray[Any]] = session.run(outputs, inputs)
         return unbound
-    arrays: list[Array] = binding.copy_outputs_to_cpu()
+    arrays: list[NDArray[Any]] = binding.copy_outputs_to_cpu()
     return arrays
 
 
 def _run_values(
-    session: ort.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, Array]
-) -> list[Array]:
+    session: ort.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]
+) -> list[NDArray[Any]]:
     """Run with OrtValues: as numpy arrays ONNX Runtime takes and returns no bfloat16."""
     values = {name: _value(data) for name, data in inputs.items()}
     return [_array(value) for value in session.run_with_ort_values(outputs, values)]
 
 
-def _value(data: Array) -> Any:
+def _value(data: NDArray[Any]) -> Any:
     if data.dtype != BFLOAT16:
         return ort.OrtValue.ortvalue_from_numpy(data)
     bits = data.view(np.uint16)
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BFLOAT16)
 
 
-def _array(value: Any) -> Array:
+def _array(value: Any) -> NDArray[Any]:
     if value.data_type() != "tensor(bfloat16)":
-        array: Array = value.numpy()
+        array: NDArray[Any] = value.numpy()
         return array
     shape = value.shape()
     data = ctypes.string_at(value.data_ptr(), math.prod(shape) * BFLOAT16.itemsize)

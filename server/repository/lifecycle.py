@@ -151,7 +151,7 @@ class Lifecycle:
     def _load(
         self, override: ModelConfig | None, made: list[Model], old: Mapping[str, Model]
     ) -> dict[str, Model]:
-        # Before anything is read: a change in between is then seen later, not missed.
+        # Taken before anything is read, so that a change in between is seen later, not missed.
         self._seen = self._folder.fingerprint()
         own_files = self._folder.own_files()
         with self._naming_the_file():

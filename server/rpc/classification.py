@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protos.codec import RequestedOutput
 from protos.datatypes import BFLOAT16
 from server.errors import InvalidInput
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 PARAMETER = "classification"
 # A text takes about a microsecond and up to a kilobyte.
@@ -39,8 +38,8 @@ def counts(
 
 
 def strongest(
-    what: str, values: Array, count: int, labels: Sequence[str], *, batched: bool
-) -> Array:
+    what: str, values: NDArray[Any], count: int, labels: Sequence[str], *, batched: bool
+) -> NDArray[Any]:
     """The highest values of each row, highest first, equal ones by index, NaN last: texts.
 
     An object array of bytes, [rows, min(count, elements of a row)] of a batch, otherwise
@@ -79,7 +78,7 @@ def _check(output: RequestedOutput, count: object, dtype: np.dtype[Any]) -> None
         )
 
 
-def _highest(row: Array, count: int) -> Array:
+def _highest(row: NDArray[Any], count: int) -> NDArray[Any]:
     """Indices of the `count` highest values."""
     if count == 0:
         return np.empty(0, np.intp)

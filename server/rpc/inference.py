@@ -4,11 +4,14 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from protos.codec import InferRequest, InferResponse
 from protos.tensors import Parameter, Tensor, encode_data
 from server.batching.byte_budget import ByteBudget
-from server.batching.request import Array, Caller, Request, Result
+from server.batching.request import Caller, Request, Result
 from server.batching.shared_memory import Placement, Region, Regions
 from server.errors import DeadlinePassed, InvalidInput, ServerStopping, ServingError
 from server.loaded_model.model import Model
@@ -186,7 +189,7 @@ def _response(pending: Pending, result: Result, parameters: dict[str, Parameter]
     )
 
 
-def _output(pending: Pending, name: str, data: Array) -> Tensor:
+def _output(pending: Pending, name: str, data: NDArray[Any]) -> Tensor:
     """An output for the response; an output in shared memory is written there here."""
     if name in pending.class_counts:
         model, count = pending.model, pending.class_counts[name]

@@ -47,7 +47,7 @@ def of(error: Exception) -> tuple[grpc.StatusCode, str]:
     code = _CODES.get(type(error))
     if code is None:
         _log.error("unexpected error", exc_info=error)
-    # The frames of a traceback, also those of what it came of, hold the call, and often the
+    # The frames of a traceback, and those of its cause, hold the call, and often the
     # error itself or its future. As a cycle, the call would count as open until it is collected.
     error.__traceback__ = error.__cause__ = error.__context__ = None
     if code is None:

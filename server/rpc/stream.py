@@ -10,12 +10,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
 from protos.codec import decode_request, encode_stream_error, encode_stream_response
 from server.batching.byte_budget import ByteBudget
+from server.batching.outcome import Outcome
 from server.batching.request import Caller, Result
 from server.errors import ServerStopping, StreamIdle
 from server.rpc import status
@@ -91,7 +91,7 @@ class InferStream:
         self._idle_s = idle_s or None
         self._errors_end_it = errors_end_it
         self._entries: queue.SimpleQueue[Pending | _Refused | _Mark] = queue.SimpleQueue()
-        self._open: dict[Future[Result], Pending] = {}
+        self._open: dict[Outcome[Result], Pending] = {}
         self._lock = threading.Lock()
 
     def answers(self) -> Iterator[bytes]:
@@ -169,7 +169,7 @@ class InferStream:
             self._entries.put(_END)
 
     def _empty(self) -> None:
-        """Drop what nobody waits for: it leads back to here, through futures and tracebacks."""
+        """Drop all results; futures and tracebacks lead from them back to this object."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._entries.get_nowait()
@@ -190,11 +190,11 @@ class InferStream:
         if self._cancellation.gone:
             pending.cancel()
 
-        # Futures keep what is called when they are done: that must not lead back to them.
+        # Outcomes keep what is called when they are done: that must not lead back to them.
         pending.request.released.add_done_callback(lambda _: self._window.release(size))
         pending.request.future.add_done_callback(self._forget)
         return pending
 
-    def _forget(self, answered: Future[Result]) -> None:
+    def _forget(self, answered: Outcome[Result]) -> None:
         with self._lock:
             self._open.pop(answered, None)

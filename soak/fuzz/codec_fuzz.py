@@ -54,7 +54,7 @@ def seeds() -> dict[str, tuple[Decoder, list[bytes]]]:
     streamed = [
         encode_stream_response(InferResponse("m", (tensor,), "1", "7")) for tensor in tensors
     ]
-    streamed.append(encode_stream_error("7", "it went wrong"))
+    streamed.append(encode_stream_error("7", "it failed"))
     return {
         "request": (REQUEST, requests),
         "response": (RESPONSE, responses),

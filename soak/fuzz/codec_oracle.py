@@ -36,8 +36,8 @@ STREAM_RESPONSE = Decoder(
 def disagreement(decoder: Decoder, data: bytes) -> str | None:
     """The difference between the codec and protobuf; None if they agree.
 
-    What protobuf refuses must be malformed to the codec, what it reads must be decoded to the same
-    or be refused for what it says. Anything else that is raised is a disagreement.
+    The codec must reject what protobuf rejects, and must decode what protobuf reads to the same
+    result, or reject it for its content. Any other exception is a disagreement.
     """
     try:
         decoded = decoder.decode(data)
@@ -49,9 +49,9 @@ def disagreement(decoder: Decoder, data: bytes) -> str | None:
         message = decoder.kind.FromString(data)
     except DecodeError:
         refused = isinstance(decoded, InvalidMessage) and str(decoded).startswith(_MALFORMED)
-        return None if refused else f"protobuf refuses it, the codec says {decoded!r}"
+        return None if refused else f"protobuf rejects it, the codec decodes {decoded!r}"
     if isinstance(decoded, InvalidMessage):
-        # A message that is written anew by protobuf must fare no better.
+        # Serialised again by protobuf, the message must be rejected too.
         return _refused_anew(decoder, message, decoded)
     if decoder is STREAM_RESPONSE:
         text, decoded = decoded
@@ -63,14 +63,14 @@ def disagreement(decoder: Decoder, data: bytes) -> str | None:
 
 def _refused_anew(decoder: Decoder, message: Any, refusal: InvalidMessage) -> str | None:
     if str(refusal).startswith(_MALFORMED):
-        return f"protobuf reads it, the codec says {refusal}"
+        return f"protobuf reads it, the codec rejects it: {refusal}"
     message.DiscardUnknownFields()
     try:
         decoded = decoder.decode(message.SerializeToString())
     except InvalidMessage as error:
-        # Maps are written in no certain order, and only the first thing wrong is told.
+        # Maps are serialised in any order, and only the first error is reported.
         return f"now {error}" if str(error).startswith(_MALFORMED) else None
-    return f"refused with {refusal}; as protobuf writes it, decoded as {decoded!r}"
+    return f"rejected with {refusal}; as protobuf serialises it, decoded as {decoded!r}"
 
 
 def _difference(decoder: Decoder, decoded: Any, message: Any) -> str | None:
@@ -88,9 +88,9 @@ def _difference(decoder: Decoder, decoded: Any, message: Any) -> str | None:
     carried = [h for h in headers if keeps_place or "shared_memory_region" not in h.parameters]
     contents = {id(h): raw[n] for n, h in enumerate(carried)} if raw else {}
     for tensor, header in zip(tensors, headers, strict=True):
-        told = _tensor_difference(tensor, header, contents.get(id(header)))
-        if told is not None:
-            return f"tensor {header.name!r}: {told}"
+        difference = _tensor_difference(tensor, header, contents.get(id(header)))
+        if difference is not None:
+            return f"tensor {header.name!r}: {difference}"
     return None
 
 
@@ -126,19 +126,19 @@ def _values_difference(tensor: Tensor, values: list[Any]) -> str | None:
 def _raw_difference(tensor: Tensor, raw: bytes) -> str | None:
     assert tensor.data is not None
     if tensor.datatype == BYTES:
-        came = b"".join(len(e).to_bytes(4, "little") + e for e in tensor.data.reshape(-1))
+        got = b"".join(len(e).to_bytes(4, "little") + e for e in tensor.data.reshape(-1))
     elif tensor.datatype == "BOOL":
-        # Any byte but 0 is true.
-        came, raw = tensor.data.tobytes(), bytes(byte != 0 for byte in raw)
+        # Any byte except 0 is true.
+        got, raw = tensor.data.tobytes(), bytes(byte != 0 for byte in raw)
     else:
-        came = tensor.data.tobytes()
-    return None if came == raw else f"bytes {came[:64]!r}, expected {raw[:64]!r}"
+        got = tensor.data.tobytes()
+    return None if got == raw else f"bytes {got[:64]!r}, expected {raw[:64]!r}"
 
 
 def _same_parameters(read: Mapping[str, Any], entries: Any) -> bool:
     if len(read) != len(entries):
         return False
-    # As text: NaN is NaN there, and True is not 1.
+    # Compared as text, where NaN equals NaN, and True differs from 1.
     return all(
         name in read and repr(read[name]) == repr(getattr(e, e.WhichOneof("parameter_choice")))
         for name, e in entries.items()

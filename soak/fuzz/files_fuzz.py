@@ -28,14 +28,14 @@ SERVERS = 2
 _SPOILED = "spoiled"
 _TIMEOUT_S = 60.0
 _BETWEEN_CANARIES = 20
-# Starting takes much longer than loading; it goes the same way.
+# Starting takes much longer than loading, and runs the same code.
 _STARTS_SHARE = 100
 _REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 
 
 def run(tally: Tally, folder: Path) -> None:
     """Count files that a server rejected by name, or served, while its other model kept serving."""
-    # Each is tried in a process of its own, one at a time on one server.
+    # Each is tried in a separate process, one at a time per server.
     at_once([partial(_fuzz, tally, folder / str(n), tally.seed + n) for n in range(SERVERS)])
 
 
@@ -59,17 +59,17 @@ def _fuzz(tally: Tally, folder: Path, seed: int) -> None:
             data = corpus[number] if number < len(corpus) else mutated(generator, corpus[:1])
             path.write_bytes(data)
             number += 1
-            told = _load(stub)
-            if told is None and number % _STARTS_SHARE == 1:
+            fault = _load(stub)
+            if fault is None and number % _STARTS_SHARE == 1:
                 tally.note("starts")
-                told = _start(folder)
-            if told is None and number % _BETWEEN_CANARIES == 0:
+                fault = _start(folder)
+            if fault is None and number % _BETWEEN_CANARIES == 0:
                 x, wanted = questions[number]
-                told = wrong(client.predict(x), wanted)
-            if told is None:
+                fault = wrong(client.predict(x), wanted)
+            if fault is None:
                 tally.add()
             else:
-                tally.fail(data.hex(), told)
+                tally.fail(data.hex(), fault)
             if not server.alive:
                 tally.fail("the server", f"ended with {server.process.poll()}: {server.said()}")
                 return

@@ -22,7 +22,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _PRIORITY, _RESET, _SETTINGS, _PUSH, _PING, _GOAWAY, _WINDOW, _MORE = range(10)
 _END_STREAM, _END_HEADERS = 0x1, 0x4
 _MOST_FRAMES = 12
-# Nothing more comes from us: a connection that is not closed by then hangs.
+# We send nothing more: a connection that is still open by then hangs.
 _HANG_S = 20.0
 
 
@@ -100,11 +100,11 @@ def _attack(tally: Tally, address: tuple[str, int], questions: Questions, seed: 
             ]
             preface = _PREFACE if generator.random() < 0.9 else mutated(generator, [_PREFACE])
             data = preface + b"".join(frames)
-            told = _exchange(address, data)
-            if told is None:
+            fault = _exchange(address, data)
+            if fault is None:
                 tally.add()
             else:
-                tally.fail(data.hex(), told)
+                tally.fail(data.hex(), fault)
             number += 1
             if number % _BETWEEN_CANARIES == 0:
                 _canary(tally, client, questions, number)
@@ -122,7 +122,7 @@ def _exchange(address: tuple[str, int], data: bytes) -> str | None:
             except OSError as error:
                 if isinstance(error, TimeoutError):
                     return f"not closed within {_HANG_S:g} s"
-                # It may close at the first frame that is none.
+                # The server may close at the first invalid frame.
     except OSError as error:
         return f"no connection: {error!r}"
     return None
@@ -131,10 +131,10 @@ def _exchange(address: tuple[str, int], data: bytes) -> str | None:
 def _canary(tally: Tally, client: Client, questions: Questions, number: int) -> None:
     x, wanted = questions[number]
     try:
-        told = wrong(client.predict(x), wanted)
+        fault = wrong(client.predict(x), wanted)
     except Exception as error:
         tally.fail("canary", repr(error))
         return
-    if told is not None:
-        tally.fail("canary", told)
+    if fault is not None:
+        tally.fail("canary", fault)
     tally.note("canaries")

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 
-# Lengths and tags at the edges of what varints, signed and unsigned integers hold.
+# Lengths and tags at the limits of varints, signed and unsigned integers.
 _INTERESTING = (
     b"\x00",
     b"\x01",

@@ -21,7 +21,7 @@ from soak.request_kinds import OPTIONS, UNTRIED
 from soak.tally import Tally
 
 CLIENTS = 4
-# After each so many calls the server must answer a good request rightly.
+# After this many calls the server must answer a valid request correctly.
 _BETWEEN_CANARIES = 250
 _SERVICE = "/inference.GRPCInferenceService/"
 # Longer than any call here may take: one that reaches it hangs.
@@ -29,8 +29,8 @@ _HANG_S = 30.0
 _MOST_MESSAGES = 5
 
 Code = grpc.StatusCode
-# What a server that works never says: UNKNOWN is an exception that escaped, INTERNAL one that was
-# not foreseen; no call is cancelled or given an aborted transaction.
+# Statuses that a working server never returns: UNKNOWN is an escaped exception, INTERNAL an
+# unexpected one; no call here is cancelled or part of a transaction.
 _NEVER = {Code.UNKNOWN, Code.INTERNAL, Code.CANCELLED, Code.ABORTED, Code.DATA_LOSS}
 _CONNECTION_WORDS = ("onnection", "ocket", "GOAWAY", "transport", "closed")
 
@@ -113,12 +113,12 @@ class _Client:
         self._tally, self._server, self._questions = tally, server, questions
         self._random, self._stop = generator, stop
         self._seeds = seeds()
-        # Half of all calls carry tensors; there is the most to get wrong.
+        # Half of all calls carry tensors, which have the most to get wrong.
         others = [name for name in self._seeds if "Infer" not in name]
         self._rpcs: Sequence[str] = [*others, *["ModelInfer", "ModelStreamInfer"] * len(others)]
 
     def run(self) -> None:
-        """Call, and after some calls check that good requests are still answered."""
+        """Call, and regularly check that valid requests are still answered."""
         options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(self._server.address, options=options) as channel:
             calls = 0
@@ -186,14 +186,14 @@ class _Client:
         except Exception as error:
             self._tally.fail("canary", repr(error))
             return
-        told = wrong(labels, wanted)
-        if told is not None:
-            self._tally.fail("canary", told)
+        fault = wrong(labels, wanted)
+        if fault is not None:
+            self._tally.fail("canary", fault)
         self._tally.note("canaries")
 
 
 def _attempts() -> Iterator[int]:
-    """Tries, for as long as a call may take."""
+    """Retry for as long as a call may take."""
     end_s = time.monotonic() + _HANG_S
     number = 0
     while time.monotonic() < end_s:

@@ -34,7 +34,7 @@ _OPTIONS = ("--model-control", "explicit", *UNTRIED)
 _TIMEOUT_S = 30.0
 _SERVICE = "/inference.GRPCInferenceService/"
 _STEPS = 25
-# Sequences that are drawn together; time is looked at in between.
+# Sequences that are drawn together; the time limit is checked in between.
 _BATCH = 10
 
 Code = grpc.StatusCode
@@ -48,7 +48,7 @@ def run(tally: Tally, folder: Path) -> None:
     with machine(folder) as kind:
         batch = 0
         while taken := tally.take(_BATCH):
-            # Each batch its own seed: else all would draw the same.
+            # A different seed for each batch, or all would draw the same.
             seeded = seed(tally.seed + batch)(kind)
             batch += 1
             try:
@@ -62,7 +62,7 @@ def run(tally: Tally, folder: Path) -> None:
 
 
 def drawn(count: int) -> settings:
-    """How so many sequences are drawn; what fails is not made shorter, which takes minutes."""
+    """Settings for drawing so many sequences, without shrinking failures, which takes minutes."""
     return settings(
         max_examples=count,
         stateful_step_count=_STEPS,
@@ -76,7 +76,7 @@ def drawn(count: int) -> settings:
 
 @contextlib.contextmanager
 def machine(folder: Path) -> Iterator[type["Sequences"]]:
-    """A kind of sequence that calls one server, which runs for the time of the block."""
+    """Make a class of sequences that call one server, which runs while the block lasts."""
     for name in MODELS:
         put_model(folder, SMALL, name)
     questions = Questions(SMALL)
@@ -99,7 +99,7 @@ def machine(folder: Path) -> Iterator[type["Sequences"]]:
 
 
 class Sequences(RuleBasedStateMachine):
-    """What is loaded and registered ought to follow from what was called, and from that alone."""
+    """Loaded models and registered regions must follow from the calls alone."""
 
     server: ServerProcess
     channel: grpc.Channel
@@ -114,14 +114,14 @@ class Sequences(RuleBasedStateMachine):
 
     @initialize()
     def start_from_nothing(self) -> None:
-        """Bring the server, which the sequence before used, to the state that is known."""
+        """Reset the server, which the previous sequence used, to a known state."""
         for name in MODELS:
             self.stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name=name))
         self.stub.SystemSharedMemoryUnregister(pb.SystemSharedMemoryUnregisterRequest())
 
     @rule(name=models)
     def load(self, name: str) -> None:
-        """Load a model, or load it anew."""
+        """Load or reload a model."""
         request = pb.RepositoryModelLoadRequest(model_name=name)
         wanted = Code.NOT_FOUND if name == NOBODY else Code.OK
         self.expect(wanted, self.stub.RepositoryModelLoad, request)
@@ -154,7 +154,7 @@ class Sequences(RuleBasedStateMachine):
 
     @rule(name=models, number=numbers)
     def infer(self, name: str, number: int) -> None:
-        """Ask a question."""
+        """Send a request."""
         x, wanted = self.asked[number]
         answer = self.ask(self.state(name), name, Tensor.of("x", x))
         if answer is not None:
@@ -162,7 +162,7 @@ class Sequences(RuleBasedStateMachine):
 
     @rule(name=models, region=regions)
     def infer_shared(self, name: str, region: str) -> None:
-        """Ask a question that lies in shared memory."""
+        """Send a request whose rows lie in shared memory."""
         rows = self.shared.rows("x", 0, 4)
         parameters = {**rows.parameters, "shared_memory_region": region}
         tensor = Tensor(rows.name, rows.datatype, rows.shape, None, parameters)
@@ -175,10 +175,10 @@ class Sequences(RuleBasedStateMachine):
 
     @rule(name=models, number=numbers, count=st.integers(1, 6))
     def stream(self, name: str, number: int, count: int) -> None:
-        """Ask several on one stream, each answered or refused in its turn."""
-        told = list(self.open_stream(name, number, count))
-        assert len(told) == count
-        for at, data in enumerate(told):
+        """Send several requests on one stream, each answered or rejected in order."""
+        answers = list(self.open_stream(name, number, count))
+        assert len(answers) == count
+        for at, data in enumerate(answers):
             text, response = decode_stream_response(data)
             assert response.id == str(number + at)
             assert bool(text) == (name not in self.loaded), text
@@ -188,7 +188,7 @@ class Sequences(RuleBasedStateMachine):
 
     @rule(name=models, number=numbers, count=st.integers(1, 6))
     def cancel(self, name: str, number: int, count: int) -> None:
-        """Leave a stream after its first answer, and a request before any."""
+        """Cancel a stream after its first answer, and a request before any."""
         call = self.open_stream(name, number, count)
         next(call)
         call.cancel()
@@ -198,53 +198,53 @@ class Sequences(RuleBasedStateMachine):
 
     @rule(name=models)
     def malformed(self, name: str) -> None:
-        """Send what is no message: a group that does not end."""
+        """Send an invalid message: a group that does not end."""
         infer = self.channel.unary_unary(f"{_SERVICE}ModelInfer")
         self.expect(Code.INVALID_ARGUMENT, infer, self.message(name, 0) + b"\x0b")
 
     @invariant()
     def it_says_what_it_is(self) -> None:
-        """Index and status name what is loaded and registered."""
+        """Check that index and status list the loaded models and registered regions."""
         index = self.stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), timeout=_TIMEOUT_S)
         status = self.stub.SystemSharedMemoryStatus(
             pb.SystemSharedMemoryStatusRequest(), timeout=_TIMEOUT_S
         )
-        # Before the sequence begins, the one before has left its own.
+        # Before the sequence begins, the previous one's state remains.
         if self._initialize_rules_to_run:
             return
         assert {model.name for model in index.models} == self.loaded
         assert set(status.regions) == self.registered
 
     def state(self, name: str) -> grpc.StatusCode:
-        """How a good request for a model fares now."""
+        """The status of a valid request for a model now."""
         if name == NOBODY:
             return Code.NOT_FOUND
         return Code.OK if name in self.loaded else Code.UNAVAILABLE
 
     def expect(self, wanted: grpc.StatusCode, call: Any, request: Any) -> Any:
-        """Call; the answer, None where another status than OK was wanted, and came."""
-        answer, came, text = None, Code.OK, ""
+        """Call, and check the status; return the answer, None if it is not OK."""
+        answer, got, text = None, Code.OK, ""
         try:
             answer = call(request, timeout=_TIMEOUT_S)
         except grpc.RpcError as error:
-            came, text = error.code(), error.details() or ""
-        assert came is wanted, f"{came.name} {text}, expected {wanted.name}"
+            got, text = error.code(), error.details() or ""
+        assert got is wanted, f"{got.name} {text}, expected {wanted.name}"
         return answer
 
     def ask(self, wanted: grpc.StatusCode, name: str, tensor: Tensor) -> Any:
-        """Labels of one request, None where it was to be refused, and was."""
+        """Labels of one request; None if it was rejected as expected."""
         infer = self.channel.unary_unary(f"{_SERVICE}ModelInfer")
         message = encode_request(InferRequest(name, (tensor,)))
         answer = self.expect(wanted, infer, message)
         return None if answer is None else decode_response(answer).outputs[0].data
 
     def message(self, name: str, number: int) -> bytes:
-        """The question of that number, for a model."""
+        """Encode the question of that number, for a model."""
         x, _ = self.asked[number]
         return encode_request(InferRequest(name, (Tensor.of("x", x),), id=str(number)))
 
     def open_stream(self, name: str, number: int, count: int) -> Any:
-        """So many questions on a stream."""
+        """Send so many questions on a stream."""
         messages = [self.message(name, number + at) for at in range(count)]
         call = self.channel.stream_stream(f"{_SERVICE}ModelStreamInfer")
         return call(iter(messages), timeout=_TIMEOUT_S)

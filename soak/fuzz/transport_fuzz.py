@@ -41,7 +41,7 @@ from transport.serving.server_connection import ServerConnection
 
 _MODULE = "soak.fuzz.transport_fuzz"
 _MOST_FRAMES = 12
-# A message's room is taken before its payload comes; 4 GiB in a prefix would be asked for.
+# Memory for a message is allocated before its payload arrives; a prefix could ask for 4 GiB.
 _OPTIONS = ServerConnectionOptions(max_message_bytes=2**20, receive_s=10.0)
 _SETTINGS = frame(SETTINGS, 0, 0)
 
@@ -129,7 +129,7 @@ def cut(generator: random.Random, data: bytes) -> list[bytes]:
 
 
 class _Chunks:
-    """What the client sends, in chunks; the connection's pipe. Takes what is sent to it."""
+    """The connection's pipe: the client's bytes in chunks. It accepts all that is written."""
 
     short_when_full = True
     pending = False
@@ -161,7 +161,7 @@ class _Chunks:
 
 
 class _InlineLoop(Loop):
-    """Runs what is asked for when `run` is called, in the caller's thread; no timer expires."""
+    """Runs scheduled calls when `run` is called, in the caller's thread; no timer expires."""
 
     def __init__(self) -> None:
         self.on_event: OnEvent | None = None
@@ -257,7 +257,7 @@ _SCRATCH = memoryview(bytearray(SCRATCH_BYTES))
 
 
 def serve(chunks: Sequence[bytes]) -> str | None:
-    """Have a connection read all chunks and then the end; what is wrong afterwards, if anything."""
+    """Let a connection read all chunks and then the end; return the fault afterwards, if any."""
     host, loop = _Host(), _InlineLoop()
     connection = ServerConnection(
         host, loop, _CLOSED, _Chunks(chunks), _OPTIONS, _SCRATCH, "ipv4:127.0.0.1:1"

@@ -1,1 +1,1 @@
-"""Servers that are stopped, and killed, under load."""
+"""Servers that are stopped or killed under load."""

@@ -13,14 +13,14 @@ from soak.supervisor import Supervisor
 from soak.tally import Tally
 
 UNARY, STREAMS = 2, 2
-# A server is back within about two seconds on a busy machine; these waits add up to twelve.
+# A server restarts within about two seconds on a busy machine; these waits add up to twelve.
 PATIENT = RetryPolicy(attempts=5, initial_backoff_s=1.0, max_backoff_s=5.0)
 _PER_STREAM = 200
 _ANSWERS_BETWEEN = 5
 
 
 def run(tally: Tally, folder: Path) -> None:
-    """Count kills after which every client was answered again, none of them having failed."""
+    """Count kills after which every client got answers again, and no request failed."""
     put_model(folder, SMALL)
     address = f"127.0.0.1:{free_port()}"
     with Supervisor(folder, (), address) as supervisor:
@@ -50,7 +50,7 @@ def _kill_once(tally: Tally, supervisor: Supervisor, clients: Clients) -> None:
 
 
 def _clients(tally: Tally, address: str) -> Clients:
-    """Clients that ask without a pause, and retry."""
+    """Clients that send without a pause, and retry."""
     questions = Questions(SMALL)
     numbers = [itertools.count(client) for client in range(UNARY + STREAMS)]
     return Asking(

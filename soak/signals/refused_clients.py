@@ -1,4 +1,4 @@
-"""Clients that ask one server until it refuses, and keep what was wrong with the answers."""
+"""Clients that send to one server until it rejects requests, and record wrong answers."""
 
 import threading
 import time
@@ -23,16 +23,16 @@ UNARY, STREAMS = 3, 3
 _SERVICE = "/inference.GRPCInferenceService/"
 _IN_FLIGHT = 8
 _TIMEOUT_S = 30.0
-# The server's own words for a request that it did not accept.
+# The server's message for a request that it did not accept.
 _REFUSAL = "the server is stopping"
 
 
 class RefusedClients(Clients):
-    """Clients, each on a channel of its own, without retries: what the server says is seen.
+    """Clients, each on a separate channel, without retries, so that they see the server's statuses.
 
-    A request that fails is wrong unless the server refused it in its own words, or it was sent
-    after the signal and found nobody. They know nothing of the client library, which would go on
-    elsewhere.
+    A failed request is wrong unless the server rejected it with its own message, or it was sent
+    after the signal and could not connect. They do not use the client library, which would fail
+    over.
     """
 
     def __init__(self, address: str, questions: Questions) -> None:
@@ -40,7 +40,7 @@ class RefusedClients(Clients):
         self._questions = questions
         self.refused = 0
         self.wrong: list[tuple[str, str]] = []
-        # When the signal was sent, on the monotonic clock.
+        # Time of the signal, on the monotonic clock.
         self.signalled_s = float("inf")
         self._lock = threading.Lock()
         ways = [partial(self._on_channel, way) for way in (self._unary, self._stream)]
@@ -51,9 +51,9 @@ class RefusedClients(Clients):
             _TIMEOUT_S,
         )
 
-    def _wrong(self, what: str, came: str) -> None:
+    def _wrong(self, what: str, outcome: str) -> None:
         with self._lock:
-            self.wrong.append((what, came))
+            self.wrong.append((what, outcome))
 
     def _on_channel(self, way: Callable[[int, grpc.Channel], None], client: int) -> None:
         options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
@@ -98,7 +98,7 @@ class RefusedClients(Clients):
             number += 1
 
     def _stream(self, client: int, channel: grpc.Channel) -> None:
-        """Keep a few messages in flight; answers come without a gap until the stream ends."""
+        """Keep a few messages in flight; answers must have no gap until the stream ends."""
         room = threading.Semaphore(_IN_FLIGHT)
         ended = threading.Event()
 
@@ -119,7 +119,7 @@ class RefusedClients(Clients):
                 if not text and refused_from is None:
                     self._judge(client, number, response, self._message(number)[1])
                 elif _REFUSAL in text:
-                    # Read after the signal: refused, and so is all that follows.
+                    # Read after the signal: rejected, and so are all that follow.
                     refused_from = number
                 else:
                     self._wrong(f"client {client}, message {number}", f"{text!r} {response!r}")

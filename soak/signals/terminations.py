@@ -43,4 +43,4 @@ def _end_one(tally: Tally, folder: Path, questions: Questions, number: int) -> N
     tally.facts["longest_drain_s"] = max(tally.facts["longest_drain_s"], round(drained_s, 2))
     if load.wrong:
         what = f"server {tally.done + tally.failed + 1}"
-        tally.fail(what, "; ".join(f"{where}: {came}" for where, came in load.wrong))
+        tally.fail(what, "; ".join(f"{where}: {outcome}" for where, outcome in load.wrong))

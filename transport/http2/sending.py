@@ -29,6 +29,8 @@ _TURN_BYTES = 256 * 1024
 _AHEAD_BYTES = 512 * 1024
 _AHEAD_BUFFERS = 256
 _PROGRESS_BYTES = 1024
+# Of messages that a corked sender holds back: more is worth a write of its own.
+_GATHERED_BYTES = 64 * 1024
 # Writes of one flush; then the I/O thread goes on, as the caller has other work.
 _WRITES = 16
 # Acknowledgements and resets that the peer caused and does not read.
@@ -150,7 +152,8 @@ class Sender:
                 self._watch_writable(False)
 
     def _flush_unless_corked_locked(self) -> None:
-        if not self.blocked and self._corked_by != threading.get_ident():
+        gathered = self._corked_by == threading.get_ident() and self.pending < _GATHERED_BYTES
+        if not self.blocked and not gathered:
             self.flush_locked()
 
     def flush_locked(self, pumped: Outgoing | None = None, until: int = 0) -> None:

@@ -1,1 +1,1 @@
-"""What runs in the other servers' environments; imports nothing of this project."""
+"""Code for the other servers' environments; imports nothing from this project."""

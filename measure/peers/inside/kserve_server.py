@@ -36,7 +36,7 @@ class Linear(Model):
 
 
 def listen_on_loopback() -> None:
-    """Have KServe's server listen on 127.0.0.1: it knows no option for it."""
+    """Make KServe's server listen on 127.0.0.1, for which it has no option."""
     original = kserve_grpc.aio.server
 
     def server(*args, **options):

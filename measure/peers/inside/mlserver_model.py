@@ -1,4 +1,4 @@
-"""The model for MLServer: the same session, one execution a request.
+"""The model for MLServer: the same session, one execution per request.
 
 Its parameters come from model-settings.json.
 """
@@ -10,7 +10,7 @@ from session import open_session, run
 
 
 class Linear(MLModel):
-    """What MLServer loads; the names are its own."""
+    """The class that MLServer loads; it prescribes the names."""
 
     async def load(self) -> bool:
         """Load the graph."""

@@ -1,4 +1,4 @@
-"""The service one writes in an afternoon: grpcio, protobuf messages, one execution a request.
+"""A minimal service: grpcio, protobuf messages, one execution per request.
 
 python plain_grpcio.py GRAPH PORT THREADS
 """
@@ -16,17 +16,17 @@ _DATATYPES = {"label": "INT64", "scores": "FP32"}
 
 
 class Servicer(pb_grpc.GRPCInferenceServiceServicer):
-    """ModelInfer and what a client asks before it."""
+    """ModelInfer, and the readiness calls."""
 
     def __init__(self, graph: str, threads: int) -> None:
         self._session = open_session(graph, threads)
 
     def ServerReady(self, request, context):  # noqa: N802
-        """Say yes."""
+        """Return true."""
         return pb.ServerReadyResponse(ready=True)
 
     def ModelReady(self, request, context):  # noqa: N802
-        """Say yes."""
+        """Return true."""
         return pb.ModelReadyResponse(ready=True)
 
     def ModelInfer(self, request, context):  # noqa: N802

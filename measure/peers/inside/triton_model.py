@@ -1,6 +1,6 @@
-"""The model for Triton's Python backend: the same session, one execution a request.
+"""The model for Triton's Python backend: the same session, one execution per request.
 
-Lies as model.py in Triton's model repository; graph and threads come from its config.pbtxt.
+Installed as model.py in Triton's model repository; config.pbtxt names graph and threads.
 """
 
 import json
@@ -10,7 +10,7 @@ from session import open_session, run
 
 
 class TritonPythonModel:
-    """What Triton loads; the names are the backend's own."""
+    """The class that Triton loads; the backend prescribes the names."""
 
     def initialize(self, args):
         """Load the graph."""
@@ -20,7 +20,7 @@ class TritonPythonModel:
         )
 
     def execute(self, requests):
-        """Answer the requests that Triton hands over at once."""
+        """Answer the requests that Triton passes in one call."""
         responses = []
         for request in requests:
             x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()

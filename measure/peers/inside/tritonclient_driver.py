@@ -1,4 +1,4 @@
-"""Drive servers with tritonclient, told what to do by JSON lines on stdin.
+"""Drive servers with tritonclient, on commands in JSON lines on stdin.
 
     python tritonclient_driver.py EXAMPLES.npy
 
@@ -6,7 +6,7 @@
     {"op": "turn", "id": I, "rows": N, "starts": [...]}
     {"op": "close", "id": I}
 
-Each gets one line back: {"ok": true, ...} or {"failed": text, "code": "UNKNOWN"}, as
+Each is answered by one line: {"ok": true, ...} or {"failed": text, "code": "UNKNOWN"}, as
 measure/core/child_process.py reads them. A turn gives "latencies_ns" [batches]
 and "labels" [batches, rows]. Runs apart, because its protobuf stubs clash with ours.
 """
@@ -24,7 +24,7 @@ _CALL_TIMEOUT_S = 120.0
 
 
 class Target:
-    """One server and model; with shared memory, where the examples lie at the server, too."""
+    """One server and model; with shared memory, also the server's region of the examples."""
 
     def __init__(self, examples, address, model, shared, timeout_s) -> None:
         self._examples = examples
@@ -53,7 +53,7 @@ class Target:
             time.sleep(0.2)
 
     def turn(self, rows, starts):
-        """Predict one batch after the other."""
+        """Predict batches one after the other."""
         latencies, labels = [], []
         for start in starts:
             started_ns = time.perf_counter_ns()
@@ -92,7 +92,7 @@ class Target:
 
 
 def obey(targets, examples, command):
-    """Do what one line says; what to answer."""
+    """Execute one command; return the answer."""
     op, name = command["op"], command["id"]
     if op == "open":
         targets[name] = Target(

@@ -1,1 +1,1 @@
-"""What is measured besides batches in turn: memory, narrow wires, many clients."""
+"""Measurements beside the batch rounds: memory, narrow wire dtypes, many clients."""

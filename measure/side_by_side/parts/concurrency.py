@@ -1,4 +1,4 @@
-"""Compare a server with its batching switched off, under many clients of one example each."""
+"""Measure batching on and off, under many clients of one example each."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ from measure.peers.peer_servers import MODEL
 from measure.side_by_side.service import Settings, connected, serving
 
 _CLIENTS, _PROCESSES = 16, 4
-# Rows that are sent in turn.
+# Distinct rows, sent in turn.
 _EXAMPLES = 16
 _WARM_UP_S, _SECONDS = 0.25, 1.5
 _TIMEOUT_S = 30.0
@@ -22,7 +22,7 @@ _TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """Rows per second of all clients together, a value a round, and why batches closed."""
+    """Rows per second of all clients together, one value per round, and batch close reasons."""
 
     clients: int
     batching: list[float]
@@ -35,7 +35,7 @@ class Concurrency:
 def compare_batching(
     models: Path, settings: Settings, report: Callable[[str], None]
 ) -> Concurrency:
-    """Measure both servers in turn; RequestFailed when a client fails."""
+    """Measure both servers in turn; RequestFailed if a client fails."""
     with ExitStack() as stack:
         servers = [
             stack.enter_context(serving(models, settings)),
@@ -85,8 +85,8 @@ def compare_batching(
         client = stack.enter_context(connected(servers[0].address))
         statistics = client.statistics()
         closed = {
-            name: int(told.success.count)
-            for name, told in statistics.response_stats.items()
+            name: int(duration.success.count)
+            for name, duration in statistics.response_stats.items()
             if name.startswith("batch_closed_")
         }
         share = statistics.inference_count / max(statistics.execution_count, 1)

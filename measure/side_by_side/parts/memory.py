@@ -1,4 +1,4 @@
-"""Watch a server's memory while one stream after the other goes through it."""
+"""Measure a server's memory over a series of streams."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from measure.sweep.modes import Stream
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A fresh server with its defaults: MiB resident, at its peak and after, stream by stream."""
+    """A fresh server with defaults: peak and final resident MiB of each stream."""
 
     stream_mib: float
     weights_mib: float
@@ -26,12 +26,12 @@ class Memory:
 
     @property
     def drift_mib(self) -> float:
-        """How much more is resident after the last stream than after the first."""
+        """Growth of the resident memory from the first stream to the last."""
         return self.after_mib[-1] - self.after_mib[0]
 
 
 def watch(models: Path, settings: Settings, truth: Truth, report: Callable[[str], None]) -> Memory:
-    """Send all examples, each time on a stream of its own."""
+    """Send all examples repeatedly, each time on a new stream."""
     report(f"memory: {settings.memory_streams} streams of {truth.x.nbytes / MIB:,.0f} MiB")
     peaks, after = [], []
     wrong = 0
@@ -50,7 +50,7 @@ def watch(models: Path, settings: Settings, truth: Truth, report: Callable[[str]
                 stream.close()
             peak = server.peak_memory_bytes()
             if peak is None:
-                raise UsageError("this system does not tell a process's peak memory")
+                raise UsageError("this system does not report a process's peak memory")
             peaks.append(peak / MIB)
             after.append(process.memory_info().rss / MIB)
     experiment = settings.experiment

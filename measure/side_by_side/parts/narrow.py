@@ -1,4 +1,4 @@
-"""Compare streams of the same examples as float32, float16 and int8 on the wire."""
+"""Compare streams of the same examples with wire dtypes float32, float16 and int8."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,9 +19,9 @@ WIRES = ("float16", "int8")
 
 @dataclass(frozen=True, slots=True)
 class Narrow:
-    """Cells of the streams: `stream`, `stream_WIRE` whose float32 rows the client narrows.
+    """Cells of the streams: `stream`, and `stream_WIRE`, whose float32 rows the client narrows.
 
-    `stream_WIRE_ready` is given rows that are narrow already.
+    `stream_WIRE_ready` gets rows that are already narrow.
     """
 
     cells: list[Cell]
@@ -32,15 +32,15 @@ class Narrow:
         return found
 
     def agreement(self, system: str) -> float:
-        """Share of labels that are the float64 reference's of the float32 rows."""
+        """Share of labels equal to the float64 reference's for the float32 rows."""
         cell = self.cell(system)
         return 1 - cell.disagreements / max(cell.labels, 1)
 
 
 def compare_wires(settings: Settings, truth: Truth, report: Callable[[str], None]) -> Narrow:
-    """Measure all at the largest batch size, from one server, in turn.
+    """Measure all in turn at the largest batch size, on one server.
 
-    UsageError or RequestFailed when the models cannot be exported or served.
+    UsageError or RequestFailed if the models cannot be exported or served.
     """
     folder = settings.out / "models-wire"
     report("exporting the models that take float16 and int8")

@@ -1,1 +1,1 @@
-"""The limit that a raw socket sets for a stream of examples."""
+"""The limit for a stream of examples: a raw socket."""

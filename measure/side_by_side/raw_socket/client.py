@@ -16,12 +16,12 @@ from measure.peers.systems import InProcess, System
 from measure.sweep.modes import Local, Mode, Prediction
 
 _GROUP_ROWS = 32
-# Rows of one in-process execution: what the server takes of one large request, too.
+# Rows per in-process execution, the same that the server runs of a large request.
 _SLICE_ROWS = 128
 
 
 class RawSocket:
-    """A client of the raw socket's server, on one connection; a mode as those of a sweep."""
+    """A client of the raw socket server, on one connection; implements a sweep's mode."""
 
     def __init__(self, address: str) -> None:
         self.name = "raw"
@@ -53,7 +53,7 @@ class RawSocket:
 
 @contextlib.contextmanager
 def raw_server(graph: Path, threads: int, *, unix: bool) -> Iterator[str]:
-    """Run measure/side_by_side/raw_socket/server.py; its address."""
+    """Run measure/side_by_side/raw_socket/server.py; yield its address."""
     words = ("-m", "measure.side_by_side.raw_socket.server", str(graph.resolve()))
     sizes = (str(_GROUP_ROWS), str(threads))
     with (

@@ -1,7 +1,7 @@
 """The least a server can do: receive rows into one reused buffer, run ONNX Runtime, send labels.
 
-What this reaches over a socket is the limit for any service on the same machine. It checks nothing
-and serves one client.
+Its rate over a socket is the limit for any service on the same machine. It checks nothing and
+serves one client.
 
     python -m measure.side_by_side.raw_socket.server GRAPH ADDRESS GROUP_ROWS THREADS
 """
@@ -26,7 +26,8 @@ def serve(listener: socket.socket, engine: Engine, group_rows: int) -> None:
         connection, _ = listener.accept()
         with connection:
             if connection.family == socket.AF_INET:
-                # Else each group's labels wait until those before are acknowledged: up to 40 ms.
+                # With Nagle's algorithm each group's labels would wait for the previous
+                # acknowledgement, up to 40 ms.
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while receive(connection, header):
                 left = int.from_bytes(header, "little")

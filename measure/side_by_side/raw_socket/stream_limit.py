@@ -1,4 +1,4 @@
-"""Measure how near a stream of 1,024 examples comes to a raw socket, with nothing else beside.
+"""Measure how close a stream of 1,024 examples comes to a raw socket, without other systems.
 
 python -m measure.side_by_side.raw_socket.stream_limit [ROUNDS]
 

@@ -8,11 +8,12 @@ room, the stream's window stays shut, which slows down a sender that is faster t
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
 from protos.codec import decode_request, encode_stream_error, encode_stream_response
+from server.batching import handover
+from server.batching.outcome import Outcome
 from server.batching.request import Caller, Result
 from server.errors import ServerStopping, StreamIdle
 from server.rpc import status as rpc_status
@@ -169,7 +170,7 @@ class StreamCall(CallHandler):
 
     # --- answers, in any thread
 
-    def _computed(self, entry: _Entry, _: Future[Result]) -> None:
+    def _computed(self, entry: _Entry, _: Outcome[Result]) -> None:
         entry.done = True
         self._answer()
 
@@ -202,6 +203,7 @@ class StreamCall(CallHandler):
                 self._fail(status.of(error))
                 return
             data = encode_stream_error(entry.request_id, rpc_status.of(error)[1])
+        handover.gather(self._call.connection.sender)
         self._call.send([data])
 
     def _fail(self, ended: Status) -> None:

@@ -5,9 +5,10 @@ before the payload is read.
 """
 
 import time
-from concurrent.futures import Future
 
 from protos.codec import decode_request, encode_response
+from server.batching import handover
+from server.batching.outcome import Outcome
 from server.batching.request import Caller, Result
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference, Pending
@@ -86,7 +87,7 @@ class UnaryCall(CallHandler):
             self._inference.abandon(pending)
         self._end()
 
-    def _answer(self, _: Future[Result]) -> None:
+    def _answer(self, _: Outcome[Result]) -> None:
         pending, self._pending = self._pending, None
         if pending is None:
             return
@@ -95,6 +96,7 @@ class UnaryCall(CallHandler):
         except Exception as error:
             ended = self._call.finish(status.of(error))
         else:
+            handover.gather(self._call.connection.sender)
             ended = self._call.answer([data])
         if ended:
             self._end()

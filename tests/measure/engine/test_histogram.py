@@ -58,5 +58,5 @@ def test_nothing_has_no_longest():
 
 @pytest.mark.parametrize("text", ["", "x", "HISTFAAA", "AAAA"])
 def test_what_is_no_histogram_is_refused(text):
-    with pytest.raises(ValueError, match="no HDR histogram"):
+    with pytest.raises(ValueError, match="not an HDR histogram"):
         Histogram.decode(text)

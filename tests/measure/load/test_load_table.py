@@ -46,11 +46,11 @@ def printed(*parts):
 def test_a_loop_is_called_what_it_is():
     closed = printed(*render([point(CLOSED)], None))
     assert "closed 4" in closed
-    assert "closed loop: each request waits for an answer" in closed
+    assert "closed loop: each request waits for the previous answer" in closed
     assert "open loop" not in closed
     opened = printed(*render([point(OPEN)], None))
     assert "open 100/s" in opened
-    assert "open loop: requests come when they are due" in opened
+    assert "open loop: requests are sent on schedule" in opened
     assert "closed loop" not in opened
 
 
@@ -118,8 +118,8 @@ def test_progress_is_shown_with_and_without_a_terminal(terminal):
         (Found(100.0, 105.0), "100 requests/s; 105 miss it"),
         (Found(100.0, None), "100 requests/s, the most that was tried"),
         (Found(None, 3.0), "no rate met it, down to 3.00 requests/s"),
-        (Found(100.0, None, 200.0), "cannot tell at 200 requests/s; 100 requests/s meet it"),
-        (Found(None, None, 20.0), "cannot tell at 20.0 requests/s; no rate is known to meet it"),
+        (Found(100.0, None, 200.0), "inconclusive at 200 requests/s; 100 requests/s meet it"),
+        (Found(None, None, 20.0), "inconclusive at 20.0 requests/s; no rate was seen to meet it"),
     ],
 )
 def test_the_answer_of_slo_says_what_is_known(found, text):

@@ -214,7 +214,7 @@ def test_a_bound_that_is_not_met_is_invalid_with_its_reasons(server, tmp_path):
 @needs_loadgen
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(signal.SIGKILL, "UNAVAILABLE: "), (signal.SIGSTOP, "DEADLINE_EXCEEDED: nothing came for ")],
+    [(signal.SIGKILL, "UNAVAILABLE: "), (signal.SIGSTOP, "DEADLINE_EXCEEDED: no answer for ")],
 )
 def test_a_server_that_goes_away_ends_the_run(
     launch, graphs, server, call, eventually, number, said, tmp_path
@@ -382,7 +382,7 @@ def test_labels_count_as_often_as_they_came():
     counts = np.where(every == 7, 5, 2)
     often = check_counted(reference, every[::-1], labels[::-1], counts[::-1])
     assert (often.wrong_labels, often.disagreements) == (5 * once.wrong_labels, 5)
-    with pytest.raises(UsageError, match="examples 0 to 200; there are 200"):
+    with pytest.raises(UsageError, match="examples 0 to 200; expected indices below 200"):
         check_counted(reference, np.array([0, 200]), np.array([1, 1]), np.array([1, 1]))
 
 

@@ -59,7 +59,7 @@ def test_a_server_that_takes_one_row_at_once_has_no_slope():
 def test_a_line_through_the_only_two_sizes_tells_no_error():
     line = executions(calibration(sizes=(alone(1), alone(2))))
     assert line.latency_ns(2) == pytest.approx(COSTS.execute_ns(2, 1))
-    assert error_text(line) == "too few batch sizes to tell an error"
+    assert error_text(line) == "too few batch sizes for an error"
     assert error_text(executions(calibration())) == "worst error 0%"
 
 
@@ -87,7 +87,7 @@ def test_nothing_to_fit_is_refused(changes):
 
 def test_too_few_lone_requests_are_refused():
     few = replace(alone(1), p90_ns=None, samples=40)
-    with pytest.raises(UsageError, match="40 lone requests are too few"):
+    with pytest.raises(UsageError, match="40 single requests are too few"):
         fit_costs(calibration(sizes=(few, alone(2))))
 
 
