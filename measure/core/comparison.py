@@ -71,7 +71,7 @@ def unpaired_ratio(
 
 
 def _medians(values: Floats, generator: np.random.Generator) -> Floats:
-    """Medians of values drawn from `values`, as many as there are, again and again."""
+    """Medians of bootstrap resamples of `values`."""
     draws = generator.integers(0, len(values), (_RESAMPLES, len(values)))
     medians: Floats = np.median(values[draws], axis=1)
     return medians

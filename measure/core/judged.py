@@ -28,9 +28,9 @@ def add_judged(
 ) -> None:
     """Declare a command with an option for each field of its settings, and `--out`.
 
-    `measure` gets the settings and where to write the record; the command's exit code is its own,
-    as `guarded`. A field is a number, or words that are given as one. The first line of `text` says
-    what is measured.
+    `measure` gets the settings and the record's path, and returns the exit code; errors end as in
+    `guarded`. A field is a number, or a list of words given as one argument. The first line of
+    `text` becomes the description.
     """
     parser.description = (text or "").partition("\n")[0]
     parser.epilog = exit_codes("a goal is missed", keeps=True)

@@ -25,7 +25,7 @@ def add_address(parser: argparse.ArgumentParser, text: str, *, required: bool = 
         type=address,
         required=required,
         metavar="A",
-        help=f"{text}: HOST:PORT or unix:/path; several: separated by commas, or repeated",
+        help=f"{text}: HOST:PORT or unix:/path; several: comma-separated, or repeated",
     )
 
 
@@ -37,7 +37,7 @@ def add_credentials(parser: argparse.ArgumentParser) -> None:
         ("--tls-key", "PEM", "its key, without a passphrase"),
         ("--token-file", "FILE", "send the token in this file with every call"),
     ):
-        # The sending processes have another working directory.
+        # The sending processes run in another working directory.
         group(parser, SERVER).add_argument(
             flag, type=lambda text: str(paths.path(text).absolute()), metavar=unit, help=text
         )
@@ -122,11 +122,11 @@ def add_seed(options: Options) -> None:
 def add_threads(options: Options, where: str) -> None:
     """Declare the option for the threads of one execution."""
     cores = len(os.sched_getaffinity(0))
-    add_option(options, "--threads", positive, cores, "N", f"threads of one execution, in {where}")
+    add_option(options, "--threads", positive, cores, "N", f"threads per execution, in {where}")
 
 
 def add_model(parser: argparse.ArgumentParser, results: str) -> None:
-    """Declare the options of every measurement of the linear model."""
+    """Declare the options that all measurements of the linear model share."""
     add_out(group(parser, OUTPUT), results)
     model = group(parser, MODEL)
     add_size(model)
@@ -142,17 +142,17 @@ def add_model(parser: argparse.ArgumentParser, results: str) -> None:
 
 
 def add_experiment(parser: argparse.ArgumentParser, results: str) -> None:
-    """Declare the options of every measurement over batch sizes: sizes, model, examples."""
+    """Declare the options that all measurements over batch sizes share: sizes, model, examples."""
     powers = tuple(2**k for k in range(11))
-    text = "rows of a batch (default: 1,2,4,...,1024)"
+    text = "rows per batch (default: 1,2,4,...,1024)"
     add_option(group(parser, MEASUREMENT), "--batch-sizes", sizes, powers, "N,N", text)
     add_model(parser, results)
-    text = "rows of X (default: 1024, or the largest batch size if that is more)"
+    text = "rows of X (default: 1024, or the largest batch size if larger)"
     add_option(group(parser, MODEL), "--examples", positive, None, "N", text)
 
 
 def examples(args: argparse.Namespace) -> int:
-    """Return the number of rows of X; UsageError if a batch would be larger."""
+    """Return the number of rows of X; UsageError if a batch size exceeds it."""
     count: int = args.examples or max(1024, *args.batch_sizes)
     if max(args.batch_sizes) > count:
         raise UsageError(f"batch size {max(args.batch_sizes)} is over --examples {count}")

@@ -47,7 +47,7 @@ def calibrate(
 ) -> None:
     """Compare `runs` times, and append to `claimed` what each comparison claims.
 
-    `claims` compares once, and says whether it claims a difference; None where it had too few pairs
+    `claims` compares once and returns whether it claims a difference; None if it had too few pairs
     to claim one.
     """
     for number in range(1, runs + 1):

@@ -106,8 +106,8 @@ def _judged(
 
 
 def one_a_row(labels: NDArray[Any]) -> NDArray[Any]:
-    """Labels of an answer as int64 `[n]`; RequestFailed when they are not one integer a row."""
-    # Some servers keep an axis of one class index.
+    """Labels of an answer as int64 `[n]`; RequestFailed unless they are one integer per row."""
+    # Some servers keep a trailing axis of length 1.
     if labels.dtype.kind not in "iu" or labels.shape[1:] != (1,) * (labels.ndim - 1):
         raise RequestFailed(
             "DATA_LOSS", f"got labels {labels.dtype} {list(labels.shape)}, expected integers [n]"
@@ -116,7 +116,7 @@ def one_a_row(labels: NDArray[Any]) -> NDArray[Any]:
 
 
 def check(truth: Truth, start: int, labels: NDArray[Any]) -> LabelCounts:
-    """Hold labels of the examples from `start` on against the reference."""
+    """Compare labels of the examples from `start` on with the reference."""
     rows = slice(start, start + len(labels))
     judged = truth.judged.rows(rows)
     return LabelCounts(
@@ -147,7 +147,7 @@ def check_counted(
 
 
 def examples(experiment: Experiment, indices: Sequence[int]) -> NDArray[Any]:
-    """Draw some examples of an experiment `[n, features]`, in the order of their indices.
+    """Draw examples of an experiment by index, `[n, features]`, in the order of `indices`.
 
     Uses memory for two blocks of rows beyond the result, because whole blocks are drawn.
     """

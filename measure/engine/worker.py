@@ -177,7 +177,7 @@ def _listen(lines: Iterator[Any], loads: "SimpleQueue[Load | None]", inbox: Inbo
 
 
 def _drawn(spec: ModelInput, rows: int, seed: int) -> NDArray[Any]:
-    """Rows of a model about which nothing else is known; free dimensions are 1."""
+    """Random rows for a model without a known experiment; free dimensions are 1."""
     shape = (rows, *(max(size, 1) for size in spec.row_shape))
     random = np.random.default_rng(seed)
     if spec.dtype.kind == "f":

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +46,7 @@ def rows_per_s(
     return {place: best[place[0], size] for place, size in sizes.items()}
 
 
-def _rate(mode: Mode, x: NDArray[Any]) -> float:
+def _rate(mode: Mode, x: NDArray[np.float32]) -> float:
     mode.predict(x)
     batches = 0
     started_ns = time.perf_counter_ns()

@@ -27,7 +27,7 @@ class DeviceMemory:
             raise UsageError(f"CUDA cannot allocate {size_bytes} bytes on a GPU here")
 
     def fill(self, array: NDArray[np.uint8]) -> None:
-        """Copy an array in, and wait until it is there."""
+        """Copy an array to the buffer, and wait for the copy to finish."""
         if self._runtime.cudaMemcpy(
             self._at,
             ctypes.c_void_p(array.ctypes.data),

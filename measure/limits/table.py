@@ -33,7 +33,7 @@ ROOF_COLUMNS: tuple[Column[Roof], ...] = (
 def render(
     roofs: Sequence[Roof], skipped: Mapping[str, str], placed: Sequence[Placed]
 ) -> list[Table | Text]:
-    """The roofs, then the points with what binds them."""
+    """The roofs, then the points with the binding roof of each."""
     parts: list[Table | Text] = [in_terminal(ROOF_COLUMNS, [roofs], elsewhere=_ELSEWHERE)]
     parts += [Text(f"{name}: not measured: {why}") for name, why in skipped.items()]
     if placed:

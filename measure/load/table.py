@@ -114,7 +114,7 @@ _SPLIT_COLUMNS: tuple[Column[tuple[LoadPoint, LoadSplit]], ...] = (
     Column("encode", lambda row: milliseconds(row[1].encode_ns), rank=7),
     Column("receive", lambda row: milliseconds(row[1].receive_ns), rank=4),
     Column("batch\nrows", lambda row: significant(row[1].batch_rows), rank=1),
-    Column("told by", lambda row: row[1].told_by or "-", rank=2),
+    Column("source", lambda row: row[1].told_by or "-", rank=2),
 )
 
 
@@ -143,7 +143,7 @@ def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[T
         parts.append(_splits(splits))
     sources = {split.told_by for _, split in splits}
     if None in sources:
-        parts.append(Text("the server tells nothing of its time, so it is part of network"))
+        parts.append(Text("the server reports no timings, so its time is part of network"))
     if "statistics" in sources:
         parts.append(Text("the server's times come from ModelStatistics: means of all requests"))
     kinds = dict.fromkeys(point.asked.loop for point in points)

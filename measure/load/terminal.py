@@ -17,7 +17,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 
 class LoadProgress(Shown):
-    """What is measured now, below the points that are done; call it with every step."""
+    """Shows the current measurement below the finished points; call it with every step."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -37,7 +37,7 @@ class LoadedExamples:
         self._x = self._x[:0].copy()
 
     def rows(self, indices: Sequence[int]) -> NDArray[Any]:
-        """Rows `[n, features]` of loaded examples; of one alone without a copy."""
+        """Rows `[n, features]` of loaded examples; a single one is not copied."""
         places = [self._places[index] for index in indices]
         if len(places) == 1:
             return self._x[places[0] : places[0] + 1]

@@ -88,7 +88,7 @@ def errors(folder: Path) -> Iterator[str]:
 
 
 def labels(folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Examples and the labels that LoadGen logged of them, both int64 `[n]`.
+    """Examples and their labels that LoadGen logged, both int64 `[n]`.
 
     Raises OSError, LogError.
     """

@@ -235,12 +235,12 @@ def _run(plan: Plan, target: Target, scenario: Scenario, mode: Mode, folder: Pat
 
 
 def _columns(outcome: Outcome) -> Iterator[NDArray[Any]]:
-    """Examples, labels, how often they came: int64 `[n]` each."""
+    """Examples, labels and their counts: int64 `[n]` each."""
     yield from np.array(outcome.labels, np.int64).reshape(-1, 3).T
 
 
 def _every_example(folder: Path, examples: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Examples and labels that LoadGen logged; LogError unless each example came."""
+    """Examples and labels that LoadGen logged; LogError unless every example is there."""
     indices, labels = loadgen_logs.labels(folder)
     missing = examples - len(np.intersect1d(indices, np.arange(examples)))
     if missing:

@@ -23,11 +23,11 @@ class Batch:
     indices: Sequence[int]
 
 
-# Rows of examples, by their indices.
+# Returns rows of examples by index.
 Rows = Callable[[Sequence[int]], NDArray[Any]]
-# Gets a batch with its labels, int64 [n], in another thread.
+# Called with a batch and its labels, int64 [n], in another thread.
 Done = Callable[[Batch, NDArray[Any]], None]
-# Gets what ended the sending, in another thread.
+# Called with the error that ended the sending, in another thread.
 Failed = Callable[[Exception], None]
 
 
@@ -107,7 +107,7 @@ class UnarySender:
 
 
 def _checked(labels: NDArray[Any], batch: Batch) -> NDArray[Any]:
-    """Labels as LoadGen logs them, contiguous int64; RequestFailed when they are not one a row."""
+    """Labels as LoadGen logs them, contiguous int64; RequestFailed unless one per row."""
     found = one_a_row(labels)
     if len(found) != len(batch.ids):
         raise RequestFailed("DATA_LOSS", f"got {len(found)} labels, expected {len(batch.ids)}")

@@ -1,4 +1,4 @@
-"""Define the table of what LoadGen found, and show it in the terminal."""
+"""Define the table of LoadGen's results, and show it in the terminal."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,7 +13,7 @@ from measure.presentation.format import BAD, alarm, flagged, milliseconds, share
 from measure.presentation.looks import looks_of
 
 HOW = (
-    "latencies are LoadGen's: of a query from when it was due; -: too few queries (99% "
+    "latencies are LoadGen's, from when a query was due; -: too few queries (99% "
     "confidence); wrong, near ties: labels of the performance run; accuracy: share of the accuracy "
     "run's examples whose label equals the float64 reference's"
 )

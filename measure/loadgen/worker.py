@@ -30,7 +30,7 @@ from measure.loadgen.worker_job import Job, Outcome, Scenario, rows_of_batch
 
 mlperf_loadgen = optional("mlperf_loadgen", "loadgen", "loadgen")
 
-# Samples of a query; the one query that Offline has is as long as it takes.
+# Samples per query; Offline has a single query of any length.
 _QUERY_ROWS: dict[Scenario, int] = {"SingleStream": 1, "MultiStream": 8, "Server": 1}
 # Unary requests wait here, not in gRPC's memory.
 _MOST_IN_FLIGHT_BYTES = 128 * 2**20
@@ -112,7 +112,7 @@ class Run:
             self._sender.send(Batch([one.id for one in part], [one.index for one in part]))
 
     def _done(self, batch: Batch, labels: NDArray[Any]) -> None:
-        """Give LoadGen labels; it copies what it logs of them before it returns."""
+        """Pass labels to LoadGen, which copies what it logs before it returns."""
         at, size = labels.ctypes.data, labels.itemsize
         mlperf_loadgen.QuerySamplesComplete(
             [

@@ -21,7 +21,7 @@ from pathlib import Path
 from command_line.interruption import keeping
 from measure.core import environment
 from measure.core.child_process import talking_to
-from measure.core.judged import add_judged, conclude, told, whole_rounds
+from measure.core.judged import add_judged, conclude, goal_records, whole_rounds
 from measure.core.local_server import running_server
 from measure.core.verdict import Goal
 from measure.engine.loop import Pace

@@ -28,7 +28,7 @@ from typing import Any
 from command_line.interruption import keeping
 from measure.core import environment
 from measure.core.comparison import ratio
-from measure.core.judged import add_judged, conclude, told, whole_rounds
+from measure.core.judged import add_judged, conclude, goal_records, whole_rounds
 from measure.core.local_server import running_server
 from measure.core.record import recorded
 from measure.core.verdict import Criterion, Goal

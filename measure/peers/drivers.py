@@ -24,7 +24,7 @@ _CALL_TIMEOUT_S = 120.0
 
 @contextlib.contextmanager
 def running_driver(examples: NDArray[Any]) -> Iterator[ChildProcess]:
-    """Start tritonclient's process, which gets a copy of `examples`; NotAvailable if it cannot."""
+    """Start tritonclient's process with a copy of `examples`; NotAvailable if it cannot start."""
     venv = installed("tritonclient", _REQUIREMENTS)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         path = Path(folder) / "examples.npy"

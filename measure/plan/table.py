@@ -91,11 +91,11 @@ def error_text(line: Fit) -> str:
 
 
 def checks_table(checks: Sequence[Checked]) -> Table:
-    """Measured and predicted latencies of the loads that were held out."""
+    """Measured and predicted latencies of the held-out loads."""
     return in_terminal(
         CHECK_COLUMNS,
         [checks],
-        caption="loads that the costs were not fitted to; latency in ms, of an open loop",
+        caption="held-out loads, which the costs were not fitted to; open loop, latency in ms",
         elsewhere=_ELSEWHERE,
     )
 
@@ -120,7 +120,7 @@ def unreachable(demand: Demand, calibration: Calibration, trust: Range) -> str:
 
 
 def answer(demand: Demand, plan: Plan) -> str:
-    """Sentence that says what is needed."""
+    """The plan in a sentence."""
     return (
         f"{demand.rate_per_s:,.10g} requests/s with a p99 within {demand.p99_ns / 1e6:g} ms: "
         f"{plan.replicas:,} replicas with {plan.rate_per_s:.3g} requests/s each, "
@@ -136,7 +136,7 @@ def options_text(limits: Limits) -> str:
 
 
 def options_table(plan: Plan, measured: Calibration) -> Table:
-    """What other batches would do at the same rate."""
+    """Table of alternative batching options at the same rate."""
     return in_terminal(
         OPTION_COLUMNS,
         [ways(plan)],
@@ -149,7 +149,7 @@ def options_table(plan: Plan, measured: Calibration) -> Table:
 
 
 def ways(plan: Plan) -> list[Option]:
-    """Every way to batch, the chosen one too: large groups first, then short delays."""
+    """All batching options, including the chosen one: large groups first, then short delays."""
     return sorted(
         (plan.chosen, *plan.options),
         key=lambda option: (-option.limits.group_rows, option.limits.queue_delay_ns),
@@ -157,7 +157,7 @@ def ways(plan: Plan) -> list[Option]:
 
 
 def network_table(demand: Demand, plan: Plan, calibration: Calibration) -> Table:
-    """What comes in over the network, in all and at each replica, for each way to send a row."""
+    """Table of incoming traffic, in total and per replica, for each wire dtype."""
     return in_terminal(
         network_columns(demand, plan, calibration),
         [dtypes(calibration)],

@@ -33,7 +33,7 @@ _SLICE_ROWS = 128
 
 
 def main() -> int:
-    """Measure, print, and say by the exit code what came of it."""
+    """Measure and print; return the exit code."""
     return run_rounds("measure.side_by_side.gpu_copy", __doc__, _measure)
 
 

@@ -42,7 +42,7 @@ def answer(found: Found, p99_ms: float) -> str:
 def render(
     found: Found, trials: Sequence[Trial], p99_ms: float, unchecked_because: str | None
 ) -> list[Table | Text]:
-    """The answer, and a table of the points in the order in which they were tried."""
+    """The result, and a table of the points in the order of trial."""
     table = in_terminal(
         _COLUMNS,
         [trials],

@@ -65,7 +65,7 @@ class Local:
         self._slice_rows = slice_rows
 
     def predict(self, x: NDArray[Any]) -> Prediction:
-        """Run `x` in the slices that the server uses, each rounded to what the graph takes."""
+        """Run `x` in the slices that the server uses, each rounded to the graph's dtype."""
         labels: list[NDArray[Any]] = []
         first_ns = assemble_ns = compute_ns = 0
         for start in range(0, len(x), self._slice_rows):
@@ -104,7 +104,7 @@ class Unary:
         self._stream: Stream | None = None
 
     def predict(self, x: NDArray[Any]) -> Prediction:
-        """Send `x` in one piece, if it fits."""
+        """Send `x` in one message, if it fits."""
         if not self._client.fits_one_message(len(x)):
             self._stream = self._stream or Stream(self._client)
             return self._stream.predict(x)
@@ -128,7 +128,7 @@ class Stream:
         self._open()
 
     def predict(self, x: NDArray[Any]) -> Prediction:
-        """Send `x` and wait for its last answer; a stream that broke is opened anew next time."""
+        """Send `x` and wait for its last answer; a broken stream is reopened by the next call."""
         self._batches.put(x)
         try:
             answer = next(self._answers)
@@ -174,7 +174,7 @@ class Shm:
         self._shared = self._stack.enter_context(client.shared(examples))
 
     def predict(self, x: NDArray[Any]) -> Prediction:
-        """Send where the rows of `x` lie."""
+        """Send the location of the rows of `x`."""
         offset = x.ctypes.data - self._examples.ctypes.data
         start = offset // self._examples.strides[0]
         tensor = self._shared.rows(self._input, start, start + len(x))

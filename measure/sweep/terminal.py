@@ -10,7 +10,7 @@ from measure.sweep.sweep import Progress
 
 
 class SweepProgress(Shown):
-    """A bar below the points measured so far; call it with every step."""
+    """Shows a bar below the points measured so far; call it with every step."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

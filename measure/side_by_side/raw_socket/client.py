@@ -28,7 +28,7 @@ class RawSocket:
         self._socket = sockets.connect(address)
 
     def predict(self, x: NDArray[Any]) -> Prediction:
-        """Send all rows of `x`, then read their labels: they fit into the socket's buffer."""
+        """Send all rows of `x`, then read their labels, which fit into the socket's buffer."""
         try:
             self._socket.sendall(len(x).to_bytes(4, "little"))
             self._socket.sendall(x.data.cast("B"))

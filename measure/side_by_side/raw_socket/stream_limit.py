@@ -26,7 +26,7 @@ _SHARE = 0.5
 
 
 def main() -> int:
-    """Measure as many rounds as the command line says."""
+    """Measure the given number of rounds."""
     return run_rounds("measure.side_by_side.raw_socket.stream_limit", __doc__, _measure)
 
 
