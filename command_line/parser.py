@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 # Exit codes of every program; INTERRUPTED is 128 and the number of SIGINT.
@@ -79,6 +79,30 @@ def group(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGrou
         if made.title == title:
             return made
     return parser.add_argument_group(title)
+
+
+def add_option(
+    options: argparse._ActionsContainer,
+    name: str,
+    kind: Callable[[str], Any],
+    default: Any,
+    metavar: str | None,
+    text: str,
+    *,
+    former: str | None = None,
+) -> None:
+    """Declare an option with a value, which `kind` reads.
+
+    --help gives the default after `text`, unless that is None, empty, or described in `text`.
+    `former` is a name under which the option is also accepted.
+    """
+    if default not in (None, (), "") and "(default: " not in text:
+        text += " (default: %(default)s)"
+    declaration: dict[str, Any] = {"type": kind, "default": default, "metavar": metavar}
+    if former is None:
+        options.add_argument(name, **declaration, help=text)
+    else:
+        add_renamed(options, name, former, **declaration, help=text)
 
 
 def add_renamed(

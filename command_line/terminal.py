@@ -1,6 +1,8 @@
 """The consoles of a command: results to stdout, everything else to stderr."""
 
 import os
+from contextlib import AbstractContextManager
+from typing import Any, Self
 
 from rich.console import Console
 
@@ -21,6 +23,20 @@ def progress() -> Console:
 def is_live(console: Console) -> bool:
     """Whether lines can be overwritten."""
     return console.is_terminal and not console.is_dumb_terminal
+
+
+class Shown:
+    """Base of what rich shows for as long as a block lasts."""
+
+    def __init__(self, shown: AbstractContextManager[Any]) -> None:
+        self._shown = shown
+
+    def __enter__(self) -> Self:
+        self._shown.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._shown.__exit__(*error)
 
 
 def _console(*, stderr: bool) -> Console:

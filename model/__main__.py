@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from command_line import extras
 from command_line.guard import guarded
-from command_line.parser import REFUSED, asks_for_help, exit_codes
+from command_line.parser import REFUSED, add_option, asks_for_help, exit_codes
 from command_line.parser import Parser as PlainParser
 from command_line.paths import path as a_path
 from model import precision
@@ -69,20 +69,9 @@ def _parser() -> Parser:
         metavar="DIR",
         help="repository of one model, model folder, or .onnx file",
     )
-    check.add_argument(
-        "--examples",
-        type=_at_least(1),
-        default=256,
-        metavar="N",
-        help="number of examples to compare (default: %(default)s)",
-    )
-    check.add_argument(
-        "--seed",
-        type=_at_least(0),
-        default=1,
-        metavar="N",
-        help="seed of the examples (default: %(default)s)",
-    )
+    text = "number of examples to compare"
+    add_option(check, "--examples", _at_least(1), 256, "N", text)
+    add_option(check, "--seed", _at_least(0), 1, "N", "seed of the examples")
 
     show = commands.add_parser(
         "inspect", help="show the content of any ONNX file", epilog=exit_codes(None)
@@ -93,49 +82,30 @@ def _parser() -> Parser:
         metavar="PATH",
         help=".onnx file, model folder, or repository of one model",
     )
-    show.add_argument(
-        "--html",
-        type=a_path,
-        metavar="FILE",
-        help="also write one HTML page, with a picture of the graph",
-    )
+    text = "also write one HTML page, with a picture of the graph"
+    add_option(show, "--html", a_path, None, "FILE", text)
     return parser
 
 
 def _add_export_options(parser: argparse.ArgumentParser) -> None:
     target = parser.add_argument_group("repository")
     target.add_argument("--out", type=a_path, required=True, metavar="DIR", help="the repository")
-    target.add_argument(
-        "--name", default="linear_argmax", help="name of the model (default: %(default)s)"
-    )
+    add_option(target, "--name", str, "linear_argmax", None, "name of the model")
 
     drawn = parser.add_argument_group("random weights")
     # None means "not given"; an explicit default could contradict W from a file.
-    drawn.add_argument(
-        "--classes", type=_at_least(1), metavar="C", help=f"rows of W (default: {CLASSES})"
-    )
-    drawn.add_argument(
-        "--features", type=_at_least(1), metavar="D", help=f"columns of W (default: {FEATURES})"
-    )
-    drawn.add_argument(
-        "--seed",
-        type=_at_least(0),
-        metavar="N",
-        help=f"seed of a standard normal W (default: {SEED})",
-    )
+    text = f"rows of W (default: {CLASSES})"
+    add_option(drawn, "--classes", _at_least(1), None, "C", text)
+    text = f"columns of W (default: {FEATURES})"
+    add_option(drawn, "--features", _at_least(1), None, "D", text)
+    text = f"seed of a standard normal W (default: {SEED})"
+    add_option(drawn, "--seed", _at_least(0), None, "N", text)
 
     loaded = parser.add_argument_group("weights from a file")
-    loaded.add_argument(
-        "--weights",
-        type=a_path,
-        metavar="FILE",
-        help=".npy, .npz or .safetensors file with W [classes, features] (default: W from --seed)",
-    )
-    loaded.add_argument(
-        "--tensor",
-        metavar="NAME",
-        help="name of W in --weights (default: the only array, or W, weights or coef_)",
-    )
+    text = ".npy, .npz or .safetensors file with W [classes, features] (default: W from --seed)"
+    add_option(loaded, "--weights", a_path, None, "FILE", text)
+    text = "name of W in --weights (default: the only array, or W, weights or coef_)"
+    add_option(loaded, "--tensor", str, None, "NAME", text)
 
     trained = parser.add_argument_group("scikit-learn estimator")
     trained.add_argument(
@@ -147,13 +117,11 @@ def _add_export_options(parser: argparse.ArgumentParser) -> None:
         "scalers, or in a search. WARNING: loading the file runs the code in it; use only files "
         "that you trust",
     )
-    trained.add_argument(
-        "--least-agreement",
-        type=_fraction,
-        metavar="P",
-        help="least fraction of the examples for which the graph must predict the same as the "
-        "estimator of --from (default: 0.9)",
+    text = (
+        "least fraction of the examples for which the graph must predict the same as the "
+        "estimator of --from (default: 0.9)"
     )
+    add_option(trained, "--least-agreement", _fraction, None, "P", text)
 
     types = parser.add_argument_group("data types")
     types.add_argument(
@@ -166,12 +134,8 @@ def _add_export_options(parser: argparse.ArgumentParser) -> None:
         choices=("float32", *WIRE_DTYPES),
         help="input dtype of a float32 model, which widens it (default: float32)",
     )
-    types.add_argument(
-        "--wire-scale",
-        type=float,
-        metavar="S",
-        help=f"value of one int8 unit (default: {DEFAULT_SCALE}, for standard normal examples)",
-    )
+    text = f"value of one int8 unit (default: {DEFAULT_SCALE}, for standard normal examples)"
+    add_option(types, "--wire-scale", float, None, "S", text)
 
 
 def _at_least(least: int) -> Callable[[str], int]:

@@ -51,7 +51,7 @@ def split(
     """
     end = len(message) if stop is None else stop
     spans: list[tuple[int, int]] = []
-    id_span = None
+    id_spans: list[tuple[int, int]] = []
     rest: list[bytes | memoryview] = []
     at = kept = start
     try:
@@ -70,13 +70,7 @@ def split(
                 if number in (field, id_field):
                     rest.append(message[kept:begin])
                     kept = at
-                    if number == field:
-                        spans.append((payload, at))
-                    elif id_span is None:
-                        id_span = (payload, at)
-                    else:
-                        # The last one counts, but protobuf looks at each.
-                        return None
+                    (spans if number == field else id_spans).append((payload, at))
             elif wire_type == _VARINT:
                 _, at = _varint(message, at, end, 10)
             elif wire_type in (_FIXED64, _FIXED32):
@@ -88,7 +82,9 @@ def split(
     except ValueError:
         return None
     rest.append(message[kept:end])
-    return Split(b"".join(rest), spans, id_span)
+    # Of two ids the last one counts, but protobuf looks at each.
+    unusual = len(id_spans) > 1
+    return None if unusual else Split(b"".join(rest), spans, id_spans[0] if id_spans else None)
 
 
 def first(head: bytes, field: int) -> bytes | None:

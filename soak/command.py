@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from command_line import paths, terminal
+from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import Parser, exit_codes
+from command_line.parser import Parser, add_option, exit_codes
 from measure.core import environment
 from measure.core.arguments import over_zero, some_of
 from measure.core.judged import guarded
+from measure.core.options import add_out
 from measure.core.record import write_record
 from protos import malloc
 from soak import record
@@ -85,30 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="soak", description=__doc__, epilog=exit_codes("a promise was broken", keeps=True)
     )
-    parser.add_argument(
-        "--seconds",
-        type=over_zero,
-        default=1200.0,
-        help="seconds for all parts together (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--only",
-        type=lambda text: some_of(text, PARTS),
-        default=tuple(PARTS),
-        metavar="PART,PART",
-        help=f"parts to run, of {','.join(PARTS)} (default: all)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=random.randrange(2**31),
-        help="seed of all random choices (default: random)",
-    )
-    parser.add_argument(
-        "--out",
-        type=paths.path,
-        default=Path("results/soak"),
-        metavar="DIR",
-        help="folder for the record (default: %(default)s)",
-    )
+    text = "seconds for all parts together (default: %(default)g)"
+    add_option(parser, "--seconds", over_zero, 1200.0, None, text)
+    text = f"parts to run, of {','.join(PARTS)} (default: all)"
+    parts = tuple(PARTS)
+    add_option(parser, "--only", lambda given: some_of(given, PARTS), parts, "PART,PART", text)
+    text = "seed of all random choices (default: random)"
+    add_option(parser, "--seed", int, random.randrange(2**31), None, text)
+    add_out(parser, "results/soak", "record")
     return parser

@@ -5,17 +5,21 @@ from typing import Any
 
 from rich.console import Console
 
-from command_line.table import Column, Row, Table
+from command_line.table import Table
+from measure.presentation.columns import Column, in_terminal
 
 _SHOWN_FAILURES = 5
-_COLUMNS = (
-    Column("part", words=True),
-    Column("wanted"),
-    Column("done"),
-    Column("failed"),
-    Column("rate below (95%)"),
-    Column("s"),
-    Column("counts", words=True),
+_COLUMNS: tuple[Column[Mapping[str, Any]], ...] = (
+    Column("part", lambda part: part["name"], words=True),
+    Column("wanted", lambda part: f"{part['wanted']:,}"),
+    Column("done", lambda part: f"{part['done']:,}"),
+    Column("failed", lambda part: f"{part['failed']:,}"),
+    Column(
+        "rate below (95%)",
+        lambda part: "-" if part["rate_below"] is None else f"{part['rate_below']:.1e}",
+    ),
+    Column("s", lambda part: f"{part['seconds']:.0f}"),
+    Column("counts", lambda part: part["counts"], words=True),
 )
 
 
@@ -33,20 +37,4 @@ def show(console: Console, record: Mapping[str, Any]) -> None:
 
 def table(record: Mapping[str, Any]) -> Table:
     """A row for each part."""
-    return Table(
-        _COLUMNS,
-        [[_row(part) for part in record["parts"]]],
-        title=f"Soak of {record['minutes']:g} minutes",
-    )
-
-
-def _row(part: Mapping[str, Any]) -> Row:
-    return (
-        part["name"],
-        f"{part['wanted']:,}",
-        f"{part['done']:,}",
-        f"{part['failed']:,}",
-        "-" if part["rate_below"] is None else f"{part['rate_below']:.1e}",
-        f"{part['seconds']:.0f}",
-        part["counts"],
-    )
+    return in_terminal(_COLUMNS, [record["parts"]], title=f"Soak of {record['minutes']:g} minutes")

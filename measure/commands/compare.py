@@ -2,24 +2,25 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import exit_codes, group
+from command_line.parser import add_option, exit_codes, group
 from measure.commands import compare_results as provider_results
 from measure.commands import verdicts
+from measure.commands.self_test import Comparing, self_test
 from measure.compare import record, table
 from measure.compare.analysis import Pair, analyse, could_differ
 from measure.compare.findings import broken_limits, findings
 from measure.compare.measure import MODES, Observed, contest
-from measure.core import arguments, environment
+from measure.core import arguments, environment, options
 from measure.core.comparison import fewest_to_claim
-from measure.core.record import recorded
-from measure.core.self_test import COMPARE_SCHEMA, Calibration, calibrate
+from measure.core.self_test import COMPARE_SCHEMA
 from measure.core.verification import Experiment
 from measure.sweep.sweep import Settings
 from measure.sweep.terminal import SweepProgress
@@ -31,8 +32,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
     parser.epilog = exit_codes("failed requests, or a limit that is missed", keeps=True)
     parser.set_defaults(command=_compare)
-    measurement, limits = group(parser, arguments.MEASUREMENT), group(parser, "limits")
-    group(parser, arguments.EXECUTION).add_argument(
+    measurement, limits = group(parser, options.MEASUREMENT), group(parser, "limits")
+    group(parser, options.EXECUTION).add_argument(
         "--ep",
         action="append",
         required=True,
@@ -40,48 +41,21 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="execution provider, as for the server's --ep, such as cpu or "
         "openvino:precision=bf16; repeat it: the others are compared with the first",
     )
-    arguments.add_experiment(parser, Path("results/compare"))
-    measurement.add_argument(
-        "--modes",
-        type=arguments.modes(MODES),
-        default=MODES,
-        metavar="M,M",
-        help=f"some of {','.join(MODES)} (default: both)",
+    options.add_experiment(parser, "results/compare")
+    text = f"some of {','.join(MODES)} (default: both)"
+    add_option(measurement, "--modes", arguments.modes(MODES), MODES, "M,M", text)
+    text = "rounds per batch size; each measures every provider once"
+    add_option(measurement, "--rounds", arguments.positive, DEFAULT_ROUNDS, "N", text)
+    text = "starts of the servers, which share the rounds"
+    add_option(measurement, "--starts", arguments.positive, DEFAULT_STARTS, "N", text)
+    options.add_aa(parser, "--ep with itself, in RUNS runs")
+    text = "exit with 1 if a smaller share of labels agrees with the reference, near ties aside"
+    add_option(limits, "--require-agreement", arguments.share, None, "SHARE", text)
+    text = (
+        "exit with 1 if the whole interval of a provider's latency ratio to the first one is above "
+        "this"
     )
-    measurement.add_argument(
-        "--rounds",
-        type=arguments.positive,
-        default=DEFAULT_ROUNDS,
-        metavar="N",
-        help="rounds per batch size; each measures every provider once (default: %(default)s)",
-    )
-    measurement.add_argument(
-        "--starts",
-        type=arguments.positive,
-        default=DEFAULT_STARTS,
-        metavar="N",
-        help="starts of the servers, which share the rounds (default: %(default)s)",
-    )
-    group(parser, "A/A test").add_argument(
-        "--aa",
-        type=arguments.positive,
-        metavar="RUNS",
-        help="A/A test: compare the first --ep with itself, in RUNS runs; exit code 1 if more than "
-        "a tenth of the runs report a difference",
-    )
-    limits.add_argument(
-        "--require-agreement",
-        type=_share,
-        metavar="SHARE",
-        help="exit with 1 if a smaller share of labels agrees with the reference, near ties aside",
-    )
-    limits.add_argument(
-        "--max-slowdown",
-        type=_factor,
-        metavar="FACTOR",
-        help="exit with 1 if the whole interval of a provider's latency ratio to the first one is "
-        "above this",
-    )
+    add_option(limits, "--max-slowdown", _factor, None, "FACTOR", text)
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -92,11 +66,7 @@ def _compare(args: argparse.Namespace) -> int:
         raise UsageError(f"--starts {args.starts} is over --rounds {args.rounds}")
     settings = Settings(
         experiment=Experiment(
-            classes=args.classes,
-            features=args.features,
-            dtype=args.dtype,
-            seed=args.seed,
-            examples=arguments.examples(args),
+            args.classes, args.features, args.dtype, args.seed, options.examples(args)
         ),
         batch_sizes=tuple(dict.fromkeys(args.batch_sizes)),
         modes=args.modes,
@@ -116,12 +86,13 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
     observed = Observed(settings, args.ep)
     with keeping() as kept, SweepProgress(terminal.progress()) as progress:
         contest(settings, args.ep, args.starts, progress, observed)
-    whole, wanted = len(observed.sizes), len(settings.batch_sizes)
-    marks = kept.because(whole, f"{whole} of {wanted} batch sizes, in fewer rounds")
+    whole = len(observed.sizes)
+    of_all = f"{whole} of {len(settings.batch_sizes)} batch sizes, in fewer rounds"
+    marks = kept.because(whole, of_all)
     analysis = analyse(observed.measured())
     around = environment.describe(start, environment.snapshot())
     broken = list(broken_limits(analysis, args.require_agreement, args.max_slowdown))
-    content = record.to_json(_told(args, settings), around, analysis, broken) | marks
+    content = record.to_json(_recorded_settings(args, settings), around, analysis, broken) | marks
     paths = provider_results.write(settings.out, content)
     console = terminal.results()
     console.print(table.render(analysis))
@@ -148,42 +119,37 @@ def _check_that_it_can_fail(settings: Settings) -> None:
 def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     """Hold the first provider against itself."""
     runs: list[list[Pair]] = []
-    claimed: list[bool | None] = []
-    start = environment.snapshot()
-    notes = terminal.progress()
-    with keeping() as kept, SweepProgress(notes) as progress:
+
+    def comparing(stack: ExitStack) -> Comparing:
+        notes = terminal.progress()
+        progress = stack.enter_context(SweepProgress(notes))
 
         def claims() -> bool | None:
             specs = [args.ep[0], args.ep[0]]
             runs.append(list(analyse(contest(settings, specs, args.starts, progress)).pairs))
-            differs = any(pair.differs for pair in runs[-1])
-            claimed.append(differs if could_differ(runs[-1]) else None)
-            return claimed[-1]
+            return _differs(runs[-1]) if could_differ(runs[-1]) else None
 
-        calibrate(claims, args.aa, notes.print)
-    marks = kept.because(len(claimed), f"{len(claimed)} of {args.aa} runs")
-    found = Calibration(tuple(claimed))
-    content = recorded(
+        return claims, notes.print
+
+    return self_test(
+        settings.out / "compare-aa.json",
         COMPARE_SCHEMA,
-        environment=environment.describe(start, environment.snapshot()),
-        settings=_told(args, settings),
-        answer=found.text,
-        passed=found.passed,
-        runs=[
-            {
-                "differs": any(pair.differs for pair in run),
-                "could_differ": could_differ(run),
-                "pairs": run,
-            }
+        args.aa,
+        comparing,
+        _recorded_settings(args, settings),
+        lambda: [
+            {"differs": _differs(run), "could_differ": could_differ(run), "pairs": run}
             for run in runs
         ],
     )
-    path = settings.out / "compare-aa.json"
-    return verdicts.end_self_test(path, content | marks, found, kept)
 
 
-def _told(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
-    """Settings as the records tell them."""
+def _differs(pairs: Sequence[Pair]) -> bool:
+    return any(pair.differs for pair in pairs)
+
+
+def _recorded_settings(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    """Settings as the records have them."""
     return {
         **asdict(settings.experiment),
         "ep": args.ep,
@@ -197,22 +163,5 @@ def _told(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _share(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a share from 0 to 1")
-    return value
-
-
 def _factor(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a factor over 0")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
+    return arguments.over_zero(text, "a factor")

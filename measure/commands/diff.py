@@ -10,22 +10,20 @@ from rich.text import Text
 
 from client.errors import UsageError
 from command_line import paths, terminal
-from command_line.parser import exit_codes
+from command_line.parser import DONE, WRONG, add_option, exit_codes
 from measure.core import environment, record_files
 from measure.core.arguments import over_zero
 from measure.diff import table
 from measure.diff.side import FEWEST_RUNS, FEWEST_VALUES, READERS, Side, merged, side
 from measure.diff.verdicts import (
     LEVEL,
-    UNTOLD,
+    UNDECIDED,
     WORSE,
     differences,
     incomparable,
     only_in_one,
     single_runs,
 )
-
-NO_WORSE, IS_WORSE, NOT_COMPARABLE = 0, 1, 2
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -39,13 +37,8 @@ def add(parser: argparse.ArgumentParser) -> None:
             metavar=name.upper(),
             help="folder or JSON file of a result, or a folder of several runs of it",
         )
-    parser.add_argument(
-        "--tolerance",
-        type=over_zero,
-        default=0.1,
-        metavar="SHARE",
-        help="largest share of a difference that is ignored (default: %(default)s)",
-    )
+    text = "largest share of a difference that is ignored"
+    add_option(parser, "--tolerance", over_zero, 0.1, "SHARE", text)
 
 
 def _diff(args: argparse.Namespace) -> int:
@@ -71,13 +64,13 @@ def _diff(args: argparse.Namespace) -> int:
     console.print(table.render(found))
     console.print(Text(_how(old, new, args.tolerance)), soft_wrap=True)
     worse = [one for one in found if one.verdict == WORSE]
-    untold = sum(one.verdict == UNTOLD for one in found)
-    told = f"{len(worse)} of {len(found)} are worse"
-    told += f"; {untold} cannot be told" if untold else ""
-    console.print(Text(told + ("; of single runs" if single else "")))
+    undecided = sum(one.verdict == UNDECIDED for one in found)
+    summary = f"{len(worse)} of {len(found)} are worse"
+    summary += f"; {undecided} cannot be decided" if undecided else ""
+    console.print(Text(summary + ("; of single runs" if single else "")))
     if worse:
         print(f"worse: {worse[0].label}: {worse[0].metric}", file=sys.stderr)
-    return IS_WORSE if worse else NO_WORSE
+    return WRONG if worse else DONE
 
 
 def _warn(text: str) -> None:
@@ -99,11 +92,11 @@ def _side(records: Sequence[tuple[Path, dict[str, Any]]]) -> Side:
 def _how(old: Side, new: Side, tolerance: float) -> str:
     if old.kind == "slo" and old.runs == new.runs == 1:
         return (
-            "cost: between which the rates lie, the highest that met the bound and the lowest that "
-            f"did not; worse: all of that over {1 + tolerance:g}"
+            "cost: ratio of the rates, each between the highest that met the bound and the lowest "
+            f"that did not; worse: all of that over {1 + tolerance:g}"
         )
     return (
         f"cost: ratio of medians, above 1 is worse; brackets: bootstrap interval, {1 - LEVEL:.0%} "
-        f"for all at once; worse: all of it over {1 + tolerance:g}; cannot tell: it reaches over "
+        f"for all at once; worse: all of it over {1 + tolerance:g}; cannot tell: it includes "
         f"a limit, or values are fewer than {FEWEST_VALUES} of one run, {FEWEST_RUNS} of several"
     )

@@ -3,16 +3,16 @@
 import argparse
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import DONE, exit_codes, group
+from command_line.parser import DONE, add_option, exit_codes, group
 from command_line.paths import path
 from measure.commands import verdicts
-from measure.core import arguments, environment, record_files
+from measure.core import environment, options, record_files
+from measure.core.arguments import positive
 from measure.core.record import write_bytes_atomically, write_record
 from measure.limits import ceiling, peaks, roofline, table
 from measure.limits import record as limits_record
@@ -25,44 +25,24 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
     parser.epilog = exit_codes(None, keeps=True)
     parser.set_defaults(command=_limits)
-    execution = group(parser, arguments.EXECUTION)
-    group(parser, "result").add_argument(
-        "--result",
-        type=path,
-        metavar="DIR",
-        help="folder or JSON file of a sweep, comparison or load to compare with "
-        "the roofs (default: none)",
+    execution = group(parser, options.EXECUTION)
+    text = (
+        "folder or JSON file of a sweep, comparison or load to compare with the roofs "
+        "(default: none)"
     )
-    group(parser, arguments.MEASUREMENT).add_argument(
-        "--rounds",
-        type=arguments.positive,
-        default=7,
-        metavar="N",
-        help="rounds of each roof; the best one counts (default: %(default)s)",
-    )
-    execution.add_argument(
-        "--threads",
-        type=arguments.positive,
-        metavar="N",
-        help="threads that read memory and multiply (default: the result's, or one per core)",
-    )
+    add_option(group(parser, "result"), "--result", path, None, "DIR", text)
+    text = "rounds of each roof; the best one counts"
+    add_option(group(parser, options.MEASUREMENT), "--rounds", positive, 7, "N", text)
+    text = "threads that read memory and multiply (default: the result's, or one per core)"
+    add_option(execution, "--threads", positive, None, "N", text)
     execution.add_argument(
         "--dtype",
         choices=("float32", "float64"),
         help="dtype of the multiplication (default: the result's, or float32)",
     )
-    execution.add_argument(
-        "--ep",
-        metavar="NAME[:key=value,...]",
-        help="execution provider of the multiplication (default: the result's, or cpu)",
-    )
-    group(parser, arguments.OUTPUT).add_argument(
-        "--out",
-        type=path,
-        default=Path("results/limits"),
-        metavar="DIR",
-        help="folder for the results (default: %(default)s)",
-    )
+    text = "execution provider of the multiplication (default: the result's, or cpu)"
+    add_option(execution, "--ep", str, None, "NAME[:key=value,...]", text)
+    options.add_out(group(parser, options.OUTPUT), "results/limits")
 
 
 def _limits(args: argparse.Namespace) -> int:
@@ -76,8 +56,8 @@ def _limits(args: argparse.Namespace) -> int:
         ((_, content),) = found
     asked = content.get("settings", {})
     # A comparison has a list of providers; its first is what the others are held against.
-    told = asked.get("ep") or "cpu"
-    ep = args.ep or (told if isinstance(told, str) else told[0])
+    recorded = asked.get("ep") or "cpu"
+    ep = args.ep or (recorded if isinstance(recorded, str) else recorded[0])
     dtype = args.dtype or asked.get("dtype") or "float32"
     threads = args.threads or asked.get("threads") or len(os.sched_getaffinity(0))
     with record_files.naming(args.result):

@@ -3,18 +3,19 @@
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import DONE, WRONG, exit_codes, group
+from command_line.parser import DONE, WRONG, add_option, exit_codes, group
 from measure.commands import verdicts
 from measure.commands.load_options import add_common, settings_of, write
+from measure.commands.self_test import Comparing, self_test
 from measure.core import environment
 from measure.core.arguments import concurrencies, modes, positive, rates
-from measure.core.record import encoded, recorded
-from measure.core.self_test import LOAD_SCHEMA, Calibration, calibrate
+from measure.core.options import add_aa
+from measure.core.record import encoded
+from measure.core.self_test import LOAD_SCHEMA
 from measure.engine.worker_job import MODES
 from measure.load import record as load_record
 from measure.load import table as load_table
@@ -33,43 +34,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = exit_codes("wrong labels or failed requests", keeps=True)
     parser.set_defaults(command=_load)
     loops = group(parser, "loops")
-    loops.add_argument(
-        "--concurrency",
-        type=concurrencies,
-        default=(),
-        metavar="N,N|A:B",
-        help="requests in flight of the closed loops; A:B: A, 2A, 4A, ... B",
-    )
-    loops.add_argument(
-        "--rate",
-        type=rates,
-        default=(),
-        metavar="R,R|A:B:STEP",
-        help="requests per second of the open loops; A:B:STEP: A, A+STEP, ... B",
-    )
-    loops.add_argument(
-        "--modes",
-        type=modes(MODES),
-        default=("unary",),
-        metavar="M,M",
-        help=f"some of {','.join(MODES)} (default: unary)",
-    )
-    add_common(parser, Path("results/load"))
-    test = group(parser, "A/A test")
-    test.add_argument(
-        "--aa",
-        type=positive,
-        metavar="RUNS",
-        help="A/A test: compare the first load with itself, in RUNS runs of --pairs pairs; exit "
-        "code 1 if more than a tenth of the runs report a difference",
-    )
-    test.add_argument(
-        "--pairs",
-        type=positive,
-        default=10,
-        metavar="N",
-        help="pairs of loads in a run of --aa (default: %(default)s)",
-    )
+    text = "requests in flight of the closed loops; A:B: A, 2A, 4A, ... B"
+    add_option(loops, "--concurrency", concurrencies, (), "N,N|A:B", text)
+    text = "requests per second of the open loops; A:B:STEP: A, A+STEP, ... B"
+    add_option(loops, "--rate", rates, (), "R,R|A:B:STEP", text)
+    text = f"some of {','.join(MODES)} (default: unary)"
+    add_option(loops, "--modes", modes(MODES), ("unary",), "M,M", text)
+    add_common(parser, "results/load")
+    test = add_aa(parser, "load with itself, in RUNS runs of --pairs pairs")
+    add_option(test, "--pairs", positive, 10, "N", "pairs of loads in a run of --aa")
 
 
 def _load(args: argparse.Namespace) -> int:
@@ -96,8 +69,8 @@ def _measure(settings: Settings) -> int:
     ):
         unchecked_because = found.unchecked_because
         load(settings, found, collecting(points, progress))
-    wanted = len(list(asked(settings)))
-    marks = kept.because(len(points), f"{len(points)} of {wanted} points")
+    planned = len(list(asked(settings)))
+    marks = kept.because(len(points), f"{len(points)} of {planned} points")
     described = environment.describe(start, environment.snapshot())
     content = load_record.to_json(encoded(settings), described, points, unchecked_because)
     content |= marks
@@ -115,13 +88,10 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
     settings = for_p99(settings)
     one, mode = next(asked(settings)), settings.modes[0]
     duels: list[Duel] = []
-    claimed: list[bool | None] = []
-    start = environment.snapshot()
-    with (
-        keeping() as kept,
-        LoadProgress(terminal.progress()) as progress,
-        target(settings, progress) as where,
-    ):
+
+    def comparing(stack: contextlib.ExitStack) -> Comparing:
+        progress = stack.enter_context(LoadProgress(terminal.progress()))
+        where = stack.enter_context(target(settings, progress))
 
         @contextlib.contextmanager
         def side() -> Iterator[Callable[[], LoadPoint]]:
@@ -130,19 +100,16 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
 
         def claims() -> bool | None:
             duels.append(duel((side, side), args.pairs))
-            claimed.append(duels[-1].differs if duels[-1].could_differ else None)
-            return claimed[-1]
+            return duels[-1].differs if duels[-1].could_differ else None
 
-        calibrate(claims, args.aa, lambda text: progress(Progress(text)))
-    marks = kept.because(len(claimed), f"{len(claimed)} of {args.aa} runs")
-    found = Calibration(tuple(claimed))
-    content = recorded(
+        return claims, lambda text: progress(Progress(text))
+
+    return self_test(
+        settings.out / "load-aa.json",
         LOAD_SCHEMA,
-        environment=environment.describe(start, environment.snapshot()),
-        settings=encoded(settings) | {"pairs": args.pairs},
+        args.aa,
+        comparing,
+        encoded(settings) | {"pairs": args.pairs},
+        lambda: [run.to_json() for run in duels],
         asked=one,
-        answer=found.text,
-        passed=found.passed,
-        runs=[one_run.to_json() for one_run in duels],
     )
-    return verdicts.end_self_test(settings.out / "load-aa.json", content | marks, found, kept)

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from client.errors import UsageError
-from command_line.parser import add_renamed, group
-from measure.core.arguments import (
-    EP_HELP,
-    EXECUTION,
-    SERVER,
-    add_credentials,
+from command_line.parser import add_option, group
+from measure.core.arguments import positive, seconds
+from measure.core.options import (
+    add_ep,
     add_model,
-    address,
+    add_rows,
+    add_server,
+    add_timeout,
+    add_version,
     credential_files,
-    positive,
-    seconds,
 )
 from measure.core.record import write_bytes_atomically, write_record
 from measure.engine.arrivals import ARRIVALS
@@ -24,102 +23,31 @@ from measure.load import plots as load_plots
 from measure.load import record as load_record
 from measure.load.settings import Settings, Windows
 from measure.load.summary import LoadPoint
+from measure.sweep.sweep import MODEL
 
 
-def add_common(parser: argparse.ArgumentParser, out: Path) -> None:
+def add_common(parser: argparse.ArgumentParser, out: str) -> None:
     """Declare the shared options: server, request, windows, execution, output."""
-
-    server = group(parser, SERVER)
-    server.add_argument(
-        "--address",
-        type=address,
-        metavar="A",
-        help="server to load: HOST:PORT or unix:/path (default: start one)",
-    )
-    add_credentials(parser)
-    server.add_argument(
-        "--model",
-        default="linear_argmax",
-        metavar="M",
-        help="name of the model (default: %(default)s)",
-    )
-    server.add_argument(
-        "--model-version",
-        default="",
-        metavar="V",
-        help="version of the model (default: the highest)",
-    )
-
+    add_server(parser, "load", MODEL)
+    add_version(parser)
     load = group(parser, "requests")
-    load.add_argument(
-        "--rows",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="rows of a request (default: %(default)s)",
-    )
+    add_rows(load)
     load.add_argument(
         "--arrivals",
         choices=ARRIVALS,
         default="poisson",
         help="gaps between the requests of open loops: random or equal (default: %(default)s)",
     )
-    load.add_argument(
-        "--processes",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="sending processes (default: %(default)s)",
-    )
-    add_renamed(
-        load,
-        "--timeout-s",
-        "--timeout",
-        type=seconds,
-        default=30.0,
-        metavar="S",
-        help="seconds after which a request has failed (default: %(default)s)",
-    )
-
+    add_option(load, "--processes", positive, 1, "N", "sending processes")
+    add_timeout(load)
     windows = group(parser, "windows")
-    add_renamed(
-        windows,
-        "--warm-up-s",
-        "--warm-up",
-        type=seconds,
-        default=1.0,
-        metavar="S",
-        help="seconds before the first window, which are not counted (default: %(default)s)",
-    )
-    add_renamed(
-        windows,
-        "--window-s",
-        "--window",
-        type=seconds,
-        default=1.0,
-        metavar="S",
-        help="least seconds of a window (default: %(default)s)",
-    )
-    windows.add_argument(
-        "--window-requests",
-        type=positive,
-        default=0,
-        metavar="N",
-        help="least requests of a window (default: 0)",
-    )
-    windows.add_argument(
-        "--max-windows",
-        type=positive,
-        default=10,
-        metavar="N",
-        help="most windows, if three never agree (default: %(default)s)",
-    )
-    group(parser, EXECUTION).add_argument(
-        "--ep",
-        default="cpu",
-        metavar="NAME[:key=value,...]",
-        help=f"{EP_HELP} (default: %(default)s)",
-    )
+    text = "seconds before the first window, which are not counted"
+    add_option(windows, "--warm-up-s", seconds, 1.0, "S", text, former="--warm-up")
+    text = "least seconds of a window"
+    add_option(windows, "--window-s", seconds, 1.0, "S", text, former="--window")
+    add_option(windows, "--window-requests", positive, 0, "N", "least requests of a window")
+    add_option(windows, "--max-windows", positive, 10, "N", "most windows, if three never agree")
+    add_ep(parser)
     add_model(parser, out)
 
 

@@ -2,14 +2,14 @@
 
 import argparse
 import importlib.util
-from pathlib import Path
 
 from client.errors import UsageError
 from command_line import extras, terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import DONE, WRONG, add_renamed, exit_codes, group
+from command_line.parser import DONE, WRONG, add_option, exit_codes, group
 from measure.commands import verdicts
-from measure.core import arguments, environment
+from measure.core import environment, options
+from measure.core.arguments import over_zero, positive, seconds
 from measure.core.record import write_record
 from measure.core.verification import Experiment
 from measure.loadgen import record as loadgen_record
@@ -27,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
     parser.epilog = exit_codes("a run is not VALID, or labels are wrong", keeps=True)
     parser.set_defaults(command=_loadgen)
-    runs, server = group(parser, "runs"), group(parser, arguments.SERVER)
+    runs, server = group(parser, "runs"), group(parser, options.SERVER)
     runs.add_argument(
         "--scenario",
         choices=(*SCENARIOS, "all"),
@@ -36,82 +36,37 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     runs.add_argument(
         "--quick",
-        type=arguments.seconds,
+        type=seconds,
         nargs="?",
         const=QUICK_S,
         metavar="S",
         help=f"runs of S seconds ({QUICK_S:g} without S) instead of LoadGen's 600: "
         "not a valid MLPerf result",
     )
-    server.add_argument(
-        "--address",
-        type=arguments.address,
-        metavar="A",
-        help="server to drive: HOST:PORT or unix:/path (default: start one)",
-    )
-    arguments.add_credentials(parser)
-    server.add_argument(
-        "--model", default=MODEL, help="name of the model at --address (default: %(default)s)"
-    )
+    options.add_server(parser, "drive", MODEL)
     server.add_argument(
         "--transport",
         choices=TRANSPORTS,
         default="stream",
         help="send all queries on one stream, or one request per query (default: %(default)s)",
     )
-    server.add_argument(
-        "--in-flight",
-        type=arguments.positive,
-        default=32,
-        metavar="N",
-        help="most unary requests in flight (default: %(default)s)",
-    )
-    runs.add_argument(
-        "--server-qps",
-        type=arguments.over_zero,
-        metavar="R",
-        help="queries per second of Server (default: half of the rate of a warm-up)",
-    )
-    runs.add_argument(
-        "--server-latency-ms",
-        type=arguments.over_zero,
-        default=100.0,
-        metavar="MS",
-        help="bound of p99 in Server, in milliseconds (default: %(default)g)",
-    )
-    runs.add_argument(
-        "--offline-qps",
-        type=arguments.over_zero,
-        metavar="R",
-        help="expected samples per second of Offline (default: the rate of a warm-up)",
-    )
-    add_renamed(
-        server,
-        "--timeout-s",
-        "--timeout",
-        type=arguments.seconds,
-        default=30.0,
-        metavar="S",
-        help="seconds without an answer after which a run has failed (default: %(default)g)",
-    )
-    group(parser, arguments.EXECUTION).add_argument(
-        "--ep",
-        default="cpu",
-        metavar="NAME[:key=value,...]",
-        help=f"{arguments.EP_HELP} (default: %(default)s)",
-    )
-    arguments.add_model(parser, Path("results/loadgen"))
-    group(parser, arguments.MODEL).add_argument(
-        "--examples",
-        type=arguments.positive,
-        metavar="N",
-        help=f"rows of X, the data set (default: {EXAMPLES}, or {QUICK_EXAMPLES} with --quick)",
-    )
+    add_option(server, "--in-flight", positive, 32, "N", "most unary requests in flight")
+    text = "queries per second of Server (default: half of the rate of a warm-up)"
+    add_option(runs, "--server-qps", over_zero, None, "R", text)
+    text = "bound of p99 in Server, in milliseconds (default: %(default)g)"
+    add_option(runs, "--server-latency-ms", over_zero, 100.0, "MS", text)
+    text = "expected samples per second of Offline (default: the rate of a warm-up)"
+    add_option(runs, "--offline-qps", over_zero, None, "R", text)
+    options.add_timeout(server, "without an answer after which a run has failed")
+    options.add_ep(parser)
+    options.add_model(parser, "results/loadgen")
+    text = f"rows of X, the data set (default: {EXAMPLES}, or {QUICK_EXAMPLES} with --quick)"
+    add_option(group(parser, options.MODEL), "--examples", positive, None, "N", text)
 
 
 def _loadgen(args: argparse.Namespace) -> int:
     """Exit code 0: every run is VALID and every label right; 1: not so."""
-    # The processes that import it start after minutes of preparing; this one never does.
+    # It is imported by processes that start after minutes of preparation, never by this one.
     if importlib.util.find_spec("mlperf_loadgen") is None:
         raise extras.missing("loadgen", "loadgen", "mlperf_loadgen")
     if args.address is None and args.model != MODEL:
@@ -120,11 +75,11 @@ def _loadgen(args: argparse.Namespace) -> int:
     plan = Plan(
         scenarios=scenarios,
         experiment=Experiment(
-            classes=args.classes,
-            features=args.features,
-            dtype=args.dtype,
-            seed=args.seed,
-            examples=args.examples or (EXAMPLES if args.quick is None else QUICK_EXAMPLES),
+            args.classes,
+            args.features,
+            args.dtype,
+            args.seed,
+            args.examples or (EXAMPLES if args.quick is None else QUICK_EXAMPLES),
         ),
         rules=Rules(args.quick, args.server_latency_ms, args.server_qps, args.offline_qps),
         transport=args.transport,
@@ -135,7 +90,7 @@ def _loadgen(args: argparse.Namespace) -> int:
         threads=args.threads,
         ep=args.ep,
         out=args.out,
-        credential_files=arguments.credential_files(args),
+        credential_files=options.credential_files(args),
     )
     with results_folder(plan.out):
         return _measure(plan)

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from client.client import Client
 from client.errors import UsageError
 from command_line import paths
-from command_line.parser import DONE, add_renamed, exit_codes
-from measure.core import arguments
+from command_line.parser import DONE, add_option, exit_codes
+from measure.core import options
+from measure.core.arguments import milliseconds, seconds
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
     parser.epilog = exit_codes("the request failed")
     parser.set_defaults(command=_predict)
-    arguments.add_address(parser, "server", required=True)
-    arguments.add_credentials(parser)
+    options.add_address(parser, "server", required=True)
+    options.add_credentials(parser)
     parser.add_argument(
         "--input",
         action="append",
@@ -41,30 +42,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write the names of the classes, for a model with labels, in place of the output",
     )
-    parser.add_argument(
-        "--model", default="linear_argmax", help="name of the model (default: %(default)s)"
+    add_option(parser, "--model", str, "linear_argmax", None, "name of the model")
+    text = "file for the result (default: stdout): .npy for one output, .npz for several"
+    add_option(parser, "--out", paths.path, None, "FILE", text)
+    text = "time limit of the call, in seconds (default: none)"
+    add_option(parser, "--deadline-s", seconds, None, "S", text, former="--deadline")
+    text = (
+        "send a request without an answer after this time to a second server too, in milliseconds "
+        "(default: never)"
     )
-    parser.add_argument(
-        "--out",
-        type=paths.path,
-        metavar="FILE",
-        help="file for the result (default: stdout): .npy for one output, .npz for several",
-    )
-    add_renamed(
-        parser,
-        "--deadline-s",
-        "--deadline",
-        type=arguments.seconds,
-        metavar="S",
-        help="time limit of the call, in seconds (default: none)",
-    )
-    parser.add_argument(
-        "--hedge-ms",
-        type=arguments.milliseconds,
-        metavar="MS",
-        help="send a request without an answer after this time to a second server too, in "
-        "milliseconds (default: never)",
-    )
+    add_option(parser, "--hedge-ms", milliseconds, None, "MS", text)
 
 
 def _predict(args: argparse.Namespace) -> int:
@@ -81,7 +68,7 @@ def _predict(args: argparse.Namespace) -> int:
         args.model,
         deadline_s=args.deadline_s,
         hedge_after_s=args.hedge_ms,
-        credentials=arguments.credential_files(args).read(),
+        credentials=options.credential_files(args).read(),
     ) as client:
         x = given.get("", given)
         if args.names:
@@ -104,7 +91,7 @@ def _inputs(words: Sequence[str]) -> Mapping[str, NDArray[Any]]:
     given: dict[str, NDArray[Any]] = {}
     for word in words:
         name, equals, path = word.partition("=")
-        # A file may have the sign in its name; then it says where it lies.
+        # A file with the sign in its name must be given with a folder.
         if not equals or "/" in name:
             name, path = "", word
         elif not name:

@@ -10,14 +10,14 @@ from pathlib import Path
 from jinja2 import TemplateError
 
 from client.errors import UsageError
-from command_line.parser import exit_codes
+from command_line.parser import add_option, exit_codes
 from command_line.paths import path
 from measure.core import record_files
 from measure.core.record import write_text_atomically
 from measure.report import kinds, page
 from measure.report.section import Section
 
-# What rendering raises where a value is of another type than the page takes.
+# Errors of rendering a value of another type than the page takes.
 _UNSHOWN = (AttributeError, TypeError, ValueError, TemplateError)
 
 
@@ -32,13 +32,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folders with results of other commands, or their JSON files",
     )
-    parser.add_argument(
-        "--out",
-        type=path,
-        default=Path("results/report.html"),
-        metavar="PAGE.html",
-        help="file to write (default: %(default)s)",
-    )
+    page_path = Path("results/report.html")
+    add_option(parser, "--out", path, page_path, "PAGE.html", "file to write")
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -59,7 +54,7 @@ def _page(sections: Sequence[tuple[Path, Section]]) -> str:
     try:
         return page.render([section for _, section in sections])
     except _UNSHOWN:
-        # Sections pass on some values unread, and the template does not know their files.
+        # Sections pass on some values unchecked, and the template does not know their files.
         for path, section in sections:
             try:
                 page.render([section])
@@ -71,7 +66,7 @@ def _page(sections: Sequence[tuple[Path, Section]]) -> str:
 
 
 def _sections(places: Sequence[Path]) -> Iterator[tuple[Path, Section]]:
-    """Make a section of each record; those of one kind are told apart by where they lie."""
+    """Make a section of each record; headings of one kind name their folders."""
     made = []
     for place, content in record_files.found(places, kinds.SECTIONS, _warn):
         with record_files.naming(place):

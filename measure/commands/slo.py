@@ -2,16 +2,16 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import DONE, WRONG, exit_codes, group
+from command_line.parser import DONE, WRONG, add_option, exit_codes, group
 from measure.commands import verdicts
 from measure.commands.load_options import add_common, settings_of, write
 from measure.core import environment
 from measure.core.arguments import modes, over_zero, positive
+from measure.core.options import add_p99
 from measure.core.record import encoded
 from measure.engine.bisection import Found
 from measure.engine.worker_job import MODES
@@ -31,35 +31,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = exit_codes("no rate is known to meet the bound, or wrong labels", keeps=True)
     parser.set_defaults(command=_slo, concurrency=(), rate=())
     search = group(parser, "search")
-    search.add_argument(
-        "--p99-ms",
-        type=over_zero,
-        required=True,
-        metavar="MS",
-        help="bound of p99, in milliseconds",
+    add_p99(search)
+    text = "first rate, in requests per second"
+    add_option(search, "--start", over_zero, 20.0, "R", text)
+    text = "highest rate, in requests per second"
+    add_option(search, "--most", over_zero, 100_000.0, "R", text)
+    text = (
+        "largest gap between the highest rate that meets the bound and the lowest that misses it, "
+        "as a share"
     )
-    search.add_argument(
-        "--start",
-        type=over_zero,
-        default=20.0,
-        metavar="R",
-        help="first rate, in requests per second (default: %(default)s)",
-    )
-    search.add_argument(
-        "--most",
-        type=over_zero,
-        default=100_000.0,
-        metavar="R",
-        help="highest rate, in requests per second (default: %(default)s)",
-    )
-    search.add_argument(
-        "--precision",
-        type=over_zero,
-        default=0.05,
-        metavar="SHARE",
-        help="largest gap between the highest rate that meets the bound and the lowest that misses "
-        "it, as a share (default: %(default)s)",
-    )
+    add_option(search, "--precision", over_zero, 0.05, "SHARE", text)
     search.add_argument(
         "--mode",
         dest="modes",
@@ -69,7 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help=f"one of {','.join(MODES)} (default: unary)",
     )
     _add_tuning(parser)
-    add_common(parser, Path("results/slo"))
+    add_common(parser, "results/slo")
 
 
 def _add_tuning(parser: argparse.ArgumentParser) -> None:
@@ -79,35 +60,13 @@ def _add_tuning(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="then search for server options that meet the bound at a higher rate",
     )
-    tuning.add_argument(
-        "--tune-group-rows",
-        type=_group_rows,
-        default=("auto", "8", "64"),
-        metavar="N,N",
-        help="values of --group-rows to try (default: auto,8,64)",
-    )
-    tuning.add_argument(
-        "--tune-queue-delays-us",
-        type=_delays,
-        default=(0, 1000, 5000),
-        metavar="US,US",
-        help="values of --queue-delay-us to try (default: 0,1000,5000)",
-    )
-    tuning.add_argument(
-        "--tune-trials",
-        type=positive,
-        default=60,
-        metavar="N",
-        help="most loads of the search (default: %(default)s)",
-    )
-    tuning.add_argument(
-        "--tune-pairs",
-        type=positive,
-        default=10,
-        metavar="N",
-        help="pairs of loads that compare the best candidate with the defaults "
-        "(default: %(default)s)",
-    )
+    text = "values of --group-rows to try (default: auto,8,64)"
+    add_option(tuning, "--tune-group-rows", _group_rows, ("auto", "8", "64"), "N,N", text)
+    text = "values of --queue-delay-us to try (default: 0,1000,5000)"
+    add_option(tuning, "--tune-queue-delays-us", _delays, (0, 1000, 5000), "US,US", text)
+    add_option(tuning, "--tune-trials", positive, 60, "N", "most loads of the search")
+    text = "pairs of loads that compare the best candidate with the defaults"
+    add_option(tuning, "--tune-pairs", positive, 10, "N", text)
 
 
 def _slo(args: argparse.Namespace) -> int:
@@ -153,8 +112,8 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
     content["answer"] = answer if found else f"so far, {answer}"
     content["trials"] = [{"met": trial.met, "because": trial.because} for trial in trials]
     if tuning is not None:
-        told = tuning.to_json() | {"answer": tune_table.answer(tuning, args.p99_ms)}
-        content["tuning"] = encoded(told)
+        answer = tune_table.answer(tuning, args.p99_ms)
+        content["tuning"] = encoded(tuning.to_json() | {"answer": answer})
     elif tuned:
         content["tuning"] = encoded({"trials": trials_to_json(tuned)})
     paths = write(settings.out, "slo", content | marks, points)
@@ -171,8 +130,8 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _how_far(trials: Sequence[Trial], tuned: Sequence[tuple[Candidate, Trial]]) -> str:
-    told = f"{len(trials)} trials"
-    return f"{told} and {len(tuned)} of the tuning" if tuned else told
+    text = f"{len(trials)} trials"
+    return f"{text} and {len(tuned)} of the tuning" if tuned else text
 
 
 def _search(args: argparse.Namespace, found: Found) -> Search:

@@ -2,15 +2,15 @@
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 
 from client.errors import UsageError
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import DONE, WRONG, exit_codes, group
+from command_line.parser import DONE, WRONG, add_option, exit_codes, group
 from measure.commands import sweep_results as results
 from measure.commands import verdicts
-from measure.core import arguments, environment
+from measure.core import environment, options
+from measure.core.arguments import modes, positive
 from measure.core.verification import Experiment
 from measure.report.sections.sweep import section as sweep_section
 from measure.sweep import record, table
@@ -24,35 +24,23 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command and its options."""
     parser.epilog = exit_codes("wrong labels or failed requests", keeps=True)
     parser.set_defaults(command=_sweep)
-    measurement = group(parser, arguments.MEASUREMENT)
-    arguments.add_experiment(parser, Path("results/sweep"))
-    arguments.add_address(parser, "server to measure (default: start one)")
-    arguments.add_credentials(parser)
-    measurement.add_argument(
-        "--modes",
-        type=arguments.modes(MODES),
-        default=DEFAULT_MODES,
-        metavar="M,M",
-        help=f"some of {','.join(MODES)} (default: {','.join(DEFAULT_MODES)})",
-    )
-    group(parser, arguments.MODEL).add_argument(
+    measurement = group(parser, options.MEASUREMENT)
+    options.add_experiment(parser, "results/sweep")
+    options.add_address(parser, "server to measure (default: start one)")
+    options.add_credentials(parser)
+    text = f"some of {','.join(MODES)} (default: {','.join(DEFAULT_MODES)})"
+    add_option(measurement, "--modes", modes(MODES), DEFAULT_MODES, "M,M", text)
+    group(parser, options.MODEL).add_argument(
         "--wire",
         choices=("float32", *WIRE_DTYPES),
         help="dtype of float32 examples on the wire (default: that of --dtype)",
     )
-    measurement.add_argument(
-        "--repeats",
-        type=arguments.positive,
-        default=3,
-        metavar="N",
-        help="least number of batches per size (default: %(default)s)",
-    )
-    group(parser, arguments.EXECUTION).add_argument(
-        "--ep",
-        default="cpu",
-        metavar="NAME[:key=value,...]",
-        help="execution provider, as for the server's --ep, in process and in a server that this "
-        "command starts (default: %(default)s)",
+    text = "least number of batches per size"
+    add_option(measurement, "--repeats", positive, 3, "N", text)
+    options.add_ep(
+        parser,
+        "execution provider, as for the server's --ep, in process and in a server that this "
+        "command starts",
     )
 
 
@@ -61,12 +49,12 @@ def _sweep(args: argparse.Namespace) -> int:
         raise UsageError(f"got --wire {args.wire} with --dtype {args.dtype}, expected float32")
     settings = Settings(
         experiment=Experiment(
-            classes=args.classes,
-            features=args.features,
-            dtype=args.dtype,
-            seed=args.seed,
-            examples=arguments.examples(args),
-            wire=args.wire if args.wire in WIRE_DTYPES else None,
+            args.classes,
+            args.features,
+            args.dtype,
+            args.seed,
+            options.examples(args),
+            args.wire if args.wire in WIRE_DTYPES else None,
         ),
         batch_sizes=args.batch_sizes,
         modes=args.modes,
@@ -74,7 +62,7 @@ def _sweep(args: argparse.Namespace) -> int:
         threads=args.threads,
         address=None if args.address is None else ",".join(args.address),
         out=args.out,
-        credentials=arguments.credential_files(args).read(),
+        credentials=options.credential_files(args).read(),
         ep=args.ep,
     )
     with results_folder(settings.out):
@@ -87,8 +75,8 @@ def _measure(settings: Settings) -> int:
     with keeping() as kept, SweepProgress(terminal.progress()) as progress:
         for point in sweep(settings, progress):
             points.append(point)
-    wanted = len(settings.batch_sizes) * len(settings.modes)
-    marks = kept.because(len(points), f"{len(points)} of {wanted} points")
+    planned = len(settings.batch_sizes) * len(settings.modes)
+    marks = kept.because(len(points), f"{len(points)} of {planned} points")
     content = record.to_json(
         {
             **asdict(settings.experiment),

@@ -1,17 +1,12 @@
-"""Say in the terminal how a result stands, and where it was written."""
+"""Print verdicts, findings, and the files that were written."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from command_line import terminal
 from command_line.interruption import Kept
-from command_line.parser import DONE, WRONG
-from measure.core.record import write_record
-from measure.core.self_test import Calibration
 from measure.core.verdict import Finding
 from measure.report.section import Verdict
 
@@ -39,12 +34,3 @@ def end(console: Console, paths: Iterable[Path], kept: Kept, folder: Path) -> No
     for path in paths:
         console.print(str(path), highlight=False, soft_wrap=True)
     kept.end(folder)
-
-
-def end_self_test(path: Path, record: Mapping[str, Any], found: Calibration, kept: Kept) -> int:
-    """Write the record of an A/A test and print its answer; the exit code."""
-    console = terminal.results()
-    write_record(path, record)
-    console.print(found.text, style="" if found.passed else "bold red", highlight=False)
-    end(console, [path], kept, path.parent)
-    return DONE if found.passed else WRONG

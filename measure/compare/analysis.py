@@ -79,7 +79,7 @@ class Meeting:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """Everything said of a comparison; `verdicts` by mode and batch size."""
+    """The analysis of a comparison; `verdicts` by mode and batch size."""
 
     measured: Measured
     pairs: tuple[Pair, ...]
@@ -87,18 +87,15 @@ class Analysis:
     lines: tuple[Line, ...]
     meetings: tuple[Meeting, ...]
 
+    def over_first(self, mode: str, provider: str) -> list[Pair]:
+        """Pairs of a provider with the first one in one mode, by rising batch size."""
+        place = (mode, self.measured.providers[0].label, provider)
+        return [pair for pair in self.pairs if (pair.mode, pair.base, pair.provider) == place]
+
     def to_first(self, cell: Cell) -> Pair | None:
         """The pair of a cell's provider with the first; None of the first itself or failures."""
-        return next(
-            (
-                pair
-                for pair in self.pairs
-                if pair.base == self.measured.providers[0].label
-                and (pair.mode, pair.batch_size, pair.provider)
-                == (cell.point.mode, cell.point.batch_size, cell.provider)
-            ),
-            None,
-        )
+        pairs = self.over_first(cell.point.mode, cell.provider)
+        return next((pair for pair in pairs if pair.batch_size == cell.point.batch_size), None)
 
 
 def analyse(measured: Measured) -> Analysis:
@@ -129,7 +126,7 @@ def could_differ(pairs: Sequence[Pair]) -> bool:
 def verdict(labels: Sequence[str], pairs: Sequence[Pair]) -> str:
     """Winners at one batch size: the providers not claimed to be slower than any other.
 
-    Several of them are named together unless that is everybody.
+    Several are named together, unless no provider is slower.
     """
     if not pairs:
         return "-"
@@ -145,7 +142,7 @@ def _pairs(measured: Measured) -> list[Pair]:
             cells = [measured.cell(mode, size, one.label) for one in measured.providers]
             timed = [cell for cell in cells if cell.rounds_ns]
             sides += combinations(timed, 2)
-    # Bonferroni: whatever depends on what, the chance of any false claim is LEVEL at most.
+    # Bonferroni: the chance of any false claim is at most LEVEL, even of dependent pairs.
     level = LEVEL / max(len(sides), 1)
     pairs = []
     for base, other in sides:

@@ -1,4 +1,4 @@
-"""Say what of a comparison breaks a limit, and what weakens it."""
+"""Find the broken limits of a comparison, and the findings that weaken it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from measure.sweep.summary import disturbances
 def broken_limits(
     analysis: Analysis, require_agreement: float | None, max_slowdown: float | None
 ) -> Iterator[str]:
-    """What breaks a limit, worst first of each kind.
+    """Broken limits, the worst of each kind first.
 
     A slowdown breaks its limit where the whole interval of the ratio to the first lies above it.
     """
@@ -35,7 +35,7 @@ def broken_limits(
 
 
 def findings(analysis: Analysis, environment: Mapping[str, Any]) -> list[Finding]:
-    """What must be known before trusting the comparison: failures first."""
+    """Findings to know before trusting the comparison: failures first."""
     return [*_failures(analysis), *_doubts(analysis), *disturbances(environment)]
 
 

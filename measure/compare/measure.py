@@ -20,15 +20,15 @@ from measure.sweep.summary import percentile, summarise
 from measure.sweep.sweep import LOCAL_SLICE_ROWS, MODEL, Progress, Settings, check_model, run_batch
 
 MODES = ("local", "stream")
-# A round of a small batch size takes several batches: one alone would tell more of the caches that
-# the provider before it left behind than of the provider.
+# A round of a small batch size takes several batches: a single one would depend more on the caches
+# that the previous provider left behind than on the provider.
 _ROUND_NS = 50_000_000
 _MOST_BATCHES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class _Contender:
-    """A provider in one mode, and how to ask it."""
+    """A provider in one mode."""
 
     label: str
     mode: Mode
@@ -45,7 +45,7 @@ class _Kept:
 
 
 def labels(specs: Sequence[str]) -> list[str]:
-    """Name each of several `--ep`, in order; what comes again is numbered."""
+    """Name each of several `--ep`, in order; repeated ones are numbered."""
     seen: dict[str, int] = {}
     names = []
     for spec in specs:
@@ -55,12 +55,11 @@ def labels(specs: Sequence[str]) -> list[str]:
 
 
 class Observed:
-    """What a contest has observed so far, also of one that was interrupted."""
+    """The observations of a contest so far, even of an interrupted one."""
 
     def __init__(self, settings: Settings, specs: Sequence[str]) -> None:
         self.names = labels(specs)
         self._specs = specs
-        self._modes = settings.modes
         self.steps = [(size, mode) for size in settings.batch_sizes for mode in settings.modes]
         self.kept = {
             (mode, size, name): _Kept() for size, mode in self.steps for name in self.names
@@ -75,7 +74,7 @@ class Observed:
         return {size for size, _ in self.steps} - missing
 
     def measured(self) -> Measured:
-        """What there is of `sizes`."""
+        """The measurements of `sizes`."""
         providers = [
             Provider(name, spec, tuple(self.start_ups[name]), max(self.peaks[name], default=None))
             for name, spec in zip(self.names, self._specs, strict=True)
@@ -113,7 +112,7 @@ def contest(
     for number in range(starts):
         text = f"loading the model for each execution provider, {number + 1} of {starts}"
         report(Progress(text, done, total, preparation=True))
-        # Who starts first may have it better, so they take turns.
+        # The first to start may have an advantage, so they take turns.
         order = list(zip(names, specs, strict=True))[:: 1 if number % 2 == 0 else -1]
         rounds = (settings.repeats + number) // starts
         with ExitStack() as stack:
@@ -126,8 +125,8 @@ def contest(
                 )
             for size, mode in steps:
                 report(Progress(f"{mode}, batch size {size}", done, total))
-                those = [observed.kept[mode, size, one.label] for one in contenders[mode]]
-                _measure(contenders[mode], those, size, reference, rounds)
+                kept = [observed.kept[mode, size, one.label] for one in contenders[mode]]
+                _measure(contenders[mode], kept, size, reference, rounds)
                 done += 1
                 report(Progress(f"{mode}, batch size {size}", done, total))
             for one in contenders.get("stream", []):

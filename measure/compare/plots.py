@@ -62,7 +62,7 @@ def _latency(axes: Axes, analysis: Analysis, mode: str) -> None:
 
 
 def _fit(axes: Axes, look: Look, sizes: list[int], fit: Fit) -> None:
-    # A straight line is none on logarithmic scales: enough places in between show its bend.
+    # On logarithmic scales a line is bent: it takes many points to show.
     low, high = sizes[0], sizes[-1]
     places = [low * (high / low) ** (step / 100) for step in range(101)]
     seconds = [fit.latency_ns(place) / 1e9 for place in places]
@@ -75,11 +75,7 @@ def _ratio(axes: Axes, analysis: Analysis, mode: str) -> None:
     prepare(axes, points, f"Latency over that of {first}, {mode}", RATIO_LABEL)
     axes.axhline(1, color=MUTED, linewidth=1)
     for label, look in looks(points).items():
-        pairs = [
-            pair
-            for pair in analysis.pairs
-            if (pair.mode, pair.base, pair.provider) == (mode, first, label)
-        ]
+        pairs = analysis.over_first(mode, label)
         if not pairs:
             continue
         medians = [pair.ratio.median for pair in pairs]

@@ -12,7 +12,7 @@ from measure.core.record import recorded
 
 @dataclass(frozen=True, slots=True)
 class CompareRecord:
-    """What a record holds that does not follow from the rest."""
+    """The keys of a record that do not follow from others."""
 
     SCHEMA: ClassVar = "argmax-serving/compare/1"
 
@@ -34,7 +34,7 @@ def to_json(
     analysis: Analysis,
     broken: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Record of a comparison; `broken` says which limits were.
+    """Record of a comparison; `broken` are the limits that it broke.
 
     Providers and cells are what was measured, all else follows from them. A number without a bound
     is null.

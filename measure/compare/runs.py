@@ -57,7 +57,7 @@ class Measured:
         return sorted({cell.point.batch_size for cell in self.cells})
 
     def cell(self, mode: str, batch_size: int, provider: str) -> Cell:
-        """The one cell of these."""
+        """The cell of a mode, batch size and provider."""
         (found,) = (
             cell
             for cell in self.cells

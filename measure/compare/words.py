@@ -1,13 +1,12 @@
-"""Say in words what an analysis of execution providers found; terminal and page share them."""
+"""Describe an analysis of execution providers in words, for terminal and page."""
 
 import math
 from collections.abc import Iterator
 
 from measure.compare.analysis import Analysis, Meeting, fitted_sizes
-from measure.compare.runs import Provider
 from measure.core.comparison import LEVEL
 from measure.core.latency_fit import FEWEST_SIZES, Estimate
-from measure.presentation.format import milliseconds, significant
+from measure.presentation.format import significant
 
 HOW_VERDICTS = (
     "ratio: latency over that of the first, median of the rounds' ratios with its bootstrap "
@@ -33,7 +32,7 @@ def estimate_text(estimate: Estimate, per: float = 1) -> str:
 
 
 def meeting_text(meeting: Meeting) -> str:
-    """Where two lines cross, or that nothing of the kind was found."""
+    """Where two lines cross, or that no crossover was found."""
     found = meeting.crossover
     pair = f"{meeting.mode}: {meeting.first} and {meeting.second}"
     if found.rows is not None and found.established:
@@ -55,12 +54,6 @@ def without_line(analysis: Analysis) -> Iterator[str]:
             )
 
 
-def provider_texts(provider: Provider) -> tuple[str, str]:
-    """Start-up time in milliseconds and peak memory of the server in MiB."""
-    peak = provider.server_peak_rss_bytes
-    return milliseconds(provider.start_up_ns), "-" if peak is None else f"{peak / 2**20:,.0f}"
-
-
 def summary(analysis: Analysis) -> Iterator[str]:
     """One line per mode: who wins at which batch sizes."""
     for mode in analysis.measured.modes:
@@ -68,6 +61,6 @@ def summary(analysis: Analysis) -> Iterator[str]:
         for size in analysis.measured.batch_sizes:
             sizes.setdefault(analysis.verdicts[mode, size], []).append(size)
         yield f"{mode}: " + "; ".join(
-            f"{verdict} at {', '.join(f'{size:,}' for size in those)}"
-            for verdict, those in sizes.items()
+            f"{verdict} at {', '.join(f'{size:,}' for size in won)}"
+            for verdict, won in sizes.items()
         )

@@ -1,20 +1,11 @@
-"""Parse the options that several commands share."""
+"""Parse the values of options that several commands share."""
 
 import argparse
-import os
+import math
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 
 from client.connection import addresses
-from client.connection.credentials import CredentialFiles
 from client.errors import UsageError
-from command_line import paths
-from command_line.parser import group
-
-# Groups of options in --help.
-MEASUREMENT, SERVER, MODEL = "measurement", "server", "model"
-EXECUTION, OUTPUT = "execution", "output"
-EP_HELP = "execution provider of a server that this command starts, as for the server's --ep"
 
 
 def positive(text: str) -> int:
@@ -32,12 +23,17 @@ def milliseconds(text: str) -> float:
 
 def over_zero(text: str, what: str = "a number") -> float:
     """Return a finite number over 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    value = _number(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected {what} over 0")
+    return value
+
+
+def share(text: str) -> float:
+    """Return a number from 0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a share from 0 to 1")
     return value
 
 
@@ -107,96 +103,8 @@ def address(text: str) -> str:
     return text
 
 
-def add_address(parser: argparse.ArgumentParser, text: str, *, required: bool = False) -> None:
-    """Declare the option for the servers' addresses."""
-    group(parser, SERVER).add_argument(
-        "--address",
-        action="append",
-        type=address,
-        required=required,
-        metavar="A",
-        help=f"{text}: HOST:PORT or unix:/path; several: comma-separated, or repeated",
-    )
-
-
-def add_credentials(parser: argparse.ArgumentParser) -> None:
-    """Declare the options for TLS and tokens, which `credential_files` reads."""
-    for flag, unit, text in (
-        ("--tls-ca", "PEM", "use TLS; accept servers whose certificate is signed by one of these"),
-        ("--tls-cert", "PEM", "certificate of the client"),
-        ("--tls-key", "PEM", "its key, without a passphrase"),
-        ("--token-file", "FILE", "send the token in this file with every call"),
-    ):
-        # The sending processes run in another working directory.
-        group(parser, SERVER).add_argument(
-            flag, type=lambda text: str(paths.path(text).absolute()), metavar=unit, help=text
-        )
-
-
-def credential_files(args: argparse.Namespace) -> CredentialFiles:
-    """Return the named files; UsageError if there is no --address."""
-    files = CredentialFiles(
-        ca=args.tls_ca, certificate=args.tls_cert, key=args.tls_key, token=args.token_file
-    )
-    if args.address is None and files != CredentialFiles():
-        raise UsageError("got --tls-* or --token-file without --address, expected both")
-    return files
-
-
-def add_model(parser: argparse.ArgumentParser, results: Path) -> None:
-    """Declare the options that all measurements of the linear model share."""
-    group(parser, OUTPUT).add_argument(
-        "--out",
-        type=paths.path,
-        default=results,
-        metavar="DIR",
-        help="folder for the results (default: %(default)s)",
-    )
-    model = group(parser, MODEL)
-    model.add_argument(
-        "--classes", type=positive, default=64, help="rows of W (default: %(default)s)"
-    )
-    model.add_argument(
-        "--features", type=positive, default=262_144, help="columns of W (default: %(default)s)"
-    )
-    model.add_argument(
-        "--dtype",
-        choices=("float32", "float64"),
-        default="float32",
-        help="dtype of W and X (default: %(default)s)",
-    )
-    model.add_argument("--seed", type=int, default=0, help="seed of W and X (default: %(default)s)")
-    group(parser, EXECUTION).add_argument(
-        "--threads",
-        type=positive,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="threads per execution, in process and in a server that this command starts "
-        "(default: %(default)s)",
-    )
-
-
-def add_experiment(parser: argparse.ArgumentParser, results: Path) -> None:
-    """Declare the options that all measurements over batch sizes share: sizes, model, examples."""
-    group(parser, MEASUREMENT).add_argument(
-        "--batch-sizes",
-        type=sizes,
-        default=tuple(2**k for k in range(11)),
-        metavar="N,N",
-        help="rows per batch (default: 1,2,4,...,1024)",
-    )
-    add_model(parser, results)
-    group(parser, MODEL).add_argument(
-        "--examples",
-        type=positive,
-        metavar="N",
-        help="rows of X (default: 1024, or the largest batch size if larger)",
-    )
-
-
-def examples(args: argparse.Namespace) -> int:
-    """Return the number of rows of X; UsageError if a batch size exceeds it."""
-    count: int = args.examples or max(1024, *args.batch_sizes)
-    if max(args.batch_sizes) > count:
-        raise UsageError(f"batch size {max(args.batch_sizes)} is over --examples {count}")
-    return count
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -13,7 +13,7 @@ LEVEL = 0.05
 FEWEST_PAIRS = 10
 _RESAMPLES = 10_000
 
-Array = NDArray[np.float64]
+Floats = NDArray[np.float64]
 Value = TypeVar("Value")
 
 
@@ -70,14 +70,14 @@ def unpaired_ratio(
     return _ratio(median, drawn, confidence, min(len(a), len(b)))
 
 
-def _medians(values: Array, generator: np.random.Generator) -> Array:
+def _medians(values: Floats, generator: np.random.Generator) -> Floats:
     """Medians of bootstrap resamples of `values`."""
     draws = generator.integers(0, len(values), (_RESAMPLES, len(values)))
-    medians: Array = np.median(values[draws], axis=1)
+    medians: Floats = np.median(values[draws], axis=1)
     return medians
 
 
-def _ratio(log_median: float, drawn: Array, confidence: float, pairs: int) -> Ratio:
+def _ratio(log_median: float, drawn: Floats, confidence: float, pairs: int) -> Ratio:
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Ratio(math.exp(log_median), math.exp(float(low)), math.exp(float(high)), pairs)
 

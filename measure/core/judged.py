@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,17 +13,24 @@ from command_line.interruption import Kept
 from command_line.parser import REFUSED, Parser, exit_codes
 from command_line.paths import path
 from measure.core.arguments import positive
+from measure.core.comparison import ratio
 from measure.core.record import encoded, write_record
 from measure.core.verdict import Goal, Standing, lines
 
 Settings = TypeVar("Settings", bound=Any)
 
 
-def add_settings(parser: argparse.ArgumentParser, text: str | None, default: Any) -> None:
-    """Declare an option for each field of the settings, and one for the record's path.
+def add_judged(
+    parser: argparse.ArgumentParser,
+    text: str | None,
+    default: Settings,
+    measure: Callable[[Settings, Path | None], int],
+) -> None:
+    """Declare a command with an option for each field of its settings, and `--out`.
 
-    A field is a number, or a list of words given as one argument. The first line of `text` becomes
-    the description.
+    `measure` gets the settings and the record's path, and returns the exit code; errors end as in
+    `guarded`. A field is a number, or a list of words given as one argument. The first line of
+    `text` becomes the description.
     """
     parser.description = (text or "").partition("\n")[0]
     parser.epilog = exit_codes("a goal is missed", keeps=True)
@@ -36,10 +44,12 @@ def add_settings(parser: argparse.ArgumentParser, text: str | None, default: Any
             help=f"default: {' '.join(value) if words else value}",
         )
     parser.add_argument("--out", type=path, metavar="FILE", help="where to write the record")
+    parser.set_defaults(
+        command=lambda args: guarded(parser.prog, lambda: measure(*_settings_of(args, default)))
+    )
 
 
-def settings_of(args: argparse.Namespace, default: Settings) -> tuple[Settings, Path | None]:
-    """Return the settings that the options of `add_settings` give, and the record's path."""
+def _settings_of(args: argparse.Namespace, default: Settings) -> tuple[Settings, Path | None]:
     values = {field.name: getattr(args, field.name) for field in fields(default)}
     out: Path | None = args.out
     if out is not None:
@@ -92,13 +102,29 @@ def guarded(program: str, run: Callable[[], int]) -> int:
     return guard.guarded(program, run, {UsageError: REFUSED, RequestFailed: REFUSED})
 
 
-def rounds_of(program: str, text: str | None) -> int:
-    """Parse the command line of a program whose only argument is the number of rounds."""
+def run_rounds(program: str, text: str | None, measure: Callable[[int], int]) -> int:
+    """The exit code of a program that takes a number of rounds and nothing else, as `guarded`."""
     parser = Parser(
         prog=program,
         description=(text or "").partition("\n")[0],
         epilog=exit_codes("the goal is missed, or a label is wrong"),
     )
     parser.add_argument("rounds", type=positive, nargs="?", default=40, help="default: %(default)s")
-    rounds: int = parser.parse_args().rounds
-    return rounds
+    return guarded(program, partial(measure, parser.parse_args().rounds))
+
+
+def conclude_share(
+    rates: Mapping[str, Sequence[float]], spec: str, wrong_labels: int, least: float
+) -> int:
+    """Print two things' rates, in the format `spec`, and the ratio of the first to the second.
+
+    0 when all of its interval is at least `least` and no label is wrong, else 1.
+    """
+    first, second = rates.values()
+    found = ratio(first, second)
+    width = max(map(len, rates)) + 1
+    for name, values in rates.items():
+        print(f"{name + ':':{width}}", *(f"{value:{spec}}" for value in values))
+    print(f"ratio {found:.2f} of {found.pairs} pairs")
+    print(f"wrong labels: {wrong_labels}")
+    return 0 if found.low >= least and not wrong_labels else 1

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-# A line always fits two points exactly, so it says nothing about sizes between or beyond them.
+Floats = NDArray[np.float64]
+
+# Two points are on a line whatever they are, which then says nothing of those between or beyond.
 FEWEST_SIZES = 3
 _RESAMPLES = 1000
 _CONFIDENCE = 0.95
@@ -108,10 +110,8 @@ def crossing(a: Fit, b: Fit, low: float, high: float) -> float | None:
     return rows if low <= rows <= high else None
 
 
-def resampled(
-    batch_sizes: Sequence[int], runs: Sequence[NDArray[np.float64]], seed: int = 0
-) -> list[list[Fit]]:
-    """Fits of resampled rounds, one list for each run.
+def resampled(batch_sizes: Sequence[int], runs: Sequence[Floats], seed: int = 0) -> list[list[Fit]]:
+    """Fits of resampled rounds, one list per thing that was measured.
 
     `runs`: nanoseconds `[batch sizes, rounds]` of each. All runs are resampled with the same
     rounds, so that a disturbance of a whole round does not count as a difference.
@@ -149,7 +149,7 @@ def _interval(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _fits(sizes: NDArray[np.float64], latencies: NDArray[np.float64]) -> list[Fit]:
+def _fits(sizes: Floats, latencies: Floats) -> list[Fit]:
     """Fit each row of latencies `[n, sizes]`."""
     # Divide each equation by its latency, so that relative errors of 1 row and 1024 weigh the same.
     per_batch, per_row = 1 / latencies, sizes / latencies
@@ -159,10 +159,8 @@ def _fits(sizes: NDArray[np.float64], latencies: NDArray[np.float64]) -> list[Fi
     return [Fit(*map(float, one)) for one in zip(alpha, beta, rms, worst, strict=True)]
 
 
-def _not_negative(
-    u: NDArray[np.float64], v: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Non-negative least squares of alpha * u + beta * v = 1, for each row."""
+def _not_negative(u: Floats, v: Floats) -> tuple[Floats, Floats]:
+    """Least squares of alpha * u + beta * v = 1 with neither below 0, for each row."""
     uu, uv, vv = (u * u).sum(1), (u * v).sum(1), (v * v).sum(1)
     u1, v1 = u.sum(1), v.sum(1)
     determinant = uu * vv - uv * uv

@@ -40,14 +40,16 @@ SAID = {True: "a difference", False: "no difference", None: "could not have fail
 
 
 def calibrate(
-    claims: Callable[[], bool | None], runs: int, report: Callable[[str], None]
-) -> Calibration:
-    """Compare `runs` times; `claims` compares once and returns whether it claims a difference.
+    claims: Callable[[], bool | None],
+    runs: int,
+    report: Callable[[str], None],
+    claimed: list[bool | None],
+) -> None:
+    """Compare `runs` times, and append to `claimed` what each comparison claims.
 
-    It returns None if it had too few pairs to claim one.
+    `claims` compares once and returns whether it claims a difference; None if it had too few pairs
+    to claim one.
     """
-    claimed: list[bool | None] = []
     for number in range(1, runs + 1):
         claimed.append(claims())
         report(f"A/A {number} of {runs}: {SAID[claimed[-1]]}")
-    return Calibration(tuple(claimed))

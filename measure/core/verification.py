@@ -15,7 +15,7 @@ from model.reference import Expected, expect
 from model.weights import exported, from_seed, sha256
 from protos.quantize import from_wire, to_wire
 
-# Rows widened to float64 at once: 128 MiB at 262,144 features, beyond X itself.
+# Memory beyond X is that of so many rows widened again: 128 MiB of 262,144 features.
 _BLOCK_ROWS = 128
 
 
@@ -92,7 +92,7 @@ def truth(experiment: Experiment) -> Truth:
 def _judged(
     weights: NDArray[Any], x: NDArray[Any], dtype: str, wire: str, scale: float | None
 ) -> Expected:
-    """Return the expected results for `x` after rounding on the wire, computed block by block."""
+    """Return what the model should say of `x` after the wire, a block of rows in memory at once."""
     parts = []
     for start in range(0, len(x), _BLOCK_ROWS):
         sent = to_wire(x[start : start + _BLOCK_ROWS], wire, scale)
@@ -129,7 +129,10 @@ def check(truth: Truth, start: int, labels: NDArray[Any]) -> LabelCounts:
 def check_counted(
     truth: Truth, indices: NDArray[Any], labels: NDArray[Any], counts: NDArray[Any]
 ) -> LabelCounts:
-    """Compare labels with the reference, int64 `[n]`; each was returned `counts` times."""
+    """Hold labels against the reference, int64 `[n]`: each came `counts` times of an example.
+
+    UsageError when there is no such example.
+    """
     if len(indices) and not 0 <= indices.min() <= indices.max() < len(truth.expected.labels):
         raise UsageError(
             f"got labels of examples {indices.min()} to {indices.max()}; "

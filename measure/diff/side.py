@@ -1,4 +1,4 @@
-"""Read out of a result of any kind what two of them are compared by."""
+"""Read the values of a result by which it is compared with another."""
 
 import statistics
 from collections import Counter
@@ -18,13 +18,13 @@ from measure.load.table import name
 from measure.sweep.record import SweepRecord
 from measure.sweep.summary import Point
 
-# Samples next to each other are alike, so that many of them say less than their number; the
-# medians of as many stretches stand for them.
+# Adjacent samples are correlated, so they carry less information than their number suggests; the
+# medians of so many stretches represent them.
 _MOST_STRETCHES = 32
-# Of fewer rounds, or of fewer runs, nothing is claimed.
+# With fewer rounds or runs nothing is claimed.
 FEWEST_VALUES, FEWEST_RUNS = 10, 3
 
-# What makes two results of one kind results of the same thing.
+# Two results measured the same thing if they agree in these settings.
 _MODEL = ("classes", "features", "dtype", "wire", "wire_scale")
 _LOAD = ("model", "rows", "arrivals", "processes")
 
@@ -33,7 +33,7 @@ _LOAD = ("model", "rows", "arrivals", "processes")
 class Series:
     """Values over 0 of one point, one for each round, stretch, window or run.
 
-    Of fewer values than `fewest` nothing is claimed. `bound` is an interval that the measurement
+    With fewer values than `fewest` nothing is claimed. `bound` is an interval that the measurement
     itself gives, where there is nothing to draw from.
     """
 
@@ -47,7 +47,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A result: its schema, what was measured of what, and what failed at each label.
+    """A result: its kind, settings, values, and the number of failures at each label.
 
     `runs` are those that its values are the medians of, `starts` how often each run started the
     server that it measured.
@@ -72,7 +72,7 @@ def side(content: Mapping[str, Any]) -> Side:
 def merged(runs: Sequence[Side]) -> Side:
     """Take several runs of the same thing as one result whose values are the medians of runs.
 
-    Processes differ from each other by what they happen to be dealt, which rounds within one do not
+    Processes differ by chance (memory layout above all), which rounds within one process do not
     show. UsageError when they are not of the same thing.
     """
     first = runs[0]

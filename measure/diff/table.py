@@ -4,31 +4,22 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from command_line.table import Column, Row, Table
-from measure.diff.verdicts import BETTER, UNTOLD, WORSE, Difference
-from measure.presentation.format import significant
+from command_line.table import Table
+from measure.diff.verdicts import BETTER, UNDECIDED, WORSE, Difference
+from measure.presentation.columns import Column, in_terminal
+from measure.presentation.format import BAD, significant
 
-_STYLES = {WORSE: "bold red", BETTER: "green", UNTOLD: "yellow"}
+_STYLES = {WORSE: BAD, BETTER: "green", UNDECIDED: "yellow"}
+_COLUMNS: tuple[Column[Difference], ...] = (
+    Column("point", lambda one: one.label, words=True),
+    Column("what", lambda one: one.metric, words=True),
+    Column("old", lambda one: significant(one.old)),
+    Column("new", lambda one: significant(one.new)),
+    Column("cost: new / old", lambda one: "-" if one.cost is None else f"{one.cost:.3f}"),
+    Column("verdict", lambda one: Text(one.verdict, _STYLES.get(one.verdict, "")), words=True),
+)
 
 
 def render(found: Sequence[Difference]) -> Table:
     """A row for each difference."""
-    columns = (
-        Column("point", words=True),
-        Column("what", words=True),
-        Column("old"),
-        Column("new"),
-        Column("cost: new / old"),
-        Column("verdict", words=True),
-    )
-    return Table(columns, [[_row(one) for one in found]], keys=2)
-
-
-def _row(one: Difference) -> Row:
-    return (
-        one.label,
-        one.metric,
-        *("-" if value is None else significant(value) for value in (one.old, one.new)),
-        "-" if one.cost is None else f"{one.cost:.3f}",
-        Text(one.verdict, style=_STYLES.get(one.verdict, "")),
-    )
+    return in_terminal(_COLUMNS, [found], keys=2)

@@ -8,12 +8,12 @@ from measure.core.verdict import Standing
 from measure.diff.side import FEWEST_RUNS, Series, Side
 
 LEVEL = 0.05
-WORSE, BETTER, SAME, UNTOLD = "WORSE", "better", "the same", Standing.UNDECIDED
+WORSE, BETTER, SAME, UNDECIDED = "WORSE", "better", "the same", Standing.UNDECIDED
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What became of one point: `cost` is new over old, above 1 where more time is taken.
+    """The comparison of one point: `cost` is new over old, above 1 where more time is taken.
 
     `old` and `new` are medians in the unit of `metric`; `cost` is None where there are values too
     few to compare.
@@ -28,7 +28,7 @@ class Difference:
 
 
 def incomparable(old: Side, new: Side) -> str | None:
-    """Say why two results are of different things; None when they are of the same."""
+    """Why two results cannot be compared; None when they can."""
     if old.kind != new.kind:
         return f"a {old.kind} and a {new.kind} are different kinds of result"
     unlike = [
@@ -53,7 +53,7 @@ def only_in_one(old: Side, new: Side) -> list[str]:
 
 
 def single_runs(old: Side, new: Side) -> str | None:
-    """Say that a side is a single run, and what its intervals leave out; None of several each."""
+    """A warning if a side is a single run; None if both have several."""
     alone = [name for name, one in (("old", old), ("new", new)) if one.runs == 1]
     if not alone:
         return None
@@ -78,15 +78,15 @@ def single_runs(old: Side, new: Side) -> str | None:
 def differences(old: Side, new: Side, tolerance: float) -> list[Difference]:
     """Compare every point of both; a difference up to the share `tolerance` is none.
 
-    The intervals hold for all points at once with 95% (Bonferroni). What fails now and did not is
-    worse whatever the time.
+    The intervals hold for all points at once with 95% (Bonferroni). A point with new failures is
+    worse, whatever its time.
     """
     pairs = _both(old, new)
     confidence = 1 - LEVEL / len(pairs)
     found = [_judge(before, after, tolerance, confidence) for before, after in pairs]
     for label, count in new.failures.items():
         earlier = old.failures.get(label)
-        # Runs of one side may be more than those of the other.
+        # One side may have more runs than the other.
         if earlier is not None and count * old.runs > earlier * new.runs:
             what = "failed requests and wrong labels"
             found.append(Difference(label, what, earlier, count, None, WORSE))
@@ -110,13 +110,13 @@ def _judge(old: Series, new: Series, tolerance: float, confidence: float) -> Dif
         old=statistics.median(old.values) if old.values else None,
         new=statistics.median(new.values) if new.values else None,
         cost=cost,
-        verdict=UNTOLD if cost is None else _verdict(cost, tolerance),
+        verdict=UNDECIDED if cost is None else _verdict(cost, tolerance),
     )
 
 
 def _cost(old: Series, new: Series, confidence: float) -> Ratio | None:
     if old.bound is not None and new.bound is not None:
-        # Of a rate it is known between which two it lies.
+        # Each rate is known to lie between two others.
         return Ratio(
             median=old.bound[0] / new.bound[0],
             low=old.bound[0] / new.bound[1],
@@ -136,4 +136,4 @@ def _verdict(cost: Ratio, tolerance: float) -> str:
         return WORSE
     if cost.high < 1 / most:
         return BETTER
-    return SAME if 1 / most <= cost.low and cost.high <= most else UNTOLD
+    return SAME if 1 / most <= cost.low and cost.high <= most else UNDECIDED

@@ -61,11 +61,6 @@ class Histogram:
         ]
         return [time_ns for time_ns, _ in found], [count for _, count in found]
 
-    def count_over(self, time_ns: int) -> int:
-        """Number of times longer than `time_ns`, to the histogram's precision."""
-        counts = np.ctypeslib.as_array(self._counts.counts)
-        return int(counts[self._counts.get_counts_array_index(time_ns) + 1 :].sum())
-
     def percentile(self, p: float) -> int | None:
         """Nearest-rank percentile in nanoseconds; None below `fewest_samples(p)`.
 

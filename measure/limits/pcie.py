@@ -2,7 +2,6 @@
 
 import ctypes
 import time
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ class DeviceMemory:
         if self._runtime.cudaMalloc(ctypes.byref(self._at), ctypes.c_size_t(size_bytes)):
             raise UsageError(f"CUDA cannot allocate {size_bytes} bytes on a GPU here")
 
-    def fill(self, array: NDArray[Any]) -> None:
+    def fill(self, array: NDArray[np.uint8]) -> None:
         """Copy an array to the buffer, and wait for the copy to finish."""
         if self._runtime.cudaMemcpy(
             self._at,

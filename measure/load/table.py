@@ -1,13 +1,16 @@
-"""Show the points of a load in the terminal."""
+"""Define the tables of a load's points, and show them in the terminal."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.text import Text
 
-from command_line.table import Column, Row, Table
+from command_line.table import Table
 from measure.load.split import LoadSplit
 from measure.load.summary import LoadPoint
-from measure.presentation.format import milliseconds, significant
+from measure.presentation.columns import Column, in_terminal
+from measure.presentation.format import BAD, alarm, flagged, milliseconds, significant
+from measure.presentation.looks import colour_of
 
 LOOPS = {
     "closed": "closed loop: each request waits for the previous answer, latency from the send; "
@@ -16,46 +19,6 @@ LOOPS = {
     "even if they could not be sent",
 }
 _ELSEWHERE = "load.json"
-_NAMES = (Column("mode", words=True), Column("loop and load", words=True))
-_POINTS = (
-    *_NAMES,
-    Column("requests\nper s"),
-    Column("rows\nper s", rank=7),
-    Column("under\nway", rank=6),
-    Column("p50"),
-    Column("p90", rank=2),
-    Column("p99"),
-    Column("p99.9", rank=3),
-    Column("max", rank=4),
-    Column("samples", rank=5),
-    Column("errors"),
-    Column("wrong"),
-    Column("valid"),
-)
-_SPLIT = (
-    *_NAMES,
-    Column("send\nlag", rank=3),
-    Column("send", rank=8),
-    Column("network"),
-    Column("decode", rank=5),
-    Column("queue"),
-    Column("assemble", rank=6),
-    Column("compute"),
-    Column("encode", rank=7),
-    Column("receive", rank=4),
-    Column("batch\nrows", rank=1),
-    Column("source", rank=2),
-)
-CLIENT_COLUMNS = (
-    "send lag\nmean",
-    "client's\nshare",
-    "latency\nmean",
-    "from send\nmean",
-    "from send\np50",
-    "from send\np99",
-)
-# Ranks say which columns to drop first in a narrow terminal, as in `Column`.
-_CLIENT_RANKS = (2, 0, 3, 4, 5, 1)
 CLIENT_NOTE = (
     "the client's own part, in ms; from send: latency as ghz counts it, without the send lag; "
     "client's share: send lag over send lag + time from send to answer"
@@ -82,18 +45,106 @@ def _load(point: LoadPoint) -> str:
     return f"{point.asked.loop} {point.asked.level:g}{unit}"
 
 
+def _errors(point: LoadPoint) -> Text:
+    kinds = "\n".join(f"{count:,} {code}" for code, count in sorted(point.errors.items()))
+    return flagged(kinds or "0", bad=bool(kinds))
+
+
+def _from_send(measure: str, rank: int) -> Column[LoadPoint]:
+    return Column(
+        f"from send\n{measure}",
+        lambda p: milliseconds(p.from_send_ns and getattr(p.from_send_ns, measure)),
+        f"from send, {measure}",
+        rank=rank,
+    )
+
+
+_NAMES: tuple[Column[LoadPoint], ...] = (
+    Column("mode", lambda p: p.asked.mode, words=True, only="terminal"),
+    Column("loop and load", _load, words=True, only="terminal"),
+)
+NAME: Column[LoadPoint] = Column("load", name, only="page")
+POINT_COLUMNS: tuple[Column[LoadPoint], ...] = (
+    *_NAMES,
+    replace(NAME, colour=lambda p: colour_of(p.asked.mode)),
+    Column("requests\nper s", lambda p: significant(p.requests_per_s), "requests/s"),
+    Column("rows\nper s", lambda p: significant(p.rows_per_s), "rows/s", rank=7),
+    Column("under\nway", lambda p: significant(p.concurrency), rank=6),
+    Column("p50", lambda p: milliseconds(p.latency_ns.p50), "p50, ms"),
+    Column("p90", lambda p: milliseconds(p.latency_ns.p90), "p90, ms", rank=2),
+    Column("p95", lambda p: milliseconds(p.latency_ns.p95), "p95, ms", only="page"),
+    Column("p99", lambda p: milliseconds(p.latency_ns.p99), "p99, ms"),
+    Column("p99.9", lambda p: milliseconds(p.latency_ns.p99_9), "p99.9, ms", rank=3),
+    Column("max", lambda p: milliseconds(p.latency_ns.max), "max, ms", rank=4),
+    Column("send lag p99, ms", lambda p: milliseconds(p.send_lag_ns.p99), only="page"),
+    Column("samples", lambda p: f"{p.latency_ns.samples:,}", rank=5),
+    Column("errors", _errors),
+    Column("wrong", lambda p: alarm(p.wrong_labels)),
+    Column("valid", lambda p: flagged("yes" if p.valid else "NO", bad=not p.valid)),
+)
+CLIENT_COLUMNS: tuple[Column[LoadPoint], ...] = (
+    *_NAMES,
+    NAME,
+    Column(
+        "send lag\nmean",
+        lambda p: milliseconds(p.split.send_lag_ns if p.split else None),
+        "send lag, mean",
+        rank=2,
+    ),
+    Column(
+        "client's\nshare",
+        lambda p: "-" if p.client_share is None else f"{p.client_share:.1%}",
+        "client's, share",
+    ),
+    Column("latency\nmean", lambda p: milliseconds(p.latency_ns.mean), "latency, mean", rank=3),
+    _from_send("mean", rank=4),
+    _from_send("p50", rank=5),
+    _from_send("p99", rank=1),
+)
+_SPLIT_COLUMNS: tuple[Column[tuple[LoadPoint, LoadSplit]], ...] = (
+    Column("mode", lambda row: row[0].asked.mode, words=True),
+    Column("loop and load", lambda row: _load(row[0]), words=True),
+    Column("send\nlag", lambda row: milliseconds(row[1].send_lag_ns), rank=3),
+    Column("send", lambda row: milliseconds(row[1].send_ns), rank=8),
+    Column("network", lambda row: milliseconds(row[1].network_ns)),
+    Column("decode", lambda row: milliseconds(row[1].decode_ns), rank=5),
+    Column("queue", lambda row: milliseconds(row[1].queue_ns)),
+    Column("assemble", lambda row: milliseconds(row[1].assemble_ns), rank=6),
+    Column("compute", lambda row: milliseconds(row[1].compute_ns)),
+    Column("encode", lambda row: milliseconds(row[1].encode_ns), rank=7),
+    Column("receive", lambda row: milliseconds(row[1].receive_ns), rank=4),
+    Column("batch\nrows", lambda row: significant(row[1].batch_rows), rank=1),
+    Column("source", lambda row: row[1].told_by or "-", rank=2),
+)
+
+
 def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[Table | Text]:
     """Failed checks in red, a table of all points, a table of where the time went."""
-    parts: list[Table | Text] = [Text(line, style="bold red") for line in verdicts(points)]
-    parts.append(_points(points))
-    if any(point.from_send_ns is not None for point in points):
-        parts.append(_client(points))
-    splits = [point.split for point in points if point.split is not None]
-    if splits:
-        parts.append(_splits(points))
-    if any(split.told_by is None for split in splits):
+    parts: list[Table | Text] = [Text(line, style=BAD) for line in verdicts(points)]
+    shown = in_terminal(
+        POINT_COLUMNS,
+        [points],
+        keys=len(_NAMES),
+        caption="latency in ms, nearest rank; -: too few samples to tell (99% confidence)",
+        elsewhere=_ELSEWHERE,
+    )
+    parts.append(shown)
+    if sent := [point for point in points if point.from_send_ns is not None]:
+        parts.append(
+            in_terminal(
+                CLIENT_COLUMNS,
+                [sent],
+                keys=len(_NAMES),
+                caption=CLIENT_NOTE,
+                elsewhere=_ELSEWHERE,
+            )
+        )
+    if splits := [(point, point.split) for point in points if point.split is not None]:
+        parts.append(_splits(splits))
+    sources = {split.told_by for _, split in splits}
+    if None in sources:
         parts.append(Text("the server reports no timings, so its time is part of network"))
-    if any(split.told_by == "statistics" for split in splits):
+    if "statistics" in sources:
         parts.append(Text("the server's times come from ModelStatistics: means of all requests"))
     kinds = dict.fromkeys(point.asked.loop for point in points)
     parts += [Text(LOOPS[kind]) for kind in kinds]
@@ -102,89 +153,13 @@ def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[T
     return parts
 
 
-def _points(points: Sequence[LoadPoint]) -> Table:
-    return Table(
-        _POINTS,
-        [[_row(point) for point in points]],
-        keys=len(_NAMES),
-        caption="latency in ms, nearest rank; -: too few samples to tell (99% confidence)",
-        elsewhere=_ELSEWHERE,
-    )
-
-
-def _row(point: LoadPoint) -> Row:
-    latency = point.latency_ns
-    wrong = "-" if point.wrong_labels is None else f"{point.wrong_labels:,}"
-    return (
-        point.asked.mode,
-        _load(point),
-        significant(point.requests_per_s),
-        significant(point.rows_per_s),
-        significant(point.concurrency),
-        *map(milliseconds, (latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max)),
-        f"{latency.samples:,}",
-        _errors(point),
-        Text(wrong, style="bold red" if point.wrong_labels else ""),
-        Text("yes") if point.valid else Text("NO", style="bold red"),
-    )
-
-
-def _client(points: Sequence[LoadPoint]) -> Table:
-    ranked = zip(CLIENT_COLUMNS, _CLIENT_RANKS, strict=True)
-    return Table(
-        (*_NAMES, *(Column(heading, rank=rank) for heading, rank in ranked)),
-        [
-            [
-                (point.asked.mode, _load(point), *client_cells(point))
-                for point in points
-                if point.from_send_ns is not None
-            ]
-        ],
-        keys=len(_NAMES),
-        caption=CLIENT_NOTE,
-        elsewhere=_ELSEWHERE,
-    )
-
-
-def client_cells(point: LoadPoint) -> list[str]:
-    """The cells of `CLIENT_COLUMNS` for a point."""
-    lag_ns = None if point.split is None else point.split.send_lag_ns
-    from_send = point.from_send_ns
-    times_ns = (None,) * 3 if from_send is None else (from_send.mean, from_send.p50, from_send.p99)
-    return [
-        milliseconds(lag_ns),
-        "-" if point.client_share is None else f"{point.client_share:.1%}",
-        milliseconds(point.latency_ns.mean),
-        *map(milliseconds, times_ns),
-    ]
-
-
-def _splits(points: Sequence[LoadPoint]) -> Table:
-    return Table(
-        _SPLIT,
-        [[_parts(point, point.split) for point in points if point.split is not None]],
+def _splits(splits: Sequence[tuple[LoadPoint, LoadSplit]]) -> Table:
+    return in_terminal(
+        _SPLIT_COLUMNS,
+        [splits],
         keys=len(_NAMES),
         caption="means in ms; send lag: sent later than intended; "
         "send: until the transport had it; network: the rest of the round trip; "
         "receive: decoding, after the latency; -: not reported",
         elsewhere=_ELSEWHERE,
     )
-
-
-def _parts(point: LoadPoint, split: LoadSplit) -> Row:
-    return (
-        point.asked.mode,
-        _load(point),
-        *map(milliseconds, (split.send_lag_ns, split.send_ns, split.network_ns)),
-        *map(milliseconds, (split.decode_ns, split.queue_ns, split.assemble_ns)),
-        *map(milliseconds, (split.compute_ns, split.encode_ns, split.receive_ns)),
-        "-" if split.batch_rows is None else significant(split.batch_rows),
-        split.told_by or "-",
-    )
-
-
-def _errors(point: LoadPoint) -> Text:
-    if not point.errors:
-        return Text("0")
-    kinds = sorted(point.errors.items())
-    return Text("\n".join(f"{count:,} {code}" for code, count in kinds), style="bold red")

@@ -1,13 +1,12 @@
 """Show a load's progress: live in a terminal, line by line elsewhere."""
 
-from types import TracebackType
-from typing import Self
+from contextlib import nullcontext
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from command_line.terminal import is_live
+from command_line.terminal import Shown, is_live
 from measure.engine.windows import Window
 from measure.load.settings import Progress
 from measure.load.summary import LoadPoint
@@ -17,7 +16,7 @@ from measure.presentation.format import milliseconds, significant
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
-class LoadProgress:
+class LoadProgress(Shown):
     """Shows the current measurement below the finished points; call it with every step."""
 
     def __init__(self, console: Console) -> None:
@@ -26,20 +25,7 @@ class LoadProgress:
         self._live: Live | None = None
         if is_live(console):
             self._live = Live(Text(""), console=console, transient=True, refresh_per_second=4)
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        super().__init__(self._live or nullcontext())
 
     def __call__(self, step: Progress) -> None:
         """Show a step."""

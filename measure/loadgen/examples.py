@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from measure.core.verification import Experiment, examples
 
-# LoadGen loads and unloads examples in sets of at most this size.
+# LoadGen loads and unloads as many examples at a time as this holds.
 MOST_LOADED_BYTES = 2**30
 
 

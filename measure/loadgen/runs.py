@@ -33,7 +33,7 @@ from measure.loadgen.worker_job import (
 )
 from measure.sweep.sweep import Progress, check_model
 
-# The input name of models that `model export` writes.
+# The input of the models that we export.
 _INPUT = "x"
 
 

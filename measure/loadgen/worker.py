@@ -30,7 +30,6 @@ from measure.loadgen.worker_job import Job, Outcome, Scenario, rows_of_batch
 
 mlperf_loadgen = optional("mlperf_loadgen", "loadgen", "loadgen")
 
-
 # Samples per query; Offline has a single query of any length.
 _QUERY_ROWS: dict[Scenario, int] = {"SingleStream": 1, "MultiStream": 8, "Server": 1}
 # Unary requests wait here, not in gRPC's memory.

@@ -21,14 +21,7 @@ from pathlib import Path
 from command_line.interruption import keeping
 from measure.core import environment
 from measure.core.child_process import talking_to
-from measure.core.judged import (
-    add_settings,
-    conclude,
-    goal_records,
-    guarded,
-    settings_of,
-    whole_rounds,
-)
+from measure.core.judged import add_judged, conclude, goal_records, whole_rounds
 from measure.core.local_server import running_server
 from measure.core.verdict import Goal
 from measure.engine.loop import Pace
@@ -155,13 +148,7 @@ def goals(measured: dict[str, Rounds]) -> list[Goal]:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command `floods` and its options."""
-    add_settings(parser, __doc__, Settings())
-    parser.set_defaults(command=_run)
-
-
-def _run(args: argparse.Namespace) -> int:
-    """Measure, and judge the goals."""
-    return guarded("argmax-client floods", lambda: _measure(*settings_of(args, Settings())))
+    add_judged(parser, __doc__, Settings(), _measure)
 
 
 def _measure(settings: Settings, out: Path | None) -> int:

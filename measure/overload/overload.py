@@ -28,14 +28,7 @@ from typing import Any
 from command_line.interruption import keeping
 from measure.core import environment
 from measure.core.comparison import ratio
-from measure.core.judged import (
-    add_settings,
-    conclude,
-    goal_records,
-    guarded,
-    settings_of,
-    whole_rounds,
-)
+from measure.core.judged import add_judged, conclude, goal_records, whole_rounds
 from measure.core.local_server import running_server
 from measure.core.record import recorded
 from measure.core.verdict import Criterion, Goal
@@ -185,13 +178,7 @@ def to_json(settings: Settings, described: Mapping[str, Any], rounds: Rounds) ->
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the command `overload` and its options."""
-    add_settings(parser, __doc__, Settings())
-    parser.set_defaults(command=_run)
-
-
-def _run(args: argparse.Namespace) -> int:
-    """Measure, and judge the goals."""
-    return guarded("argmax-client overload", lambda: _measure(*settings_of(args, Settings())))
+    add_judged(parser, __doc__, Settings(), _measure)
 
 
 def _measure(settings: Settings, out: Path | None) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from measure.sweep.modes import Mode
 
-# Long enough to time small batches, short enough for many rounds of large ones.
+# A turn of small batches is long enough for a clock, one of large batches short enough for rounds.
 _TURN_ROWS = 64
 
 

@@ -1,40 +1,73 @@
 """Show a plan and how well its predictions hold."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from rich.text import Text
 
-from command_line.table import Column, Table
+from command_line.table import Table
 from measure.core.latency_fit import Fit
 from measure.plan.capacity import Demand, Option, Plan
 from measure.plan.check import MOST_ERROR, Checked, Range
 from measure.plan.observed import Calibration
 from measure.plan.simulation import Costs
-from measure.presentation.format import milliseconds, significant
+from measure.presentation.columns import Column, in_terminal
+from measure.presentation.format import flagged, milliseconds, significant
+from server.batching.policy import Limits
 
-NETWORK_COLUMNS = ("as", "a request", "in all", "each replica", "links")
 _NARROWER = ("float32", "float16", "int8")
 _ELSEWHERE = "plan.json"
-_CHECKS = (
-    Column("requests\nper s"),
-    Column("p50", rank=2),
-    Column("p50\npredicted", rank=1),
-    Column("p90", rank=4),
-    Column("p90\npredicted", rank=3),
-    Column("p99"),
-    Column("p99\npredicted"),
-    Column("p99 off"),
-    Column("verdict", words=True),
+
+
+def _percentile(name: str, ranks: tuple[int, int]) -> tuple[Column[Checked], Column[Checked]]:
+    """A percentile as it was measured, and as it is predicted."""
+    key, over = f"{name}_ns", f"{name}, ms"
+    return (
+        Column(
+            name,
+            lambda one: milliseconds(getattr(one.load, key)),
+            "measured",
+            rank=ranks[0],
+            over=over,
+        ),
+        Column(
+            f"{name}\npredicted",
+            lambda one: milliseconds(getattr(one.predicted, key)),
+            "predicted",
+            rank=ranks[1],
+            over=over,
+        ),
+    )
+
+
+CHECK_COLUMNS: tuple[Column[Checked], ...] = (
+    Column("requests\nper s", lambda one: significant(one.rate_per_s), "requests/s"),
+    *_percentile("p50", (2, 1)),
+    *_percentile("p90", (4, 3)),
+    *_percentile("p99", (0, 0)),
+    Column("p99 off", lambda one: "-" if one.p99_error is None else f"{one.p99_error:+.0%}"),
+    Column(
+        "verdict",
+        lambda one: flagged(one.verdict, bad=not one.holds),
+        words=True,
+        only="terminal",
+    ),
+    Column(
+        "verdict",
+        lambda one: flagged("holds" if one.holds else "does not hold", bad=not one.holds),
+        only="page",
+    ),
 )
-_OPTIONS = (
-    Column("group\nrows"),
-    Column("queue\ndelay us"),
-    Column("p50", rank=2),
-    Column("p90", rank=3),
-    Column("p99"),
-    Column("batch\nrows", rank=1),
+OPTION_COLUMNS: tuple[Column[Option], ...] = (
+    Column("group\nrows", lambda one: str(one.limits.group_rows)),
+    Column(
+        "queue\ndelay us", lambda one: str(one.limits.queue_delay_ns // 1000), "queue delay, µs"
+    ),
+    Column("p50", lambda one: milliseconds(one.predicted.p50_ns), "p50, ms", rank=2),
+    Column("p90", lambda one: milliseconds(one.predicted.p90_ns), "p90, ms", rank=3),
+    Column("p99", lambda one: milliseconds(one.predicted.p99_ns), "p99, ms"),
+    Column("batch\nrows", lambda one: significant(one.predicted.batch_rows), rank=1),
 )
 
 
@@ -59,33 +92,12 @@ def error_text(line: Fit) -> str:
 
 def checks_table(checks: Sequence[Checked]) -> Table:
     """Measured and predicted latencies of the held-out loads."""
-    styles = ["" if one.holds else "bold red" for one in checks]
-    return Table(
-        _CHECKS,
-        [
-            [
-                (*check_cells(one), Text(one.verdict, style=style))
-                for one, style in zip(checks, styles, strict=True)
-            ]
-        ],
+    return in_terminal(
+        CHECK_COLUMNS,
+        [checks],
         caption="held-out loads, which the costs were not fitted to; open loop, latency in ms",
         elsewhere=_ELSEWHERE,
     )
-
-
-def check_cells(one: Checked) -> list[str]:
-    """Rate; p50, p90 and p99 in milliseconds, each measured and predicted; error of the p99."""
-    load, predicted = one.load, one.predicted
-    times_ns = (
-        load.p50_ns,
-        predicted.p50_ns,
-        load.p90_ns,
-        predicted.p90_ns,
-        load.p99_ns,
-        predicted.p99_ns,
-    )
-    error = "-" if one.p99_error is None else f"{one.p99_error:+.0%}"
-    return [significant(one.rate_per_s), *map(milliseconds, times_ns), error]
 
 
 def refusal(checks: Sequence[Checked]) -> str:
@@ -109,80 +121,76 @@ def unreachable(demand: Demand, calibration: Calibration, trust: Range) -> str:
 
 def answer(demand: Demand, plan: Plan) -> str:
     """The plan in a sentence."""
-    limits = plan.chosen.limits
     return (
         f"{demand.rate_per_s:,.10g} requests/s with a p99 within {demand.p99_ns / 1e6:g} ms: "
-        f"{plan.replicas:,} replicas with {plan.rate_per_s:.3g} requests/s each, --group-rows "
-        f"{limits.group_rows} --queue-delay-us {limits.queue_delay_ns // 1000}; predicted p99 "
+        f"{plan.replicas:,} replicas with {plan.rate_per_s:.3g} requests/s each, "
+        f"{options_text(plan.chosen.limits)}; predicted p99 "
         f"{milliseconds(plan.chosen.predicted.p99_ns)} ms, {milliseconds(plan.p99_ns)} ms with the "
         f"error seen; what binds: {plan.binds}"
     )
 
 
+def options_text(limits: Limits) -> str:
+    """Options of the server that batches by these limits."""
+    return f"--group-rows {limits.group_rows} --queue-delay-us {limits.queue_delay_ns // 1000}"
+
+
 def options_table(plan: Plan, measured: Calibration) -> Table:
     """Table of alternative batching options at the same rate."""
-    styles = ["bold" if option is plan.chosen else "" for option in ways(plan)]
-    return Table(
-        _OPTIONS,
-        [
-            [
-                [Text(cell, style=style) for cell in option_cells(option)]
-                for option, style in zip(ways(plan), styles, strict=True)
-            ]
-        ],
+    return in_terminal(
+        OPTION_COLUMNS,
+        [ways(plan)],
+        row_style=lambda option: "bold" if option is plan.chosen else "",
         keys=2,
         caption=f"ways to batch at {plan.rate_per_s:.3g} requests/s of a replica, latency in ms; "
-        f"only --group-rows {measured.limits.group_rows} --queue-delay-us "
-        f"{measured.limits.queue_delay_ns // 1000} was measured",
+        f"only {options_text(measured.limits)} was measured",
         elsewhere=_ELSEWHERE,
     )
 
 
 def ways(plan: Plan) -> list[Option]:
     """All batching options, including the chosen one: large groups first, then short delays."""
-    return sorted((plan.chosen, *plan.options), key=_order)
-
-
-def option_cells(option: Option) -> list[str]:
-    """Group rows, queue delay in microseconds, p50, p90 and p99 in milliseconds, batch rows."""
-    limits, found = option.limits, option.predicted
-    return [
-        str(limits.group_rows),
-        str(limits.queue_delay_ns // 1000),
-        *map(milliseconds, (found.p50_ns, found.p90_ns, found.p99_ns)),
-        significant(found.batch_rows),
-    ]
+    return sorted(
+        (plan.chosen, *plan.options),
+        key=lambda option: (-option.limits.group_rows, option.limits.queue_delay_ns),
+    )
 
 
 def network_table(demand: Demand, plan: Plan, calibration: Calibration) -> Table:
     """Table of incoming traffic, in total and per replica, for each wire dtype."""
-    return Table(
-        [Column(heading) for heading in NETWORK_COLUMNS],
-        [list(network_cells(demand, plan, calibration))],
+    return in_terminal(
+        network_columns(demand, plan, calibration),
+        [dtypes(calibration)],
         caption=f"network, incoming; links of {demand.link_bits_per_s / 1e9:g} Gbit/s",
     )
 
 
-def network_cells(demand: Demand, plan: Plan, calibration: Calibration) -> Iterator[list[str]]:
-    """The cells of `NETWORK_COLUMNS` for each wire dtype."""
+def network_columns(
+    demand: Demand, plan: Plan, calibration: Calibration
+) -> tuple[Column[str], ...]:
+    """Columns of what comes in over the network, of each dtype that a row can be sent as."""
+    itemsize = np.dtype(calibration.dtype).itemsize
+
+    def request_bytes(name: str) -> int:
+        return calibration.rows * calibration.row_bytes * np.dtype(name).itemsize // itemsize
+
+    def whole(name: str) -> float:
+        return demand.rate_per_s * request_bytes(name)
+
+    return (
+        Column("as", lambda name: name),
+        Column("a request", lambda name: binary(request_bytes(name))),
+        Column("in all", lambda name: f"{binary(whole(name))}/s"),
+        Column("each replica", lambda name: f"{8 * whole(name) / plan.replicas / 1e9:.3g} Gbit/s"),
+        Column("links", lambda name: f"{8 * whole(name) / demand.link_bits_per_s:,.1f}"),
+    )
+
+
+def dtypes(calibration: Calibration) -> list[str]:
+    """Dtypes that a row can be sent as: the model's, then those that take fewer bytes."""
     itemsize = np.dtype(calibration.dtype).itemsize
     narrower = [name for name in _NARROWER if np.dtype(name).itemsize < itemsize]
-    for name in (calibration.dtype, *narrower):
-        request_bytes = (
-            calibration.rows * calibration.row_bytes * np.dtype(name).itemsize // itemsize
-        )
-        whole = demand.rate_per_s * request_bytes
-        yield [
-            name,
-            binary(request_bytes),
-            f"{binary(whole)}/s",
-            f"{8 * whole / plan.replicas / 1e9:.3g} Gbit/s",
-            f"{8 * whole / demand.link_bits_per_s:,.1f}",
-        ]
-
-
-def _order(option: Option) -> tuple[int, int]:
-    return -option.limits.group_rows, option.limits.queue_delay_ns
+    return [calibration.dtype, *narrower]
 
 
 def binary(count: float) -> str:

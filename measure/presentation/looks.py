@@ -1,4 +1,4 @@
-"""The look of each mode, percentile or other named series in every picture."""
+"""The colours, marks and strokes of modes, percentiles and anything else with a name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ MODES: Mapping[str, Look] = {
     "stream": Look("#D55E00", "^", "triangle-up"),
     "shm": Look("#CC79A7", "D", "diamond"),
 }
-# Colours of other series, distinct from the modes'. All are legible on white and on black.
+# Anything else has other colours. All are legible on white and on black.
 OTHERS = (
     Look("#E69F00", "v", "triangle-down"),
     Look("#56B4E9", "P", "cross"),
@@ -52,3 +52,8 @@ def looks_of(names: Sequence[str]) -> dict[str, Look]:
     known = {mode: look for mode, look in MODES.items() if mode in distinct}
     others = [name for name in distinct if name not in MODES]
     return known | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(others)}
+
+
+def colour_of(mode: str) -> str:
+    """Colour of a mode, whatever else is drawn."""
+    return looks_of([mode])[mode].colour

@@ -1,1 +1,1 @@
-"""Pages of results: one HTML file for any set of records, made from them and from nothing else."""
+"""Pages of results: one HTML file for any set of records, made from the records alone."""

@@ -1,4 +1,4 @@
-"""What all interactive plots have in common: layout, axes, lines, as plotly describes them."""
+"""Describe what all interactive plots share as plotly does: layout, axes, lines."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,20 +9,20 @@ from measure.presentation.plots import NARROW
 from measure.sweep.plots import BATCH_LABEL, batch_ticks
 from measure.sweep.summary import Point
 
-# Legible on white, legible on black: the page's own style refines both.
+# Legible on white and on black; the page's own style refines both.
 INK, GRID = "#808080", "rgba(128, 128, 128, 0.25)"
 
 Figure = dict[str, Any]
 
-# Plotly 6.3 shows it; what came before shows the bare number.
+# Plotly 6.3 and newer show it; older versions show the bare number.
 HOVER_TITLE = {
     "showspikes": True,
     "unifiedhovertitle": {"text": "<b>batch size %{x}</b>"},
 }
 
-# Where a long legend goes: under the plot, which on a phone makes room for its rows by itself.
+# A long legend goes under the plot, which grows by its rows on a phone.
 LEGEND_BELOW = {
-    # Held against the whole figure, it keeps its own room, and is never on the axis's title.
+    # Placed relative to the whole figure, it never covers the title of the axis.
     "legend": {"orientation": "h", "x": 0.5, "xanchor": "center"}
     | {"yref": "container", "y": 0, "yanchor": "bottom"}
     | {"traceorder": "normal", "itemwidth": 44},
@@ -31,7 +31,7 @@ LEGEND_BELOW = {
 
 
 def layout_of(title: str) -> dict[str, Any]:
-    """Return what all plots have in common."""
+    """Return the layout that all plots share."""
     return {
         "title": {"text": title, "x": 0, "pad": {"l": 12}, "y": 0.97, "yanchor": "top"}
         | {"font": {"size": 15}},
@@ -46,7 +46,7 @@ def layout_of(title: str) -> dict[str, Any]:
 
 
 def linear_axis(title: str) -> dict[str, Any]:
-    """Return an axis with what all of them have in common."""
+    """Return an axis with the style that all axes share."""
     return {
         "title": {"text": title, "standoff": 12, "font": {"size": 13}},
         "gridcolor": GRID,
@@ -95,7 +95,7 @@ def _round_step(span: float) -> float:
 
 
 def ticks_at(places: Sequence[float]) -> dict[str, Any]:
-    """Return what labels an axis at these places and nowhere else."""
+    """Return the ticks of an axis that is labelled at these places only."""
     return {
         "tickmode": "array",
         "tickvals": list(places),
@@ -144,7 +144,7 @@ def mark(axis: str, value: float, text: str) -> dict[str, Any]:
         f"{other}1": 1,
         f"{other}ref": "paper",
         "line": {"color": INK, "width": 1.5, "dash": "dash"},
-        # Below a line at the top of the plot there is room, above it there may be none.
+        # A label above a line at the top of the plot may not fit; one below it does.
         "label": {"text": text, "textposition": "end", "font": {"size": 12}}
         | ({"yanchor": "top"} if axis == "y" else {}),
     }

@@ -20,12 +20,12 @@ from measure.report.axes import (
     ticks_at,
 )
 
-# Of the rates of one mode: the highest that was kept up with, and the lowest above it that was not.
+# Of one mode: the highest rate that the server kept up with, and the lowest rate above it.
 Knee = tuple[float | None, float | None]
 
 
 def knees(points: Sequence[LoadPoint]) -> dict[str, Knee]:
-    """Return of each mode what its open loops say of the knee.
+    """Return the knee of each mode, from its open loops.
 
     The server kept up with a rate if the point passed the check of the rate, that of requests left
     behind, and that of errors. None where there is no such rate.
@@ -44,8 +44,8 @@ def _knee(points: Sequence[LoadPoint]) -> Knee:
 
 
 def _kept_up(point: LoadPoint) -> bool:
-    telling = {"rate", "left behind", "errors"}
-    return all(check.passed is not False for check in point.checks if check.name in telling)
+    decisive = {"rate", "left behind", "errors"}
+    return all(check.passed is not False for check in point.checks if check.name in decisive)
 
 
 def knee_text(mode: str, knee: Knee) -> str:
@@ -87,7 +87,7 @@ def latency(
 
 
 def _knees(found: Mapping[str, Knee]) -> Iterator[dict[str, Any]]:
-    """Mark where each knee lies that was seen: between two rates."""
+    """Mark each observed knee, which lies between two rates."""
     seen = [(mode, held, lost) for mode, (held, lost) in found.items() if held and lost]
     for number, (mode, held, lost) in enumerate(seen):
         yield {
@@ -101,7 +101,7 @@ def _knees(found: Mapping[str, Knee]) -> Iterator[dict[str, Any]]:
             "fillcolor": looks_of([mode])[mode].colour,
             "opacity": 0.15,
             "line": {"width": 0},
-            # Where knees share a place, their names stand below each other.
+            # Labels of knees at the same place are stacked.
             "label": {
                 "text": escape(f"knee, {mode}"),
                 "textposition": "top left",

@@ -1,4 +1,4 @@
-"""Make one HTML page that needs nothing else out of any number of sections."""
+"""Render any number of sections as one self-contained HTML page."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from measure.report.axes import Figure
 from measure.report.section import Cell, Linked, Section, Verdict
 
 _TEMPLATE = "page.html.j2"
-# A plot, and a legend of a few lines below it; every two lines more take a row more.
+# A plot with a legend of a few entries below it; every two more entries take one more row.
 _PLOT_HEIGHT, _ROW_HEIGHT, _LINES = 460, 20, 6
 _PLOT_CONFIG = {
     "responsive": True,
@@ -49,7 +49,7 @@ def render(sections: Sequence[Section], heading: str | None = None) -> str:
 
 
 def _marked(section: Section) -> Section:
-    """Have a section say first that its record is partial, if it is."""
+    """Put a verdict on a partial record before the others."""
     if not section.record.get("partial"):
         return section
     because = section.record.get("partial_because", "the record does not say why")
@@ -58,7 +58,7 @@ def _marked(section: Section) -> Section:
 
 
 def _verdicts(sections: Sequence[Section]) -> Sequence[Verdict]:
-    """What is said before everything else: of one section, its own verdicts."""
+    """Verdicts at the top of the page: those of a lone section, or a summary of several."""
     if len(sections) == 1:
         return sections[0].verdicts
     by_level: dict[str, list[Linked]] = {"fail": [], "warn": []}
@@ -68,12 +68,12 @@ def _verdicts(sections: Sequence[Section]) -> Sequence[Verdict]:
             if headlines:
                 found.append(Linked(f"{section.heading}: {headlines[0]}", f"result-{number}"))
                 break
-    told = []
+    summary = []
     if failed := by_level["fail"]:
-        told.append(Verdict("fail", f"Failed: do not trust {_of(failed, sections)}.", failed))
+        summary.append(Verdict("fail", f"Failed: do not trust {_of(failed, sections)}.", failed))
     if doubted := by_level["warn"]:
-        told.append(Verdict("warn", f"Read {_of(doubted, sections)} with care.", doubted))
-    return told or [Verdict("good", f"None of {len(sections)} results failed.")]
+        summary.append(Verdict("warn", f"Read {_of(doubted, sections)} with care.", doubted))
+    return summary or [Verdict("good", f"None of {len(sections)} results failed.")]
 
 
 def _of(some: Sequence[Linked], every: Sequence[Section]) -> str:

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from measure.core.confidence import CONFIDENCE
 from measure.engine.histogram import Histogram
@@ -16,12 +17,10 @@ from measure.report.section import Row, Table
 
 CURVES_TITLE = "Latency by Percentile"
 
-Array = np.ndarray[Any, np.dtype[np.int64]]
-
 _CURVE_POINTS = 60
 _MOST_BUCKETS = 16
 _TICKS = (0, 50, 90, 99, 99.9, 99.99, 99.999)
-# Lines of one colour are told apart by their strokes, and grow stronger in the order given.
+# Lines of one colour differ in their strokes, and grow stronger in the order given.
 _DASHES = ("solid", "dash", "dashdot", "dot")
 _FAINTEST = 0.45
 
@@ -35,8 +34,8 @@ class Distribution:
 
     label: str
     colour: str
-    times_ns: Array
-    counts: Array
+    times_ns: NDArray[np.int64]
+    counts: NDArray[np.int64]
 
     @property
     def samples(self) -> int:
@@ -57,10 +56,10 @@ def of_histogram(label: str, colour: str, encoded: str) -> Distribution:
 
 
 def curves(distributions: Sequence[Distribution]) -> Figure | None:
-    """Time that so large a share of requests took at most, as far as the samples support one.
+    """Latency by percentile, up to the last one that the samples support.
 
-    The axis stretches the slow end, where each further nine has as much room. None if none has
-    samples enough for a median.
+    The axis stretches the slow end: each further nine takes the same width. None if no distribution
+    has enough samples for a median.
     """
     known = [one for one in distributions if _last_percentile(one.samples) >= 50]
     of_colour = Counter(one.colour for one in known)
@@ -128,7 +127,7 @@ def histograms(distributions: Sequence[Distribution], what: str) -> Table:
 
 
 def _last_percentile(samples: int) -> float:
-    """Highest percentile below the largest of so many samples, with the confidence asked for."""
+    """Highest percentile below the largest of so many samples, with CONFIDENCE."""
     return 100 * math.pow(1 - CONFIDENCE, 1 / samples) if samples else 0.0
 
 

@@ -2,9 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
+from rich.text import Text
+
 from measure.core.verdict import Check, Level
+from measure.presentation.columns import Column, Item
+from measure.presentation.format import BAD
 from measure.report.axes import Figure
 
 POINTS, CHECKS, ENVIRONMENT = "points", "checks", "environment"
@@ -12,19 +17,19 @@ POINTS, CHECKS, ENVIRONMENT = "points", "checks", "environment"
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """Text that leads to the part of its section which explains it, by the part's name."""
+    """Text with a link to the part of its section that explains it, by the part's name."""
 
     text: str
     part: str
 
     @property
     def subject(self) -> str:
-        """What the text is about: all up to its first colon."""
+        """The subject of the text: everything up to its first colon."""
         return self.text.partition(": ")[0]
 
     @property
     def rest(self) -> str:
-        """What it says of that."""
+        """The text after its subject."""
         return self.text.removeprefix(self.subject)
 
     def __str__(self) -> str:
@@ -33,7 +38,7 @@ class Linked:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a reader must know first: findings of one level under a headline."""
+    """Findings of one level under a headline, shown before everything else."""
 
     level: Level
     headline: str
@@ -79,9 +84,41 @@ class Table:
     part: str = ""
 
 
+def table_of(
+    heading: str,
+    columns: Sequence[Column[Item]],
+    groups: Sequence[Sequence[Item]],
+    *,
+    note: str = "",
+    folded: bool = False,
+    part: str = "",
+) -> Table:
+    """Table for a page, a row for each item, of the columns that a page shows."""
+    shown = [column for column in columns if column.only != "terminal"]
+    over = [(text, len(list(group))) for text, group in groupby(shown, lambda column: column.over)]
+    return Table(
+        heading,
+        [column.page_heading for column in shown],
+        [[[_cell(column, item) for column in shown] for item in group] for group in groups],
+        note,
+        over if any(text for text, _ in over) else (),
+        [index for index, column in enumerate(shown) if column.words],
+        folded,
+        part,
+    )
+
+
+def _cell(column: Column[Item], item: Item) -> Cell | str:
+    found = column.cell(item)
+    text = found if isinstance(found, str) else ", ".join(found.plain.splitlines())
+    bad = isinstance(found, Text) and found.style == BAD
+    colour = column.colour(item) if column.colour else None
+    return Cell(text, bad, colour) if bad or colour else text
+
+
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A few large numbers, each with what it counts, under a heading of some colour."""
+    """A few large numbers, each with its unit, under a coloured heading."""
 
     heading: str
     colour: str
@@ -90,7 +127,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One result; `record` is what it was made from, `name` what its file is called."""
+    """One result, the `record` that it was made from, and the `name` of the record's file."""
 
     heading: str
     sentence: str

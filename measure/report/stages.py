@@ -25,13 +25,13 @@ COLOURS = {
     "receive": "#882255",
     "other": "#999999",
 }
-_TOLD = {f"{name.replace(' ', '_')}_ns": name for name in COLOURS}
+_KEYS = {f"{name.replace(' ', '_')}_ns": name for name in COLOURS}
 _OF_A_SWEEP = ("decode", "queue", "assemble", "compute", "other")
 
 
 def split(stages: Mapping[str, Any]) -> dict[str, float]:
-    """Return mean nanoseconds by stage, of a record's own names; what was not told counts 0."""
-    return {name: stages.get(key) or 0.0 for key, name in _TOLD.items()}
+    """Return mean nanoseconds by stage, from a record's keys; a missing stage counts 0."""
+    return {name: stages.get(key) or 0.0 for key, name in _KEYS.items()}
 
 
 def shares(points: Sequence[Point], mode: str = "unary") -> Figure | None:

@@ -1,11 +1,11 @@
-"""Ask of a set of results what decides whether their numbers can be trusted."""
+"""Answer the questions that decide whether the numbers of a set of results can be trusted."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from measure.core.verdict import Check, Finding, Passed, Standing, word
-from measure.report.section import ENVIRONMENT, POINTS, Linked, Section
+from measure.report.section import ENVIRONMENT, POINTS, Linked, Section, Verdict
 from measure.sweep.summary import MOST_STEAL, disturbances
 
 LABELS, AA, CEILING = "labels", "A/A", "client ceiling"
@@ -33,7 +33,7 @@ _MOST_TEXTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What all results say to one question together; `passed` None: none of them tells."""
+    """The answer of all results to one question; `passed` None: none of them has an answer."""
 
     name: str
     passed: Passed
@@ -46,7 +46,7 @@ class Answer:
 
     @property
     def meaning(self) -> str:
-        """What the question is."""
+        """The question in a sentence."""
         return MEANING[self.name]
 
 
@@ -56,15 +56,15 @@ def answers(sections: Sequence[Section]) -> list[Answer]:
 
 
 def steal(environment: Mapping[str, Any]) -> Check:
-    """Say how much of the processor time the hypervisor took, where the record tells."""
+    """Check the share of processor time that the hypervisor gave to others."""
     share = environment.get("steal_fraction")
     if share is None:
-        return Check(STEAL, None, "the system does not tell")
+        return Check(STEAL, None, "not reported by the system")
     return Check(STEAL, share <= MOST_STEAL, f"{share:.1%}")
 
 
 def linked(findings: Iterable[Finding], environment: Mapping[str, Any]) -> list[Linked]:
-    """Findings, each with what explains it: the environment of a disturbance, else the points."""
+    """Findings with links: disturbances to the environment, all others to the points."""
     disturbing = {finding.text for finding in disturbances(environment)}
     return [
         Linked(finding.text, ENVIRONMENT if finding.text in disturbing else POINTS)
@@ -72,15 +72,35 @@ def linked(findings: Iterable[Finding], environment: Mapping[str, Any]) -> list[
     ]
 
 
+def split(
+    findings: Iterable[Finding], environment: Mapping[str, Any]
+) -> tuple[list[Linked], list[Linked]]:
+    """Failures, and all other findings, with links."""
+    found = list(findings)
+    failures = [finding for finding in found if finding.level == "fail"]
+    doubts = [finding for finding in found if finding.level != "fail"]
+    return linked(failures, environment), linked(doubts, environment)
+
+
+def with_care(
+    environment: Mapping[str, Any],
+    doubts: Iterable[str | Linked] = (),
+    headline: str = "Read with care:",
+) -> list[Verdict]:
+    """A verdict with the doubts and the disturbances of the machine; empty without any."""
+    found = [*doubts, *disturbed(environment)]
+    return [Verdict("warn", headline, found)] if found else []
+
+
 def disturbed(environment: Mapping[str, Any]) -> list[Linked]:
-    """What of the machine may have disturbed a measurement."""
+    """Disturbances of the machine during a measurement."""
     return linked(disturbances(environment), environment)
 
 
 def gathered(
     name: str, verdicts: Iterable[tuple[Passed, str]], what: str = "points"
 ) -> list[Check]:
-    """Make one check out of one verdict for each point: what failed, or how many passed."""
+    """One check for the verdicts of all points: each failure, or how many passed."""
     found = list(verdicts)
     failed = [text for passed, text in found if passed is False]
     passed = sum(passed is True for passed, _ in found)
@@ -93,18 +113,18 @@ def gathered(
 
 
 def _answer(name: str, sections: Sequence[Section]) -> Answer:
-    told = [
+    answered = [
         (check, section)
         for section in sections
         for check in section.checks
         if check.name == name and check.passed is not None
     ]
-    failed = [(check, section) for check, section in told if not check.passed]
-    shown = failed or told
+    failed = [(check, section) for check, section in answered if not check.passed]
+    shown = failed or answered
     where = len(sections) > 1
     texts = [
         f"{section.heading}: {check.text}" if where else check.text for check, section in shown
     ]
     if len(texts) > _MOST_TEXTS:
         texts = [*texts[: _MOST_TEXTS - 1], f"and {len(texts) - _MOST_TEXTS + 1} more"]
-    return Answer(name, not failed if told else None, texts)
+    return Answer(name, not failed if answered else None, texts)

@@ -1,4 +1,4 @@
-"""Show settings and environment as names beside text."""
+"""Format settings and environment as names and texts."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,6 +22,12 @@ def place(environment: Mapping[str, Any]) -> str:
     cores = environment.get("cores")
     parts = [environment.get("cpu_model"), f"{cores} cores" if cores else None]
     return ", ".join(str(part) for part in parts if part)
+
+
+def on(environment: Mapping[str, Any]) -> str:
+    """`, on PROCESSOR, CORES`, for the end of a sentence; empty where the record does not say."""
+    where = place(environment)
+    return f", on {where}" if where else ""
 
 
 def _value(name: str, value: object) -> str:

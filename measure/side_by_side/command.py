@@ -1,16 +1,14 @@
 """Compare this service with its limits and its peers: `python -m client side-by-side`."""
 
 import argparse
-import os
-from pathlib import Path
 
 from command_line import terminal
 from command_line.interruption import keeping, results_folder
-from command_line.parser import exit_codes
-from command_line.paths import path
+from command_line.parser import add_option, exit_codes
 from measure.core import environment
 from measure.core.arguments import positive, some_of
 from measure.core.judged import guarded
+from measure.core.options import add_out, add_seed, add_size, add_threads
 from measure.core.record import write_bytes_atomically, write_record
 from measure.core.verification import Experiment
 from measure.side_by_side import plot, record, show
@@ -31,51 +29,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = exit_codes("wrong labels", keeps=True)
     parser.set_defaults(command=_run)
     parser.add_argument("--quick", action="store_true", help="few rounds, no peers: 5 minutes")
-    parser.add_argument(
-        "--rounds", type=positive, metavar="N", help="rounds (default: 10; quick: 4)"
-    )
-    parser.add_argument(
-        "--peers",
-        type=_peers,
-        metavar="P,P",
-        help=f"some of {','.join(NAMES)}, or none (default: all; quick: none)",
-    )
-    parser.add_argument(
-        "--batch-sizes",
-        type=_sizes,
-        default=(1, 4, 16, 64, 256, 1024),
-        metavar="N,N",
-        help=f"batch sizes, up to {EXAMPLES} (default: 1,4,16,64,256,1024)",
-    )
-    parser.add_argument(
-        "--features", type=positive, default=262_144, help="columns of W (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--classes", type=positive, default=64, help="rows of W (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of W and X (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--threads",
-        type=positive,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="threads per execution, in every system (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--memory-streams",
-        type=positive,
-        metavar="N",
-        help="streams of the memory test (default: 100; quick: 10)",
-    )
-    parser.add_argument(
-        "--out",
-        type=path,
-        default=Path("results/bench"),
-        metavar="DIR",
-        help="folder for the results (default: %(default)s)",
-    )
+    add_option(parser, "--rounds", positive, None, "N", "rounds (default: 10; quick: 4)")
+    text = f"some of {','.join(NAMES)}, or none (default: all; quick: none)"
+    add_option(parser, "--peers", _peers, None, "P,P", text)
+    text = f"batch sizes, up to {EXAMPLES} (default: 1,4,16,64,256,1024)"
+    add_option(parser, "--batch-sizes", _sizes, (1, 4, 16, 64, 256, 1024), "N,N", text)
+    add_size(parser)
+    add_seed(parser)
+    add_threads(parser, "every system")
+    text = "streams of the memory test (default: 100; quick: 10)"
+    add_option(parser, "--memory-streams", positive, None, "N", text)
+    add_out(parser, "results/bench")
 
 
 def _run(args: argparse.Namespace) -> int:

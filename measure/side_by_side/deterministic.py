@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.client import Client
 from command_line.parser import Parser, exit_codes
@@ -70,7 +71,7 @@ def _measure(models: Path, pairs: int) -> int:
     return 0
 
 
-def _ways(name: str, x: np.ndarray) -> dict[str, Callable[[Client], object]]:
+def _ways(name: str, x: NDArray[np.float32]) -> dict[str, Callable[[Client], object]]:
     def unary(rows: int) -> Callable[[Client], object]:
         return lambda client: [
             client.infer({name: x[:rows]}, ["label"]) for _ in range(_REPEATS[rows])

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measure.core import local_server
-from measure.core.comparison import interleaved, ratio
-from measure.core.judged import guarded, rounds_of
+from measure.core.comparison import interleaved
+from measure.core.judged import conclude_share, run_rounds
 from measure.core.verification import Experiment, check, truth
 from measure.limits.pcie import DeviceMemory
 from measure.peers.peer_servers import MODEL
@@ -35,10 +34,7 @@ _SLICE_ROWS = 128
 
 def main() -> int:
     """Measure and print; return the exit code."""
-    return guarded(
-        "measure.side_by_side.gpu_copy",
-        partial(_measure, rounds_of("measure.side_by_side.gpu_copy", __doc__)),
-    )
+    return run_rounds("measure.side_by_side.gpu_copy", __doc__, _measure)
 
 
 def _measure(rounds: int) -> int:
@@ -66,12 +62,8 @@ def _measured(local: Local, experiment: Experiment, rounds: int) -> int:
     executed, copied = interleaved([_rate(predict, x), _rate(copy, x)], rounds)
     pinned_memory.unlock(x)
     wrong = sum(check(reference, 0, labels).wrong_labels for labels in answers)
-    found = ratio(executed, copied)
-    print("cuda in process, GiB/s:      ", *(f"{value:.1f}" for value in executed))
-    print("copy from pinned memory, GiB/s:", *(f"{value:.1f}" for value in copied))
-    print(f"ratio {found:.2f} of {found.pairs} pairs")
-    print(f"wrong labels: {wrong}")
-    return 0 if found.low >= _SHARE and not wrong else 1
+    rates = {"cuda in process, GiB/s": executed, "copy from pinned memory, GiB/s": copied}
+    return conclude_share(rates, ".1f", wrong, _SHARE)
 
 
 def _rate(action: Callable[[], None], x: NDArray[Any]) -> Callable[[], float]:

@@ -4,21 +4,22 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from command_line.table import Column, Table
+from command_line.table import Table
 from measure.engine.bisection import Found
-from measure.presentation.format import milliseconds, significant
+from measure.presentation.columns import Column, in_terminal
+from measure.presentation.format import BAD, milliseconds, significant
 from measure.slo.slo import Trial
 
 MET = {True: "yes", False: "no", None: "?"}
-_COLUMNS = (
-    Column("asked/s"),
-    Column("answered/s", rank=2),
-    Column("p50", rank=1),
-    Column("p99"),
-    Column("max", rank=3),
-    Column("samples", rank=4),
-    Column("met"),
-    Column("because", words=True),
+_COLUMNS: tuple[Column[Trial], ...] = (
+    Column("asked/s", lambda t: significant(t.point.asked.level)),
+    Column("answered/s", lambda t: significant(t.point.requests_per_s), rank=2),
+    Column("p50", lambda t: milliseconds(t.point.latency_ns.p50), rank=1),
+    Column("p99", lambda t: milliseconds(t.point.latency_ns.p99)),
+    Column("max", lambda t: milliseconds(t.point.latency_ns.max), rank=3),
+    Column("samples", lambda t: f"{t.point.latency_ns.samples:,}", rank=4),
+    Column("met", lambda t: MET[t.met]),
+    Column("because", lambda t: t.because, words=True),
 )
 
 
@@ -42,26 +43,14 @@ def render(
     found: Found, trials: Sequence[Trial], p99_ms: float, unchecked_because: str | None
 ) -> list[Table | Text]:
     """The result, and a table of the points in the order of trial."""
-    rows = [
-        (
-            significant(trial.point.asked.level),
-            significant(trial.point.requests_per_s),
-            *map(milliseconds, (latency.p50, latency.p99, latency.max)),
-            f"{latency.samples:,}",
-            MET[trial.met],
-            trial.because,
-        )
-        for trial in trials
-        for latency in [trial.point.latency_ns]
-    ]
-    table = Table(
+    table = in_terminal(
         _COLUMNS,
-        [rows],
+        [trials],
         caption="open loop: latency in ms from when a request was due",
         elsewhere="slo.json",
     )
     untold = found.untold is not None or found.met is None
-    parts: list[Table | Text] = [table, Text(answer(found, p99_ms), "bold red" if untold else "")]
+    parts: list[Table | Text] = [table, Text(answer(found, p99_ms), BAD if untold else "")]
     if unchecked_because is not None:
         parts.append(Text(f"labels are unchecked: {unchecked_because}"))
     return parts

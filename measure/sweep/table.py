@@ -1,14 +1,47 @@
-"""Show the points of a sweep in the terminal."""
+"""Define the table of a sweep's points, and show it in the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from command_line.table import Column, Row, Table
+from command_line.table import Table
 from measure.core.confidence import CONFIDENCE, fewest_samples
-from measure.presentation.format import alarm, milliseconds, rows, share, significant
-from measure.sweep.summary import Point
+from measure.presentation.columns import Column, in_terminal
+from measure.presentation.format import alarm, mebibytes, milliseconds, rows, share, significant
+from measure.presentation.looks import colour_of
+from measure.sweep.summary import Point, Spread
 
 TOO_FEW = (
     f"-: too few samples to tell ({CONFIDENCE:.0%} confidence: a p90 takes {fewest_samples(90)})"
+)
+
+
+def _times(over: str, of: Callable[[Point], Spread]) -> tuple[Column[Point], ...]:
+    return (
+        Column("min", lambda p: milliseconds(of(p).min), only="page", over=over),
+        Column("p50", lambda p: milliseconds(of(p).p50), only="page", over=over),
+        Column("p90", lambda p: milliseconds(of(p).known_p90), only="page", over=over),
+        Column("max", lambda p: milliseconds(of(p).max), only="page", over=over),
+    )
+
+
+_FIRST = _times("first prediction, ms", lambda p: p.first_prediction_ns)
+_LAST = _times("last prediction, ms", lambda p: p.latency_ns)
+_AGREE: Column[Point] = Column("agree", lambda p: share(p.agreement, 2), only="terminal")
+COLUMNS: tuple[Column[Point], ...] = (
+    Column("mode", lambda p: p.mode, words=True, colour=lambda p: colour_of(p.mode)),
+    Column("batch", lambda p: f"{p.batch_size:,}"),
+    *_FIRST,
+    *_LAST,
+    Column("latency\np50 ms", _LAST[1].cell, only="terminal"),
+    Column("latency\np90 ms", _LAST[2].cell, rank=1, only="terminal"),
+    Column("first\np50 ms", _FIRST[1].cell, rank=4, only="terminal"),
+    Column("predictions\nper second", lambda p: significant(p.throughput_per_s), "predictions/s"),
+    Column("batch\nrows", lambda p: rows(p.stages.batch_rows) if p.stages else "-", rank=3),
+    Column("wrong", lambda p: alarm(p.wrong_labels), over="labels"),
+    Column("near\nties", lambda p: f"{p.near_ties:,}", rank=2, over="labels"),
+    Column("agree", lambda p: share(p.agreement), only="page", over="labels"),
+    Column("errors", lambda p: alarm(p.errors)),
+    Column("samples", lambda p: f"{p.latency_ns.samples:,}", only="page"),
+    Column("server peak MiB", lambda p: mebibytes(p.server_peak_rss_bytes), only="page"),
 )
 
 
@@ -17,42 +50,11 @@ def render(points: Sequence[Point], *, agreement: bool = False) -> Table:
 
     `agreement`: also show the share of labels that equal the reference's.
     """
-    columns = [
-        Column("mode", words=True),
-        Column("batch"),
-        Column("latency\np50 ms"),
-        Column("latency\np90 ms", rank=1),
-        Column("first\np50 ms", rank=4),
-        Column("predictions\nper second"),
-        Column("batch\nrows", rank=3),
-        Column("wrong"),
-        Column("near\nties", rank=2),
-        Column("errors"),
-        Column("agree"),
-    ]
     modes = list(dict.fromkeys(point.mode for point in points))
-    groups = [[_row(point) for point in points if point.mode == mode] for mode in modes]
-    shown = len(columns) - (not agreement)
-    return Table(
-        columns[:shown],
-        [[row[:shown] for row in group] for group in groups],
+    return in_terminal(
+        (*COLUMNS, _AGREE) if agreement else COLUMNS,
+        [[point for point in points if point.mode == mode] for mode in modes],
         keys=2,
         caption="first: time to the first prediction; percentiles are nearest rank; " + TOO_FEW,
         elsewhere="sweep.csv",
-    )
-
-
-def _row(point: Point) -> Row:
-    return (
-        point.mode,
-        f"{point.batch_size:,}",
-        milliseconds(point.latency_ns.p50),
-        milliseconds(point.latency_ns.known_p90),
-        milliseconds(point.first_prediction_ns.p50),
-        significant(point.throughput_per_s),
-        "-" if point.stages is None else rows(point.stages.batch_rows),
-        alarm(point.wrong_labels),
-        f"{point.near_ties:,}",
-        alarm(point.errors),
-        share(point.agreement, 2),
     )

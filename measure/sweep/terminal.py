@@ -1,18 +1,15 @@
 """Show a sweep's progress, live in a terminal, line by line elsewhere."""
 
-from types import TracebackType
-from typing import Self
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from command_line.terminal import is_live
+from command_line.terminal import Shown, is_live
 from measure.sweep.summary import Point
 from measure.sweep.sweep import Progress
 
 
-class SweepProgress:
+class SweepProgress(Shown):
     """Shows a bar below the points measured so far; call it with every step."""
 
     def __init__(self, console: Console) -> None:
@@ -27,18 +24,7 @@ class SweepProgress:
             disable=not is_live(console),
         )
         self._task = self._bar.add_task("", total=None)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
+        super().__init__(self._bar)
 
     def __call__(self, step: Progress) -> None:
         """Show a step."""

@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from command_line.parser import Parser, exit_codes, suggestion
+from command_line.parser import Parser, add_option, exit_codes, suggestion
 
 
 @pytest.fixture
@@ -86,3 +86,32 @@ def test_exit_codes_are_told_of_commands_that_keep_what_they_measured():
     assert "1:" not in exit_codes(None).replace("130", "")
     assert "marked as partial" in exit_codes(None, keeps=True)
     assert "partial" not in exit_codes(None)
+
+
+def declared(text, default, **former):
+    """The option of `--rate-qps`, and the help of a parser that has it."""
+    parser = Parser(prog="p")
+    add_option(parser, "--rate-qps", float, default, "R", text, **former)
+    return parser, " ".join(parser.format_help().split())
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "shown"),
+    [
+        ("rate", 2.0, "--rate-qps R rate (default: 2.0)"),
+        ("rate (default: that of a warm-up)", 2.0, "rate (default: that of a warm-up)"),
+        ("rate", None, "--rate-qps R rate"),
+        ("rate", (), "--rate-qps R rate"),
+    ],
+)
+def test_help_gives_a_default_once_and_only_if_there_is_one(text, default, shown):
+    parser, told = declared(text, default)
+    assert told.endswith(shown)
+    assert parser.parse_args([]).rate_qps == default
+    assert parser.parse_args(["--rate-qps", "3"]).rate_qps == 3.0
+
+
+def test_an_option_may_have_a_former_name():
+    parser, told = declared("rate", 2.0, former="--rate")
+    assert parser.parse_args(["--rate", "3"]).rate_qps == 3.0
+    assert "--rate " not in told

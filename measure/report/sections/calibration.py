@@ -1,27 +1,32 @@
-"""Show how often a thing that was compared with itself was called different."""
+"""Show an A/A test: how often a comparison with itself claimed a difference."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rich.text import Text
+
 from measure.core.record import decoded
 from measure.core.self_test import COMPARE_SCHEMA, SAID
 from measure.core.verdict import Check
+from measure.presentation.columns import Column
+from measure.presentation.format import flagged
 from measure.report import trust
-from measure.report.section import Cell, Section, Table, Verdict
-from measure.report.values import place
+from measure.report.section import Section, Verdict, table_of
+from measure.report.values import on
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
     differs: bool
     pairs: list[Any]
-    # A record made before this was kept does not say it.
+    # Older records do not have it.
     could_differ: bool = True
 
     @property
-    def verdict(self) -> str:
-        return SAID[self.differs if self.could_differ else None]
+    def verdict(self) -> Text:
+        said = SAID[self.differs if self.could_differ else None]
+        return flagged(said, bad=self.could_differ and self.differs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,40 +37,30 @@ class _SelfTest:
     runs: list[_Run]
 
 
-def section(record: Mapping[str, Any]) -> Section:
+_RUN_COLUMNS: tuple[Column[tuple[int, _Run]], ...] = (
+    Column("run", lambda row: f"{row[0]}"),
+    Column("verdict", lambda row: row[1].verdict, words=True),
+    Column("pairs", lambda row: f"{len(row[1].pairs):,}"),
+)
+
+
+def section(content: Mapping[str, Any]) -> Section:
     """Return what a page shows of an A/A test's record. RecordError where it cannot be read."""
-    compared = record["schema"] == COMPARE_SCHEMA
-    test = decoded(record, _SelfTest)
-    where = place(test.environment)
-    # Of none that could have failed, it is not known.
-    told = any(run.could_differ for run in test.runs)
+    compared = content["schema"] == COMPARE_SCHEMA
+    test = decoded(content, _SelfTest)
+    # Without a run that could have failed, the answer is not known.
+    known = any(run.could_differ for run in test.runs)
     return Section(
         heading="A comparison with itself" if compared else "A load against itself",
-        sentence=f"Each run measures the same thing twice, in turn{', on ' * bool(where)}{where}. "
+        sentence=f"Each run measures the same thing twice, in turn{on(test.environment)}. "
         "What it calls different differs by chance alone.",
         verdicts=[Verdict("good" if test.passed else "fail", f"{test.answer}.")],
         checks=[
-            Check(trust.AA, test.passed if told else None, test.answer),
+            Check(trust.AA, test.passed if known else None, test.answer),
             trust.steal(test.environment),
         ],
         plots=[],
-        tables=[
-            Table(
-                heading="Runs",
-                columns=("run", "verdict", "pairs"),
-                groups=[
-                    [
-                        (
-                            f"{number}",
-                            Cell(run.verdict, bad=run.could_differ and run.differs),
-                            f"{len(run.pairs):,}",
-                        )
-                        for number, run in enumerate(test.runs, 1)
-                    ]
-                ],
-                left=[1],
-            )
-        ],
-        record=dict(record),
+        tables=[table_of("Runs", _RUN_COLUMNS, [list(enumerate(test.runs, 1))])],
+        record=dict(content),
         name="compare-aa.json" if compared else "load-aa.json",
     )

@@ -1,6 +1,7 @@
 """Show the goals of a run side by side with other systems, or beyond capacity.
 
-`bench` makes these records, which the client does not import: it knows them by their schemas.
+`measure.side_by_side` and `measure.overload` make these records and stand above this module, which
+therefore knows them by their schemas.
 """
 
 import statistics
@@ -11,13 +12,14 @@ from typing import Any
 
 from measure.core.record import decoded
 from measure.core.verdict import Check, Goal, Standing
-from measure.presentation.format import milliseconds, significant
+from measure.presentation.columns import Column
+from measure.presentation.format import alarm, flagged, milliseconds, significant
 from measure.report import trust
-from measure.report.section import Cell, Row, Section, Table, Verdict
-from measure.report.values import place
+from measure.report.section import Row, Section, Table, Verdict, table_of
+from measure.report.values import on
 
 BENCH = "argmax-serving/bench/1"
-# Records of the first kind count latency otherwise; their verdicts are shown as they are.
+# Records of the first kind measure latency differently; their verdicts are shown as recorded.
 OVERLOADS = ("argmax-serving/overload/1", "argmax-serving/overload/2")
 
 
@@ -68,35 +70,55 @@ class _Overload:
     goals: list[Goal]
 
 
-def section(record: Mapping[str, Any]) -> Section:
+_GOAL_COLUMNS: tuple[Column[Goal], ...] = (
+    Column("goal", lambda goal: goal.name),
+    Column(
+        "verdict",
+        lambda goal: flagged(goal.verdict, bad=goal.verdict is Standing.MISSED),
+        words=True,
+    ),
+    Column("what", lambda goal: goal.text, words=True),
+)
+_SYSTEM_COLUMNS: tuple[Column[tuple[_System, _Point]], ...] = (
+    Column("system", lambda row: row[0].label),
+    Column("kind", lambda row: row[0].kind, words=True),
+    Column("batch", lambda row: f"{row[1].batch_size:,}"),
+    Column("predictions/s", lambda row: significant(_median(row[1].rows_per_s) or 0.0)),
+    Column("p50, ms", lambda row: milliseconds(_median(row[1].p50_ns))),
+    Column("wrong", lambda row: alarm(row[1].wrong_labels)),
+    Column("near ties", lambda row: f"{row[1].near_ties:,}"),
+    Column("not measured, because", lambda row: row[1].error or "", words=True),
+)
+
+
+def section(content: Mapping[str, Any]) -> Section:
     """Return what a page shows of goals. RecordError where it cannot be read."""
-    if record["schema"] == BENCH:
-        bench = decoded(record, _Bench)
+    if content["schema"] == BENCH:
+        bench = decoded(content, _Bench)
         of, labels, more = "this service beside others", _bench_labels(bench), [_systems(bench)]
-        return _section(record, bench, ("Side by side", of, "bench.json"), labels, more)
-    overload = decoded(record, _Overload)
+        return _section(content, bench, ("Side by side", of, "bench.json"), labels, more)
+    overload = decoded(content, _Overload)
     words = ("Beyond capacity", "an overloaded server", "overload.json")
-    return _section(record, overload, words, _overload_labels(overload), [])
+    return _section(content, overload, words, _overload_labels(overload), [])
 
 
 def _section(
-    record: Mapping[str, Any],
-    told: _Bench | _Overload,
+    content: Mapping[str, Any],
+    record: _Bench | _Overload,
     words: tuple[str, str, str],
     labels: Check,
     more: Sequence[Table],
 ) -> Section:
     heading, of, name = words
-    where = place(told.environment)
     return Section(
         heading=heading,
-        sentence=f"Goals of {of}, in {told.settings['rounds']} interleaved rounds"
-        f"{', on ' * bool(where)}{where}.",
-        verdicts=_verdicts(told.goals, labels, told.environment),
-        checks=[labels, trust.steal(told.environment)],
+        sentence=f"Goals of {of}, in {record.settings['rounds']} interleaved rounds"
+        f"{on(record.environment)}.",
+        verdicts=_verdicts(record.goals, labels, record.environment),
+        checks=[labels, trust.steal(record.environment)],
         plots=[],
-        tables=[_goals(told.goals), _ratios(told.goals), *more],
-        record=dict(record),
+        tables=[table_of("Goals", _GOAL_COLUMNS, [record.goals]), _ratios(record.goals), *more],
+        record=dict(content),
         name=name,
     )
 
@@ -106,19 +128,18 @@ def _verdicts(
 ) -> list[Verdict]:
     missed = [f"{goal.name}: {goal.text}" for goal in goals if goal.verdict is Standing.MISSED]
     counts = Counter(goal.verdict for goal in goals)
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    doubts = trust.disturbed(environment)
-    answer = [Verdict("warn" if missed else "good", f"Goals: {told}.", missed)]
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    answer = [Verdict("warn" if missed else "good", f"Goals: {summary}.", missed)]
     if labels.passed is False:
         answer.insert(0, Verdict("fail", "Failed: do not trust these numbers.", [labels.text]))
-    return [*answer, Verdict("warn", "Read with care:", doubts)] if doubts else answer
+    return [*answer, *trust.with_care(environment)]
 
 
 def _bench_labels(bench: _Bench) -> Check:
-    """Whether every label is right, and what is no peer answered everything."""
+    """Whether every label is right, and every system but the peers answered everything."""
     points = [point for system in bench.systems for point in system.points]
     others = [part for part in (bench.concurrency, bench.memory) if part is not None]
-    # Not of what is sent as float16 or int8: that is rounded, and the goals tell how many agree.
+    # Labels of float16 and int8 are left out: they are rounded, and the goals count how many agree.
     wrong = sum(point.wrong_labels for point in points) + sum(one.wrong_labels for one in others)
     failed = [
         f"{system.label}, batch size {point.batch_size:,}: {point.error}"
@@ -133,23 +154,9 @@ def _bench_labels(bench: _Bench) -> Check:
 
 
 def _overload_labels(overload: _Overload) -> Check:
-    """Whether what was not refused was answered, and right."""
+    """Whether every request that was not refused got the right answer."""
     failed = overload.rounds.failed
     return Check(trust.LABELS, not failed, "; ".join(failed[:3]) or "nothing but refusals failed")
-
-
-def _goals(goals: Sequence[Goal]) -> Table:
-    return Table(
-        heading="Goals",
-        columns=("goal", "verdict", "what"),
-        groups=[
-            [
-                (goal.name, Cell(goal.verdict, bad=goal.verdict is Standing.MISSED), goal.text)
-                for goal in goals
-            ]
-        ],
-        left=[1, 2],
-    )
 
 
 def _ratios(goals: Sequence[Goal]) -> Table:
@@ -178,30 +185,15 @@ def _ratios(goals: Sequence[Goal]) -> Table:
 
 
 def _systems(bench: _Bench) -> Table:
-    return Table(
-        heading="Systems",
-        columns=(
-            *("system", "kind", "batch", "predictions/s", "p50, ms", "wrong", "near ties"),
-            "not measured, because",
-        ),
-        groups=[
-            [
-                (
-                    system.label,
-                    system.kind,
-                    f"{point.batch_size:,}",
-                    significant(statistics.median(point.rows_per_s or [0.0])),
-                    milliseconds(statistics.median(point.p50_ns) if point.p50_ns else None),
-                    Cell(f"{point.wrong_labels:,}", bad=point.wrong_labels > 0),
-                    f"{point.near_ties:,}",
-                    point.error or "",
-                )
-                for point in system.points
-            ]
-            for system in bench.systems
-        ],
+    return table_of(
+        "Systems",
+        _SYSTEM_COLUMNS,
+        [[(system, point) for point in system.points] for system in bench.systems],
         note="Medians of the rounds. "
         + " ".join(f"{name}: {why}." for name, why in bench.skipped.items()),
-        left=[1, 7],
         folded=True,
     )
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None

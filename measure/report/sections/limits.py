@@ -1,95 +1,92 @@
-"""Show the roofs of the machine, and what was placed under them."""
+"""Show the roofs of the machine, and the points of a result below them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
 from measure.core.record import read
 from measure.core.verdict import Check
-from measure.limits.peaks import WHAT, Roof
+from measure.limits.peaks import Roof
 from measure.limits.placement import CLIENT, Placed
 from measure.limits.record import LimitsRecord
 from measure.limits.roofline import TITLE, X_LABEL, Y_LABEL, lines, span
 from measure.limits.subject import Work
-from measure.limits.table import HOW_BINDING
-from measure.presentation.format import significant
+from measure.limits.table import HOW_BINDING, ROOF_COLUMNS, point_columns
 from measure.presentation.looks import looks_of
 from measure.report import trust
-from measure.report.axes import LEGEND_BELOW, Figure, layout_of, log_axis
-from measure.report.section import Cell, Plot, Section, Table, Verdict
-from measure.report.values import place
+from measure.report.axes import INK, LEGEND_BELOW, Figure, layout_of, log_axis
+from measure.report.section import Plot, Section, Table, Verdict, table_of
+from measure.report.values import on
 
-# How much faster the client must be where the server has nothing to do.
+# How much faster the client must be with a server that computes nothing.
 _FASTER = 1.25
 _DASHES = ("solid", "dash", "dashdot", "dot")
+_NOTE = "The columns on the right: rows a second that this roof alone would allow."
 
 
-def section(record: Mapping[str, Any]) -> Section:
+def section(content: Mapping[str, Any]) -> Section:
     """Return what a page shows of the limits' record. RecordError where it cannot be read."""
-    told = read(record, LimitsRecord)
-    roofs, placed, settings = told.roofs, told.points, told.settings
-    tables = [_roofs(roofs, told.skipped)]
+    record = read(content, LimitsRecord)
+    roofs, placed, settings = record.roofs, record.points, record.settings
+    tables = [_roofs(roofs, record.skipped)]
     plots = []
-    if placed and told.work is not None:
-        tables.insert(0, _points(placed))
+    if placed and record.work is not None:
+        tables.insert(0, table_of("Points", point_columns(placed), [placed], note=_NOTE))
         plots.append(
             Plot(
                 "roofline",
-                _roofline(roofs, placed, told.work),
+                _roofline(roofs, placed, record.work),
                 "Points: what was reached. Lines: what the machine gives, each alone; the wire's "
                 "and the copy's hold for modes that send rows.",
             )
         )
-    where = place(told.environment)
     result = settings["result"]
     what = "The roofs alone" if result is None else f"What is placed under them: {result}"
     return Section(
         heading="Roofs of the machine",
         sentence=f"{what}. Best of {settings['rounds']} rounds"
-        f"{', on ' * bool(where)}{where}. {HOW_BINDING}",
+        f"{on(record.environment)}. {HOW_BINDING}",
         verdicts=[
-            *_disturbed(told.environment),
-            *_verdicts(placed, told.differences),
+            *trust.with_care(record.environment, headline="The roofs may be too low:"),
+            *_verdicts(placed, record.differences),
         ],
-        checks=[*_ceilings(placed), trust.steal(told.environment)],
+        checks=[*_ceilings(placed), trust.steal(record.environment)],
         plots=plots,
         tables=tables,
-        record=dict(record),
+        record=dict(content),
         name="limits.json",
     )
 
 
-def _disturbed(environment: Mapping[str, Any]) -> list[Verdict]:
-    told = trust.disturbed(environment)
-    return [Verdict("warn", "The roofs may be too low:", told)] if told else []
-
-
 def _ceilings(placed: Sequence[Placed]) -> list[Check]:
     """Whether the client could have shown more than it did."""
-    told = []
+    verdicts = []
     for one in placed:
         if CLIENT in one.ceilings:
             factor = one.ceilings[CLIENT] / one.rate.rows_per_s
             text = f"{one.rate.label}: without a server's work {factor:.2f} times as fast"
-            told.append((factor >= _FASTER, text))
-    return trust.gathered(trust.CEILING, told)
+            verdicts.append((factor >= _FASTER, text))
+    return trust.gathered(trust.CEILING, verdicts)
 
 
 def _verdicts(placed: Sequence[Placed], differences: Sequence[str]) -> list[Verdict]:
-    told = []
+    verdicts = []
     if differences:
-        told.append(Verdict("warn", "The result was not measured as the roofs were:", differences))
+        verdicts.append(
+            Verdict("warn", "The result was not measured as the roofs were:", differences)
+        )
     over = [
         f"{one.rate.label}: {one.share:.0%} of {one.binding}" for one in placed if one.share > 1
     ]
     if over:
         headline = "Above a roof: that roof was measured too low, or caches hold what it counts."
-        told.append(Verdict("warn", headline, over))
+        verdicts.append(Verdict("warn", headline, over))
     if placed:
         near = max(placed, key=lambda one: one.share)
         text = f"Nearest to its roof: {near.rate.label}, {near.share:.0%} of {near.binding}."
-        told.append(Verdict("good", text))
-    return told
+        verdicts.append(Verdict("good", text))
+    return verdicts
 
 
 def _roofline(roofs: Sequence[Roof], placed: Sequence[Placed], work: Work) -> Figure:
@@ -100,7 +97,7 @@ def _roofline(roofs: Sequence[Roof], placed: Sequence[Placed], work: Work) -> Fi
             "name": name,
             "x": x,
             "y": y,
-            "line": {"color": "#808080", "dash": dash, "width": 1.8},
+            "line": {"color": INK, "dash": dash, "width": 1.8},
             "hovertemplate": f"{name}: %{{y:.3~g}} GFLOP/s<extra></extra>",
         }
         for dash, (name, (x, y)) in zip(_DASHES, lines(roofs, work, span(placed)), strict=True)
@@ -131,57 +128,6 @@ def _roofline(roofs: Sequence[Roof], placed: Sequence[Placed], work: Work) -> Fi
 
 
 def _roofs(roofs: Sequence[Roof], skipped: Mapping[str, str]) -> Table:
-    rows = [
-        (
-            roof.name,
-            significant(roof.best),
-            significant(roof.median),
-            roof.unit,
-            WHAT[roof.name],
-            ", ".join(significant(rate) for rate in roof.rounds),
-        )
-        for roof in roofs
-    ]
-    rows += [(name, "not measured", "-", "-", why, "-") for name, why in skipped.items()]
-    return Table(
-        heading="Roofs",
-        columns=("roof", "best", "median", "unit", "what", "rounds"),
-        groups=[rows],
-        left=[3, 4, 5],
-    )
-
-
-def _points(placed: Sequence[Placed]) -> Table:
-    looks = looks_of([one.rate.mode for one in placed])
-    names = list(dict.fromkeys(name for one in placed for name in one.ceilings))
-    return Table(
-        heading="Points",
-        columns=(
-            "point",
-            "rows/s",
-            "GFLOP/s",
-            "operations per byte",
-            "binding",
-            "share",
-            *(f"{name}, rows/s" for name in names),
-        ),
-        groups=[
-            [
-                (
-                    Cell(one.rate.label, colour=looks[one.rate.mode].colour),
-                    significant(one.rate.rows_per_s),
-                    significant(one.gflop_per_s),
-                    significant(one.intensity),
-                    one.binding,
-                    f"{one.share:.1%}",
-                    *(
-                        significant(one.ceilings[name]) if name in one.ceilings else "-"
-                        for name in names
-                    ),
-                )
-                for one in placed
-            ]
-        ],
-        note="The columns on the right: rows a second that this roof alone would allow.",
-        left=[4],
-    )
+    table = table_of("Roofs", ROOF_COLUMNS, [roofs])
+    others = [(name, "not measured", "-", "-", why, "-") for name, why in skipped.items()]
+    return replace(table, groups=[[*table.groups[0], *others]])

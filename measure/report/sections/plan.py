@@ -5,93 +5,112 @@ from typing import Any
 
 from measure.core.record import read
 from measure.core.verdict import Check
-from measure.plan.capacity import Plan
+from measure.plan.capacity import Option, Plan
 from measure.plan.check import MOST_ERROR, Checked
 from measure.plan.fit import executions
 from measure.plan.observed import Calibration, Observation
 from measure.plan.record import PlanRecord, Settings
 from measure.plan.table import (
-    NETWORK_COLUMNS,
+    CHECK_COLUMNS,
+    OPTION_COLUMNS,
     binary,
-    check_cells,
+    dtypes,
     error_text,
-    network_cells,
-    option_cells,
+    network_columns,
+    options_text,
     ways,
 )
-from measure.presentation.format import milliseconds, significant
+from measure.presentation.columns import Column
+from measure.presentation.format import alarm, milliseconds, significant
 from measure.presentation.looks import Look
 from measure.report import trust
 from measure.report.axes import Figure, band_of, layout_of, line_of, linear_axis
-from measure.report.section import Card, Cell, Linked, Plot, Row, Section, Table, Verdict
-from measure.report.values import place
+from measure.report.section import Card, Plot, Section, Table, Verdict, table_of
+from measure.report.values import on
 
 _MEASURED = Look("#0072B2", "s", "square")
 _PREDICTED = Look("#D55E00", "^", "triangle-up")
-_CHECK_COLUMNS = (
-    ("requests/s",),
-    *[("measured", "predicted")] * 3,
-    ("p99 off", "verdict"),
+_HELD_OUT = (
+    f"A prediction holds if its p99 is within {MOST_ERROR:.0%} of the measured one and "
+    "no request failed. Nothing is planned beyond the last rate before one that does not."
 )
-_OVER = ("", "p50, ms", "p90, ms", "p99, ms", "")
+_LOAD_COLUMNS: tuple[Column[tuple[str, str, Observation]], ...] = (
+    Column("load", lambda row: row[0]),
+    Column("for", lambda row: row[1], words=True),
+    Column("requests/s", lambda row: significant(row[2].requests_per_s)),
+    Column("mean, ms", lambda row: milliseconds(row[2].mean_ns)),
+    Column("p50, ms", lambda row: milliseconds(row[2].p50_ns)),
+    Column("p90, ms", lambda row: milliseconds(row[2].p90_ns)),
+    Column("p99, ms", lambda row: milliseconds(row[2].p99_ns)),
+    Column("compute, ms", lambda row: milliseconds(row[2].compute_ns)),
+    Column("batch rows", lambda row: significant(row[2].batch_rows)),
+    Column("samples", lambda row: f"{row[2].samples:,}"),
+    Column("errors", lambda row: alarm(row[2].errors)),
+    Column("what speaks against it", lambda row: "; ".join(row[2].doubts) or "-", words=True),
+)
 
 
-def section(record: Mapping[str, Any]) -> Section:
+def section(content: Mapping[str, Any]) -> Section:
     """Return what a page shows of a plan's record. RecordError where it cannot be read."""
-    told = read(record, PlanRecord)
-    tables = [_checks_table(told.checks), _costs(told)]
-    if told.plan is not None:
-        tables += [_options(told.plan, told.calibration), _network(told, told.plan)]
+    record = read(content, PlanRecord)
     return Section(
-        heading=f"Servers for {told.demand.rate_per_s:,.10g} requests/s, p99 within "
-        f"{told.demand.p99_ns / 1e6:g} ms",
-        sentence=_sentence(told),
-        verdicts=_verdicts(told),
-        checks=_checks(told),
+        heading=f"Servers for {record.demand.rate_per_s:,.10g} requests/s, p99 within "
+        f"{record.demand.p99_ns / 1e6:g} ms",
+        sentence=_sentence(record),
+        verdicts=_verdicts(record),
+        checks=_checks(record),
         plots=[
             Plot(
                 "p99",
-                _p99(told.checks),
+                _p99(record.checks),
                 "Loads that the costs were not fitted to. Band: within "
                 f"{MOST_ERROR:.0%} of what was measured; a prediction outside does not hold.",
             )
         ],
-        tables=[*tables, _loads(told.calibration)],
-        cards=[] if told.plan is None else [_card(told.plan)],
-        record=dict(record),
+        tables=[
+            table_of("Loads that were held out", CHECK_COLUMNS, [record.checks], note=_HELD_OUT),
+            _costs(record),
+            *(_planned(record, record.plan) if record.plan is not None else []),
+            table_of(
+                "Loads that were measured",
+                _LOAD_COLUMNS,
+                [list(_named(record.calibration))],
+                folded=True,
+            ),
+        ],
+        cards=[] if record.plan is None else [_card(record.plan)],
+        record=dict(content),
         name="plan.json",
     )
 
 
-def _sentence(told: PlanRecord) -> str:
-    calibration, earlier = told.calibration, told.settings.result
-    rows, where = calibration.rows, place(told.environment)
+def _sentence(record: PlanRecord) -> str:
+    calibration, earlier = record.calibration, record.settings.result
+    rows = calibration.rows
     request = f"{rows} row{'s' * (rows != 1)}, {binary(rows * calibration.row_bytes)}"
     return (
         f"A simulation of {calibration.model} that decides as the server does, for requests of "
-        f"{request}; its costs are measured{', on ' * bool(where)}{where}, and held against loads "
+        f"{request}; its costs are measured{on(record.environment)}, and held against loads "
         "that they were not fitted to."
         + (f" Planned from the calibration in {earlier}." if earlier else "")
     )
 
 
-def _verdicts(told: PlanRecord) -> list[Verdict]:
+def _verdicts(record: PlanRecord) -> list[Verdict]:
     # Why nothing is planned, the answer says.
-    others = told.checks[1:] if told.plan is None else told.checks
-    doubts: list[str | Linked] = [
+    others = record.checks[1:] if record.plan is None else record.checks
+    doubts = [
         f"at {significant(one.rate_per_s)} requests/s the prediction does not hold: {one.verdict}"
         for one in others
         if not one.holds
     ]
-    doubts += trust.disturbed(told.environment)
-    verdicts = [Verdict("fail" if told.plan is None else "good", f"{told.answer}.")]
-    return [*verdicts, Verdict("warn", "Read with care:", doubts)] if doubts else verdicts
+    verdict = Verdict("fail" if record.plan is None else "good", f"{record.answer}.")
+    return [verdict, *trust.with_care(record.environment, doubts)]
 
 
 def _card(plan: Plan) -> Card:
-    limits = plan.chosen.limits
     return Card(
-        f"--group-rows {limits.group_rows} --queue-delay-us {limits.queue_delay_ns // 1000}",
+        options_text(plan.chosen.limits),
         _PREDICTED.colour,
         [
             (f"{plan.replicas:,}", "replicas"),
@@ -112,22 +131,22 @@ def _named(calibration: Calibration) -> Iterator[tuple[str, str, Observation]]:
             yield f"open {significant(load.rate_per_s or 0.0)}/s", purpose, load
 
 
-def _checks(told: PlanRecord) -> list[Check]:
+def _checks(record: PlanRecord) -> list[Check]:
     """What the loads say of themselves. A calibration keeps what failed, not what passed."""
     checks = []
     for own, question in trust.OF_A_LOAD.items():
         verdicts: list[tuple[bool | None, str]] = []
-        for name, _, load in _named(told.calibration):
+        for name, _, load in _named(record.calibration):
             against = [doubt for doubt in load.doubts if doubt.startswith(f"{own}: ")]
             if own == "send lag" and load.rate_per_s is None and not against:
                 continue  # older records do not judge it of closed loops
             text = f"{name}: {', '.join(against).removeprefix(f'{own}: ')}"
             verdicts.append((not against, text))
         failed = any(passed is False for passed, _ in verdicts)
-        if question == trust.LABELS and not failed and not _labels_known(told.settings):
-            checks.append(Check(question, None, "the record does not tell whether they are known"))
+        if question == trust.LABELS and not failed and not _labels_known(record.settings):
+            checks.append(Check(question, None, "the record does not say whether they are known"))
         elif question == trust.STEAL and not failed:
-            checks.append(trust.steal(told.environment))
+            checks.append(trust.steal(record.environment))
         else:
             checks += trust.gathered(question, verdicts, "loads")
     return checks
@@ -160,25 +179,8 @@ def _p99(checks: Sequence[Checked]) -> Figure:
     return {"data": data, "layout": layout_of("Predicted and Measured p99") | layout}
 
 
-def _checks_table(checks: Sequence[Checked]) -> Table:
-    columns = [column for group in _CHECK_COLUMNS for column in group]
-    return Table(
-        heading="Loads that were held out",
-        columns=columns,
-        over=[(text, len(group)) for text, group in zip(_OVER, _CHECK_COLUMNS, strict=True)],
-        groups=[
-            [
-                (*check_cells(one), Cell("holds" if one.holds else "does not hold", not one.holds))
-                for one in checks
-            ]
-        ],
-        note=f"A prediction holds if its p99 is within {MOST_ERROR:.0%} of the measured one and "
-        "no request failed. Nothing is planned beyond the last rate before one that does not.",
-    )
-
-
-def _costs(told: PlanRecord) -> Table:
-    costs, line = told.costs, executions(told.calibration)
+def _costs(record: PlanRecord) -> Table:
+    costs, line = record.costs, executions(record.calibration)
     times = (
         ("receiving a request", costs.receive_ns, "keeps other requests waiting"),
         ("the rest of a request", costs.answer_ns, "keeps no other waiting"),
@@ -207,58 +209,19 @@ def _costs(told: PlanRecord) -> Table:
     )
 
 
-def _options(plan: Plan, calibration: Calibration) -> Table:
-    limits = calibration.limits
-    rows: list[Row] = []
-    for option in ways(plan):
-        group_rows, *cells = option_cells(option)
-        rows.append((group_rows, *cells, "chosen" if option == plan.chosen else ""))
-    return Table(
-        heading=f"Ways to batch at {significant(plan.rate_per_s)} requests/s of a replica",
-        columns=(
-            *("group rows", "queue delay, µs", "p50, ms", "p90, ms", "p99, ms", "batch rows"),
-            "",
-        ),
-        groups=[rows],
-        note=f"Simulated; only --group-rows {limits.group_rows} --queue-delay-us "
-        f"{limits.queue_delay_ns // 1000} was measured. What binds: {plan.binds}.",
-        left=[6],
+def _planned(record: PlanRecord, plan: Plan) -> Iterator[Table]:
+    calibration = record.calibration
+    chosen: Column[Option] = Column("", lambda one: "chosen" * (one == plan.chosen), words=True)
+    yield table_of(
+        f"Ways to batch at {significant(plan.rate_per_s)} requests/s of a replica",
+        (*OPTION_COLUMNS, chosen),
+        [ways(plan)],
+        note=f"Simulated; only {options_text(calibration.limits)} was measured. What binds: "
+        f"{plan.binds}.",
     )
-
-
-def _network(told: PlanRecord, plan: Plan) -> Table:
-    return Table(
-        heading="Network, incoming",
-        columns=NETWORK_COLUMNS,
-        groups=[list(network_cells(told.demand, plan, told.calibration))],
-        note=f"Links of {told.demand.link_bits_per_s / 1e9:g} Gbit/s.",
-    )
-
-
-def _loads(calibration: Calibration) -> Table:
-    """All that was measured, with what speaks against it."""
-    return Table(
-        heading="Loads that were measured",
-        columns=(
-            *("load", "for", "requests/s", "mean, ms", "p50, ms", "p90, ms", "p99, ms"),
-            *("compute, ms", "batch rows", "samples", "errors", "what speaks against it"),
-        ),
-        groups=[
-            [
-                (
-                    name,
-                    purpose,
-                    significant(load.requests_per_s),
-                    *map(milliseconds, (load.mean_ns, load.p50_ns, load.p90_ns, load.p99_ns)),
-                    milliseconds(load.compute_ns),
-                    significant(load.batch_rows),
-                    f"{load.samples:,}",
-                    Cell(f"{load.errors:,}", bad=load.errors > 0),
-                    "; ".join(load.doubts) or "-",
-                )
-                for name, purpose, load in _named(calibration)
-            ]
-        ],
-        left=[1, 11],
-        folded=True,
+    yield table_of(
+        "Network, incoming",
+        network_columns(record.demand, plan, calibration),
+        [dtypes(calibration)],
+        note=f"Links of {record.demand.link_bits_per_s / 1e9:g} Gbit/s.",
     )

@@ -5,24 +5,15 @@ from typing import Any
 
 from measure.core.record import read
 from measure.core.verdict import Check, Finding
-from measure.presentation.format import milliseconds, rows, share, significant
+from measure.presentation.format import milliseconds, significant
 from measure.report import charts, percentiles, stages, trust
-from measure.report.section import POINTS, Card, Cell, Plot, Row, Section, Table, Verdict
+from measure.report.section import POINTS, Card, Plot, Section, Verdict, table_of
 from measure.report.values import place
 from measure.sweep.plots import looks, of_mode
 from measure.sweep.record import SweepRecord
-from measure.sweep.summary import Point, Spread, warnings
-from measure.sweep.table import TOO_FEW
+from measure.sweep.summary import Point, warnings
+from measure.sweep.table import COLUMNS, TOO_FEW
 
-_COLUMNS = (
-    ("mode", "batch"),
-    ("min", "p50", "p90", "max"),
-    ("min", "p50", "p90", "max"),
-    ("predictions/s", "batch rows"),
-    ("wrong", "near ties", "agree"),
-    ("errors", "samples", "server peak MiB"),
-)
-_OVER = ("", "first prediction, ms", "last prediction, ms", "", "labels", "")
 _NOTE = (
     "Percentiles are nearest rank: the smallest measured value that at least p percent of the "
     f"samples do not exceed; {TOO_FEW}. Samples with errors are counted under errors only. Batch "
@@ -43,10 +34,10 @@ _CAPTIONS = {
 }
 
 
-def section(record: Mapping[str, Any]) -> Section:
+def section(content: Mapping[str, Any]) -> Section:
     """Return what a page shows of a sweep's record. RecordError where it cannot be read."""
-    told = read(record, SweepRecord)
-    points, settings, environment = told.points, told.settings, told.environment
+    record = read(content, SweepRecord)
+    points, settings, environment = record.points, record.settings, record.environment
     modes = looks(points)
     ordered = [point for mode in modes for point in of_mode(points, mode)]
     figures = {
@@ -57,18 +48,19 @@ def section(record: Mapping[str, Any]) -> Section:
         "percentiles": percentiles.curves(list(_best_known(ordered))),
     }
     spreads = [_distribution(point) for point in ordered]
-    tables = [_table(points)]
+    groups = [of_mode(points, mode) for mode in modes]
+    tables = [table_of("Points", COLUMNS, groups, note=_NOTE, part=POINTS)]
     if any(spread.samples for spread in spreads):
         tables.append(percentiles.histograms(spreads, "mode, batch size"))
     return Section(
         heading="Batch size sweep",
         sentence=sentence(points, settings, environment),
-        verdicts=verdicts(points, _findings(told), environment, _wire(settings)),
+        verdicts=verdicts(points, _findings(record), environment, _wire(settings)),
         checks=[_labels(points), trust.steal(environment)],
         plots=[Plot(name, drawn, _CAPTIONS[name]) for name, drawn in figures.items() if drawn],
         tables=tables,
         cards=[_best(of_mode(points, mode), look.colour) for mode, look in modes.items()],
-        record=dict(record),
+        record=dict(content),
         name="sweep.json",
     )
 
@@ -83,8 +75,7 @@ def verdicts(
 
     `wire`: what the examples were rounded to on their way, if they were.
     """
-    failures = trust.linked((one for one in findings if one.level == "fail"), environment)
-    doubts = trust.linked((one for one in findings if one.level != "fail"), environment)
+    failures, doubts = trust.split(findings, environment)
     answer = []
     if failures:
         answer.append(Verdict("fail", "Failed: do not trust these numbers.", failures))
@@ -124,9 +115,9 @@ def sentence(
     )
 
 
-def _findings(told: SweepRecord) -> list[Finding]:
-    judged = warnings(told.points, told.environment)
-    return judged + [finding for finding in told.findings if finding not in judged]
+def _findings(record: SweepRecord) -> list[Finding]:
+    judged = warnings(record.points, record.environment)
+    return judged + [finding for finding in record.findings if finding not in judged]
 
 
 def _wire(settings: Mapping[str, Any]) -> str | None:
@@ -186,42 +177,6 @@ def _distribution(point: Point) -> percentiles.Distribution:
 
 def _name(point: Point) -> str:
     return f"{point.mode}, {point.batch_size:,}"
-
-
-def _table(points: Sequence[Point]) -> Table:
-    return Table(
-        heading="Points",
-        part=POINTS,
-        columns=[column for group in _COLUMNS for column in group],
-        over=[(text, len(group)) for text, group in zip(_OVER, _COLUMNS, strict=True)],
-        groups=[
-            [_row(point, look.colour) for point in of_mode(points, mode)]
-            for mode, look in looks(points).items()
-        ],
-        note=_NOTE,
-    )
-
-
-def _row(point: Point, colour: str) -> Row:
-    peak = point.server_peak_rss_bytes
-    return (
-        Cell(point.mode, colour=colour),
-        f"{point.batch_size:,}",
-        *_spread(point.first_prediction_ns),
-        *_spread(point.latency_ns),
-        significant(point.throughput_per_s),
-        "-" if point.stages is None else rows(point.stages.batch_rows),
-        Cell(f"{point.wrong_labels:,}", bad=point.wrong_labels > 0),
-        f"{point.near_ties:,}",
-        share(point.agreement),
-        Cell(f"{point.errors:,}", bad=point.errors > 0),
-        f"{point.latency_ns.samples:,}",
-        "-" if peak is None else f"{peak / 2**20:,.0f}",
-    )
-
-
-def _spread(told: Spread) -> list[str]:
-    return [milliseconds(value) for value in (told.min, told.p50, told.known_p90, told.max)]
 
 
 def _listed(words: Sequence[str]) -> str:

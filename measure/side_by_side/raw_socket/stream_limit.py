@@ -10,12 +10,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 from measure.core import local_server
-from measure.core.comparison import interleaved, ratio
-from measure.core.judged import guarded, rounds_of
+from measure.core.comparison import interleaved
+from measure.core.judged import conclude_share, run_rounds
 from measure.core.verification import Experiment, check, truth
 from measure.peers.peer_servers import MODEL
 from measure.side_by_side.raw_socket.client import RawSocket, raw_server
@@ -28,10 +27,7 @@ _SHARE = 0.5
 
 def main() -> int:
     """Measure the given number of rounds."""
-    return guarded(
-        "measure.side_by_side.raw_socket.stream_limit",
-        partial(_measure, rounds_of("measure.side_by_side.raw_socket.stream_limit", __doc__)),
-    )
+    return run_rounds("measure.side_by_side.raw_socket.stream_limit", __doc__, _measure)
 
 
 def _measure(rounds: int) -> int:
@@ -68,12 +64,8 @@ def _measure(rounds: int) -> int:
         for mode in modes:
             stack.callback(mode.close)
         stream, raw = interleaved([rate(mode) for mode in modes], rounds)
-    found = ratio(stream, raw)
-    print("stream, examples/s:    ", *(f"{value:,.0f}" for value in stream))
-    print("raw socket, examples/s:", *(f"{value:,.0f}" for value in raw))
-    print(f"ratio {found:.2f} of {found.pairs} pairs")
-    print(f"wrong labels: {wrong}")
-    return 0 if found.low >= _SHARE and not wrong else 1
+    rates = {"stream, examples/s": stream, "raw socket, examples/s": raw}
+    return conclude_share(rates, ",.0f", wrong, _SHARE)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ from measure.core.self_test import Calibration, calibrate
 )
 def test_two_claims_in_twenty_are_the_most(claims, passed):
     said = []
-    claimed = iter([True] * claims + [False] * (20 - claims))
-    found = calibrate(lambda: next(claimed), 20, said.append)
+    claims_of_runs = iter([True] * claims + [False] * (20 - claims))
+    claimed = []
+    calibrate(lambda: next(claims_of_runs), 20, said.append, claimed)
+    found = Calibration(tuple(claimed))
     assert found.passed is passed
     assert found.text == f"A/A: no difference in {20 - claims} of 20 runs"
     assert said[-1] == f"A/A 20 of 20: {'a difference' if claims == 20 else 'no difference'}"
@@ -27,7 +29,9 @@ def test_runs_that_could_not_have_failed_count_for_nothing():
 
 def test_a_test_of_no_run_that_could_fail_is_not_passed():
     said = []
-    found = calibrate(lambda: None, 3, said.append)
+    claimed = []
+    calibrate(lambda: None, 3, said.append, claimed)
+    found = Calibration(tuple(claimed))
     assert not found.passed
     assert found.text == "A/A: none of 3 runs could have failed: too few pairs without an error"
     assert said[-1] == "A/A 3 of 3: could not have failed"

@@ -10,7 +10,7 @@ from measure.diff.side import merged, side
 from measure.diff.verdicts import (
     BETTER,
     SAME,
-    UNTOLD,
+    UNDECIDED,
     WORSE,
     differences,
     incomparable,
@@ -32,7 +32,7 @@ def verdicts(old, new, tolerance=TENTH):
 
 
 @pytest.mark.parametrize(
-    ("factor", "said"), [(1.0, {SAME}), (1.5, {WORSE}), (0.5, {BETTER}), (1.1, {UNTOLD})]
+    ("factor", "said"), [(1.0, {SAME}), (1.5, {WORSE}), (0.5, {BETTER}), (1.1, {UNDECIDED})]
 )
 def test_sweeps_are_told_apart_by_more_than_the_tolerance(factor, said):
     found = verdicts(report_records.sweep(), report_records.sweep(factor, seed=1))
@@ -52,14 +52,14 @@ def test_a_wide_spread_cannot_be_told():
     noisy = report_records.sweep()
     for point in noisy["points"]:
         point["latencies_ns"] = [10**6, 10**8] * 10
-    assert verdicts(noisy, report_records.sweep()) == {UNTOLD}
+    assert verdicts(noisy, report_records.sweep()) == {UNDECIDED}
 
 
 def test_few_values_claim_nothing():
     few = report_records.sweep(3)
     for point in few["points"]:
         point["latencies_ns"] = point["latencies_ns"][:9]
-    assert verdicts(report_records.sweep(), few) == {UNTOLD}
+    assert verdicts(report_records.sweep(), few) == {UNDECIDED}
     assert {one.cost for one in compared(report_records.sweep(), few)} == {None}
 
 
@@ -74,7 +74,7 @@ def test_of_a_search_the_rates_between_which_it_lies_are_compared():
     old = report_records.slo(200.0, 210.0)
     assert verdicts(old, report_records.slo(150.0, 160.0)) == {WORSE}
     assert verdicts(old, report_records.slo(300.0, 310.0)) == {BETTER}
-    assert verdicts(old, report_records.slo(180.0, 220.0)) == {UNTOLD}
+    assert verdicts(old, report_records.slo(180.0, 220.0)) == {UNDECIDED}
     with pytest.raises(UsageError, match="found no rate"):
         side(old | {"found": {"met": None, "missed": 1.0, "untold": None}})
 
@@ -126,7 +126,7 @@ def test_of_several_runs_each_counts_once():
     assert all(len(series.values) == 3 for series in old.series)
     # As far apart as the runs of one side are, nothing can be told.
     again = merged([side(report_records.sweep(factor, seed=8)) for factor in (1.2, 1.5, 1.8)])
-    assert {one.verdict for one in differences(old, again, TENTH)} == {UNTOLD}
+    assert {one.verdict for one in differences(old, again, TENTH)} == {UNDECIDED}
     slower = merged([side(report_records.sweep(factor, seed=9)) for factor in (3.0, 3.3, 3.6)])
     assert {one.verdict for one in differences(old, slower, TENTH)} == {WORSE}
     with pytest.raises(UsageError, match="not of the same thing"):

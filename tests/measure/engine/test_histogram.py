@@ -45,12 +45,6 @@ def test_histograms_of_processes_add_up(some, others):
     assert sum_of_both.percentile(90) == pytest.approx(whole.percentile(90), rel=0.001)
 
 
-def test_what_is_over_a_time_is_counted():
-    counted = histogram(range(10**6, 101 * 10**6, 10**6))
-    assert counted.count_over(50 * 10**6 + 500_000) == 50
-    assert counted.count_over(HOUR_NS) == 0
-
-
 def test_times_beyond_the_ends_are_not_lost():
     counted = histogram([-5, 0, 2 * HOUR_NS])
     assert counted.samples == 3
