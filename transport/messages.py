@@ -1,6 +1,6 @@
 """gRPC's messages within a stream's DATA: a prefix of 5 bytes, then the message.
 
-The prefix says how long the message is before any of it came. Then its owner is asked whether it
+The prefix says how long the message is before any of it arrives. Then its owner is asked whether it
 may come (`admit`), its memory is made, and from there on the socket is read straight into it. What
 arrives of a message that is not admitted is bounded by the stream's window. A message that its
 owner skips takes no memory: it is dropped as it comes, and the next one follows.

@@ -1,7 +1,7 @@
 """Write the answers of one batch together, where they go to the same connection.
 
 A write for each answer costs a system call, and the wait for the interpreter lock after it. The
-worker that hands out a batch opens a scope; whoever answers from its callbacks names the
+worker that hands out a batch opens a scope; a callback that answers names the
 connection, which then gathers what this thread sends until the scope ends.
 """
 

@@ -34,11 +34,11 @@ class CallFailed(Exception):
         return self.status.text
 
     def trailing_metadata(self) -> Metadata:
-        """Metadata that came with the status."""
+        """Metadata sent with the status."""
         return self.status.trailing
 
     def initial_metadata(self) -> Metadata:
-        """Metadata that came before the first message."""
+        """Metadata sent before the first message."""
         return self._call.initial_metadata()
 
 
@@ -216,7 +216,7 @@ class ClientCall:
             self._changed.notify_all()
 
     def on_message(self, message: memoryview) -> None:
-        """A message of the answer came."""
+        """A message of the answer arrived."""
         with self._changed:
             self._answers.append(message)
             self._answer_bytes += len(message)
@@ -300,7 +300,7 @@ class ClientCall:
         return self.status().text
 
     def trailing_metadata(self) -> Metadata:
-        """Metadata that came with the status; waits for it."""
+        """Metadata sent with the status; waits for it."""
         return self.status().trailing
 
     def add_done_callback(self, callback: Callable[["ClientCall"], None]) -> None:

@@ -33,7 +33,7 @@ class ClientStream(Stream):
         self._trailers: Status | None = None
 
     def headers(self, response: Response, *, end_stream: bool) -> None:
-        """A header block of the answer came."""
+        """A header block of the answer arrived."""
         if not self.started and response.http_status is not None and response.http_status < 200:
             return
         if response.status is not None and end_stream:

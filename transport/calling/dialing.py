@@ -243,7 +243,7 @@ class Subchannel:
 
 
 def _cause_of_end(connection: ClientConnection) -> Exception:
-    """Why a connection ended before the server's settings came."""
+    """Why a connection ended before the server's settings arrived."""
     cause = connection.cause
     if cause is None:
         return ClosedEarly("connection closed by the peer")

@@ -57,7 +57,7 @@ _field = lru_cache(maxsize=1024)(encode_once)
 
 
 def encode(headers: Iterable[tuple[str, str]]) -> bytes:
-    """A header block that any decoder understands, whatever came before it."""
+    """A header block that any decoder understands, regardless of earlier blocks."""
     return b"".join([_field(name, value) for name, value in headers])
 
 

@@ -65,7 +65,7 @@ class Stream(Outgoing):
             self.connection.open_window(self)
 
     def count_data(self, length: int) -> None:
-        """A DATA frame came with `length` bytes, padding not counted."""
+        """A DATA frame arrived with `length` bytes, padding not counted."""
 
     def ended(self) -> None:
         """The peer sends no more messages; the I/O thread calls."""

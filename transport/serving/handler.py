@@ -26,7 +26,7 @@ class CallHandler:
         return True
 
     def message(self, message: memoryview) -> None:
-        """A message came; its memory belongs to the handler."""
+        """A message arrived; its memory belongs to the handler."""
 
     def skipped(self, length: int, head: bytes) -> None:
         """A message that `admit` skipped would be here; `head` is its start, empty if packed."""

@@ -209,7 +209,7 @@ class ServerCall(Stream):
         return self._length or 0
 
     def count_data(self, length: int) -> None:
-        """A DATA frame came, with `length` bytes beside its padding."""
+        """A DATA frame arrived, with `length` bytes beside its padding."""
         if self._length is not None:
             self._length -= length
 
@@ -304,7 +304,7 @@ class ServerCall(Stream):
         self.failed(DEADLINE_EXCEEDED)
 
     def _drop_message(self) -> None:
-        """Let go of what came of a message that nobody gets."""
+        """Let go of the received part of a message that nobody gets."""
         length = self.reader.length
         self.reader = NoMessages(self, 0)
         self.server_connection.dropped(length)

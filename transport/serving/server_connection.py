@@ -223,7 +223,7 @@ class ServerConnection(Connection):
             raise StatusError(Code.RESOURCE_EXHAUSTED, "too many compressed messages are waiting")
 
     def dropped(self, length: int) -> None:
-        """What came of a message of `length` bytes was dropped; the I/O thread calls."""
+        """The received part of a message of `length` bytes was dropped; the I/O thread calls."""
         if length >= _LARGE_BYTES:
             self._host.on_dropped()
 

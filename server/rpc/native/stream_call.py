@@ -39,7 +39,7 @@ _MESSAGES_AHEAD = 256
 
 @dataclass(eq=False, slots=True)
 class _Entry:
-    """A message that came: what it waits for, or why it was refused."""
+    """A message that arrived: what it waits for, or why it was refused."""
 
     request_id: str = ""
     pending: Pending | None = None
@@ -162,7 +162,7 @@ class StreamCall(CallHandler):
         self._leave()
 
     def stop(self) -> None:
-        """End the stream once all that came is answered; any thread."""
+        """End the stream once all that arrived is answered; any thread."""
         self._end_with(status.of(ServerStopping("the server is stopping")))
 
     # --- room
