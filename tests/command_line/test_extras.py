@@ -29,8 +29,9 @@ IN_BASE = """
 import importlib.abc, runpy, sys
 
 class OnlyBase(importlib.abc.MetaPathFinder):
-    here = {*sys.stdlib_module_names, "google", "grpc", "ml_dtypes", "numpy", "typing_extensions"}
+    here = {*sys.stdlib_module_names, "google", "hpack", "ml_dtypes", "numpy"}
     here |= {"client", "command_line", "measure", "model", "protos", "rowwise", "server", "soak"}
+    here |= {"transport"}
 
     def find_spec(self, name, path, target=None):
         if name.partition(".")[0] not in self.here:
