@@ -11,8 +11,8 @@ from client.connection.credentials import CredentialFiles
 from measure.compare import record as provider_record
 from measure.compare.analysis import analyse
 from measure.compare.runs import Cell, Measured, Provider
+from measure.core.comparison import COMPARE_SCHEMA, Calibration
 from measure.core.record import dumps
-from measure.core.self_test import COMPARE_SCHEMA, Calibration
 from measure.core.stages import Sample, Stages
 from measure.core.verification import Experiment
 from measure.engine.slice import Slice

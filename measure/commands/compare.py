@@ -19,8 +19,7 @@ from measure.compare.analysis import Pair, analyse, could_differ
 from measure.compare.findings import broken_limits, findings
 from measure.compare.measure import MODES, Observed, contest
 from measure.core import arguments, environment, options
-from measure.core.comparison import fewest_to_claim
-from measure.core.self_test import COMPARE_SCHEMA
+from measure.core.comparison import COMPARE_SCHEMA, fewest_to_claim
 from measure.core.verification import Experiment
 from measure.sweep.sweep import Settings
 from measure.sweep.terminal import SweepProgress

@@ -13,9 +13,9 @@ from measure.commands.load_options import add_common, settings_of, write
 from measure.commands.self_test import Comparing, self_test
 from measure.core import environment
 from measure.core.arguments import concurrencies, modes, positive, rates
+from measure.core.comparison import LOAD_SCHEMA
 from measure.core.options import add_aa
 from measure.core.record import encoded
-from measure.core.self_test import LOAD_SCHEMA
 from measure.engine.worker_job import MODES
 from measure.load import record as load_record
 from measure.load import table as load_table

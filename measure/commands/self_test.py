@@ -10,8 +10,8 @@ from command_line.interruption import keeping
 from command_line.parser import DONE, WRONG
 from measure.commands import verdicts
 from measure.core import environment
+from measure.core.comparison import Calibration, calibrate
 from measure.core.record import recorded, write_record
-from measure.core.self_test import Calibration, calibrate
 from measure.presentation.format import BAD
 
 # A function that compares once, as `calibrate` takes it, and one that reports progress.

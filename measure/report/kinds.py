@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from measure.compare.record import CompareRecord
+from measure.core.comparison import COMPARE_SCHEMA, LOAD_SCHEMA
 from measure.core.record import RecordError
-from measure.core.self_test import COMPARE_SCHEMA, LOAD_SCHEMA
 from measure.limits.record import LimitsRecord
 from measure.load.record import LoadRecord
 from measure.loadgen.record import LoadgenRecord

@@ -467,6 +467,22 @@ def test_answers_that_nobody_reads_hold_bounded_memory(server):
     assert 8 <= Amplify.answers <= 10
 
 
+def test_a_wider_window_is_acknowledged_before_it_is_used(server):
+    """Peers count what they receive by the window that was acknowledged."""
+    size = 200_000
+    with Raw(server.addresses[0], settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}) as raw:
+        raw.send(raw.headers("/test/Amplify"), raw.message(1, b"", end_stream=False))
+        raw.until(HeadersFrame)
+        raw.send(
+            WindowUpdateFrame(0, window_increment=size),
+            SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 2 * size}),
+        )
+        order = []
+        while DataFrame not in order:
+            order.append(type(raw.frame()))
+    assert SettingsFrame in order
+
+
 def test_a_client_that_opens_its_window_byte_by_byte_is_ended(server):
     pace = threading.Event()
     with Raw(server.addresses[0], settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}) as raw:

@@ -184,8 +184,9 @@ class ControlFrames:
             return
         values = dict(frames.parse_settings(payload))
         with self.lock:
+            # Behind what the old windows allowed, and before what the new ones allow.
+            self.sender.queue_control_locked(frames.SETTINGS_ACK)
             self._apply_settings_locked(values)
-            self.sender.control_locked(frames.SETTINGS_ACK)
         self.on_settings()
 
     def _apply_settings_locked(self, values: dict[int, int]) -> None:

@@ -100,11 +100,15 @@ class Sender:
 
     def control_locked(self, frame: bytes) -> None:
         """See `control`."""
-        if self.broken:
-            return
-        self._control.append(frame)
-        self.overflow = len(self._control) > MAX_CONTROL_FRAMES
-        self._flush_unless_corked_locked()
+        if not self.broken:
+            self.queue_control_locked(frame)
+            self._flush_unless_corked_locked()
+
+    def queue_control_locked(self, frame: bytes) -> None:
+        """Send a control frame that the peer caused with what is written next."""
+        if not self.broken:
+            self._control.append(frame)
+            self.overflow = len(self._control) > MAX_CONTROL_FRAMES
 
     def put_locked(self, stream: Outgoing, *entries: bytes | Message) -> None:
         """Send frames of headers and messages of a stream, in this order."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.text import Text
 
+from measure.core.comparison import COMPARE_SCHEMA, SAID
 from measure.core.record import decoded
-from measure.core.self_test import COMPARE_SCHEMA, SAID
 from measure.core.verdict import Check
 from measure.presentation.columns import Column
 from measure.presentation.format import flagged

@@ -6,8 +6,8 @@ import report_records
 
 from client.errors import UsageError
 from measure.core import record_files
+from measure.core.comparison import COMPARE_SCHEMA, LOAD_SCHEMA
 from measure.core.record import read
-from measure.core.self_test import COMPARE_SCHEMA, LOAD_SCHEMA
 from measure.load.record import LoadRecord
 from measure.loadgen.record import LONG, QUICK
 from measure.report import kinds, load_charts, page, percentiles, trust

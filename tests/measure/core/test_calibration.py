@@ -1,6 +1,6 @@
 import pytest
 
-from measure.core.self_test import Calibration, calibrate
+from measure.core.comparison import Calibration, calibrate
 
 
 @pytest.mark.parametrize(
