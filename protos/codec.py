@@ -210,24 +210,26 @@ class _Header:
 
 
 def _request_header(message: Any) -> _Header:
-    return _Header(
-        model_name=message.model_name,
-        model_version=message.model_version,
-        parameters=read_parameters(message.parameters),
-        layouts=tuple(Layout.of("input", header) for header in message.inputs),
-        requested=tuple(
-            RequestedOutput(output.name, read_parameters(output.parameters))
-            for output in message.outputs
-        ),
-    )
+    requested = [
+        RequestedOutput(output.name, read_parameters(output.parameters))
+        for output in message.outputs
+    ]
+    return _header_of(message, "input", message.inputs, tuple(requested))
 
 
 def _response_header(message: Any) -> _Header:
+    return _header_of(message, "output", message.outputs)
+
+
+def _header_of(
+    message: Any, role: str, tensors: Any, requested: tuple[RequestedOutput, ...] = ()
+) -> _Header:
     return _Header(
         model_name=message.model_name,
         model_version=message.model_version,
         parameters=read_parameters(message.parameters),
-        layouts=tuple(Layout.of("output", header) for header in message.outputs),
+        layouts=tuple(Layout.of(role, header) for header in tensors),
+        requested=requested,
     )
 
 

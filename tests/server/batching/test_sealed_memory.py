@@ -143,7 +143,7 @@ def test_memory_cannot_be_taken_away_under_the_server(caller, rows):
     fd = int(rows.key.split(":")[2])
     with pytest.raises(PermissionError):
         os.ftruncate(fd, 0)
-    # Pages that are given back are zeros to whoever reads them.
+    # The pages of a hole read as zeros.
     punched = subprocess.run(
         [
             "fallocate",
