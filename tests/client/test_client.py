@@ -10,6 +10,7 @@ from functools import partial
 import grpc
 import numpy as np
 import pytest
+from clear_examples import clear_examples
 from conftest import PATIENCE_S
 from onnx import helper
 
@@ -18,10 +19,8 @@ from client.connection.channel import RetryPolicy
 from client.errors import DeadlineExceeded, RequestFailed, Unavailable, UsageError
 from client.model_input import ModelInput
 from examples.refusing_proxy import refusing_proxy
-from model.examples import standard_normal
 from model.export import export
-from model.reference import expect
-from model.weights import exported, from_seed
+from model.weights import from_seed
 
 CLASSES, FEATURES, ROWS = 64, 4096, 600
 NEVER = RetryPolicy(attempts=1)
@@ -37,12 +36,7 @@ def models(graphs):
 
 @pytest.fixture(scope="module")
 def examples():
-    """Rows with the labels of the float64 reference, none too close to call."""
-    x = standard_normal(2 * ROWS, FEATURES, 0, "float32")
-    expected = expect(exported(from_seed(CLASSES, FEATURES, 0), "float32"), x, "float32")
-    clear = np.flatnonzero(~expected.near_ties)[:ROWS]
-    assert len(clear) == ROWS
-    return x[clear], expected.labels[clear]
+    return clear_examples(CLASSES, FEATURES, ROWS)
 
 
 @pytest.fixture(scope="module")

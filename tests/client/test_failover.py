@@ -8,15 +8,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from clear_examples import clear_examples
 from conftest import GROUP_ROWS, PATIENCE_S
 
 from client.client import Client
 from client.connection.channel import RetryPolicy
 from client.errors import Unavailable
-from model.examples import standard_normal
 from model.export import export
-from model.reference import expect
-from model.weights import exported, from_seed
+from model.weights import from_seed
 
 CLASSES, FEATURES, ROWS = 8, 16384, 64
 ROWS_OF_MIB = 2**20 // (4 * FEATURES)
@@ -35,12 +34,7 @@ def models(graphs):
 
 @pytest.fixture(scope="module")
 def examples():
-    """Rows with the labels of the float64 reference, none too close to call."""
-    x = standard_normal(2 * ROWS, FEATURES, 0, "float32")
-    expected = expect(exported(from_seed(CLASSES, FEATURES, 0), "float32"), x, "float32")
-    clear = np.flatnonzero(~expected.near_ties)[:ROWS]
-    assert len(clear) == ROWS
-    return x[clear], expected.labels[clear]
+    return clear_examples(CLASSES, FEATURES, ROWS)
 
 
 def answered(caller, model="linear_argmax"):

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from clear_examples import clear_examples
 from conftest import PATIENCE_S, ROOT
 
 from client import Client, DeadlineExceeded, UsageError
@@ -19,10 +20,8 @@ from client.batch import Batch, MessageLimit
 from client.connection.calls import Connection
 from client.model_input import ModelInput
 from client.unanswered import Unanswered
-from model.examples import standard_normal
 from model.export import export
-from model.reference import expect
-from model.weights import exported, from_seed
+from model.weights import from_seed
 from protos.codec import (
     InferRequest,
     InferResponse,
@@ -43,12 +42,7 @@ def models(graphs):
 
 @pytest.fixture(scope="module")
 def examples():
-    """Rows with the labels of the float64 reference, none too close to call."""
-    x = standard_normal(2 * ROWS, FEATURES, 0, "float32")
-    expected = expect(exported(from_seed(CLASSES, FEATURES, 0), "float32"), x, "float32")
-    clear = np.flatnonzero(~expected.near_ties)[:ROWS]
-    assert len(clear) == ROWS
-    return x[clear], expected.labels[clear]
+    return clear_examples(CLASSES, FEATURES, ROWS)
 
 
 @pytest.fixture(scope="module", params=["grpcio", "native"])
