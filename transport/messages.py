@@ -106,6 +106,7 @@ class MessageReader:
         "_waiting",
         "began_ns",
         "encoding",
+        "last_length",
         "length",
         "max_bytes",
         "owner",
@@ -116,6 +117,7 @@ class MessageReader:
         self.max_bytes = max_bytes
         self.encoding = "identity"
         self.length = -1  # of the message that is under way
+        self.last_length = 0  # of the message under way or before
         self.began_ns = 0  # time.monotonic_ns when its prefix was read
         self._head = b""
         self._packed = False
@@ -254,6 +256,7 @@ class MessageReader:
                 f"{self.max_bytes}",
             )
         self.length, self._packed = length, bool(flag)
+        self.last_length = length
         self.began_ns = time.monotonic_ns()
         self._ask()
         return data[missing:]

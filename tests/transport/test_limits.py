@@ -70,6 +70,33 @@ class Budget(CallHandler):
         self.call.finish()
 
 
+class Few(CallHandler):
+    """Has room for three messages, and remembers the call whose fourth message has to wait."""
+
+    open_ended = True
+    full = threading.Event()
+    taken: ClassVar = []
+    calls: ClassVar = []
+    size = 100_000
+
+    def __init__(self, call):
+        self.calls.append(call)
+        self.left = 3 * self.size
+
+    def admit(self, length):
+        if length > self.left:
+            self.full.set()
+            return False
+        self.left -= length
+        return True
+
+    def room_bytes(self):
+        return self.left
+
+    def message(self, message):
+        self.taken.append(len(message))
+
+
 class Skip(CallHandler):
     """Skips messages over 1,000 bytes, and says of each message what it was."""
 
@@ -132,6 +159,7 @@ def server():
         "/test/Echo": unary(lambda call, message: call.answer([message])),
         "/test/Hang": lambda call: CallHandler(),
         "/test/Budget": Budget,
+        "/test/Few": Few,
         "/test/Refuse": lambda call: Refuse(),
         "/test/Amplify": Amplify,
         "/test/Skip": Skip,
@@ -453,6 +481,18 @@ def test_a_message_without_room_comes_no_further_than_the_window(server):
         assert next(call) == b"ok"
         assert Budget.taken == [900_000]
         assert list(call) == []
+
+
+def test_messages_for_which_a_handler_has_no_room_are_not_asked_for(server):
+    messages = iter([bytes(Few.size)] * 40)
+    with grpc.insecure_channel(server.addresses[0], UNLIMITED) as channel:
+        call = channel.stream_stream("/test/Few")(messages, timeout=PATIENCE_S)
+        assert Few.full.wait(PATIENCE_S)
+        (stream,) = Few.calls
+        assert Few.taken == [Few.size] * 3
+        # With room for all of them the client may send 16 messages ahead.
+        assert stream.recv_window <= WINDOW
+        call.cancel()
 
 
 def test_answers_that_nobody_reads_hold_bounded_memory(server):

@@ -47,6 +47,10 @@ class Stream(Outgoing):
         """Whether a message of `length` bytes may come now."""
         return True
 
+    def room_bytes(self) -> int | None:
+        """Bytes that `admit` takes now, beside what it has taken; None: as many as come."""
+        return None
+
     def deliver(self, message: memoryview) -> None:
         """Take a message; the I/O thread calls."""
         raise NotImplementedError

@@ -25,6 +25,13 @@ class CallHandler:
         """
         return True
 
+    def room_bytes(self) -> int | None:
+        """Bytes that `admit` takes now, beside what it has taken; None: as many as come.
+
+        The client may send no more messages ahead than fit.
+        """
+        return None
+
     def message(self, message: memoryview) -> None:
         """A message arrived; its memory belongs to the handler."""
 

@@ -192,6 +192,10 @@ class ServerCall(Stream):
             return False
         return self.handler.admit(length)
 
+    def room_bytes(self) -> int | None:
+        """See Stream."""
+        return self.handler.room_bytes()
+
     def ask_again(self) -> None:
         """Ask whether the message may come that was not admitted as answers were not read."""
         if self.closed or not self.reader.waiting:

@@ -102,6 +102,11 @@ class StreamCall(CallHandler):
         with status.raised():
             return self._room.ask(length)
 
+    def room_bytes(self) -> int:
+        """See CallHandler."""
+        # May be a little old: what is given back meanwhile is seen with the next message.
+        return max(0, self._limits.read_ahead_bytes - self._ahead_bytes)
+
     def message(self, message: memoryview) -> None:
         """Decode a message and queue it."""
         room, self._room = self._room, self._new_room()
