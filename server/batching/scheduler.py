@@ -222,7 +222,9 @@ class Scheduler:
         also = {label.scores for label in judged} - set(requested)
         computing_ns = time.monotonic_ns()
         try:
-            outputs = self._engine.run([*requested, *also], assembled.inputs)
+            # With one size of all executions they have one way to run, too: rounding depends on it.
+            receiving = batch.pieces[-1].request.more_follows and not self._fixed
+            outputs = self._engine.run([*requested, *also], assembled.inputs, receiving=receiving)
         except InvalidInput:
             if len(batch.pieces) == 1:
                 raise

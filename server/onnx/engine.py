@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from protos.datatypes import BFLOAT16
 from server.errors import InvalidInput, StartError
-from server.onnx import graph_file, provider_library
+from server.onnx import beside, graph_file, provider_library
 from server.onnx.execution_provider import GPU, ExecutionProvider
 
 Run = Callable[[Sequence[str], Mapping[str, NDArray[Any]]], list[NDArray[Any]]]
@@ -96,6 +96,10 @@ class Engine:
             self.outputs = _specs(self._session.get_outputs())
             self.optional_inputs = _optional(self._session.get_overridable_initializers())
             self._run = way_to_run(self._session, self._dtypes(), on_gpu=self.on_gpu)
+            self._run_beside = self._run
+            plain = self._run == self._session.run and not any(d.hasobject for d in self._dtypes())
+            if plain and chosen == _CPU and threads == beside.THREADS:
+                self._run_beside = functools.partial(beside.run, self._session)
         except StartError as error:
             raise StartError(f"{path}: {error}") from None
         except Exception as error:
@@ -110,13 +114,21 @@ class Engine:
         """Whether every input and output leads with a batch axis of any size."""
         return all(spec.shape and spec.shape[0] is None for spec in (*self.inputs, *self.outputs))
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(
+        self,
+        outputs: Sequence[str],
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        receiving: bool = False,
+    ) -> list[NDArray[Any]]:
         """Run the graph once; return the named outputs, in order.
 
-        Arrays must be C-contiguous and aligned. InvalidInput if the graph itself rejects them.
+        Arrays must be C-contiguous and aligned. `receiving`: more rows arrive meanwhile, which
+        takes a core. InvalidInput if the graph itself rejects the arrays.
         """
+        run = self._run_beside if receiving else self._run
         try:
-            result: list[NDArray[Any]] = self._run(outputs, inputs)
+            result: list[NDArray[Any]] = run(outputs, inputs)
         except Exception as error:
             # Errors that only the graph can detect, such as shapes that do not fit each other.
             if type(error).__name__ in ("InvalidArgument", "RuntimeException", "Fail"):
@@ -130,7 +142,7 @@ class Engine:
 
     def close(self) -> None:
         """Release the weights, even if the engine is still referenced."""
-        del self._session, self._run
+        del self._session, self._run, self._run_beside
 
     def _dtypes(self) -> set[np.dtype[Any]]:
         dtypes = {spec.dtype for spec in (*self.inputs, *self.outputs)}

@@ -514,3 +514,23 @@ def test_an_answered_request_lets_go_of_its_inputs(start):
     sent = [request(numbers(2)), request(numbers(30))]
     run(scheduler, *sent)
     assert [dict(each.inputs) for each in sent] == [{}, {}]
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_core_is_left_to_receiving_while_a_sender_announces_more(tmp_path, fixed):
+    path = tmp_path / "model.onnx"
+    add_one(path)
+    told = []
+
+    class Watched(Engine):
+        def run(self, outputs, inputs, *, receiving=False):
+            told.append(receiving)
+            return super().run(outputs, inputs, receiving=receiving)
+
+    scheduler = Scheduler("m", Watched(path, 2), Limits(8, 8), Statistics(), fixed=fixed)
+    for more_follows in (True, False):
+        (sent,) = submit(scheduler, request(numbers(8), more_follows=more_follows))
+        np.testing.assert_array_equal(answer(sent), numbers(8) + 1)
+    scheduler.close()
+    # Executions that have to agree bit by bit all run in one way.
+    assert told == [not fixed, False]

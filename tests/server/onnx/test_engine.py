@@ -5,6 +5,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from server.errors import InvalidInput, StartError
+from server.onnx import beside
 from server.onnx.engine import Engine, TensorSpec
 from server.onnx.execution_provider import ExecutionProvider
 
@@ -303,3 +304,29 @@ def test_an_index_out_of_range_is_invalid(path):
     with pytest.raises(InvalidInput):
         engine.run(["y"], {"x": np.array([10])})
     assert engine.run(["y"], {"x": np.array([9])})[0].tolist() == [9]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_graph_runs_alike_while_more_is_received(path, threads):
+    weights = np.arange(12, dtype=np.float32).reshape(4, 3)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    shapes = [("x", TensorProto.FLOAT, ("n", 4))], [("y", TensorProto.FLOAT, ("n", 3))]
+    engine = Engine(save(path, nodes, *shapes, [("w", weights)]), threads)
+    x = np.arange(400, dtype=np.float32).reshape(100, 4)
+    (y,) = engine.run(["y"], {"x": x}, receiving=True)
+    np.testing.assert_array_equal(y, x @ weights)
+    with pytest.raises(InvalidInput, match=r"'x' \[2, 5\]"):
+        engine.run(["y"], {"x": np.zeros((2, 5), np.float32)}, receiving=True)
+    (y,) = engine.run(["y"], {"x": x[:1]}, receiving=True)
+    np.testing.assert_array_equal(y, x[:1] @ weights)
+
+
+def test_one_of_two_threads_runs_a_graph_while_more_is_received(path):
+    engine = Engine(save_identity(path), 2)
+    others = Engine(save_identity(path, TensorProto.STRING), 2)
+    assert engine._run_beside.func is beside.run
+    # ONNX Runtime takes texts in the thread that calls it.
+    assert others._run_beside == others._run
+    text = np.array([["a", "b", "c", "d"]], np.object_)
+    (y,) = others.run(["y"], {"x": text}, receiving=True)
+    assert y.tolist() == text.tolist()
