@@ -33,7 +33,7 @@ from protos.tensors import Parameter, Tensor
 
 # Large enough that a message's fixed cost is small, small enough that receiving, computing and
 # answering overlap.
-STREAM_MESSAGE_BYTES = 4 * 2**20
+STREAM_MESSAGE_BYTES = 8 * 2**20
 # How long instruments wait for a server that they started.
 READY_TIMEOUT_S = 30.0
 _HEADER_BYTES = 64 * 1024
