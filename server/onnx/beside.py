@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 # With more threads, the parts of a product would not be shared evenly by all but one of them.
 THREADS = 2
+# To receive fewer takes no core, and to wake another thread takes time.
+LEAST_BYTES = 2**20
 
 
 def run(

@@ -126,7 +126,8 @@ class Engine:
         Arrays must be C-contiguous and aligned. `receiving`: more rows arrive meanwhile, which
         takes a core. InvalidInput if the graph itself rejects the arrays.
         """
-        run = self._run_beside if receiving else self._run
+        large = receiving and sum(x.nbytes for x in inputs.values()) >= beside.LEAST_BYTES
+        run = self._run_beside if large else self._run
         try:
             result: list[NDArray[Any]] = run(outputs, inputs)
         except Exception as error:

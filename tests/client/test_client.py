@@ -86,7 +86,7 @@ def test_rows_may_lie_in_memory_in_any_way(client, examples):
 
 def test_a_large_input_goes_as_several_messages(client, examples):
     x, labels = examples
-    assert x.nbytes > 2 * STREAM_MESSAGE_BYTES
+    assert x.nbytes > STREAM_MESSAGE_BYTES
     before = answered(client)
     np.testing.assert_array_equal(client.predict(x), labels)
     assert answered(client) - before == -(-x.nbytes // STREAM_MESSAGE_BYTES)

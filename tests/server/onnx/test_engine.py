@@ -312,21 +312,32 @@ def test_a_graph_runs_alike_while_more_is_received(path, threads):
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     shapes = [("x", TensorProto.FLOAT, ("n", 4))], [("y", TensorProto.FLOAT, ("n", 3))]
     engine = Engine(save(path, nodes, *shapes, [("w", weights)]), threads)
-    x = np.arange(400, dtype=np.float32).reshape(100, 4)
+    x = (np.arange(beside.LEAST_BYTES // 4, dtype=np.float32) % 100).reshape(-1, 4)
     (y,) = engine.run(["y"], {"x": x}, receiving=True)
     np.testing.assert_array_equal(y, x @ weights)
-    with pytest.raises(InvalidInput, match=r"'x' \[2, 5\]"):
-        engine.run(["y"], {"x": np.zeros((2, 5), np.float32)}, receiving=True)
+    wide = np.zeros((beside.LEAST_BYTES // 20 + 1, 5), np.float32)
+    with pytest.raises(InvalidInput, match=r"'x' \[52429, 5\]"):
+        engine.run(["y"], {"x": wide}, receiving=True)
     (y,) = engine.run(["y"], {"x": x[:1]}, receiving=True)
     np.testing.assert_array_equal(y, x[:1] @ weights)
 
 
-def test_one_of_two_threads_runs_a_graph_while_more_is_received(path):
+def test_one_of_two_threads_runs_what_is_large_while_more_is_received(path, monkeypatch):
     engine = Engine(save_identity(path), 2)
-    others = Engine(save_identity(path, TensorProto.STRING), 2)
-    assert engine._run_beside.func is beside.run
-    # ONNX Runtime takes texts in the thread that calls it.
-    assert others._run_beside == others._run
-    text = np.array([["a", "b", "c", "d"]], np.object_)
-    (y,) = others.run(["y"], {"x": text}, receiving=True)
+    ran = []
+    run = engine._run_beside
+    monkeypatch.setattr(engine, "_run_beside", lambda *args: ran.append(1) or run(*args))
+    large = np.ones((beside.LEAST_BYTES // 16, 4), np.float32)
+    for x, receiving in ((large, False), (large[:-1], True), (large, True)):
+        (y,) = engine.run(["y"], {"x": x}, receiving=receiving)
+        np.testing.assert_array_equal(y, x)
+        assert ran == [1] * (receiving and len(x) == len(large))
+    assert run.func is beside.run
+
+
+def test_texts_are_taken_in_the_thread_that_calls(path):
+    engine = Engine(save_identity(path, TensorProto.STRING), 2)
+    text = np.full((beside.LEAST_BYTES // 32, 4), "a", np.object_)
+    (y,) = engine.run(["y"], {"x": text}, receiving=True)
     assert y.tolist() == text.tolist()
+    assert engine._run_beside == engine._run
