@@ -89,8 +89,8 @@ class ServerCall(Stream):
 
     @property
     def message_began_ns(self) -> int:
-        """When the prefix of the last message was read (time.monotonic_ns)."""
-        return self.reader.began_ns
+        """When the first byte of the last message was seen (time.monotonic_ns)."""
+        return self.reader.first_ns
 
     def time_remaining_s(self) -> float | None:
         """Seconds until the deadline; None without one."""
