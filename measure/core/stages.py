@@ -8,14 +8,22 @@ import numpy as np
 from protos.codec import InferResponse
 from protos.tensors import Parameter
 
+RECEIVE_UNKNOWN = (
+    "the server reports no time for receiving messages (with --transport grpcio, and in older "
+    "versions, it does not know it)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Stages:
     """The server's stage timings: of one request, or the mean over a batch's messages.
 
     Times are in nanoseconds. `batch_rows` is the number of rows the server ran together, which may
-    come from several requests. `execution_provider` is ONNX Runtime's name. In local mode a slice
-    of the batch counts as a message, and rounding it as assembling.
+    come from several requests. `execution_provider` is ONNX Runtime's name. `receive_ns` is the
+    time from the first byte of a message until it was complete, and overlaps with the client's
+    sending; `handover_ns` that from the end of the computation until the answer was encoded. None
+    where the server does not report them. In local mode a slice of the batch counts as a message,
+    and rounding it as assembling.
     """
 
     decode_ns: int
@@ -24,6 +32,8 @@ class Stages:
     compute_ns: int
     batch_rows: float
     execution_provider: str
+    receive_ns: int | None = None
+    handover_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +44,8 @@ class Sample:
     float64 reference's; `near_ties` are rows too close to call in the model's own precision;
     `wrong_labels` are disagreements that neither a near tie nor rounding on the wire explains.
     `error` is None if every row was answered. `messages` is how many carried the batch to a server.
-    Warm-up runs never become samples.
+    `send_ns` and `receive_ns` are the client's, of a batch in one message: until the kernel had it,
+    and from the first byte of the answer; None where unknown. Warm-up runs never become samples.
     """
 
     mode: str
@@ -49,6 +60,8 @@ class Sample:
     error: str | None = None
     messages: int = 0
     stages: Stages | None = None
+    send_ns: int | None = None
+    receive_ns: int | None = None
 
     @property
     def latency_ns(self) -> int:
@@ -73,7 +86,23 @@ def stages_of(responses: Sequence[InferResponse]) -> Stages | None:
         compute_ns=int(_mean(timings, "compute_ns")),
         batch_rows=_mean(timings, "batch_rows"),
         execution_provider=str(timings[0]["execution_provider"]),
+        receive_ns=_mean_if_known(timings, "receive_ns"),
+        handover_ns=_mean_if_known(timings, "handover_ns"),
     )
+
+
+def longer(one_ns: float | None, other_ns: float | None) -> float:
+    """The time that two stages which overlap take at least; None counts 0.
+
+    The client's sending and the server's receiving of a message are such stages. The clocks of two
+    machines cannot say how far they overlap.
+    """
+    return max(one_ns or 0.0, other_ns or 0.0)
+
+
+def _mean_if_known(timings: Sequence[Mapping[str, Parameter]], name: str) -> int | None:
+    known = all(name in parameters for parameters in timings)
+    return int(_mean(timings, name)) if known else None
 
 
 def _mean(timings: Sequence[Mapping[str, Parameter]], name: str) -> float:

@@ -116,14 +116,16 @@ class UnaryUnary(_Multi):
         *,
         wait_for_ready: bool | None = None,
         compression: str | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> tuple[Any, ClientCall]:
-        """The answer and its call."""
+        """The answer and its call; see `future`."""
         call = self.future(
             request,
             timeout,
             metadata,
             wait_for_ready=wait_for_ready,
             compression=compression,
+            on_sent=on_sent,
         )
         return _result(call), call
 
@@ -135,12 +137,16 @@ class UnaryUnary(_Multi):
         *,
         wait_for_ready: bool | None = None,
         compression: str | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> ClientCall:
-        """The call, under way. Its buffers have to stay as they are until it has ended."""
+        """The call, under way. Its buffers have to stay as they are until it has ended.
+
+        `on_sent` is called when the kernel has the whole request, and must not block.
+        """
         buffers = self._buffers(request)
         call = self._new_call(timeout, metadata, wait_for_ready, compression)
         try:
-            call.begin_unary(buffers)
+            call.begin_unary(buffers, on_sent)
         except BaseException:
             # KeyboardInterrupt: it may have begun.
             call.cancel()
