@@ -247,7 +247,7 @@ class Connection:
         return RequestFailed(status.code.name, status.text)
 
 
-def _on_sent(times: CallTimes | None) -> Callable[[], None] | None:
+def _on_sent(times: CallTimes | None) -> Callable[[int], None] | None:
     return None if times is None else times.sent
 
 

@@ -192,4 +192,4 @@ def _until_none(messages: "SimpleQueue[tuple[Pieces, CallTimes] | None]") -> Ite
         message, times = entry
         yield message
         # The stream asks for the next one when the kernel has this one.
-        times.sent()
+        times.sent(time.monotonic_ns())

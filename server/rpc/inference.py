@@ -49,9 +49,9 @@ class Answer:
     ready_ns: int
     model: Model
 
-    def sent(self) -> None:
-        """Count it: the kernel has its last byte."""
-        self.model.statistics.sent(time.monotonic_ns() - self.ready_ns)
+    def sent(self, began_ns: int) -> None:
+        """Count it: the kernel has its last byte, since a write that began then."""
+        self.model.statistics.sent(began_ns - self.ready_ns)
 
 
 class Inference:

@@ -11,7 +11,7 @@ from transport import call as call_headers
 from transport.calling.client_stream import ClientStream
 from transport.http2 import frames, headers
 from transport.http2.frames import Buffer, ErrorCode
-from transport.http2.outgoing import Message
+from transport.http2.outgoing import Message, OnSent
 from transport.loop import Loop, Timer
 from transport.messages import pack
 from transport.status import DEADLINE_EXCEEDED, Code, Metadata, Status
@@ -83,7 +83,7 @@ class ClientCall:
         # Before there is a stream, and of a call that may be begun again.
         self._to_send: list[Message] = []
         self._replay: tuple[Sequence[Buffer], ...] | None = None
-        self._on_sent: Callable[[], None] | None = None
+        self._on_sent: OnSent | None = None
         self._half_closed = False
         # Each with the instant at which its first byte was seen.
         self._answers: deque[tuple[memoryview, int]] = deque()
@@ -105,13 +105,8 @@ class ClientCall:
         """Start a call whose messages are sent with `send`."""
         self.dispatch()
 
-    def begin_unary(
-        self, buffers: Sequence[Buffer], on_sent: Callable[[], None] | None = None
-    ) -> None:
-        """Start a call of one message, which is kept until it is known to have been seen.
-
-        `on_sent` is called when the kernel has all of it, and must not block.
-        """
+    def begin_unary(self, buffers: Sequence[Buffer], on_sent: OnSent | None = None) -> None:
+        """Start a call of one message, which is kept until it is known to have been seen."""
         self._replay = (buffers,)
         self._on_sent = on_sent
         self._half_closed = True
@@ -126,7 +121,7 @@ class ClientCall:
         message = self._message(buffers)
         sent = False
 
-        def on_sent() -> None:
+        def on_sent(began_ns: int) -> None:
             nonlocal sent
             sent = True
             with self._changed:
