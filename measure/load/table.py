@@ -168,6 +168,7 @@ def _splits(splits: Sequence[tuple[LoadPoint, LoadSplit]]) -> Table:
         caption="means in ms; send lag: sent later than intended; "
         "send: until the kernel had it; server receive, answer receive: first byte to last, while "
         "the other side sends, so of the two the longer one counts; network: the rest of the round "
-        "trip; handover: until an answer's turn; client decode: after the latency; -: not reported",
+        "trip, in the kernel too; handover: until an answer's turn; client decode: after the "
+        "latency; -: not reported",
         elsewhere=_ELSEWHERE,
     )

@@ -112,8 +112,8 @@ def _plots(
                 "waterfall",
                 fall,
                 f"Means over the requests. {stages.OVERLAP} Network: the rest between send and "
-                "answer. Client decode comes after the time that latency counts."
-                + _unknown(points),
+                "answer, on the wire and in the kernel until a thread reads. Client decode comes "
+                "after the time that latency counts." + _unknown(points),
             )
         )
     return drawn
