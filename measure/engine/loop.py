@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 
 from client.errors import RequestFailed
-from measure.core.request_times import RequestTimes
+from measure.core.stages import RequestTimes
 from measure.engine.arrivals import Arrivals, due_times_ns
 from measure.engine.senders import Outcome, Sender, decoded
 from measure.engine.slice import Slice

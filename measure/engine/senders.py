@@ -9,7 +9,7 @@ from typing import Protocol
 from client.connection.call_times import CallTimes
 from client.connection.calls import Connection
 from client.errors import RequestFailed
-from measure.core.request_times import RequestTimes
+from measure.core.stages import RequestTimes
 from protos.codec import (
     InferRequest,
     InferResponse,

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from client.batch_stream import BatchAnswer
 from client.client import Client
 from client.errors import UsageError
-from measure.core.request_times import RequestTimes
-from measure.core.stages import Stages, stages_of
+from measure.core.stages import RequestTimes, Stages, stages_of
 from measure.core.verification import one_a_row
 from protos.codec import InferResponse
 from protos.quantize import WIRE_DTYPES, to_wire, wire_scale

@@ -12,7 +12,7 @@ from transport_raw import RawServer, answer
 from client.client import Client
 from client.connection.call_times import CallTimes
 from client.connection.calls import Connection
-from measure.core.request_times import RequestTimes
+from measure.core.stages import RequestTimes
 from model.export import export
 from model.weights import from_seed
 from protos.codec import (
