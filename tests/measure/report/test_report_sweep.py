@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import plotly.graph_objects
@@ -261,6 +262,16 @@ def test_of_stages_that_overlap_only_what_one_is_longer_by_is_drawn():
     assert (times["decode"], times["client decode"]) == (2, 7)
     data = stages.waterfall([("a", times)])["data"]
     assert sum(trace["x"][0] for trace in data) * 1e6 == pytest.approx(3 + 2 + 1 + 2 + 4 + 7)
+
+
+@pytest.mark.parametrize("receive_ns", [None, 0, 1000])
+def test_the_page_says_where_receiving_is_unknown(receive_ns):
+    points = [
+        replace(one, stages=replace(one.stages, server_receive_ns=receive_ns)) for one in sweep()
+    ]
+    plots = {plot.name: plot.caption for plot in reported.section(recorded(points)).plots}
+    told = "the server reports no time for receiving messages" in plots["stages"]
+    assert told is (receive_ns is None)
 
 
 def test_every_stage_has_a_colour_of_its_own():
