@@ -106,6 +106,7 @@ class MessageReader:
         "_waiting",
         "began_ns",
         "encoding",
+        "first_ns",
         "last_length",
         "length",
         "max_bytes",
@@ -118,7 +119,8 @@ class MessageReader:
         self.encoding = "identity"
         self.length = -1  # of the message that is under way
         self.last_length = 0  # of the message under way or before
-        self.began_ns = 0  # time.monotonic_ns when its prefix was read
+        self.first_ns = 0  # time.monotonic_ns when its first byte was seen
+        self.began_ns = 0  # the same, or when it was admitted, if it had to wait for that
         self._head = b""
         self._packed = False
         self._memory: memoryview | None = None
@@ -235,6 +237,8 @@ class MessageReader:
 
     def _read_prefix(self, data: memoryview) -> memoryview:
         missing = PREFIX_BYTES - len(self._head)
+        if not self._head:
+            self.first_ns = self.began_ns = time.monotonic_ns()
         if not self._head and len(data) >= PREFIX_BYTES:
             flag, length = _PREFIX.unpack_from(data)
         else:
@@ -257,7 +261,6 @@ class MessageReader:
             )
         self.length, self._packed = length, bool(flag)
         self.last_length = length
-        self.began_ns = time.monotonic_ns()
         self._ask()
         return data[missing:]
 
