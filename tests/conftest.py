@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -287,16 +288,19 @@ def graphs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def serve():
     """Start servers in this process, each on a free port unless told otherwise."""
-    with contextlib.ExitStack() as stack:
+    servers = []
 
-        def start(models, **options):
-            # Each model that is tried first takes longer to load.
-            defaults = {"address": "127.0.0.1:0", "validation": False, **TRANSPORT}
-            server = Server(Config(models=models, **defaults | options))
-            stack.callback(server.drain)
-            return server
+    def start(models, **options):
+        # Each model that is tried first takes longer to load.
+        defaults = {"address": "127.0.0.1:0", "validation": False, **TRANSPORT}
+        servers.append(Server(Config(models=models, **defaults | options)))
+        return servers[-1]
 
-        yield start
+    yield start
+    if servers:
+        # Each waits a moment for the last calls, so all wait at once.
+        with ThreadPoolExecutor(len(servers)) as pool:
+            list(pool.map(Server.drain, servers))
 
 
 @pytest.fixture(scope="module")
