@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -90,12 +92,14 @@ def limited(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("limited")
     limit = ["--max-slowdown", "0.000001", "--require-agreement", "1"]
-    words = ["--ep", "cpu", "--ep", "cpu", "--modes", "local"]
-    return folder, *run(folder, *words, *limit, *QUICK)
+    words = ["--ep", "cpu", "--ep", "cpu", "--modes", "local", "--rounds", "3", "--starts", "1"]
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = main(["compare", "--out", str(folder), *words, *limit, *SMALL])
+    return folder, code, said.getvalue(), json.loads((folder / "compare.json").read_text())
 
 
 def test_one_mode_needs_no_server(limited):
-    _, _, content = limited
+    *_, content = limited
     assert read(content, provider_record.CompareRecord).measured.modes == ["local"]
     assert content["providers"][0]["start_ups_ns"] == []
 
@@ -115,9 +119,9 @@ def test_a_provider_is_held_against_itself(tmp_path, capsys):
 
 
 def test_a_broken_limit_is_one_line_and_exit_code_1(limited):
-    folder, done, content = limited
-    assert done.returncode == 1
-    *_, line = done.stderr.splitlines()
+    folder, code, said, content = limited
+    assert code == 1
+    *_, line = said.splitlines()
     assert line.startswith("limit broken: local, batch size ")
     assert "cpu #2 takes" in line
     assert line.endswith("(and 2 more)")

@@ -17,7 +17,7 @@ REQUESTS = 800
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_search():
-    """Look for the costs a third as long as a plan does: these loads are simulated, not measured."""
+    """Look for the costs a third as long as a plan does: these loads have no noise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("measure.plan.fit._TRIES", 40)
         yield
