@@ -1,11 +1,10 @@
-import contextlib
-import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import grpc
+import in_process
 import pytest
 
 from measure.__main__ import main
@@ -93,13 +92,12 @@ def limited(tmp_path_factory):
     folder = tmp_path_factory.mktemp("limited")
     limit = ["--max-slowdown", "0.000001", "--require-agreement", "1"]
     words = ["--ep", "cpu", "--ep", "cpu", "--modes", "local", "--rounds", "3", "--starts", "1"]
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        code = main(["compare", "--out", str(folder), *words, *limit, *SMALL])
-    return folder, code, said.getvalue(), json.loads((folder / "compare.json").read_text())
+    done = in_process.run(main, "compare", "--out", folder, *words, *limit, *SMALL)
+    return folder, done, json.loads((folder / "compare.json").read_text())
 
 
 def test_one_mode_needs_no_server(limited):
-    *_, content = limited
+    _, _, content = limited
     assert read(content, provider_record.CompareRecord).measured.modes == ["local"]
     assert content["providers"][0]["start_ups_ns"] == []
 
@@ -119,9 +117,9 @@ def test_a_provider_is_held_against_itself(tmp_path, capsys):
 
 
 def test_a_broken_limit_is_one_line_and_exit_code_1(limited):
-    folder, code, said, content = limited
-    assert code == 1
-    *_, line = said.splitlines()
+    folder, done, content = limited
+    assert done.returncode == 1
+    *_, line = done.stderr.splitlines()
     assert line.startswith("limit broken: local, batch size ")
     assert "cpu #2 takes" in line
     assert line.endswith("(and 2 more)")
