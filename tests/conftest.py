@@ -55,10 +55,16 @@ STEPS_CONFIG = "max_batch_size: 1024 "
 ROWS_MAY_MIX = 'parameters { key: "rows_may_mix" value { string_value: "true" } }'
 
 
-def pytest_collection_finish():
+def pytest_collection():
     """Spare the garbage collector the thousands of tests that are kept to the end anyway."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    """Let it look at what comes after them."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def wait_until(condition, what, timeout_s=PATIENCE_S):

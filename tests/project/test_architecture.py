@@ -1,4 +1,5 @@
 import ast
+import functools
 import importlib.metadata
 import platform
 import re
@@ -163,11 +164,16 @@ FOLDERS = {
 ELSEWHERE = ROOT / "measure" / "peers" / "inside"
 
 
+@functools.cache
+def distributions_of_modules():
+    return importlib.metadata.packages_distributions()
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_what_a_folder_imports_its_extra_installs(folder):
     extra = FOLDERS[folder]
     closure = runtime_closure(*([extra] if extra else []))
-    of_modules = importlib.metadata.packages_distributions()
+    of_modules = distributions_of_modules()
     below = [ROOT / other for other in FOLDERS if other.startswith(f"{folder}/")]
     for path in (path for path in MODULES if path.is_relative_to(ROOT / folder)):
         if path.name == "generate.py" or any(map(path.is_relative_to, [*below, ELSEWHERE])):
