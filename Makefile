@@ -40,7 +40,7 @@ soak: .venv-dev/installed  ## test its promises in long runs (MINUTES=20, ARGS='
 	$(DEV) -m soak --seconds $$(($(MINUTES) * 60)) $(ARGS)
 
 fuzz: .venv-dev/installed  ## damaged messages, frames, files and random sequences (SECONDS=120)
-	$(DEV) -m soak --seconds $(SECONDS) --only codec,rpc,frames,transport,files,sequences --out results/fuzz $(ARGS)
+	$(DEV) -m soak --seconds $(SECONDS) --only codec,rpc,frames,transport,headers,files,sequences --out results/fuzz $(ARGS)
 
 # Of the hundreds of processes that tests start, each would compile all modules again.
 test test-slow test-lowest: export PYTHONDONTWRITEBYTECODE =

@@ -77,6 +77,9 @@ PARTS: Mapping[str, Part] = {
         40,
         "fuzz.transport_fuzz",
     ),
+    "headers": Part(
+        "damaged header blocks read like hpack alone", 10_000_000, 35, "fuzz.headers_fuzz"
+    ),
     "files": Part("damaged ONNX files rejected or served", 2_000, 100, "fuzz.files_fuzz"),
     "sequences": Part(
         "random sequences of 25 calls with the results that the state predicts",

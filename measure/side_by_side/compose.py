@@ -11,10 +11,17 @@ from measure.core.verification import Truth, truth
 from measure.limits.memory import memcpy_gib_per_s
 from measure.peers.peer_servers import MODEL, Work
 from measure.side_by_side.contenders import PERF_ANALYZER, bring_up, load_with_perf_analyzer
-from measure.side_by_side.goals import BATCHING_GAIN, NARROW_WIRE, PEAK_MEMORY, Measured
+from measure.side_by_side.goals import (
+    BATCHING_GAIN,
+    NARROW_WIRE,
+    PEAK_MEMORY,
+    SMALL_REQUESTS,
+    Measured,
+)
 from measure.side_by_side.parts.concurrency import Concurrency, compare_batching
 from measure.side_by_side.parts.memory import Memory, watch
 from measure.side_by_side.parts.narrow import Narrow, compare_wires
+from measure.side_by_side.parts.small_requests import SmallRequests, compare_small_requests
 from measure.side_by_side.raw_socket.client import limit_systems
 from measure.side_by_side.rounds import Cell, measure
 from measure.side_by_side.service import Settings, service_systems, serving
@@ -32,12 +39,13 @@ class Results:
     concurrency: Concurrency | None = None
     narrow: Narrow | None = None
     memory: Memory | None = None
+    small_requests: SmallRequests | None = None
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
     def measured(self) -> Measured:
         """The measurements that goals use."""
-        return Measured(self.cells, self.narrow, self.concurrency, self.memory)
+        return Measured(self.cells, self.narrow, self.concurrency, self.memory, self.small_requests)
 
 
 def run(settings: Settings, report: Report, results: Results) -> None:
@@ -58,6 +66,8 @@ def run(settings: Settings, report: Report, results: Results) -> None:
         results.narrow = compare_wires(settings, expected, report)
     with _skipping(PEAK_MEMORY, results, report):
         results.memory = watch(models, settings, expected, report)
+    with _skipping(SMALL_REQUESTS, results, report):
+        results.small_requests = compare_small_requests(settings, report)
 
 
 def _side_by_side(

@@ -66,21 +66,30 @@ class PerfAnalyzer:
         if missing or done.returncode != 0:
             raise NotAvailable(f"it lacks {', '.join(missing) or done.stderr.strip()}")
 
-    def rows_per_s(self, target: Target, batch_size: int) -> float:
-        """Rows per second, two requests at a time, mean of three windows; or NotAvailable."""
-        return float(self.measure(target, batch_size)["Inferences/Second"])
+    def rows_per_s(self, target: Target, batch_size: int, concurrency: int = _CONCURRENCY) -> float:
+        """Rows per second, `concurrency` requests at a time, mean of three windows.
+
+        NotAvailable if it fails.
+        """
+        measured = self.measure(target, batch_size, concurrency=concurrency)
+        return float(measured["Inferences/Second"])
 
     def measure(
-        self, target: Target, batch_size: int, *options: str, window_ms: int = _WINDOW_MS
+        self,
+        target: Target,
+        batch_size: int,
+        *options: str,
+        concurrency: int = _CONCURRENCY,
+        window_ms: int = _WINDOW_MS,
     ) -> dict[str, str]:
-        """The program's report for two requests at a time, by its column names.
+        """The program's report for `concurrency` requests at a time, by its column names.
 
         NotAvailable with its last line of output if there is none.
         """
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.csv"
             command = [str(self._program), "-m", MODEL, "-u", target.address, "-i", "grpc"]
-            command += ["-b", str(batch_size), "--concurrency-range", str(_CONCURRENCY)]
+            command += ["-b", str(batch_size), "--concurrency-range", str(concurrency)]
             command += ["--measurement-interval", str(window_ms), "--max-trials", str(_WINDOWS)]
             # Its own criterion for a stable rate would end some runs early, others late.
             command += ["--stability-percentage", "999", "-f", str(report), *options]

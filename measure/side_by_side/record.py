@@ -35,6 +35,7 @@ def to_json(
         concurrency=results.concurrency,
         narrow=results.narrow and results.narrow.cells,
         memory=results.memory,
+        small_requests=results.small_requests,
         goals=goal_records(goals),
         skipped=results.skipped,
     )

@@ -4,14 +4,24 @@ import random
 import grpc
 import numpy as np
 import pytest
+from hpack.table import HeaderTable
 from hypothesis.stateful import run_state_machine_as_test
 
 from protos.codec import decode_request, decode_response
 from protos.errors import InvalidMessage
-from soak.fuzz import codec_fuzz, files_fuzz, frames_fuzz, rpc_fuzz, sequences, transport_fuzz
+from soak.fuzz import (
+    codec_fuzz,
+    files_fuzz,
+    frames_fuzz,
+    headers_fuzz,
+    rpc_fuzz,
+    sequences,
+    transport_fuzz,
+)
 from soak.fuzz.codec_oracle import REQUEST, RESPONSE, disagreement
 from soak.fuzz.mutation import mutated
 from soak.tally import Tally
+from transport.http2 import headers
 
 
 def seen(decoder, decode, count=300):
@@ -96,6 +106,7 @@ def test_seeds_are_good_and_mutations_of_them_mostly_are_not():
         pytest.param(rpc_fuzz.run, 300, id="rpc"),
         pytest.param(frames_fuzz.run, 80, id="frames"),
         pytest.param(transport_fuzz.run, 300, id="transport"),
+        pytest.param(headers_fuzz.run, 4_000, id="headers"),
         pytest.param(files_fuzz.run, 1, id="files"),
         pytest.param(sequences.run, 2, id="sequences"),
     ],
@@ -116,6 +127,21 @@ def test_a_call_that_never_ends_is_found(monkeypatch):
     for ending in ("half_closed", "cancelled"):
         monkeypatch.setattr(transport_fuzz.Echo, ending, lambda self: None)
     assert transport_fuzz.serve(frames) == "0 streams and 6 calls have not ended"
+
+
+def headers_that_differ(count=2_000):
+    generator = random.Random(3)
+    fields, pair, found = headers_fuzz.corpus(), headers_fuzz.Pair(), []
+    for _ in range(count):
+        pair = headers_fuzz.Pair() if pair.ended else pair
+        found.append(pair.disagreement(headers_fuzz.drawn(generator, fields, pair.blocks[-8:])))
+    return [text for text in found if text is not None]
+
+
+def test_a_header_reader_that_remembers_blocks_too_long_is_found(monkeypatch):
+    assert headers_that_differ() == []
+    monkeypatch.setattr(headers._Table, "add", HeaderTable.add)
+    assert headers_that_differ() != []
 
 
 def test_a_server_that_is_in_another_state_than_it_should_be_is_found(tmp_path):

@@ -13,11 +13,16 @@ from measure.side_by_side.goals import (
     batching_gain,
     one_example,
     peak_memory,
+    perf_analyzer_against_triton,
     shared_memory,
+    small_requests,
+    unary_share,
 )
 from measure.side_by_side.parts.concurrency import Concurrency
 from measure.side_by_side.parts.memory import Memory
+from measure.side_by_side.parts.small_requests import SmallRequests, compare_small_requests
 from measure.side_by_side.rounds import Cell, measure
+from measure.side_by_side.service import Settings
 
 RATES = {
     "local": 1000.0,
@@ -91,7 +96,7 @@ def test_a_cell_that_failed_counts_as_not_measured():
 
 def test_an_interval_across_the_threshold_is_said():
     cells = [
-        Cell("unary", 1, [1.0] * 3, [1.8, 2.1, 2.3]),
+        Cell("unary", 1, [1.0] * 3, [1.5, 1.7, 1.9]),
         Cell("local", 1, [1.0] * 3, [1.0, 1.0, 1.0]),
     ]
     goal = one_example(Measured(cells))
@@ -112,6 +117,45 @@ def test_peak_memory_may_be_the_weights_and_256_mib(peak, verdict):
     goal = peak_memory(Measured([], memory=told))
     assert goal.verdict == verdict
     assert "+3.5 MiB" in goal.notes[0]
+
+
+def test_one_example_needs_less_of_a_lead_over_triton_than_many():
+    told = measured(cells=[cell("triton_perf", 1), cell("service_perf", 1, rate=500)])
+    assert perf_analyzer_against_triton(told).verdict == Standing.REACHED
+    told = measured(cells=[cell("triton_perf", 4), cell("service_perf", 4, rate=500)])
+    assert perf_analyzer_against_triton(told).verdict == Standing.MISSED
+
+
+@pytest.mark.parametrize(("rate", "verdict"), [(601, Standing.REACHED), (599, Standing.MISSED)])
+def test_one_large_request_is_held_against_the_stream(rate, verdict):
+    told = measured(cells=[cell("stream", 1024), cell("unary", 1024, rate=rate)])
+    assert unary_share(told).verdict == verdict
+
+
+@pytest.mark.parametrize(("us", "verdict"), [(249, Standing.REACHED), (251, Standing.MISSED)])
+def test_small_requests_have_a_budget_of_processor_time(us, verdict):
+    told = SmallRequests({16: [100.0] * 3, 64: [us] * 3}, skipped="no Triton here")
+    goal = small_requests(Measured([], small_requests=told))
+    assert goal.verdict == verdict
+    assert goal.missing == tuple(
+        f"service_perf / triton_perf, {count} in flight" for count in (16, 64)
+    )
+    assert "no Triton here" in "\n".join(lines(goal))
+
+
+@pytest.mark.parametrize(("rate", "verdict"), [(101, Standing.REACHED), (99, Standing.MISSED)])
+def test_small_requests_are_held_against_triton(rate, verdict):
+    cheap = {16: [100.0] * 3, 64: [100.0] * 3}
+    told = SmallRequests(cheap, {16: [100.0], 64: [rate]}, {16: [100.0], 64: [100.0]})
+    assert small_requests(Measured([], small_requests=told)).verdict == verdict
+
+
+def test_small_requests_are_measured_on_a_real_server(tmp_path):
+    settings = Settings(Experiment(64, 1024, "float32", 0, 64), (16,), 1, 1, (), 1, tmp_path)
+    told = compare_small_requests(settings, lambda _: None)
+    assert all(0 < us < 1e6 for values in told.server_us.values() for us in values)
+    assert set(told.server_us) == {16, 64}
+    assert told.triton_perf == {}
 
 
 # Rounds.
