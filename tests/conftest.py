@@ -55,6 +55,16 @@ STEPS_CONFIG = "max_batch_size: 1024 "
 ROWS_MAY_MIX = 'parameters { key: "rows_may_mix" value { string_value: "true" } }'
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Have more workers than cores: a third of the time, tests wait for what starts, ends or stalls.
+
+    Not for those that take minutes: some of these measure, or keep all cores busy by themselves.
+    """
+    cores = os.cpu_count() or 1
+    return cores + cores // 2 if config.option.markexpr == "not slow" else None
+
+
 def pytest_collection():
     """Spare the garbage collector the thousands of tests that are kept to the end anyway."""
     gc.disable()
