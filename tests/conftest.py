@@ -57,7 +57,7 @@ ROWS_MAY_MIX = 'parameters { key: "rows_may_mix" value { string_value: "true" } 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
-    """Have more workers than cores: a third of the time, tests wait for what starts, ends or stalls.
+    """Have more workers than cores: a third of the time tests wait for what starts, ends or stalls.
 
     Not for those that take minutes: some of these measure, or keep all cores busy by themselves.
     """
