@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from transport import call
 from transport.http2 import frames, headers
 from transport.http2.frames import Buffer, ErrorCode
-from transport.http2.outgoing import Message
+from transport.http2.outgoing import Message, OnSent
 from transport.http2.stream import Stream
 from transport.messages import NoMessages, pack
 from transport.serving.handler import CallHandler, NotGrpc
@@ -89,8 +89,8 @@ class ServerCall(Stream):
 
     @property
     def message_began_ns(self) -> int:
-        """When the prefix of the last message was read (time.monotonic_ns)."""
-        return self.reader.began_ns
+        """When the first byte of the last message was seen (time.monotonic_ns)."""
+        return self.reader.first_ns
 
     def time_remaining_s(self) -> float | None:
         """Seconds until the deadline; None without one."""
@@ -106,11 +106,11 @@ class ServerCall(Stream):
             self.connection.sender.put_locked(self, frame)
         return True
 
-    def send(self, buffers: Sequence[Buffer], on_sent: Callable[[], None] | None = None) -> bool:
+    def send(self, buffers: Sequence[Buffer], on_sent: OnSent | None = None) -> bool:
         """Send a message, which lies in `buffers` one after the other; they are not copied.
 
-        They must stay as they are until `on_sent` is called, which must not block; it is not called
-        when the call is cancelled first. False: nobody waits any more. The call's `pending` are the
+        They must stay as they are until `on_sent` is called, see OnSent; it is not called when the
+        call is cancelled first. False: nobody waits any more. The call's `pending` are the
         bytes that wait for the client to take them.
         """
         message = self._message(buffers, on_sent)
@@ -131,7 +131,7 @@ class ServerCall(Stream):
             self.connection.sender.put_locked(self, *frames_)
         return True
 
-    def answer(self, buffers: Sequence[Buffer], on_sent: Callable[[], None] | None = None) -> bool:
+    def answer(self, buffers: Sequence[Buffer], on_sent: OnSent | None = None) -> bool:
         """Send the only message and end the call with OK, in one write."""
         message = self._message(buffers, on_sent)
         trailers = self._trailers(OK)
@@ -145,7 +145,7 @@ class ServerCall(Stream):
 
     # --- frames
 
-    def _message(self, buffers: Sequence[Buffer], on_sent: Callable[[], None] | None) -> Message:
+    def _message(self, buffers: Sequence[Buffer], on_sent: OnSent | None) -> Message:
         encoding = self._response_encoding()
         plain, self.plain_next = self.plain_next, False
         if encoding == "identity" or plain:
