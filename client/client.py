@@ -238,8 +238,8 @@ class Client(ControlClient):
     def shared(self, x: Rows) -> Iterator[SharedArray]:
         """A copy of rows, in the model's dtype, in shared memory registered with the server.
 
-        It is registered until the block ends. Only for a server on this machine with shared memory
-        on.
+        It is registered until the block ends, or with the server until it stops if the client is
+        closed before. Only for a server on this machine with shared memory on.
         """
         if len(self._connection.addresses) > 1:
             raise UsageError("got several servers for shared memory, expected one")

@@ -102,12 +102,16 @@ class ControlClient:
             try:
                 yield array
             finally:
-                self._connection.control(
-                    "SystemSharedMemoryUnregister",
-                    pb.SystemSharedMemoryUnregisterRequest(name=array.key),
-                    pb.SystemSharedMemoryUnregisterResponse,
-                    self._deadline_s,
-                )
+                if not self._connection.closed:
+                    self._unregister(array)
+
+    def _unregister(self, array: SharedArray) -> None:
+        self._connection.control(
+            "SystemSharedMemoryUnregister",
+            pb.SystemSharedMemoryUnregisterRequest(name=array.key),
+            pb.SystemSharedMemoryUnregisterResponse,
+            self._deadline_s,
+        )
 
     def _register(self, array: SharedArray) -> None:
         self._connection.control(

@@ -1,5 +1,6 @@
 """Call the RPCs of the protocol over one channel."""
 
+import atexit
 import contextlib
 import time
 import weakref
@@ -60,6 +61,7 @@ class Connection:
         self._infer_stream = self._channel.stream_stream(_path("ModelStreamInfer"))
         # Of a connection that nobody closes; not here, as the collector may run in any thread.
         weakref.finalize(self, self._channel.loop.call_soon, self._on_close.close).atexit = False
+        _open.add(self)
 
     def control(
         self, method: str, request: Any, response: type[Response], deadline_s: float | None = None
@@ -129,6 +131,11 @@ class Connection:
             raise self._failure(error.status) from None
         finally:
             call.cancel()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, at the latest when the interpreter exits."""
+        return self._closed
 
     def check_open(self) -> None:
         """Raise UsageError once the connection is closed."""
@@ -253,3 +260,13 @@ def _on_sent(times: CallTimes | None) -> Callable[[int], None] | None:
 
 def _path(method: str) -> str:
     return f"/{SERVICE}/{method}"
+
+
+_open: "weakref.WeakSet[Connection]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what nobody closed: later, calls of finalizers would wait for threads that are gone."""
+    for connection in list(_open):
+        connection.close()

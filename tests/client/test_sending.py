@@ -194,6 +194,20 @@ with Client({server.address!r}) as client:
     assert done.stdout.decode() == f"{labels[:5].tolist()}\n"
 
 
+def test_a_process_ends_that_closes_neither_its_client_nor_its_shared_memory(server, examples):
+    script = f"""
+from client import Client
+import numpy as np
+client = Client({server.address!r})
+shared = client.shared(np.zeros((1, {FEATURES}), np.float32))
+shared.__enter__()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, cwd=ROOT, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 # --- what is kept of a stream until it is answered
 
 SPEC = {"x": ModelInput("x", np.dtype(np.float32), (4,))}
