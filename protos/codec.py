@@ -21,8 +21,9 @@ from protos.tensors import (
     Tensor,
     read_parameters,
     read_tensors,
+    write_data,
+    write_header,
     write_parameters,
-    write_tensors,
 )
 from protos.wire import Split, first, length_prefix, split
 
@@ -143,7 +144,9 @@ def request_pieces(request: InferRequest) -> Pieces:
     write_parameters(header.parameters, request.parameters)
     for output in request.outputs:
         write_parameters(header.outputs.add(name=output.name).parameters, output.parameters)
-    payloads = write_tensors("input", header.inputs, request.inputs)
+    for tensor in request.inputs:
+        write_header(header.inputs, tensor.name, tensor.datatype, tensor.shape, tensor.parameters)
+    payloads = write_data("input", request.inputs)
     return _pieces(header.SerializeToString(), _RAW_INPUT_FIELD, payloads)
 
 
@@ -157,12 +160,19 @@ def decode_response(message: bytes | memoryview) -> InferResponse:
 
 def encode_response(response: InferResponse) -> bytes:
     """Write a ModelInferResponse with raw contents."""
-    header = pb.ModelInferResponse(
-        model_name=response.model_name, model_version=response.model_version, id=response.id
-    )
-    write_parameters(header.parameters, response.parameters)
-    payloads = write_tensors("output", header.outputs, response.outputs)
-    return b"".join(_pieces(header.SerializeToString(), _RAW_OUTPUT_FIELD, payloads))
+    outputs = response.outputs
+    layouts = tuple([(each.name, each.datatype, each.shape) for each in outputs])
+    parameters = [each.parameters for each in outputs]
+    if response.parameters or any(parameters):
+        header = _write_header(
+            response.model_name, response.model_version, layouts, parameters, response.parameters
+        )
+    else:
+        header = _plain_header(response.model_name, response.model_version, layouts)
+    if response.id:
+        request_id = response.id.encode()
+        header += length_prefix(_RESPONSE_ID_FIELD, len(request_id)) + request_id
+    return b"".join(_pieces(header, _RAW_OUTPUT_FIELD, write_data("output", outputs)))
 
 
 def decode_stream_response(message: bytes | memoryview) -> tuple[str, InferResponse]:
@@ -189,6 +199,31 @@ def encode_stream_error(request_id: str, text: str) -> bytes:
     return pb.ModelStreamInferResponse(
         error_message=text, infer_response=pb.ModelInferResponse(id=request_id)
     ).SerializeToString()
+
+
+_Layouts: TypeAlias = tuple[tuple[str, str, tuple[int, ...]], ...]
+
+
+def _write_header(
+    name: str,
+    version: str,
+    layouts: _Layouts,
+    of_outputs: Sequence[Mapping[str, Parameter]],
+    parameters: Mapping[str, Parameter],
+) -> bytes:
+    """A ModelInferResponse without id and raw contents."""
+    header = pb.ModelInferResponse(model_name=name, model_version=version)
+    write_parameters(header.parameters, parameters)
+    for layout, own in zip(layouts, of_outputs, strict=True):
+        write_header(header.outputs, *layout, own)
+    written: bytes = header.SerializeToString()
+    return written
+
+
+@lru_cache(maxsize=_REMEMBERED_HEADERS)
+def _plain_header(name: str, version: str, layouts: _Layouts) -> bytes:
+    """The same without parameters, which a server repeats."""
+    return _write_header(name, version, layouts, [{}] * len(layouts), {})
 
 
 def _parse(kind: Any, data: bytes | memoryview) -> Any:

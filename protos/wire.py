@@ -6,6 +6,7 @@ with a tensor is a few small fields around one large one, so we walk the top lev
 large field in place.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 _VARINT, _FIXED64, _LEN, _FIXED32 = 0, 1, 2, 5
@@ -57,12 +58,20 @@ def split(
     try:
         while at < end:
             begin = at
-            tag, at = _varint(message, at, end, 5)
+            # Most varints have one byte, and a call for each of them would take most of the time.
+            tag = message[at]
+            at += 1
+            if tag >= 0x80:
+                tag, at = _varint(message, begin, end, 5)
             wire_type = tag & 7
             if tag < 8 or tag > 0xFFFFFFFF:
                 return None
             if wire_type == _LEN:
-                length, at = _varint(message, at, end, 5)
+                length = message[at] if at < end else 0x80
+                if length < 0x80:
+                    at += 1
+                else:
+                    length, at = _varint(message, at, end, 5)
                 if length > _MAX_LENGTH or length > end - at:
                     return None
                 payload, at = at, at + length
@@ -75,15 +84,13 @@ def split(
                 _, at = _varint(message, at, end, 10)
             elif wire_type in (_FIXED64, _FIXED32):
                 at += 8 if wire_type == _FIXED64 else 4
-                if at > end:
-                    return None
             else:
                 return None
     except ValueError:
         return None
     rest.append(message[kept:end])
     # Of two ids the last one counts, but protobuf looks at each.
-    unusual = len(id_spans) > 1
+    unusual = len(id_spans) > 1 or at > end
     return None if unusual else Split(b"".join(rest), spans, id_spans[0] if id_spans else None)
 
 
@@ -123,6 +130,7 @@ def encode_varint(value: int) -> bytes:
     return bytes(out)
 
 
+@lru_cache(maxsize=256)
 def length_prefix(field: int, length: int) -> bytes:
     """Tag and length that go before the payload of a length-delimited field."""
     return encode_varint(field << 3 | _LEN) + encode_varint(length)

@@ -32,12 +32,16 @@ class Outcome(Generic[Value]):
     def set_result(self, value: Value) -> None:
         """Set the value, once; the callbacks run in this thread."""
         self._value = value
-        self._end()
+        self._done = True
+        if self._callbacks:
+            self._call_back()
 
     def set_exception(self, error: Exception) -> None:
         """Set the error, in place of a value."""
         self._error = error
-        self._end()
+        self._done = True
+        if self._callbacks:
+            self._call_back()
 
     def add_done_callback(self, callback: "Callable[[Outcome[Value]], object]") -> None:
         """Call `callback(self)` once done: at once if it is, else from the thread that sets it."""
@@ -62,17 +66,12 @@ class Outcome(Generic[Value]):
             raise error
         return self._value  # type: ignore[return-value]  # set, as there is no error
 
-    def _end(self) -> None:
-        self._done = True
-        if self._callbacks:
-            self._call_back()
-
     def _call_back(self) -> None:
-        while True:
+        while self._callbacks:
             try:
                 callback = self._callbacks.pop(0)
             except IndexError:
-                return
+                return  # the other thread took it
             try:
                 callback(self)
             except Exception:

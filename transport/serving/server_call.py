@@ -10,7 +10,7 @@ from transport.http2.frames import Buffer, ErrorCode
 from transport.http2.outgoing import Message
 from transport.http2.stream import Stream
 from transport.messages import NoMessages, pack
-from transport.serving.handler import CallHandler, NotGrpc
+from transport.serving.handler import NO_HANDLER, CallHandler, NotGrpc
 from transport.serving.request import Request
 from transport.status import DEADLINE_EXCEEDED, OK, Code, Metadata, Status, of_http
 
@@ -65,7 +65,7 @@ class ServerCall(Stream):
         self.reader.encoding = request.encoding
         self.path = request.path
         self.metadata = request.metadata
-        self.handler = CallHandler()
+        self.handler: CallHandler = NO_HANDLER
         self.done = False
         self.compression = "identity"  # of answers, where the client takes it
         self.plain_next = False  # do not compress the next one
