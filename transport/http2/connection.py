@@ -267,6 +267,8 @@ class Connection(ControlFrames):
         if reader.waiting or stream.remote_ended or stream.closed:
             return
         window = stream.window
+        if not reader.missing and stream.recv_window > window // 2:
+            return
         missing = max(0, reader.missing - self.receiver.left_of(stream))
         more = min(missing + window, frames.MAX_WINDOW) - stream.recv_window
         if more >= window // 2:

@@ -1,7 +1,5 @@
 """Statuses and deadlines in the transport's terms."""
 
-import time
-
 from server.rpc import status as rpc_status
 from transport.serving.server_call import ServerCall
 from transport.status import Code, Status, StatusError
@@ -38,5 +36,4 @@ RAISED = _Raised()
 
 def deadline_ns(call: ServerCall) -> int | None:
     """The client's deadline on the monotonic clock."""
-    left_s = call.time_remaining_s()
-    return None if left_s is None else time.monotonic_ns() + int(left_s * 1e9)
+    return None if call.deadline_s is None else int(call.deadline_s * 1e9)
