@@ -53,7 +53,7 @@ class RequestedOutput:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferRequest:
     """The content of a ModelInferRequest; no outputs named means all of them."""
 
@@ -66,7 +66,7 @@ class InferRequest:
     byte_size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferResponse:
     """The content of a ModelInferResponse; `response["scores"]` is the array of that output."""
 

@@ -38,7 +38,7 @@ _CONTENTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tensor:
     """A named tensor of a message; `data` is None if it lies in shared memory."""
 

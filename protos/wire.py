@@ -53,6 +53,7 @@ def split(
     end = len(message) if stop is None else stop
     spans: list[tuple[int, int]] = []
     id_spans: list[tuple[int, int]] = []
+    taken = {field << 3 | _LEN: spans, id_field << 3 | _LEN: id_spans}
     rest: list[bytes | memoryview] = []
     at = kept = start
     try:
@@ -72,14 +73,14 @@ def split(
                     at += 1
                 else:
                     length, at = _varint(message, at, end, 5)
-                if length > _MAX_LENGTH or length > end - at:
-                    return None
                 payload, at = at, at + length
-                number = tag >> 3
-                if number in (field, id_field):
+                if length > _MAX_LENGTH or at > end:
+                    return None
+                found = taken.get(tag)
+                if found is not None:
                     rest.append(message[kept:begin])
                     kept = at
-                    (spans if number == field else id_spans).append((payload, at))
+                    found.append((payload, at))
             elif wire_type == _VARINT:
                 _, at = _varint(message, at, end, 10)
             elif wire_type in (_FIXED64, _FIXED32):

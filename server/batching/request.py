@@ -27,7 +27,7 @@ class Timings:
 _NOT_RUN = Timings()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Result:
     """Outputs by name, rows as in the request, with the time they took."""
 

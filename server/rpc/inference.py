@@ -20,7 +20,7 @@ from server.repository.repository import Repository
 from server.rpc import classification
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Pending:
     """An accepted message that waits for its result.
 

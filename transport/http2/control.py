@@ -254,7 +254,10 @@ class ControlFrames:
     def _window_update(self, flags: int, stream_id: int, payload: memoryview) -> None:
         increment = frames.parse_increment(payload)
         if increment < limits.SMALL_INCREMENT:
-            self._count_small_increment()
+            if self._explained < limits.INCREMENTS_PER_MESSAGE * self.sender.messages:
+                self._explained += 1
+            else:
+                self._idle_frames.count()
         if not stream_id:
             self._open_connection(increment)
             return
@@ -274,12 +277,6 @@ class ControlFrames:
                 self.sender.opened_locked(stream)
                 return
         raise StreamFault(stream_id, ErrorCode.FLOW_CONTROL_ERROR, "the window overflows")
-
-    def _count_small_increment(self) -> None:
-        if self._explained < limits.INCREMENTS_PER_MESSAGE * self.sender.messages:
-            self._explained += 1
-        else:
-            self._idle_frames.count()
 
     def _open_connection(self, increment: int) -> None:
         if not increment:

@@ -146,7 +146,8 @@ def parse_word(name: str, payload: Buffer) -> int:
     """The payload of RST_STREAM and WINDOW_UPDATE."""
     if len(payload) != _WORD.size:
         raise wrong_size(name, len(payload), "4")
-    word: int = _WORD.unpack_from(payload)[0]
+    word: int
+    (word,) = _WORD.unpack(payload)
     return word
 
 

@@ -1,5 +1,6 @@
 """One call at the server: what its handler gets, and how it answers from any thread."""
 
+import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from transport.http2 import frames, headers
 from transport.http2.frames import Buffer, ErrorCode
 from transport.http2.outgoing import Framed, Message
 from transport.http2.stream import Stream
-from transport.messages import PREFIX_BYTES, NoMessages, pack, prefix
+from transport.messages import PREFIX_BYTES, NoMessages, pack
 from transport.serving.handler import NO_HANDLER, CallHandler, NotGrpc
 from transport.serving.request import Request
 from transport.status import DEADLINE_EXCEEDED, OK, Code, Metadata, Status, of_http
@@ -22,6 +23,9 @@ _START = [(":status", "200"), ("content-type", call.CONTENT_TYPE)]
 _ACCEPT = [("grpc-accept-encoding", call.ACCEPT_ENCODING)]
 _START_BLOCK = headers.encode(_START + _ACCEPT)
 _OK_BLOCK = headers.encode(call.encode_status(OK))
+# Of a small answer: HEADERS, the header of DATA and the message's prefix; behind it HEADERS again.
+_BEFORE = struct.Struct(f">BHBBI {len(_START_BLOCK)}s BHBBI BI")
+_AFTER = struct.Struct(f">BHBBI {len(_OK_BLOCK)}s")
 _LAST = frames.END_HEADERS | frames.END_STREAM
 # Up to here an answer is one piece with its headers: more is copied in more time than it saves.
 _FRAMED_BYTES = 8 * 1024
@@ -158,17 +162,12 @@ class ServerCall(Stream):
         length = len(data)
         count = PREFIX_BYTES + length
         stream_id = self.stream_id
-        framed = b"".join(
-            (
-                frames.header(len(_START_BLOCK), frames.HEADERS, frames.END_HEADERS, stream_id),
-                _START_BLOCK,
-                frames.header(count, frames.DATA, 0, stream_id),
-                prefix(length),
-                data,
-                frames.header(len(_OK_BLOCK), frames.HEADERS, _LAST, stream_id),
-                _OK_BLOCK,
-            )
+        headers_ = (0, len(_START_BLOCK), frames.HEADERS, frames.END_HEADERS, stream_id)
+        before = _BEFORE.pack(
+            *headers_, _START_BLOCK, 0, count, frames.DATA, 0, stream_id, 0, length
         )
+        after = _AFTER.pack(0, len(_OK_BLOCK), frames.HEADERS, _LAST, stream_id, _OK_BLOCK)
+        framed = b"".join((before, data, after))
         sender = self.connection.sender
         with self.connection.lock:
             if self.done or self.started or not sender.reserve_locked(self, count):
