@@ -25,7 +25,7 @@ from protos.tensors import (
     write_header,
     write_parameters,
 )
-from protos.wire import Split, first, length_prefix, split
+from protos.wire import RememberedStarts, Split, first, length_prefix, split
 
 # A message in pieces, one after the other; a memoryview is the memory of a tensor's array.
 Pieces: TypeAlias = Sequence[bytes | memoryview]
@@ -100,15 +100,21 @@ class InferResponse:
         return iter(self.names)
 
 
+_starts = RememberedStarts()
+
+
 def decode_request(message: bytes | memoryview) -> InferRequest:
     """Read a ModelInferRequest; InvalidMessage if it is malformed or contradicts itself."""
-    parts = split(message, _RAW_INPUT_FIELD, id_field=_REQUEST_ID_FIELD)
+    known = _starts.known(message)
+    parts = known or split(message, _RAW_INPUT_FIELD, id_field=_REQUEST_ID_FIELD)
     whole = None
     if parts is None:
         whole = _parse(pb.ModelInferRequest, message)
         raw, request_id = [memoryview(entry) for entry in whole.raw_input_contents], whole.id
     else:
         raw, request_id = _views(message, parts), _id(message, parts, pb.ModelInferRequest)
+        if known is None:
+            _starts.remember(message, parts)
     try:
         header = _request_header(whole) if parts is None else _header(pb.ModelInferRequest, parts)
         return InferRequest(

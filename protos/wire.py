@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 _VARINT, _FIXED64, _LEN, _FIXED32 = 0, 1, 2, 5
 _MAX_LENGTH = 2**31 - 1  # protobuf allows no longer field
+# An eighth of a MiB at most.
+_REMEMBERED_STARTS = 256
+_REMEMBERED_START_BYTES = 256
 
 
 class Split(NamedTuple):
@@ -93,6 +96,39 @@ def split(
     # Of two ids the last one counts, but protobuf looks at each.
     unusual = len(id_spans) > 1 or at > end
     return None if unusual else Split(b"".join(rest), spans, id_spans[0] if id_spans else None)
+
+
+class RememberedStarts:
+    """Remembers how messages were split that are equal but for their data.
+
+    That are messages with one large field, at their end, and without an id. What is before the data
+    and the length of the message decide then where it is split. Any thread may call.
+    """
+
+    def __init__(self) -> None:
+        # By the length of a message, where the data began in the last one.
+        self._starts: dict[int, int] = {}
+        self._splits: dict[tuple[int, bytes], Split] = {}
+
+    def known(self, message: bytes | memoryview) -> Split | None:
+        """The result of `split`, if it was remembered."""
+        length = len(message)
+        start = self._starts.get(length)
+        return None if start is None else self._splits.get((length, bytes(message[:start])))
+
+    def remember(self, message: bytes | memoryview, parts: Split) -> None:
+        """Remember the result of `split` of the whole of `message`, if it can be."""
+        length = len(message)
+        if parts.id_span is not None or len(parts.spans) != 1:
+            return
+        start, stop = parts.spans[0]
+        if stop != length or start > _REMEMBERED_START_BYTES:
+            return
+        if len(self._splits) >= _REMEMBERED_STARTS or len(self._starts) >= _REMEMBERED_STARTS:
+            self._splits.clear()
+            self._starts.clear()
+        self._starts[length] = start
+        self._splits[length, bytes(message[:start])] = parts
 
 
 def first(head: bytes, field: int) -> bytes | None:
