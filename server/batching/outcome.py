@@ -53,18 +53,22 @@ class Outcome(Generic[Value]):
     def exception(self, timeout_s: float | None = None) -> Exception | None:
         """The error, or None for a value; waits up to `timeout_s`, then raises TimeoutError."""
         if not self._done:
-            ended = threading.Event()
-            self.add_done_callback(lambda _: ended.set())
-            if not ended.wait(timeout_s):
-                raise FutureTimeout
+            self._wait(timeout_s)
         return self._error
 
     def result(self, timeout_s: float | None = None) -> Value:
         """The value; raises the error instead, or TimeoutError after `timeout_s`."""
-        error = self.exception(timeout_s)
-        if error is not None:
-            raise error
+        if not self._done:
+            self._wait(timeout_s)
+        if self._error is not None:
+            raise self._error
         return self._value  # type: ignore[return-value]  # set, as there is no error
+
+    def _wait(self, timeout_s: float | None) -> None:
+        ended = threading.Event()
+        self.add_done_callback(lambda _: ended.set())
+        if not ended.wait(timeout_s):
+            raise FutureTimeout
 
     def _call_back(self) -> None:
         while self._callbacks:

@@ -83,9 +83,13 @@ class Inference:
         give_back: Callable[[], object] | None,
     ) -> Pending:
         try:
-            shared_outputs = self._shared_outputs(message)
+            shared_outputs: Mapping[str, tuple[Region, Placement]] = {}
+            class_counts: Mapping[str, int] = {}
+            if message.outputs:
+                shared_outputs = self._shared_outputs(message)
             request = model.requests.check(message, self._regions, arrived_ns, caller)
-            class_counts = classification.counts(message.outputs, model.output_dtypes)
+            if message.outputs:
+                class_counts = classification.counts(message.outputs, model.output_dtypes)
             decode_ns = time.monotonic_ns() - arrived_ns
             if give_back is None:
                 self._wait_and_submit(model, request, caller)
@@ -185,7 +189,7 @@ def _response(pending: Pending, result: Result, parameters: dict[str, Parameter]
         model_version=pending.model.version,
         id=pending.id,
         parameters=parameters,
-        outputs=tuple(_output(pending, name, data) for name, data in result.outputs.items()),
+        outputs=tuple([_output(pending, name, data) for name, data in result.outputs.items()]),
     )
 
 

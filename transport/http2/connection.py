@@ -267,8 +267,6 @@ class Connection(ControlFrames):
         if reader.waiting or stream.remote_ended or stream.closed:
             return
         window = stream.window
-        if not reader.missing and stream.recv_window > window // 2:
-            return
         missing = max(0, reader.missing - self.receiver.left_of(stream))
         more = min(missing + window, frames.MAX_WINDOW) - stream.recv_window
         if more >= window // 2:
@@ -320,9 +318,12 @@ class Connection(ControlFrames):
         assert isinstance(stream, Stream)
         stream.count_data(len(data))
         stream.guarded(stream.reader.feed, data)
-        if stream.reader.missing:
-            self.widen_window(stream, stream.reader.length)
-        self.open_window(stream)
+        reader = stream.reader
+        if reader.missing:
+            self.widen_window(stream, reader.length)
+            self.open_window(stream)
+        elif stream.recv_window <= stream.window // 2:
+            self.open_window(stream)
 
     def on_filled(self, stream: Incoming, count: int) -> None:
         """See FrameHandler."""

@@ -45,11 +45,12 @@ class Framed:
     The windows had room for its `left` bytes of DATA, and were narrowed when it was framed.
     """
 
-    __slots__ = ("frames", "left")
+    __slots__ = ("frames", "left", "on_sent")
 
-    def __init__(self, frames: bytes, left: int) -> None:
+    def __init__(self, frames: bytes, left: int, on_sent: Callable[[], None] | None) -> None:
         self.frames = frames
         self.left = left
+        self.on_sent = on_sent
 
 
 class Outgoing:

@@ -374,6 +374,8 @@ class Sender:
         self.pending -= entry.left
         stream.entries.popleft()
         self.messages += 1
+        if entry.on_sent is not None:
+            self._callbacks.append((self._written + self._size, entry.on_sent))
         self._end(stream)
 
     def _end(self, stream: Outgoing) -> None:

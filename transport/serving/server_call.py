@@ -82,7 +82,7 @@ class ServerCall(Stream):
         self._deadline: Timer | None = None
         self._accept = request.accept
         self.started = False
-        self._length: int | None = None
+        self._length = request.content_length  # bytes of DATA to come, where that was said
         if request.timeout_s is not None:
             self.deadline_s = self.since_s + request.timeout_s
             self._deadline = connection.loop.call_at(self.deadline_s, self._past_deadline)
@@ -140,10 +140,10 @@ class ServerCall(Stream):
 
     def answer(self, buffers: Sequence[Buffer], on_sent: Callable[[], None] | None = None) -> bool:
         """Send the only message and end the call with OK, in one write."""
-        if on_sent is None and len(buffers) == 1 and self._response_encoding() == "identity":
+        if len(buffers) == 1 and self._response_encoding() == "identity":
             data = buffers[0]
-            framed = isinstance(data, bytes) and len(data) <= _FRAMED_BYTES
-            if framed and self._answer_framed(data):
+            small = isinstance(data, bytes) and len(data) <= _FRAMED_BYTES
+            if small and self._answer_framed(data, on_sent):
                 return True
         message = self._message(buffers, on_sent)
         trailers = self._trailers(OK)
@@ -157,7 +157,7 @@ class ServerCall(Stream):
 
     # --- frames
 
-    def _answer_framed(self, data: Buffer) -> bool:
+    def _answer_framed(self, data: Buffer, on_sent: Callable[[], None] | None) -> bool:
         """`answer` a small message, where the windows have room; nothing is done elsewhere."""
         length = len(data)
         count = PREFIX_BYTES + length
@@ -174,7 +174,7 @@ class ServerCall(Stream):
                 return False
             self.started = True
             self._done_locked()
-            sender.put_locked(self, Framed(framed, count))
+            sender.put_locked(self, Framed(framed, count, on_sent))
         return True
 
     def _message(self, buffers: Sequence[Buffer], on_sent: Callable[[], None] | None) -> Message:
@@ -230,10 +230,6 @@ class ServerCall(Stream):
             return
         self.guarded(self.reader.ask_again)
         self.connection.open_window(self)
-
-    def expect_length(self, length: int | None) -> None:
-        """Check that the DATA have `length` bytes together."""
-        self._length = length
 
     @property
     def missing_length(self) -> int:

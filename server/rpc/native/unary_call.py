@@ -10,6 +10,7 @@ from protos.codec import decode_request, encode_response
 from server.batching import handover
 from server.batching.outcome import Outcome
 from server.batching.request import Caller, Result
+from server.errors import TooLarge
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference, Pending
 from server.rpc.native import status
@@ -53,8 +54,10 @@ class UnaryCall(CallHandler):
         """Take room for the message."""
         if self._message is not None:
             raise StatusError(Code.UNIMPLEMENTED, "got a second message, expected one")
-        with status.RAISED:
+        try:
             return self._room.ask(length)
+        except TooLarge as error:
+            raise status.error(error) from None
 
     def message(self, message: memoryview) -> None:
         """Keep the message until the client has said that it is the only one."""
@@ -69,10 +72,12 @@ class UnaryCall(CallHandler):
         self._idle_trim.began(self._length)
         arrived_ns = time.monotonic_ns()
         call = self._call
-        with status.RAISED:
+        try:
             caller = Caller(call.peer, status.deadline_ns(call))
             decoded = decode_request(message)
             pending = self._inference.begin(decoded, arrived_ns, caller, self._room.give_back)
+        except Exception as error:
+            raise status.error(error) from None
         self._pending = pending
         pending.request.future.add_done_callback(self._answer)
 
