@@ -112,8 +112,10 @@ def decode_request(message: bytes | memoryview) -> InferRequest:
         whole = _parse(pb.ModelInferRequest, message)
         raw, request_id = [memoryview(entry) for entry in whole.raw_input_contents], whole.id
     else:
-        raw, request_id = _views(message, parts), _id(message, parts, pb.ModelInferRequest)
+        raw = _views(message, parts)
+        request_id = ""
         if known is None:
+            request_id = _id(message, parts, pb.ModelInferRequest)
             _starts.remember(message, parts)
     try:
         header = _request_header(whole) if parts is None else _header(pb.ModelInferRequest, parts)

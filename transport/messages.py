@@ -227,7 +227,7 @@ class MessageReader:
             self._check_end()
 
     def _check_end(self) -> None:
-        if not self.idle:
+        if self.length >= 0 or self._head:
             raise StatusError(Code.INTERNAL, "the stream ended within a message")
         self.owner.ended()
 
@@ -262,7 +262,12 @@ class MessageReader:
         """Start a message that is admitted; the bytes of `data` that are left."""
         length = self.length
         if len(data) >= length:
-            self._memory = memoryview(bytes(data[:length]))
+            message = memoryview(bytes(data[:length]))
+            if not self._packed:
+                self.length = -1
+                self.owner.deliver(message)
+                return data[length:]
+            self._memory = message
             self._filled = length
             self._finish()
             return data[length:]

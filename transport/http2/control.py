@@ -274,7 +274,8 @@ class ControlFrames:
         with self.lock:
             stream.send_window += increment
             if stream.send_window <= frames.MAX_WINDOW:
-                self.sender.opened_locked(stream)
+                if stream.entries:
+                    self.sender.opened_locked(stream)
                 return
         raise StreamFault(stream_id, ErrorCode.FLOW_CONTROL_ERROR, "the window overflows")
 

@@ -146,14 +146,17 @@ def parse_word(name: str, payload: Buffer) -> int:
     """The payload of RST_STREAM and WINDOW_UPDATE."""
     if len(payload) != _WORD.size:
         raise wrong_size(name, len(payload), "4")
-    word: int
-    (word,) = _WORD.unpack(payload)
+    word: int = _WORD.unpack_from(payload)[0]
     return word
 
 
 def parse_increment(payload: Buffer) -> int:
     """By how much WINDOW_UPDATE opens a window."""
-    return parse_word("WINDOW_UPDATE", payload) & _31_BITS
+    if len(payload) != _WORD.size:
+        raise wrong_size("WINDOW_UPDATE", len(payload), "4")
+    word: int
+    (word,) = _WORD.unpack(payload)
+    return word & _31_BITS
 
 
 def headers(stream_id: int, block: bytes, max_frame: int, *, end_stream: bool) -> bytes:

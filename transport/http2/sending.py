@@ -376,7 +376,8 @@ class Sender:
         self.messages += 1
         if entry.on_sent is not None:
             self._callbacks.append((self._written + self._size, entry.on_sent))
-        self._end(stream)
+        stream.local_ended = True
+        stream.on_local_end()
 
     def _end(self, stream: Outgoing) -> None:
         stream.local_ended = True

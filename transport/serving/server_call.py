@@ -44,13 +44,13 @@ class ServerCall(Stream):
         "_accept",
         "_deadline",
         "_encoding",
-        "_length",
         "authority",
         "compression",
         "deadline_s",
         "done",
         "handler",
         "metadata",
+        "missing_length",
         "path",
         "plain_next",
         "room_wanted",
@@ -82,7 +82,8 @@ class ServerCall(Stream):
         self._deadline: Timer | None = None
         self._accept = request.accept
         self.started = False
-        self._length = request.content_length  # bytes of DATA to come, where that was said
+        # Bytes of DATA that content-length promised and that did not come, or surplus ones.
+        self.missing_length = request.content_length
         if request.timeout_s is not None:
             self.deadline_s = self.since_s + request.timeout_s
             self._deadline = connection.loop.call_at(self.deadline_s, self._past_deadline)
@@ -231,15 +232,10 @@ class ServerCall(Stream):
         self.guarded(self.reader.ask_again)
         self.connection.open_window(self)
 
-    @property
-    def missing_length(self) -> int:
-        """Bytes of DATA that content-length promised and that did not come, or surplus ones."""
-        return self._length or 0
-
     def count_data(self, length: int) -> None:
         """A DATA frame arrived, with `length` bytes beside its padding."""
-        if self._length is not None:
-            self._length -= length
+        if self.missing_length is not None:
+            self.missing_length -= length
 
     def check_receiving(self, now_s: float, most_s: float | None) -> None:
         """End a call whose message takes longer than its handler's bound, or else `most_s`."""

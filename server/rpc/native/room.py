@@ -27,7 +27,8 @@ class Room:
 
         TooLarge where it never can be.
         """
-        self.give_back()
+        if self._taken_bytes or self._ticket is not None:
+            self.give_back()
         if self._budget.take(size_bytes):
             self._taken_bytes = size_bytes
             return True
