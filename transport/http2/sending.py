@@ -135,14 +135,15 @@ class Sender:
         return True
 
     def _queue_locked(self, stream: Outgoing, *entries: bytes | Message | Framed) -> None:
+        if not stream.pending:
+            # First: the I/O thread looks without the lock for streams that make no progress.
+            stream.progress_s = time.monotonic()
         for entry in entries:
             if not isinstance(entry, bytes):
                 stream.pending += entry.left
                 self.pending += entry.left
             stream.entries.append(entry)
         if not stream.queued:
-            if not stream.pending or stream.progress_s == 0.0:
-                stream.progress_s = time.monotonic()
             stream.queued = True
             self._ready.append(stream)
 
