@@ -131,6 +131,8 @@ def _check_socket_file(address: str, path: str) -> None:
         raise StartError(f"--address {address}: {path} exists and is not a socket")
     # gRPC replaces a socket file that is there, also that of a living server.
     with socket.socket(socket.AF_UNIX) as probe:
+        # Where the queue of connections is full, it would wait.
+        probe.setblocking(False)
         code = probe.connect_ex(path)
     if code in (0, errno.EAGAIN):
         raise StartError(f"--address {address} is in use by another server")

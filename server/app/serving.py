@@ -1,11 +1,12 @@
 """Serve until a signal asks the process to end, then drain."""
 
+import contextlib
 import gc
 import logging
 import signal
+import socket
 import sys
-import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from protos import malloc
 from server.app import logs
@@ -14,8 +15,6 @@ from server.app.server import Server
 from server.errors import StartError
 
 _log = logging.getLogger("server")
-
-_WAKE_S = 0.1
 # Calls leave nothing to the collector, which would look at those in flight every 700 objects.
 _COLLECTED_OBJECTS = 10_000
 
@@ -30,17 +29,32 @@ def serve(settings: Config, warnings: Iterable[str]) -> int:
         _log.warning(warning)
     malloc.keep_in_process(all_sizes=True)
     gc.set_threshold(_COLLECTED_OBJECTS)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        server = Server(settings)
-    except StartError as error:
-        print(f"argmax-server: error: {error}", file=sys.stderr)
-        return 2
-    print(f"listening on {server.address}", flush=True)
-    # A signal that the kernel gives to another thread does not wake this one.
-    while not stop.wait(_WAKE_S):
-        pass
-    server.drain()
+    with _stop_signals() as arrived:
+        try:
+            server = Server(settings)
+        except StartError as error:
+            print(f"argmax-server: error: {error}", file=sys.stderr)
+            return 2
+        print(f"listening on {server.address}", flush=True)
+        arrived.recv(1)
+        server.drain()
     return 0
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[socket.socket]:
+    """A socket that can be read once SIGTERM or SIGINT has arrived.
+
+    Python writes to it in whichever thread gets the signal. A handler that takes a lock could wait
+    forever for one that the code it interrupts holds.
+    """
+    arrived, written = socket.socketpair()
+    with arrived, written:
+        written.setblocking(False)
+        signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        try:
+            yield arrived
+        finally:
+            signal.set_wakeup_fd(-1)

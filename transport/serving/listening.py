@@ -68,6 +68,8 @@ def _bind_unix(path: str) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode):
             with socket.socket(socket.AF_UNIX) as probe:
+                # Where the queue of connections is full, it would wait.
+                probe.setblocking(False)
                 if probe.connect_ex(path) in (0, errno.EAGAIN):
                     raise OSError(errno.EADDRINUSE, f"{path} is in use by another server")
             os.unlink(path)

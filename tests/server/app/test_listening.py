@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import re
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 
 from server.app import listening
 from server.errors import StartError
+from transport.serving import listening as transport_listening
 
 ROOT = Path(__file__).resolve().parents[3]
 FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -82,6 +84,30 @@ def test_a_socket_file_is_replaced_only_if_nobody_listens(tmp_path):
     assert path.is_socket()
     listening.check(f"unix:{path}")
     listening.check(f"unix://{path}")
+
+
+@contextlib.contextmanager
+def full_queue(path):
+    """A socket file whose server accepts nothing, so that a connection more would wait."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen(0)
+        for _ in range(100):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            if client.connect_ex(str(path)) == errno.EAGAIN:
+                break
+        else:
+            pytest.fail("the queue takes more than 100 connections")
+        yield
+
+
+def test_a_server_that_accepts_nothing_does_not_hang_the_next_one(tmp_path):
+    with full_queue(tmp_path / "s"):
+        assert why(f"unix:{tmp_path / 's'}").endswith("is in use by another server")
+        with pytest.raises(OSError, match="in use by another server"):
+            transport_listening.bind(f"unix:{tmp_path / 's'}")
 
 
 def test_what_is_no_socket_is_not_replaced(tmp_path):
