@@ -12,6 +12,7 @@ from client.arrays import Rows, as_array
 from client.batch import Batch, MessageLimit
 from client.batch_stream import BatchAnswer, stream_batches
 from client.connection import addresses
+from client.connection.call_times import CallTimes
 from client.connection.calls import Connection
 from client.connection.channel import MAX_MESSAGE_BYTES, RetryPolicy
 from client.connection.credentials import Credentials
@@ -188,12 +189,14 @@ class Client(ControlClient):
         inputs: Mapping[str, Rows],
         outputs: Iterable[str] = (),
         parameters: Mapping[str, Parameter] | None = None,
+        *,
+        times: CallTimes | None = None,
     ) -> InferResponse:
         """Send arrays by input name as one request; none named in `outputs` means all of them.
 
         `response["scores"]` is an output's array. Inputs are converted to the model's dtypes as by
         `predict`; the server checks names and shapes. UsageError for more rows than one request may
-        have, which `predict` would cut.
+        have, which `predict` would cut. `times` is filled in, except with hedging.
         """
         specs = self._model.inputs()
         tensors = [
@@ -203,7 +206,7 @@ class Client(ControlClient):
             for name, data in inputs.items()
         ]
         self._check_rows(tensors)
-        return self._answer(tensors, _requested(outputs), parameters)
+        return self._answer(tensors, _requested(outputs), parameters, times)
 
     def infer_tensors(
         self,
@@ -310,6 +313,7 @@ class Client(ControlClient):
         tensors: Iterable[Tensor],
         requested: Sequence[RequestedOutput],
         parameters: Mapping[str, Parameter] | None,
+        times: CallTimes | None = None,
     ) -> InferResponse:
         request = InferRequest(
             self.model,
@@ -328,7 +332,7 @@ class Client(ControlClient):
                 f"got a request of {size} bytes; a message has at most {MAX_MESSAGE_BYTES}"
             )
         with self._forgetting():
-            return decode_response(self._connection.infer(message, self._deadline_s))
+            return decode_response(self._connection.infer(message, self._deadline_s, times))
 
     def _check_rows(self, tensors: Sequence[Tensor]) -> None:
         rows = max((tensor.shape[0] for tensor in tensors if tensor.shape), default=0)

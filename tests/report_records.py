@@ -21,6 +21,7 @@ from measure.limits.peaks import COPY, FRESH, GEMM, PCIE, READ, TCP, UNITS, UNIX
 from measure.limits.placement import place
 from measure.limits.subject import subject
 from measure.load import record as load_record
+from measure.load.split import ServerStatistics
 from measure.load.summary import Asked
 from measure.load.summary import summarise as summarise_load
 from measure.loadgen import record as loadgen_record
@@ -50,7 +51,16 @@ ENVIRONMENT = {
     "versions": {"python": "3.11", "numpy": "2"},
     "command_line": "python -m client " + "--some-long-option value " * 12,
 }
-STAGES = Stages(1 * MS, 2 * MS, 1 * MS, 3 * MS, 4.0, "CPUExecutionProvider")
+STAGES = Stages(
+    *(1 * MS, 2 * MS, 1 * MS, 3 * MS, 4.0, "CPUExecutionProvider"),
+    receive_ns=MS,
+    handover_ns=MS // 2,
+)
+INSIDE = ServerStatistics(
+    *(100, 100, 200, 200 * MS, 200 * MS, 300 * MS, 50 * MS),
+    sent=100,
+    send_ns=40 * MS,
+)
 BEST = {GEMM: 100.0, READ: 10.0, COPY: 8.0, FRESH: 2.0, TCP: 3.0, UNIX: 4.0}
 
 
@@ -66,7 +76,13 @@ def sweep(factor=1.0, seed=0, **changes):
         for size in (1, 16, 256):
             times = factor * (MS + MS * size / 10) * rng.lognormal(0, 0.05, max(512 // size, 12))
             samples = [
-                Sample(mode, size, 0, int(t) // 2, int(t), size, messages=1, stages=STAGES)
+                Sample(
+                    *(mode, size, 0, int(t) // 2, int(t), size),
+                    messages=1,
+                    stages=STAGES,
+                    send_ns=MS // 10,
+                    receive_ns=MS // 10,
+                )
                 for t in times
             ]
             points.append(summarise(mode, size, samples))
@@ -103,11 +119,13 @@ def _load_point(asked, rate, latency_ns, lag_ns=1000, due=None, steal=0.0, seed=
             took_ns = int(latency_ns * rng.lognormal(0, 0.2))
             one.answer(took_ns, took_ns, 2)
             one.send(lag_ns)
+            one.client_times(MS // 2, MS)
+            one.decode_ns += MS // 4
             one.split(STAGES)
         one.in_flight_area_ns = one.latency_sum_ns
         windows.append(one)
     last = Slice(3 * 10**9, 3 * 10**9)
-    return summarise_load(asked, windows, last, labels_known=True, steal=steal)
+    return summarise_load(asked, windows, last, labels_known=True, steal=steal, statistics=INSIDE)
 
 
 def load(factor=1, **fields):

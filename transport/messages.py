@@ -106,6 +106,7 @@ class MessageReader:
         "_waiting",
         "began_ns",
         "encoding",
+        "first_ns",
         "length",
         "max_bytes",
         "owner",
@@ -116,7 +117,8 @@ class MessageReader:
         self.max_bytes = max_bytes
         self.encoding = "identity"
         self.length = -1  # of the message that is under way
-        self.began_ns = 0  # time.monotonic_ns when its prefix was read
+        self.first_ns = 0  # time.monotonic_ns when its first byte was seen
+        self.began_ns = 0  # the same, or when it was admitted, if it had to wait for that
         self._head = b""
         self._packed = False
         self._memory: memoryview | None = None
@@ -233,6 +235,8 @@ class MessageReader:
 
     def _read_prefix(self, data: memoryview) -> memoryview:
         missing = PREFIX_BYTES - len(self._head)
+        if not self._head:
+            self.first_ns = self.began_ns = time.monotonic_ns()
         if not self._head and len(data) >= PREFIX_BYTES:
             flag, length = _PREFIX.unpack_from(data)
         else:
@@ -254,7 +258,6 @@ class MessageReader:
                 f"{self.max_bytes}",
             )
         self.length, self._packed = length, bool(flag)
-        self.began_ns = time.monotonic_ns()
         self._ask()
         return data[missing:]
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from client.connection.call_times import CallTimes
 from client.connection.channel import SERVICE, RetryPolicy, open_channel
 from client.connection.credentials import Credentials
 from client.connection.hedging import Hedging
@@ -72,39 +73,58 @@ class Connection:
             raise RequestFailed("DATA_LOSS", f"the answer to {method} is malformed") from None
         return answer
 
-    def infer(self, message: Pieces, deadline_s: float | None = None) -> memoryview:
-        """Send an encoded ModelInferRequest; the encoded ModelInferResponse."""
-        return self._answer("ModelInfer", message, deadline_s)
+    def infer(
+        self, message: Pieces, deadline_s: float | None = None, times: CallTimes | None = None
+    ) -> memoryview:
+        """Send an encoded ModelInferRequest; the encoded ModelInferResponse.
+
+        `times` is filled in, except where a second server is asked.
+        """
+        return self._answer("ModelInfer", message, deadline_s, times)
 
     def infer_later(
         self,
         message: Pieces,
         deadline_s: float | None,
         done: Callable[[memoryview | RequestFailed], None],
+        times: CallTimes | None = None,
     ) -> None:
         """As `infer`, without waiting, retrying or hedging: `done` gets the answer.
 
         The transport's thread calls it. Until then the arrays in `message` have to stay as they
         are.
         """
+
+        def ended(call: ClientCall) -> None:
+            outcome = self._outcome(call)
+            if times is not None:
+                times.answer_began_ns = call.answer_began_ns
+            done(outcome)
+
         with self._while_open():
-            call = self._infer.future(message, deadline_s, self._metadata)
-        call.add_done_callback(lambda ended: done(self._outcome(ended)))
+            call = self._infer.future(message, deadline_s, self._metadata, on_sent=_on_sent(times))
+        call.add_done_callback(ended)
 
     def infer_stream(
-        self, messages: Iterator[Pieces], deadline_s: float | None = None
+        self,
+        messages: Iterator[Pieces],
+        deadline_s: float | None = None,
+        times: CallTimes | None = None,
     ) -> Iterator[memoryview]:
         """Send encoded ModelInferRequests as the server takes them, and yield its answers.
 
         The next message is asked for, in another thread, when the kernel has the one before, or
         the call has ended. The first error ends the stream. Leaving the generator early cancels the
-        call.
+        call. Before an answer is yielded, `times` gets the instant at which it began.
         """
         metadata = (*self._metadata, ("triton_grpc_error", "true"))
         with self._while_open():
             call = self._infer_stream(messages, deadline_s, metadata)
         try:
-            yield from call
+            for answer in call:
+                if times is not None:
+                    times.answer_began_ns = call.answer_began_ns
+                yield answer
         except CallFailed as error:
             raise self._failure(error.status) from None
         finally:
@@ -155,19 +175,31 @@ class Connection:
             return None
         return None
 
-    def _answer(self, method: str, message: Pieces, deadline_s: float | None) -> memoryview:
+    def _answer(
+        self,
+        method: str,
+        message: Pieces,
+        deadline_s: float | None,
+        times: CallTimes | None = None,
+    ) -> memoryview:
         end_s = None if deadline_s is None else time.monotonic() + deadline_s
         failures = 0
         while True:
             try:
-                return self._call(method, message, deadline_s)
+                return self._call(method, message, deadline_s, times)
             except Unavailable:
                 failures += 1
                 if not self.retry.wait(failures, end_s):
                     raise
             deadline_s = None if end_s is None else end_s - time.monotonic()
 
-    def _call(self, method: str, message: Pieces, deadline_s: float | None) -> memoryview:
+    def _call(
+        self,
+        method: str,
+        message: Pieces,
+        deadline_s: float | None,
+        times: CallTimes | None = None,
+    ) -> memoryview:
         """Call once; RequestFailed unless that ends with OK."""
         path = _path(method)
         try:
@@ -175,8 +207,12 @@ class Connection:
                 if self._hedging is not None:
                     call = self._hedging.call(path, message, deadline_s, self._metadata)
                     answer: memoryview = call.result()
-                else:
-                    answer = self._channel.unary_unary(path)(message, deadline_s, self._metadata)
+                    return answer
+                answer, call = self._channel.unary_unary(path).with_call(
+                    message, deadline_s, self._metadata, on_sent=_on_sent(times)
+                )
+                if times is not None:
+                    times.answer_began_ns = call.answer_began_ns
                 return answer
         except CallFailed as error:
             raise self._failure(error.status) from None
@@ -209,6 +245,10 @@ class Connection:
         if status.code is Code.DEADLINE_EXCEEDED:
             return DeadlineExceeded(status.code.name, status.text)
         return RequestFailed(status.code.name, status.text)
+
+
+def _on_sent(times: CallTimes | None) -> Callable[[int], None] | None:
+    return None if times is None else times.sent
 
 
 def _path(method: str) -> str:

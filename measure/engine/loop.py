@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 
 from client.errors import RequestFailed
+from measure.core.stages import RequestTimes
 from measure.engine.arrivals import Arrivals, due_times_ns
 from measure.engine.senders import Outcome, Sender, decoded
 from measure.engine.slice import Slice
@@ -55,7 +56,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A completed request: its number, instants, outcome and decoding time so far.
+    """A completed request: its number, instants, outcome, and the client's times of an answer.
 
     `run` identifies its load.
     """
@@ -66,7 +67,7 @@ class Completion:
     sent_ns: int
     done_ns: int
     outcome: Outcome
-    receive_ns: int
+    times: RequestTimes | None
 
 
 class Stop:
@@ -156,13 +157,12 @@ class Traffic:
             def done(
                 outcome: Outcome,
                 done_ns: int,
-                receive_ns: int = 0,
+                times: RequestTimes | None = None,
                 of: tuple[int, int, int] = (number, intended_ns, sent_ns),
             ) -> None:
-                self._inbox.put(Completion(self._run, *of, done_ns, outcome, receive_ns))
+                self._inbox.put(Completion(self._run, *of, done_ns, outcome, times))
 
             self._sender.send(number, done)
-            self._slice.send_ns += time.perf_counter_ns() - sent_ns
 
     def _handle(self, until_ns: int) -> bool:
         """Handle one event or decode one answer, waiting up to an instant; False to stop."""
@@ -209,11 +209,14 @@ class Traffic:
         """Decode an answer, and count it."""
         received_ns = time.perf_counter_ns()
         answer = decoded(item.outcome)
-        self._slice.receive_ns += item.receive_ns + time.perf_counter_ns() - received_ns
+        self._slice.decode_ns += time.perf_counter_ns() - received_ns
         start_ns = item.intended_ns if self._open else item.sent_ns
         if isinstance(answer, RequestFailed):
             self._slice.fail(answer, item.done_ns - start_ns)
             return
+        if item.times is not None:
+            self._slice.decode_ns += item.times.decode_ns
+            self._slice.client_times(item.times.send_ns, item.times.receive_ns)
         self._judge(
             self._slice,
             item.number,

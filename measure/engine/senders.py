@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Protocol
 
+from client.connection.call_times import CallTimes
 from client.connection.calls import Connection
 from client.errors import RequestFailed
+from measure.core.stages import RequestTimes
 from protos.codec import (
     InferRequest,
     InferResponse,
@@ -26,8 +28,8 @@ Outcome = memoryview | InferResponse | RequestFailed
 class Done(Protocol):
     """Callback that receives an outcome."""
 
-    def __call__(self, outcome: Outcome, done_ns: int, receive_ns: int = 0) -> None:
-        """Take an outcome of `done_ns` (time.perf_counter_ns); decoding took `receive_ns`."""
+    def __call__(self, outcome: Outcome, done_ns: int, times: RequestTimes | None = None) -> None:
+        """Take an outcome of `done_ns` (time.perf_counter_ns); `times` of an answer."""
 
 
 _CLOSING_S = 5.0
@@ -56,11 +58,15 @@ class UnarySender:
 
     def send(self, number: int, done: Done) -> None:
         """Begin a call."""
+        times = RequestTimes()
+
+        def answered(outcome: Outcome) -> None:
+            done_ns = time.perf_counter_ns()
+            times.received()
+            done(outcome, done_ns, times)
 
         message = self._messages[number % len(self._messages)]
-        self._connection.infer_later(
-            message, self._timeout_s, lambda outcome: done(outcome, time.perf_counter_ns())
-        )
+        self._connection.infer_later(message, self._timeout_s, answered, times.call)
 
     def close(self) -> None:
         """Do nothing: only the connection is open."""
@@ -84,6 +90,7 @@ class StreamSender:
 
     def send(self, number: int, done: Done) -> None:
         """Queue a message; the server's flow control decides when it is sent."""
+        times = RequestTimes()
         request = self._requests[number % len(self._requests)]
         message = request_pieces(
             InferRequest(
@@ -102,8 +109,8 @@ class StreamSender:
                 stream = self._open[-1]
             else:
                 stream = min(self._open, key=lambda one: len(one.waiting))
-            stream.waiting[str(number)] = done
-            stream.messages.put(message)
+            stream.waiting[str(number)] = done, times
+            stream.messages.put((message, times.call))
 
     def close(self) -> None:
         """End the streams, without waiting for answers."""
@@ -117,15 +124,20 @@ class StreamSender:
 
     def _read(self, stream: "_OpenStream") -> None:
         failure = RequestFailed("DATA_LOSS", "the stream ended before every message was answered")
+        latest = CallTimes()
+        messages = _until_none(stream.messages)
         try:
-            for data in self._connection.infer_stream(_until_none(stream.messages)):
+            for data in self._connection.infer_stream(messages, times=latest):
                 now_ns = time.perf_counter_ns()
+                received_ns = time.monotonic_ns()
                 text, response = decode_stream_response(data)
-                receive_ns = time.perf_counter_ns() - now_ns
+                decoded_ns = time.monotonic_ns()
                 with self._lock:
-                    done = stream.waiting.pop(response.id, None)
-                if done is not None:
-                    done(RequestFailed("UNKNOWN", text) if text else response, now_ns, receive_ns)
+                    done, times = stream.waiting.pop(response.id, (None, None))
+                if done is not None and times is not None:
+                    times.call.answer_began_ns = latest.answer_began_ns
+                    times.received_ns, times.decode_ns = received_ns, decoded_ns - received_ns
+                    done(RequestFailed("UNKNOWN", text) if text else response, now_ns, times)
         except RequestFailed as error:
             failure = error
         except ValueError as error:
@@ -136,7 +148,7 @@ class StreamSender:
                 self._open.remove(stream)
         # No more requests are added from here on.
         stream.messages.put(None)
-        for done in stream.waiting.values():
+        for done, _ in stream.waiting.values():
             done(failure, now_ns)
         stream.ended.set()
 
@@ -145,8 +157,8 @@ class _OpenStream:
     """The requests in flight on one stream."""
 
     def __init__(self) -> None:
-        self.messages: SimpleQueue[Pieces | None] = SimpleQueue()
-        self.waiting: dict[str, Done] = {}
+        self.messages: SimpleQueue[tuple[Pieces, CallTimes] | None] = SimpleQueue()
+        self.waiting: dict[str, tuple[Done, RequestTimes]] = {}
         self.ended = threading.Event()
 
 
@@ -175,6 +187,9 @@ def decoded(outcome: Outcome) -> InferResponse | RequestFailed:
         return RequestFailed("DATA_LOSS", f"the answer is malformed: {error}")
 
 
-def _until_none(messages: "SimpleQueue[Pieces | None]") -> Iterator[Pieces]:
-    while (message := messages.get()) is not None:
+def _until_none(messages: "SimpleQueue[tuple[Pieces, CallTimes] | None]") -> Iterator[Pieces]:
+    while (entry := messages.get()) is not None:
+        message, times = entry
         yield message
+        # The stream asks for the next one when the kernel has this one.
+        times.sent(time.monotonic_ns())

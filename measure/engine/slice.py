@@ -19,12 +19,18 @@ _COUNTS = (
     "in_flight_area_ns",
     "left_behind",
     "send_lag_sum_ns",
+    "sent",
     "send_ns",
+    "decode_ns",
+    "received",
     "receive_ns",
     "round_trip_ns",
     "staged",
 )
-_STAGES = ("decode_ns", "queue_ns", "assemble_ns", "compute_ns", "batch_rows")
+_STAGES = (
+    *("receive_ns", "decode_ns", "queue_ns", "assemble_ns", "compute_ns", "handover_ns"),
+    "batch_rows",
+)
 
 
 @dataclass(slots=True)
@@ -38,9 +44,11 @@ class Slice:
     sent. `send_lag` is the delay between the intended send and the actual one; in a closed loop,
     since the answer that released the request. `in_flight_area_ns` is the number of requests in
     flight, integrated over time. `left_behind` counts requests that were due but had no answer when
-    the load ended. `send_ns` is the time to hand requests to gRPC, `receive_ns` the time to decode
-    answers, and `round_trip_ns` the time from send to answer, each summed over all requests.
-    `stages` are sums over the `staged` answers that reported timings.
+    the load ended. `send_ns` is the time until the kernel had the requests, summed over the `sent`
+    ones for which that is known; `receive_ns` that from the first byte of answers until they were
+    complete, over the `received` ones; `decode_ns` the time to decode answers; and `round_trip_ns`
+    the time from send to answer. `stages` are sums over the answers that reported timings, `staged`
+    in number, and `stage_answers` in how many of them each stage was.
     """
 
     start_ns: int
@@ -60,11 +68,15 @@ class Slice:
     in_flight_area_ns: int = 0
     left_behind: int = 0
     send_lag_sum_ns: int = 0
+    sent: int = 0
     send_ns: int = 0
+    decode_ns: int = 0
+    received: int = 0
     receive_ns: int = 0
     round_trip_ns: int = 0
     staged: int = 0
     stages: Counter[str] = field(default_factory=Counter)
+    stage_answers: Counter[str] = field(default_factory=Counter)
     providers: set[str] = field(default_factory=set)
 
     @property
@@ -125,11 +137,23 @@ class Slice:
         self.send_lag.record(lag_ns)
         self.send_lag_sum_ns += lag_ns
 
+    def client_times(self, send_ns: int | None, receive_ns: int | None) -> None:
+        """Add the client's own times of an answered request, as far as they are known."""
+        if send_ns is not None:
+            self.sent += 1
+            self.send_ns += send_ns
+        if receive_ns is not None:
+            self.received += 1
+            self.receive_ns += receive_ns
+
     def split(self, stages: Stages) -> None:
         """Add the stage timings of an answer."""
         self.staged += 1
         for name in _STAGES:
-            self.stages[name] += getattr(stages, name)
+            value = getattr(stages, name)
+            if value is not None:
+                self.stages[name] += value
+                self.stage_answers[name] += 1
         self.providers.add(stages.execution_provider)
 
     def add(self, other: Self) -> None:
@@ -146,4 +170,5 @@ class Slice:
             self.error_latency.setdefault(code, Histogram()).add(histogram)
         self.error_texts = {**other.error_texts, **self.error_texts}
         self.stages.update(other.stages)
+        self.stage_answers.update(other.stage_answers)
         self.providers |= other.providers

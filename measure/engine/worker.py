@@ -141,7 +141,7 @@ def _first_request(sender: Sender, timeout_s: float) -> None:
     It pays the first request's set-up cost, and verifies that the model accepts such requests.
     """
     outcomes: SimpleQueue[Outcome] = SimpleQueue()
-    sender.send(0, lambda outcome, done_ns, receive_ns=0: outcomes.put(outcome))
+    sender.send(0, lambda outcome, done_ns, times=None: outcomes.put(outcome))
     try:
         answer = decoded(outcomes.get(timeout=timeout_s + 1))
     except Empty:

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from client.client import Client
 from client.errors import RequestFailed
+from measure.core.stages import longer
 from measure.engine.slice import Slice
 
 
@@ -12,7 +13,9 @@ from measure.engine.slice import Slice
 class ServerStatistics:
     """Requests answered, executions and rows, with the nanoseconds spent in each stage.
 
-    Sums over all clients' requests to the model, from ModelStatistics.
+    Sums over all clients' requests to the model, from ModelStatistics. `total_ns` is the time from
+    a complete message to its encoded answer. Only this project's server counts `received` messages
+    and `sent` answers, with the time for that.
     """
 
     requests: int
@@ -22,28 +25,57 @@ class ServerStatistics:
     input_ns: int
     infer_ns: int
     output_ns: int
+    total_ns: int = 0
+    received: int = 0
+    receive_ns: int = 0
+    sent: int = 0
+    send_ns: int = 0
 
     def __sub__(self, earlier: Self) -> "ServerStatistics":
         """The difference since `earlier`."""
         now, before = astuple(self), astuple(earlier)
         return ServerStatistics(*(a - b for a, b in zip(now, before, strict=True)))
 
+    @property
+    def encode_ns(self) -> float | None:
+        """Mean time to encode an answer; None without answers."""
+        return self.output_ns / self.requests if self.requests > 0 else None
+
+    @property
+    def mean_receive_ns(self) -> float | None:
+        """Mean time to receive a message; None if it is not reported."""
+        return self.receive_ns / self.received if self.received > 0 else None
+
+    @property
+    def mean_send_ns(self) -> float | None:
+        """Mean time from an encoded answer until the kernel had it; None if it is not reported."""
+        return self.send_ns / self.sent if self.sent > 0 else None
+
 
 @dataclass(frozen=True, slots=True)
 class LoadSplit:
-    """Mean nanoseconds per request in each part; None where unknown.
+    """Mean nanoseconds per request in each part; None where unknown, or in an old record.
 
-    `send_lag_ns` is from when a request was due (or, in a closed loop, from the answer that
-    released it) until it was sent, `send_ns` the time to hand it to gRPC, `receive_ns` the time to
-    decode the answer, after the time that latency counts. `told_by` is the source of the server's
-    parts: each answer (`timings`), or ModelStatistics (`statistics`), whose means cover all
-    clients' requests to the model, and whose `assemble_ns` includes decoding. `network_ns` is the
-    rest between send and answer; without a source it includes the server's part.
+    The client's: `send_lag_ns` is from when a request was due (or, in a closed loop, from the
+    answer that released it) until it was sent, `send_ns` from then until the kernel had its last
+    byte, `answer_receive_ns` from the first byte of the answer until it was complete, `receive_ns`
+    the time to decode it, after the time that latency counts. In records before there was
+    `server_receive_ns`, `send_ns` is the time to hand the request to the transport.
+
+    The server's, in their order: `server_receive_ns`, decode, queue, assemble, compute, handover,
+    encode, `server_send_ns`. `told_by` is their source: each answer (`timings`), or ModelStatistics
+    (`statistics`), whose means cover all clients' requests to the model, and whose `assemble_ns`
+    includes decoding. No answer can say how long its encoding and sending take, so `encode_ns` and
+    `server_send_ns` are always from ModelStatistics.
+
+    The server receives while the client sends, and the client while the server sends. Of such a
+    pair the longer one counts: `network_ns` is the rest between send and answer, at most what no
+    stage explains. Without a source it includes the server's part.
     """
 
     told_by: Literal["timings", "statistics"] | None
     send_lag_ns: float
-    send_ns: float
+    send_ns: float | None
     network_ns: float
     decode_ns: float | None
     queue_ns: float | None
@@ -53,6 +85,10 @@ class LoadSplit:
     receive_ns: float
     batch_rows: float | None
     execution_provider: str | None
+    server_receive_ns: float | None = None
+    handover_ns: float | None = None
+    server_send_ns: float | None = None
+    answer_receive_ns: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +96,24 @@ class _Told:
     """The server's parts."""
 
     by: Literal["timings", "statistics"] | None = None
+    receive_ns: float | None = None
     decode_ns: float | None = None
     queue_ns: float | None = None
     assemble_ns: float | None = None
     compute_ns: float | None = None
+    handover_ns: float | None = None
     encode_ns: float | None = None
+    send_ns: float | None = None
     batch_rows: float | None = None
     execution_provider: str | None = None
 
     @property
-    def sum_ns(self) -> float:
-        """Sum of all parts."""
-        parts = (self.decode_ns, self.queue_ns, self.assemble_ns, self.compute_ns, self.encode_ns)
+    def inside_ns(self) -> float:
+        """From the complete message to the encoded answer."""
+        parts = (
+            *(self.decode_ns, self.queue_ns, self.assemble_ns, self.compute_ns),
+            *(self.handover_ns, self.encode_ns),
+        )
         return sum(part for part in parts if part is not None)
 
 
@@ -82,6 +124,8 @@ def statistics_of(client: Client) -> ServerStatistics | None:
     except (RequestFailed, ValueError):  # ValueError: no version, or one that is not a number
         return None
     stages = reported.inference_stats
+    # Looking a name up adds it to the message, with zeros.
+    received, sent = (reported.response_stats[name].success for name in ("receive", "send"))
     return ServerStatistics(
         requests=stages.success.count,
         executions=reported.execution_count,
@@ -90,6 +134,11 @@ def statistics_of(client: Client) -> ServerStatistics | None:
         input_ns=stages.compute_input.ns,
         infer_ns=stages.compute_infer.ns,
         output_ns=stages.compute_output.ns,
+        total_ns=stages.success.ns,
+        received=received.count,
+        receive_ns=received.ns,
+        sent=sent.count,
+        send_ns=sent.ns,
     )
 
 
@@ -98,36 +147,54 @@ def split(whole: Slice, statistics: ServerStatistics | None) -> LoadSplit | None
     if not whole.answered:
         return None
     reported = _told(whole, statistics)
-    send_ns = whole.send_ns / max(whole.send_lag.samples, 1)
+    send_ns = whole.send_ns / whole.sent if whole.sent else None
+    answer_receive_ns = whole.receive_ns / whole.received if whole.received else None
     round_trip_ns = whole.round_trip_ns / whole.answered
+    there_ns = longer(send_ns, reported.receive_ns)
+    back_ns = longer(reported.send_ns, answer_receive_ns)
     return LoadSplit(
         told_by=reported.by,
         send_lag_ns=whole.mean_send_lag_ns,
         send_ns=send_ns,
-        network_ns=max(round_trip_ns - send_ns - reported.sum_ns, 0.0),
+        network_ns=max(round_trip_ns - there_ns - reported.inside_ns - back_ns, 0.0),
         decode_ns=reported.decode_ns,
         queue_ns=reported.queue_ns,
         assemble_ns=reported.assemble_ns,
         compute_ns=reported.compute_ns,
         encode_ns=reported.encode_ns,
-        receive_ns=whole.receive_ns / whole.answered,
+        receive_ns=whole.decode_ns / whole.answered,
         batch_rows=reported.batch_rows,
         execution_provider=reported.execution_provider,
+        server_receive_ns=reported.receive_ns,
+        handover_ns=reported.handover_ns,
+        server_send_ns=reported.send_ns,
+        answer_receive_ns=answer_receive_ns,
     )
 
 
 def _told(whole: Slice, statistics: ServerStatistics | None) -> _Told:
     if whole.staged:
-        means = {name: total / whole.staged for name, total in whole.stages.items()}
-        return _Told("timings", **means, execution_provider=", ".join(sorted(whole.providers)))
+        means = {name: total / whole.stage_answers[name] for name, total in whole.stages.items()}
+        return _Told(
+            "timings",
+            **means,
+            encode_ns=None if statistics is None else statistics.encode_ns,
+            send_ns=None if statistics is None else statistics.mean_send_ns,
+            execution_provider=", ".join(sorted(whole.providers)),
+        )
     # A server may implement the call and count nothing.
     if statistics is None or statistics.requests <= 0 or not statistics.infer_ns:
         return _Told()
+    counted_ns = statistics.queue_ns + statistics.input_ns + statistics.infer_ns
+    rest_ns = statistics.total_ns - counted_ns - statistics.output_ns
     return _Told(
         "statistics",
+        receive_ns=statistics.mean_receive_ns,
         queue_ns=statistics.queue_ns / statistics.requests,
         assemble_ns=statistics.input_ns / statistics.requests,
         compute_ns=statistics.infer_ns / statistics.requests,
-        encode_ns=statistics.output_ns / statistics.requests,
+        handover_ns=rest_ns / statistics.requests if rest_ns >= 0 else None,
+        encode_ns=statistics.encode_ns,
+        send_ns=statistics.mean_send_ns,
         batch_rows=statistics.rows / max(statistics.executions, 1),
     )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from rich.text import Text
 
 from command_line.table import Table
+from measure.core.stages import RECEIVE_UNKNOWN
 from measure.load.split import LoadSplit
 from measure.load.summary import LoadPoint
 from measure.presentation.columns import Column, in_terminal
@@ -106,13 +107,17 @@ _SPLIT_COLUMNS: tuple[Column[tuple[LoadPoint, LoadSplit]], ...] = (
     Column("loop and load", lambda row: _load(row[0]), words=True),
     Column("send\nlag", lambda row: milliseconds(row[1].send_lag_ns), rank=3),
     Column("send", lambda row: milliseconds(row[1].send_ns), rank=8),
+    Column("server\nreceive", lambda row: milliseconds(row[1].server_receive_ns), rank=9),
     Column("network", lambda row: milliseconds(row[1].network_ns)),
     Column("decode", lambda row: milliseconds(row[1].decode_ns), rank=5),
     Column("queue", lambda row: milliseconds(row[1].queue_ns)),
     Column("assemble", lambda row: milliseconds(row[1].assemble_ns), rank=6),
     Column("compute", lambda row: milliseconds(row[1].compute_ns)),
+    Column("handover", lambda row: milliseconds(row[1].handover_ns), rank=10),
     Column("encode", lambda row: milliseconds(row[1].encode_ns), rank=7),
-    Column("receive", lambda row: milliseconds(row[1].receive_ns), rank=4),
+    Column("server\nsend", lambda row: milliseconds(row[1].server_send_ns), rank=11),
+    Column("answer\nreceive", lambda row: milliseconds(row[1].answer_receive_ns), rank=12),
+    Column("client\ndecode", lambda row: milliseconds(row[1].receive_ns), rank=4),
     Column("batch\nrows", lambda row: significant(row[1].batch_rows), rank=1),
     Column("source", lambda row: row[1].told_by or "-", rank=2),
 )
@@ -146,6 +151,8 @@ def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[T
         parts.append(Text("the server reports no timings, so its time is part of network"))
     if "statistics" in sources:
         parts.append(Text("the server's times come from ModelStatistics: means of all requests"))
+    if any(split.told_by and split.server_receive_ns is None for _, split in splits):
+        parts.append(Text(f"{RECEIVE_UNKNOWN}, so its receiving is part of network"))
     kinds = dict.fromkeys(point.asked.loop for point in points)
     parts += [Text(LOOPS[kind]) for kind in kinds]
     if unchecked_because is not None:
@@ -159,7 +166,9 @@ def _splits(splits: Sequence[tuple[LoadPoint, LoadSplit]]) -> Table:
         [splits],
         keys=len(_NAMES),
         caption="means in ms; send lag: sent later than intended; "
-        "send: until the transport had it; network: the rest of the round trip; "
-        "receive: decoding, after the latency; -: not reported",
+        "send: until the kernel had it; server receive, answer receive: first byte to last, while "
+        "the other side sends, so of the two the longer one counts; network: the rest of the round "
+        "trip, in the kernel too; handover: until an answer's turn; client decode: after the "
+        "latency; -: not reported",
         elsewhere=_ELSEWHERE,
     )

@@ -1,6 +1,7 @@
 """Show where the time of a request went, stage by stage."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from html import escape
 from typing import Any
 
@@ -16,22 +17,42 @@ WATERFALL_TITLE = "Where the Time Goes"
 COLOURS = {
     "send lag": "#CC79A7",
     "send": "#F0E442",
+    "server receive": "#A3A500",
     "network": "#BBBBBB",
     "decode": "#56B4E9",
     "queue": "#E69F00",
     "assemble": "#009E73",
     "compute": "#0072B2",
+    "handover": "#9467BD",
     "encode": "#D55E00",
-    "receive": "#882255",
+    "server send": "#A0622D",
+    "answer receive": "#44AA99",
+    "client decode": "#882255",
     "other": "#999999",
 }
-_KEYS = {f"{name.replace(' ', '_')}_ns": name for name in COLOURS}
-_OF_A_SWEEP = ("decode", "queue", "assemble", "compute", "other")
+_KEYS = {name: f"{name.replace(' ', '_')}_ns" for name in COLOURS} | {"client decode": "receive_ns"}
+# Both sides work on the same bytes: of the second stage only that part is drawn by which it is
+# longer than the first.
+_DURING = {"server receive": "send", "answer receive": "server send"}
+OVERLAP = (
+    "The server receives while the client sends, and the client while the server sends: the second "
+    "of each pair is drawn as far as it is longer."
+)
+# Of a load's stages, a sweep has no others.
+_OF_A_SWEEP = (
+    *("send", "server receive", "decode", "queue", "assemble", "compute", "handover"),
+    *("answer receive", "other"),
+)
 
 
 def split(stages: Mapping[str, Any]) -> dict[str, float]:
-    """Return mean nanoseconds by stage, from a record's keys; a missing stage counts 0."""
-    return {name: stages.get(key) or 0.0 for key, name in _KEYS.items()}
+    """Return mean nanoseconds by stage, from a record's keys, such that the stages add up.
+
+    A missing stage counts 0; of two that overlap, the longer one counts.
+    """
+    times = {name: stages.get(key) or 0.0 for name, key in _KEYS.items()}
+    during = {name: max(times[name] - times[earlier], 0.0) for name, earlier in _DURING.items()}
+    return times | during
 
 
 def shares(points: Sequence[Point], mode: str = "unary") -> Figure | None:
@@ -39,9 +60,9 @@ def shares(points: Sequence[Point], mode: str = "unary") -> Figure | None:
     chosen = [(p.batch_size, p.stages) for p in of_mode(points, mode) if p.stages is not None]
     if not chosen:
         return None
-    splits = [
-        {name: getattr(stages, f"{name}_ns") or 0.0 for name in _OF_A_SWEEP} for _, stages in chosen
-    ]
+    known = [split(asdict(stages)) for _, stages in chosen]
+    shown = [name for name in _OF_A_SWEEP if any(times[name] for times in known)]
+    splits = [{name: times[name] for name in shown} for times in known]
     totals = [sum(times.values()) for times in splits]
     data = [
         _bars(stage, [times[stage] for times in splits])
@@ -53,7 +74,7 @@ def shares(points: Sequence[Point], mode: str = "unary") -> Figure | None:
             ],
             "hovertemplate": f"{stage}: %{{customdata}} ms (%{{y:.1f}}%)<extra></extra>",
         }
-        for stage in _OF_A_SWEEP
+        for stage in shown
     ]
     layout = {
         "barmode": "stack",

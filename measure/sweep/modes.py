@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from client.batch_stream import BatchAnswer
 from client.client import Client
 from client.errors import UsageError
-from measure.core.stages import Stages, stages_of
+from measure.core.stages import RequestTimes, Stages, stages_of
 from measure.core.verification import one_a_row
 from protos.codec import InferResponse
 from protos.quantize import WIRE_DTYPES, to_wire, wire_scale
@@ -25,13 +25,17 @@ from server.onnx.engine import Engine
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Labels int64 `[n]`, and when the first and the last arrived (time.perf_counter_ns)."""
+    """Labels int64 `[n]`, and when the first and the last arrived (time.perf_counter_ns).
+
+    `times` are those of a batch in one message.
+    """
 
     labels: NDArray[Any]
     first_ns: int
     done_ns: int
     stages: Stages | None = None
     messages: int = 0
+    times: RequestTimes | None = None
 
 
 class Mode(Protocol):
@@ -108,9 +112,13 @@ class Unary:
         if not self._client.fits_one_message(len(x)):
             self._stream = self._stream or Stream(self._client)
             return self._stream.predict(x)
-        response = self._client.infer({self._input: x}, ("label",), {"timings": True})
+        times = RequestTimes()
+        response = self._client.infer(
+            {self._input: x}, ("label",), {"timings": True}, times=times.call
+        )
         now_ns = time.perf_counter_ns()
-        return Prediction(_labels([response]), now_ns, now_ns, stages_of([response]), 1)
+        times.received()
+        return Prediction(_labels([response]), now_ns, now_ns, stages_of([response]), 1, times)
 
     def close(self) -> None:
         """Close the stream, if one was needed."""

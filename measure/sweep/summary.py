@@ -3,12 +3,12 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from measure.core.confidence import fewest_samples
-from measure.core.stages import Sample, Stages
+from measure.core.stages import Sample, longer
 from measure.core.verdict import Finding
 
 FEWEST_SAMPLES = 3
@@ -40,9 +40,13 @@ class Spread:
 class StageSplit:
     """Mean nanoseconds per request in each stage of the server.
 
-    `other_ns` is the mean latency that no stage accounts for (network, client, encoding). It is
-    None where stages overlap with the transfer, as in a stream, so that the difference would be
-    meaningless. `batch_rows` is the mean number of rows the server ran together.
+    `send_ns` is the client's: from the call until the kernel had the request's last byte, encoding
+    included; `answer_receive_ns` from the answer's first byte until it was decoded. The server
+    receives (`server_receive_ns`) while the client sends, so of the two the longer one counts in
+    `other_ns`: the mean latency that no stage accounts for (network, encoding and sending the
+    answer). It is None where stages overlap with the transfer, as in a stream, so that the
+    difference would be meaningless. `batch_rows` is the mean number of rows the server ran
+    together. Stages with a default are None where they are unknown, and in old records.
     """
 
     decode_ns: float
@@ -52,6 +56,10 @@ class StageSplit:
     other_ns: float | None
     batch_rows: float
     execution_provider: str
+    send_ns: float | None = None
+    server_receive_ns: float | None = None
+    handover_ns: float | None = None
+    answer_receive_ns: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,28 +150,42 @@ def summarise(
 
 
 def _split(mode: str, answered: Sequence[Sample]) -> StageSplit | None:
-    staged = [(s.latency_ns, s.stages) for s in answered if s.stages is not None]
+    staged = [(s, s.stages) for s in answered if s.stages is not None]
     if not staged:
         return None
 
     def mean(values: Iterable[float]) -> float:
         return sum(values) / len(staged)
 
-    whole = all(s.messages <= 1 for s in answered)
-    other_ns = mean(latency_ns - _accounted_ns(stages) for latency_ns, stages in staged)
-    return StageSplit(
+    def mean_if_known(values: Iterable[int | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return mean(known) if len(known) == len(staged) else None
+
+    whole = mode == "unary" and all(s.messages <= 1 for s in answered)
+    split = StageSplit(
         decode_ns=mean(stages.decode_ns for _, stages in staged),
         queue_ns=mean(stages.queue_ns for _, stages in staged),
         assemble_ns=mean(stages.assemble_ns for _, stages in staged),
         compute_ns=mean(stages.compute_ns for _, stages in staged),
-        other_ns=max(other_ns, 0.0) if mode == "unary" and whole else None,
+        other_ns=None,
         batch_rows=mean(stages.batch_rows for _, stages in staged),
         execution_provider=", ".join(sorted({s.execution_provider for _, s in staged})),
+        send_ns=mean_if_known(sample.send_ns for sample, _ in staged),
+        server_receive_ns=mean_if_known(stages.receive_ns for _, stages in staged),
+        handover_ns=mean_if_known(stages.handover_ns for _, stages in staged),
+        answer_receive_ns=mean_if_known(sample.receive_ns for sample, _ in staged),
     )
+    if not whole:
+        return split
+    other_ns = mean(sample.latency_ns for sample, _ in staged) - _accounted_ns(split)
+    return replace(split, other_ns=max(other_ns, 0.0))
 
 
-def _accounted_ns(stages: Stages) -> int:
-    return stages.decode_ns + stages.queue_ns + stages.assemble_ns + stages.compute_ns
+def _accounted_ns(split: StageSplit) -> float:
+    inside_ns = split.decode_ns + split.queue_ns + split.assemble_ns + split.compute_ns
+    inside_ns += split.handover_ns or 0.0
+    there_ns = longer(split.send_ns, split.server_receive_ns)
+    return there_ns + inside_ns + (split.answer_receive_ns or 0.0)
 
 
 def warnings(points: Sequence[Point], environment: Mapping[str, Any]) -> list[Finding]:

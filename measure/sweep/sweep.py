@@ -163,6 +163,7 @@ def run_batch(mode: Mode, batch_size: int, reference: Truth, start: int) -> Samp
         now_ns = time.perf_counter_ns()
         return Sample(mode.name, batch_size, started_ns, now_ns, now_ns, 0, error=str(error))
     found = check(reference, start, prediction.labels)
+    times = prediction.times
     return Sample(
         mode.name,
         batch_size,
@@ -176,6 +177,8 @@ def run_batch(mode: Mode, batch_size: int, reference: Truth, start: int) -> Samp
         error=None if len(prediction.labels) == len(x) else "an answer lacks rows",
         stages=prediction.stages,
         messages=prediction.messages,
+        send_ns=times.send_ns if times else None,
+        receive_ns=times.receive_ns if times else None,
     )
 
 

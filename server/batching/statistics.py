@@ -46,6 +46,9 @@ class Counts:
     infer_ns: int = 0
     output_ns: int = 0
     fail: Duration = field(default_factory=Duration)
+    # Of messages whose first byte was seen, and of answers that the kernel has.
+    receive: Duration = field(default_factory=Duration)
+    send: Duration = field(default_factory=Duration)
     batches: dict[int, BatchSizeStatistics] = field(default_factory=dict)
     closed: Counter[CloseReason] = field(default_factory=Counter)
 
@@ -80,9 +83,15 @@ class Statistics:
             batch.compute_infer.add(compute_ns)
 
     def succeeded(
-        self, total_ns: int, queue_ns: int, input_ns: int, infer_ns: int, output_ns: int
+        self,
+        total_ns: int,
+        queue_ns: int,
+        input_ns: int,
+        infer_ns: int,
+        output_ns: int,
+        receive_ns: int | None,
     ) -> None:
-        """Count one request answered, with its stages."""
+        """Count one request answered, with its stages; `receive_ns` came before `total_ns`."""
         with self._lock:
             counts = self._counts
             counts.succeeded += 1
@@ -91,6 +100,13 @@ class Statistics:
             counts.input_ns += input_ns
             counts.infer_ns += infer_ns
             counts.output_ns += output_ns
+            if receive_ns is not None:
+                counts.receive.add(receive_ns)
+
+    def sent(self, send_ns: int) -> None:
+        """Count an answer that the kernel has, `send_ns` after it was ready."""
+        with self._lock:
+            self._counts.send.add(send_ns)
 
     def failed(self, total_ns: int) -> None:
         """Count one request that got an error."""

@@ -56,7 +56,11 @@ def config(model: Model, server_parameters: Mapping[str, str]) -> config_pb.Mode
 
 
 def statistics(model: Model) -> pb.ModelStatistics:
-    """What the model did since it was loaded; reasons why batches closed are response_stats."""
+    """What the model did since it was loaded.
+
+    The protocol has no fields for the time to receive and to send, nor for the reasons why batches
+    closed: they are response_stats.
+    """
     with model.statistics.lock:
         counts = model.statistics.counts
         answered = counts.succeeded
@@ -83,6 +87,9 @@ def statistics(model: Model) -> pb.ModelStatistics:
             )
         for reason, count in counts.closed.items():
             described.response_stats[f"batch_closed_{reason}"].success.count = count
+        for name, duration in (("receive", counts.receive), ("send", counts.send)):
+            if duration.count:
+                described.response_stats[name].success.CopyFrom(_duration(duration))
     return described
 
 

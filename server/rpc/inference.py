@@ -30,6 +30,7 @@ class Pending:
     id: str
     model: Model
     request: Request
+    receive_ns: int | None
     decode_ns: int
     wants_timings: bool
     shared_outputs: Mapping[str, tuple[Region, Placement]]
@@ -38,6 +39,19 @@ class Pending:
     def cancel(self) -> None:
         """Drop the request: nobody waits for its answer any more."""
         self.model.cancel(self.request)
+
+
+@dataclass(slots=True, eq=False)
+class Answer:
+    """An encoded answer, which was ready at `ready_ns`."""
+
+    data: bytes
+    ready_ns: int
+    model: Model
+
+    def sent(self, began_ns: int) -> None:
+        """Count it: the kernel has its last byte, since a write that began then."""
+        self.model.statistics.sent(began_ns - self.ready_ns)
 
 
 class Inference:
@@ -59,17 +73,19 @@ class Inference:
         arrived_ns: int,
         caller: Caller,
         give_back: Callable[[], object] | None = None,
+        receive_ns: int | None = None,
     ) -> Pending:
-        """Queue a message that arrived, undecoded, at `arrived_ns`.
+        """Queue a message that was complete, and undecoded, at `arrived_ns`.
 
-        `give_back` is called once the message is needed no more, for a caller that took room for it
-        already; without it, this waits for room in the budget. Raises a ServingError; then nothing
-        is held, and nothing called.
+        `receive_ns` is the time since its first byte, None where that was not seen. `give_back` is
+        called once the message is needed no more, for a caller that took room for it already;
+        without it, this waits for room in the budget. Raises a ServingError; then nothing is held,
+        and nothing called.
         """
         while True:
             model = self._repository.get(message.model_name, message.model_version)
             try:
-                return self._begin(model, message, arrived_ns, caller, give_back)
+                return self._begin(model, message, arrived_ns, caller, give_back, receive_ns)
             except ServerStopping:
                 # Only this version is closed: another one has replaced it. Look the model up again.
                 continue
@@ -81,6 +97,7 @@ class Inference:
         arrived_ns: int,
         caller: Caller,
         give_back: Callable[[], object] | None,
+        receive_ns: int | None,
     ) -> Pending:
         try:
             shared_outputs: Mapping[str, tuple[Region, Placement]] = {}
@@ -103,12 +120,19 @@ class Inference:
             raise
         wants_timings = bool(message.parameters.get(TIMINGS))
         return Pending(
-            message.id, model, request, decode_ns, wants_timings, shared_outputs, class_counts
+            message.id,
+            model,
+            request,
+            receive_ns,
+            decode_ns,
+            wants_timings,
+            shared_outputs,
+            class_counts,
         )
 
     def finish(
         self, pending: Pending, encode: Callable[[InferResponse], bytes], **parameters: Parameter
-    ) -> bytes:
+    ) -> Answer:
         """Wait up to the deadline for the result of a message that `begin` queued; encode it.
 
         `parameters` are set on the response. Raises a ServingError.
@@ -117,7 +141,7 @@ class Inference:
         try:
             result = _wait(pending)
             computed_ns = time.monotonic_ns()
-            data = encode(_response(pending, result, parameters))
+            data = encode(_response(pending, result, computed_ns, parameters))
         except Exception:
             statistics.failed(time.monotonic_ns() - request.arrived_ns)
             raise
@@ -125,12 +149,13 @@ class Inference:
         timings = result.timings
         statistics.succeeded(
             total_ns=done_ns - request.arrived_ns,
-            queue_ns=timings.queue_ns,
+            queue_ns=timings.queue_ns - pending.decode_ns,
             input_ns=pending.decode_ns + timings.assemble_ns,
             infer_ns=timings.compute_ns,
             output_ns=done_ns - computed_ns,
+            receive_ns=pending.receive_ns,
         )
-        return data
+        return Answer(data, done_ns, pending.model)
 
     def abandon(self, pending: Pending) -> None:
         """Drop what `begin` queued: nobody waits for its answer any more."""
@@ -171,14 +196,22 @@ def _wait(pending: Pending) -> Result:
         raise DeadlinePassed("the deadline passed before the answer was ready") from None
 
 
-def _response(pending: Pending, result: Result, parameters: dict[str, Parameter]) -> InferResponse:
+def _response(
+    pending: Pending, result: Result, computed_ns: int, parameters: dict[str, Parameter]
+) -> InferResponse:
     if pending.wants_timings:
         timings = result.timings
+        if pending.receive_ns is not None:
+            parameters["receive_ns"] = pending.receive_ns
+        # The scheduler's queue begins with the message's arrival.
+        known_ns = timings.queue_ns + timings.assemble_ns + timings.compute_ns
         parameters |= {
             "decode_ns": pending.decode_ns,
-            "queue_ns": timings.queue_ns,
+            "queue_ns": timings.queue_ns - pending.decode_ns,
             "assemble_ns": timings.assemble_ns,
             "compute_ns": timings.compute_ns,
+            # 0 where batches of one request ran at the same time.
+            "handover_ns": max(0, computed_ns - pending.request.arrived_ns - known_ns),
             "batch_rows": timings.batch_rows,
             "execution_provider": timings.execution_provider,
         }

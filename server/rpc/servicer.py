@@ -114,7 +114,7 @@ class Servicer:
         pending = self._inference.begin(message, arrived_ns, caller)
         if not context.add_callback(pending.cancel):
             pending.cancel()
-        return self._inference.finish(pending, encode_response)
+        return self._inference.finish(pending, encode_response).data
 
     def ModelStreamInfer(
         self, messages: Iterator[bytes], context: grpc.ServicerContext

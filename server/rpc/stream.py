@@ -135,7 +135,7 @@ class InferStream:
         try:
             return self._inference.finish(
                 pending, encode_stream_response, triton_final_response=True
-            )
+            ).data
         except Exception as error:
             return self._refusal(pending.id, error)
 

@@ -523,6 +523,13 @@ def test_a_slow_message_ends_its_call(raw):
     assert "2 s" in trailers["grpc-message"]
 
 
+def test_a_message_whose_prefix_comes_slowly_has_its_time_too(raw):
+    began_s = time.monotonic()
+    raw.send(raw.headers(), DataFrame(1, b"\0\0"))
+    assert raw.trailers()["grpc-status"] == str(int(Code.DEADLINE_EXCEEDED))
+    assert time.monotonic() - began_s >= 2
+
+
 def test_a_connection_without_a_preface_is_closed(server):
     with Raw(server.addresses[0], preface=b"") as raw:
         raw.sock.sendall(PREFACE[:10])

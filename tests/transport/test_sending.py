@@ -57,7 +57,9 @@ def test_a_framed_message_is_sent_as_it_is_and_ends_its_stream(peer):
     stream, sent = Outgoing(1, send_window=10), []
     with sender.lock:
         assert sender.reserve_locked(stream, 10)
-        sender.put_locked(stream, Framed(b"ten frames", 10, lambda: sent.append(stream.stream_id)))
+        sender.put_locked(
+            stream, Framed(b"ten frames", 10, lambda began_ns: sent.append(stream.stream_id))
+        )
     assert theirs.recv(100) == b"ten frames"
     assert (stream.local_ended, stream.send_window, stream.pending, sent) == (True, 0, 0, [1])
     assert sender.pending == 0

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from transport.calling.client_call import CallFailed, ClientCall
 from transport.http2.frames import Buffer
+from transport.http2.outgoing import OnSent
 from transport.status import Code, Status
 
 Request = Buffer | Sequence[Buffer]
@@ -116,14 +117,16 @@ class UnaryUnary(_Multi):
         *,
         wait_for_ready: bool | None = None,
         compression: str | None = None,
+        on_sent: OnSent | None = None,
     ) -> tuple[Any, ClientCall]:
-        """The answer and its call."""
+        """The answer and its call; see `future`."""
         call = self.future(
             request,
             timeout,
             metadata,
             wait_for_ready=wait_for_ready,
             compression=compression,
+            on_sent=on_sent,
         )
         return _result(call), call
 
@@ -135,12 +138,16 @@ class UnaryUnary(_Multi):
         *,
         wait_for_ready: bool | None = None,
         compression: str | None = None,
+        on_sent: OnSent | None = None,
     ) -> ClientCall:
-        """The call, under way. Its buffers have to stay as they are until it has ended."""
+        """The call, under way. Its buffers have to stay as they are until it has ended.
+
+        `on_sent` is called when the kernel has the whole request, see OnSent.
+        """
         buffers = self._buffers(request)
         call = self._new_call(timeout, metadata, wait_for_ready, compression)
         try:
-            call.begin_unary(buffers)
+            call.begin_unary(buffers, on_sent)
         except BaseException:
             # KeyboardInterrupt: it may have begun.
             call.cancel()

@@ -11,7 +11,7 @@ from transport import call as call_headers
 from transport.calling.client_stream import ClientStream
 from transport.http2 import frames, headers
 from transport.http2.frames import Buffer, ErrorCode
-from transport.http2.outgoing import Message
+from transport.http2.outgoing import Message, OnSent
 from transport.loop import Loop, Timer
 from transport.messages import pack
 from transport.status import DEADLINE_EXCEEDED, Code, Metadata, Status
@@ -83,8 +83,11 @@ class ClientCall:
         # Before there is a stream, and of a call that may be begun again.
         self._to_send: list[Message] = []
         self._replay: tuple[Sequence[Buffer], ...] | None = None
+        self._on_sent: OnSent | None = None
         self._half_closed = False
-        self._answers: deque[memoryview] = deque()
+        # Each with the instant at which its first byte was seen.
+        self._answers: deque[tuple[memoryview, int]] = deque()
+        self.answer_began_ns = 0  # of the message that was taken last, time.monotonic_ns
         self._answer_bytes = 0
         self._held = False
         self._initial: Metadata | None = None
@@ -102,9 +105,10 @@ class ClientCall:
         """Start a call whose messages are sent with `send`."""
         self.dispatch()
 
-    def begin_unary(self, buffers: Sequence[Buffer]) -> None:
+    def begin_unary(self, buffers: Sequence[Buffer], on_sent: OnSent | None = None) -> None:
         """Start a call of one message, which is kept until it is known to have been seen."""
         self._replay = (buffers,)
+        self._on_sent = on_sent
         self._half_closed = True
         self._to_send = [self._message(buffers, end_stream=True)]
         self.dispatch()
@@ -117,7 +121,7 @@ class ClientCall:
         message = self._message(buffers)
         sent = False
 
-        def on_sent() -> None:
+        def on_sent(began_ns: int) -> None:
             nonlocal sent
             sent = True
             with self._changed:
@@ -157,9 +161,9 @@ class ClientCall:
 
     def _message(self, buffers: Sequence[Buffer], *, end_stream: bool = False) -> Message:
         if self._spec.compression == "identity":
-            return Message(buffers, end_stream=end_stream)
+            return Message(buffers, end_stream=end_stream, on_sent=self._on_sent)
         packed = pack(buffers, self._spec.compression)
-        return Message([packed], end_stream=end_stream, packed=True)
+        return Message([packed], end_stream=end_stream, packed=True, on_sent=self._on_sent)
 
     # --- the channel's side
 
@@ -215,10 +219,10 @@ class ClientCall:
             self._replay = None
             self._changed.notify_all()
 
-    def on_message(self, message: memoryview) -> None:
-        """A message of the answer arrived."""
+    def on_message(self, message: memoryview, began_ns: int) -> None:
+        """A message of the answer arrived, whose first byte was seen at `began_ns`."""
         with self._changed:
-            self._answers.append(message)
+            self._answers.append((message, began_ns))
             self._answer_bytes += len(message)
             self._changed.notify_all()
 
@@ -319,7 +323,8 @@ class ClientCall:
         failure = self.exception()
         if failure is not None:
             raise failure
-        return self._deserialized(self._answers[0])
+        message, self.answer_began_ns = self._answers[0]
+        return self._deserialized(message)
 
     def exception(self, timeout: float | None = None) -> CallFailed | None:
         """What `result` raises; None where it returns."""
@@ -339,8 +344,9 @@ class ClientCall:
         with self._changed:
             while not self._answers and self._status is None:
                 self._changed.wait()
-            message = self._answers.popleft() if self._answers else None
-            if message is not None:
+            message = None
+            if self._answers:
+                message, self.answer_began_ns = self._answers.popleft()
                 self._answer_bytes -= len(message)
                 held, self._held = self._held, False
                 stream = self._stream

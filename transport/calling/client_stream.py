@@ -64,7 +64,7 @@ class ClientStream(Stream):
 
     def deliver(self, message: memoryview) -> None:
         """See Stream."""
-        self.call.on_message(message)
+        self.call.on_message(message, self.reader.first_ns)
 
     def ended(self) -> None:
         """See Stream."""

@@ -70,7 +70,7 @@ class _Watch(ClientCall):
         super().__init__(_OneConnection(connection), spec)
         self._health = health
 
-    def on_message(self, message: memoryview) -> None:
+    def on_message(self, message: memoryview, began_ns: int) -> None:
         """See ClientCall."""
         self._health.report(serves(message))
 

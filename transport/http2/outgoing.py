@@ -6,6 +6,10 @@ from collections.abc import Callable, Sequence
 from transport.http2.frames import Buffer
 from transport.messages import PREFIX_BYTES, as_bytes, prefix
 
+# Called when the kernel has the last byte of a message, with the instant at which the write began
+# that took it (time.monotonic_ns). The connection's lock is held: it must not block.
+OnSent = Callable[[int], None]
+
 
 class Message:
     """A message that is being sent."""
@@ -18,7 +22,7 @@ class Message:
         *,
         end_stream: bool = False,
         packed: bool = False,
-        on_sent: Callable[[], None] | None = None,
+        on_sent: OnSent | None = None,
     ) -> None:
         views = as_bytes(buffers)
         size = sum(map(len, views))
@@ -47,7 +51,7 @@ class Framed:
 
     __slots__ = ("frames", "left", "on_sent")
 
-    def __init__(self, frames: bytes, left: int, on_sent: Callable[[], None] | None) -> None:
+    def __init__(self, frames: bytes, left: int, on_sent: OnSent | None) -> None:
         self.frames = frames
         self.left = left
         self.on_sent = on_sent

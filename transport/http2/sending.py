@@ -18,7 +18,7 @@ from transport.http2.frames import (
     Buffer,
     header,
 )
-from transport.http2.outgoing import Framed, Message, Outgoing
+from transport.http2.outgoing import Framed, Message, OnSent, Outgoing
 from transport.http2.pipes import Pipe
 
 # One frame at most: nothing else of the connection is sent within it.
@@ -70,7 +70,7 @@ class Sender:
         self._buffers: list[Buffer] = []
         self._size = 0
         self._written = 0
-        self._callbacks: deque[tuple[int, Callable[[], None]]] = deque()
+        self._callbacks: deque[tuple[int, OnSent]] = deque()
         self._corked_by = 0
         self._pumped = False  # a thread waits for the socket instead of the I/O thread
 
@@ -237,13 +237,15 @@ class Sender:
         """Write once, without the lock meanwhile; whether the socket is full."""
         size = self._size
         send = self._pipe.send_waiting if wait else self._pipe.send
+        # Not its end: after that this thread may wait for the interpreter.
+        began_ns = time.monotonic_ns()
         try:
             self.lock.release()
             count = send(self._buffers, size)
         finally:
             self.lock.acquire()
         if count and not self.broken:
-            self._advance(count)
+            self._advance(count, began_ns)
         return not count or (count < size and self._pipe.short_when_full and not wait)
 
     def pump(self, stream: Outgoing) -> bool:
@@ -283,7 +285,7 @@ class Sender:
         self._waiting.clear()
         self._callbacks.clear()
 
-    def _advance(self, count: int) -> None:
+    def _advance(self, count: int, began_ns: int) -> None:
         self.progress_s = time.monotonic()
         buffers = self._buffers
         self._written += count
@@ -300,7 +302,7 @@ class Sender:
                 buffers[0] = memoryview(buffers[0])[count:]
         callbacks = self._callbacks
         while callbacks and callbacks[0][0] <= self._written:
-            callbacks.popleft()[1]()
+            callbacks.popleft()[1](began_ns)
 
     def _fill(self) -> None:
         buffers, ready = self._buffers, self._ready

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from transport import call
 from transport.http2 import frames, headers
 from transport.http2.frames import Buffer, ErrorCode
-from transport.http2.outgoing import Framed, Message
+from transport.http2.outgoing import Framed, Message, OnSent
 from transport.http2.stream import Stream
 from transport.messages import PREFIX_BYTES, NoMessages, pack
 from transport.serving.handler import NO_HANDLER, CallHandler, NotGrpc
@@ -97,8 +97,8 @@ class ServerCall(Stream):
 
     @property
     def message_began_ns(self) -> int:
-        """When the prefix of the last message was read (time.monotonic_ns)."""
-        return self.reader.began_ns
+        """When the first byte of the last message was seen (time.monotonic_ns)."""
+        return self.reader.first_ns
 
     def time_remaining_s(self) -> float | None:
         """Seconds until the deadline; None without one."""
@@ -114,11 +114,11 @@ class ServerCall(Stream):
             self.connection.sender.put_locked(self, frame)
         return True
 
-    def send(self, buffers: Sequence[Buffer], on_sent: Callable[[], None] | None = None) -> bool:
+    def send(self, buffers: Sequence[Buffer], on_sent: OnSent | None = None) -> bool:
         """Send a message, which lies in `buffers` one after the other; they are not copied.
 
-        They must stay as they are until `on_sent` is called, which must not block; it is not called
-        when the call is cancelled first. False: nobody waits any more. The call's `pending` are the
+        They must stay as they are until `on_sent` is called, see OnSent; it is not called when the
+        call is cancelled first. False: nobody waits any more. The call's `pending` are the
         bytes that wait for the client to take them.
         """
         message = self._message(buffers, on_sent)
@@ -139,7 +139,7 @@ class ServerCall(Stream):
             self.connection.sender.put_locked(self, *frames_)
         return True
 
-    def answer(self, buffers: Sequence[Buffer], on_sent: Callable[[], None] | None = None) -> bool:
+    def answer(self, buffers: Sequence[Buffer], on_sent: OnSent | None = None) -> bool:
         """Send the only message and end the call with OK, in one write."""
         if len(buffers) == 1 and self._response_encoding() == "identity":
             data = buffers[0]
@@ -158,15 +158,13 @@ class ServerCall(Stream):
 
     # --- frames
 
-    def _answer_framed(self, data: Buffer, on_sent: Callable[[], None] | None) -> bool:
+    def _answer_framed(self, data: Buffer, on_sent: OnSent | None) -> bool:
         """`answer` a small message, where the windows have room; nothing is done elsewhere."""
         length = len(data)
         count = PREFIX_BYTES + length
         stream_id = self.stream_id
-        headers_ = (0, len(_START_BLOCK), frames.HEADERS, frames.END_HEADERS, stream_id)
-        before = _BEFORE.pack(
-            *headers_, _START_BLOCK, 0, count, frames.DATA, 0, stream_id, 0, length
-        )
+        start = (0, len(_START_BLOCK), frames.HEADERS, frames.END_HEADERS, stream_id, _START_BLOCK)
+        before = _BEFORE.pack(*start, 0, count, frames.DATA, 0, stream_id, 0, length)
         after = _AFTER.pack(0, len(_OK_BLOCK), frames.HEADERS, _LAST, stream_id, _OK_BLOCK)
         framed = b"".join((before, data, after))
         sender = self.connection.sender
@@ -178,7 +176,7 @@ class ServerCall(Stream):
             sender.put_locked(self, Framed(framed, count, on_sent))
         return True
 
-    def _message(self, buffers: Sequence[Buffer], on_sent: Callable[[], None] | None) -> Message:
+    def _message(self, buffers: Sequence[Buffer], on_sent: OnSent | None) -> Message:
         encoding = self._response_encoding()
         plain, self.plain_next = self.plain_next, False
         if encoding == "identity" or plain:

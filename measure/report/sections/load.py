@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from measure.core.record import read
+from measure.core.stages import RECEIVE_UNKNOWN
 from measure.core.verdict import Check, word
 from measure.engine.bisection import Found
 from measure.load.record import LoadRecord, Tried
@@ -110,11 +111,20 @@ def _plots(
             Plot(
                 "waterfall",
                 fall,
-                "Means over the requests. Network: the rest between send and answer, gRPC's part "
-                "too. Receive is decoding the answer, after the time that latency counts.",
+                f"Means over the requests. {stages.OVERLAP} Network: the rest between send and "
+                "answer, on the wire and in the kernel until a thread reads. Client decode comes "
+                "after the time that latency counts." + _unknown(points),
             )
         )
     return drawn
+
+
+def _unknown(points: Sequence[LoadPoint]) -> str:
+    """A sentence about stages that a server does not report, if there is one to say."""
+    splits = [point.split for point in points if point.split is not None]
+    if all(split.told_by is None or split.server_receive_ns is not None for split in splits):
+        return ""
+    return f" Here {RECEIVE_UNKNOWN}, so that is in network, too."
 
 
 def _verdicts(points: Sequence[LoadPoint]) -> list[Verdict]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from measure.core.record import read
+from measure.core.stages import RECEIVE_UNKNOWN
 from measure.core.verdict import Check, Finding
 from measure.presentation.format import milliseconds, significant
 from measure.report import charts, percentiles, stages, trust
@@ -20,6 +21,7 @@ _NOTE = (
     "rows: the mean number of rows the server ran together. Near ties: rows whose top two scores "
     "are too close for the model's precision to tell apart."
 )
+_UNKNOWN = f"Here {RECEIVE_UNKNOWN}, so that is in other, too."
 _CAPTIONS = {
     "latency": "Lines: median time to the first prediction. Bands: median to 90th percentile, "
     "where samples suffice to tell one.",
@@ -27,8 +29,9 @@ _CAPTIONS = {
     "another.",
     "first-and-last": "One streamed batch. Solid: median time to the first prediction. Dotted: to "
     "the last. Between them the client can work already.",
-    "stages": "What the server reported for one request; other is the rest of the latency: "
-    "network, client, encoding.",
+    "stages": "Means of one request. Send and answer receive are measured by the client, the rest "
+    f"by the server. {stages.OVERLAP} Other is the rest of the latency: network, encoding and "
+    "sending the answer.",
     "percentiles": "Time to the last prediction, as far as there are samples enough to tell (99% "
     "confidence), at the batch size of each mode that has most of them.",
 }
@@ -47,6 +50,9 @@ def section(content: Mapping[str, Any]) -> Section:
         "stages": stages.shares(points),
         "percentiles": percentiles.curves(list(_best_known(ordered))),
     }
+    captions = _CAPTIONS
+    if any(p.stages.server_receive_ns is None for p in of_mode(points, "unary") if p.stages):
+        captions = _CAPTIONS | {"stages": f"{_CAPTIONS['stages']} {_UNKNOWN}"}
     spreads = [_distribution(point) for point in ordered]
     groups = [of_mode(points, mode) for mode in modes]
     tables = [table_of("Points", COLUMNS, groups, note=_NOTE, part=POINTS)]
@@ -57,7 +63,7 @@ def section(content: Mapping[str, Any]) -> Section:
         sentence=sentence(points, settings, environment),
         verdicts=verdicts(points, _findings(record), environment, _wire(settings)),
         checks=[_labels(points), trust.steal(environment)],
-        plots=[Plot(name, drawn, _CAPTIONS[name]) for name, drawn in figures.items() if drawn],
+        plots=[Plot(name, drawn, captions[name]) for name, drawn in figures.items() if drawn],
         tables=tables,
         cards=[_best(of_mode(points, mode), look.colour) for mode, look in modes.items()],
         record=dict(content),

@@ -116,11 +116,14 @@ class StreamCall(CallHandler):
         if stopping:
             give_back()
             return
+        arrived_ns = time.monotonic_ns()
+        receive_ns = arrived_ns - self._call.message_began_ns
         try:
             decoded = decode_request(message)
             entry.request_id = decoded.id
-            arrived_ns = time.monotonic_ns()
-            pending = self._inference.begin(decoded, arrived_ns, self._caller, give_back)
+            pending = self._inference.begin(
+                decoded, arrived_ns, self._caller, give_back, receive_ns
+            )
         except Exception as error:
             give_back()
             entry.request_id = getattr(error, "request_id", entry.request_id)
@@ -226,12 +229,14 @@ class StreamCall(CallHandler):
 
     def _send(self, entry: _Entry) -> None:
         error, pending = entry.error, entry.pending
+        on_sent = None
         if error is None:
             assert pending is not None
             try:
-                data = self._inference.finish(
+                answer = self._inference.finish(
                     pending, encode_stream_response, triton_final_response=True
                 )
+                data, on_sent = answer.data, answer.sent
             except Exception as failure:
                 error = failure
         if error is not None:
@@ -240,7 +245,7 @@ class StreamCall(CallHandler):
                 return
             data = encode_stream_error(entry.request_id, rpc_status.of(error)[1])
         handover.gather(self._call.connection.sender)
-        self._call.send([data])
+        self._call.send([data], on_sent)
 
     def _fail(self, ended: Status) -> None:
         if self._call.finish(ended):

@@ -75,7 +75,10 @@ class UnaryCall(CallHandler):
         try:
             caller = Caller(call.peer, status.deadline_ns(call))
             decoded = decode_request(message)
-            pending = self._inference.begin(decoded, arrived_ns, caller, self._room.give_back)
+            receive_ns = arrived_ns - call.message_began_ns
+            pending = self._inference.begin(
+                decoded, arrived_ns, caller, self._room.give_back, receive_ns
+            )
         except Exception as error:
             raise status.error(error) from None
         self._pending = pending
@@ -97,12 +100,12 @@ class UnaryCall(CallHandler):
         if pending is None:
             return
         try:
-            data = self._inference.finish(pending, encode_response)
+            answer = self._inference.finish(pending, encode_response)
         except Exception as error:
             ended = self._call.finish(status.of(error))
         else:
             handover.gather(self._call.connection.sender)
-            ended = self._call.answer([data])
+            ended = self._call.answer([answer.data], answer.sent)
         if ended:
             self._end()
 

@@ -173,6 +173,7 @@ def test_csv_has_one_row_per_point_under_flat_columns(tmp_path):
     assert read[0]["first_prediction_p90_ns"] == "50"
     assert read[0]["latency_samples"] == "5"
     assert read[0]["stages_compute_ns"] == "4.0"
+    assert read[0]["stages_server_receive_ns"] == ""
     assert read[1]["stages_other_ns"] == ""
     assert read[3]["latency_p50_ns"] == ""
     assert read[3]["stages_compute_ns"] == ""

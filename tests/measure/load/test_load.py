@@ -28,6 +28,7 @@ CLASSES, FEATURES = 8, 64
 SHORT = ["--warm-up-s", 0.1, "--window-s", 0.15, "--max-windows", 3, "--classes", CLASSES]
 STALL_S, CONFIDENCE = 1.0, 0.5
 CHECKS = {"errors", "little", "stable", "steal"}
+INSIDE = ("decode", "queue", "assemble", "compute", "handover", "encode")
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,18 @@ def test_a_load_of_a_server_of_its_own_measures_every_mode_in_both_loops(tmp_pat
         assert point["split"]["told_by"] == "timings"
         for part in ("send_ns", "network_ns", "queue_ns", "compute_ns", "receive_ns"):
             assert point["split"][part] > 0
+        for part in ("server_receive_ns", "server_send_ns", "handover_ns", "answer_receive_ns"):
+            assert point["split"][part] > 0
+        split = point["split"]
+        there = max(split["send_ns"], split["server_receive_ns"])
+        back = max(split["server_send_ns"], split["answer_receive_ns"])
+        inside = sum(split[f"{name}_ns"] for name in INSIDE)
+        # A bar of the report is as long as the round trip.
+        total = there + split["network_ns"] + inside + back
+        # The statistics cover a few requests more, so all that is named may be more than that.
+        round_trip_ns = point["from_send_ns"]["mean"]
+        assert total >= round_trip_ns * (1 - 1e-6)
+        assert not split["network_ns"] or total == pytest.approx(round_trip_ns, rel=1e-6)
         assert len(point["windows"]) == 3
         assert point["concurrency"] <= (point["asked"]["concurrency"] or np.inf) * 1.01
     # A closed loop is called one, wherever it is told of.
@@ -154,6 +167,15 @@ def test_a_load_of_a_server_of_its_own_measures_every_mode_in_both_loops(tmp_pat
     for name in ("load-closed-loop.png", "load-open-loop.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
         assert str(tmp_path / name) in printed
+
+
+def test_a_load_over_grpcio_says_that_receiving_is_not_timed(serve, models, run):
+    address = serve(models, transport="grpcio").address
+    content, printed = run("load", *SHORT, "--address", address, "--concurrency", 2)
+    split = content["points"][0]["split"]
+    assert (split["server_receive_ns"], split["server_send_ns"]) == (None, None)
+    assert split["handover_ns"] > 0
+    assert "reports no time for receiving" in " ".join(printed.split())
 
 
 def test_processes_share_a_load(run, address):

@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -27,8 +28,8 @@ def window(
     for _ in range(answers):
         found.answer(latency_ns, latency_ns, 2)
         found.send(lag_ns)
-        found.send_ns += MS // 10
-        found.receive_ns += MS // 5
+        found.client_times(MS // 10, MS // 2)
+        found.decode_ns += MS // 5
         if told:
             found.split(STAGES)
     area_ns = answers * latency_ns if under_way is None else under_way * SECOND_NS
@@ -198,9 +199,12 @@ def test_steal_is_judged_where_it_is_known(steal, passed):
 def test_the_split_is_of_what_the_server_told():
     split = point().split
     assert (split.decode_ns, split.queue_ns, split.compute_ns) == (1 * MS, 2 * MS, 3 * MS)
-    # Of 10 ms, 7 are in the server and a tenth of one in sending.
-    assert split.network_ns == pytest.approx(2.9 * MS)
+    # Of 10 ms, 7 are in the server, a tenth of one in sending and half of one in receiving.
+    assert split.network_ns == pytest.approx(2.4 * MS)
     assert (split.send_lag_ns, split.send_ns, split.receive_ns) == (1_000, 0.1 * MS, 0.2 * MS)
+    assert split.answer_receive_ns == 0.5 * MS
+    assert (split.server_receive_ns, split.handover_ns) == (None, None)
+    assert (split.encode_ns, split.server_send_ns) == (None, None)
     assert (split.told_by, split.batch_rows) == ("timings", 4)
     silent = [window(s, answers=0) for s in range(3)]
     assert point(windows=silent).split is None
@@ -213,12 +217,52 @@ def test_a_server_without_timings_is_split_by_its_statistics_if_it_has_any():
     assert (split.told_by, split.batch_rows, split.decode_ns) == ("statistics", 8, None)
     assert (split.queue_ns, split.assemble_ns) == (1 * MS, 2 * MS)
     assert (split.compute_ns, split.encode_ns) == (3 * MS, 1 * MS)
-    assert split.network_ns == pytest.approx(2.9 * MS)
+    assert split.network_ns == pytest.approx(2.4 * MS)
+    assert (split.server_receive_ns, split.handover_ns, split.server_send_ns) == (None, None, None)
     # What a server does not tell is not taken for nothing.
     for untold in (None, ServerStatistics(0, 0, 0, 0, 0, 0, 0)):
         split = point(windows=windows, statistics=untold).split
         assert (split.told_by, split.compute_ns, split.batch_rows) == (None, None, None)
-        assert split.network_ns == pytest.approx(9.9 * MS)
+        assert split.network_ns == pytest.approx(9.4 * MS)
+
+
+def test_of_two_stages_at_both_ends_of_the_same_bytes_the_longer_one_counts():
+    reported = replace(STAGES, receive_ns=MS, handover_ns=MS // 4)
+    windows = [window(s, told=False) for s in range(3)]
+    for one in windows:
+        for _ in range(400):
+            one.split(reported)
+    of_each = (1, 2, 3, 1)
+    inside = ServerStatistics(
+        1200, 300, 2400, *(n * 1200 * MS for n in of_each), sent=1200, send_ns=300 * MS
+    )
+    split = point(windows=windows, statistics=inside).split
+    assert (split.server_receive_ns, split.handover_ns) == (1 * MS, 0.25 * MS)
+    # No answer can say how long its encoding and sending take: the statistics do.
+    assert (split.told_by, split.encode_ns, split.server_send_ns) == ("timings", MS, 0.25 * MS)
+    # 1 to receive, not 0.1 to send; 0.5 to receive the answer, not 0.25 to send it.
+    named_ns = 1 * MS + (7 + 0.25 + 1) * MS + 0.5 * MS
+    assert split.network_ns == pytest.approx(10 * MS - named_ns)
+
+
+def test_statistics_without_a_name_for_the_rest_of_the_servers_time_call_it_handover():
+    windows = [window(s, told=False) for s in range(3)]
+    of_each = [n * 1200 * MS for n in (1, 2, 3, 1)]
+    rest = ServerStatistics(
+        1200, 300, 2400, *of_each, total_ns=1200 * 8 * MS, received=1200, receive_ns=2400 * MS
+    )
+    split = point(windows=windows, statistics=rest).split
+    assert (split.handover_ns, split.server_receive_ns) == (1 * MS, 2 * MS)
+    # A total that is less than its parts says nothing.
+    odd = point(windows=windows, statistics=replace(rest, total_ns=MS)).split
+    assert odd.handover_ns is None
+
+
+def test_answers_without_a_stage_do_not_lower_its_mean():
+    windows = [window(s) for s in range(3)]
+    for one in windows:
+        one.split(replace(STAGES, receive_ns=2 * MS))
+    assert point(windows=windows).split.server_receive_ns == 2 * MS
 
 
 def test_nothing_answered_is_not_valid():

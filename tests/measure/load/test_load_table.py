@@ -1,7 +1,9 @@
 import io
+import re
 from dataclasses import replace
 
 import pytest
+import report_records
 from rich.console import Console
 
 from measure.core.record import read
@@ -78,6 +80,23 @@ def test_a_record_made_before_the_clients_part_was_kept_is_read():
     (found,) = read(content, load_record.LoadRecord).points
     assert (found.from_send_ns, found.client_share) == (None, None)
     assert found.latency_ns == point(CLOSED).latency_ns
+
+
+def test_a_record_made_before_receiving_was_timed_is_read_and_shown_without():
+    content = report_records.load()
+    now = read(content, load_record.LoadRecord).points
+    assert "reports no time for receiving" not in printed(*render(now, None))
+    for one in content["points"]:
+        for name in ("server_receive_ns", "handover_ns", "server_send_ns", "answer_receive_ns"):
+            assert one["split"].pop(name) > 0
+    points = read(content, load_record.LoadRecord).points
+    split = points[0].split
+    assert (split.server_receive_ns, split.handover_ns) == (None, None)
+    assert (split.server_send_ns, split.answer_receive_ns) == (None, None)
+    text = printed(*render(points, None))
+    assert "the server reports no time for receiving messages" in text
+    # Dashes, not zeros: server receive, then handover, server send, answer receive.
+    assert re.search(r"unary open 100/s 0\.00100 0\.500 - [\d.]+ ", text)
 
 
 def test_failed_checks_come_first():

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import plotly.graph_objects
@@ -246,3 +247,32 @@ def test_the_stages_make_up_the_whole_of_the_latency():
     assert [trace["name"] for trace in data] == ["decode", "queue", "assemble", "compute", "other"]
     assert [trace["y"][0] for trace in data] == pytest.approx([5, 10, 15, 20, 50])
     assert data[4]["customdata"][0] == "1.00"
+
+
+def test_of_stages_that_overlap_only_what_one_is_longer_by_is_drawn():
+    times = stages.split(
+        {
+            **{"send_ns": 3.0, "server_receive_ns": 5.0, "network_ns": 1.0, "decode_ns": 2.0},
+            **{"server_send_ns": 4.0, "answer_receive_ns": 1.0, "receive_ns": 7.0},
+        }
+    )
+    assert (times["send"], times["server receive"]) == (3, 2)
+    assert (times["server send"], times["answer receive"]) == (4, 0)
+    # Decoding at the server is not decoding at the client.
+    assert (times["decode"], times["client decode"]) == (2, 7)
+    data = stages.waterfall([("a", times)])["data"]
+    assert sum(trace["x"][0] for trace in data) * 1e6 == pytest.approx(3 + 2 + 1 + 2 + 4 + 7)
+
+
+@pytest.mark.parametrize("receive_ns", [None, 0, 1000])
+def test_the_page_says_where_receiving_is_unknown(receive_ns):
+    points = [
+        replace(one, stages=replace(one.stages, server_receive_ns=receive_ns)) for one in sweep()
+    ]
+    plots = {plot.name: plot.caption for plot in reported.section(recorded(points)).plots}
+    told = "the server reports no time for receiving messages" in plots["stages"]
+    assert told is (receive_ns is None)
+
+
+def test_every_stage_has_a_colour_of_its_own():
+    assert len(set(stages.COLOURS.values())) == len(stages.COLOURS)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -117,6 +118,22 @@ def test_other_is_what_the_stages_do_not_account_for():
     assert split.compute_ns == 600
     assert split.other_ns == 1_500 - (100 + 200 + 50 + 600)
     assert split.execution_provider == "CPUExecutionProvider"
+
+
+def test_the_clients_stages_and_the_servers_receiving_are_not_other():
+    received = replace(stages(), receive_ns=30, handover_ns=20)
+    sent = [sample(1_000, stages=received, send_ns=n, receive_ns=40) for n in (10, 70)]
+    split = summarise("unary", 2, sent).stages
+    assert (split.send_ns, split.server_receive_ns) == (40, 30)
+    assert (split.handover_ns, split.answer_receive_ns) == (20, 40)
+    # The server receives while the client sends: the longer of the two counts.
+    assert split.other_ns == 1_000 - 40 - (100 + 200 + 50 + 400 + 20) - 40
+
+
+def test_a_stage_that_some_samples_lack_is_unknown():
+    mixed = [sample(1_000, stages=stages()), sample(1_000, stages=replace(stages(), receive_ns=3))]
+    split = summarise("unary", 2, mixed).stages
+    assert (split.send_ns, split.server_receive_ns, split.handover_ns) == (None, None, None)
 
 
 def test_other_is_never_negative():

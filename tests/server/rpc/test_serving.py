@@ -16,7 +16,10 @@ from protos import model_config_pb2 as config_pb
 from protos.codec import decode_stream_response
 
 CLASSES, FEATURES = 4, 8
-STAGES = {"decode_ns", "queue_ns", "assemble_ns", "compute_ns", "batch_rows", "execution_provider"}
+STAGES = {
+    *("decode_ns", "queue_ns", "assemble_ns", "compute_ns", "handover_ns"),
+    *("batch_rows", "execution_provider"),
+}
 WINDOW_BYTES = 16 * 1024
 ANY = ["batch", 2]
 
@@ -338,7 +341,9 @@ def test_timings_come_with_either_rpc_when_asked_for(caller):
         assert told["execution_provider"] == "CPUExecutionProvider"
         assert told["batch_rows"] == 2
         assert told["compute_ns"] > 100_000
-        assert all(told[name] >= 0 for name in ("decode_ns", "queue_ns", "assemble_ns"))
+        assert all(
+            told[name] >= 0 for name in ("decode_ns", "queue_ns", "assemble_ns", "handover_ns")
+        )
     for off in (None, {"timings": False}):
         response = caller.infer(caller.message("steps", parameters=off, steps=x))
         assert not STAGES & set(response.parameters)

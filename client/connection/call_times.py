@@ -1,0 +1,20 @@
+"""When the bytes of a call passed the socket."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class CallTimes:
+    """Instants of a call, of its last attempt (time.monotonic_ns); 0: unknown.
+
+    `sent_ns` is when the write began that gave the last byte of the request to the kernel; for the
+    messages of a stream, when it had ended. It may be set after the answer came. `answer_began_ns`
+    is when the first byte of the answer was seen.
+    """
+
+    sent_ns: int = 0
+    answer_began_ns: int = 0
+
+    def sent(self, began_ns: int) -> None:
+        """The kernel has the request; see OnSent."""
+        self.sent_ns = began_ns
