@@ -76,6 +76,18 @@ def test_nothing_is_reserved_where_a_window_has_no_room(peer, narrow):
     assert (stream.send_window, sender.window) == before
 
 
+def test_what_waits_for_the_connections_window_comes_first(peer):
+    sender, _ = peer
+    sender.window = 100
+    large, small = Outgoing(1, send_window=1000), Outgoing(3, send_window=100)
+    sender.cork()
+    with sender.lock:
+        sender.put_locked(large, Message([bytes(200)]))
+        assert not sender.reserve_locked(small, 10)
+    sender.uncork()
+    assert (sender.window, small.send_window) == (0, 100)
+
+
 def test_what_a_dropped_stream_reserved_of_the_connections_window_is_given_to_others(peer):
     sender, theirs = peer
     sender.window = 10

@@ -24,7 +24,7 @@ MAX_STREAM_ID = 2**31 - 1
 SMALLEST_MAX_FRAME = 16_384
 LARGEST_MAX_FRAME = 2**24 - 1
 
-HEADER = struct.Struct(">BHBBI")
+_HEADER = struct.Struct(">BHBBI")
 _SETTING = struct.Struct(">HI")
 _WORD = struct.Struct(">I")
 _TWO_WORDS = struct.Struct(">II")
@@ -73,12 +73,12 @@ class StreamFault(Exception):
 
 def header(length: int, kind: int, flags: int, stream_id: int) -> bytes:
     """Nine bytes that start a frame whose payload has `length` bytes."""
-    return HEADER.pack(length >> 16, length & 0xFFFF, kind, flags, stream_id)
+    return _HEADER.pack(length >> 16, length & 0xFFFF, kind, flags, stream_id)
 
 
 def parse_header(buffer: Buffer, offset: int = 0) -> tuple[int, int, int, int]:
     """Length, type, flags and stream of the header at `offset`; the reserved bit is dropped."""
-    high, low, kind, flags, stream_id = HEADER.unpack_from(buffer, offset)
+    high, low, kind, flags, stream_id = _HEADER.unpack_from(buffer, offset)
     return high << 16 | low, kind, flags, stream_id & _31_BITS
 
 

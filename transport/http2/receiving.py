@@ -11,15 +11,14 @@ from transport.http2.frames import (
     CONTINUATION,
     DATA,
     END_STREAM,
-    HEADER,
     HEADER_BYTES,
     HEADERS,
-    MAX_STREAM_ID,
     PADDED,
     SETTINGS,
     ConnectionFault,
     ErrorCode,
     StreamFault,
+    parse_header,
 )
 from transport.http2.limits import MAX_CONTROL_PAYLOAD
 from transport.http2.pipes import Pipe
@@ -177,10 +176,7 @@ class Receiver:
     def _begin_frame(self, available: int) -> bool:
         """Read a frame up to the payload of DATA; False when more of it has to come."""
         view, handler = self._view, self._handler
-        # In place of `parse_header`: small requests are frames more than anything else.
-        high, low, kind, flags, stream_id = HEADER.unpack_from(view, self._start)
-        length = high << 16 | low
-        stream_id &= MAX_STREAM_ID
+        length, kind, flags, stream_id = parse_header(view, self._start)
         if length > self._max_frame:
             raise ConnectionFault(
                 ErrorCode.FRAME_SIZE_ERROR,

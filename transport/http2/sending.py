@@ -118,8 +118,11 @@ class Sender:
             self._flush_unless_corked_locked()
 
     def reserve_locked(self, stream: Outgoing, count: int) -> bool:
-        """Narrow both windows by `count` bytes of DATA, for a `Framed`; False without room."""
-        if self.window < count or stream.send_window < count or self.broken:
+        """Narrow both windows by `count` bytes of DATA, for a `Framed`; False without room.
+
+        What waits to be framed comes first: large messages must not be starved of the window.
+        """
+        if self.window < self.pending + count or stream.send_window < count or self.broken:
             return False
         self.window -= count
         stream.send_window -= count
