@@ -169,7 +169,8 @@ class MessageReader:
             if self.length < 0:
                 data = self._read_prefix(data)
                 if self.length == 0 and not self._waiting:
-                    self.resume()
+                    # Not `resume`: what follows in `data` comes before the end.
+                    self._go_on()
                 continue
             if self._skipped is not None:
                 data = self._skip(data, self._skipped)
@@ -193,6 +194,10 @@ class MessageReader:
         self._waiting = False
         # The time that it waited is not the sender's.
         self.began_ns = time.monotonic_ns()
+        self._go_on()
+        self._feed_stash()
+
+    def _go_on(self) -> None:
         memory = self._memory
         if self._skipped is not None:
             self._skip(memoryview(b"") if memory is None else memory, self._skipped)
@@ -200,7 +205,6 @@ class MessageReader:
             self._finish()
         elif self.length >= 0:
             self._begin(memoryview(b""))
-        self._feed_stash()
 
     def ask_again(self) -> None:
         """Ask the owner again whether the message may come that waits."""
