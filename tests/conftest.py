@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -54,10 +55,26 @@ STEPS_CONFIG = "max_batch_size: 1024 "
 ROWS_MAY_MIX = 'parameters { key: "rows_may_mix" value { string_value: "true" } }'
 
 
-def pytest_collection_finish():
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Have more workers than cores: a third of the time tests wait for what starts, ends or stalls.
+
+    Not for those that take minutes: some of these measure, or keep all cores busy by themselves.
+    """
+    cores = os.cpu_count() or 1
+    return cores + cores // 2 if config.option.markexpr == "not slow" else None
+
+
+def pytest_collection():
     """Spare the garbage collector the thousands of tests that are kept to the end anyway."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    """Let it look at what comes after them."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def wait_until(condition, what, timeout_s=PATIENCE_S):
@@ -287,16 +304,19 @@ def graphs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def serve():
     """Start servers in this process, each on a free port unless told otherwise."""
-    with contextlib.ExitStack() as stack:
+    servers = []
 
-        def start(models, **options):
-            # Each model that is tried first takes longer to load.
-            defaults = {"address": "127.0.0.1:0", "validation": False, **TRANSPORT}
-            server = Server(Config(models=models, **defaults | options))
-            stack.callback(server.drain)
-            return server
+    def start(models, **options):
+        # Each model that is tried first takes longer to load.
+        defaults = {"address": "127.0.0.1:0", "validation": False, **TRANSPORT}
+        servers.append(Server(Config(models=models, **defaults | options)))
+        return servers[-1]
 
-        yield start
+    yield start
+    if servers:
+        # Each waits a moment for the last calls, so all wait at once.
+        with ThreadPoolExecutor(len(servers)) as pool:
+            list(pool.map(Server.drain, servers))
 
 
 @pytest.fixture(scope="module")

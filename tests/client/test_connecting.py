@@ -226,11 +226,14 @@ def test_waiting_ends_at_once_where_it_does_not_help(plain, authority):
 
 
 def test_waiting_names_the_reason_at_its_timeout():
-    with (
-        Client(closed_port()) as client,
-        pytest.raises(Unreachable, match=r"within 0\.2 s: .*connection refused"),
-    ):
-        client.wait_until_ready(0.2)
+    def said(client, timeout_s):
+        with pytest.raises(Unreachable, match=f"within {timeout_s:g} s: ") as caught:
+            client.wait_until_ready(timeout_s)
+        return str(caught.value)
+
+    with Client(closed_port()) as client:
+        # On a busy machine a connection is not refused as soon as that.
+        assert any("connection refused" in said(client, timeout_s) for timeout_s in (0.2, 15))
 
 
 def test_a_server_that_starts_is_waited_for(launch, models):

@@ -1,14 +1,14 @@
 """predict(x, names=True) and `client predict --names` against a server."""
 
 import json
-import subprocess
-import sys
 
+import in_process
 import numpy as np
 import pytest
 from onnx import helper
 
 from client import Client, UsageError
+from measure.__main__ import main
 
 FEATURES = 3
 LABELS = ["ant", "bee", "crab: small"]
@@ -104,14 +104,8 @@ def test_classes_that_cannot_be_named_say_why(connect, model, output, reason):
 
 def run(address, model, folder, *options):
     np.save(folder / "x.npy", X)
-    command = [sys.executable, "-m", "client", "predict", "--address", address, "--model", model]
-    return subprocess.run(
-        [*command, "--input", folder / "x.npy", *options],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    words = ("predict", "--address", address, "--model", model, "--input", folder / "x.npy")
+    return in_process.run(main, *words, *options)
 
 
 def test_the_command_prints_names(address, tmp_path):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import in_process
 import numpy as np
 import onnx
 import pytest
@@ -75,9 +76,10 @@ def complaint(capsys):
     return run_failing
 
 
-def swept(folder, *options, status=0):
+def swept(folder, *options, status=0, as_process=False):
     """Run a sweep into a folder; its record."""
-    done = run("sweep", "--out", folder, *SMALL, *options)
+    words = ("sweep", "--out", folder, *SMALL, *options)
+    done = run(*words) if as_process else in_process.run(main, *words)
     assert done.returncode == status, done.stderr
     assert {path.name for path in folder.iterdir()} >= FILES
     for name in FILES:
@@ -113,7 +115,7 @@ def check_points(content, modes, batch_sizes):
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_a_sweep_of_a_server_of_its_own_writes_every_file_and_no_label_is_wrong(tmp_path, dtype):
     out = tmp_path / "new" / "folder"
-    content = swept(out, *SIZES, "--dtype", dtype)
+    content = swept(out, *SIZES, "--dtype", dtype, as_process=True)
     assert {"schema", "environment", "settings", "points"} <= set(content)
     assert content["schema"] == "argmax-serving/sweep/1"
     assert content["environment"]["cores"] >= 1
@@ -286,7 +288,8 @@ def test_predict_prints_one_label_a_line(server, rows):
 def test_predict_writes_labels_to_a_file(server, rows, tmp_path):
     path, labels = rows
     out = tmp_path / "labels"
-    done = run("predict", "--address", server.address, "--input", path, "--out", out)
+    words = ("predict", "--address", server.address, "--input", path, "--out", out)
+    done = in_process.run(main, *words)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     written = np.load(out)
     assert written.dtype == np.int64
@@ -296,7 +299,8 @@ def test_predict_writes_labels_to_a_file(server, rows, tmp_path):
 def test_predict_takes_a_single_row(server, rows, tmp_path):
     path, labels = rows
     np.save(tmp_path / "one.npy", np.load(path)[3])
-    done = run("predict", "--address", server.address, "--input", tmp_path / "one.npy")
+    words = ("predict", "--address", server.address, "--input", tmp_path / "one.npy")
+    done = in_process.run(main, *words)
     assert (done.returncode, done.stdout) == (0, f"{labels[3]}\n")
 
 

@@ -1,5 +1,6 @@
 """Messages that say they are very large, or become so once they are unpacked."""
 
+import functools
 import itertools
 import select
 import struct
@@ -56,6 +57,7 @@ def peer(process):
         yield peer
 
 
+@functools.cache
 def bomb(expanded_bytes):
     """Zeros as gzip writes them, a thousandth of the size."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)

@@ -1,7 +1,9 @@
 """More than the server can do: surplus calls, calls that dribble, callers that leave."""
 
+import contextlib
 import socket
 import threading
+from functools import partial
 
 import grpc
 import h2.events
@@ -69,13 +71,18 @@ def _serves_as_before(steady):
 
 
 @pytest.fixture
-def peer(process):
-    """A connection that said hello."""
-    with Http2Peer(process.address) as peer:
-        # Each call is there at once, rather than when the one before is acknowledged.
-        peer.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        peer.hello()
-        yield peer
+def connect(process):
+    """Make connections that said hello."""
+    with contextlib.ExitStack() as stack:
+
+        def connected():
+            peer = stack.enter_context(Http2Peer(process.address))
+            # Each call is there at once, rather than when the one before is acknowledged.
+            peer.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peer.hello()
+            return peer
+
+        yield connected
 
 
 def executions(caller):
@@ -96,22 +103,24 @@ def answered(caller, message):
 # Who brings nothing.
 
 
-@pytest.mark.parametrize("path", [INFER, LIVE, CHECK])
 @pytest.mark.parametrize("sent", [b"", framed(bytes(1000))[:9]], ids=["nothing", "a beginning"])
 def test_calls_whose_message_does_not_come_are_ended_and_keep_nobody_out(
-    caller, peer, eventually, path, sent
+    caller, connect, eventually, sent
 ):
     # As many as there are threads under grpcio, and as many again wait for one.
     calls = 8
-    for _ in range(calls):
-        number = peer.call(path)
-        peer.h2.send_data(number, sent)
-    peer.flush()
-    message = caller.message("steps", steps=ONE_STEP) if path == INFER else b""
-    if path == INFER:
-        assert not _passes(caller, path, message)
-    assert _statuses(peer, calls) <= {b"1", b"4"}  # CANCELLED, DEADLINE_EXCEEDED
-    eventually(lambda: _passes(caller, path, message), "there is room again")
+    peers = {path: connect() for path in (INFER, LIVE, CHECK)}
+    for path, peer in peers.items():
+        for _ in range(calls):
+            number = peer.call(path)
+            peer.h2.send_data(number, sent)
+        peer.flush()
+    messages = {INFER: caller.message("steps", steps=ONE_STEP), LIVE: b"", CHECK: b""}
+    assert not _passes(caller, INFER, messages[INFER])
+    for path, peer in peers.items():
+        assert _statuses(peer, calls) <= {b"1", b"4"}, path  # CANCELLED, DEADLINE_EXCEEDED
+    for path, message in messages.items():
+        eventually(partial(_passes, caller, path, message), f"there is room for {path} again")
 
 
 def _statuses(peer, calls):
@@ -141,7 +150,8 @@ def _passes(caller, path, message):
 
 
 @pytest.mark.parametrize("dribbles", [False, True])
-def test_a_stream_that_brings_no_message_is_ended(peer, dribbles):
+def test_a_stream_that_brings_no_message_is_ended(connect, dribbles):
+    peer = connect()
     number = peer.call(STREAM)
     ended = threading.Event()
 

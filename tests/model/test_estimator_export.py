@@ -49,8 +49,6 @@ from model.from_sklearn.export import export_estimator
 from model.linear_argmax import LinearArgmax
 from model.verify import verify
 from protos import model_config_pb2 as config_pb
-from server.app.config import Config
-from server.app.server import Server
 from server.onnx.engine import Engine
 
 FEATURES, TRAINED = 12, 150
@@ -155,21 +153,27 @@ def fitted(estimator, scalers, classes):
         return made.fit(x[:TRAINED], y[:TRAINED]), x[TRAINED:]
 
 
-# Every estimator with two classes and more, scaled or not; the kinds of class and scaler once.
-PLAIN = ("", "standard")
+# Every estimator with two classes and more, and scaled or not; the kinds of class and scaler once.
 CASES = [
-    *(
-        (name, of, scaler)
-        for name in ESTIMATORS
-        for of in ("two names", "names")
-        for scaler in PLAIN
-    ),
-    *(("logistic", of, "standard") for of in CLASSES if "names" not in of),
-    *(("svc without intercept", "names", scaler) for scaler in SCALERS if scaler not in PLAIN),
-    *((name, of, "") for name in WRAPPED for of in ("two names", "names")),
-    *((name, "two names", scaler) for name in OF_TWO for scaler in PLAIN),
+    *((name, "two names", "") for name in ESTIMATORS),
+    *((name, "names", "standard") for name in ESTIMATORS),
+    *(("logistic", of, "standard") for of in CLASSES if of != "names"),
+    *(("svc without intercept", "names", scaler) for scaler in SCALERS if scaler != "standard"),
+    *((name, "names", "") for name in WRAPPED),
+    ("one against the rest", "two names", ""),
+    ("search over one against the rest", "two names", ""),
+    *((name, "two names", "standard") for name in OF_TWO),
 ]
-IDS = ["-".join(filter(None, case)) for case in CASES]
+# Every one of them with everything else.
+MORE = [
+    *((name, "two names", "standard") for name in ESTIMATORS),
+    *((name, "names", "") for name in ESTIMATORS),
+    *((name, "two names", "") for name in (*WRAPPED, *OF_TWO)),
+]
+EVERY = [
+    *CASES,
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE if case not in CASES),
+]
 
 
 @functools.cache
@@ -178,39 +182,45 @@ def fitted_case(name, of, scaler):
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """Export every case into one repository and serve that; the address."""
-    folder = tmp_path_factory.mktemp("models")
-    for number, case in enumerate(CASES):
+def served(tmp_path_factory, serve, call):
+    """Export a case and have a server load it; the model's folder and the server's address."""
+    repository = tmp_path_factory.mktemp("models")
+    address = serve(repository, model_control="explicit").address
+    caller = call(address)
+
+    @functools.cache
+    def serve_case(*case):
+        name = re.sub("[^a-z]+", "_", "_".join(case).lower())
         estimator, _ = fitted_case(*case)
-        made = export_estimator(folder, f"m{number}", estimator)
+        made = export_estimator(repository, name, estimator)
         assert made.same == made.examples
-    server = Server(Config(models=folder, address="127.0.0.1:0", validation=False))
-    yield folder, server.address
-    server.drain()
+        caller.control("RepositoryModelLoad", model_name=name)
+        return repository / name, address
+
+    return serve_case
 
 
-@pytest.mark.parametrize("number", range(len(CASES)), ids=IDS)
-def test_every_row_gets_over_grpc_what_the_estimator_predicts(served, number):
-    folder, address = served
-    estimator, x = fitted_case(*CASES[number])
-    with Client(address, f"m{number}") as client:
+@pytest.mark.parametrize(("name", "of", "scaler"), EVERY)
+def test_every_row_gets_over_grpc_what_the_estimator_predicts(served, name, of, scaler):
+    folder, address = served(name, of, scaler)
+    estimator, x = fitted_case(name, of, scaler)
+    with Client(address, folder.name) as client:
         indices = client.predict(x)
         told = json.loads(client.config().parameters["labels"].string_value)
     wanted = estimator.predict(x)
     assert len(set(wanted.tolist())) > 1
     np.testing.assert_array_equal(estimator.classes_[indices], wanted)
     assert told == estimator.classes_.tolist()
-    lines = (folder / f"m{number}" / "labels.txt").read_text().splitlines()
+    lines = (folder / "labels.txt").read_text().splitlines()
     assert [lines[i] for i in indices] == [str(label) for label in wanted.tolist()]
 
 
 def test_scores_are_the_decision_function(served):
-    _, address = served
     for of, binary in (("names", False), ("two names", True)):
-        number = CASES.index(("logistic", of, "standard"))
-        estimator, x = fitted_case(*CASES[number])
-        with Client(address, f"m{number}") as client:
+        case = ("logistic", of, "standard")
+        folder, address = served(*case)
+        estimator, x = fitted_case(*case)
+        with Client(address, folder.name) as client:
             scores = client.infer({"x": x}, ["scores"]).outputs[0].data
         wanted = estimator.decision_function(x)
         if binary:

@@ -1,4 +1,5 @@
 import ast
+import functools
 import importlib.metadata
 import platform
 import re
@@ -29,10 +30,6 @@ MOST_LINES = 400
 NOT_INSTALLED = {"soak", "tests"}
 MOST_FILES = 16
 MOST_ENTRIES_OF_SERVER = 8
-
-
-def module_id(path):
-    return str(path.relative_to(ROOT))
 
 
 # What is installed with it.
@@ -163,11 +160,16 @@ FOLDERS = {
 ELSEWHERE = ROOT / "measure" / "peers" / "inside"
 
 
+@functools.cache
+def distributions_of_modules():
+    return importlib.metadata.packages_distributions()
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_what_a_folder_imports_its_extra_installs(folder):
     extra = FOLDERS[folder]
     closure = runtime_closure(*([extra] if extra else []))
-    of_modules = importlib.metadata.packages_distributions()
+    of_modules = distributions_of_modules()
     below = [ROOT / other for other in FOLDERS if other.startswith(f"{folder}/")]
     for path in (path for path in MODULES if path.is_relative_to(ROOT / folder)):
         if path.name == "generate.py" or any(map(path.is_relative_to, [*below, ELSEWHERE])):
@@ -212,18 +214,27 @@ def test_the_packages_are_the_folders():
     assert set(PACKAGES) == {".".join(path.relative_to(ROOT).parts) for path in holding}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_id)
-def test_a_docstring_says_in_one_line_what_the_module_is_for(path):
-    docstring = ast.get_docstring(ast.parse(path.read_text()))
-    assert docstring
-    first, _, rest = docstring.partition("\n")
-    assert first.endswith(".")
-    assert rest == "" or rest.startswith("\n")
+def begins_with_one_line(path):
+    first, _, rest = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")
+    return first.endswith(".") and (rest == "" or rest.startswith("\n"))
 
 
-@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES}), ids=module_id)
-def test_no_folder_holds_more_than_a_reader_takes_in(folder):
-    assert len(list(folder.glob("*.py"))) <= MOST_FILES
+def test_a_docstring_says_in_one_line_what_each_module_is_for():
+    assert [path for path in MODULES if not begins_with_one_line(path)] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["x = 1\n", '"""What it does"""\n', '"""What\nit does."""\n', '"""One. Two.\nThree."""']
+)
+def test_other_docstrings_are_found(tmp_path, text):
+    path = tmp_path / "module.py"
+    path.write_text(text)
+    assert not begins_with_one_line(path)
+
+
+def test_no_folder_holds_more_than_a_reader_takes_in():
+    folders = {path.parent for path in MODULES}
+    assert [each for each in folders if len(list(each.glob("*.py"))) > MOST_FILES] == []
 
 
 def test_the_rooms_of_the_server_are_few():
@@ -231,9 +242,9 @@ def test_the_rooms_of_the_server_are_few():
     assert len(entries) <= MOST_ENTRIES_OF_SERVER
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_id)
-def test_no_module_is_long(path):
-    assert len(path.read_text().splitlines()) <= MOST_LINES
+def test_no_module_is_long():
+    lengths = {path: len(path.read_text().splitlines()) for path in MODULES}
+    assert {path: lines for path, lines in lengths.items() if lines > MOST_LINES} == {}
 
 
 # Who may use what in the server.
@@ -282,10 +293,10 @@ def process_inputs(path):
     return found
 
 
-@pytest.mark.parametrize("path", SERVER, ids=module_id)
-def test_only_the_edge_of_the_server_knows_grpc(path):
-    known = imported_packages(path) & {"grpc", "grpc_health", "grpc_reflection"}
-    assert not known or any(path.is_relative_to(place) for place in EDGE)
+def test_only_the_edge_of_the_server_knows_grpc():
+    grpc = {"grpc", "grpc_health", "grpc_reflection"}
+    inside = (path for path in SERVER if not any(map(path.is_relative_to, EDGE)))
+    assert [path for path in inside if imported_packages(path) & grpc] == []
 
 
 def test_the_edge_of_the_server_is_found_to_know_grpc():
@@ -293,9 +304,9 @@ def test_the_edge_of_the_server_is_found_to_know_grpc():
     assert all("grpc" in imported_packages(path) for path in edge)
 
 
-@pytest.mark.parametrize("path", SERVER, ids=module_id)
-def test_only_the_command_line_reads_environment_or_arguments(path):
-    assert not process_inputs(path) or path.name == "__main__.py"
+def test_only_the_command_line_reads_environment_or_arguments():
+    others = (path for path in SERVER if path.name != "__main__.py")
+    assert [path for path in others if process_inputs(path)] == []
 
 
 def test_reading_the_environment_is_found():

@@ -262,14 +262,14 @@ def assert_agrees_with_protobuf(data):
         assert decoded.byte_size == len(data)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(serialized())
 def test_requests_decode_as_protobuf_parses_them_in_any_field_order(pair):
     message, data = pair
     assert_says(decode_request(data), message)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(serialized())
 def test_a_request_cut_anywhere_fares_as_with_protobuf(pair):
     _, data = pair
@@ -277,7 +277,7 @@ def test_a_request_cut_anywhere_fares_as_with_protobuf(pair):
         assert_agrees_with_protobuf(data[:size])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(serialized(), st.data())
 def test_changed_bytes_fare_as_with_protobuf(pair, data):
     changed = bytearray(pair[1])
@@ -286,7 +286,7 @@ def test_changed_bytes_fare_as_with_protobuf(pair, data):
     assert_agrees_with_protobuf(bytes(changed))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(st.binary(max_size=80))
 def test_random_bytes_raise_nothing_but_invalid_message(data):
     for decode in (decode_request, decode_response, decode_stream_response):
@@ -298,7 +298,7 @@ def numeric_response(id):
     return InferResponse("m", tuple(Tensor.of("y", array) for array in arrays), id=id)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(names, st.data())
 def test_changed_stream_responses_fare_as_with_protobuf(id, data):
     changed = bytearray(pb.ModelStreamInferResponse(error_message="e").SerializeToString())

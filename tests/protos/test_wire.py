@@ -85,7 +85,7 @@ groups = st.builds(
 ordinary = st.lists(st.one_of(raw_fields, known_fields, flat_fields), max_size=6)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(ordinary)
 def test_ordinary_messages_split_as_protobuf_parses_them(fields):
     message = b"".join(fields)
@@ -102,7 +102,7 @@ def test_groups_are_left_to_protobuf(fields, group, data):
     assert split(message, RAW) is None
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(ordinary)
 def test_a_message_cut_anywhere_splits_as_protobuf_parses_it(fields):
     message = b"".join(fields)
@@ -112,7 +112,7 @@ def test_a_message_cut_anywhere_splits_as_protobuf_parses_it(fields):
             assert parsed(message[:size]) is None
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(st.one_of(st.binary(max_size=60), ordinary.map(b"".join)), st.data())
 def test_changed_bytes_split_as_protobuf_parses_them(message, data):
     changed = bytearray(message)

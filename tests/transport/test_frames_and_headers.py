@@ -97,7 +97,8 @@ def test_any_decoder_reads_our_blocks(fields):
     assert [tuple(each) for each in Decoder().decode(headers.encode(fields))] == fields
 
 
-@settings(deadline=None)
+# `make fuzz` tries millions.
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from(range(4)), st.booleans()), max_size=30), st.data())
 def test_remembered_blocks_mean_what_they_would_mean_decoded_anew(order, data):
     lists = [data.draw(FIELDS) for _ in range(4)]

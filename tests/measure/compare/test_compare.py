@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import grpc
+import in_process
 import pytest
 
 from measure.__main__ import main
@@ -90,8 +91,9 @@ def limited(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("limited")
     limit = ["--max-slowdown", "0.000001", "--require-agreement", "1"]
-    words = ["--ep", "cpu", "--ep", "cpu", "--modes", "local"]
-    return folder, *run(folder, *words, *limit, *QUICK)
+    words = ["--ep", "cpu", "--ep", "cpu", "--modes", "local", "--rounds", "3", "--starts", "1"]
+    done = in_process.run(main, "compare", "--out", folder, *words, *limit, *SMALL)
+    return folder, done, json.loads((folder / "compare.json").read_text())
 
 
 def test_one_mode_needs_no_server(limited):

@@ -1,19 +1,17 @@
 import json
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
+import in_process
 import pytest
 import report_records
 
 from client.errors import UsageError
+from measure.__main__ import main
 from measure.limits import ceiling, memory, sockets, wire
 from measure.limits.peaks import COPY, GEMM, PCIE, READ, TCP, UNIX
 from measure.limits.placement import CLIENT, intensity, place
 from measure.limits.subject import Rate, Subject, Work, subject
 
-ROOT = Path(__file__).resolve().parents[3]
 GIB = 2**30
 # A MiB a row, 64 MiB of weights, two operations a weight.
 WORK = Work(row_bytes=2**20, weight_bytes=2**26, flop_per_row=2**25)
@@ -133,15 +131,8 @@ def test_receiving_stops_where_the_other_side_goes_away():
 
 def test_a_sweep_is_placed_under_the_roofs(tmp_path):
     (tmp_path / "sweep.json").write_text(json.dumps(report_records.sweep()))
-    command = [sys.executable, "-m", "client", "limits", "--rounds", "1", "--result", tmp_path]
-    done = subprocess.run(
-        [*command, "--out", tmp_path / "out"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=100,
-        check=False,
-    )
+    words = ["limits", "--rounds", "1", "--result", tmp_path, "--out", tmp_path / "out"]
+    done = in_process.run(main, *words)
     assert done.returncode == 0, done.stderr
     assert "not where the result was measured: cpu_model: A chip and " in done.stdout
     content = json.loads((tmp_path / "out" / "limits.json").read_text())

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from plan_calibrations import COSTS, LIMITS, MS, alone, calibration, loaded
+from plan_calibrations import CAPACITY_PER_S, COSTS, LIMITS, MS, alone, calibration, loaded
 
 from client.errors import UsageError
 from measure.core.record import RecordError, decoded, encoded
@@ -17,15 +17,16 @@ REQUESTS = 800
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_search():
-    """Look for the costs half as long as a plan does: these loads are simulated without noise."""
+    """Look for the costs a third as long as a plan does: these loads have no noise."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("measure.plan.fit._TRIES", 60)
+        patch.setattr("measure.plan.fit._TRIES", 40)
         yield
 
 
 @pytest.fixture(scope="module")
 def fitted():
-    return fit_costs(calibration(), REQUESTS)
+    loads = tuple(loaded(share * CAPACITY_PER_S) for share in (0.5, 0.8))
+    return fit_costs(calibration(fitted=loads), REQUESTS)
 
 
 def test_what_lone_requests_show_is_taken_as_it_is(fitted):

@@ -1,5 +1,6 @@
 """The command `plan`, with calibrations that are known and with a server that is measured."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from plan_calibrations import COSTS, calibration, loaded
 
 from measure.__main__ import main
 from measure.core.record import decoded, encoded
+from measure.plan import capacity
 from measure.plan.calibration import FITTED_SHARES
 from measure.plan.observed import Calibration
 from measure.plan.record import PlanRecord
@@ -19,6 +21,8 @@ from model.weights import from_seed
 
 ROOT = Path(__file__).resolve().parents[3]
 CLASSES, FEATURES = 8, 64
+# Of each simulation that looks for a plan.
+REQUESTS = 1000
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +34,11 @@ def made():
 @pytest.fixture
 def plan(tmp_path, capsys, monkeypatch):
     """Plan from a calibration: exit code, record, what was printed."""
-    # How near the fit comes is tested by itself; here it need not look for long.
-    monkeypatch.setattr("measure.plan.fit._TRIES", 20)
+    # How near the fit comes is tested by itself, and so is the search for a plan; here they need
+    # not look for long.
+    monkeypatch.setattr("measure.plan.fit._TRIES", 6)
+    short = functools.partial(capacity.plan, requests=REQUESTS)
+    monkeypatch.setattr("measure.commands.plan.plan", short)
 
     def run(calibration, *options):
         folder = tmp_path / "earlier"

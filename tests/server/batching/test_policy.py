@@ -208,7 +208,7 @@ arrivals = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(limits_strategy(), arrivals)
 def test_every_row_is_handed_out_once_and_in_order(limits, arriving):
     queue = deque()
@@ -247,7 +247,7 @@ def test_every_row_is_handed_out_once_and_in_order(limits, arriving):
     assert handed_out == wanted
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(
     st.lists(st.builds(waiting, st.integers(1, 10), st.integers(0, 50)), min_size=1, max_size=5),
     st.integers(0, 60),

@@ -4,11 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import in_process
 import numpy as np
 import onnxruntime as ort
 import pytest
 
 from measure.__main__ import main as client_main
+from model.__main__ import main as model_main
 from server.errors import StartError
 from server.onnx.engine import Engine
 from server.onnx.execution_provider import CPU, CUDA, OPENVINO, WANTED, ExecutionProvider, parse
@@ -39,9 +41,8 @@ def models(tmp_path_factory):
     """Two models of the same weights: `linear`, `other`."""
     folder = tmp_path_factory.mktemp("models")
     for name in ("linear", "other"):
-        command = [sys.executable, "-m", "model", "export", "--out", folder, "--name", name]
-        command += ["--classes", CLASSES, "--features", FEATURES]
-        subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
+        words = ["--name", name, "--classes", CLASSES, "--features", FEATURES]
+        assert in_process.run(model_main, "export", "--out", folder, *words).returncode == 0
     return folder
 
 

@@ -16,7 +16,7 @@ from protos import inference_pb2 as pb
 SERVICE = "/inference.GRPCInferenceService/"
 Code = grpc.StatusCode
 X = np.array([[1, 2]], np.float32)
-CHAIN = 200_000
+CHAIN = 100_000
 MIB = 2**20
 
 

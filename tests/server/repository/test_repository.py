@@ -209,7 +209,7 @@ def test_a_model_that_cannot_be_loaded_at_start_is_refused(folder, options, text
     add(folder)
     configure(folder, text)
     with pytest.raises(StartError) as caught:
-        Server(Config(models=folder, address="127.0.0.1:0", **options))
+        Server(Config(models=folder, address="127.0.0.1:0", validation=False, **options))
     for word in (str(folder / "linear"), *words):
         assert word in str(caught.value)
 
@@ -735,7 +735,7 @@ def test_memory_of_replaced_versions_is_given_back(launch, call, folder, eventua
         assert decode_stream_response(next(stream))[0] == ""
         before = resident_bytes(process)
         # A stream that was answered by the first holds on to none of them.
-        for _ in range(8):
+        for _ in range(4):
             load(caller, "wide")
         eventually(lambda: resident_bytes(process) - before < size, "the memory is given back")
         unload(caller, "wide")
@@ -750,7 +750,7 @@ def test_memory_of_replaced_versions_is_given_back(launch, call, folder, eventua
 @pytest.fixture
 def polled(serve, call, folder):
     """Start a server that looks at the folder all the time; a caller of it."""
-    return lambda: call(serve(folder, model_control="poll", poll_s=0.01).address)
+    return lambda: call(serve(folder, model_control="poll", poll_s=0.03).address)
 
 
 def test_polling_finds_what_is_new_changed_and_gone(polled, folder, eventually):
