@@ -21,10 +21,11 @@ from protos.tensors import (
     Tensor,
     read_parameters,
     read_tensors,
+    write_data,
+    write_header,
     write_parameters,
-    write_tensors,
 )
-from protos.wire import Split, first, length_prefix, split
+from protos.wire import RememberedStarts, Split, first, length_prefix, split
 
 # A message in pieces, one after the other; a memoryview is the memory of a tensor's array.
 Pieces: TypeAlias = Sequence[bytes | memoryview]
@@ -52,7 +53,7 @@ class RequestedOutput:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferRequest:
     """The content of a ModelInferRequest; no outputs named means all of them."""
 
@@ -65,7 +66,7 @@ class InferRequest:
     byte_size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferResponse:
     """The content of a ModelInferResponse; `response["scores"]` is the array of that output."""
 
@@ -99,15 +100,23 @@ class InferResponse:
         return iter(self.names)
 
 
+_starts = RememberedStarts()
+
+
 def decode_request(message: bytes | memoryview) -> InferRequest:
     """Read a ModelInferRequest; InvalidMessage if it is malformed or contradicts itself."""
-    parts = split(message, _RAW_INPUT_FIELD, id_field=_REQUEST_ID_FIELD)
+    known = _starts.known(message)
+    parts = known or split(message, _RAW_INPUT_FIELD, id_field=_REQUEST_ID_FIELD)
     whole = None
     if parts is None:
         whole = _parse(pb.ModelInferRequest, message)
         raw, request_id = [memoryview(entry) for entry in whole.raw_input_contents], whole.id
     else:
-        raw, request_id = _views(message, parts), _id(message, parts, pb.ModelInferRequest)
+        raw = _views(message, parts)
+        request_id = ""
+        if known is None:
+            request_id = _id(message, parts, pb.ModelInferRequest)
+            _starts.remember(message, parts)
     try:
         header = _request_header(whole) if parts is None else _header(pb.ModelInferRequest, parts)
         return InferRequest(
@@ -143,7 +152,9 @@ def request_pieces(request: InferRequest) -> Pieces:
     write_parameters(header.parameters, request.parameters)
     for output in request.outputs:
         write_parameters(header.outputs.add(name=output.name).parameters, output.parameters)
-    payloads = write_tensors("input", header.inputs, request.inputs)
+    for tensor in request.inputs:
+        write_header(header.inputs, tensor.name, tensor.datatype, tensor.shape, tensor.parameters)
+    payloads = write_data("input", request.inputs)
     return _pieces(header.SerializeToString(), _RAW_INPUT_FIELD, payloads)
 
 
@@ -157,12 +168,19 @@ def decode_response(message: bytes | memoryview) -> InferResponse:
 
 def encode_response(response: InferResponse) -> bytes:
     """Write a ModelInferResponse with raw contents."""
-    header = pb.ModelInferResponse(
-        model_name=response.model_name, model_version=response.model_version, id=response.id
-    )
-    write_parameters(header.parameters, response.parameters)
-    payloads = write_tensors("output", header.outputs, response.outputs)
-    return b"".join(_pieces(header.SerializeToString(), _RAW_OUTPUT_FIELD, payloads))
+    outputs = response.outputs
+    layouts = tuple([(each.name, each.datatype, each.shape) for each in outputs])
+    parameters = [each.parameters for each in outputs]
+    if response.parameters or any(parameters):
+        header = _write_header(
+            response.model_name, response.model_version, layouts, parameters, response.parameters
+        )
+    else:
+        header = _plain_header(response.model_name, response.model_version, layouts)
+    if response.id:
+        request_id = response.id.encode()
+        header += length_prefix(_RESPONSE_ID_FIELD, len(request_id)) + request_id
+    return b"".join(_pieces(header, _RAW_OUTPUT_FIELD, write_data("output", outputs)))
 
 
 def decode_stream_response(message: bytes | memoryview) -> tuple[str, InferResponse]:
@@ -189,6 +207,31 @@ def encode_stream_error(request_id: str, text: str) -> bytes:
     return pb.ModelStreamInferResponse(
         error_message=text, infer_response=pb.ModelInferResponse(id=request_id)
     ).SerializeToString()
+
+
+_Layouts: TypeAlias = tuple[tuple[str, str, tuple[int, ...]], ...]
+
+
+def _write_header(
+    name: str,
+    version: str,
+    layouts: _Layouts,
+    of_outputs: Sequence[Mapping[str, Parameter]],
+    parameters: Mapping[str, Parameter],
+) -> bytes:
+    """A ModelInferResponse without id and raw contents."""
+    header = pb.ModelInferResponse(model_name=name, model_version=version)
+    write_parameters(header.parameters, parameters)
+    for layout, own in zip(layouts, of_outputs, strict=True):
+        write_header(header.outputs, *layout, own)
+    written: bytes = header.SerializeToString()
+    return written
+
+
+@lru_cache(maxsize=_REMEMBERED_HEADERS)
+def _plain_header(name: str, version: str, layouts: _Layouts) -> bytes:
+    """The same without parameters, which a server repeats."""
+    return _write_header(name, version, layouts, [{}] * len(layouts), {})
 
 
 def _parse(kind: Any, data: bytes | memoryview) -> Any:

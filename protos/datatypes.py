@@ -39,9 +39,12 @@ def datatype_of(dtype: np.dtype[np.generic]) -> str:
 
     Raises TypeError for a dtype that the protocol cannot carry.
     """
+    name = _NAMES.get(dtype)
+    if name is not None:
+        return name
     if dtype.kind in TEXT_KINDS:
         return BYTES
-    name = _NAMES.get(dtype) or _NAMES.get(dtype.newbyteorder("<"))
+    name = _NAMES.get(dtype.newbyteorder("<"))
     if name is None:
         raise TypeError(f"dtype {dtype} has no datatype in the protocol; it has {sorted(DTYPES)}")
     return name

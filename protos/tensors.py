@@ -38,7 +38,7 @@ _CONTENTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tensor:
     """A named tensor of a message; `data` is None if it lies in shared memory."""
 
@@ -233,16 +233,22 @@ def _objects(elements: Sequence[bytes]) -> NDArray[Any]:
     return data
 
 
-def write_tensors(role: str, target: Any, tensors: Iterable[Tensor]) -> list[memoryview]:
-    """Add a header for each tensor to `target`; the raw contents that belong to them.
+def write_header(
+    target: Any, name: str, datatype: str, shape: Sequence[int], parameters: Mapping[str, Parameter]
+) -> None:
+    """Add the header of a tensor to `target`."""
+    entry = target.add(name=name, datatype=datatype, shape=shape)
+    write_parameters(entry.parameters, parameters)
+
+
+def write_data(role: str, tensors: Iterable[Tensor]) -> list[memoryview]:
+    """The raw contents of a message with these tensors.
 
     `role` is "input" or "output"; an output in shared memory keeps its place among the raw
     contents with an empty entry. InvalidMessage as `encode_data` says.
     """
     payloads: list[memoryview] = []
     for tensor in tensors:
-        entry = target.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-        write_parameters(entry.parameters, tensor.parameters)
         if tensor.data is not None:
             what = f"{role} {tensor.name!r}"
             payloads.append(encode_data(tensor.datatype, tensor.data, what))

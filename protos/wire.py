@@ -6,10 +6,14 @@ with a tensor is a few small fields around one large one, so we walk the top lev
 large field in place.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 _VARINT, _FIXED64, _LEN, _FIXED32 = 0, 1, 2, 5
 _MAX_LENGTH = 2**31 - 1  # protobuf allows no longer field
+# An eighth of a MiB at most.
+_REMEMBERED_STARTS = 256
+_REMEMBERED_START_BYTES = 256
 
 
 class Split(NamedTuple):
@@ -52,39 +56,79 @@ def split(
     end = len(message) if stop is None else stop
     spans: list[tuple[int, int]] = []
     id_spans: list[tuple[int, int]] = []
+    taken = {field << 3 | _LEN: spans, id_field << 3 | _LEN: id_spans}
     rest: list[bytes | memoryview] = []
     at = kept = start
     try:
         while at < end:
             begin = at
-            tag, at = _varint(message, at, end, 5)
+            # Most varints have one byte, and a call for each of them would take most of the time.
+            tag = message[at]
+            at += 1
+            if tag >= 0x80:
+                tag, at = _varint(message, begin, end, 5)
             wire_type = tag & 7
             if tag < 8 or tag > 0xFFFFFFFF:
                 return None
             if wire_type == _LEN:
-                length, at = _varint(message, at, end, 5)
-                if length > _MAX_LENGTH or length > end - at:
-                    return None
+                length = message[at] if at < end else 0x80
+                if length < 0x80:
+                    at += 1
+                else:
+                    length, at = _varint(message, at, end, 5)
                 payload, at = at, at + length
-                number = tag >> 3
-                if number in (field, id_field):
+                if length > _MAX_LENGTH or at > end:
+                    return None
+                found = taken.get(tag)
+                if found is not None:
                     rest.append(message[kept:begin])
                     kept = at
-                    (spans if number == field else id_spans).append((payload, at))
+                    found.append((payload, at))
             elif wire_type == _VARINT:
                 _, at = _varint(message, at, end, 10)
             elif wire_type in (_FIXED64, _FIXED32):
                 at += 8 if wire_type == _FIXED64 else 4
-                if at > end:
-                    return None
             else:
                 return None
     except ValueError:
         return None
     rest.append(message[kept:end])
     # Of two ids the last one counts, but protobuf looks at each.
-    unusual = len(id_spans) > 1
+    unusual = len(id_spans) > 1 or at > end
     return None if unusual else Split(b"".join(rest), spans, id_spans[0] if id_spans else None)
+
+
+class RememberedStarts:
+    """Remembers how messages were split that are equal but for their data.
+
+    That are messages with one large field, at their end, and without an id. What is before the data
+    and the length of the message decide then where it is split. Any thread may call.
+    """
+
+    def __init__(self) -> None:
+        # By the length of a message, where the data began in the last one.
+        self._starts: dict[int, int] = {}
+        self._splits: dict[tuple[int, bytes], Split] = {}
+
+    def known(self, message: bytes | memoryview) -> Split | None:
+        """The result of `split`, if it was remembered."""
+        length = len(message)
+        start = self._starts.get(length)
+        return None if start is None else self._splits.get((length, bytes(message[:start])))
+
+    def remember(self, message: bytes | memoryview, parts: Split) -> None:
+        """Remember the result of `split` of the whole of `message`, if it can be."""
+        length = len(message)
+        if parts.id_span is not None or len(parts.spans) != 1:
+            return
+        start, stop = parts.spans[0]
+        if stop != length or start > _REMEMBERED_START_BYTES:
+            return
+        if len(self._splits) >= _REMEMBERED_STARTS or len(self._starts) >= _REMEMBERED_STARTS:
+            self._splits.clear()
+            self._starts.clear()
+        self._starts[length] = start
+        self._splits[length, bytes(message[:start])] = parts
 
 
 def first(head: bytes, field: int) -> bytes | None:
@@ -123,6 +167,7 @@ def encode_varint(value: int) -> bytes:
     return bytes(out)
 
 
+@lru_cache(maxsize=256)
 def length_prefix(field: int, length: int) -> bytes:
     """Tag and length that go before the payload of a length-delimited field."""
     return encode_varint(field << 3 | _LEN) + encode_varint(length)

@@ -171,7 +171,8 @@ class MessageReader:
             if self.length < 0:
                 data = self._read_prefix(data)
                 if self.length == 0 and not self._waiting:
-                    self.resume()
+                    # Not `resume`: what follows in `data` comes before the end.
+                    self._go_on()
                 continue
             if self._skipped is not None:
                 data = self._skip(data, self._skipped)
@@ -195,6 +196,10 @@ class MessageReader:
         self._waiting = False
         # The time that it waited is not the sender's.
         self.began_ns = time.monotonic_ns()
+        self._go_on()
+        self._feed_stash()
+
+    def _go_on(self) -> None:
         memory = self._memory
         if self._skipped is not None:
             self._skip(memoryview(b"") if memory is None else memory, self._skipped)
@@ -202,7 +207,6 @@ class MessageReader:
             self._finish()
         elif self.length >= 0:
             self._begin(memoryview(b""))
-        self._feed_stash()
 
     def ask_again(self) -> None:
         """Ask the owner again whether the message may come that waits."""
@@ -231,7 +235,7 @@ class MessageReader:
             self._check_end()
 
     def _check_end(self) -> None:
-        if not self.idle:
+        if self.length >= 0 or self._head:
             raise StatusError(Code.INTERNAL, "the stream ended within a message")
         self.owner.ended()
 
@@ -268,7 +272,12 @@ class MessageReader:
         """Start a message that is admitted; the bytes of `data` that are left."""
         length = self.length
         if len(data) >= length:
-            self._memory = memoryview(bytes(data[:length]))
+            message = memoryview(bytes(data[:length]))
+            if not self._packed:
+                self.length = -1
+                self.owner.deliver(message)
+                return data[length:]
+            self._memory = message
             self._filled = length
             self._finish()
             return data[length:]

@@ -38,6 +38,17 @@ class ByteBudget:
         """Bytes held now."""
         return self._used
 
+    def take(self, size_bytes: int) -> bool:
+        """Take bytes that are free and that nobody waits for; False where there are none.
+
+        What was taken is given back by `release`.
+        """
+        with self._lock:
+            if self._waiting or self._used + size_bytes > self._total:
+                return False
+            self._used += size_bytes
+        return True
+
     def refusal(self, size_bytes: int) -> TooLarge | None:
         """The error for a request that no wait could help; None for others."""
         if size_bytes <= self._total:
@@ -108,7 +119,8 @@ class ByteBudget:
         """Give bytes back."""
         with self._lock:
             self._used -= size_bytes
-            self._grant()
+            if self._waiting:
+                self._grant()
 
     def _grant(self) -> None:
         # In order, or small requests could overtake a large one forever.

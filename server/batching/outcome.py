@@ -32,12 +32,16 @@ class Outcome(Generic[Value]):
     def set_result(self, value: Value) -> None:
         """Set the value, once; the callbacks run in this thread."""
         self._value = value
-        self._end()
+        self._done = True
+        if self._callbacks:
+            self._call_back()
 
     def set_exception(self, error: Exception) -> None:
         """Set the error, in place of a value."""
         self._error = error
-        self._end()
+        self._done = True
+        if self._callbacks:
+            self._call_back()
 
     def add_done_callback(self, callback: "Callable[[Outcome[Value]], object]") -> None:
         """Call `callback(self)` once done: at once if it is, else from the thread that sets it."""
@@ -49,30 +53,29 @@ class Outcome(Generic[Value]):
     def exception(self, timeout_s: float | None = None) -> Exception | None:
         """The error, or None for a value; waits up to `timeout_s`, then raises TimeoutError."""
         if not self._done:
-            ended = threading.Event()
-            self.add_done_callback(lambda _: ended.set())
-            if not ended.wait(timeout_s):
-                raise FutureTimeout
+            self._wait(timeout_s)
         return self._error
 
     def result(self, timeout_s: float | None = None) -> Value:
         """The value; raises the error instead, or TimeoutError after `timeout_s`."""
-        error = self.exception(timeout_s)
-        if error is not None:
-            raise error
+        if not self._done:
+            self._wait(timeout_s)
+        if self._error is not None:
+            raise self._error
         return self._value  # type: ignore[return-value]  # set, as there is no error
 
-    def _end(self) -> None:
-        self._done = True
-        if self._callbacks:
-            self._call_back()
+    def _wait(self, timeout_s: float | None) -> None:
+        ended = threading.Event()
+        self.add_done_callback(lambda _: ended.set())
+        if not ended.wait(timeout_s):
+            raise FutureTimeout
 
     def _call_back(self) -> None:
-        while True:
+        while self._callbacks:
             try:
                 callback = self._callbacks.pop(0)
             except IndexError:
-                return
+                return  # the other thread took it
             try:
                 callback(self)
             except Exception:

@@ -72,31 +72,27 @@ class Limits:
         return cls(group_rows, min(slice_rows, most_rows), queue_delay_ns)
 
 
-@dataclass(frozen=True, slots=True)
 class Piece(Generic[W]):
-    """Rows `start` up to `stop` of one request."""
+    """Rows `start` up to `stop` of one request, `rows` of them."""
 
-    request: W
-    start: int
-    stop: int
+    __slots__ = ("request", "rows", "start", "stop")
 
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.stop - self.start
+    def __init__(self, request: W, start: int, stop: int) -> None:
+        self.request = request
+        self.start = start
+        self.stop = stop
+        self.rows = stop - start
 
 
-@dataclass(frozen=True, slots=True)
 class Batch(Generic[W]):
-    """The pieces that one execution of the model takes."""
+    """The pieces that one execution of the model takes, `rows` together."""
 
-    pieces: tuple[Piece[W], ...]
-    closed: CloseReason
+    __slots__ = ("closed", "pieces", "rows")
 
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return sum(piece.rows for piece in self.pieces)
+    def __init__(self, pieces: tuple[Piece[W], ...], closed: CloseReason) -> None:
+        self.pieces = pieces
+        self.closed = closed
+        self.rows = sum([piece.rows for piece in pieces])
 
 
 def wait_ns(

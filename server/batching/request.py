@@ -24,7 +24,10 @@ class Timings:
     execution_provider: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+_NOT_RUN = Timings()
+
+
+@dataclass(slots=True)
 class Result:
     """Outputs by name, rows as in the request, with the time they took."""
 
@@ -73,7 +76,7 @@ class Request:
     released: Outcome[None] = field(default_factory=Outcome)
     taken_rows: int = 0
     pieces: list[list[NDArray[Any]]] = field(default_factory=list)
-    timings: Timings = field(default_factory=Timings)
+    timings: Timings = _NOT_RUN
     cancelled: bool = False
     # Labels to check against their scores, and the result: whether the label of a row may depend on
     # the batch. None: unknown.

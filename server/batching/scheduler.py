@@ -73,7 +73,9 @@ class Scheduler:
         self._fair_queue = FairQueue()
         # The first instant at which a request in the queue may expire.
         self._refuse_ns = _NEVER_NS
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._asleep = False  # the worker waits, and nobody has notified it
         self._flush = False
         self._enough_rows = limits.first_rows
         self._closed = False
@@ -85,7 +87,7 @@ class Scheduler:
 
         ServerStopping once closed, QueueFull at the limit of waiting requests.
         """
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise ServerStopping("the server is stopping")
             if self._most_requests and len(self._queue) >= self._most_requests:
@@ -97,15 +99,16 @@ class Scheduler:
             if expires_ns is not None and expires_ns < self._refuse_ns:
                 self._refuse_ns = expires_ns
                 earlier = True
-            # A worker that waits for more rows is not woken for each of them.
-            if earlier or len(self._queue) == 1 or self._due()[0] == 0:
-                self._changed.notify()
+            # A worker that waits for more rows is not woken for each of them, and one that runs a
+            # batch looks at the queue after it.
+            if self._asleep and (earlier or len(self._queue) == 1 or self._due()[0] == 0):
+                self._wake_locked()
 
     def flush(self) -> None:
         """Run queued requests without waiting for more: the sender is out of room."""
-        with self._changed:
+        with self._lock:
             self._flush = True
-            self._changed.notify()
+            self._wake_locked()
 
     def cancel(self, request: Request) -> None:
         """Drop a request; it keeps its bytes only until the running batch ends."""
@@ -116,9 +119,9 @@ class Scheduler:
 
     def close(self) -> None:
         """Run all queued requests, then end the worker."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify()
+            self._wake_locked()
         self._worker.join()
 
     def _work(self) -> None:
@@ -136,7 +139,7 @@ class Scheduler:
         buffer.close()
 
     def _next_batch(self) -> Batch[Request] | None:
-        with self._changed:
+        with self._lock:
             while True:
                 refused = self._drop_refused()
                 if refused:
@@ -145,7 +148,7 @@ class Scheduler:
                     if self._closed:
                         return None
                     self._flush = False
-                    self._changed.wait()
+                    self._wait_locked(None)
                     continue
                 left_ns, closed = self._due()
                 if left_ns == 0:
@@ -158,11 +161,21 @@ class Scheduler:
                     self._enough_rows = rows_to_wait_for(self._enough_rows, batch, self._limits)
                     return batch
                 expired_ns = self._refuse_ns - time.monotonic_ns()
-                self._changed.wait(max(0, min(left_ns, expired_ns)) / 1e9)
+                self._wait_locked(max(0, min(left_ns, expired_ns)) / 1e9)
         # Callbacks of a future must not run under the lock.
         for request, error in refused:
             request.fail(error)
         return Batch((), CloseReason.IDLE)
+
+    def _wait_locked(self, timeout_s: float | None) -> None:
+        self._asleep = True
+        self._changed.wait(timeout_s)
+        self._asleep = False
+
+    def _wake_locked(self) -> None:
+        if self._asleep:
+            self._asleep = False
+            self._changed.notify()
 
     def _due(self) -> tuple[int, CloseReason]:
         return wait_ns(
@@ -174,9 +187,9 @@ class Scheduler:
         )
 
     def _look_for_refused(self) -> None:
-        with self._changed:
+        with self._lock:
             self._refuse_ns = 0
-            self._changed.notify()
+            self._wake_locked()
 
     def _drop_refused(self) -> list[tuple[Request, ServingError]]:
         """Remove cancelled and expired requests from the queue."""

@@ -31,17 +31,21 @@ class BatchSizeStatistics:
 
 @dataclass(slots=True)
 class Counts:
-    """Counts since the model was loaded; durations are per request unless noted."""
+    """Counts since the model was loaded.
+
+    `succeeded`: answered requests, with the total of their times and of the stages in them.
+    """
 
     last_inference_ms: int = 0
     inference_rows: int = 0
     executions: int = 0
-    success: Duration = field(default_factory=Duration)
+    succeeded: int = 0
+    total_ns: int = 0
+    queue_ns: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
     fail: Duration = field(default_factory=Duration)
-    queue: Duration = field(default_factory=Duration)
-    compute_input: Duration = field(default_factory=Duration)
-    compute_infer: Duration = field(default_factory=Duration)
-    compute_output: Duration = field(default_factory=Duration)
     # Of messages whose first byte was seen, and of answers that the kernel has.
     receive: Duration = field(default_factory=Duration)
     send: Duration = field(default_factory=Duration)
@@ -90,11 +94,12 @@ class Statistics:
         """Count one request answered, with its stages; `receive_ns` came before `total_ns`."""
         with self._lock:
             counts = self._counts
-            counts.success.add(total_ns)
-            counts.queue.add(queue_ns)
-            counts.compute_input.add(input_ns)
-            counts.compute_infer.add(infer_ns)
-            counts.compute_output.add(output_ns)
+            counts.succeeded += 1
+            counts.total_ns += total_ns
+            counts.queue_ns += queue_ns
+            counts.input_ns += input_ns
+            counts.infer_ns += infer_ns
+            counts.output_ns += output_ns
             if receive_ns is not None:
                 counts.receive.add(receive_ns)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,23 @@ from server.onnx.engine import TensorSpec
 TIMINGS = "timings"
 MORE_FOLLOWS = "more_follows"
 _TRITON_ACCEPTED = frozenset({"triton_enable_empty_final_response"})
+_UNKNOWN = Dependence()
+_REMEMBERED_PLANS = 256
+# Name, datatype and shape of each input, and the names of the outputs.
+_Layout = tuple[tuple[tuple[str, str, tuple[int, ...]], ...], tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the layout of a message decides, whatever its data: it was checked.
+
+    `inputs`: each with its place in the message. `key`: None where requests share no batch.
+    """
+
+    inputs: tuple[tuple[TensorSpec, int], ...]
+    outputs: tuple[str, ...]
+    rows: int
+    key: object
 
 
 class RequestCheck:
@@ -49,58 +67,93 @@ class RequestCheck:
         self._queue_policy = queue_policy
         self._dependence = dependence
         self._finite_only = finite_only
+        # Clients repeat their layouts.
+        self._plans: dict[_Layout, _Plan] = {}
 
     def check(
         self, message: InferRequest, regions: Regions, arrived_ns: int, caller: Caller
     ) -> Request:
         """Turn a message into a request; InvalidInput names the part that does not fit."""
-        inputs = self._check_inputs(message.inputs, regions)
-        outputs = self._check_outputs(message.outputs)
-        rows = self._check_rows(inputs) if self._max_batch_rows else 1
+        plan = self._plan(message)
+        inputs = {
+            spec.name: self._data(spec, message.inputs[at], regions) for spec, at in plan.inputs
+        }
         timeout_us, more_follows, timings = _read_parameters(message)
         timeout_us = self._queue_policy.effective_us(timeout_us)
-        shapes = tuple(data.shape[1:] for data in inputs.values())
-        dependence = self._dependence.of(outputs) if timings else Dependence()
+        dependence = self._dependence.of(plan.outputs) if timings else _UNKNOWN
         return Request(
             inputs=inputs,
-            outputs=outputs,
-            rows=rows,
+            outputs=plan.outputs,
+            rows=plan.rows,
             size_bytes=message.byte_size,
             arrived_ns=arrived_ns,
             deadline_ns=caller.deadline_ns,
             queue_deadline_ns=arrived_ns + timeout_us * 1000 if timeout_us else None,
             more_follows=more_follows,
-            key=(shapes, outputs) if self._max_batch_rows else object(),
+            key=plan.key or object(),
             client=caller.client,
             judged=dependence.judged,
             batch_dependent=dependence.known,
         )
 
-    def _check_inputs(
-        self, tensors: Sequence[Tensor], regions: Regions
-    ) -> dict[str, NDArray[Any] | SharedTensor]:
+    def _plan(self, message: InferRequest) -> _Plan:
+        layout = (
+            tuple([(tensor.name, tensor.datatype, tensor.shape) for tensor in message.inputs]),
+            tuple([output.name for output in message.outputs]),
+        )
+        plan = self._plans.get(layout)
+        if plan is None:
+            plan = self._check_layout(message)
+            if len(self._plans) >= _REMEMBERED_PLANS:
+                self._plans.clear()
+            self._plans[layout] = plan
+        return plan
+
+    def _check_layout(self, message: InferRequest) -> _Plan:
+        places = self._check_inputs(message.inputs)
+        inputs = {spec.name: message.inputs[at] for spec, at in places}
+        outputs = self._check_outputs(message.outputs)
+        if not self._max_batch_rows:
+            return _Plan(places, outputs, 1, None)
+        rows = self._check_rows(inputs)
+        shapes = tuple(tensor.shape[1:] for tensor in inputs.values())
+        return _Plan(places, outputs, rows, (shapes, outputs))
+
+    def _check_inputs(self, tensors: Sequence[Tensor]) -> tuple[tuple[TensorSpec, int], ...]:
+        """The inputs in the model's order, each with its place in the message."""
         names = [tensor.name for tensor in tensors]
-        by_name = {tensor.name: tensor for tensor in tensors}
+        place = {name: at for at, name in enumerate(names)}
         if (
-            len(names) != len(by_name)
-            or not self._needed_inputs <= by_name.keys() <= self._inputs.keys()
+            len(names) != len(place)
+            or not self._needed_inputs <= place.keys() <= self._inputs.keys()
         ):
             raise InvalidInput(
                 f"got inputs {sorted(names)}; "
                 f"model {self._model!r} takes {self._described_inputs()}"
             )
-        inputs: dict[str, NDArray[Any] | SharedTensor] = {}
-        for name, spec in self._inputs.items():
-            if name not in by_name:
-                continue
-            data = _check_tensor(spec, by_name[name], regions)
+        places = [(spec, place[name]) for name, spec in self._inputs.items() if name in place]
+        for spec, at in places:
+            _check_tensor(spec, tensors[at])
+        return tuple(places)
+
+    def _data(
+        self, spec: TensorSpec, tensor: Tensor, regions: Regions
+    ) -> NDArray[Any] | SharedTensor:
+        """The data of an input whose layout fits."""
+        data: NDArray[Any] | SharedTensor | None = tensor.data
+        if data is None:
+            what = f"input {spec.name!r}"
+            data = regions.tensor(what, tensor.parameters, tensor.shape, spec.dtype)
+        if isinstance(data, SharedTensor):
+            if self._max_batch_rows:
+                return data
             # Without a batch axis there are no rows to gather later.
-            if isinstance(data, SharedTensor) and not self._max_batch_rows:
-                data = data.read()
-            if self._finite_only and not isinstance(data, SharedTensor):
-                nan_check.check(name, data)
-            inputs[name] = data
-        return inputs
+            data = data.read()
+        elif tensor.datatype == BYTES:
+            data = _as_strings(f"input {spec.name!r}", data)
+        if self._finite_only:
+            nan_check.check(spec.name, data)
+        return data
 
     def _described_inputs(self) -> str:
         optional = sorted(spec.name for spec in self._optional_inputs)
@@ -121,8 +174,8 @@ class RequestCheck:
             raise InvalidInput(f"got requested outputs {list(names)}, expected each name once")
         return names
 
-    def _check_rows(self, inputs: Mapping[str, NDArray[Any] | SharedTensor]) -> int:
-        counts = {name: len(data) for name, data in inputs.items()}
+    def _check_rows(self, inputs: Mapping[str, Tensor]) -> int:
+        counts = {name: tensor.shape[0] for name, tensor in inputs.items()}
         if len(set(counts.values())) != 1:
             raise InvalidInput(f"inputs disagree on the number of rows: {counts}")
         rows = next(iter(counts.values()))
@@ -134,9 +187,7 @@ class RequestCheck:
         return rows
 
 
-def _check_tensor(
-    spec: TensorSpec, tensor: Tensor, regions: Regions
-) -> NDArray[Any] | SharedTensor:
+def _check_tensor(spec: TensorSpec, tensor: Tensor) -> None:
     what = f"input {spec.name!r}"
     if DTYPES[tensor.datatype] != spec.dtype:
         datatype = next(name for name, dtype in DTYPES.items() if dtype == spec.dtype)
@@ -147,12 +198,6 @@ def _check_tensor(
     if not fits:
         shape = [-1 if size is None else size for size in spec.shape]
         raise InvalidInput(f"{what} has shape {list(tensor.shape)}; the model takes {shape}")
-    data: NDArray[Any] | SharedTensor | None = tensor.data
-    if data is None:
-        data = regions.tensor(what, tensor.parameters, tensor.shape, spec.dtype)
-    if tensor.datatype == BYTES and not isinstance(data, SharedTensor):
-        return _as_strings(what, data)
-    return data
 
 
 def _as_strings(what: str, data: NDArray[Any]) -> NDArray[Any]:

@@ -63,6 +63,7 @@ def statistics(model: Model) -> pb.ModelStatistics:
     """
     with model.statistics.lock:
         counts = model.statistics.counts
+        answered = counts.succeeded
         described = pb.ModelStatistics(
             name=model.name,
             version=model.version,
@@ -70,12 +71,12 @@ def statistics(model: Model) -> pb.ModelStatistics:
             inference_count=counts.inference_rows,
             execution_count=counts.executions,
             inference_stats=pb.InferStatistics(
-                success=_duration(counts.success),
+                success=pb.StatisticDuration(count=answered, ns=counts.total_ns),
                 fail=_duration(counts.fail),
-                queue=_duration(counts.queue),
-                compute_input=_duration(counts.compute_input),
-                compute_infer=_duration(counts.compute_infer),
-                compute_output=_duration(counts.compute_output),
+                queue=pb.StatisticDuration(count=answered, ns=counts.queue_ns),
+                compute_input=pb.StatisticDuration(count=answered, ns=counts.input_ns),
+                compute_infer=pb.StatisticDuration(count=answered, ns=counts.infer_ns),
+                compute_output=pb.StatisticDuration(count=answered, ns=counts.output_ns),
             ),
         )
         for rows, batch in sorted(counts.batches.items()):

@@ -20,7 +20,7 @@ from server.repository.repository import Repository
 from server.rpc import classification
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Pending:
     """An accepted message that waits for its result.
 
@@ -100,9 +100,13 @@ class Inference:
         receive_ns: int | None,
     ) -> Pending:
         try:
-            shared_outputs = self._shared_outputs(message)
+            shared_outputs: Mapping[str, tuple[Region, Placement]] = {}
+            class_counts: Mapping[str, int] = {}
+            if message.outputs:
+                shared_outputs = self._shared_outputs(message)
             request = model.requests.check(message, self._regions, arrived_ns, caller)
-            class_counts = classification.counts(message.outputs, model.output_dtypes)
+            if message.outputs:
+                class_counts = classification.counts(message.outputs, model.output_dtypes)
             decode_ns = time.monotonic_ns() - arrived_ns
             if give_back is None:
                 self._wait_and_submit(model, request, caller)
@@ -218,7 +222,7 @@ def _response(
         model_version=pending.model.version,
         id=pending.id,
         parameters=parameters,
-        outputs=tuple(_output(pending, name, data) for name, data in result.outputs.items()),
+        outputs=tuple([_output(pending, name, data) for name, data in result.outputs.items()]),
     )
 
 

@@ -20,11 +20,13 @@ class InFlight:
         self._most = most
         self._what = what
         self._open = 0
-        self._changed = threading.Condition()
+        # Taken by each call: a Condition's own methods are Python, this lock's are not.
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
 
     def enter(self) -> bool:
         """Count one more call unless the limit is reached; return whether it was counted."""
-        with self._changed:
+        with self._lock:
             if self._open >= self._most:
                 return False
             self._open += 1
@@ -32,10 +34,10 @@ class InFlight:
 
     def leave(self) -> None:
         """Count an admitted call as ended."""
-        with self._changed:
+        with self._lock:
             self._open -= 1
             if not self._open:
-                self._changed.notify_all()
+                self._idle.notify_all()
 
     def refusal(self) -> TooMany:
         """The error for a call over the limit."""
@@ -43,8 +45,8 @@ class InFlight:
 
     def wait_until_idle(self, timeout_s: float) -> bool:
         """Wait until no call is open; return False on timeout."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._open == 0, timeout_s)
+        with self._lock:
+            return self._idle.wait_for(lambda: self._open == 0, timeout_s)
 
 
 class ThreadPools:

@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos import inference_pb2 as pb
-from protos.wire import encode_varint, length_prefix, split
+from protos.wire import RememberedStarts, encode_varint, length_prefix, split
 
 RAW = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
+ID = pb.ModelInferRequest.ID_FIELD_NUMBER
 VARINT, FIXED64, LEN, GROUP, END_GROUP, FIXED32 = range(6)
 UNKNOWN = st.integers(20, 2**29 - 1)
 
@@ -118,6 +119,47 @@ def test_changed_bytes_split_as_protobuf_parses_them(message, data):
     for _ in range(data.draw(st.integers(1, 3)) if message else 0):
         changed[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
     agrees_with_protobuf(bytes(changed))
+
+
+@settings(deadline=None, max_examples=300)
+@given(ordinary, raw_fields, st.data())
+def test_what_is_remembered_is_what_split_finds(fields, last, data):
+    message = b"".join((*fields, last))
+    starts = RememberedStarts()
+    for _ in range(4):
+        changed = bytearray(message)
+        for _ in range(data.draw(st.integers(0, 2))):
+            changed[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
+        found = split(bytes(changed), RAW, id_field=ID)
+        assert starts.known(bytes(changed)) in (None, found)
+        if found is not None:
+            starts.remember(bytes(changed), found)
+
+
+def test_messages_that_differ_in_their_data_alone_are_remembered():
+    starts = RememberedStarts()
+    first = length_delimited(1, b"model") + length_delimited(RAW, b"data")
+    found = split(first, RAW, id_field=ID)
+    starts.remember(first, found)
+    assert starts.known(memoryview(first[:-4] + b"more")) is found
+    assert starts.known(first + b"x") is None
+    assert starts.known(b"x" + first[1:]) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        length_delimited(ID, b"1") + length_delimited(RAW, b"data"),
+        length_delimited(RAW, b"data") + length_delimited(1, b"model"),
+        length_delimited(RAW, b"data") * 2,
+        length_delimited(1, b"m" * 300) + length_delimited(RAW, b"data"),
+    ],
+    ids=["an id", "data not at the end", "two data", "a long start"],
+)
+def test_other_messages_are_not_remembered(message):
+    starts = RememberedStarts()
+    starts.remember(message, split(message, RAW, id_field=ID))
+    assert starts.known(message) is None
 
 
 @settings(deadline=None)

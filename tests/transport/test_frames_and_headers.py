@@ -8,7 +8,7 @@ import zlib
 import pytest
 from hpack import Decoder, Encoder
 from hyperframe.frame import Frame
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from transport import call, messages
@@ -162,6 +162,7 @@ class Owner:
     st.lists(st.integers(1, 6000), min_size=1, max_size=20),
     st.lists(st.booleans(), max_size=8),
 )
+@example([b""] * 3, [8], [False, True, False])
 def test_messages_are_put_together_whatever_pieces_they_come_in(sent, cuts, admits):
     owner = Owner(admits)
     reader = MessageReader(owner, 10_000)

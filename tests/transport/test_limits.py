@@ -304,6 +304,25 @@ def test_pings_are_no_flood_while_answers_are_sent(raw):
             answered = isinstance(frame, HeadersFrame) and "END_STREAM" in frame.flags
 
 
+def test_windows_opened_by_small_answers_are_no_flood(server, monkeypatch):
+    """gRPC's clients open both windows by the size of each answer."""
+    monkeypatch.setattr(limits, "MAX_IDLE_FRAMES_PER_S", 20)
+    with Raw(server.addresses[0]) as raw:
+        for _ in range(200):
+            begun = raw.headers()
+            raw.send(begun, raw.message(begun.stream_id, b"small"))
+            answered = False
+            while not answered:
+                frame = raw.frame()
+                assert frame is not None
+                answered = isinstance(frame, HeadersFrame) and "END_STREAM" in frame.flags
+            raw.send(
+                WindowUpdateFrame(begun.stream_id, window_increment=10),
+                WindowUpdateFrame(0, window_increment=10),
+            )
+        assert flood(raw, WindowUpdateFrame(0, window_increment=1)) is ErrorCode.ENHANCE_YOUR_CALM
+
+
 def test_metadata_over_the_limit_is_refused(raw):
     raw.send(raw.headers(more=[(f"x-{number}", "y" * 1000) for number in range(17)]))
     assert raw.trailers()["grpc-status"] == str(int(Code.RESOURCE_EXHAUSTED))

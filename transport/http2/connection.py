@@ -333,9 +333,12 @@ class Connection(ControlFrames):
         assert isinstance(stream, Stream)
         stream.count_data(len(data))
         stream.guarded(stream.reader.feed, data)
-        if stream.reader.missing:
-            self.widen_window(stream, stream.reader.length)
-        self.open_window(stream)
+        reader = stream.reader
+        if reader.missing:
+            self.widen_window(stream, reader.length)
+            self.open_window(stream)
+        elif stream.recv_window <= stream.window // 2:
+            self.open_window(stream)
 
     def on_filled(self, stream: Incoming, count: int) -> None:
         """See FrameHandler."""

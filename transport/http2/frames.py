@@ -152,7 +152,11 @@ def parse_word(name: str, payload: Buffer) -> int:
 
 def parse_increment(payload: Buffer) -> int:
     """By how much WINDOW_UPDATE opens a window."""
-    return parse_word("WINDOW_UPDATE", payload) & _31_BITS
+    if len(payload) != _WORD.size:
+        raise wrong_size("WINDOW_UPDATE", len(payload), "4")
+    word: int
+    (word,) = _WORD.unpack(payload)
+    return word & _31_BITS
 
 
 def headers(stream_id: int, block: bytes, max_frame: int, *, end_stream: bool) -> bytes:

@@ -12,8 +12,10 @@ MAX_IDLE_FRAMES_PER_S = 5_000
 MAX_PINGS_PER_S = 1_000
 # By this word gRPC's clients know that they have to ping less.
 TOO_MANY_PINGS = "too_many_pings"
-# A smaller increment counts as an idle frame.
+# A smaller increment counts as an idle frame, unless a message explains it: gRPC's own clients open
+# two windows, the stream's and the connection's, by the size of a small answer.
 SMALL_INCREMENT = 1024
+INCREMENTS_PER_MESSAGE = 2
 # A header block, with its CONTINUATION frames (CVE-2024-27316), before it is decoded.
 MAX_BLOCK_BYTES = 64 * 1024
 MAX_CONTINUATIONS = 64

@@ -43,6 +43,20 @@ class Message:
         return message
 
 
+class Framed:
+    """A small message with the headers around it, all framed already; it ends its stream.
+
+    The windows had room for its `left` bytes of DATA, and were narrowed when it was framed.
+    """
+
+    __slots__ = ("frames", "left", "on_sent")
+
+    def __init__(self, frames: bytes, left: int, on_sent: OnSent | None) -> None:
+        self.frames = frames
+        self.left = left
+        self.on_sent = on_sent
+
+
 class Outgoing:
     """The sending half of a stream."""
 
@@ -60,7 +74,7 @@ class Outgoing:
         self.stream_id = stream_id
         self.send_window = send_window
         # Framed headers as bytes; they take no window.
-        self.entries: deque[bytes | Message] = deque()
+        self.entries: deque[bytes | Message | Framed] = deque()
         self.pending = 0  # bytes of messages that are not framed yet
         self.queued = False
         self.local_ended = False

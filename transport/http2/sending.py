@@ -18,7 +18,7 @@ from transport.http2.frames import (
     Buffer,
     header,
 )
-from transport.http2.outgoing import Message, OnSent, Outgoing
+from transport.http2.outgoing import Framed, Message, OnSent, Outgoing
 from transport.http2.pipes import Pipe
 
 # One frame at most: nothing else of the connection is sent within it.
@@ -53,6 +53,7 @@ class Sender:
         self.window = DEFAULT_WINDOW
         self.pending = 0  # bytes of messages of all streams that are not framed yet
         self.turns = 0  # in which a stream's frames were sent
+        self.messages = 0  # that were framed to their end
         self.broken = False
         self.overflow = False
         self.blocked = False
@@ -110,11 +111,22 @@ class Sender:
             self._control.append(frame)
             self.overflow = len(self._control) > MAX_CONTROL_FRAMES
 
-    def put_locked(self, stream: Outgoing, *entries: bytes | Message) -> None:
+    def put_locked(self, stream: Outgoing, *entries: bytes | Message | Framed) -> None:
         """Send frames of headers and messages of a stream, in this order."""
         if not self.broken:
             self._queue_locked(stream, *entries)
             self._flush_unless_corked_locked()
+
+    def reserve_locked(self, stream: Outgoing, count: int) -> bool:
+        """Narrow both windows by `count` bytes of DATA, for a `Framed`; False without room.
+
+        What waits to be framed comes first: large messages must not be starved of the window.
+        """
+        if self.window < self.pending + count or stream.send_window < count or self.broken:
+            return False
+        self.window -= count
+        stream.send_window -= count
+        return True
 
     def put_pumped_locked(self, stream: Outgoing, message: Message) -> bool:
         """As `put_locked`, for a thread that may block. True: it calls `pump_on` now."""
@@ -125,15 +137,16 @@ class Sender:
         self._queue_locked(stream, message)
         return True
 
-    def _queue_locked(self, stream: Outgoing, *entries: bytes | Message) -> None:
+    def _queue_locked(self, stream: Outgoing, *entries: bytes | Message | Framed) -> None:
+        if not stream.pending:
+            # First: the I/O thread looks without the lock for streams that make no progress.
+            stream.progress_s = time.monotonic()
         for entry in entries:
-            if type(entry) is Message:
+            if not isinstance(entry, bytes):
                 stream.pending += entry.left
                 self.pending += entry.left
             stream.entries.append(entry)
         if not stream.queued:
-            if not stream.pending or stream.progress_s == 0.0:
-                stream.progress_s = time.monotonic()
             stream.queued = True
             self._ready.append(stream)
 
@@ -141,6 +154,9 @@ class Sender:
         """Forget what a stream has not sent: it was reset."""
         self.pending -= stream.pending
         stream.pending = 0
+        for entry in stream.entries:
+            if type(entry) is Framed:
+                self.window += entry.left
         stream.entries.clear()
 
     def opened_locked(self, stream: Outgoing) -> None:
@@ -324,6 +340,9 @@ class Sender:
                 if entry[4] & END_STREAM:
                     self._end(stream)
                 continue
+            if type(entry) is Framed:
+                self._take_framed(stream, entry)
+                break
             assert type(entry) is Message
             count = min(entry.left, most, stream.send_window, self.window, self.max_frame)
             if count <= 0:
@@ -341,6 +360,7 @@ class Sender:
             self.pending -= count
             framed += count
             if ends:
+                self.messages += 1
                 entries.popleft()
                 if entry.on_sent is not None:
                     self._callbacks.append((self._written + self._size, entry.on_sent))
@@ -352,6 +372,18 @@ class Sender:
                 stream.progress_s = time.monotonic()
             stream.on_framed()
         return bool(entries) and stream.send_window > 0
+
+    def _take_framed(self, stream: Outgoing, entry: Framed) -> None:
+        self._buffers.append(entry.frames)
+        self._size += len(entry.frames)
+        stream.pending -= entry.left
+        self.pending -= entry.left
+        stream.entries.popleft()
+        self.messages += 1
+        if entry.on_sent is not None:
+            self._callbacks.append((self._written + self._size, entry.on_sent))
+        stream.local_ended = True
+        stream.on_local_end()
 
     def _end(self, stream: Outgoing) -> None:
         stream.local_ended = True

@@ -45,6 +45,9 @@ class CallHandler:
         """Nobody waits for the answer any more: cancelled, past its deadline, connection lost."""
 
 
+# Of calls that have none yet, or none any more.
+NO_HANDLER = CallHandler()
+
 Method = Callable[["ServerCall"], CallHandler]
 
 

@@ -1,5 +1,6 @@
 """One call at the server: what its handler gets, and how it answers from any thread."""
 
+import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -7,10 +8,10 @@ from typing import TYPE_CHECKING
 from transport import call
 from transport.http2 import frames, headers
 from transport.http2.frames import Buffer, ErrorCode
-from transport.http2.outgoing import Message, OnSent
+from transport.http2.outgoing import Framed, Message, OnSent
 from transport.http2.stream import Stream
-from transport.messages import NoMessages, pack
-from transport.serving.handler import CallHandler, NotGrpc
+from transport.messages import PREFIX_BYTES, NoMessages, pack
+from transport.serving.handler import NO_HANDLER, CallHandler, NotGrpc
 from transport.serving.request import Request
 from transport.status import DEADLINE_EXCEEDED, OK, Code, Metadata, Status, of_http
 
@@ -22,6 +23,12 @@ _START = [(":status", "200"), ("content-type", call.CONTENT_TYPE)]
 _ACCEPT = [("grpc-accept-encoding", call.ACCEPT_ENCODING)]
 _START_BLOCK = headers.encode(_START + _ACCEPT)
 _OK_BLOCK = headers.encode(call.encode_status(OK))
+# Of a small answer: HEADERS, the header of DATA and the message's prefix; behind it HEADERS again.
+_BEFORE = struct.Struct(f">BHBBI {len(_START_BLOCK)}s BHBBI BI")
+_AFTER = struct.Struct(f">BHBBI {len(_OK_BLOCK)}s")
+_LAST = frames.END_HEADERS | frames.END_STREAM
+# Up to here an answer is one piece with its headers: more is copied in more time than it saves.
+_FRAMED_BYTES = 8 * 1024
 
 
 def refusal(stream_id: int, status: Status, max_frame: int) -> bytes:
@@ -37,13 +44,13 @@ class ServerCall(Stream):
         "_accept",
         "_deadline",
         "_encoding",
-        "_length",
         "authority",
         "compression",
         "deadline_s",
         "done",
         "handler",
         "metadata",
+        "missing_length",
         "path",
         "plain_next",
         "room_wanted",
@@ -65,7 +72,7 @@ class ServerCall(Stream):
         self.reader.encoding = request.encoding
         self.path = request.path
         self.metadata = request.metadata
-        self.handler = CallHandler()
+        self.handler: CallHandler = NO_HANDLER
         self.done = False
         self.compression = "identity"  # of answers, where the client takes it
         self.plain_next = False  # do not compress the next one
@@ -75,7 +82,8 @@ class ServerCall(Stream):
         self._deadline: Timer | None = None
         self._accept = request.accept
         self.started = False
-        self._length: int | None = None
+        # Bytes of DATA that content-length promised and that did not come, or surplus ones.
+        self.missing_length = request.content_length
         if request.timeout_s is not None:
             self.deadline_s = self.since_s + request.timeout_s
             self._deadline = connection.loop.call_at(self.deadline_s, self._past_deadline)
@@ -133,6 +141,11 @@ class ServerCall(Stream):
 
     def answer(self, buffers: Sequence[Buffer], on_sent: OnSent | None = None) -> bool:
         """Send the only message and end the call with OK, in one write."""
+        if len(buffers) == 1 and self._response_encoding() == "identity":
+            data = buffers[0]
+            small = isinstance(data, bytes) and len(data) <= _FRAMED_BYTES
+            if small and self._answer_framed(data, on_sent):
+                return True
         message = self._message(buffers, on_sent)
         trailers = self._trailers(OK)
         with self.connection.lock:
@@ -144,6 +157,24 @@ class ServerCall(Stream):
         return True
 
     # --- frames
+
+    def _answer_framed(self, data: Buffer, on_sent: OnSent | None) -> bool:
+        """`answer` a small message, where the windows have room; nothing is done elsewhere."""
+        length = len(data)
+        count = PREFIX_BYTES + length
+        stream_id = self.stream_id
+        start = (0, len(_START_BLOCK), frames.HEADERS, frames.END_HEADERS, stream_id, _START_BLOCK)
+        before = _BEFORE.pack(*start, 0, count, frames.DATA, 0, stream_id, 0, length)
+        after = _AFTER.pack(0, len(_OK_BLOCK), frames.HEADERS, _LAST, stream_id, _OK_BLOCK)
+        framed = b"".join((before, data, after))
+        sender = self.connection.sender
+        with self.connection.lock:
+            if self.done or self.started or not sender.reserve_locked(self, count):
+                return False
+            self.started = True
+            self._done_locked()
+            sender.put_locked(self, Framed(framed, count, on_sent))
+        return True
 
     def _message(self, buffers: Sequence[Buffer], on_sent: OnSent | None) -> Message:
         encoding = self._response_encoding()
@@ -203,19 +234,10 @@ class ServerCall(Stream):
         self.guarded(self.reader.ask_again)
         self.connection.open_window(self)
 
-    def expect_length(self, length: int | None) -> None:
-        """Check that the DATA have `length` bytes together."""
-        self._length = length
-
-    @property
-    def missing_length(self) -> int:
-        """Bytes of DATA that content-length promised and that did not come, or surplus ones."""
-        return self._length or 0
-
     def count_data(self, length: int) -> None:
         """A DATA frame arrived, with `length` bytes beside its padding."""
-        if self._length is not None:
-            self._length -= length
+        if self.missing_length is not None:
+            self.missing_length -= length
 
     def check_receiving(self, now_s: float, most_s: float | None) -> None:
         """End a call whose message takes longer than its handler's bound, or else `most_s`."""

@@ -122,7 +122,6 @@ class ServerConnection(Connection):
                 stream_id, ErrorCode.PROTOCOL_ERROR, "content-length is not that of the DATA"
             )
         server_call = ServerCall(self, stream_id, head, self.options.max_message_bytes)
-        server_call.expect_length(head.content_length)
         self.streams[stream_id] = server_call
         self._begin(server_call, head)
         if end_stream:

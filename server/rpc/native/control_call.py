@@ -12,7 +12,7 @@ from server.rpc.inference import Inference
 from server.rpc.native import status
 from server.rpc.native.room import Room
 from server.rpc.thread_pools import InFlight
-from transport.serving.handler import CallHandler, Method, Unary
+from transport.serving.handler import NO_HANDLER, CallHandler, Method, Unary
 from transport.serving.server_call import ServerCall
 
 _SMALL_BYTES = 64 * 1024
@@ -63,14 +63,14 @@ class _ControlCall(Unary):
         self._pool = pool
         self._methods = methods
         inference = methods.inference
-        self._room = Room(inference.budget, call.peer, call.resume, inference.flush)
+        self._room = Room(inference.budget, call, inference.flush)
         self._submitted = False
 
     def admit(self, length: int) -> bool:
         """Take room for a message that is not small."""
         if length <= _SMALL_BYTES:
             return True
-        with status.raised():
+        with status.RAISED:
             return self._room.ask(length)
 
     def cancelled(self) -> None:
@@ -98,4 +98,4 @@ class _ControlCall(Unary):
         self._methods.calls.leave()
         self._methods.idle_trim.ended(length)
         # Call and handler would keep each other until the collector comes by.
-        self._call.handler = CallHandler()
+        self._call.handler = NO_HANDLER

@@ -66,7 +66,7 @@ def authorized(method: Method, path: str, authorize: Authorize) -> Method:
     """The method, for calls that may have it; others end before a message of theirs is read."""
 
     def start(call: ServerCall) -> CallHandler:
-        with status.raised():
+        with status.RAISED:
             authorize(path, call.metadata)
         return method(call)
 

@@ -29,7 +29,7 @@ from server.rpc.native.room import Room
 from server.rpc.servicer import StreamLimits
 from server.rpc.thread_pools import InFlight
 from transport.messages import SkipMessage
-from transport.serving.handler import CallHandler
+from transport.serving.handler import NO_HANDLER, CallHandler
 from transport.serving.server_call import ServerCall
 from transport.status import OK, Status
 
@@ -99,7 +99,7 @@ class StreamCall(CallHandler):
         if full:
             self._inference.flush()
             return False
-        with status.raised():
+        with status.RAISED:
             return self._room.ask(length)
 
     def room_bytes(self) -> int:
@@ -176,9 +176,7 @@ class StreamCall(CallHandler):
     # --- room
 
     def _new_room(self) -> Room:
-        return Room(
-            self._inference.budget, self._call.peer, self._call.resume, self._inference.flush
-        )
+        return Room(self._inference.budget, self._call, self._inference.flush)
 
     def _take_ahead_locked(self, length: int) -> bool:
         # A compressed message asks twice.
@@ -274,7 +272,7 @@ class StreamCall(CallHandler):
         self._idle_trim.ended(self._limits.read_ahead_bytes)
         self._calls.leave()
         # Call and handler would keep each other until the collector comes by.
-        self._call.handler = CallHandler()
+        self._call.handler = NO_HANDLER
 
     def _check_idle(self) -> None:
         if self._call.done:

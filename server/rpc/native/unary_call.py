@@ -10,12 +10,13 @@ from protos.codec import decode_request, encode_response
 from server.batching import handover
 from server.batching.outcome import Outcome
 from server.batching.request import Caller, Result
+from server.errors import TooLarge
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference, Pending
 from server.rpc.native import status
 from server.rpc.native.room import Room
 from server.rpc.thread_pools import InFlight
-from transport.serving.handler import CallHandler
+from transport.serving.handler import NO_HANDLER, CallHandler
 from transport.serving.server_call import ServerCall
 from transport.status import Code, StatusError
 
@@ -44,7 +45,7 @@ class UnaryCall(CallHandler):
         self._calls = calls
         self._inference = inference
         self._idle_trim = idle_trim
-        self._room = Room(inference.budget, call.peer, call.resume, inference.flush)
+        self._room = Room(inference.budget, call, inference.flush)
         self._message: memoryview | None = None
         self._length = 0
         self._pending: Pending | None = None
@@ -53,8 +54,10 @@ class UnaryCall(CallHandler):
         """Take room for the message."""
         if self._message is not None:
             raise StatusError(Code.UNIMPLEMENTED, "got a second message, expected one")
-        with status.raised():
+        try:
             return self._room.ask(length)
+        except TooLarge as error:
+            raise status.error(error) from None
 
     def message(self, message: memoryview) -> None:
         """Keep the message until the client has said that it is the only one."""
@@ -69,13 +72,15 @@ class UnaryCall(CallHandler):
         self._idle_trim.began(self._length)
         arrived_ns = time.monotonic_ns()
         call = self._call
-        with status.raised():
+        try:
             caller = Caller(call.peer, status.deadline_ns(call))
             decoded = decode_request(message)
             receive_ns = arrived_ns - call.message_began_ns
             pending = self._inference.begin(
                 decoded, arrived_ns, caller, self._room.give_back, receive_ns
             )
+        except Exception as error:
+            raise status.error(error) from None
         self._pending = pending
         pending.request.future.add_done_callback(self._answer)
 
@@ -108,4 +113,4 @@ class UnaryCall(CallHandler):
         self._idle_trim.ended(self._length)
         self._calls.leave()
         # Call and handler would keep each other, and the answer, until the collector comes by.
-        self._call.handler = CallHandler()
+        self._call.handler = NO_HANDLER
