@@ -291,8 +291,9 @@ def _header(kind: Any, parts: Split) -> _Header:
 
 
 def _split_response(message: bytes | memoryview, parts: Split) -> InferResponse:
-    header = _header(pb.ModelInferResponse, parts)
+    # First: what is malformed is not looked at any further.
     request_id = _id(message, parts, pb.ModelInferResponse)
+    header = _header(pb.ModelInferResponse, parts)
     return _response(header, request_id, _views(message, parts))
 
 

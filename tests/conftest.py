@@ -55,6 +55,12 @@ STEPS_CONFIG = "max_batch_size: 1024 "
 ROWS_MAY_MIX = 'parameters { key: "rows_may_mix" value { string_value: "true" } }'
 
 
+def pytest_configure():
+    """Get SIGINT even where a shell started this in the background, which ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """Have more workers than cores: a third of the time tests wait for what starts, ends or stalls.

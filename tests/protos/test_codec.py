@@ -747,6 +747,15 @@ def test_text_that_is_not_utf8_is_malformed():
         decode_request(b"\x0a\x01\xff")
 
 
+def test_an_id_that_is_not_utf8_is_malformed_whatever_else_is_wrong():
+    response = pb.ModelInferResponse(model_name="m", outputs=[{"name": "x", "datatype": "UINT"}])
+    with pytest.raises(InvalidMessage, match="malformed ModelInferResponse"):
+        decode_response(response.SerializeToString() + b"\x1a\x01\xdb")
+    request = pb.ModelInferRequest(model_name="m", inputs=[{"name": "x", "datatype": "UINT"}])
+    with pytest.raises(InvalidMessage, match="malformed ModelInferRequest"):
+        decode_request(request.SerializeToString() + b"\x1a\x01\xdb")
+
+
 # Datatypes.
 
 

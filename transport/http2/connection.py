@@ -17,15 +17,12 @@ from transport.http2.receiving import Incoming, Receiver
 from transport.http2.sending import Sender
 from transport.http2.stream import Stream
 from transport.loop import READ, WRITE, Loop
-from transport.messages import PREFIX_BYTES
 from transport.options import ConnectionOptions
 
 # Wide open: what a peer may send ahead is bounded by the streams' windows. A connection's window
 # that unadmitted messages could fill would keep the admitted ones from coming.
 _CONNECTION_WINDOW = 2**30
 _MESSAGES_AHEAD = 16
-# Of a message for which there is no room.
-_PEEK_BYTES = 16 * 1024
 # What a closing connection waits for the peer's end, so that GOAWAY is not lost to a TCP reset.
 _LINGER_S = 1.0
 _DISCARD_BYTES = 256 * 1024
@@ -269,24 +266,12 @@ class Connection(ControlFrames):
         reader = stream.reader
         if reader.waiting or stream.remote_ended or stream.closed:
             return
-        window = self._window_of(stream)
+        window = stream.window_ahead()
         missing = max(0, reader.missing - self.receiver.left_of(stream))
         more = min(missing + window, frames.MAX_WINDOW) - stream.recv_window
         if more >= window // 2:
             stream.recv_window += more
             self.sender.control(frames.window_update(stream.stream_id, more))
-
-    def _window_of(self, stream: Stream) -> int:
-        """What the peer may send ahead of an admitted message.
-
-        Bytes of a message that has no room yet are copied twice. So only messages that fit are
-        asked for, and the start of one more, which says how long it is.
-        """
-        room = stream.room_bytes()
-        if room is None:
-            return stream.window
-        size = stream.reader.last_length + PREFIX_BYTES
-        return min(stream.window, room // size * size + _PEEK_BYTES)
 
     def widen_window(self, stream: Stream, length: int) -> None:
         """A message of `length` bytes was admitted: let the next ones come while it is used.

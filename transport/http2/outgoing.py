@@ -42,6 +42,19 @@ class Message:
         message.left -= PREFIX_BYTES
         return message
 
+    def take(self, count: int, buffers: list[Buffer]) -> None:
+        """Move the first `count` bytes to `buffers`."""
+        self.left -= count
+        views = self.views
+        while count:
+            view = views[-1]
+            if len(view) > count:
+                buffers.append(view[:count])
+                views[-1] = view[count:]
+                return
+            buffers.append(views.pop())
+            count -= len(view)
+
 
 class Framed:
     """A small message with the headers around it, all framed already; it ends its stream.

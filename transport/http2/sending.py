@@ -351,9 +351,8 @@ class Sender:
             ends = count == entry.left
             last = ends and entry.end_stream
             buffers.append(header(count, DATA, END_STREAM if last else 0, stream.stream_id))
-            _move(entry.views, buffers, count)
+            entry.take(count, buffers)
             self._size += count + 9
-            entry.left -= count
             stream.send_window -= count
             self.window -= count
             stream.pending -= count
@@ -388,15 +387,3 @@ class Sender:
     def _end(self, stream: Outgoing) -> None:
         stream.local_ended = True
         stream.on_local_end()
-
-
-def _move(views: list[memoryview], buffers: list[Buffer], count: int) -> None:
-    """Move the first `count` bytes of `views`, which are in reverse order."""
-    while count:
-        view = views[-1]
-        if len(view) > count:
-            buffers.append(view[:count])
-            views[-1] = view[count:]
-            return
-        buffers.append(views.pop())
-        count -= len(view)

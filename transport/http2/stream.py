@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING
 
 from transport.http2.frames import ErrorCode
 from transport.http2.outgoing import Outgoing
-from transport.messages import MessageReader
+from transport.messages import PREFIX_BYTES, MessageReader
 from transport.status import Code, Status, StatusError
 
 if TYPE_CHECKING:
     from transport.http2.connection import Connection
+
+# Of a message for which there is no room.
+_PEEK_BYTES = 16 * 1024
 
 
 class Stream(Outgoing):
@@ -50,6 +53,18 @@ class Stream(Outgoing):
     def room_bytes(self) -> int | None:
         """Bytes that `admit` takes now, beside what it has taken; None: as many as come."""
         return None
+
+    def window_ahead(self) -> int:
+        """What the peer may send ahead of an admitted message.
+
+        Bytes of a message that has no room yet are copied twice. So only messages that fit are
+        asked for, and the start of one more, which says how long it is.
+        """
+        room = self.room_bytes()
+        if room is None:
+            return self.window
+        size = self.reader.last_length + PREFIX_BYTES
+        return min(self.window, room // size * size + _PEEK_BYTES)
 
     def deliver(self, message: memoryview) -> None:
         """Take a message; the I/O thread calls."""

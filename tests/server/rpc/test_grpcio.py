@@ -87,15 +87,13 @@ def test_tls_with_certificates_of_clients(grpcio, call, tmp_path):
     assert reached == {"ours": CODE.OK, "theirs": CODE.UNAVAILABLE}
 
 
-def test_calls_under_way_are_answered_while_the_server_drains(serve, models, call, eventually):
+def test_calls_under_way_are_answered_while_the_server_drains(serve, models, call):
     server = serve(models, transport="grpcio", group_rows=2)
     caller = call(server.address)
-    with caller.busy_worker(executions=3):
-        waiting = caller.infer_later(request(caller))
-        eventually(lambda: caller.statistics("linear") is not None, "the call is there")
+    with caller.busy_worker(executions=3) as under_way:
         drained = threading.Thread(target=server.drain)
         drained.start()
-    waiting.result(20)
+        under_way.result(20)
     drained.join(20)
     assert not drained.is_alive()
 
