@@ -44,6 +44,8 @@ fuzz: .venv-dev/installed  ## damaged messages, frames, files and random sequenc
 
 # Of the hundreds of processes that tests start, each would compile all modules again.
 test test-slow test-lowest: export PYTHONDONTWRITEBYTECODE =
+# Nor do their small matrices need threads, which spin while a process starts.
+test test-slow test-lowest: export OPENBLAS_NUM_THREADS = 1
 
 test: .venv-dev/installed  ## tests of everything, some minutes (ARGS='-k name')
 	$(DEV) -m pytest -n logical --dist worksteal $(ARGS)

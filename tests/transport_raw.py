@@ -23,6 +23,9 @@ class Raw:
     def __init__(self, address, *, preface=PREFACE, settings=None, sock=None):
         host, _, port = address.rpartition(":")
         self.sock = sock or socket.create_connection((host, int(port)), PATIENCE_S)
+        # Else a second small frame waits for the peer to acknowledge the first.
+        if self.sock.family != socket.AF_UNIX:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.encoder = Encoder()
         self.decoder = Decoder()
         self._buffer = b""

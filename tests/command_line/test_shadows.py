@@ -55,6 +55,12 @@ def test_scripts_work_beside_modules_of_the_same_names(script, folder):
     made = script("argmax-model", "export", "--out", "models", *SMALL)
     assert (made.returncode, made.stderr) == (0, "")
     assert script("argmax-server", "--list-ep").returncode == 0
+    told = script("argmax-client", "predict", "--help")
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_processes_that_a_script_starts_do_so_too(script, folder):
     # This exports a model, starts a server that tries it, and processes that send.
     load = script("argmax-client", "load", "--out", "load", *SMALL, *QUICK)
     assert load.returncode == 0, load.stderr

@@ -18,6 +18,7 @@ from measure.side_by_side.goals import (
     small_requests,
     unary_share,
 )
+from measure.side_by_side.parts import small_requests as small_requests_part
 from measure.side_by_side.parts.concurrency import Concurrency
 from measure.side_by_side.parts.memory import Memory
 from measure.side_by_side.parts.small_requests import SmallRequests, compare_small_requests
@@ -150,7 +151,9 @@ def test_small_requests_are_held_against_triton(rate, verdict):
     assert small_requests(Measured([], small_requests=told)).verdict == verdict
 
 
-def test_small_requests_are_measured_on_a_real_server(tmp_path):
+def test_small_requests_are_measured_on_a_real_server(tmp_path, monkeypatch):
+    monkeypatch.setattr(small_requests_part, "_WARM_UP_S", 0.1)
+    monkeypatch.setattr(small_requests_part, "_SECONDS", 0.3)
     settings = Settings(Experiment(64, 1024, "float32", 0, 64), (16,), 1, 1, (), 1, tmp_path)
     told = compare_small_requests(settings, lambda _: None)
     assert all(0 < us < 1e6 for values in told.server_us.values() for us in values)
