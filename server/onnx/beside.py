@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 THREADS = 2
 # To receive fewer takes no core, and to wake another thread takes time.
 LEAST_BYTES = 2**20
+# Rows of single bytes take a quarter of the receiving that float32 takes, and as much computing.
+LEAST_ITEM_BYTES = 2
 
 
 def run(

@@ -98,7 +98,8 @@ class Engine:
             self._run = way_to_run(self._session, self._dtypes(), on_gpu=self.on_gpu)
             self._run_beside = self._run
             plain = self._run == self._session.run and not any(d.hasobject for d in self._dtypes())
-            if plain and chosen == _CPU and threads == beside.THREADS:
+            wide = all(each.dtype.itemsize >= beside.LEAST_ITEM_BYTES for each in self.inputs)
+            if plain and wide and chosen == _CPU and threads == beside.THREADS:
                 self._run_beside = functools.partial(beside.run, self._session)
         except StartError as error:
             raise StartError(f"{path}: {error}") from None

@@ -335,6 +335,12 @@ def test_one_of_two_threads_runs_what_is_large_while_more_is_received(path, monk
     assert run.func is beside.run
 
 
+@pytest.mark.parametrize("kind", [TensorProto.INT8, TensorProto.UINT8, TensorProto.BOOL])
+def test_both_threads_run_rows_of_single_bytes(path, kind):
+    engine = Engine(save_identity(path, kind), 2)
+    assert engine._run_beside == engine._run
+
+
 def test_texts_are_taken_in_the_thread_that_calls(path):
     engine = Engine(save_identity(path, TensorProto.STRING), 2)
     text = np.full((beside.LEAST_BYTES // 32, 4), "a", np.object_)
