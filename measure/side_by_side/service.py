@@ -8,12 +8,14 @@ from pathlib import Path
 from client.client import Client
 from measure.core.local_server import ServerProcess, options, running_server
 from measure.core.verification import Experiment, Truth
+from measure.engine.worker_job import Job
 from measure.peers.peer_servers import MODEL
 from measure.peers.systems import InProcess, System
 from measure.sweep.modes import Shm, Stream, Unary
 
 MIB = 2**20
 _READY_TIMEOUT_S = 30.0
+_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,22 @@ def connected(address: str, model: str = MODEL) -> Iterator[Client]:
     with Client(address, model) as client:
         client.wait_until_ready(_READY_TIMEOUT_S)
         yield client
+
+
+def single_rows(address: str, experiment: Experiment) -> Job:
+    """Requests of one row each, of the experiment's examples in turn."""
+    return Job(
+        address,
+        MODEL,
+        version="",
+        mode="unary",
+        rows=1,
+        examples=experiment.examples,
+        seed=experiment.seed,
+        timeout_s=_TIMEOUT_S,
+        experiment=experiment,
+        timings=False,
+    )
 
 
 def service_systems(stack: ExitStack, address: str, truth: Truth) -> list[System]:

@@ -9,15 +9,12 @@ from client.errors import RequestFailed
 from measure.core.comparison import interleaved
 from measure.engine.loop import Pace
 from measure.engine.processes import LoadProcesses, load_processes
-from measure.engine.worker_job import Job
-from measure.peers.peer_servers import MODEL
-from measure.side_by_side.service import Settings, connected, serving
+from measure.side_by_side.service import Settings, connected, serving, single_rows
 
 _CLIENTS, _PROCESSES = 16, 4
 # Distinct rows, sent in turn.
 _EXAMPLES = 16
 _WARM_UP_S, _SECONDS = 0.25, 1.5
-_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +43,7 @@ def compare_batching(
         loads = [
             stack.enter_context(
                 load_processes(
-                    Job(
-                        server.address,
-                        MODEL,
-                        version="",
-                        mode="unary",
-                        rows=1,
-                        examples=_EXAMPLES,
-                        seed=experiment.seed,
-                        timeout_s=_TIMEOUT_S,
-                        experiment=experiment,
-                        timings=False,
-                    ),
+                    single_rows(server.address, experiment),
                     _PROCESSES,
                 )
             )

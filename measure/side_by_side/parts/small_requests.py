@@ -12,18 +12,16 @@ from measure.core import local_server
 from measure.core.comparison import interleaved
 from measure.engine.loop import Pace
 from measure.engine.processes import load_processes
-from measure.engine.worker_job import Job
 from measure.peers.environments import NotAvailable
 from measure.peers.peer_servers import MODEL, PEERS, Work, running_peer
 from measure.side_by_side.contenders import PERF_ANALYZER
 from measure.side_by_side.perf_analyzer import PerfAnalyzer, Target
-from measure.side_by_side.service import Settings, serving
+from measure.side_by_side.service import Settings, serving, single_rows
 
 FEATURES = 64
 CONCURRENCIES = (16, 64)
 _EXAMPLES = 256
 _WARM_UP_S, _SECONDS = 0.5, 1.5
-_TIMEOUT_S = 30.0
 _ROWS = 64
 
 
@@ -50,19 +48,7 @@ def compare_small_requests(settings: Settings, report: Callable[[str], None]) ->
     small = replace(settings, experiment=experiment, batch_sizes=(_ROWS,))
     with ExitStack() as stack:
         server = stack.enter_context(serving(models, small))
-        job = Job(
-            server.address,
-            MODEL,
-            version="",
-            mode="unary",
-            rows=1,
-            examples=_EXAMPLES,
-            seed=experiment.seed,
-            timeout_s=_TIMEOUT_S,
-            experiment=experiment,
-            timings=False,
-        )
-        load = stack.enter_context(load_processes(job))
+        load = stack.enter_context(load_processes(single_rows(server.address, experiment)))
         process = psutil.Process(server.pid)
 
         def server_us(concurrency: int) -> float:
