@@ -273,6 +273,17 @@ def test_more_fields_than_are_worth_decoding_end_the_call_and_the_connection(raw
     assert raw.goaway() is ErrorCode.ENHANCE_YOUR_CALM
 
 
+def test_a_client_may_stop_to_send_headers_without_an_end_before_the_connection_ends(raw):
+    begun = raw.headers()
+    begun.data += b"x" * 200 * 1024
+    raw.send(begun)
+    assert raw.trailers()["grpc-status"] == RESOURCE_EXHAUSTED
+    reset = raw.frame()
+    assert isinstance(reset, RstStreamFrame)
+    assert (reset.stream_id, reset.error_code) == (begun.stream_id, ErrorCode.NO_ERROR)
+    assert raw.goaway() is ErrorCode.ENHANCE_YOUR_CALM
+
+
 @pytest.mark.parametrize("kib", [16, 1024], ids=["continued", "in one frame"])
 def test_headers_without_an_end_end_their_call_before_the_connection(raw, kib):
     begun = raw.headers()

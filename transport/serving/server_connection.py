@@ -137,7 +137,12 @@ class ServerConnection(Connection):
             "metadata is larger than the limit: expected at most "
             f"{self.options.max_header_bytes} bytes",
         )
-        self.sender.control(refusal(stream_id, status, self.sender.max_frame))
+        # A client that is still sending its headers takes the status once it may stop: without the
+        # reset, the end of the connection could come first.
+        self.sender.control(
+            refusal(stream_id, status, self.sender.max_frame)
+            + frames.rst_stream(stream_id, ErrorCode.NO_ERROR)
+        )
 
     def _begin(self, server_call: ServerCall, head: Request) -> None:
         try:
