@@ -6,8 +6,10 @@
 """
 
 from client.arrays import Rows
+from client.async_client import AsyncClient
 from client.batch_stream import BatchAnswer
 from client.client import Client
+from client.connection.call_options import CallOptions
 from client.connection.channel import RetryPolicy
 from client.connection.credentials import Credentials
 from client.errors import (
@@ -23,7 +25,9 @@ from protos.codec import InferResponse
 from protos.errors import OutputMissing
 
 __all__ = [
+    "AsyncClient",
     "BatchAnswer",
+    "CallOptions",
     "Client",
     "ClientError",
     "Credentials",

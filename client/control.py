@@ -1,41 +1,56 @@
 """Calls other than inference: status and metadata of a server and of a model."""
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar, Unpack
 
+from client.connection.call_options import CallOptions, CallSettings
 from client.connection.calls import Connection
 from client.errors import DeadlineExceeded, RequestFailed, Unavailable
 from client.shared_memory import SharedArray
 from protos import inference_pb2 as pb
 from protos import model_config_pb2 as config_pb
 
+Response = TypeVar("Response")
 
-class ControlClient:
-    """The calls other than inference, for one model.
+
+class ControlCalls:
+    """The calls other than inference, for one model; `Client` says what its methods do.
 
     Of several servers, the next in turn answers.
     """
 
-    def __init__(
-        self, connection: Connection, model: str, version: str, deadline_s: float | None
-    ) -> None:
+    def __init__(self, connection: Connection, model: str, version: str) -> None:
         self.model = model
         self.version = version
-        self._connection = connection
-        self._deadline_s = deadline_s
+        self.connection = connection
 
-    def live(self) -> bool:
-        """Whether the server process answers."""
-        request, response = pb.ServerLiveRequest(), pb.ServerLiveResponse
-        return self._connection.control("ServerLive", request, response, self._deadline_s).live
+    async def check_reachable(self, **options: Unpack[CallOptions]) -> None:
+        """See Client."""
+        await self.connection.check_reachable(self._settings(options))
 
-    def ready(self) -> bool:
-        """Whether the model accepts requests."""
+    async def wait_until_ready(self, timeout_s: float = 10.0) -> None:
+        """See Client."""
+        await self.connection.wait_until_ready(timeout_s)
+
+    async def live(self, **options: Unpack[CallOptions]) -> bool:
+        """See Client."""
+        answer = await self._control(
+            "ServerLive", pb.ServerLiveRequest(), pb.ServerLiveResponse, self._settings(options)
+        )
+        return answer.live
+
+    async def server_ready(self, **options: Unpack[CallOptions]) -> bool:
+        """See Client."""
+        answer = await self._control(
+            "ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse, self._settings(options)
+        )
+        return answer.ready
+
+    async def ready(self, **options: Unpack[CallOptions]) -> bool:
+        """See Client."""
         request = pb.ModelReadyRequest(name=self.model, version=self.version)
         try:
-            answer = self._connection.control(
-                "ModelReady", request, pb.ModelReadyResponse, self._deadline_s
+            answer = await self._control(
+                "ModelReady", request, pb.ModelReadyResponse, self._settings(options)
             )
         except RequestFailed as error:
             if error.code in ("NOT_FOUND", "UNAVAILABLE"):
@@ -43,82 +58,98 @@ class ControlClient:
             raise
         return answer.ready
 
-    def server_metadata(self) -> pb.ServerMetadataResponse:
-        """Name, version and extensions of the server."""
-        return self._connection.control(
+    async def server_metadata(self, **options: Unpack[CallOptions]) -> pb.ServerMetadataResponse:
+        """See Client."""
+        return await self._control(
             "ServerMetadata",
             pb.ServerMetadataRequest(),
             pb.ServerMetadataResponse,
-            self._deadline_s,
+            self._settings(options),
         )
 
-    def metadata(self) -> pb.ModelMetadataResponse:
-        """Names, datatypes and shapes of the model's inputs and outputs."""
-        request = pb.ModelMetadataRequest(name=self.model, version=self.version)
-        return self._connection.control(
-            "ModelMetadata", request, pb.ModelMetadataResponse, self._deadline_s
-        )
+    async def metadata(self, **options: Unpack[CallOptions]) -> pb.ModelMetadataResponse:
+        """See Client."""
+        return await self._read_metadata(self._settings(options))
 
-    def config(self) -> config_pb.ModelConfig:
-        """Configuration of the model."""
-        request = pb.ModelConfigRequest(name=self.model, version=self.version)
-        return self._connection.control(
-            "ModelConfig", request, pb.ModelConfigResponse, self._deadline_s
-        ).config
+    async def config(self, **options: Unpack[CallOptions]) -> config_pb.ModelConfig:
+        """See Client."""
+        return await self._read_config(self._settings(options))
 
-    def told(self, name: str) -> str:
-        """A parameter of the model's configuration; empty if the server has none of that name."""
+    async def told(self, name: str, **options: Unpack[CallOptions]) -> str:
+        """See Client."""
         try:
-            return self.config().parameters[name].string_value
+            return (await self.config(**options)).parameters[name].string_value
         except RequestFailed as error:
             # The Open Inference Protocol itself has no ModelConfig.
             if error.code == "UNIMPLEMENTED":
                 return ""
             raise
 
-    def statistics(self) -> pb.ModelStatistics:
-        """Statistics of the model since it was loaded."""
+    async def statistics(self, **options: Unpack[CallOptions]) -> pb.ModelStatistics:
+        """See Client."""
         request = pb.ModelStatisticsRequest(name=self.model, version=self.version)
-        answer = self._connection.control(
-            "ModelStatistics", request, pb.ModelStatisticsResponse, self._deadline_s
+        answer = await self._control(
+            "ModelStatistics", request, pb.ModelStatisticsResponse, self._settings(options)
         )
         # Without a version the answer has all of them; the highest is the one that serves.
         return max(answer.model_stats, key=lambda each: int(each.version))
 
-    @contextlib.contextmanager
-    def _registered(self, shape: tuple[int, ...], dtype: Any) -> Iterator[SharedArray]:
-        """An array in shared memory that is registered with the server until the block ends."""
-        with contextlib.ExitStack() as stack:
-            try:
-                array = stack.enter_context(SharedArray(shape, dtype, sealed=True))
-                self._register(array)
-            except (Unavailable, DeadlineExceeded):
-                raise
-            except RequestFailed:
-                # Not a server of this project, or one that sees other processes.
-                stack.close()
-                array = stack.enter_context(SharedArray(shape, dtype))
-                self._register(array)
-            try:
-                yield array
-            finally:
-                if not self._connection.closed:
-                    self._unregister(array)
+    async def _read_metadata(self, settings: CallSettings) -> pb.ModelMetadataResponse:
+        """As `metadata`, within another method."""
+        request = pb.ModelMetadataRequest(name=self.model, version=self.version)
+        return await self._control("ModelMetadata", request, pb.ModelMetadataResponse, settings)
 
-    def _unregister(self, array: SharedArray) -> None:
-        self._connection.control(
-            "SystemSharedMemoryUnregister",
-            pb.SystemSharedMemoryUnregisterRequest(name=array.key),
-            pb.SystemSharedMemoryUnregisterResponse,
-            self._deadline_s,
-        )
+    async def _read_config(self, settings: CallSettings) -> config_pb.ModelConfig:
+        """As `config`, within another method."""
+        request = pb.ModelConfigRequest(name=self.model, version=self.version)
+        answer = await self._control("ModelConfig", request, pb.ModelConfigResponse, settings)
+        return answer.config
 
-    def _register(self, array: SharedArray) -> None:
-        self._connection.control(
-            "SystemSharedMemoryRegister",
-            pb.SystemSharedMemoryRegisterRequest(
-                name=array.key, key=array.key, byte_size=array.byte_size
-            ),
-            pb.SystemSharedMemoryRegisterResponse,
-            self._deadline_s,
-        )
+    def _settings(self, options: CallOptions) -> CallSettings:
+        return self.connection.settings.of_call(options)
+
+    async def _control(
+        self, method: str, request: Any, response: type[Response], settings: CallSettings
+    ) -> Response:
+        return await self.connection.control(method, request, response, settings)
+
+    async def _registered(
+        self, shape: tuple[int, ...], dtype: Any, settings: CallSettings
+    ) -> SharedArray:
+        """An array in shared memory that is registered with the server, to be released."""
+        try:
+            return await self._register(SharedArray(shape, dtype, sealed=True), settings)
+        except (Unavailable, DeadlineExceeded):
+            raise
+        except RequestFailed:
+            # Not a server of this project, or one that sees other processes.
+            return await self._register(SharedArray(shape, dtype), settings)
+
+    async def release(self, array: SharedArray, options: CallOptions) -> None:
+        """End what `share` began."""
+        settings = self._settings(options)
+        try:
+            if not self.connection.closed:
+                await self._control(
+                    "SystemSharedMemoryUnregister",
+                    pb.SystemSharedMemoryUnregisterRequest(name=array.key),
+                    pb.SystemSharedMemoryUnregisterResponse,
+                    settings,
+                )
+        finally:
+            array.close()
+
+    async def _register(self, array: SharedArray, settings: CallSettings) -> SharedArray:
+        try:
+            await self._control(
+                "SystemSharedMemoryRegister",
+                pb.SystemSharedMemoryRegisterRequest(
+                    name=array.key, key=array.key, byte_size=array.byte_size
+                ),
+                pb.SystemSharedMemoryRegisterResponse,
+                settings,
+            )
+        except BaseException:
+            array.close()
+            raise
+        return array

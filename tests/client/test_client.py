@@ -14,9 +14,10 @@ from clear_examples import clear_examples
 from conftest import PATIENCE_S
 from onnx import helper
 
-from client.client import STREAM_MESSAGE_BYTES, Client
+from client.client import Client
 from client.connection.channel import RetryPolicy
 from client.errors import DeadlineExceeded, RequestFailed, Unavailable, UsageError
+from client.model_calls import STREAM_MESSAGE_BYTES
 from client.model_input import ModelInput
 from examples.refusing_proxy import refusing_proxy
 from model.export import export
@@ -391,7 +392,7 @@ def test_a_server_that_is_replaced_is_found_again(launch, models, examples):
 @pytest.fixture
 def small_messages(monkeypatch):
     """Let streams have many messages, of 10 rows."""
-    monkeypatch.setattr("client.client.STREAM_MESSAGE_BYTES", 10 * FEATURES * 4)
+    monkeypatch.setattr("client.model_calls.STREAM_MESSAGE_BYTES", 10 * FEATURES * 4)
 
 
 @pytest.mark.usefixtures("small_messages")

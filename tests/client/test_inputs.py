@@ -11,7 +11,7 @@ import scipy.sparse
 from onnx import helper
 
 from client import Client, RequestFailed, UsageError
-from client.client import STREAM_MESSAGE_BYTES
+from client.model_calls import STREAM_MESSAGE_BYTES
 
 TEXTS = ["", "one", "naïve", "two\0three"]
 

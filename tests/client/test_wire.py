@@ -55,7 +55,7 @@ def test_predictions_are_those_of_the_rounded_examples(address, model):
 
 @pytest.mark.parametrize("model", ["float16", "int8"])
 def test_an_input_of_many_messages_is_rounded_message_by_message(address, model, monkeypatch):
-    monkeypatch.setattr("client.client.STREAM_MESSAGE_BYTES", 16 * FEATURES)
+    monkeypatch.setattr("client.model_calls.STREAM_MESSAGE_BYTES", 16 * FEATURES)
     sizes = []
 
     def counted(x, dtype, scale):

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from client.client import STREAM_MESSAGE_BYTES
+from client.model_calls import STREAM_MESSAGE_BYTES
 from measure.__main__ import main
 from measure.core.record import read
 from measure.report.sections.sweep import section

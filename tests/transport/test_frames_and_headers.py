@@ -21,7 +21,7 @@ from transport.status import Code, Status, StatusError, escape, unescape
 IDS = st.integers(0, frames.MAX_STREAM_ID)
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126))
 NAMES = st.from_regex(r"[0-9a-z_.-]{1,20}", fullmatch=True).filter(
-    lambda name: not name.endswith("-bin") and name not in call._RESERVED
+    lambda name: not name.endswith("-bin") and name not in call.RESERVED
 )
 FIELDS = st.lists(st.tuples(NAMES, TEXT), max_size=10)
 
