@@ -30,12 +30,13 @@ RESERVED = frozenset(
 
 
 def encode_timeout(timeout_s: float) -> str:
-    """A grpc-timeout of at least `timeout_s`."""
+    """A grpc-timeout of at least `timeout_s`, or the longest that there is."""
+    timeout_s = min(max(timeout_s, 0.0), _MOST_DIGITS * _UNIT_S["H"])
     for unit in "umSM":
-        amount = math.ceil(max(timeout_s, 0.0) / _UNIT_S[unit])
+        amount = math.ceil(timeout_s / _UNIT_S[unit])
         if amount <= _MOST_DIGITS:
             return f"{amount}{unit}"
-    return f"{min(math.ceil(timeout_s / _UNIT_S['H']), _MOST_DIGITS)}H"
+    return f"{math.ceil(timeout_s / _UNIT_S['H'])}H"
 
 
 def decode_timeout(value: str) -> float:
