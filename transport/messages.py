@@ -282,8 +282,8 @@ class MessageReader:
             self._filled = length
             self._finish()
             return data[length:]
-        # Not cleared, as a bytearray would be; in steps, so that the place of a message fits the next
-        # one that is a few bytes longer.
+        # Not cleared, as a bytearray would be; in steps, so that the place of a message fits the
+        # next one that is a few bytes longer.
         self._memory = np.empty(-(-length // _STEP_BYTES) * _STEP_BYTES, np.uint8).data[:length]
         self._filled = 0
         return data
