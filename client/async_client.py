@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from client.arrays import Rows
 from client.batch import Batch
 from client.batch_stream import BatchAnswer
+from client.calls.model_calls import ModelCalls
+from client.calls.model_stream import joined
 from client.connection.call_options import CallOptions
 from client.connection.channel import RetryPolicy
 from client.connection.credentials import Credentials
 from client.connection.event_loop import EventLoop
-from client.model_calls import ModelCalls, joined
 from client.model_input import ModelInput
 from client.shared_memory import SharedArray
 

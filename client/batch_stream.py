@@ -4,12 +4,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from client.batch import Batch, MessageLimit
+from client.batch import Batch
 from client.connection.call_options import CallSettings, left_s
 from client.connection.calls import Connection
 from client.connection.infer_stream import InferStream
 from client.connection.waiting import Series
 from client.errors import RequestFailed, Unavailable
+from client.message_size import MessageLimit
 from client.unanswered import Encode, Unanswered
 from protos.codec import InferResponse, decode_stream_response
 
@@ -58,17 +59,16 @@ class BatchStream:
         """
         responses: list[InferResponse] = []
         first_ns = 0
-        expected = self._messages.expected
-        while (data := await self._answers.next()) is not None:
+        while (answer := await self._answers.next()) is not None:
+            data, last = answer
             now_ns = time.perf_counter_ns()
             responses.append(self._response(data))
             first_ns = first_ns or now_ns
-            if len(responses) == expected[0]:
-                expected.popleft()
+            if last:
                 return BatchAnswer(tuple(responses), first_ns, now_ns)
         if self._messages.failure is not None:
             raise self._messages.failure
-        if responses or expected:
+        if not self._messages.complete:
             raise RequestFailed("DATA_LOSS", "the stream ended before every message was answered")
         return None
 
@@ -91,7 +91,7 @@ class BatchStream:
 
 
 class _Answers:
-    """Answers to all messages, over as many streams as needed: a Series."""
+    """Answers to all messages, over as many streams as needed, and which end their batches."""
 
     def __init__(
         self, connection: Connection, messages: Unanswered, settings: CallSettings
@@ -104,7 +104,7 @@ class _Answers:
         # The last one is in use. A broken one may still be drawing the next message.
         self._streams: list[InferStream] = []
 
-    async def next(self) -> memoryview | None:
+    async def next(self) -> tuple[memoryview, bool] | None:
         if not self._streams:
             self._end_s = self._settings.ends_s()
             self._begin()
@@ -120,10 +120,10 @@ class _Answers:
                 await self._connection.waiting.sleep(pause_s)
                 self._begin()
                 continue
-            if answer is not None:
-                self._messages.answer()
-                self._failures = 0
-            return answer
+            if answer is None:
+                return None
+            self._failures = 0
+            return answer, self._messages.answer()
 
     def _begin(self) -> None:
         self._streams = [stream for stream in self._streams if stream.sending]

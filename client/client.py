@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from client.arrays import Rows
 from client.batch import Batch
 from client.batch_stream import BatchAnswer
+from client.calls.model_calls import ModelCalls
+from client.calls.model_stream import ModelStream, joined
 from client.connection.blocking import Blocking
 from client.connection.call_options import CallOptions
 from client.connection.call_times import CallTimes
 from client.connection.channel import RetryPolicy
 from client.connection.credentials import Credentials
 from client.connection.waiting import each, run
-from client.model_calls import ModelCalls, ModelStream, joined
 from client.model_input import ModelInput
 from client.shared_memory import SharedArray
 from protos import inference_pb2 as pb

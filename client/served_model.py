@@ -134,6 +134,12 @@ class ServedModel:
         config = await self._served(settings)
         return None if config is None else config.max_batch_size
 
+    async def gathered_rows(self, settings: CallSettings) -> int:
+        """Rows that the server gathers for one execution: `preferred_batch_size`; 0: unknown."""
+        config = await self._served(settings)
+        sizes = () if config is None else config.dynamic_batching.preferred_batch_size
+        return max(sizes, default=0)
+
     async def most_message_bytes(self, settings: CallSettings) -> int:
         """Bytes of one message."""
         text = await self._parameter("max_message_bytes", settings)

@@ -7,14 +7,16 @@ are copied before, unless the caller has promised to leave the arrays alone.
 
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from client.batch import Batch, MessageLimit
+from client.batch import Batch
 from client.connection.waiting import Series, Waiting
 from client.errors import UsageError
+from client.message_size import MessageLimit, MessageSize
 from protos.codec import Pieces
 
 # Makes a message of rows of a batch: its id, and whether more rows follow.
@@ -22,13 +24,17 @@ Encode = Callable[[Batch, slice, str, bool], Pieces]
 
 
 class _Kept:
-    """A message without an answer; `lent`: whether its memory is the caller's."""
+    """A message without an answer.
 
-    __slots__ = ("lent", "pieces")
+    `lent`: whether its memory is the caller's. `last`: whether it is the last one of its batch.
+    """
 
-    def __init__(self, pieces: Pieces, *, lent: bool) -> None:
+    __slots__ = ("last", "lent", "pieces")
+
+    def __init__(self, pieces: Pieces, *, lent: bool, last: bool) -> None:
         self.pieces = pieces
         self.lent = lent
+        self.last = last
 
     def copy(self) -> None:
         """Depend on the caller's memory no more; a sender that has the pieces may go on."""
@@ -55,11 +61,11 @@ class Unanswered:
     ) -> None:
         self._batches = batches
         self._encode = encode
-        self._limit = limit
+        self._size = MessageSize(limit)
         self._stable = stable
         self._ids = itertools.count()
         self._batch: Batch | None = None
-        self._parts: deque[slice] = deque()
+        self._next_row = 0
         self._drawn = 0
         self._drawing = waiting.lock()
         # Never held while reading `batches`: answers must not wait for later batches.
@@ -67,8 +73,7 @@ class Unanswered:
         self._kept: deque[_Kept] = deque()
         self._answered = 0
         self._stream = 0
-        # Of each batch that was drawn and is not answered, how many messages it has.
-        self.expected: deque[int] = deque()
+        self._exhausted = False
         self.failure: Exception | None = None
 
     def messages(self) -> "Messages":
@@ -88,11 +93,21 @@ class Unanswered:
                 kept = self._kept_message(number) or await self._draw(stream)
         return None if kept is None else kept.pieces
 
-    def answer(self) -> None:
-        """Drop the first message."""
+    def sent(self, pieces: Pieces, seconds: float) -> None:
+        """The kernel has a message, after so long."""
+        self._size.sent(sum(map(len, pieces)), seconds)
+
+    def answer(self) -> bool:
+        """Drop the first message; whether it was the last one of its batch."""
         with self._lock:
-            self._kept.popleft()
             self._answered += 1
+            return self._kept.popleft().last
+
+    @property
+    def complete(self) -> bool:
+        """Whether every message of every batch was answered."""
+        with self._lock:
+            return self._exhausted and not self._kept
 
     def _kept_message(self, number: int) -> _Kept | None:
         with self._lock:
@@ -102,15 +117,20 @@ class Unanswered:
 
     async def _draw(self, stream: int) -> _Kept | None:
         try:
-            if not self._parts and not await self._draw_batch(stream):
+            if self._batch is None and not await self._draw_batch(stream):
                 return None
-            assert self._batch is not None
-            part = self._parts.popleft()
-            pieces = self._encode(self._batch, part, str(next(self._ids)), bool(self._parts))
+            batch = self._batch
+            assert batch is not None
+            part = self._size.next_rows(batch, self._next_row)
+            last = part.stop == len(batch)
+            pieces = self._encode(batch, part, str(next(self._ids)), not last)
         except Exception as error:  # the transport would end the call with UNKNOWN
             self.failure = error
             return None
-        kept = _Kept(pieces, lent=not self._stable and _share(pieces, self._batch))
+        self._next_row = part.stop
+        if last:
+            self._batch = None
+        kept = _Kept(pieces, lent=not self._stable and _share(pieces, batch), last=last)
         with self._lock:
             self._kept.append(kept)
         return kept
@@ -125,18 +145,16 @@ class Unanswered:
             # A stream that began earlier may have taken messages that were not copied yet.
             if stream != self._stream:
                 return False
-        self._batch = None
         batch = await self._batches.next()
         if batch is None:
+            self._exhausted = True
             return False
         number = self._drawn
         self._drawn += 1
-        parts = batch.parts(self._limit)
-        if not parts:
+        if not len(batch):
             raise UsageError(f"batch {number} of the stream has no rows; expected at least one")
-        self.expected.append(len(parts))
         self._batch = batch
-        self._parts.extend(parts)
+        self._next_row = 0
         return True
 
 
@@ -147,10 +165,16 @@ class Messages:
         self._unanswered = unanswered
         self._stream = stream
         self._numbers = itertools.count(first)
+        self._given: tuple[Pieces, float] | None = None
 
     async def next(self) -> Pieces | None:
-        """The next message; None at the end."""
-        return await self._unanswered.message(next(self._numbers), self._stream)
+        """The next message; None at the end. The kernel has the one before."""
+        if self._given is not None:
+            pieces, began_s = self._given
+            self._unanswered.sent(pieces, time.monotonic() - began_s)
+        message = await self._unanswered.message(next(self._numbers), self._stream)
+        self._given = None if message is None else (message, time.monotonic())
+        return message
 
 
 def _share(pieces: Pieces, batch: Batch) -> bool:

@@ -341,7 +341,7 @@ async def test_the_event_loop_goes_on_while_a_server_hangs(servers, examples):
 
 @in_event_loop
 async def test_refused_calls_and_streams_are_retried(server, examples, monkeypatch):
-    monkeypatch.setattr("client.model_calls.STREAM_MESSAGE_BYTES", 10 * FEATURES * 4)
+    monkeypatch.setattr("client.message_size.LEAST_BYTES", 10 * FEATURES * 4)
     x, labels = examples
     retry = RetryPolicy(attempts=3, initial_backoff_s=0.01)
     with refusing_proxy(server.address) as proxy:

@@ -16,11 +16,12 @@ from clear_examples import clear_examples
 from conftest import PATIENCE_S, ROOT
 
 from client import Client, DeadlineExceeded, UsageError
-from client.batch import Batch, MessageLimit
+from client.batch import Batch
 from client.connection.blocking import Blocking
 from client.connection.calls import Connection
 from client.connection.infer_stream import Iterated
 from client.connection.waiting import each
+from client.message_size import MessageLimit
 from client.model_input import ModelInput
 from client.unanswered import Unanswered
 from model.export import export

@@ -2,24 +2,25 @@
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Unpack
 
-import numpy as np
 from numpy.typing import NDArray
 
-from client.arrays import Rows, as_array
-from client.batch import Batch, MessageLimit
-from client.batch_stream import BatchAnswer, BatchStream
+from client.arrays import Rows
+from client.batch import Batch
+from client.batch_stream import BatchStream
+from client.calls.control_calls import ControlCalls
+from client.calls.model_stream import ModelStream, Once, joined, the_output
+from client.calls.requests import encoded, undescribed
 from client.connection import addresses
 from client.connection.call_options import CallOptions, CallSettings
 from client.connection.call_times import CallTimes
 from client.connection.calls import Connection
-from client.connection.channel import MAX_MESSAGE_BYTES, RetryPolicy
+from client.connection.channel import RetryPolicy
 from client.connection.credentials import Credentials
 from client.connection.waiting import Series, Waiting
-from client.control import ControlCalls
 from client.errors import RequestFailed, UsageError
+from client.message_size import MessageLimit, MessageSize
 from client.model_input import ModelInput
 from client.served_model import ServedModel
 from client.shared_memory import SharedArray
@@ -31,12 +32,8 @@ from protos.codec import (
     decode_response,
     request_pieces,
 )
-from protos.errors import InvalidMessage, OutputMissing
 from protos.tensors import Parameter, Tensor
 
-# Large enough that a message's fixed cost is small, small enough that receiving, computing and
-# answering overlap.
-STREAM_MESSAGE_BYTES = 8 * 2**20
 _HEADER_BYTES = 64 * 1024
 # Rows that are converted at a time into shared memory.
 _SHARED_ROWS = 16
@@ -185,9 +182,10 @@ class ModelCalls(ControlCalls):
 
     async def _limit(self, settings: CallSettings) -> MessageLimit:
         """Limits of one message of `predict` or a stream."""
-        most_bytes = await self._model.most_message_bytes(settings) - _HEADER_BYTES
-        most_rows = await self._model.most_rows(settings)
-        return MessageLimit(min(STREAM_MESSAGE_BYTES, most_bytes), most_rows)
+        model = self._model
+        most_bytes = await model.most_message_bytes(settings) - _HEADER_BYTES
+        most_rows = await model.most_rows(settings)
+        return MessageLimit(most_bytes, most_rows, await model.gathered_rows(settings))
 
     async def _predicted(
         self,
@@ -197,16 +195,15 @@ class ModelCalls(ControlCalls):
     ) -> dict[str, NDArray[Any]]:
         names = [output.name for output in requested]
         batch = await self._batch(x, settings)
-        limit = await self._limit(settings)
-        parts = batch.parts(limit)
-        if not parts:
+        if not len(batch):
             return {name: await self._model.empty(name, settings) for name in names}
+        limit = await self._limit(settings)
+        first = MessageSize(limit).next_rows(batch, 0)
         # A single message gains nothing from a stream, and can be retried whole.
-        if len(parts) == 1:
-            tensors = batch.tensors(parts[0])
-            response = await self._answer(tensors, requested, {}, settings)
+        if first.stop == len(batch):
+            response = await self._answer(batch.tensors(first), requested, {}, settings)
             return {name: the_output(response, name) for name in names}
-        stream = self._stream(_Once(batch), requested, {}, limit, settings, stable=True)
+        stream = self._stream(Once(batch), requested, {}, limit, settings, stable=True)
         try:
             answer = await stream.next()
         finally:
@@ -216,7 +213,7 @@ class ModelCalls(ControlCalls):
 
     async def open_stream(
         self, draw: Draw, options: CallOptions, *, timings: bool, stable: bool
-    ) -> "ModelStream":
+    ) -> ModelStream:
         """Answers to the batches that `draw` makes, none of which is drawn before the first."""
         self.connection.check_open()
         settings = self._settings(options)
@@ -235,7 +232,7 @@ class ModelCalls(ControlCalls):
         settings: CallSettings,
         *,
         stable: bool,
-    ) -> "ModelStream":
+    ) -> ModelStream:
         def encode(batch: Batch, part: slice, request_id: str, more_follows: bool) -> Pieces:
             extra: dict[str, Parameter] = {"more_follows": True} if more_follows else {}
             return request_pieces(
@@ -264,7 +261,7 @@ class ModelCalls(ControlCalls):
         tensors = [
             Tensor.of(name, specs[name].of_any_shape(data))
             if name in specs
-            else _tensor(name, data)
+            else undescribed(name, data)
             for name, data in inputs.items()
         ]
         await self._check_rows(tensors, settings)
@@ -278,22 +275,15 @@ class ModelCalls(ControlCalls):
         settings: CallSettings,
         times: CallTimes | None = None,
     ) -> InferResponse:
-        request = InferRequest(
-            self.model,
-            tuple(tensors),
-            tuple(requested),
-            self.version,
-            parameters=parameters or {},
-        )
-        try:
-            message = request_pieces(request)
-        except InvalidMessage as error:
-            raise UsageError(str(error)) from None
-        size = sum(map(len, message))
-        if size > MAX_MESSAGE_BYTES:
-            raise UsageError(
-                f"got a request of {size} bytes; a message has at most {MAX_MESSAGE_BYTES}"
+        message = encoded(
+            InferRequest(
+                self.model,
+                tuple(tensors),
+                tuple(requested),
+                self.version,
+                parameters=parameters or {},
             )
+        )
         with self._forgetting():
             return decode_response(await self.connection.infer(message, settings, times))
 
@@ -318,58 +308,6 @@ class ModelCalls(ControlCalls):
             if error.code in _OUTDATED:
                 self._model.forget()
             raise
-
-
-class ModelStream:
-    """Answers of a BatchStream, each taken within `watching`: a Series."""
-
-    def __init__(
-        self, stream: BatchStream, watching: Callable[[], AbstractContextManager[None]]
-    ) -> None:
-        self._stream = stream
-        self._watching = watching
-
-    async def next(self) -> BatchAnswer | None:
-        """The answer to the next batch; None at the end."""
-        with self._watching():
-            return await self._stream.next()
-
-    async def close(self) -> None:
-        """End the stream, wherever it stands."""
-        await self._stream.close()
-
-
-class _Once:
-    """One batch, as a Series."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batches = [batch]
-
-    async def next(self) -> Batch | None:
-        return self._batches.pop() if self._batches else None
-
-
-def the_output(response: InferResponse, name: str) -> NDArray[Any]:
-    """An output of an answer; RequestFailed if the server left it out."""
-    try:
-        return response[name]
-    except OutputMissing as error:
-        raise RequestFailed("DATA_LOSS", str(error)) from None
-
-
-def joined(responses: Sequence[InferResponse], name: str) -> NDArray[Any]:
-    """An output of the answers to one batch."""
-    parts = [the_output(response, name) for response in responses]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _tensor(name: str, data: Rows) -> Tensor:
-    """An input without metadata."""
-    array = as_array(data, f"input {name!r}")
-    try:
-        return Tensor.of(name, array)
-    except TypeError as error:
-        raise UsageError(f"input {name!r}: {error}") from None
 
 
 def _requested(names: Iterable[str]) -> list[RequestedOutput]:
