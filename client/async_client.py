@@ -22,7 +22,7 @@ from client.arrays import Rows
 from client.batch import Batch
 from client.batch_stream import BatchAnswer
 from client.calls.model_calls import ModelCalls
-from client.calls.model_stream import joined
+from client.calls.model_stream import ModelStream, joined
 from client.connection.call_options import CallOptions
 from client.connection.channel import RetryPolicy
 from client.connection.credentials import Credentials
@@ -89,11 +89,9 @@ class AsyncClient(ModelCalls):
         self, batches: Batches, *, stable: bool = False, **options: Unpack[CallOptions]
     ) -> AsyncGenerator[NDArray[Any], None]:
         """See Client; `batches` may also be asynchronous. A task of the event loop draws them."""
-        name = await self.default_output(**options)
-        answers = self.stream_answers(batches, stable=stable, **options)
-        async with contextlib.aclosing(answers):
-            async for answer in answers:
-                yield joined(answer.responses, name)
+        async with self._opened(batches, options, timings=False, stable=stable) as stream:
+            while (answer := await stream.next()) is not None:
+                yield joined(answer.responses, stream.output)
 
     async def stream_answers(
         self,
@@ -104,12 +102,19 @@ class AsyncClient(ModelCalls):
         **options: Unpack[CallOptions],
     ) -> AsyncGenerator[BatchAnswer, None]:
         """See Client."""
+        async with self._opened(batches, options, timings=timings, stable=stable) as stream:
+            while (answer := await stream.next()) is not None:
+                yield answer
+
+    @contextlib.asynccontextmanager
+    async def _opened(
+        self, batches: Batches, options: CallOptions, *, timings: bool, stable: bool
+    ) -> AsyncIterator[ModelStream]:
         stable = stable or isinstance(batches, list | tuple)
         draw = partial(_Drawn, _iterator(batches))
         stream = await self.open_stream(draw, options, timings=timings, stable=stable)
         try:
-            while (answer := await stream.next()) is not None:
-                yield answer
+            yield stream
         finally:
             await stream.close()
 

@@ -152,9 +152,8 @@ class Client:
         saves the copy: the caller leaves arrays as they are until they are answered. Batches in a
         list or a tuple are stable.
         """
-        name = self.default_output(**options)
-        answers = self.stream_answers(batches, stable=stable, **options)
-        return (joined(answer.responses, name) for answer in answers)
+        stream = self._opened(batches, options, timings=False, stable=stable)
+        return (joined(answer.responses, stream.output) for answer in _each(stream))
 
     def stream_answers(
         self,
@@ -165,9 +164,7 @@ class Client:
         **options: Unpack[CallOptions],
     ) -> Iterator[BatchAnswer]:
         """As `stream`, with the whole answers: instants, and with `timings` the stages."""
-        stable = stable or isinstance(batches, list | tuple)
-        draw = partial(_Drawn, iter(batches))
-        return _each(run(self._calls.open_stream(draw, options, timings=timings, stable=stable)))
+        return _each(self._opened(batches, options, timings=timings, stable=stable))
 
     def infer(
         self,
@@ -208,6 +205,18 @@ class Client:
             yield copy
         finally:
             run(self._calls.release(copy, options))
+
+    def _opened(
+        self,
+        batches: Iterable[Rows | Mapping[str, Rows]],
+        options: CallOptions,
+        *,
+        timings: bool,
+        stable: bool,
+    ) -> ModelStream:
+        stable = stable or isinstance(batches, list | tuple)
+        draw = partial(_Drawn, iter(batches))
+        return run(self._calls.open_stream(draw, options, timings=timings, stable=stable))
 
     # --- the model
 

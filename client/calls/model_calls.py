@@ -247,7 +247,7 @@ class ModelCalls(ControlCalls):
             )
 
         stream = BatchStream(self.connection, batches, encode, limit, settings, stable=stable)
-        return ModelStream(stream, self._forgetting)
+        return ModelStream(stream, requested[0].name, self._forgetting)
 
     async def _inferred(
         self,

@@ -15,11 +15,18 @@ from protos.errors import OutputMissing
 
 
 class ModelStream:
-    """Answers of a BatchStream, each taken within `watching`: a Series."""
+    """Answers of a BatchStream, each taken within `watching`: a Series.
+
+    `output` is the first one that was requested.
+    """
 
     def __init__(
-        self, stream: BatchStream, watching: Callable[[], AbstractContextManager[None]]
+        self,
+        stream: BatchStream,
+        output: str,
+        watching: Callable[[], AbstractContextManager[None]],
     ) -> None:
+        self.output = output
         self._stream = stream
         self._watching = watching
 

@@ -167,7 +167,7 @@ async def test_many_predictions_of_one_event_loop_take_no_threads(server, exampl
     with recording_proxy(server.address) as proxy:
         async with AsyncClient(proxy.address) as client:
             assert await client.live()
-            # Those of the proxy come and go.
+            # Those of the proxy come and go, those of clients before end.
             threads = {each for each in threading.enumerate() if each.name.startswith("grpc-")}
 
             async def ask(at):
@@ -176,7 +176,7 @@ async def test_many_predictions_of_one_event_loop_take_no_threads(server, exampl
             right = await asyncio.gather(*map(ask, range(300)))
             now = {each for each in threading.enumerate() if each.name.startswith("grpc-")}
             assert all(right)
-            assert now == threads
+            assert now <= threads
     # All of them began without the model's metadata.
     names = [name for name, _ in proxy.calls]
     assert [names.count(each) for each in ("ModelMetadata", "ModelConfig")] == [1, 1]
