@@ -2,10 +2,11 @@
 
 import http.client
 import json
-
-from prometheus_client.parser import text_string_to_metric_families
+import re
 
 PATIENCE_S = 30
+_SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 def get(address, path, *, method="GET", **headers):
@@ -43,12 +44,20 @@ class Samples(dict):
 
 
 def parse(text):
-    """The samples of a text in Prometheus's format."""
-    return Samples(
-        ((sample.name, tuple(sorted(sample.labels.items()))), sample.value)
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    )
+    """The samples of a text in Prometheus's format; the names as they are written."""
+    samples = Samples()
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            name, labels, value = _SAMPLE.fullmatch(line).groups()
+            pairs = sorted((key, _unescaped(found)) for key, found in _LABEL.findall(labels or ""))
+            key = (name, tuple(pairs))
+            assert key not in samples, line
+            samples[key] = float(value)
+    return samples
+
+
+def _unescaped(text):
+    return re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], text)
 
 
 def scrape(address):

@@ -5,6 +5,7 @@ import re
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+_OPENMETRICS = "application/openmetrics-text"
 # Triton's counters lack the suffix that the library gives to all counters, so they are declared as
 # of an unknown type; the older format may call them what they are.
 _TRITON_TYPE = re.compile(
@@ -15,12 +16,10 @@ _TRITON_TYPE = re.compile(
 def encode(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """All metrics in the text format, or in OpenMetrics where `accept` asks for it; and its type.
 
-    `accept`: the header of that name; what cannot be read asks for nothing.
+    `accept`: the header of that name. Its parameters, which the library chokes on where they are
+    malformed, choose nothing that matters here.
     """
-    try:
-        write, content_type = choose_encoder(accept)
-    except ValueError:
-        write, content_type = choose_encoder("")
+    write, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in accept else "")
     text = write(registry)
     if content_type.startswith("text/plain"):
         text = _TRITON_TYPE.sub(rb"\1 counter", text)

@@ -146,9 +146,7 @@ def test_until_the_models_are_loaded_the_server_is_live_and_not_ready(serve, mod
         port.close()
 
 
-def test_a_process_that_drains_is_live_and_not_ready(
-    launch, models, call, eventually
-):
+def test_a_process_that_drains_is_live_and_not_ready(launch, models, call, eventually):
     process = launch(models, "--metrics-address", "127.0.0.1:0", "--group-rows", GROUP_ROWS)
     address = management_address(process, eventually)
     caller = call(process.address)
