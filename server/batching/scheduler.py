@@ -269,6 +269,8 @@ class Scheduler:
         )
         named = dict(zip((*requested, *also), outputs, strict=True))
         near = any_near_tie(judged, assembled.inputs, named, batch.rows)
+        # Before their room is given back: the next message may take it at once.
+        assembled.inputs.clear()
         outputs = outputs[: len(requested)]
         with answers_together():
             for piece, start, stop in _places(batch):
