@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 
+from command_line.resources import cores
+
 DISTRIBUTIONS = ("numpy", "onnx", "onnxruntime", "grpcio", "protobuf")
 # Packages that add execution providers, instead of onnxruntime or beside it; recorded if installed.
 PROVIDERS = ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-ep-openvino")
@@ -76,6 +78,7 @@ def describe(
         "cpu_model": _cpu_model(CPUINFO),
         "cores": os.cpu_count(),
         "affinity_cores": _affinity_cores(),
+        "usable_cores": cores(),
         "governor": _text(GOVERNOR),
         "memory_bytes": _memory_bytes("total"),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from server.app import listening, logs
+from server.app import listening, logs, sizing
 from server.app.config import NATIVE, REJECT, Config
 from server.app.endpoint import Endpoint, GrpcioEndpoint, NativeEndpoint
 from server.batching.byte_budget import ByteBudget
@@ -47,8 +47,11 @@ _LAST_ANSWERS_S = 2.0
 class Server:
     """A service that listens; `drain` is the only way to end it."""
 
-    def __init__(self, config: Config) -> None:
-        """Load the models and listen. StartError names the file, option or port at fault."""
+    def __init__(self, config: Config, on_loaded: Callable[[], object] | None = None) -> None:
+        """Load the models and listen. StartError names the file, option or port at fault.
+
+        `on_loaded` is called between the two: from then on requests may be accepted.
+        """
         self._config = config
         listening.check(config.address)
         # Even if no model is there yet: a model loaded later may need it.
@@ -80,7 +83,9 @@ class Server:
         idle_trim = IdleTrim()
         inference = Inference(self._repository, ByteBudget(config.max_inflight_bytes), regions)
         streams = StreamLimits(config.max_stream_bytes, config.stream_idle_s)
-        shown = {"max_message_bytes": str(config.max_message_bytes)}
+        # A message over the whole byte budget is rejected, too.
+        largest_bytes = min(config.max_message_bytes, config.max_inflight_bytes)
+        shown = {"max_message_bytes": str(largest_bytes)}
         self._servicer = Servicer(self._repository, inference, streams, idle_trim, shown)
         self._repository_servicer = RepositoryServicer(self._repository)
         self._pools = ThreadPools(config.workers, config.max_waiting, config.max_streams)
@@ -93,6 +98,8 @@ class Server:
         self._receiver = None if native else Receiver(config.receive_s, idle_trim)
         self._check_receiver = None if native else Receiver(config.quick_receive_s, idle_trim)
         self._health = Health(("", SERVICE), self._check_receiver)
+        if on_loaded is not None:
+            on_loaded()
         try:
             self._endpoint = self._listen(authorization)
         except StartError:
@@ -106,7 +113,8 @@ class Server:
         self.address = self._endpoint.address
         self._endpoint.start()
         self._health.start()
-        _log.info("serving", extra={"address": self.address, "tls": config.tls_cert is not None})
+        started = {"address": self.address, "tls": config.tls_cert is not None}
+        _log.info("serving", extra={**started, **sizing.described(config)})
         if not config.local_only and config.tls_client_ca is None and authorization is None:
             _log.warning(
                 "no authentication configured: anyone who can reach the address can call the server"

@@ -199,8 +199,7 @@ def test_a_server_that_polls_does_not_wait_for_a_trial_either(
 def test_a_trial_does_not_outlive_a_server_that_was_killed(
     launch, models, call, eventually, endless
 ):
-    # Without a model at start: on a busy machine even a good one may take more than so little time.
-    process = launch(models, "--model-control", "explicit", "--validation-s", "3", validation=True)
+    process = explicit(launch, models)
     _, trial = start_loading(process, call(process.address), eventually, endless)
     process.stop(signal.SIGKILL)
     try:

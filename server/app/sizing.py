@@ -1,0 +1,57 @@
+"""Sizes that follow from the cores and the memory this process may use, and what was decided."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from command_line import cgroup, resources
+
+_MOST_INFLIGHT_BYTES = 256 * 2**20
+# Of the memory limit. Requests are copied once more into batches, and answers come on top; models,
+# the interpreter and ONNX Runtime take the rest.
+_INFLIGHT_SHARE = 4
+
+
+class Sizes(Protocol):
+    """The options that are compared with what the process may use."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of one execution."""
+
+    @property
+    def max_inflight_bytes(self) -> int:
+        """Most bytes of requests in memory."""
+
+
+def inflight_bytes() -> int:
+    """Default of --max-inflight-bytes: 256 MiB, or a quarter of the memory limit if less."""
+    limit = cgroup.memory_limit()
+    if limit is None:
+        return _MOST_INFLIGHT_BYTES
+    return max(1, min(_MOST_INFLIGHT_BYTES, int(limit.value) // _INFLIGHT_SHARE))
+
+
+def described(sizes: Sizes) -> Mapping[str, Any]:
+    """The sizes and what they were decided by, for the log."""
+    cores, limit = resources.limiting_cores(), cgroup.memory_limit()
+    return {
+        "threads": sizes.threads,
+        "threads_because": cores.because if sizes.threads == cores.count else "--threads",
+        "max_inflight_bytes": sizes.max_inflight_bytes,
+        "memory_limit_bytes": None if limit is None else int(limit.value),
+    }
+
+
+def warnings(sizes: Sizes) -> Iterator[str]:
+    """Warn of each size that is more than the process may use."""
+    cores, limit = resources.limiting_cores(), cgroup.memory_limit()
+    if sizes.threads > cores.count:
+        yield (
+            f"--threads: got {sizes.threads}, expected at most {cores.count} ({cores.because}): "
+            "more threads only slow each other down"
+        )
+    if limit is not None and sizes.max_inflight_bytes > limit.value:
+        yield (
+            f"--max-inflight-bytes: got {sizes.max_inflight_bytes}, expected at most the memory "
+            f"limit of {int(limit.value)} bytes in {limit.file}: the process may be killed"
+        )
