@@ -32,5 +32,5 @@ def limiting_cores(root: Path = cgroup.ROOT) -> Cores:
     affinity = len(os.sched_getaffinity(0))
     quota = cgroup.cpu_quota(root)
     if quota is None or quota.value >= affinity:
-        return Cores(affinity, f"{affinity} cores in the affinity mask")
-    return Cores(max(1, int(quota.value)), f"quota of {quota.value:g} cores in {quota.file}")
+        return Cores(affinity, f"CPU affinity of {affinity}")
+    return Cores(max(1, int(quota.value)), f"CPU quota of {quota.value:g} in {quota.file}")

@@ -115,6 +115,8 @@ class Server:
         self._health.start()
         started = {"address": self.address, "tls": config.tls_cert is not None}
         _log.info("serving", extra={**started, **sizing.described(config)})
+        for warning in sizing.memory_warnings(config):
+            _log.warning(warning)
         if not config.local_only and config.tls_client_ca is None and authorization is None:
             _log.warning(
                 "no authentication configured: anyone who can reach the address can call the server"

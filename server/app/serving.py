@@ -25,7 +25,7 @@ def serve(
     `warnings` are logged first. `notify_address`: where a supervisor is notified, see `readiness`.
     """
     logs.set_up(settings.log_level)
-    for warning in (*warnings, *sizing.warnings(settings)):
+    for warning in (*warnings, *sizing.thread_warnings(settings)):
         _log.warning(warning)
     malloc.keep_in_process(all_sizes=True)
     gc.set_threshold(_COLLECTED_OBJECTS)

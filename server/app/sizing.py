@@ -1,14 +1,16 @@
 """Sizes that follow from the cores and the memory this process may use, and what was decided."""
 
+import resource
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from command_line import cgroup, resources
 
 _MOST_INFLIGHT_BYTES = 256 * 2**20
-# Of the memory limit. Requests are copied once more into batches, and answers come on top; models,
-# the interpreter and ONNX Runtime take the rest.
+# Of the memory limit: models, the batch that runs, and the interpreter take the rest.
 _INFLIGHT_SHARE = 4
+_STATM = Path("/proc/self/statm")
 
 
 class Sizes(Protocol):
@@ -42,16 +44,31 @@ def described(sizes: Sizes) -> Mapping[str, Any]:
     }
 
 
-def warnings(sizes: Sizes) -> Iterator[str]:
-    """Warn of each size that is more than the process may use."""
-    cores, limit = resources.limiting_cores(), cgroup.memory_limit()
+def thread_warnings(sizes: Sizes) -> Iterator[str]:
+    """Warn of more threads than the process may use cores."""
+    cores = resources.limiting_cores()
     if sizes.threads > cores.count:
         yield (
             f"--threads: got {sizes.threads}, expected at most {cores.count} ({cores.because}): "
             "more threads only slow each other down"
         )
-    if limit is not None and sizes.max_inflight_bytes > limit.value:
+
+
+def memory_warnings(sizes: Sizes) -> Iterator[str]:
+    """Warn of a byte budget that the memory limit has no room for, once models are loaded."""
+    limit = cgroup.memory_limit()
+    if limit is None:
+        return
+    left = max(0, int(limit.value) - _own_bytes())
+    if sizes.max_inflight_bytes > left:
         yield (
-            f"--max-inflight-bytes: got {sizes.max_inflight_bytes}, expected at most the memory "
-            f"limit of {int(limit.value)} bytes in {limit.file}: the process may be killed"
+            f"--max-inflight-bytes: got {sizes.max_inflight_bytes}, expected at most {left}, all "
+            f"that the memory limit of {int(limit.value)} bytes ({limit.file}) leaves beside the "
+            "loaded models: the process may be killed"
         )
+
+
+def _own_bytes() -> int:
+    """Memory of this process that it shares with no file."""
+    _, resident, shared, *_ = map(int, _STATM.read_text().split())
+    return (resident - shared) * resource.getpagesize()

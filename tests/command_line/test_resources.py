@@ -102,7 +102,7 @@ def test_a_quota_is_rounded_down_to_at_least_one_core(tree, monkeypatch, quota, 
     root = tree("0::/", {"cpu.max": f"{quota} 100000"})
     found = resources.limiting_cores(root)
     assert found.count == resources.cores(root) == count
-    assert found.because == f"quota of {int(quota) / 1e5:g} cores in {root}/sys/fs/cgroup/cpu.max"
+    assert found.because == f"CPU quota of {int(quota) / 1e5:g} in {root}/sys/fs/cgroup/cpu.max"
 
 
 def test_a_quota_of_some_cores_of_many_gives_that_many(tree, monkeypatch):
@@ -113,7 +113,7 @@ def test_a_quota_of_some_cores_of_many_gives_that_many(tree, monkeypatch):
 @pytest.mark.parametrize("quota", ["max", f"{(AFFINITY + 1) * 100_000}"])
 def test_without_a_smaller_quota_the_affinity_counts(tree, quota):
     found = resources.limiting_cores(tree("0::/", {"cpu.max": f"{quota} 100000"}))
-    assert (found.count, found.because) == (AFFINITY, f"{AFFINITY} cores in the affinity mask")
+    assert (found.count, found.because) == (AFFINITY, f"CPU affinity of {AFFINITY}")
 
 
 def test_a_machine_without_control_groups_has_no_limits(tmp_path):
