@@ -194,7 +194,7 @@ class Config:
         sizing.inflight_bytes,
     )
     max_stream_bytes: int = _option(
-        _LIMITS, _bytes, "bytes", "most bytes read ahead on one stream", 48 * MIB
+        _LIMITS, _bytes, "bytes", "most bytes read ahead on one stream", 130 * MIB
     )
     max_streams: int = _option(_LIMITS, _threads, "count", "most open streams", 100)
     workers: int = _option(
