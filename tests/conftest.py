@@ -19,6 +19,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import TensorProto, helper
 
+from command_line.resources import cores
 from protos import inference_pb2 as pb
 from protos.codec import (
     InferRequest,
@@ -67,8 +68,8 @@ def pytest_xdist_auto_num_workers(config):
 
     Not for those that take minutes: some of these measure, or keep all cores busy by themselves.
     """
-    cores = os.cpu_count() or 1
-    return cores + cores // 2 if config.option.markexpr == "not slow" else None
+    count = cores()
+    return count + count // 2 if config.option.markexpr == "not slow" else None
 
 
 def pytest_collection():

@@ -21,6 +21,8 @@ DISTRIBUTIONS = ("numpy", "onnx", "onnxruntime", "grpcio", "protobuf")
 PROVIDERS = ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-ep-openvino")
 # The keys that identify the machine.
 MACHINE = ("cpu_model", "cores", "affinity_cores", "governor", "memory_bytes", "kernel")
+# The same, of records that have them.
+_LATER = ("usable_cores",)
 GIT_TIMEOUT_S = 10.0
 SOURCE = Path(__file__).resolve().parents[2]
 CPUINFO = Path("/proc/cpuinfo")
@@ -94,7 +96,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Differences between two descriptions, of machine and software, one line each."""
     found = [
         f"{name}: {old.get(name)} and {new.get(name)}"
-        for name in MACHINE
+        for name in (*MACHINE, *(each for each in _LATER if each in old and each in new))
         if old.get(name) != new.get(name)
     ]
     before, after = old.get("versions") or {}, new.get("versions") or {}

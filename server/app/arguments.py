@@ -37,7 +37,8 @@ def parse(
         prog="argmax-server",
         description="Serve ONNX models over gRPC by the Open Inference Protocol.",
         epilog=f"Each option can also be set as {_ENVIRONMENT_PREFIX}NAME in the environment. "
-        "Exit codes: 0: drained after SIGTERM or SIGINT. 2: the server could not start.",
+        "Exit codes: 0: drained after SIGTERM or SIGINT, or stopped by one before it served. "
+        "2: the server could not start.",
     )
     for option in fields(Config):
         shown = option.default_factory() if callable(option.default_factory) else option.default
