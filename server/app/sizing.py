@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from command_line import cgroup, resources
 
 _MOST_INFLIGHT_BYTES = 256 * 2**20
-# Of the memory limit: models, the batch that runs, and the interpreter take the rest.
-_INFLIGHT_SHARE = 4
+# Of the memory limit. Requests take half as much again in the allocator; the interpreter, models,
+# their batches, and versions that are loaded take the rest.
+_INFLIGHT_SHARE = 8
 _STATM = Path("/proc/self/statm")
 
 
@@ -26,7 +27,7 @@ class Sizes(Protocol):
 
 
 def inflight_bytes() -> int:
-    """Default of --max-inflight-bytes: 256 MiB, or a quarter of the memory limit if less."""
+    """Default of --max-inflight-bytes: 256 MiB, or an eighth of the memory limit if less."""
     limit = cgroup.memory_limit()
     if limit is None:
         return _MOST_INFLIGHT_BYTES

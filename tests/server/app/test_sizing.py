@@ -98,7 +98,7 @@ def test_with_a_quota_of_one_core_it_uses_one_thread_and_says_why(launch, models
     assert started["threads"] == 1
     assert started["threads_because"].startswith(f"CPU quota of 1 in {folders[0]}/cpu.")
     assert started["memory_limit_bytes"] == LIMIT_BYTES
-    assert started["max_inflight_bytes"] == LIMIT_BYTES // 4
+    assert started["max_inflight_bytes"] == LIMIT_BYTES // 8
     assert warnings == []
 
 
@@ -111,7 +111,7 @@ def test_the_quota_and_the_limit_of_a_container_count(launch, models, tmp_path):
     started, warnings = serving(process)
     assert started["threads"] == 1
     assert started["threads_because"] == "CPU quota of 1.9 in /sys/fs/cgroup/cpu.max"
-    assert started["max_inflight_bytes"] == LIMIT_BYTES // 4
+    assert started["max_inflight_bytes"] == LIMIT_BYTES // 8
     assert warnings == []
 
 
@@ -137,9 +137,9 @@ def test_clients_are_told_no_larger_message_than_the_budget_takes(serve, models,
 
 @pytest.mark.parametrize(
     ("limit", "default"),
-    [(None, 256 * MIB), (2048 * MIB, 256 * MIB), (512 * MIB, 128 * MIB), (1, 1)],
+    [(None, 256 * MIB), (2048 * MIB, 256 * MIB), (512 * MIB, 64 * MIB), (1, 1)],
 )
-def test_the_byte_budget_is_a_quarter_of_the_memory_at_most(limit, default, monkeypatch, tmp_path):
+def test_the_byte_budget_is_an_eighth_of_the_memory_at_most(limit, default, monkeypatch, tmp_path):
     found = limit and sizing.cgroup.Limit(limit, tmp_path)
     monkeypatch.setattr(sizing.cgroup, "memory_limit", lambda: found)
     assert sizing.inflight_bytes() == default
