@@ -136,6 +136,13 @@ def test_a_signal_while_it_imports_ends_it_with_0(starting, eventually, models, 
     assert err == f"argmax-server: stopped by {number.name} before it served\n"
 
 
+def test_what_takes_long_to_import_comes_after_the_handlers():
+    code = "import sys, server.__main__; print(*sys.modules)"
+    imported = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
+    assert "server.app.stop_signals" in imported
+    assert not {"argparse", "grpc", "logging", "numpy", "onnxruntime"} & set(imported)
+
+
 @pytest.mark.parametrize("validation", ["on", "off"])
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "process 1"])
 def test_a_signal_while_models_are_loaded_ends_it_with_0(
