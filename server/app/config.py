@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from command_line import resources
-from server.app import option_values, sizing
+from server.app import listening, option_values, sizing
 from server.onnx import execution_provider
 from server.onnx.execution_provider import ExecutionProvider
 
@@ -107,6 +106,14 @@ class Config:
         "address",
         "address to listen on: HOST:PORT (port 0: any free one) or unix:/path",
         "127.0.0.1:8001",
+    )
+    metrics_address: str | None = _option(
+        _NETWORK,
+        str,
+        "HOST:PORT",
+        "address of the management port: metrics and health over HTTP, without authentication",
+        None,
+        unset="off",
     )
     transport: str = _option(
         _NETWORK,
@@ -305,10 +312,4 @@ class Config:
     @property
     def local_only(self) -> bool:
         """Whether the address can be reached from this machine only."""
-        host = self.address.rsplit(":", 1)[0].strip("[]")
-        if self.address.startswith("unix:") or host == "localhost":
-            return True
-        try:
-            return ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return listening.local(self.address)
