@@ -17,6 +17,8 @@ from server.errors import StartError
 _log = logging.getLogger("server")
 # Calls leave nothing to the collector, which would look at those in flight every 700 objects.
 _COLLECTED_OBJECTS = 10_000
+# Beside the messages that the byte budget has room for.
+_KEPT_FREE_BYTES = 256 * 2**20
 
 
 def serve(settings: Config, warnings: Iterable[str]) -> int:
@@ -27,7 +29,7 @@ def serve(settings: Config, warnings: Iterable[str]) -> int:
     logs.set_up(settings.log_level)
     for warning in warnings:
         _log.warning(warning)
-    malloc.keep_in_process(all_sizes=True)
+    malloc.keep_in_process(settings.max_inflight_bytes + _KEPT_FREE_BYTES)
     gc.set_threshold(_COLLECTED_OBJECTS)
     with _stop_signals() as arrived:
         try:

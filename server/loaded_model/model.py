@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from protos import malloc
 from protos.model_config_pb2 import ModelConfig
 from server.batching import argmax_labels
@@ -21,6 +23,7 @@ from server.loaded_model.config_settings import QueuePolicy
 from server.loaded_model.fixed_size import fixed_size
 from server.loaded_model.group_size import GroupSize, group_size
 from server.loaded_model.labels import Labels
+from server.loaded_model.parts import Parts, part_rows
 from server.loaded_model.request_check import RequestCheck
 from server.loaded_model.warmup import warm_up
 from server.onnx.engine import Engine
@@ -110,7 +113,8 @@ class Model:
         self.execution = config_settings.execution(self.batching, threads) if fixed else {}
         self.argmax_labels = _argmax_labels(path, engine, limits) if batched else ()
         dependence = BatchDependence(self.outputs, self.argmax_labels, never=fixed or not batched)
-        queue_policy = QueuePolicy.of(config)
+        self._queue_policy = queue_policy = QueuePolicy.of(config)
+        self._finite_only = limits.finite_only
         # Requests that share a batch would have to share their values, too.
         self.optional_inputs = () if batched else engine.optional_inputs
         self.requests = RequestCheck(
@@ -136,6 +140,20 @@ class Model:
         )
         # Loading leaves copies of the weights behind.
         malloc.give_back()
+
+    def parts(self, request: Request) -> Parts | None:
+        """The request in parts, to be queued while its rows arrive; None where it has to be whole.
+
+        Rows are not read here. Whole are requests of few rows, those that may be refused for their
+        values, or by a limit of the queue, and those without rows.
+        """
+        arrays = [data for data in request.inputs.values() if isinstance(data, np.ndarray)]
+        limited = self._queue_policy.most_requests or request.queue_deadline_ns is not None
+        whole = len(arrays) != len(request.inputs) or any(data.dtype.hasobject for data in arrays)
+        if whole or limited or self._finite_only or not self.max_batch_rows:
+            return None
+        rows = part_rows(self.batching, sum(data.nbytes for data in arrays) // request.rows)
+        return Parts(request, rows, self.submit, self.cancel) if 2 * rows <= request.rows else None
 
     def submit(self, request: Request) -> None:
         """Queue a request; ServerStopping once closed, QueueFull when too many wait."""

@@ -1,7 +1,9 @@
 """Answer one ModelInfer call: decode and queue in the I/O thread, answer from the engine's.
 
-What bounds it: the call is counted from its headers to its end, and room for its message is taken
-before the payload is read.
+Rows of a large message are queued while it arrives, where they can be (`early_rows.py`).
+
+What bounds it: the call is counted from its headers to its end, and room for its message is
+taken before the payload is read.
 """
 
 import time
@@ -14,8 +16,10 @@ from server.errors import TooLarge
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference, Pending
 from server.rpc.native import status
+from server.rpc.native.early_rows import EarlyRows
 from server.rpc.native.room import Room
 from server.rpc.thread_pools import InFlight
+from transport.messages import NEVER
 from transport.serving.handler import NO_HANDLER, CallHandler
 from transport.serving.server_call import ServerCall
 from transport.status import Code, StatusError
@@ -27,6 +31,7 @@ class UnaryCall(CallHandler):
     __slots__ = (
         "_call",
         "_calls",
+        "_early",
         "_idle_trim",
         "_inference",
         "_length",
@@ -48,6 +53,7 @@ class UnaryCall(CallHandler):
         self._room = Room(inference.budget, call, inference.flush)
         self._message: memoryview | None = None
         self._length = 0
+        self._early: EarlyRows | None = None
         self._pending: Pending | None = None
 
     def admit(self, length: int) -> bool:
@@ -58,6 +64,14 @@ class UnaryCall(CallHandler):
             return self._room.ask(length)
         except TooLarge as error:
             raise status.error(error) from None
+
+    def arriving(self, message: memoryview, filled: int) -> int:
+        """Queue rows that are there, if nothing that follows can change the request."""
+        if self._early is None:
+            call = self._call
+            caller = Caller(call.peer, status.deadline_ns(call))
+            self._early = EarlyRows.of(message, filled, self._inference, caller)
+        return NEVER if self._early is None else self._early.queue(filled, self._call)
 
     def message(self, message: memoryview) -> None:
         """Keep the message until the client has said that it is the only one."""
@@ -71,16 +85,19 @@ class UnaryCall(CallHandler):
         self._length = len(message)
         self._idle_trim.began(self._length)
         arrived_ns = time.monotonic_ns()
-        call = self._call
-        try:
-            caller = Caller(call.peer, status.deadline_ns(call))
-            decoded = decode_request(message)
-            receive_ns = arrived_ns - call.message_began_ns
-            pending = self._inference.begin(
-                decoded, arrived_ns, caller, self._room.give_back, receive_ns
-            )
-        except Exception as error:
-            raise status.error(error) from None
+        call, early = self._call, self._early
+        pending = None if early is None else early.finish()
+        if pending is None:
+            try:
+                caller = Caller(call.peer, status.deadline_ns(call))
+                decoded = decode_request(message)
+                receive_ns = arrived_ns - call.message_began_ns
+                give_back = self._room.give_back if early is None else self._give_back
+                pending = self._inference.begin(decoded, arrived_ns, caller, give_back, receive_ns)
+            except Exception as error:
+                raise status.error(error) from None
+        else:
+            self._give_back()
         self._pending = pending
         pending.request.future.add_done_callback(self._answer)
 
@@ -88,9 +105,11 @@ class UnaryCall(CallHandler):
         """Drop what waits."""
         pending, self._pending = self._pending, None
         self._message = None
+        if self._early is not None:
+            self._early.drop()
         if pending is None:
             # Else its bytes are needed until the batch under way is done.
-            self._room.give_back()
+            self._give_back()
         else:
             self._inference.abandon(pending)
         self._end()
@@ -108,6 +127,13 @@ class UnaryCall(CallHandler):
             ended = self._call.answer([answer.data], answer.sent)
         if ended:
             self._end()
+
+    def _give_back(self) -> None:
+        """Give the room back; bytes of early rows are needed until the batch under way is done."""
+        if self._early is None:
+            self._room.give_back()
+        else:
+            self._early.released.add_done_callback(lambda _: self._room.give_back())
 
     def _end(self) -> None:
         self._idle_trim.ended(self._length)
