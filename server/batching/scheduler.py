@@ -82,6 +82,11 @@ class Scheduler:
         self._worker = threading.Thread(target=self._work, name=name, daemon=True)
         self._worker.start()
 
+    @property
+    def waiting(self) -> int:
+        """Requests of which rows wait to run."""
+        return len(self._queue)
+
     def submit(self, request: Request) -> None:
         """Queue a request; its future gets the result or the error.
 
@@ -259,10 +264,13 @@ class Scheduler:
             assemble_ns=assemble_ns,
             compute_ns=compute_ns,
             batch_rows=batch.rows,
+            closed=batch.closed,
             execution_provider=self._engine.provider,
         )
         named = dict(zip((*requested, *also), outputs, strict=True))
         near = any_near_tie(judged, assembled.inputs, named, batch.rows)
+        # Before their room is given back: the next message may take it at once.
+        assembled.inputs.clear()
         outputs = outputs[: len(requested)]
         with answers_together():
             for piece, start, stop in _places(batch):
@@ -307,6 +315,7 @@ def _hand_out(
         assemble_ns=before.assemble_ns + spent.assemble_ns,
         compute_ns=before.compute_ns + spent.compute_ns,
         batch_rows=max(before.batch_rows, spent.batch_rows),
+        closed=spent.closed,
         execution_provider=spent.execution_provider,
     )
     request.pieces.append(outputs)

@@ -141,6 +141,11 @@ class Model:
         # Loading leaves copies of the weights behind.
         malloc.give_back()
 
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue, with one that runs in part."""
+        return self._scheduler.waiting
+
     def parts(self, request: Request) -> Parts | None:
         """The request in parts, to be queued while its rows arrive; None where it has to be whole.
 

@@ -13,7 +13,8 @@ from server.batching.outcome import Outcome
 from server.batching.request import Caller
 from server.errors import ServingError
 from server.loaded_model.parts import Parts
-from server.rpc.inference import Inference, Pending
+from server.rpc.accounting.pending import Pending
+from server.rpc.inference import Inference
 from transport.messages import NEVER
 from transport.serving.server_call import ServerCall
 

@@ -8,13 +8,14 @@ taken before the payload is read.
 
 import time
 
-from protos.codec import decode_request, encode_response
+from protos.codec import encode_response
 from server.batching import handover
 from server.batching.outcome import Outcome
 from server.batching.request import Caller, Result
 from server.errors import TooLarge
+from server.rpc.accounting.pending import Pending
 from server.rpc.idle_trim import IdleTrim
-from server.rpc.inference import Inference, Pending
+from server.rpc.inference import Inference
 from server.rpc.native import status
 from server.rpc.native.early_rows import EarlyRows
 from server.rpc.native.room import Room
@@ -24,11 +25,14 @@ from transport.serving.handler import NO_HANDLER, CallHandler
 from transport.serving.server_call import ServerCall
 from transport.status import Code, StatusError
 
+_METHOD = "ModelInfer"
+
 
 class UnaryCall(CallHandler):
     """One call. The I/O thread calls all but `_answer`."""
 
     __slots__ = (
+        "_begun",
         "_call",
         "_calls",
         "_early",
@@ -55,6 +59,7 @@ class UnaryCall(CallHandler):
         self._length = 0
         self._early: EarlyRows | None = None
         self._pending: Pending | None = None
+        self._begun = False  # its message was complete
 
     def admit(self, length: int) -> bool:
         """Take room for the message."""
@@ -68,9 +73,7 @@ class UnaryCall(CallHandler):
     def arriving(self, message: memoryview, filled: int) -> int:
         """Queue rows that are there, if nothing that follows can change the request."""
         if self._early is None:
-            call = self._call
-            caller = Caller(call.peer, status.deadline_ns(call))
-            self._early = EarlyRows.of(message, filled, self._inference, caller)
+            self._early = EarlyRows.of(message, filled, self._inference, self._caller())
         return NEVER if self._early is None else self._early.queue(filled, self._call)
 
     def message(self, message: memoryview) -> None:
@@ -86,11 +89,12 @@ class UnaryCall(CallHandler):
         self._idle_trim.began(self._length)
         arrived_ns = time.monotonic_ns()
         call, early = self._call, self._early
+        self._begun = True
         pending = None if early is None else early.finish()
         if pending is None:
             try:
-                caller = Caller(call.peer, status.deadline_ns(call))
-                decoded = decode_request(message)
+                caller = self._caller()
+                decoded = self._inference.decode(message, arrived_ns, caller)
                 receive_ns = arrived_ns - call.message_began_ns
                 give_back = self._room.give_back if early is None else self._give_back
                 pending = self._inference.begin(decoded, arrived_ns, caller, give_back, receive_ns)
@@ -105,14 +109,23 @@ class UnaryCall(CallHandler):
         """Drop what waits."""
         pending, self._pending = self._pending, None
         self._message = None
+        call = self._call
         if self._early is not None:
             self._early.drop()
         if pending is None:
             # Else its bytes are needed until the batch under way is done.
             self._give_back()
         else:
-            self._inference.abandon(pending)
+            self._inference.abandon(pending, call.status)
+        if not self._begun:
+            began_ns = int(call.began_s * 1e9)
+            length = call.reader.last_length
+            self._inference.ends.refuse(self._caller(), call.status, began_ns, length)
         self._end()
+
+    def _caller(self) -> Caller:
+        call = self._call
+        return Caller(call.peer, status.deadline_ns(call), method=_METHOD, metadata=call.metadata)
 
     def _answer(self, _: Outcome[Result]) -> None:
         pending, self._pending = self._pending, None
