@@ -152,7 +152,7 @@ def open_field(head: memoryview, length: int, field: int) -> tuple[int, int] | N
     for tag, begin, payload, end in _fields(head):
         if end >= len(head):
             last = tag == field << 3 | _LEN and end == length and end - payload <= _MAX_LENGTH
-            return (begin, payload) if last and payload <= len(head) else None
+            return (begin, payload) if last else None
     return None
 
 

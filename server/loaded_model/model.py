@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from protos import malloc
 from protos.model_config_pb2 import ModelConfig
 from server.batching import argmax_labels
@@ -113,7 +111,8 @@ class Model:
         self.execution = config_settings.execution(self.batching, threads) if fixed else {}
         self.argmax_labels = _argmax_labels(path, engine, limits) if batched else ()
         dependence = BatchDependence(self.outputs, self.argmax_labels, never=fixed or not batched)
-        self._queue_policy = queue_policy = QueuePolicy.of(config)
+        queue_policy = QueuePolicy.of(config)
+        self._most_requests = queue_policy.most_requests
         self._finite_only = limits.finite_only
         # Requests that share a batch would have to share their values, too.
         self.optional_inputs = () if batched else engine.optional_inputs
@@ -146,19 +145,26 @@ class Model:
         """Requests in the queue, with one that runs in part."""
         return self._scheduler.waiting
 
-    def parts(self, request: Request) -> Parts | None:
-        """The request in parts, to be queued while its rows arrive; None where it has to be whole.
+    @property
+    def takes_parts(self) -> bool:
+        """Whether requests can be queued in parts: they have rows, whose values are not checked.
 
-        Rows are not read here. Whole are requests of few rows, those that may be refused for their
-        values, or by a limit of the queue, and those without rows.
+        A limit of waiting requests would count each part.
         """
-        arrays = [data for data in request.inputs.values() if isinstance(data, np.ndarray)]
-        limited = self._queue_policy.most_requests or request.queue_deadline_ns is not None
-        whole = len(arrays) != len(request.inputs) or any(data.dtype.hasobject for data in arrays)
-        if whole or limited or self._finite_only or not self.max_batch_rows:
+        limited = self._finite_only or self._most_requests > 0
+        return self.max_batch_rows > 0 and not limited
+
+    def parts(self, request: Request) -> Parts | None:
+        """A request of arrays in parts, to be queued while its rows arrive; they are not read here.
+
+        None for few rows, and where it may wait for a limited time only, until it begins to run.
+        """
+        if not request.in_place or request.queue_deadline_ns is not None:
             return None
-        rows = part_rows(self.batching, sum(data.nbytes for data in arrays) // request.rows)
-        return Parts(request, rows, self.submit, self.cancel) if 2 * rows <= request.rows else None
+        rows = part_rows(self.batching, request.size_bytes // request.rows)
+        if 2 * rows > request.rows:
+            return None
+        return Parts(request, rows, self.submit, self.cancel)
 
     def submit(self, request: Request) -> None:
         """Queue a request; ServerStopping once closed, QueueFull when too many wait."""

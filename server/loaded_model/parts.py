@@ -55,12 +55,12 @@ class Parts:
         self._unreleased = 0
         self._complete = False  # the last part is queued
         self._dropped = False
-        self.error: Exception | None = None  # of the first part that failed
+        self._error: Exception | None = None  # of the first part that failed
 
     @property
-    def whole(self) -> Request:
-        """The request itself."""
-        return self._whole
+    def failed(self) -> bool:
+        """Whether a part failed; the others are cancelled then."""
+        return self._error is not None
 
     @property
     def begun(self) -> bool:
@@ -135,7 +135,7 @@ class Parts:
         error = outcome.exception()
         with self._lock:
             self._running -= 1
-            self.error = self.error or error
+            self._error = self._error or error
             ended = self._complete and not self._running
         if ended:
             self._answer()
@@ -151,8 +151,8 @@ class Parts:
     def _answer(self) -> None:
         whole = self._whole
         try:
-            if self.error is not None:
-                raise self.error
+            if self._error is not None:
+                raise self._error
             results = [part.future.result() for part in self._parts]
             whole.timings = _sum([result.timings for result in results])
             judgements = [part.batch_dependent for part in self._parts]

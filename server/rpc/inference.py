@@ -129,6 +129,8 @@ class Inference:
         """
         try:
             model = self._repository.get(message.model_name, message.model_version)
+            if not model.takes_parts:
+                return None
             pending = self._check(model, message, arrived_ns, caller, None)
         except ServingError:
             return None

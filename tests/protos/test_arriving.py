@@ -79,7 +79,7 @@ def decoded(message, *parts):
     return request, arrays
 
 
-@settings(deadline=None, max_examples=1500)
+@settings(deadline=None, max_examples=500)
 @given(messages, st.data())
 def test_what_is_known_early_is_what_the_complete_message_says(message, data):
     for _ in range(data.draw(st.integers(0, 2)) if message else 0):

@@ -68,7 +68,7 @@ class EarlyRows:
         except ServingError:
             # Another version has replaced this one.
             self.drop()
-        if parts.error is not None:
+        if parts.failed:
             self.drop()
         if self._dropped or parts.next_rows is None:
             return NEVER
@@ -77,7 +77,7 @@ class EarlyRows:
     def finish(self) -> Pending | None:
         """Queue the rest of a message that is complete; None where it has to run as a whole."""
         parts = self._parts
-        if parts.error is None and parts.begun and not self._dropped:
+        if parts.begun and not self._dropped:
             try:
                 parts.finish()
             except ServingError:

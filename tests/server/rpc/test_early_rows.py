@@ -112,14 +112,15 @@ class Sender(Raw):
         self.ended = None  # the call's trailers, if they came while the message was sent
 
     def begin(self, message, more=()):
-        self._data = b"\0" + len(message).to_bytes(4, "big") + message
+        self._data = memoryview(b"\0" + len(message).to_bytes(4, "big") + message)
+        self._sent = 0
         self.send(self.headers(INFER, more))
         self.take(self.until(SettingsFrame))
 
     def go_on(self, until_byte=None):
         """Send up to a byte of the message, by default its last, and have the server read it."""
         end = len(self._data) if until_byte is None else 5 + until_byte
-        self._data, left = self._data[end:], memoryview(self._data)[:end]
+        left, self._sent = self._data[self._sent : end], end
         while left and not self.ended:
             count = min(len(left), FRAME_BYTES, *self._windows.values())
             if not count:
@@ -223,6 +224,21 @@ def test_rows_run_while_others_are_still_to_come(server, caller, sender, x, expe
     eventually(lambda: room_is_free(server), "the room is given back")
 
 
+def test_a_part_runs_once_its_last_byte_is_there(caller, sender, x, expected):
+    before = caller.statistics("linear")
+    message = message_of(caller, x[:ROWS])
+    part_end = len(message) - x[:ROWS].nbytes + PART_BYTES
+    sender.begin(message)
+    sender.go_on(part_end - 1)
+    assert not ran_early(caller, before)
+    before = caller.statistics("linear")
+    sender.go_on(part_end)
+    assert ran_early(caller, before)
+    sender.go_on()
+    sender.end()
+    assert np.array_equal(sender.answer()["label"], expected.labels[:ROWS])
+
+
 def test_the_stages_of_a_request_that_ran_early_add_up(serve, call, models, x):
     caller = call(serve(models, **options()).address)
     with Sender(caller.address) as sender:
@@ -237,6 +253,9 @@ def test_the_stages_of_a_request_that_ran_early_add_up(serve, call, models, x):
     assert stats.queue.ns == told["queue_ns"]
     assert stats.compute_input.ns == told["decode_ns"] + told["assemble_ns"]
     assert stats.compute_infer.ns == told["compute_ns"]
+    batches = caller.statistics("linear").batch_stats
+    assert sum(each.compute_input.ns for each in batches) == told["assemble_ns"]
+    assert sum(each.compute_infer.ns for each in batches) == told["compute_ns"]
     # Each stage begins where the one before ends; what is left is encoding.
     stages = sum(told[stage] for stage in STAGES[1:])
     assert stages + stats.compute_output.ns == stats.success.ns
@@ -352,7 +371,7 @@ def test_values_are_rejected_by_the_rows_of_the_whole_request(serve, call, model
     caller = call(serve(models, **options(non_finite="reject")).address)
     before = caller.statistics("linear")
     bad = x[:ROWS].copy()
-    bad[[3, ROWS - 1], 0] = np.nan
+    bad[ROWS - 1, 0] = np.nan
     with Sender(caller.address) as sender:
         sender.begin(message_of(caller, bad))
         sender.go_on(20 * 2**20)
