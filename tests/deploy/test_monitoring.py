@@ -115,6 +115,16 @@ def test_the_rules_and_the_configuration_are_valid(promtool):
     assert config.returncode == 0, config.stderr
 
 
+def test_each_alert_fires_for_what_it_is_about_and_for_nothing_else(promtool, tmp_path):
+    cases = ROOT / "tests" / "deploy" / "alerts_fire.yml"
+    for alert in re.findall(r"- alert: (\w+)", ALERTS.read_text()):
+        assert f'alertname="{alert}"' in cases.read_text()
+    shutil.copy(ALERTS, tmp_path)
+    shutil.copy(cases, tmp_path)
+    tested = promtool("test", "rules", tmp_path / cases.name)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
 def test_promtool_complains_of_no_name_but_tritons(server, promtool, call):
     send_some(call(server.address))
     text = get(server._management.address, "/metrics")[2].decode()

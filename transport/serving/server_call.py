@@ -24,8 +24,10 @@ _ACCEPT = [("grpc-accept-encoding", call.ACCEPT_ENCODING)]
 _START_BLOCK = headers.encode(_START + _ACCEPT)
 _OK_BLOCK = headers.encode(call.encode_status(OK))
 _ABANDONED = Status(Code.CANCELLED, "nobody waits for the answer any more")
-# A client resets a call at its own deadline, which passes as much earlier as its headers took.
-_DEADLINE_RESET_S = 0.05
+# A client resets a call at its own deadline. Here it passes as much later as its headers took, and
+# as the client has rounded it: grpcio to two or three digits.
+_HEADERS_S = 0.05
+_ROUNDING = 0.01
 # Of a small answer: HEADERS, the header of DATA and the message's prefix; behind it HEADERS again.
 _BEFORE = struct.Struct(f">BHBBI {len(_START_BLOCK)}s BHBBI BI")
 _AFTER = struct.Struct(f">BHBBI {len(_OK_BLOCK)}s")
@@ -317,11 +319,14 @@ class ServerCall(Stream):
 
     def on_reset(self, code: int) -> None:
         """See Stream."""
-        deadline_s = self.deadline_s
-        if deadline_s is not None and deadline_s - time.monotonic() < _DEADLINE_RESET_S:
-            self.abandon(DEADLINE_EXCEEDED)
-        else:
-            self.abandon()
+        self.abandon(DEADLINE_EXCEEDED if self._about_to_expire() else _ABANDONED)
+
+    def _about_to_expire(self) -> bool:
+        """Whether the deadline has passed on the client's clock, as far as this side can know."""
+        if self.deadline_s is None:
+            return False
+        slack_s = _HEADERS_S + _ROUNDING * (self.deadline_s - self.began_s)
+        return time.monotonic() > self.deadline_s - slack_s
 
     def on_lost(self, text: str) -> None:
         """See Stream."""

@@ -1,6 +1,7 @@
 """Every inference request that ends is counted once, and handed to observers with what it was."""
 
 import contextlib
+import time
 
 import grpc
 import numpy as np
@@ -9,6 +10,8 @@ from conftest import GROUP_ROWS, PATIENCE_S, ROWS_MAY_MIX, STEPS_CONFIG
 
 from model.export import export
 from model.weights import from_seed
+from protos.codec import encode_response
+from server.batching.request import Caller
 from transport.status import Code
 
 BUDGET_BYTES = 100_000
@@ -125,7 +128,7 @@ def test_a_message_over_the_budget_is_refused_and_its_stream_goes_on(caller, end
     assert (second.code, second.refused) == (Code.OK, False)
 
 
-def test_deadlines_and_cancellations_end_requests_that_wait(server, caller, ended):
+def test_deadlines_and_cancellations_end_requests_that_wait(server, caller, ended, eventually):
     def failures():
         totals = server._repository.totals.read()["steps", "1"]
         return dict(totals.counts.fail_reasons)
@@ -135,11 +138,12 @@ def test_deadlines_and_cancellations_end_requests_that_wait(server, caller, ende
         attempt(caller.infer, steps(caller), timeout=0.2)
         (late,) = ended(1)
         assert late.code == Code.DEADLINE_EXCEEDED
+        busy_too = server._repository.get("steps")
+        # It is dropped from the queue once the worker looks there.
+        eventually(lambda: busy_too.waiting == 1, "one request is left")
         waiting = caller.infer_later(steps(caller))
         stream = caller.open_stream(iter([steps(caller)] * 3))
-        busy_too = server._repository.get("steps")
-        while busy_too.waiting < 5:
-            caller.control("ServerLive")
+        eventually(lambda: busy_too.waiting == 5, "five requests wait")
         waiting.cancel()
         stream.cancel()
         assert [each.code for each in ended(5)[1:]] == [Code.CANCELLED] * 4
@@ -149,12 +153,11 @@ def test_deadlines_and_cancellations_end_requests_that_wait(server, caller, ende
     assert after == {**reasons, "CANCELED": reasons.get("CANCELED", 0) + 6}
 
 
-def test_a_full_queue_rejects(server, caller, ended):
+def test_a_full_queue_rejects(server, caller, ended, eventually):
     with caller.busy_worker(model="short"):
         waiting = caller.infer_later(steps(caller, "short"))
         model = server._repository.get("short")
-        while model.waiting < 2:
-            caller.control("ServerLive")
+        eventually(lambda: model.waiting == 2, "two requests wait")
         attempt(caller.infer, steps(caller, "short"))
         assert ended(1)[0].code == Code.UNAVAILABLE
         assert dict(model.statistics.counts.fail_reasons) == {"REJECTED": 1}
@@ -171,6 +174,22 @@ def test_a_stream_that_an_error_ends_ends_its_other_requests(caller, ended):
         with pytest.raises(grpc.RpcError):
             next(stream)
         assert {each.code for each in ended(len(messages))} == {Code.UNAVAILABLE}
+
+
+def test_a_request_that_two_threads_end_is_counted_once(server, caller, ended):
+    inference = server._servicer._inference
+    counts = server._repository.get("linear").statistics.counts
+    before = counts.succeeded + counts.fail.count
+    for first_is_answered in (True, False):
+        message = inference.decode(linear(caller), time.monotonic_ns(), Caller())
+        pending = inference.begin(message, time.monotonic_ns(), Caller(), lambda: None)
+        assert pending.request.future.result(PATIENCE_S).outputs
+        if first_is_answered:
+            inference.finish(pending, encode_response)
+        inference.abandon(pending)
+        inference.finish(pending, encode_response)
+    assert [each.code for each in ended(2)] == [Code.OK, Code.CANCELLED]
+    assert counts.succeeded + counts.fail.count == before + 2
 
 
 def test_an_observer_that_fails_harms_no_request(server, caller, caplog):
