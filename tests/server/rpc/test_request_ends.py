@@ -26,6 +26,7 @@ def server(serve, graphs):
     (graphs.folder / "short" / "config.pbtxt").write_text(f"{STEPS_CONFIG} {ROWS_MAY_MIX} {QUEUE}")
     return serve(
         graphs.folder,
+        transport="native",
         group_rows=GROUP_ROWS,
         max_inflight_bytes=BUDGET_BYTES,
         max_message_bytes=2 * BUDGET_BYTES,
@@ -203,3 +204,32 @@ def test_an_observer_that_fails_harms_no_request(server, caller, caplog):
     finally:
         server._request_ends._observers = ()
     assert "an observer of requests failed" in caplog.text
+
+
+def test_requests_end_once_with_grpcio_too(serve, graphs, server, call, eventually):
+    found = []
+    other = serve(graphs.folder, group_rows=GROUP_ROWS, transport="grpcio")
+    other._request_ends.observe(found.append)
+    caller = call(other.address)
+    caller.infer(linear(caller))
+    attempt(caller.raw, "ModelInfer", b"\xff")
+    attempt(caller.infer, linear(caller, version="9"))
+    caller.stream([linear(caller), caller.message("linear", x=np.ones((1, 3), np.float32))])
+    eventually(lambda: len(found) == 5, "five requests have ended")
+    codes = [(each.code, each.refused) for each in found]
+    assert sorted(codes) == [
+        (Code.OK, False),
+        (Code.OK, False),
+        (Code.INVALID_ARGUMENT, False),
+        (Code.INVALID_ARGUMENT, True),
+        (Code.NOT_FOUND, True),
+    ]
+    with caller.busy_worker() as busy:
+        stream = caller.open_stream(iter([steps(caller)] * 3))
+        model = other._repository.get("steps")
+        eventually(lambda: model.waiting == 4, "four requests wait")
+        stream.cancel()
+        busy.cancel()
+        eventually(lambda: len(found) == 9, "four more have ended")
+    assert [each.code for each in found[5:]] == [Code.CANCELLED] * 4
+    assert model.statistics.counts.fail.count == 4

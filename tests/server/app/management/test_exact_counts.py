@@ -45,6 +45,7 @@ def server(serve, graphs):
     return serve(
         graphs.folder,
         metrics_address="127.0.0.1:0",
+        transport="native",
         group_rows=GROUP_ROWS,
         model_control="explicit",
         load_model=("*",),

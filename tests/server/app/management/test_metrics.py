@@ -56,6 +56,7 @@ def server(serve, models):
     return serve(
         models,
         metrics_address="127.0.0.1:0",
+        transport="native",
         group_rows=GROUP_ROWS,
         model_control="explicit",
         load_model=("*",),
