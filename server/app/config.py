@@ -4,13 +4,17 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from command_line.parser import Parser, group, suggestion
 from server.app import option_values
+from server.app.option import EXECUTION as _EXECUTION
+from server.app.option import on_or_off as _on_or_off
+from server.app.option import option as _option
+from server.app.session_options import SessionOptions
 from server.onnx import execution_provider
 from server.onnx.execution_provider import ExecutionProvider
 
@@ -27,13 +31,13 @@ _KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT(_.*)?)$|_PORT(_\d+_(TCP|UDP|SCTP)
 _folder, _file = option_values.path("a folder"), option_values.path("a file")
 _seconds = option_values.duration()
 _switch = option_values.one_of(auto=None, on=True, off=False)
-_on_or_off = option_values.one_of(on=True, off=False)
 _level = option_values.one_of(debug="debug", info="info", warning="warning", error="error")
 # A switch without a value.
 _BARE_IS_ON: Mapping[str, Any] = {"nargs": "?", "const": "on"}
 # Groups of options in --help, in this order.
 _MODELS, _NETWORK, _LIMITS, _BATCHING = "models", "network", "limits", "batching"
-_EXECUTION, _SECURITY, _LOGGING = "execution", "security", "logging"
+_SECURITY, _LOGGING = "security", "logging"
+_GROUPS = (_MODELS, _NETWORK, _LIMITS, _BATCHING, _EXECUTION, _SECURITY, _LOGGING)
 _count = option_values.integer(1)
 _threads = option_values.integer(1, 100_000)
 _bytes = option_values.integer(1, 2**63 - 1)
@@ -44,35 +48,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _option(
-    title: str,
-    parse: Callable[[str], Any],
-    unit: str,
-    text: str,
-    default: Any = MISSING,
-    *,
-    unset: str = "auto",
-) -> Any:
-    """A field of Config, in the group `title` of --help.
-
-    `parse` raises ValueError with the expected form. An option that is a tuple may be repeated, or
-    given once with commas. `unset` is the text that --help shows for a default of None.
-    """
-    metadata = {
-        "group": title,
-        "parse": parse,
-        "unit": unit,
-        "help": text,
-        "many": default == (),
-        "unset": unset,
-    }
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(SessionOptions):
     """Everything that can be set; read from argv and the environment in one place only."""
 
     models: Path = _option(
@@ -229,7 +206,7 @@ class Config:
         False,
     )
 
-    threads: int = _option(_EXECUTION, _threads, "count", "threads of one model execution", cores)
+    threads: int = _option(_EXECUTION, _threads, "count", "threads of each model", cores)
     ep: ExecutionProvider = _option(
         _EXECUTION,
         execution_provider.parse,
@@ -329,10 +306,14 @@ def parse(
         epilog=f"Each option can also be set as {_ENVIRONMENT_PREFIX}NAME in the environment. "
         "Exit codes: 0: drained after SIGTERM or SIGINT. 2: the server could not start.",
     )
+    for title in _GROUPS:
+        group(parser, title)
     for option in fields(Config):
         shown = option.default_factory() if callable(option.default_factory) else option.default
-        if shown in (None, ()):
-            shown = option.metadata["unset"] if shown is None else "none"
+        if shown in (None, "", {}):
+            shown = option.metadata["unset"]
+        elif shown == ():
+            shown = "none"
         elif isinstance(shown, bool):
             shown = "on" if shown else "off"
         suffix = "" if shown is MISSING else f" (default: {shown})"

@@ -68,6 +68,8 @@ class Server:
                 queue_delay_ns=config.queue_delay_us * 1000,
                 finite_only=config.non_finite == REJECT,
                 deterministic=config.deterministic,
+                instances=config.instances,
+                session=config.session,
             ),
             Control(config.model_control, config.load_model),
             Preflight(config.validation_s, config.validation_bytes) if config.validation else None,

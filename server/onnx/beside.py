@@ -21,9 +21,15 @@ LEAST_ITEM_BYTES = 2
 
 
 def run(
-    session: ort.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]
+    session: ort.InferenceSession,
+    outputs: Sequence[str],
+    inputs: Mapping[str, NDArray[Any]],
+    how: ort.RunOptions | None = None,
 ) -> list[NDArray[Any]]:
-    """The outputs as `session.run` returns them, of a session of `THREADS` threads."""
+    """The outputs as `session.run` returns them, of a session of `THREADS` threads.
+
+    `how`: options of the run, None: the usual ones.
+    """
     results: list[NDArray[Any]] = []
     failed = False
     done = threading.Lock()
@@ -35,7 +41,7 @@ def run(
         results.extend(() if failed else outputs)
         done.release()
 
-    session.run_async(outputs, inputs, take, None)
+    session.run_async(outputs, inputs, take, None, how)
     done.acquire()
     if failed:
         # The callback has only a text: the exception has a type.
