@@ -1,7 +1,7 @@
-"""Cut a batch of rows into messages that the server takes."""
+"""Rows of a batch, by input, and how many of them fit into a message."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,6 @@ from client.model_input import ModelInput
 from protos.tensors import Tensor
 
 _LENGTH_BYTES = 4  # before each element of text or bytes
-
-
-@dataclass(frozen=True, slots=True)
-class MessageLimit:
-    """Limits of one message. `rows` 0: all rows of a batch; None: any number."""
-
-    byte_size: int
-    rows: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +43,21 @@ class Batch:
                 return len(array)
         return 1
 
-    def parts(self, limit: MessageLimit) -> Sequence[slice]:
-        """Rows of each message, in order; none of a batch without rows."""
-        if limit.rows == 0:
-            return [slice(0, len(self))]
-        most_rows = max(min(limit.rows or len(self), len(self)), 1)
-        if any(self.specs[name].dtype == np.object_ for name in self.arrays):
-            return self._parts_of_text(limit.byte_size, most_rows)
-        step = min(max(limit.byte_size // max(self._row_bytes(), 1), 1), most_rows)
-        starts = range(0, len(self), step)
-        return [slice(start, min(start + step, len(self))) for start in starts]
+    def end_of(self, start: int, byte_size: int, most_rows: int | None) -> int:
+        """Where a message ends that begins at row `start`: after at least one row.
+
+        It has up to `byte_size` bytes and `most_rows` rows; None: any number.
+        """
+        most = min(len(self) - start, most_rows or len(self))
+        if not any(self._is_text(name) for name in self.arrays):
+            return start + max(1, min(byte_size // max(self.row_bytes(), 1), most))
+        filled = 0
+        for row in range(start, start + most):
+            filled += sum(self._text_bytes(name, row) for name in self.arrays)
+            # A row over the limit is sent alone; the server accepts or rejects it.
+            if filled > byte_size and row > start:
+                return row
+        return start + most
 
     def tensors(self, part: slice) -> tuple[Tensor, ...]:
         """The rows of a part in the model's dtype; UsageError if they cannot be converted."""
@@ -72,25 +69,17 @@ class Batch:
     def _rows(self, name: str, part: slice) -> NDArray[Any]:
         return self.arrays[name] if self.specs[name].whole is not None else self.arrays[name][part]
 
-    def _row_bytes(self) -> int:
-        """Bytes of a row on the wire, if all rows have one size."""
+    def row_bytes(self) -> int:
+        """Bytes of a row on the wire; 0 of rows that differ in size."""
+        if any(self._is_text(name) for name in self.arrays):
+            return 0
         return sum(
             math.prod(array.shape[1:]) * self.specs[name].dtype.itemsize
             for name, array in self.arrays.items()
         )
 
-    def _parts_of_text(self, byte_size: int, most_rows: int) -> Sequence[slice]:
-        """As `parts`, for rows of different sizes."""
-        parts = []
-        start = filled = 0
-        for row in range(len(self)):
-            row_bytes = sum(self._text_bytes(name, row) for name in self.arrays)
-            # A row over the limit is sent alone; the server accepts or rejects it.
-            if row > start and (filled + row_bytes > byte_size or row - start == most_rows):
-                parts.append(slice(start, row))
-                start, filled = row, 0
-            filled += row_bytes
-        return [*parts, slice(start, len(self))] if len(self) else []
+    def _is_text(self, name: str) -> bool:
+        return self.specs[name].dtype == np.object_
 
     def _text_bytes(self, name: str, row: int) -> int:
         values = self._rows(name, slice(row, row + 1))

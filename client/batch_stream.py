@@ -4,9 +4,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from client.batch import Batch, MessageLimit
+from client.batch import Batch
 from client.connection.calls import Connection
 from client.errors import RequestFailed, Unavailable
+from client.message_size import MessageLimit
 from client.unanswered import Encode, Unanswered
 from protos.codec import InferResponse, decode_stream_response
 
@@ -42,10 +43,9 @@ def stream_batches(
     server, UsageError for a batch without rows, and the errors of `batches` and `encode`.
     """
     messages = Unanswered(batches, encode, limit, stable=stable)
-    expected = messages.expected
     responses: list[InferResponse] = []
     first_ns = 0
-    for answered, data in enumerate(_answers(connection, messages, deadline_s)):
+    for answered, (data, last) in enumerate(_answers(connection, messages, deadline_s)):
         now_ns = time.perf_counter_ns()
         text, response = decode_stream_response(data)
         if text:
@@ -58,29 +58,28 @@ def stream_batches(
         if not responses:
             first_ns = now_ns
         responses.append(response)
-        if len(responses) == expected[0]:
+        if last:
             yield BatchAnswer(tuple(responses), first_ns, now_ns)
-            expected.popleft()
             responses = []
     if messages.failure is not None:
         raise messages.failure
-    if responses or expected:
+    if not messages.complete:
         raise RequestFailed("DATA_LOSS", "the stream ended before every message was answered")
 
 
 def _answers(
     connection: Connection, messages: Unanswered, deadline_s: float | None
-) -> Iterator[memoryview]:
-    """Answers to all messages, over as many streams as needed."""
+) -> Iterator[tuple[memoryview, bool]]:
+    """Answers to all messages, over as many streams as needed, and which end their batches."""
     end_s = None if deadline_s is None else time.monotonic() + deadline_s
     failures = 0
     while True:
         left_s = None if end_s is None else end_s - time.monotonic()
         try:
             for data in connection.infer_stream(messages.messages(), left_s):
-                messages.answer()
+                last = messages.answer()
                 failures = 0
-                yield data
+                yield data, last
             return
         except Unavailable:
             failures += 1

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.arrays import Rows, as_array
-from client.batch import Batch, MessageLimit
+from client.batch import Batch
 from client.batch_stream import BatchAnswer, stream_batches
 from client.connection import addresses
 from client.connection.call_times import CallTimes
@@ -18,6 +18,7 @@ from client.connection.channel import MAX_MESSAGE_BYTES, RetryPolicy
 from client.connection.credentials import Credentials
 from client.control import ControlClient
 from client.errors import RequestFailed, UsageError
+from client.message_size import MessageLimit, MessageSize
 from client.model_input import ModelInput
 from client.served_model import ServedModel
 from client.shared_memory import SharedArray
@@ -32,9 +33,6 @@ from protos.codec import (
 from protos.errors import InvalidMessage, OutputMissing
 from protos.tensors import Parameter, Tensor
 
-# Large enough that a message's fixed cost is small, small enough that receiving, computing and
-# answering overlap.
-STREAM_MESSAGE_BYTES = 8 * 2**20
 # How long instruments wait for a server that they started.
 READY_TIMEOUT_S = 30.0
 _HEADER_BYTES = 64 * 1024
@@ -259,20 +257,21 @@ class Client(ControlClient):
 
     def _limit(self) -> MessageLimit:
         """Limits of one message of `predict` or a stream."""
-        most_bytes = self._model.most_message_bytes() - _HEADER_BYTES
-        return MessageLimit(min(STREAM_MESSAGE_BYTES, most_bytes), self._model.most_rows())
+        model = self._model
+        most_bytes = model.most_message_bytes() - _HEADER_BYTES
+        return MessageLimit(most_bytes, model.most_rows(), model.gathered_rows())
 
     def _predicted(
         self, x: Rows | Mapping[str, Rows], requested: Sequence[RequestedOutput]
     ) -> dict[str, NDArray[Any]]:
         names = [output.name for output in requested]
         batch = self._batch(x)
-        parts = batch.parts(self._limit())
-        if not parts:
+        if not len(batch):
             return {name: self._model.empty(name) for name in names}
+        first = MessageSize(self._limit()).next_rows(batch, 0)
         # A single message gains nothing from a stream, and can be retried whole.
-        if len(parts) == 1:
-            response = self._answer(batch.tensors(parts[0]), requested, {})
+        if first.stop == len(batch):
+            response = self._answer(batch.tensors(first), requested, {})
             return {name: _output(response, name) for name in names}
         (answer,) = self._stream_batches([batch], requested, {}, stable=True)
         return {name: _joined(answer.responses, name) for name in names}

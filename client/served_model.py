@@ -112,6 +112,12 @@ class ServedModel:
         config = self._served()
         return None if config is None else config.max_batch_size
 
+    def gathered_rows(self) -> int:
+        """Rows that the server gathers for one execution: `preferred_batch_size`; 0: unknown."""
+        config = self._served()
+        sizes = () if config is None else config.dynamic_batching.preferred_batch_size
+        return max(sizes, default=0)
+
     def most_message_bytes(self) -> int:
         """Bytes of one message."""
         text = self._parameter("max_message_bytes")

@@ -7,13 +7,15 @@ are copied before, unless the caller has promised to leave the arrays alone.
 
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from client.batch import Batch, MessageLimit
+from client.batch import Batch
 from client.errors import UsageError
+from client.message_size import MessageLimit, MessageSize
 from protos.codec import Pieces
 
 # Makes a message of rows of a batch: its id, and whether more rows follow.
@@ -21,13 +23,17 @@ Encode = Callable[[Batch, slice, str, bool], Pieces]
 
 
 class _Kept:
-    """A message without an answer; `lent`: whether its memory is the caller's."""
+    """A message without an answer.
 
-    __slots__ = ("lent", "pieces")
+    `lent`: whether its memory is the caller's. `last`: whether it is the last one of its batch.
+    """
 
-    def __init__(self, pieces: Pieces, *, lent: bool) -> None:
+    __slots__ = ("last", "lent", "pieces")
+
+    def __init__(self, pieces: Pieces, *, lent: bool, last: bool) -> None:
         self.pieces = pieces
         self.lent = lent
+        self.last = last
 
     def copy(self) -> None:
         """Depend on the caller's memory no more; a sender that has the pieces may go on."""
@@ -48,19 +54,18 @@ class Unanswered:
     ) -> None:
         self._batches = enumerate(batches)
         self._encode = encode
-        self._limit = limit
+        self._size = MessageSize(limit)
         self._stable = stable
         self._ids = itertools.count()
         self._batch: Batch | None = None
-        self._parts: deque[slice] = deque()
+        self._next_row = 0
         self._drawing = threading.Lock()
         # Never held while reading `batches`: answers must not wait for later batches.
         self._lock = threading.Lock()
         self._kept: deque[_Kept] = deque()
         self._answered = 0
         self._stream = 0
-        # Of each batch that was drawn and is not answered, how many messages it has.
-        self.expected: deque[int] = deque()
+        self._exhausted = False
         self.failure: Exception | None = None
 
     def messages(self) -> Iterator[Pieces]:
@@ -78,13 +83,21 @@ class Unanswered:
                     kept = self._kept_message(number) or self._draw(stream)
             if kept is None:
                 return
+            began_s = time.monotonic()
             yield kept.pieces
+            self._size.sent(sum(map(len, kept.pieces)), time.monotonic() - began_s)
 
-    def answer(self) -> None:
-        """Drop the first message."""
+    def answer(self) -> bool:
+        """Drop the first message; whether it was the last one of its batch."""
         with self._lock:
-            self._kept.popleft()
             self._answered += 1
+            return self._kept.popleft().last
+
+    @property
+    def complete(self) -> bool:
+        """Whether every message of every batch was answered."""
+        with self._lock:
+            return self._exhausted and not self._kept
 
     def _kept_message(self, number: int) -> _Kept | None:
         with self._lock:
@@ -94,15 +107,20 @@ class Unanswered:
 
     def _draw(self, stream: int) -> _Kept | None:
         try:
-            if not self._parts and not self._draw_batch(stream):
+            if self._batch is None and not self._draw_batch(stream):
                 return None
-            assert self._batch is not None
-            part = self._parts.popleft()
-            pieces = self._encode(self._batch, part, str(next(self._ids)), bool(self._parts))
+            batch = self._batch
+            assert batch is not None
+            part = self._size.next_rows(batch, self._next_row)
+            last = part.stop == len(batch)
+            pieces = self._encode(batch, part, str(next(self._ids)), not last)
         except Exception as error:  # the transport would end the call with UNKNOWN
             self.failure = error
             return None
-        kept = _Kept(pieces, lent=not self._stable and _share(pieces, self._batch))
+        self._next_row = part.stop
+        if last:
+            self._batch = None
+        kept = _Kept(pieces, lent=not self._stable and _share(pieces, batch), last=last)
         with self._lock:
             self._kept.append(kept)
         return kept
@@ -117,17 +135,15 @@ class Unanswered:
             # A stream that began earlier may have taken messages that were not copied yet.
             if stream != self._stream:
                 return False
-        self._batch = None
         drawn = next(self._batches, None)
         if drawn is None:
+            self._exhausted = True
             return False
         number, batch = drawn
-        parts = batch.parts(self._limit)
-        if not parts:
+        if not len(batch):
             raise UsageError(f"batch {number} of the stream has no rows; expected at least one")
-        self.expected.append(len(parts))
         self._batch = batch
-        self._parts.extend(parts)
+        self._next_row = 0
         return True
 
 

@@ -25,6 +25,7 @@ ENCODINGS = ("identity", "deflate", "gzip")
 MAX_MESSAGE_BYTES = 2**32 - 1
 # Below that, receiving into the memory itself costs more than a copy.
 _DIRECT_BYTES = 4096
+_STEP_BYTES = 64 * 1024
 # Of a message that is skipped: how much of its start its owner gets.
 SKIPPED_HEAD_BYTES = 4096
 
@@ -281,8 +282,9 @@ class MessageReader:
             self._filled = length
             self._finish()
             return data[length:]
-        # Not cleared, as a bytearray would be.
-        self._memory = np.empty(length, np.uint8).data
+        # Not cleared, as a bytearray would be; in steps, so that the place of a message fits the
+        # next one that is a few bytes longer.
+        self._memory = np.empty(-(-length // _STEP_BYTES) * _STEP_BYTES, np.uint8).data[:length]
         self._filled = 0
         return data
 

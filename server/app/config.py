@@ -166,7 +166,7 @@ class Config(SessionOptions):
         _LIMITS, _bytes, "bytes", "most bytes of requests in memory, over all clients", 256 * MIB
     )
     max_stream_bytes: int = _option(
-        _LIMITS, _bytes, "bytes", "most bytes read ahead on one stream", 48 * MIB
+        _LIMITS, _bytes, "bytes", "most bytes read ahead on one stream", 130 * MIB
     )
     max_streams: int = _option(_LIMITS, _threads, "count", "most open streams", 100)
     workers: int = _option(

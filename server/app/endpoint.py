@@ -13,6 +13,7 @@ from server.errors import StartError
 from server.rpc.native.methods import authorized
 from server.rpc.security.authorization import Authorization
 from transport.options import ServerConnectionOptions
+from transport.serving.ended_call import OnCallEnded
 from transport.serving.grpc_handlers import GrpcHandlers
 from transport.serving.handler import Method
 from transport.serving.server import Server as TransportServer
@@ -33,6 +34,10 @@ class Endpoint(Protocol):
     """A listening server."""
 
     address: str
+
+    @property
+    def connections(self) -> int | None:
+        """Open connections; None where that is not known."""
 
     def start(self) -> None:
         """Start to accept calls."""
@@ -60,6 +65,11 @@ class GrpcioEndpoint:
         self._server.add_generic_rpc_handlers(handlers)
         self.address = _bind(self._server, config.address, credentials)
 
+    @property
+    def connections(self) -> int | None:
+        """See Endpoint."""
+        return None
+
     def start(self) -> None:
         """See Endpoint."""
         self._server.start()
@@ -80,10 +90,12 @@ class NativeEndpoint:
         authorization: Authorization | None,
         tls_context: Callable[[], ssl.SSLContext] | None,
         on_dropped: Callable[[], object],
+        on_call_ended: OnCallEnded | None,
     ) -> None:
         """Listen; StartError if that fails. `handlers` have the other methods.
 
-        `on_dropped` is called after memory of a large message was freed that no handler got.
+        `on_dropped` is called after memory of a large message was freed that no handler got,
+        `on_call_ended` with each call that has ended.
         """
         others = GrpcHandlers(
             handlers,
@@ -98,13 +110,21 @@ class NativeEndpoint:
 
         try:
             self._server = TransportServer(
-                [config.address], method, _server_options(config, on_dropped), tls_context
+                [config.address],
+                method,
+                _server_options(config, on_dropped, on_call_ended),
+                tls_context,
             )
         except (OSError, ValueError) as error:
             # The address was free before the models were loaded.
             listening.check(config.address)
             raise StartError(f"--address {config.address}: cannot listen there: {error}") from None
         self.address = self._server.addresses[0]
+
+    @property
+    def connections(self) -> int | None:
+        """See Endpoint."""
+        return self._server.connections
 
     def start(self) -> None:
         """See Endpoint; it listens already."""
@@ -114,7 +134,9 @@ class NativeEndpoint:
         self._server.stop(grace_s)
 
 
-def _server_options(config: Config, on_dropped: Callable[[], object]) -> ServerOptions:
+def _server_options(
+    config: Config, on_dropped: Callable[[], object], on_call_ended: OnCallEnded | None
+) -> ServerOptions:
     # Twice, and looked at once a second: silence is noticed, and then waited for.
     silence_s = max(config.silent_peer_s / 2 - _TICKS_S, config.silent_peer_s / 4)
     return ServerOptions(
@@ -133,6 +155,7 @@ def _server_options(config: Config, on_dropped: Callable[[], object]) -> ServerO
         ),
         max_connections=config.max_connections,
         on_dropped=on_dropped,
+        on_call_ended=on_call_ended,
     )
 
 

@@ -19,6 +19,8 @@ from server.repository.poll import RepositoryPoll
 from server.repository.preflight import Preflight
 from server.repository.repository import POLL, Control, Repository
 from server.rpc import reflection
+from server.rpc.accounting.call_ends import CallEnds
+from server.rpc.accounting.request_ends import RequestEnds
 from server.rpc.admission import Receiver
 from server.rpc.health import SERVICE as HEALTH
 from server.rpc.health import Health
@@ -80,7 +82,9 @@ class Server:
         self._memory = MemoryServicer(regions)
         self._settings = SettingsServicer(self._repository, logs)
         idle_trim = IdleTrim()
-        inference = Inference(self._repository, ByteBudget(config.max_inflight_bytes), regions)
+        self._request_ends, self._call_ends = RequestEnds(), CallEnds()
+        budget = ByteBudget(config.max_inflight_bytes)
+        inference = Inference(self._repository, budget, regions, self._request_ends)
         streams = StreamLimits(config.max_stream_bytes, config.stream_idle_s)
         shown = {"max_message_bytes": str(config.max_message_bytes)}
         self._servicer = Servicer(self._repository, inference, streams, idle_trim, shown)
@@ -158,6 +162,7 @@ class Server:
                 authorization,
                 self._tls_context,
                 self._idle_trim.trim_soon,
+                self._call_ends.ended,
             )
         return GrpcioEndpoint(
             config,

@@ -30,7 +30,7 @@ class Assembled:
     `unreadable` could not be read: they hold old bytes, and their results are invalid.
     """
 
-    inputs: Mapping[str, NDArray[Any]]
+    inputs: dict[str, NDArray[Any]]
     copied: bool
     unreadable: Mapping[Request, InvalidInput]
     padded: bool = False

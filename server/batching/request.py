@@ -1,7 +1,7 @@
 """One request on its way through the scheduler."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,16 @@ from server.errors import Cancelled, DeadlinePassed, QueueTimeout, ServingError
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Time of a request by stage; sums over its batches if there were several."""
+    """Time of a request by stage; sums over its batches if there were several.
+
+    `closed`: why the last of them took no more rows, a CloseReason.
+    """
 
     queue_ns: int = 0
     assemble_ns: int = 0
     compute_ns: int = 0
     batch_rows: int = 0
+    closed: str = ""
     execution_provider: str = ""
 
 
@@ -40,12 +44,15 @@ class Caller:
     """The sender of a request.
 
     Requests are queued fairly between `client` names. `on_cancel` sets a callback for when the
-    answer is no longer awaited; it returns False if that is already so.
+    answer is no longer awaited; it returns False if that is already so. `method` and `metadata` are
+    those of its call.
     """
 
     client: str = ""
     deadline_ns: int | None = None
     on_cancel: Callable[[Callable[[], object]], bool] = lambda _: True
+    method: str = ""
+    metadata: Sequence[tuple[str, str | bytes]] = ()
 
 
 @dataclass(eq=False, slots=True)

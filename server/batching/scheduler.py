@@ -89,6 +89,11 @@ class Scheduler:
         for worker in self._workers:
             worker.start()
 
+    @property
+    def waiting(self) -> int:
+        """Requests of which rows wait to run."""
+        return len(self._queue)
+
     def submit(self, request: Request) -> None:
         """Queue a request; its future gets the result or the error.
 

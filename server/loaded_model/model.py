@@ -155,6 +155,11 @@ class Model:
         # Loading leaves copies of the weights behind.
         malloc.give_back()
 
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue, with one that runs in part."""
+        return self._scheduler.waiting
+
     def submit(self, request: Request) -> None:
         """Queue a request; ServerStopping once closed, QueueFull when too many wait."""
         self._scheduler.submit(request)

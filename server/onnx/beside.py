@@ -5,7 +5,10 @@ until the other one has done its half. Where receiving takes a core from one hal
 takes the other core. `run_async` runs the whole graph on the session's only other thread.
 """
 
+import contextlib
+import queue
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +21,13 @@ THREADS = 2
 LEAST_BYTES = 2**20
 # Rows of single bytes take a quarter of the receiving that float32 takes, and as much computing.
 LEAST_ITEM_BYTES = 2
+_FREED_S = 1.0
+
+
+class _Token:
+    """Belongs to one run; ONNX Runtime drops it together with the inputs."""
+
+    __slots__ = ("__weakref__",)
 
 
 def run(
@@ -41,8 +51,16 @@ def run(
         results.extend(() if failed else outputs)
         done.release()
 
-    session.run_async(outputs, inputs, take, None, how)
+    dropped: queue.SimpleQueue[object] = queue.SimpleQueue()
+    token = _Token()
+    watched = weakref.ref(token, dropped.put)
+    session.run_async(outputs, inputs, take, token, how)
+    del token
     done.acquire()
+    # Until then the inputs hold memory that the caller believes to be free.
+    with contextlib.suppress(queue.Empty):
+        dropped.get(timeout=_FREED_S)
+    del watched
     if failed:
         # The callback has only a text: the exception has a type.
         unfailed: list[NDArray[Any]] = session.run(outputs, inputs)

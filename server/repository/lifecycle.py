@@ -6,6 +6,7 @@ all of the old or all of the new.
 
 import logging
 import threading
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from server.loaded_model.model import Model, ModelLimits
 from server.loaded_model.model_config import GRAPH
 from server.repository.folder import CONFIG, Fingerprint, ModelFolder
 from server.repository.preflight import Preflight
+from server.repository.totals import Totals
 from server.repository.versions_failed import VersionsFailed
 
 _log = logging.getLogger(__name__)
@@ -40,13 +42,18 @@ class Lifecycle:
     """The versions of one model."""
 
     def __init__(
-        self, folder: ModelFolder, limits: ModelLimits, validation: Preflight | None
+        self,
+        folder: ModelFolder,
+        limits: ModelLimits,
+        validation: Preflight | None,
+        totals: Totals,
     ) -> None:
         """`validation` tries a version before it is loaded here; None: no trial."""
         self.name = folder.name
         self._folder = folder
         self._limits = limits
         self._preflight = validation
+        self._totals = totals
         # Highest version first.
         self.serving: Mapping[str, Model] = {}
         # The files that a version was loaded from.
@@ -95,7 +102,8 @@ class Lifecycle:
             for thread in list(self._retiring.values()):
                 thread.join()
             old = self.serving
-            made: list[Model] = []
+            # How long each took to load, in seconds.
+            made: dict[Model, float] = {}
             try:
                 new = self._load(override, made, old if keep_unchanged else {})
             except Exception as error:
@@ -111,6 +119,8 @@ class Lifecycle:
                 raise
             finally:
                 self._loading = ()
+            for model, load_s in made.items():
+                self._totals.add(model, load_s)
             self.serving, self.failure, self._reasons = new, "", {}
             self._retire(model for model in old.values() if model not in new.values())
 
@@ -149,7 +159,7 @@ class Lifecycle:
         return [VersionState(self.name, "", UNAVAILABLE, self.failure or self._absence)]
 
     def _load(
-        self, override: ModelConfig | None, made: list[Model], old: Mapping[str, Model]
+        self, override: ModelConfig | None, made: dict[Model, float], old: Mapping[str, Model]
     ) -> dict[str, Model]:
         # Taken before anything is read, so that a change in between is seen later, not missed.
         self._seen = self._folder.fingerprint()
@@ -177,8 +187,9 @@ class Lifecycle:
                 source = own_files, self._folder.version_files(number)
                 model = old.get(version)
                 if model is None or self._sources[model] != source:
+                    began_s = time.monotonic()
                     model = self._load_version(number, config, labels, source[1])
-                    made.append(model)
+                    made[model] = time.monotonic() - began_s
                     self._sources[model] = source
                 new[version] = model
             # The other versions are tried too, so that each has its own reason.

@@ -21,6 +21,7 @@ from server.repository import misplaced
 from server.repository.folder import ModelFolder, model_names
 from server.repository.lifecycle import READY, Lifecycle, VersionState
 from server.repository.preflight import Preflight
+from server.repository.totals import Totals
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class Repository:
         self._limits = limits
         self._preflight = validation
         self._control = control
+        # What all versions did since the process began.
+        self.totals = Totals()
         self._ready = True
         # Replaced as a whole, so that it can be read without the lock.
         self._models: dict[str, Lifecycle] = {}
@@ -218,7 +221,7 @@ class Repository:
             return self._models[name]
 
     def _new_lifecycle(self, folder: ModelFolder) -> Lifecycle:
-        return Lifecycle(folder, self._limits, self._preflight)
+        return Lifecycle(folder, self._limits, self._preflight, self.totals)
 
     def _model_folder(self, name: str) -> ModelFolder:
         return ModelFolder(self._folder, name)

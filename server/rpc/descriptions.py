@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from protos import inference_pb2 as pb
 from protos import model_config_pb2 as config_pb
 from protos.datatypes import datatype_of
-from server.batching.statistics import Duration
+from server.batching.statistics import Duration, Histogram
 from server.loaded_model.config_completion import data_type
 from server.loaded_model.model import Model
 from server.onnx.engine import TensorSpec
@@ -73,10 +73,10 @@ def statistics(model: Model) -> pb.ModelStatistics:
             inference_stats=pb.InferStatistics(
                 success=pb.StatisticDuration(count=answered, ns=counts.total_ns),
                 fail=_duration(counts.fail),
-                queue=pb.StatisticDuration(count=answered, ns=counts.queue_ns),
-                compute_input=pb.StatisticDuration(count=answered, ns=counts.input_ns),
-                compute_infer=pb.StatisticDuration(count=answered, ns=counts.infer_ns),
-                compute_output=pb.StatisticDuration(count=answered, ns=counts.output_ns),
+                queue=pb.StatisticDuration(count=answered, ns=counts.queue.ns),
+                compute_input=pb.StatisticDuration(count=answered, ns=counts.compute_input.ns),
+                compute_infer=pb.StatisticDuration(count=answered, ns=counts.compute_infer.ns),
+                compute_output=pb.StatisticDuration(count=answered, ns=counts.compute_output.ns),
             ),
         )
         for rows, batch in sorted(counts.batches.items()):
@@ -105,7 +105,7 @@ def _labels(model: Model) -> dict[str, str]:
     return shown
 
 
-def _duration(duration: Duration) -> pb.StatisticDuration:
+def _duration(duration: Duration | Histogram) -> pb.StatisticDuration:
     return pb.StatisticDuration(count=duration.count, ns=duration.ns)
 
 

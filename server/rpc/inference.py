@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from protos.codec import InferRequest, InferResponse
+from protos.codec import InferRequest, InferResponse, decode_request
 from protos.tensors import Parameter, Tensor, encode_data
 from server.batching.byte_budget import ByteBudget
 from server.batching.request import Caller, Request, Result
@@ -17,28 +17,12 @@ from server.errors import DeadlinePassed, InvalidInput, ServerStopping, ServingE
 from server.loaded_model.model import Model
 from server.loaded_model.request_check import TIMINGS
 from server.repository.repository import Repository
-from server.rpc import classification
+from server.rpc import classification, status
+from server.rpc.accounting.pending import Pending
+from server.rpc.accounting.request_ends import RequestEnds
+from transport.status import Code, Status
 
-
-@dataclass(slots=True, eq=False)
-class Pending:
-    """An accepted message that waits for its result.
-
-    It holds no tensor: tensors belong to the request, which drops them once they are computed.
-    """
-
-    id: str
-    model: Model
-    request: Request
-    receive_ns: int | None
-    decode_ns: int
-    wants_timings: bool
-    shared_outputs: Mapping[str, tuple[Region, Placement]]
-    class_counts: Mapping[str, int]
-
-    def cancel(self) -> None:
-        """Drop the request: nobody waits for its answer any more."""
-        self.model.cancel(self.request)
+_CANCELLED = Status(Code.CANCELLED, "the client cancelled the request")
 
 
 @dataclass(slots=True, eq=False)
@@ -57,15 +41,37 @@ class Answer:
 class Inference:
     """The part that ModelInfer and ModelStreamInfer share."""
 
-    def __init__(self, repository: Repository, budget: ByteBudget, regions: Regions) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        budget: ByteBudget,
+        regions: Regions,
+        ends: RequestEnds,
+    ) -> None:
+        """`ends` counts the requests."""
         self._repository = repository
         self.budget = budget
         self._regions = regions
+        self.ends = ends
 
     def flush(self) -> None:
         """Run all that is queued without waiting for more: the budget is exhausted."""
         for model in self._repository.models():
             model.flush()
+
+    def decode(self, data: bytes | memoryview, arrived_ns: int, caller: Caller) -> InferRequest:
+        """The message that was complete at `arrived_ns`; InvalidMessage."""
+        try:
+            return decode_request(data)
+        except Exception as error:
+            self.ends.refuse(
+                caller,
+                status.described(error),
+                arrived_ns,
+                len(data),
+                request_id=getattr(error, "request_id", ""),
+            )
+            raise
 
     def begin(
         self,
@@ -83,7 +89,19 @@ class Inference:
         and nothing called.
         """
         while True:
-            model = self._repository.get(message.model_name, message.model_version)
+            try:
+                model = self._repository.get(message.model_name, message.model_version)
+            except Exception as error:
+                self.ends.refuse(
+                    caller,
+                    status.described(error),
+                    arrived_ns,
+                    message.byte_size,
+                    model=message.model_name,
+                    version=message.model_version,
+                    request_id=message.id,
+                )
+                raise
             try:
                 return self._begin(model, message, arrived_ns, caller, give_back, receive_ns)
             except ServerStopping:
@@ -115,14 +133,16 @@ class Inference:
                 request.released.add_done_callback(lambda _: give_back())
         except ServerStopping:
             raise
-        except ServingError:
-            model.statistics.failed(time.monotonic_ns() - arrived_ns)
+        except Exception as error:
+            self.ends.rejected(message, model, caller, arrived_ns, error)
             raise
         wants_timings = bool(message.parameters.get(TIMINGS))
         return Pending(
             message.id,
             model,
             request,
+            caller.method,
+            caller.metadata,
             receive_ns,
             decode_ns,
             wants_timings,
@@ -137,30 +157,21 @@ class Inference:
 
         `parameters` are set on the response. Raises a ServingError.
         """
-        request, statistics = pending.request, pending.model.statistics
         try:
             result = _wait(pending)
             computed_ns = time.monotonic_ns()
             data = encode(_response(pending, result, computed_ns, parameters))
-        except Exception:
-            statistics.failed(time.monotonic_ns() - request.arrived_ns)
+        except Exception as error:
+            self.ends.failed(pending, status.described(error))
             raise
         done_ns = time.monotonic_ns()
-        timings = result.timings
-        statistics.succeeded(
-            total_ns=done_ns - request.arrived_ns,
-            queue_ns=timings.queue_ns - pending.decode_ns,
-            input_ns=pending.decode_ns + timings.assemble_ns,
-            infer_ns=timings.compute_ns,
-            output_ns=done_ns - computed_ns,
-            receive_ns=pending.receive_ns,
-        )
+        self.ends.answered(pending, result.timings, computed_ns, done_ns, len(data))
         return Answer(data, done_ns, pending.model)
 
-    def abandon(self, pending: Pending) -> None:
-        """Drop what `begin` queued: nobody waits for its answer any more."""
+    def abandon(self, pending: Pending, ended: Status = _CANCELLED) -> None:
+        """Drop what `begin` queued: its call has `ended`, nobody waits for its answer any more."""
         pending.cancel()
-        pending.model.statistics.failed(time.monotonic_ns() - pending.request.arrived_ns)
+        self.ends.failed(pending, ended)
 
     def _shared_outputs(self, message: InferRequest) -> dict[str, tuple[Region, Placement]]:
         shared = {}

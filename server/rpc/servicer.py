@@ -14,7 +14,7 @@ from importlib.metadata import version
 import grpc
 
 from protos import inference_pb2 as pb
-from protos.codec import decode_request, encode_response
+from protos.codec import encode_response
 from server.batching.request import Caller
 from server.errors import InvalidInput, ModelUnavailable, ServerStopping
 from server.repository.repository import Repository
@@ -109,8 +109,14 @@ class Servicer:
     def ModelInfer(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Answer one request."""
         arrived_ns = time.monotonic_ns()
-        message = decode_request(data)
-        caller = Caller(context.peer(), _deadline_ns(context, arrived_ns), context.add_callback)
+        caller = Caller(
+            context.peer(),
+            _deadline_ns(context, arrived_ns),
+            context.add_callback,
+            "ModelInfer",
+            context.invocation_metadata(),
+        )
+        message = self._inference.decode(data, arrived_ns, caller)
         pending = self._inference.begin(message, arrived_ns, caller)
         if not context.add_callback(pending.cancel):
             pending.cancel()
@@ -124,6 +130,7 @@ class Servicer:
             messages,
             self._inference,
             client=context.peer(),
+            metadata=context.invocation_metadata(),
             deadline_ns=_deadline_ns(context, time.monotonic_ns()),
             read_ahead_bytes=self._stream_limits.read_ahead_bytes,
             idle_s=self._stream_limits.idle_s,

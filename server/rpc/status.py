@@ -6,12 +6,14 @@ import grpc
 
 from protos.errors import InvalidMessage
 from server import errors
+from transport.status import Code, Status
 
 _log = logging.getLogger(__name__)
 
 # Texts quote the request, and clients drop answers with more than 8 KiB of metadata. A character
 # takes up to 12 bytes there: 4 of UTF-8, each written as %XX.
 _LONGEST_TEXT = 600
+_UNFORESEEN = "internal error"
 
 _CODES: dict[type[Exception], grpc.StatusCode] = {
     InvalidMessage: grpc.StatusCode.INVALID_ARGUMENT,
@@ -39,6 +41,17 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
 }
 
 
+def described(error: Exception) -> Status:
+    """Status for the client, of the project's own transport; nothing is logged.
+
+    An error that the table lacks is INTERNAL with a fixed text.
+    """
+    code = _CODES.get(type(error))
+    if code is None:
+        return Status(Code.INTERNAL, _UNFORESEEN)
+    return Status(Code(code.value[0]), _shortened(str(error)))
+
+
 def of(error: Exception) -> tuple[grpc.StatusCode, str]:
     """Status code with the text for the client.
 
@@ -51,7 +64,7 @@ def of(error: Exception) -> tuple[grpc.StatusCode, str]:
     # error itself or its future. As a cycle, the call would count as open until it is collected.
     error.__traceback__ = error.__cause__ = error.__context__ = None
     if code is None:
-        return grpc.StatusCode.INTERNAL, "internal error"
+        return grpc.StatusCode.INTERNAL, _UNFORESEEN
     return code, _shortened(str(error))
 
 

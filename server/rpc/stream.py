@@ -9,17 +9,19 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from protos.codec import decode_request, encode_stream_error, encode_stream_response
+from protos.codec import encode_stream_error, encode_stream_response
 from server.batching.byte_budget import ByteBudget
 from server.batching.outcome import Outcome
 from server.batching.request import Caller, Result
 from server.errors import ServerStopping, StreamIdle
 from server.rpc import status
-from server.rpc.inference import Inference, Pending
+from server.rpc.accounting.pending import Pending
+from server.rpc.accounting.request_ends import STREAM_METHOD
+from server.rpc.inference import Inference
 
 
 def _nothing() -> None:
@@ -76,6 +78,7 @@ class InferStream:
         inference: Inference,
         *,
         client: str,
+        metadata: Sequence[tuple[str, str | bytes]],
         deadline_ns: int | None,
         read_ahead_bytes: int,
         idle_s: float,
@@ -85,7 +88,9 @@ class InferStream:
         self._messages = messages
         self._inference = inference
         self._cancellation = _Cancellation()
-        self._caller = Caller(client, deadline_ns, self._cancellation.on_cancel)
+        self._caller = Caller(
+            client, deadline_ns, self._cancellation.on_cancel, STREAM_METHOD, metadata
+        )
         self._read_ahead_bytes = read_ahead_bytes
         self._window = ByteBudget(read_ahead_bytes)
         self._idle_s = idle_s or None
@@ -172,13 +177,15 @@ class InferStream:
         """Drop all results; futures and tracebacks lead from them back to this object."""
         with contextlib.suppress(queue.Empty):
             while True:
-                self._entries.get_nowait()
+                entry = self._entries.get_nowait()
+                if isinstance(entry, Pending):
+                    self._inference.abandon(entry)
 
     def _begin(self, data: bytes, size: int) -> Pending | _Refused:
         arrived_ns = time.monotonic_ns()
         request_id = ""
         try:
-            message = decode_request(data)
+            message = self._inference.decode(data, arrived_ns, self._caller)
             request_id = message.id
             pending = self._inference.begin(message, arrived_ns, self._caller)
         except Exception as error:

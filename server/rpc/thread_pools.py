@@ -24,6 +24,11 @@ class InFlight:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
 
+    @property
+    def open(self) -> int:
+        """Open calls."""
+        return self._open
+
     def enter(self) -> bool:
         """Count one more call unless the limit is reached; return whether it was counted."""
         with self._lock:

@@ -236,6 +236,8 @@ class Echo(CallHandler):
 class _Host:
     """Serves every path, and unpacks at once."""
 
+    on_call_ended = None
+
     def __init__(self) -> None:
         self.opened: set[CallHandler] = set()
 

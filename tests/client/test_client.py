@@ -14,9 +14,10 @@ from clear_examples import clear_examples
 from conftest import PATIENCE_S
 from onnx import helper
 
-from client.client import STREAM_MESSAGE_BYTES, Client
+from client.client import Client
 from client.connection.channel import RetryPolicy
 from client.errors import DeadlineExceeded, RequestFailed, Unavailable, UsageError
+from client.message_size import LEAST_BYTES
 from client.model_input import ModelInput
 from examples.refusing_proxy import refusing_proxy
 from model.export import export
@@ -86,10 +87,10 @@ def test_rows_may_lie_in_memory_in_any_way(client, examples):
 
 def test_a_large_input_goes_as_several_messages(client, examples):
     x, labels = examples
-    assert x.nbytes > STREAM_MESSAGE_BYTES
+    assert x.nbytes > LEAST_BYTES
     before = answered(client)
     np.testing.assert_array_equal(client.predict(x), labels)
-    assert answered(client) - before == -(-x.nbytes // STREAM_MESSAGE_BYTES)
+    assert answered(client) - before == -(-x.nbytes // LEAST_BYTES)
 
 
 def test_batches_of_any_size_share_a_stream(client, examples):
@@ -391,7 +392,7 @@ def test_a_server_that_is_replaced_is_found_again(launch, models, examples):
 @pytest.fixture
 def small_messages(monkeypatch):
     """Let streams have many messages, of 10 rows."""
-    monkeypatch.setattr("client.client.STREAM_MESSAGE_BYTES", 10 * FEATURES * 4)
+    monkeypatch.setattr("client.message_size.LEAST_BYTES", 10 * FEATURES * 4)
 
 
 @pytest.mark.usefixtures("small_messages")

@@ -11,7 +11,7 @@ import scipy.sparse
 from onnx import helper
 
 from client import Client, RequestFailed, UsageError
-from client.client import STREAM_MESSAGE_BYTES
+from client.message_size import LEAST_BYTES
 
 TEXTS = ["", "one", "naïve", "two\0three"]
 
@@ -324,7 +324,7 @@ def test_several_inputs_are_cut_alike(client):
 
 
 def test_long_texts_are_cut_by_their_bytes(client):
-    x = np.array([["a" * STREAM_MESSAGE_BYTES, "b"]] * 3, object)
+    x = np.array([["a" * LEAST_BYTES, "b"]] * 3, object)
     before = client("text").statistics().inference_stats.success.count
     assert [row[1] for row in client("text").predict(x)] == [b"b"] * 3
     assert client("text").statistics().inference_stats.success.count - before == 3

@@ -16,8 +16,9 @@ from clear_examples import clear_examples
 from conftest import PATIENCE_S, ROOT
 
 from client import Client, DeadlineExceeded, UsageError
-from client.batch import Batch, MessageLimit
+from client.batch import Batch
 from client.connection.calls import Connection
+from client.message_size import MessageLimit
 from client.model_input import ModelInput
 from client.unanswered import Unanswered
 from model.export import export

@@ -55,7 +55,8 @@ def test_predictions_are_those_of_the_rounded_examples(address, model):
 
 @pytest.mark.parametrize("model", ["float16", "int8"])
 def test_an_input_of_many_messages_is_rounded_message_by_message(address, model, monkeypatch):
-    monkeypatch.setattr("client.client.STREAM_MESSAGE_BYTES", 16 * FEATURES)
+    for bound in ("LEAST_BYTES", "MOST_BYTES"):
+        monkeypatch.setattr(f"client.message_size.{bound}", 16 * FEATURES)
     sizes = []
 
     def counted(x, dtype, scale):

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from client.client import STREAM_MESSAGE_BYTES
+from client.message_size import LEAST_BYTES
 from measure.__main__ import main
 from measure.core.record import read
 from measure.report.sections.sweep import section
@@ -209,7 +209,7 @@ def test_a_sweep_counts_the_wrong_labels_of_weights_that_are_not_what_they_say(
 
 def test_a_batch_over_what_a_message_may_hold_is_streamed(serve, call, models, tmp_path):
     most = 4 * 2**20 + 2**18
-    assert most < STREAM_MESSAGE_BYTES
+    assert most < LEAST_BYTES
     server = serve(models, max_message_bytes=most)
     caller = call(server.address)
     fits, too_large = 256, 1024

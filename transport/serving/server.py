@@ -15,6 +15,7 @@ from transport.http2.receiving import SCRATCH_BYTES
 from transport.loop import Loop
 from transport.options import ServerConnectionOptions
 from transport.serving import listening
+from transport.serving.ended_call import OnCallEnded
 from transport.serving.greeting import Greeting
 from transport.serving.handler import Method
 from transport.serving.listening import Listener
@@ -42,6 +43,9 @@ class ServerOptions:
     max_unpacking: int = 64
     # Called, in any thread, after memory of a large message was freed that no handler got.
     on_dropped: Callable[[], object] | None = None
+    # Called once with each call that has ended, in the thread that ended it, which it must not
+    # hold up: perhaps an I/O thread.
+    on_call_ended: OnCallEnded | None = None
     # 0: the kernel's own choice, which it adapts.
     socket_buffer_bytes: int = 0
 
@@ -88,6 +92,11 @@ class Server:
         self._listeners = [Listener(self._loops[0], sock, self._accepted) for sock in sockets]
 
     # --- Host
+
+    @property
+    def on_call_ended(self) -> OnCallEnded | None:
+        """See Host."""
+        return self._options.on_call_ended
 
     def method(self, path: str) -> Method | None:
         """See Host."""
@@ -190,6 +199,11 @@ class Server:
         self._opening.add(greeting)
 
     # --- the end
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open, also those whose handshake is under way."""
+        return self._count
 
     @property
     def calls(self) -> int:

@@ -23,6 +23,9 @@ _START = [(":status", "200"), ("content-type", call.CONTENT_TYPE)]
 _ACCEPT = [("grpc-accept-encoding", call.ACCEPT_ENCODING)]
 _START_BLOCK = headers.encode(_START + _ACCEPT)
 _OK_BLOCK = headers.encode(call.encode_status(OK))
+_ABANDONED = Status(Code.CANCELLED, "nobody waits for the answer any more")
+# A client resets a call at its own deadline, which passes as much earlier as its headers took.
+_DEADLINE_RESET_S = 0.05
 # Of a small answer: HEADERS, the header of DATA and the message's prefix; behind it HEADERS again.
 _BEFORE = struct.Struct(f">BHBBI {len(_START_BLOCK)}s BHBBI BI")
 _AFTER = struct.Struct(f">BHBBI {len(_OK_BLOCK)}s")
@@ -45,6 +48,7 @@ class ServerCall(Stream):
         "_deadline",
         "_encoding",
         "authority",
+        "began_s",
         "compression",
         "deadline_s",
         "done",
@@ -53,9 +57,11 @@ class ServerCall(Stream):
         "missing_length",
         "path",
         "plain_next",
+        "refused",
         "room_wanted",
         "server_connection",
         "started",
+        "status",
     )
 
     def __init__(
@@ -74,10 +80,13 @@ class ServerCall(Stream):
         self.metadata = request.metadata
         self.handler: CallHandler = NO_HANDLER
         self.done = False
+        self.status = OK  # once done: what the client gets
+        self.refused = False  # no handler has it
         self.compression = "identity"  # of answers, where the client takes it
         self.plain_next = False  # do not compress the next one
         self.room_wanted: Callable[[], None] | None = None
-        self.since_s = time.monotonic()
+        self.began_s = time.monotonic()
+        self.since_s = self.began_s
         self.deadline_s: float | None = None  # time.monotonic
         self._deadline: Timer | None = None
         self._accept = request.accept
@@ -135,8 +144,9 @@ class ServerCall(Stream):
             if self.done:
                 return False
             frames_ = (trailers if self.started else self._trailers_only(status),)
-            self._done_locked()
+            self._done_locked(status)
             self.connection.sender.put_locked(self, *frames_)
+        self._report_end()
         return True
 
     def answer(self, buffers: Sequence[Buffer], on_sent: OnSent | None = None) -> bool:
@@ -152,8 +162,9 @@ class ServerCall(Stream):
             if self.done:
                 return False
             start = self._start_locked()
-            self._done_locked()
+            self._done_locked(OK)
             self.connection.sender.put_locked(self, *start, message, trailers)
+        self._report_end()
         return True
 
     # --- frames
@@ -172,8 +183,9 @@ class ServerCall(Stream):
             if self.done or self.started or not sender.reserve_locked(self, count):
                 return False
             self.started = True
-            self._done_locked()
+            self._done_locked(OK)
             sender.put_locked(self, Framed(framed, count, on_sent))
+        self._report_end()
         return True
 
     def _message(self, buffers: Sequence[Buffer], on_sent: OnSent | None) -> Message:
@@ -255,23 +267,26 @@ class ServerCall(Stream):
 
     def refuse_http(self, status: int, text: str) -> None:
         """Answer a request that is not gRPC's once it is complete."""
+        self.refused = True
         self.reader = NoMessages(self, 0)
         self.handler = NotGrpc(self, status, text)
 
     def finish_http(self, status: int, text: str) -> None:
         """Answer with an HTTP status, in words that any HTTP client shows."""
+        ended = Status(of_http(status), text)
         block = headers.encode(
             [
                 (":status", str(status)),
                 ("content-type", "text/plain"),
-                *call.encode_status(Status(of_http(status), text)),
+                *call.encode_status(ended),
             ]
         )
         frame = self._frame(block, end_stream=False)
         body = Message.without_prefix(f"{text}\n".encode())
         with self.connection.lock:
-            self._done_locked()
+            self._done_locked(ended)
             self.connection.sender.put_locked(self, frame, body)
+        self._report_end()
 
     def deliver(self, message: memoryview) -> None:
         """See Stream."""
@@ -298,7 +313,11 @@ class ServerCall(Stream):
 
     def on_reset(self, code: int) -> None:
         """See Stream."""
-        self.abandon()
+        deadline_s = self.deadline_s
+        if deadline_s is not None and deadline_s - time.monotonic() < _DEADLINE_RESET_S:
+            self.abandon(DEADLINE_EXCEEDED)
+        else:
+            self.abandon()
 
     def on_lost(self, text: str) -> None:
         """See Stream."""
@@ -309,16 +328,17 @@ class ServerCall(Stream):
         if self.room_wanted is not None:
             self.room_wanted()
 
-    def abandon(self) -> None:
-        """Nobody waits for the answer any more."""
+    def abandon(self, status: Status = _ABANDONED) -> None:
+        """Nobody waits for the answer any more, and the client has `status`."""
         with self.connection.lock:
             was_done = self.done
             if not was_done:
-                self._done_locked()
+                self._done_locked(status)
         if self.room_wanted is not None:
             self.room_wanted()
         if not was_done:
             self.handler.cancelled()
+            self._report_end()
         self._drop_message()
 
     def cancel(self) -> None:
@@ -335,7 +355,19 @@ class ServerCall(Stream):
         self.reader = NoMessages(self, 0)
         self.server_connection.dropped(length)
 
-    def _done_locked(self) -> None:
+    def _done_locked(self, ended: Status) -> None:
+        """The call has ended; `_report_end` follows, once the lock is released."""
         self.done = True
+        self.status = ended
         if self._deadline is not None:
             self._deadline.cancel()
+
+    def _report_end(self) -> None:
+        """Hand the call to the server's observer, once."""
+        observer = self.server_connection.on_call_ended
+        if observer is None:
+            return
+        try:
+            observer(self)
+        except Exception:
+            self.connection.log.exception("the observer of calls failed")

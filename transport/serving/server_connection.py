@@ -16,6 +16,7 @@ from transport.http2.stream import Stream
 from transport.loop import Loop
 from transport.options import ServerConnectionOptions
 from transport.serving import request
+from transport.serving.ended_call import OnCallEnded, RefusedCall
 from transport.serving.handler import Method
 from transport.serving.request import Request
 from transport.serving.server_call import ServerCall, refusal
@@ -24,6 +25,8 @@ from transport.status import Code, Status, StatusError
 _DRAIN_PING_S = 1.0
 # Smaller messages leave no memory behind that is worth a word.
 _LARGE_BYTES = 1024 * 1024
+# What a client makes of REFUSED_STREAM.
+_NO_MORE_CALLS = Status(Code.UNAVAILABLE, "the connection takes no more calls")
 _NOT_GRPC_TEXT = {
     405: "gRPC needs POST",
     415: "expected the content-type application/grpc",
@@ -32,6 +35,10 @@ _NOT_GRPC_TEXT = {
 
 class Host(Protocol):
     """The server, as its connections see it."""
+
+    @property
+    def on_call_ended(self) -> OnCallEnded | None:
+        """Called once with each call that has ended, in any thread."""
 
     def method(self, path: str) -> Method | None:
         """What answers calls of `path`."""
@@ -62,6 +69,7 @@ class ServerConnection(Connection):
         super().__init__(loop, sock, pipe, options, scratch)
         self.server_options = options
         self.last_call_s = time.monotonic()
+        self.on_call_ended = host.on_call_ended
         self._host = host
         self._peer = peer
         self._requests: HeaderReader[Request] = HeaderReader(
@@ -116,6 +124,7 @@ class ServerConnection(Connection):
             self.count_reset()
             self.remember_reset(stream_id)
             self.sender.control(frames.rst_stream(stream_id, ErrorCode.REFUSED_STREAM))
+            self._report_refusal(_NO_MORE_CALLS, head)
             return
         if end_stream and head.content_length:
             raise StreamFault(
@@ -143,6 +152,7 @@ class ServerConnection(Connection):
             refusal(stream_id, status, self.sender.max_frame)
             + frames.rst_stream(stream_id, ErrorCode.NO_ERROR)
         )
+        self._report_refusal(status)
 
     def _begin(self, server_call: ServerCall, head: Request) -> None:
         try:
@@ -162,10 +172,24 @@ class ServerConnection(Connection):
                 raise StatusError(Code.UNIMPLEMENTED, f"unknown method {server_call.path}")
             server_call.handler = method(server_call)
         except StatusError as error:
+            server_call.refused = True
             server_call.finish(error.status)
         except Exception:
             self.log.exception("%s: the method failed before its first message", head.path)
+            server_call.refused = True
             server_call.finish(Status(Code.UNKNOWN, "the method failed"))
+
+    def _report_refusal(self, ended: Status, head: Request | None = None) -> None:
+        """Hand a call that never became one to the server's observer."""
+        if self.on_call_ended is None:
+            return
+        path, metadata = ("", ()) if head is None else (head.path, head.metadata)
+        try:
+            self.on_call_ended(
+                RefusedCall(path, self.peer_name(), metadata, ended, time.monotonic())
+            )
+        except Exception:
+            self.log.exception("the observer of calls failed")
 
     def _trailers(
         self, stream_id: int, stream: Stream | None, head: Request, *, end_stream: bool

@@ -75,6 +75,7 @@ def _hand_out(
         assemble_ns=before.assemble_ns + spent.assemble_ns,
         compute_ns=before.compute_ns + spent.compute_ns,
         batch_rows=max(before.batch_rows, spent.batch_rows),
+        closed=spent.closed,
         execution_provider=spent.execution_provider,
     )
     request.pieces.append(outputs)

@@ -15,6 +15,8 @@ from server.onnx.engine import Engine
 
 _log = logging.getLogger(__name__)
 
+_NOTHING = Assembled({}, False, {})
+
 Result = Execution | Failure
 
 
@@ -49,7 +51,7 @@ class Runner:
 
     def run(self, batch: Batch[Request]) -> list[Result]:
         """The results of a batch: one, or one for each piece where they had to run alone."""
-        held = True
+        assembled, held = _NOTHING, True
         try:
             started_ns = time.monotonic_ns()
             assembled = self._buffer.assemble(batch.pieces)
@@ -63,6 +65,8 @@ class Runner:
                 _log.exception("execution failed", extra={"rows": batch.rows})
             return [Failure(batch, error)]
         finally:
+            # Before their room is given back: the next message may take it at once.
+            assembled.inputs.clear()
             if held:
                 self._let_go(batch)
 
@@ -97,6 +101,7 @@ class Runner:
             assemble_ns=assemble_ns,
             compute_ns=compute_ns,
             batch_rows=batch.rows,
+            closed=batch.closed,
             execution_provider=self._engine.provider,
         )
         named = dict(zip((*requested, *also), outputs, strict=True))

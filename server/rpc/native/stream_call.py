@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from protos.codec import (
-    decode_request,
     encode_stream_error,
     encode_stream_response,
     request_id_of,
@@ -22,8 +21,10 @@ from server.batching.outcome import Outcome
 from server.batching.request import Caller, Result
 from server.errors import ServerStopping, StreamIdle
 from server.rpc import status as rpc_status
+from server.rpc.accounting.pending import Pending
+from server.rpc.accounting.request_ends import STREAM_METHOD
 from server.rpc.idle_trim import IdleTrim
-from server.rpc.inference import Inference, Pending
+from server.rpc.inference import Inference
 from server.rpc.native import status
 from server.rpc.native.room import Room
 from server.rpc.servicer import StreamLimits
@@ -68,7 +69,9 @@ class StreamCall(CallHandler):
         self._limits = limits
         self._calls = calls
         self._idle_trim = idle_trim
-        self._caller = Caller(call.peer, status.deadline_ns(call))
+        self._caller = Caller(
+            call.peer, status.deadline_ns(call), method=STREAM_METHOD, metadata=call.metadata
+        )
         # The error of a request ends the stream instead of being its answer.
         self._errors_end_it = ("triton_grpc_error", "true") in call.metadata
         self._lock = threading.Lock()
@@ -124,7 +127,7 @@ class StreamCall(CallHandler):
         arrived_ns = time.monotonic_ns()
         receive_ns = arrived_ns - self._call.message_began_ns
         try:
-            decoded = decode_request(message)
+            decoded = self._inference.decode(message, arrived_ns, self._caller)
             entry.request_id = decoded.id
             pending = self._inference.begin(
                 decoded, arrived_ns, self._caller, give_back, receive_ns
@@ -136,13 +139,24 @@ class StreamCall(CallHandler):
             self._answer()
             return
         entry.pending = pending
+        if self._call.done:
+            # Another thread has ended the call, and may not have seen what it has to drop.
+            self._inference.abandon(pending, self._call.status)
         pending.request.future.add_done_callback(partial(self._computed, entry))
 
     def skipped(self, length: int, head: bytes) -> None:
         """Answer a message with its error that is larger than the whole budget."""
         self._active_s = time.monotonic()
         error = self._inference.budget.refusal(length)
+        assert error is not None
         entry = _Entry(request_id_of(head), error=error, done=True)
+        self._inference.ends.refuse(
+            self._caller,
+            rpc_status.described(error),
+            time.monotonic_ns(),
+            length,
+            request_id=entry.request_id,
+        )
         # What it took while it was compressed.
         self._room.give_back()
         with self._lock:
@@ -165,7 +179,7 @@ class StreamCall(CallHandler):
             self._end = OK
         for entry in entries:
             if entry.pending is not None:
-                self._inference.abandon(entry.pending)
+                self._inference.abandon(entry.pending, self._call.status)
         self._room.give_back()
         self._leave()
 

@@ -6,13 +6,14 @@ before the payload is read.
 
 import time
 
-from protos.codec import decode_request, encode_response
+from protos.codec import encode_response
 from server.batching import handover
 from server.batching.outcome import Outcome
 from server.batching.request import Caller, Result
 from server.errors import TooLarge
+from server.rpc.accounting.pending import Pending
 from server.rpc.idle_trim import IdleTrim
-from server.rpc.inference import Inference, Pending
+from server.rpc.inference import Inference
 from server.rpc.native import status
 from server.rpc.native.room import Room
 from server.rpc.thread_pools import InFlight
@@ -20,11 +21,14 @@ from transport.serving.handler import NO_HANDLER, CallHandler
 from transport.serving.server_call import ServerCall
 from transport.status import Code, StatusError
 
+_METHOD = "ModelInfer"
+
 
 class UnaryCall(CallHandler):
     """One call. The I/O thread calls all but `_answer`."""
 
     __slots__ = (
+        "_begun",
         "_call",
         "_calls",
         "_idle_trim",
@@ -49,6 +53,7 @@ class UnaryCall(CallHandler):
         self._message: memoryview | None = None
         self._length = 0
         self._pending: Pending | None = None
+        self._begun = False  # its message was complete
 
     def admit(self, length: int) -> bool:
         """Take room for the message."""
@@ -73,8 +78,9 @@ class UnaryCall(CallHandler):
         arrived_ns = time.monotonic_ns()
         call = self._call
         try:
-            caller = Caller(call.peer, status.deadline_ns(call))
-            decoded = decode_request(message)
+            self._begun = True
+            caller = self._caller()
+            decoded = self._inference.decode(message, arrived_ns, caller)
             receive_ns = arrived_ns - call.message_began_ns
             pending = self._inference.begin(
                 decoded, arrived_ns, caller, self._room.give_back, receive_ns
@@ -88,12 +94,21 @@ class UnaryCall(CallHandler):
         """Drop what waits."""
         pending, self._pending = self._pending, None
         self._message = None
+        call = self._call
         if pending is None:
             # Else its bytes are needed until the batch under way is done.
             self._room.give_back()
         else:
-            self._inference.abandon(pending)
+            self._inference.abandon(pending, call.status)
+        if not self._begun:
+            began_ns = int(call.began_s * 1e9)
+            length = call.reader.last_length
+            self._inference.ends.refuse(self._caller(), call.status, began_ns, length)
         self._end()
+
+    def _caller(self) -> Caller:
+        call = self._call
+        return Caller(call.peer, status.deadline_ns(call), method=_METHOD, metadata=call.metadata)
 
     def _answer(self, _: Outcome[Result]) -> None:
         pending, self._pending = self._pending, None

@@ -1,6 +1,7 @@
 import random
 import threading
 import time
+import weakref
 
 import numpy as np
 import onnx
@@ -534,3 +535,15 @@ def test_a_core_is_left_to_receiving_while_a_sender_announces_more(tmp_path, fix
     scheduler.close()
     # Executions that have to agree bit by bit all run in one way.
     assert told == [not fixed, False]
+
+
+def test_the_memory_of_inputs_is_free_before_their_room_is_given_back(start):
+    scheduler, _ = start(add_one)
+    x = numbers(8)
+    held, seen = weakref.ref(x), []
+    sent = request(x)
+    del x
+    sent.released.add_done_callback(lambda _: seen.append(held() is None))
+    scheduler.submit(sent)
+    answer(sent)
+    assert seen == [True]
