@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -306,9 +306,7 @@ def parse(
         epilog=f"Each option can also be set as {_ENVIRONMENT_PREFIX}NAME in the environment. "
         "Exit codes: 0: drained after SIGTERM or SIGINT. 2: the server could not start.",
     )
-    for title in _GROUPS:
-        group(parser, title)
-    for option in fields(Config):
+    for option in _options():
         shown = option.default_factory() if callable(option.default_factory) else option.default
         if shown in (None, "", {}):
             shown = option.metadata["unset"]
@@ -359,6 +357,15 @@ def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(environment):
         if name.startswith(_PREFIX) and name not in known and not _KUBERNETES.search(name):
             yield f"the environment variable {name} sets no option{suggestion(name, known)}"
+
+
+def _options() -> list[Field[Any]]:
+    """The options in the order of --help: by group, those of sessions last in theirs."""
+    inherited = {option.name for option in fields(SessionOptions)}
+    return sorted(
+        fields(Config),
+        key=lambda option: (_GROUPS.index(option.metadata["group"]), option.name in inherited),
+    )
 
 
 def _variable(name: str) -> str:

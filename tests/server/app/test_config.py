@@ -24,6 +24,20 @@ VALUES = {
             ExecutionProvider("OpenVINOExecutionProvider", {"precision": "bf16", "device": "GPU"}),
         ),
     ],
+    "instances": [("1", 1), ("256", 256)],
+    "inter_op_threads": [("0", 0), ("3", 3)],
+    "execution_mode": [("sequential", "sequential"), ("parallel", "parallel")],
+    "graph_optimization": [("basic", "basic"), ("off", "off")],
+    "mem_arena": [("on", True), ("off", False)],
+    "mem_pattern": [("on", True), ("off", False)],
+    "arena_shrinkage": [("off", ""), ("cpu:0;gpu:1", "cpu:0;gpu:1")],
+    "session_config": [
+        ("session.disable_prepacking=1", {"session.disable_prepacking": "1"}),
+        (
+            "session.set_denormal_as_zero=1,session.dynamic_block_base=4",
+            {"session.set_denormal_as_zero": "1", "session.dynamic_block_base": "4"},
+        ),
+    ],
     "max_batch_rows": [("1", 1), ("2147483647", 2147483647)],
     "group_rows": [("1", 1), ("64", 64)],
     "deterministic": [("off", False), ("on", True)],
@@ -65,6 +79,10 @@ SHOWN = {
     "deterministic": "off",
     "plaintext_tokens": "off",
     "validation": "on",
+    "mem_arena": "on",
+    "mem_pattern": "on",
+    "arena_shrinkage": "off",
+    "session_config": "none",
 }
 
 NO_COUNT = ["", "0", "-1", "1.5", "x", "1_0", " 1", "\u0663", "1e3", "0" * 19 + "1" * 5, "9" * 5000]
@@ -77,6 +95,20 @@ BAD = {
     "models": ([""], "a folder"),
     "threads": ([*NO_COUNT, "100001"], "an integer from 1 to 100000"),
     "ep": (["", "gpu", "CUDA", "cuda:", "cuda:tf32", "cuda:tf32=1,", "cuda:=1"], WANTED),
+    "instances": ([*NO_COUNT, "257"], "an integer from 1 to 256"),
+    "inter_op_threads": (
+        [*(value for value in NO_COUNT if value != "0"), "100001"],
+        "an integer from 0 to 100000",
+    ),
+    "execution_mode": (NO_SWITCH, "one of sequential, parallel"),
+    "graph_optimization": (["", "ALL", "99", "on"], "one of all, extended, basic, off"),
+    "mem_arena": (NO_ON_OR_OFF, "one of on, off"),
+    "mem_pattern": (NO_ON_OR_OFF, "one of on, off"),
+    "arena_shrinkage": (
+        ["", "on", "cpu", "cpu:", "cpu:0;", "cpu:0,gpu:0", "npu:0"],
+        "off or cpu:0 or gpu:N, several separated by ';'",
+    ),
+    "session_config": (["", "a", "session.disable_prepacking"], "KEY=VALUE,..., each key once"),
     "max_batch_rows": (NO_INT32, "an integer from 1 to 2147483647"),
     "group_rows": (NO_INT32, "auto or an integer from 1 to 2147483647"),
     "deterministic": (NO_ON_OR_OFF, "one of on, off"),
@@ -179,6 +211,19 @@ def test_a_bad_value_in_the_environment_is_refused_in_one_line(capsys, name):
     environment = {variable("models"): "m", variable(name): text}
     line = usage_error(capsys, [], environment)
     assert line == f"{variable(name)} got {text!r}, expected {wanted}"
+
+
+def test_an_entry_of_a_session_that_is_not_known_or_wrong_is_named(capsys):
+    line = usage_error(capsys, [*MODELS, "--session-config", "session.optimized_model_filepath=/x"])
+    assert "expected KEY=VALUE with one of these keys: session.intra_op.allow_spinning" in line
+    line = usage_error(capsys, [*MODELS, "--session-config", "session.disable_prepacking=yes"])
+    assert line.endswith("expected 0 or 1 as session.disable_prepacking")
+
+
+def test_entries_of_sessions_may_be_repeated():
+    entries = ("session.disable_prepacking=1", "session.qdqisint8allowed=0")
+    config = parse([*MODELS, *(word for e in entries for word in ("--session-config", e))], {})
+    assert config.session.entries == dict(entry.split("=") for entry in entries)
 
 
 def test_names_of_models_may_be_repeated():
