@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from server.batching.fair_queue import FairQueue
 from server.batching.handover import answers_together
@@ -148,7 +148,7 @@ class Scheduler:
     def _run(self, batch: Batch[Request], runner: Runner) -> None:
         results = runner.run(batch)
         if self._order is None:
-            self._answer(batch, results)
+            self._answer(batch, results, None)
         else:
             self._order.ended(batch, functools.partial(self._answer, batch, results))
 
@@ -252,13 +252,16 @@ class Scheduler:
                     continue
             request.release()
 
-    def _answer(self, batch: Batch[Request], results: Sequence[Result]) -> None:
+    def _answer(
+        self, batch: Batch[Request], results: Sequence[Result], clients: Collection[str] | None
+    ) -> None:
+        """Hand out results to clients, None: to all."""
         with answers_together():
             for result in results:
                 try:
-                    result.hand_out()
+                    result.hand_out(clients)
                 except Exception as error:
                     _log.exception("handing out answers failed", extra={"rows": batch.rows})
-                    Failure(result.batch, error).hand_out()
+                    Failure(result.batch, error).hand_out(clients)
         if any(piece.request.cancelled for piece in batch.pieces):
             self._look_for_refused()

@@ -1,6 +1,6 @@
 """The result of one execution, and how its rows become answers of requests."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,13 @@ class Execution:
     started_ns: int
     spent: Timings
 
-    def hand_out(self) -> None:
-        """Give each request its rows; the last ones complete its answer."""
+    def hand_out(self, clients: Collection[str] | None) -> None:
+        """Give the requests of clients (None: all) their rows; the last ones complete an answer."""
         alone = len(self.batch.pieces) == 1
         for piece, start, stop in places(self.batch):
             request = piece.request
+            if clients is not None and request.client not in clients:
+                continue
             error = self.unreadable.get(request)
             if error is not None:
                 request.fail(error)
@@ -50,10 +52,11 @@ class Failure:
     batch: Batch[Request]
     error: Exception
 
-    def hand_out(self) -> None:
-        """Fail each request."""
+    def hand_out(self, clients: Collection[str] | None) -> None:
+        """Fail the requests of clients, None: all."""
         for piece in self.batch.pieces:
-            piece.request.fail(self.error)
+            if clients is None or piece.request.client in clients:
+                piece.request.fail(self.error)
 
 
 def places(batch: Batch[Request]) -> Iterator[tuple[Piece[Request], int, int]]:
