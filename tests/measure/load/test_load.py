@@ -503,8 +503,10 @@ def test_a_load_against_itself_with_too_few_pairs_could_not_have_failed(run, add
         (["slo", "--p99-ms", "5", "--tune", "--address", "a:1"], "its own servers"),
         (["slo", "--p99-ms", "5", "--tune", "--tune-trials", "17"], "expected at least 18"),
         (
-            ["slo", "--p99-ms", "5", "--tune", "--tune-option", "instances=1,2"]
-            + ["--tune-trials", "35"],
+            [
+                *("slo", "--p99-ms", "5", "--tune"),
+                *("--tune-option", "instances=1,2", "--tune-trials", "35"),
+            ],
             "--tune-trials 35 is too few for 18 candidates",
         ),
         (["slo", "--p99-ms", "5", "--tune-option", "instances=x"], "got 'x' for instances"),
