@@ -1,5 +1,6 @@
 """The goals; each is a function of the measurements."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -229,9 +230,10 @@ def small_requests(measured: Measured) -> Goal:
     if small is None:
         return Goal(SMALL_REQUESTS, text, (), ("small requests",))
     parts, missing = [], []
-    for concurrency, values_us in small.server_us.items():
+    client = "perf_analyzer" if small.perf_us else "this client"
+    for concurrency, values_us in (small.perf_us or small.server_us).items():
         cost = ratio(values_us, [_SMALL_REQUEST_US] * len(values_us))
-        what = f"processor time / {_SMALL_REQUEST_US} us, {concurrency} in flight"
+        what = f"processor time / {_SMALL_REQUEST_US} us, {client}, {concurrency} in flight"
         parts.append(Criterion(what, cost, 1, at_most=True))
     for concurrency in small.server_us:
         what = f"service_perf / triton_perf, {concurrency} in flight"
@@ -240,5 +242,11 @@ def small_requests(measured: Measured) -> Goal:
             parts.append(Criterion(what, ratio(*rates), 1))
         else:
             missing.append(what)
-    notes = (f"perf_analyzer: {small.skipped}",) if small.skipped else ()
-    return Goal(SMALL_REQUESTS, text, tuple(parts), tuple(missing), notes)
+    notes = [f"perf_analyzer: {small.skipped}"] if small.skipped else []
+    if small.perf_us:
+        costs = ", ".join(
+            f"{statistics.median(values_us):.0f} us at {concurrency}"
+            for concurrency, values_us in small.server_us.items()
+        )
+        notes.append(f"requests of this client, in flight: {costs}")
+    return Goal(SMALL_REQUESTS, text, tuple(parts), tuple(missing), tuple(notes))

@@ -4,11 +4,8 @@ from collections.abc import Callable
 from dataclasses import MISSING, field
 from typing import Any
 
-from server.app import option_values
-
 # A group of options in --help.
 EXECUTION = "execution"
-on_or_off = option_values.one_of(on=True, off=False)
 
 
 def option(

@@ -48,6 +48,10 @@ def one_of(**choices: Any) -> Callable[[str], Any]:
     return parse
 
 
+# Of its own name, because such an option may be given without a value.
+on_or_off = one_of(on=True, off=False)
+
+
 def path(what: str) -> Callable[[str], Path]:
     """Parse a path on this machine; `what` is the expected form."""
 

@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from server.app import listening, logs
+from command_line import extras
+from server.app import listening, logs, sizing
 from server.app.config import NATIVE, REJECT, Config
 from server.app.endpoint import Endpoint, GrpcioEndpoint, NativeEndpoint
+from server.app.management.sources import Sources
 from server.batching.byte_budget import ByteBudget
 from server.batching.shared_memory import Regions
 from server.errors import StartError
@@ -37,6 +39,9 @@ from server.rpc.settings_servicer import SettingsServicer
 from server.rpc.shared_memory_servicer import MemoryServicer
 from server.rpc.thread_pools import ThreadPools
 
+if TYPE_CHECKING:
+    from server.app.management.port import ManagementPort
+
 _log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
@@ -49,10 +54,22 @@ _LAST_ANSWERS_S = 2.0
 class Server:
     """A service that listens; `drain` is the only way to end it."""
 
-    def __init__(self, config: Config) -> None:
-        """Load the models and listen. StartError names the file, option or port at fault."""
+    def __init__(self, config: Config, on_loaded: Callable[[], object] | None = None) -> None:
+        """Load the models and listen. StartError names the file, option or port at fault.
+
+        `on_loaded` is called between the two: from then on requests may be accepted.
+        """
         self._config = config
         listening.check(config.address)
+        # First, so that probes are answered while models are loaded.
+        self._management = _management_port(config)
+        try:
+            self._start(config, on_loaded)
+        except BaseException:
+            self._close_management()
+            raise
+
+    def _start(self, config: Config, on_loaded: Callable[[], object] | None) -> None:
         # Even if no model is there yet: a model loaded later may need it.
         provider_library.require(config.ep)
         # Before the models, because loading them may take long.
@@ -86,7 +103,9 @@ class Server:
         budget = ByteBudget(config.max_inflight_bytes)
         inference = Inference(self._repository, budget, regions, self._request_ends)
         streams = StreamLimits(config.max_stream_bytes, config.stream_idle_s)
-        shown = {"max_message_bytes": str(config.max_message_bytes)}
+        # A message over the whole byte budget is rejected, too.
+        largest_bytes = min(config.max_message_bytes, config.max_inflight_bytes)
+        shown = {"max_message_bytes": str(largest_bytes)}
         self._servicer = Servicer(self._repository, inference, streams, idle_trim, shown)
         self._repository_servicer = RepositoryServicer(self._repository)
         self._pools = ThreadPools(config.workers, config.max_waiting, config.max_streams)
@@ -99,6 +118,8 @@ class Server:
         self._receiver = None if native else Receiver(config.receive_s, idle_trim)
         self._check_receiver = None if native else Receiver(config.quick_receive_s, idle_trim)
         self._health = Health(("", SERVICE), self._check_receiver)
+        if on_loaded is not None:
+            on_loaded()
         try:
             self._endpoint = self._listen(authorization)
         except StartError:
@@ -112,7 +133,23 @@ class Server:
         self.address = self._endpoint.address
         self._endpoint.start()
         self._health.start()
-        _log.info("serving", extra={"address": self.address, "tls": config.tls_cert is not None})
+        if self._management is not None:
+            self._management.serve(
+                Sources(
+                    totals=self._repository.totals,
+                    requests=self._request_ends,
+                    calls=self._call_ends,
+                    budget=budget,
+                    streams=self._pools.streams,
+                    connections=lambda: self._endpoint.connections,
+                ),
+                self._servicer,
+                None if authorization is None else authorization.check,
+            )
+        started = {"address": self.address, "tls": config.tls_cert is not None}
+        _log.info("serving", extra={**started, **sizing.described(config)})
+        for warning in sizing.memory_warnings(config):
+            _log.warning(warning)
         if not config.local_only and config.tls_client_ca is None and authorization is None:
             _log.warning(
                 "no authentication configured: anyone who can reach the address can call the server"
@@ -137,7 +174,12 @@ class Server:
         if self._poll is not None:
             self._poll.stop()
         self._close()
+        self._close_management()
         _log.info("stopped")
+
+    def _close_management(self) -> None:
+        if self._management is not None:
+            self._management.close()
 
     def _close(self) -> None:
         for receiver in (self._receiver, self._check_receiver):
@@ -162,7 +204,7 @@ class Server:
                 authorization,
                 self._tls_context,
                 self._idle_trim.trim_soon,
-                self._call_ends.ended,
+                None if self._management is None else self._call_ends.ended,
             )
         return GrpcioEndpoint(
             config,
@@ -170,6 +212,27 @@ class Server:
             () if authorization is None else (authorization,),
             self._credentials,
         )
+
+
+def _management_port(config: Config) -> "ManagementPort | None":
+    """The management port, which listens already; None without its address."""
+    address = config.metrics_address
+    if address is None:
+        return None
+    try:
+        # Only servers that have the port need what it imports.
+        module = extras.imported("server.app.management.port", "server", listening.METRICS_ADDRESS)
+    except extras.MissingExtra as error:
+        raise StartError(str(error)) from None
+    port: ManagementPort = module.ManagementPort(address, config.transport, config.ep.name)
+    _log.info("management port", extra={"address": port.address})
+    if not listening.local(address):
+        _log.warning(
+            "metrics are open to the network: anyone who can reach the management port can read "
+            "the names of models and how much they are used",
+            extra={"address": port.address},
+        )
+    return port
 
 
 def _tls(config: Config, make: Callable[[Path, Path, Path | None], Made]) -> Made | None:

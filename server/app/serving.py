@@ -1,17 +1,15 @@
 """Serve until a signal asks the process to end, then drain."""
 
-import contextlib
 import gc
 import logging
-import signal
-import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from protos import malloc
-from server.app import logs
+from server.app import logs, readiness, sizing
 from server.app.config import Config
 from server.app.server import Server
+from server.app.stop_signals import StopSignals
 from server.errors import StartError
 
 _log = logging.getLogger("server")
@@ -19,42 +17,26 @@ _log = logging.getLogger("server")
 _COLLECTED_OBJECTS = 10_000
 
 
-def serve(settings: Config, warnings: Iterable[str]) -> int:
+def serve(
+    settings: Config, warnings: Iterable[str], stop: StopSignals, notify_address: str | None = None
+) -> int:
     """Serve until SIGTERM or SIGINT, then drain. 0: done; 2: could not start.
 
-    `warnings` are logged first.
+    `warnings` are logged first. `notify_address`: where a supervisor is notified, see `readiness`.
     """
     logs.set_up(settings.log_level)
-    for warning in warnings:
+    for warning in (*warnings, *sizing.thread_warnings(settings)):
         _log.warning(warning)
     malloc.keep_in_process(all_sizes=True)
     gc.set_threshold(_COLLECTED_OBJECTS)
-    with _stop_signals() as arrived:
-        try:
-            server = Server(settings)
-        except StartError as error:
-            print(f"argmax-server: error: {error}", file=sys.stderr)
-            return 2
-        print(f"listening on {server.address}", flush=True)
-        arrived.recv(1)
-        server.drain()
+    try:
+        server = Server(settings, stop.serving)
+    except StartError as error:
+        print(f"argmax-server: error: {error}", file=sys.stderr)
+        return 2
+    print(f"listening on {server.address}", flush=True)
+    readiness.notify(notify_address, readiness.READY)
+    stop.wait()
+    readiness.notify(notify_address, readiness.STOPPING)
+    server.drain()
     return 0
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[socket.socket]:
-    """A socket that can be read once SIGTERM or SIGINT has arrived.
-
-    Python writes to it in whichever thread gets the signal. A handler that takes a lock could wait
-    forever for one that the code it interrupts holds.
-    """
-    arrived, written = socket.socketpair()
-    with arrived, written:
-        written.setblocking(False)
-        signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        try:
-            yield arrived
-        finally:
-            signal.set_wakeup_fd(-1)

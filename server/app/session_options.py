@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from server.app import option_values
-from server.app.option import EXECUTION, on_or_off, option
+from server.app.option import EXECUTION, option
 from server.onnx import session_settings
 from server.onnx.session_settings import (
     ALL,
@@ -61,14 +61,14 @@ class SessionOptions:
     )
     mem_arena: bool = option(
         EXECUTION,
-        on_or_off,
+        option_values.on_or_off,
         "on|off",
         "keep memory of executions for later ones; off: less memory, slower",
         True,
     )
     mem_pattern: bool = option(
         EXECUTION,
-        on_or_off,
+        option_values.on_or_off,
         "on|off",
         "plan the memory of an execution by earlier ones of the same shapes",
         True,

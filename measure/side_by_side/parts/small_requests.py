@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import psutil
 
+from client.client import Client
 from client.errors import RequestFailed
 from measure.core import local_server
 from measure.core.comparison import interleaved
@@ -16,7 +17,7 @@ from measure.peers.environments import NotAvailable
 from measure.peers.peer_servers import MODEL, PEERS, Work, running_peer
 from measure.side_by_side.contenders import PERF_ANALYZER
 from measure.side_by_side.perf_analyzer import PerfAnalyzer, Target
-from measure.side_by_side.service import Settings, serving, single_rows
+from measure.side_by_side.service import Settings, connected, serving, single_rows
 
 FEATURES = 64
 CONCURRENCIES = (16, 64)
@@ -29,15 +30,16 @@ _ROWS = 64
 class SmallRequests:
     """Values per round, by the number of requests in flight.
 
-    `server_us`: the server's processor time for a request of this project's client. `service_perf`
-    and `triton_perf`: requests per second that perf_analyzer measures; empty without it or Triton,
-    `skipped` says why.
+    `server_us`: the server's processor time for a request of this project's client, `perf_us` for
+    one of perf_analyzer. `service_perf` and `triton_perf`: requests per second that perf_analyzer
+    measures. All but `server_us` are empty without it or Triton, `skipped` says why.
     """
 
     server_us: dict[int, list[float]]
     service_perf: dict[int, list[float]] = field(default_factory=dict)
     triton_perf: dict[int, list[float]] = field(default_factory=dict)
     skipped: str = ""
+    perf_us: dict[int, list[float]] = field(default_factory=dict)
 
 
 def compare_small_requests(settings: Settings, report: Callable[[str], None]) -> SmallRequests:
@@ -72,28 +74,60 @@ def compare_small_requests(settings: Settings, report: Callable[[str], None]) ->
         try:
             program = PerfAnalyzer()
             triton = stack.enter_context(running_peer(PEERS["triton"], work))
-            return _with_triton(found, program, server.address, triton, settings.rounds, report)
+            service = _Service(
+                server.address, process, stack.enter_context(connected(server.address))
+            )
+            return _with_triton(found, program, service, triton, settings.rounds, report)
         except NotAvailable as error:
             return SmallRequests(found, skipped=str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """This server: how to reach it, its process, and a client that reads its counts."""
+
+    address: str
+    process: psutil.Process
+    client: Client
+
+    def spent(self) -> tuple[float, int]:
+        """Seconds of processor time so far, and requests answered."""
+        answered = self.client.statistics().inference_stats.success.count
+        return _processor_s(self.process), answered
 
 
 def _with_triton(
     server_us: dict[int, list[float]],
     program: PerfAnalyzer,
-    service: str,
+    service: _Service,
     triton: str,
     rounds: int,
     report: Callable[[str], None],
 ) -> SmallRequests:
     """Drive both servers in turn; NotAvailable if perf_analyzer fails."""
     report(f"small requests: {rounds} rounds of perf_analyzer here and on Triton")
-    targets = (Target("service_perf", service, False), Target("triton_perf", triton, False))
-    rates: dict[str, dict[int, list[float]]] = {target.name: {} for target in targets}
+    here, there = (
+        Target("service_perf", service.address, False),
+        Target("triton_perf", triton, False),
+    )
+    found = SmallRequests(server_us)
+
+    def drive_here(concurrency: int, costs_us: list[float]) -> float:
+        before_s, before = service.spent()
+        rate = program.rows_per_s(here, 1, concurrency)
+        after_s, after = service.spent()
+        costs_us.append((after_s - before_s) / max(after - before, 1) * 1e6)
+        return rate
+
     for concurrency in CONCURRENCIES:
-        runs = [functools.partial(program.rows_per_s, target, 1, concurrency) for target in targets]
-        for target, values in zip(targets, interleaved(runs, rounds), strict=True):
-            rates[target.name][concurrency] = values
-    return SmallRequests(server_us, rates["service_perf"], rates["triton_perf"])
+        costs_us = found.perf_us[concurrency] = []
+        runs = [
+            functools.partial(drive_here, concurrency, costs_us),
+            functools.partial(program.rows_per_s, there, 1, concurrency),
+        ]
+        rates = interleaved(runs, rounds)
+        found.service_perf[concurrency], found.triton_perf[concurrency] = rates
+    return found
 
 
 def _processor_s(process: psutil.Process) -> float:

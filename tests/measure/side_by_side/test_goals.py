@@ -151,6 +151,14 @@ def test_small_requests_are_held_against_triton(rate, verdict):
     assert small_requests(Measured([], small_requests=told)).verdict == verdict
 
 
+def test_of_small_requests_those_of_perf_analyzer_count():
+    told = SmallRequests({16: [400.0]}, perf_us={16: [200.0]})
+    goal = small_requests(Measured([], small_requests=told))
+    assert [part.ratio.median for part in goal.parts] == [200 / 250]
+    assert "perf_analyzer" in goal.parts[0].what
+    assert goal.notes == ("requests of this client, in flight: 400 us at 16",)
+
+
 def test_small_requests_are_measured_on_a_real_server(tmp_path, monkeypatch):
     monkeypatch.setattr(small_requests_part, "_WARM_UP_S", 0.1)
     monkeypatch.setattr(small_requests_part, "_SECONDS", 0.3)

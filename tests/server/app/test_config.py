@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from server.app.config import Config, cores, parse, unknown_variables
+from command_line.resources import cores
+from server.app.arguments import parse, unknown_variables
+from server.app.config import Config
 from server.onnx.execution_provider import WANTED, ExecutionProvider
 
 NAMES = [option.name for option in fields(Config)]
@@ -49,10 +51,13 @@ VALUES = {
     "max_streams": [("1", 1), ("2", 2)],
     "workers": [("1", 1), ("2", 2)],
     "max_waiting": [("0", 0), ("1", 1)],
+    "metrics_address": [("a:1", "a:1"), ("b:2", "b:2")],
     "max_connections": [("1", 1), ("2", 2)],
     "receive_s": [("0", 0.0), ("0.5", 0.5)],
     "silent_peer_s": [("0.1", 0.1), ("30", 30.0)],
     "stream_idle_s": [("0", 0.0), ("0.5", 0.5)],
+    "max_connection_age_s": [("0", 0.0), ("0.5", 0.5)],
+    "max_connection_age_grace_s": [("0", 0.0), ("0.5", 0.5)],
     "grace_s": [("0", 0.0), ("1e3", 1000.0)],
     "reflection": [("on", True), ("off", False)],
     "shared_memory": [("on", True), ("off", False)],
@@ -75,6 +80,7 @@ VALUES = {
 SHOWN = {
     **dict.fromkeys(["group_rows", "reflection", "shared_memory"], "auto"),
     **dict.fromkeys(["load_model", "tls_cert", "tls_key", "tls_client_ca", "token_file"], "none"),
+    "metrics_address": "off",
     "shared_memory_prefix": "none",
     "deterministic": "off",
     "plaintext_tokens": "off",
@@ -125,6 +131,8 @@ BAD = {
     "receive_s": (NO_SECONDS, "seconds from 0 to 2147483647"),
     "silent_peer_s": ([*NO_SECONDS, "0"], "seconds from 0.1 to 2147483647"),
     "stream_idle_s": (NO_SECONDS, "seconds from 0 to 2147483647"),
+    "max_connection_age_s": (NO_SECONDS, "seconds from 0 to 2147483647"),
+    "max_connection_age_grace_s": (NO_SECONDS, "seconds from 0 to 2147483647"),
     "grace_s": (NO_SECONDS, "seconds from 0 to 2147483647"),
     "reflection": (NO_SWITCH, "one of auto, on, off"),
     "shared_memory": (NO_SWITCH, "one of auto, on, off"),
@@ -170,7 +178,8 @@ def given(name, text):
 
 def test_every_option_is_tested_here():
     assert set(VALUES) == set(NAMES)
-    assert set(BAD) == set(NAMES) - {"address"}
+    # Of addresses the form is checked where the server listens.
+    assert set(BAD) == set(NAMES) - {"address", "metrics_address"}
 
 
 @pytest.mark.parametrize("name", NAMES)
