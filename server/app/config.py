@@ -33,7 +33,8 @@ _level = option_values.one_of(debug="debug", info="info", warning="warning", err
 _BARE_IS_ON: Mapping[str, Any] = {"nargs": "?", "const": "on"}
 # Groups of options in --help, in this order.
 _MODELS, _NETWORK, _LIMITS, _BATCHING = "models", "network", "limits", "batching"
-_EXECUTION, _SECURITY, _LOGGING = "execution", "security", "logging"
+_EXECUTION, _SECURITY = "execution", "security"
+_LOGGING, _TRACING = "logging", "tracing"
 _count = option_values.integer(1)
 _threads = option_values.integer(1, 100_000)
 _bytes = option_values.integer(1, 2**63 - 1)
@@ -288,6 +289,38 @@ class Config:
 
     log_level: str = _option(
         _LOGGING, _level, "debug|info|warning|error", "least severe level that is logged", "info"
+    )
+    access_log: int | None = _option(
+        _LOGGING,
+        option_values.share(off=None, on=1),
+        "off|on|1/N",
+        "log a line for each request and call; 1/N: for one of N requests that succeed",
+        None,
+        unset="off",
+    )
+    slow_ms: int | None = _option(
+        _LOGGING,
+        _count,
+        "ms",
+        "log a warning for each request that takes longer",
+        None,
+        unset="off",
+    )
+
+    trace_otlp: str | None = _option(
+        _TRACING,
+        option_values.collector,
+        "HOST:PORT",
+        "send traces to this OTLP collector: plaintext, or with TLS if it begins with https://",
+        None,
+        unset="off",
+    )
+    trace_rate: int = _option(
+        _TRACING,
+        option_values.share(**{"0": 0, "1": 1}),
+        "0|1|1/N",
+        "share of requests that are traced; 0: only those whose client asks for it",
+        0,
     )
 
     @property

@@ -10,6 +10,7 @@ from typing import TypeVar
 from server.app import listening, logs
 from server.app.config import NATIVE, REJECT, Config
 from server.app.endpoint import Endpoint, GrpcioEndpoint, NativeEndpoint
+from server.app.observers.observers import Observers
 from server.batching.byte_budget import ByteBudget
 from server.batching.shared_memory import Regions
 from server.errors import StartError
@@ -60,6 +61,8 @@ class Server:
         self._credentials = None if native else _tls(config, server_credentials)
         self._tls_context = _tls(config, server_context) if native else None
         authorization = _authorization(config)
+        self._request_ends, self._call_ends = RequestEnds(), CallEnds()
+        self._observers = Observers(config, self._request_ends, self._call_ends)
         self._repository = Repository(
             config.models,
             ModelLimits(
@@ -78,9 +81,8 @@ class Server:
         shared = config.local_only if config.shared_memory is None else config.shared_memory
         regions = Regions(enabled=shared, prefix=config.shared_memory_prefix or "")
         self._memory = MemoryServicer(regions)
-        self._settings = SettingsServicer(self._repository, logs)
+        self._settings = SettingsServicer(self._repository, logs, self._observers.trace_settings)
         idle_trim = IdleTrim()
-        self._request_ends, self._call_ends = RequestEnds(), CallEnds()
         budget = ByteBudget(config.max_inflight_bytes)
         inference = Inference(self._repository, budget, regions, self._request_ends)
         streams = StreamLimits(config.max_stream_bytes, config.stream_idle_s)
@@ -142,6 +144,7 @@ class Server:
             if receiver is not None:
                 receiver.close()
         self._repository.close()
+        self._observers.close()
 
     def _listen(self, authorization: Authorization | None) -> Endpoint:
         config = self._config

@@ -1,6 +1,7 @@
 """Serve until a signal asks the process to end, then drain."""
 
 import contextlib
+import faulthandler
 import gc
 import logging
 import signal
@@ -17,6 +18,8 @@ from server.errors import StartError
 _log = logging.getLogger("server")
 # Calls leave nothing to the collector, which would look at those in flight every 700 objects.
 _COLLECTED_OBJECTS = 10_000
+# For the log, of which a reader may stand still.
+_LAST_LINES_S = 2.0
 
 
 def serve(settings: Config, warnings: Iterable[str]) -> int:
@@ -25,6 +28,14 @@ def serve(settings: Config, warnings: Iterable[str]) -> int:
     `warnings` are logged first.
     """
     logs.set_up(settings.log_level)
+    faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=True)
+    try:
+        return _serve(settings, warnings)
+    finally:
+        logs.writer().flush(_LAST_LINES_S)
+
+
+def _serve(settings: Config, warnings: Iterable[str]) -> int:
     for warning in warnings:
         _log.warning(warning)
     malloc.keep_in_process(all_sizes=True)
