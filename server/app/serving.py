@@ -1,7 +1,6 @@
 """Serve until a signal asks the process to end, then drain."""
 
 import contextlib
-import faulthandler
 import gc
 import logging
 import signal
@@ -10,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from protos import malloc
-from server.app import logs
+from server.app import logs, stacks
 from server.app.config import Config
 from server.app.server import Server
 from server.errors import StartError
@@ -28,7 +27,6 @@ def serve(settings: Config, warnings: Iterable[str]) -> int:
     `warnings` are logged first.
     """
     logs.set_up(settings.log_level)
-    faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=True)
     try:
         return _serve(settings, warnings)
     finally:
@@ -47,14 +45,15 @@ def _serve(settings: Config, warnings: Iterable[str]) -> int:
             print(f"argmax-server: error: {error}", file=sys.stderr)
             return 2
         print(f"listening on {server.address}", flush=True)
-        arrived.recv(1)
+        while arrived.recv(1)[0] == signal.SIGUSR1:
+            stacks.dump()
         server.drain()
     return 0
 
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[socket.socket]:
-    """A socket that can be read once SIGTERM or SIGINT has arrived.
+    """A socket from which the numbers of signals that arrive can be read.
 
     Python writes to it in whichever thread gets the signal. A handler that takes a lock could wait
     forever for one that the code it interrupts holds.
@@ -63,7 +62,7 @@ def _stop_signals() -> Iterator[socket.socket]:
     with arrived, written:
         written.setblocking(False)
         signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, lambda *_: None)
         try:
             yield arrived
