@@ -5,12 +5,11 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from command_line.parser import Parser, group, suggestion
-from server.app import option_values
+from server.app import listening, option_values
 from server.onnx import execution_provider
 from server.onnx.execution_provider import ExecutionProvider
 
@@ -121,6 +120,14 @@ class Config:
         "address",
         "address to listen on: HOST:PORT (port 0: any free one) or unix:/path",
         "127.0.0.1:8001",
+    )
+    metrics_address: str | None = _option(
+        _NETWORK,
+        str,
+        "HOST:PORT",
+        "address of the management port: metrics and health over HTTP, without authentication",
+        None,
+        unset="off",
     )
     transport: str = _option(
         _NETWORK,
@@ -331,13 +338,7 @@ class Config:
     @property
     def local_only(self) -> bool:
         """Whether the address can be reached from this machine only."""
-        host = self.address.rsplit(":", 1)[0].strip("[]")
-        if self.address.startswith("unix:") or host == "localhost":
-            return True
-        try:
-            return ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return listening.local(self.address)
 
 
 def parse(

@@ -6,10 +6,12 @@ import re
 import socket
 import stat
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from server.errors import StartError
 
 UNIX = "unix:"
+ADDRESS, METRICS_ADDRESS = "--address", "--metrics-address"
 _FORM = "HOST:PORT or unix:/path"
 _MOST_PORT = 65535
 # The capacity of sockaddr_un on Linux, without the trailing NUL.
@@ -30,39 +32,53 @@ def check(address: str) -> None:
     if address.startswith(UNIX):
         _check_socket_file(address, address.removeprefix(UNIX))
     else:
-        _check_port(address, tcp_address(address))
+        check_port(address, ADDRESS)
 
 
-def tcp_address(address: str) -> TcpAddress:
-    """Host and port of HOST:PORT; StartError if `address` has another form."""
+def local(address: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    host = address.rsplit(":", 1)[0].strip("[]")
+    if address.startswith(UNIX) or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def tcp_address(address: str, option: str = ADDRESS) -> TcpAddress:
+    """Host and port of HOST:PORT, the value of `option`; StartError if it has another form."""
+    form = _FORM if option == ADDRESS else "HOST:PORT"
     if _URL.match(address):
         plain = re.sub(r"^.*?://+([^/]*).*$", r"\1", address)
         hint = f": {plain}" if plain else ""
-        raise StartError(f"--address {address!r} is a URL, expected {_FORM}{hint}")
+        raise StartError(f"{option} {address!r} is a URL, expected {form}{hint}")
     host, colon, port = address.rpartition(":")
     if not colon:
-        raise StartError(f"--address {address!r} has no port, expected {_FORM}")
+        raise StartError(f"{option} {address!r} has no port, expected {form}")
     if not host:
         raise StartError(
-            f"--address {address!r} has no host, expected one such as 127.0.0.1, or 0.0.0.0 for "
+            f"{option} {address!r} has no host, expected one such as 127.0.0.1, or 0.0.0.0 for "
             "every interface"
         )
     bare = host.removeprefix("[").removesuffix("]")
     if ":" in bare and bare == host:
-        raise StartError(f"--address {address!r}: an IPv6 address needs brackets: [{host}]:{port}")
+        raise StartError(f"{option} {address!r}: an IPv6 address needs brackets: [{host}]:{port}")
     if bare == "*":
         raise StartError(
-            f"--address {address!r}: got host '*', expected 0.0.0.0 or [::] for every interface"
+            f"{option} {address!r}: got host '*', expected 0.0.0.0 or [::] for every interface"
         )
     is_number = port.isascii() and port.isdigit()
     if not is_number or int(port) > _MOST_PORT:
         raise StartError(
-            f"--address {address!r}: got port {port!r}, expected a number from 0 to {_MOST_PORT}"
+            f"{option} {address!r}: got port {port!r}, expected a number from 0 to {_MOST_PORT}"
         )
     return TcpAddress(bare, int(port))
 
 
-def _check_port(address: str, tcp: TcpAddress) -> None:
+def check_port(address: str, option: str) -> None:
+    """The same for HOST:PORT, the value of `option`."""
+    tcp = tcp_address(address, option)
     try:
         endpoints = socket.getaddrinfo(
             tcp.host, tcp.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -71,7 +87,7 @@ def _check_port(address: str, tcp: TcpAddress) -> None:
         # The strerror of a gaierror; a UnicodeError is about a label that DNS does not take.
         text = getattr(error, "strerror", None) or str(error)
         raise StartError(
-            f"--address {address}: the name {tcp.host!r} cannot be resolved: {text}"
+            f"{option} {address}: the name {tcp.host!r} cannot be resolved: {text}"
         ) from None
     # A name may have several addresses, as localhost does; addresses that the host lacks are
     # skipped.
@@ -80,7 +96,7 @@ def _check_port(address: str, tcp: TcpAddress) -> None:
     if None in errors and not in_use:
         return
     failed = in_use or [error for error in errors if error is not None]
-    raise StartError(f"--address {address}: {_port_text(tcp, failed[0])}")
+    raise StartError(f"{option} {address}: {_port_text(tcp, failed[0])}")
 
 
 def _bind_error(family: int, where: tuple[object, ...]) -> OSError | None:

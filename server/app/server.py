@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from command_line import extras
 from server.app import listening, logs
 from server.app.config import NATIVE, REJECT, Config
 from server.app.endpoint import Endpoint, GrpcioEndpoint, NativeEndpoint
+from server.app.management.sources import Sources
 from server.app.observers.observers import Observers
 from server.batching.byte_budget import ByteBudget
 from server.batching.shared_memory import Regions
@@ -38,6 +40,9 @@ from server.rpc.settings_servicer import SettingsServicer
 from server.rpc.shared_memory_servicer import MemoryServicer
 from server.rpc.thread_pools import ThreadPools
 
+if TYPE_CHECKING:
+    from server.app.management.port import ManagementPort
+
 _log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
@@ -54,6 +59,15 @@ class Server:
         """Load the models and listen. StartError names the file, option or port at fault."""
         self._config = config
         listening.check(config.address)
+        # First, so that probes are answered while models are loaded.
+        self._management = _management_port(config)
+        try:
+            self._start(config)
+        except BaseException:
+            self._close_management()
+            raise
+
+    def _start(self, config: Config) -> None:
         # Even if no model is there yet: a model loaded later may need it.
         provider_library.require(config.ep)
         # Before the models, because loading them may take long.
@@ -112,6 +126,19 @@ class Server:
         self.address = self._endpoint.address
         self._endpoint.start()
         self._health.start()
+        if self._management is not None:
+            self._management.serve(
+                Sources(
+                    totals=self._repository.totals,
+                    requests=self._request_ends,
+                    calls=self._call_ends,
+                    budget=budget,
+                    streams=self._pools.streams,
+                    connections=lambda: self._endpoint.connections,
+                ),
+                self._servicer,
+                None if authorization is None else authorization.check,
+            )
         _log.info("serving", extra={"address": self.address, "tls": config.tls_cert is not None})
         if not config.local_only and config.tls_client_ca is None and authorization is None:
             _log.warning(
@@ -137,7 +164,12 @@ class Server:
         if self._poll is not None:
             self._poll.stop()
         self._close()
+        self._close_management()
         _log.info("stopped")
+
+    def _close_management(self) -> None:
+        if self._management is not None:
+            self._management.close()
 
     def _close(self) -> None:
         for receiver in (self._receiver, self._check_receiver):
@@ -156,6 +188,7 @@ class Server:
             methods = native_methods(
                 servicers, self._streams, self._control, self._pools, config.quick_receive_s
             )
+            calls_count = self._management is not None or self._call_ends.observed
             return NativeEndpoint(
                 config,
                 methods,
@@ -163,7 +196,7 @@ class Server:
                 authorization,
                 self._tls_context,
                 self._idle_trim.trim_soon,
-                self._call_ends.ended,
+                self._call_ends.ended if calls_count else None,
             )
         return GrpcioEndpoint(
             config,
@@ -171,6 +204,27 @@ class Server:
             () if authorization is None else (authorization,),
             self._credentials,
         )
+
+
+def _management_port(config: Config) -> "ManagementPort | None":
+    """The management port, which listens already; None without its address."""
+    address = config.metrics_address
+    if address is None:
+        return None
+    try:
+        # Only servers that have the port need what it imports.
+        module = extras.imported("server.app.management.port", "server", listening.METRICS_ADDRESS)
+    except extras.MissingExtra as error:
+        raise StartError(str(error)) from None
+    port: ManagementPort = module.ManagementPort(address, config.transport, config.ep.name)
+    _log.info("management port", extra={"address": port.address})
+    if not listening.local(address):
+        _log.warning(
+            "metrics are open to the network: anyone who can reach the management port can read "
+            "the names of models and how much they are used",
+            extra={"address": port.address},
+        )
+    return port
 
 
 def _tls(config: Config, make: Callable[[Path, Path, Path | None], Made]) -> Made | None:

@@ -19,6 +19,7 @@ from server.batching.request import Caller
 from server.errors import InvalidInput, ModelUnavailable, ServerStopping
 from server.repository.repository import Repository
 from server.rpc import descriptions
+from server.rpc.accounting.request_ends import METHOD
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference
 from server.rpc.stream import InferStream
@@ -113,7 +114,7 @@ class Servicer:
             context.peer(),
             _deadline_ns(context, arrived_ns),
             context.add_callback,
-            "ModelInfer",
+            METHOD,
             context.invocation_metadata(),
         )
         message = self._inference.decode(data, arrived_ns, caller)

@@ -16,7 +16,7 @@ from transport.status import Code, Status
 
 _log = logging.getLogger(__name__)
 
-STREAM_METHOD = "ModelStreamInfer"
+METHOD, STREAM_METHOD = "ModelInfer", "ModelStreamInfer"
 _REASONS = {
     Code.CANCELLED: FailReason.CANCELED,
     # A client whose deadline passes has left, as one that cancels has.

@@ -12,6 +12,7 @@ from server.batching.outcome import Outcome
 from server.batching.request import Caller, Result
 from server.errors import TooLarge
 from server.rpc.accounting.pending import Pending
+from server.rpc.accounting.request_ends import METHOD
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference
 from server.rpc.native import status
@@ -20,8 +21,6 @@ from server.rpc.thread_pools import InFlight
 from transport.serving.handler import NO_HANDLER, CallHandler
 from transport.serving.server_call import ServerCall
 from transport.status import Code, StatusError
-
-_METHOD = "ModelInfer"
 
 
 class UnaryCall(CallHandler):
@@ -108,7 +107,7 @@ class UnaryCall(CallHandler):
 
     def _caller(self) -> Caller:
         call = self._call
-        return Caller(call.peer, status.deadline_ns(call), method=_METHOD, metadata=call.metadata)
+        return Caller(call.peer, status.deadline_ns(call), method=METHOD, metadata=call.metadata)
 
     def _answer(self, _: Outcome[Result]) -> None:
         pending, self._pending = self._pending, None

@@ -35,6 +35,7 @@ VALUES = {
     "max_streams": [("1", 1), ("2", 2)],
     "workers": [("1", 1), ("2", 2)],
     "max_waiting": [("0", 0), ("1", 1)],
+    "metrics_address": [("a:1", "a:1"), ("b:2", "b:2")],
     "max_connections": [("1", 1), ("2", 2)],
     "receive_s": [("0", 0.0), ("0.5", 0.5)],
     "silent_peer_s": [("0.1", 0.1), ("30", 30.0)],
@@ -61,6 +62,7 @@ VALUES = {
 SHOWN = {
     **dict.fromkeys(["group_rows", "reflection", "shared_memory"], "auto"),
     **dict.fromkeys(["load_model", "tls_cert", "tls_key", "tls_client_ca", "token_file"], "none"),
+    "metrics_address": "off",
     "shared_memory_prefix": "none",
     "deterministic": "off",
     "plaintext_tokens": "off",
