@@ -19,6 +19,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import TensorProto, helper
 
+from command_line.resources import cores
 from protos import inference_pb2 as pb
 from protos.codec import (
     InferRequest,
@@ -28,7 +29,7 @@ from protos.codec import (
     encode_request,
 )
 from protos.tensors import Tensor
-from server.app import config
+from server.app import arguments
 from server.app.config import Config
 from server.app.server import Server
 from server.errors import StartError
@@ -67,8 +68,8 @@ def pytest_xdist_auto_num_workers(config):
 
     Not for those that take minutes: some of these measure, or keep all cores busy by themselves.
     """
-    cores = os.cpu_count() or 1
-    return cores + cores // 2 if config.option.markexpr == "not slow" else None
+    count = cores()
+    return count + count // 2 if config.option.markexpr == "not slow" else None
 
 
 def pytest_collection():
@@ -182,9 +183,11 @@ class Caller:
 class Process:
     """A server process: where it listens, what it said."""
 
-    def __init__(self, models, *options, address="127.0.0.1:0", validation=False):
+    def __init__(self, models, *options, address="127.0.0.1:0", validation=False, before=()):
+        """`before`: words of a command that runs the server."""
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        command = [sys.executable, "-m", "server", "--models", models, "--address", address]
+        command = [*before, sys.executable, "-m", "server"]
+        command += ["--models", models, "--address", address]
         if not validation:
             command += ["--validation", "off"]
         self.popen = subprocess.Popen(
@@ -359,7 +362,7 @@ def refusal(capsys):
 
     def start(*options):
         with pytest.raises((StartError, SystemExit)) as caught:
-            Server(config.parse(list(map(str, options)), os.environ))
+            Server(arguments.parse(list(map(str, options)), os.environ))
         text = str(caught.value)
         if caught.type is SystemExit:
             assert caught.value.code == 2

@@ -37,3 +37,7 @@ class ServerConnectionOptions(ConnectionOptions):
     receive_s: float | None = None
     # Without any call.
     idle_s: float | None = None
+    # Of a connection, give or take a tenth, before its client is asked to make a new one; and how
+    # long the calls on it may take from then on.
+    max_age_s: float | None = None
+    max_age_grace_s: float | None = None

@@ -1,7 +1,6 @@
 """The command `limits`: measure the machine's roofs, and place a result under them."""
 
 import argparse
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from command_line import terminal
 from command_line.interruption import keeping, results_folder
 from command_line.parser import DONE, add_option, exit_codes, group
 from command_line.paths import path
+from command_line.resources import cores
 from measure.commands import verdicts
 from measure.core import environment, options, record_files
 from measure.core.arguments import positive
@@ -59,7 +59,7 @@ def _limits(args: argparse.Namespace) -> int:
     recorded = asked.get("ep") or "cpu"
     ep = args.ep or (recorded if isinstance(recorded, str) else recorded[0])
     dtype = args.dtype or asked.get("dtype") or "float32"
-    threads = args.threads or asked.get("threads") or len(os.sched_getaffinity(0))
+    threads = args.threads or asked.get("threads") or cores()
     with record_files.naming(args.result):
         placed_is = subject(content) if content else None
     with results_folder(args.out):

@@ -14,11 +14,15 @@ from typing import Any
 
 import psutil
 
+from command_line.resources import cores
+
 DISTRIBUTIONS = ("numpy", "onnx", "onnxruntime", "grpcio", "protobuf")
 # Packages that add execution providers, instead of onnxruntime or beside it; recorded if installed.
 PROVIDERS = ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-ep-openvino")
 # The keys that identify the machine.
 MACHINE = ("cpu_model", "cores", "affinity_cores", "governor", "memory_bytes", "kernel")
+# The same, of records that have them.
+_LATER = ("usable_cores",)
 GIT_TIMEOUT_S = 10.0
 SOURCE = Path(__file__).resolve().parents[2]
 CPUINFO = Path("/proc/cpuinfo")
@@ -76,6 +80,7 @@ def describe(
         "cpu_model": _cpu_model(CPUINFO),
         "cores": os.cpu_count(),
         "affinity_cores": _affinity_cores(),
+        "usable_cores": cores(),
         "governor": _text(GOVERNOR),
         "memory_bytes": _memory_bytes("total"),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -91,7 +96,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Differences between two descriptions, of machine and software, one line each."""
     found = [
         f"{name}: {old.get(name)} and {new.get(name)}"
-        for name in MACHINE
+        for name in (*MACHINE, *(each for each in _LATER if each in old and each in new))
         if old.get(name) != new.get(name)
     ]
     before, after = old.get("versions") or {}, new.get("versions") or {}

@@ -1,13 +1,13 @@
 """Declare the options that several commands share."""
 
 import argparse
-import os
 from pathlib import Path
 
 from client.connection.credentials import CredentialFiles
 from client.errors import UsageError
 from command_line import paths
 from command_line.parser import add_option, group
+from command_line.resources import cores
 from measure.core.arguments import address, over_zero, positive, seconds, sizes
 
 # Groups of options in --help.
@@ -121,8 +121,7 @@ def add_seed(options: Options) -> None:
 
 def add_threads(options: Options, where: str) -> None:
     """Declare the option for the threads of one execution."""
-    cores = len(os.sched_getaffinity(0))
-    add_option(options, "--threads", positive, cores, "N", f"threads per execution, in {where}")
+    add_option(options, "--threads", positive, cores(), "N", f"threads per execution, in {where}")
 
 
 def add_model(parser: argparse.ArgumentParser, results: str) -> None:

@@ -3,7 +3,6 @@
 python -m measure.peers.serve_peer triton
 """
 
-import os
 import signal
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from types import FrameType
 
 from client.errors import UsageError
 from command_line.parser import Parser
+from command_line.resources import cores
 from measure.core import local_server
 from measure.core.verification import Experiment
 from measure.peers.environments import NotAvailable
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             graph = local_server.export(experiment, MODEL, Path(folder))
-            threads = len(os.sched_getaffinity(0))
+            threads = cores()
             work = Work(graph, args.classes, args.features, threads, _MOST_ROWS)
             with running_peer(PEERS[args.peer], work) as address:
                 print(f"listening on {address}", flush=True)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from command_line.resources import cores
 from measure.core import local_server
 from measure.core.comparison import interleaved
 from measure.core.judged import conclude_share, run_rounds
@@ -23,7 +24,6 @@ from measure.core.verification import Experiment, check, truth
 from measure.limits.pcie import DeviceMemory
 from measure.peers.peer_servers import MODEL
 from measure.sweep.modes import Local
-from server.app.config import cores
 from server.onnx import pinned_memory
 
 _SHARE = 0.8

@@ -1,15 +1,12 @@
 """The server's options, each declared once: flag, environment variable, default, help."""
 
-import argparse
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from command_line.parser import Parser, group, suggestion
-from server.app import listening, option_values
+from command_line import resources
+from server.app import listening, option_values, sizing
 from server.onnx import execution_provider
 from server.onnx.execution_provider import ExecutionProvider
 
@@ -18,18 +15,13 @@ MIB = 2**20
 PASS, REJECT = "pass", "reject"
 GRPCIO, NATIVE = "grpcio", "native"
 _QUICK_RECEIVE_S = 2.0
-_PREFIX = "ARGMAX_"
-_ENVIRONMENT_PREFIX = f"{_PREFIX}SERVER_"
-_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT(_.*)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?$")
 
 
 _folder, _file = option_values.path("a folder"), option_values.path("a file")
 _seconds = option_values.duration()
 _switch = option_values.one_of(auto=None, on=True, off=False)
-_on_or_off = option_values.one_of(on=True, off=False)
+_on_or_off = option_values.on_or_off
 _level = option_values.one_of(debug="debug", info="info", warning="warning", error="error")
-# A switch without a value.
-_BARE_IS_ON: Mapping[str, Any] = {"nargs": "?", "const": "on"}
 # Groups of options in --help, in this order.
 _MODELS, _NETWORK, _LIMITS, _BATCHING = "models", "network", "limits", "batching"
 _EXECUTION, _SECURITY = "execution", "security"
@@ -37,11 +29,6 @@ _LOGGING, _TRACING = "logging", "tracing"
 _count = option_values.integer(1)
 _threads = option_values.integer(1, 100_000)
 _bytes = option_values.integer(1, 2**63 - 1)
-
-
-def cores() -> int:
-    """Number of cores this process may run on."""
-    return len(os.sched_getaffinity(0))
 
 
 def _option(
@@ -160,6 +147,20 @@ class Config:
         "end a stream that sends no message for this long (0: never)",
         600.0,
     )
+    max_connection_age_s: float = _option(
+        _NETWORK,
+        _seconds,
+        "seconds",
+        "ask clients to connect anew when a connection is this old, within a tenth (0: never)",
+        0.0,
+    )
+    max_connection_age_grace_s: float = _option(
+        _NETWORK,
+        _seconds,
+        "seconds",
+        "time for running calls to finish on a connection that is too old (0: no limit)",
+        0.0,
+    )
     grace_s: float = _option(
         _NETWORK, _seconds, "seconds", "time for running requests to finish after SIGTERM", 30.0
     )
@@ -194,7 +195,11 @@ class Config:
         128 * MIB,
     )
     max_inflight_bytes: int = _option(
-        _LIMITS, _bytes, "bytes", "most bytes of requests in memory, over all clients", 256 * MIB
+        _LIMITS,
+        _bytes,
+        "bytes",
+        "most bytes of requests in memory, over all clients",
+        sizing.inflight_bytes,
     )
     max_stream_bytes: int = _option(
         _LIMITS, _bytes, "bytes", "most bytes read ahead on one stream", 130 * MIB
@@ -237,7 +242,9 @@ class Config:
         False,
     )
 
-    threads: int = _option(_EXECUTION, _threads, "count", "threads of one model execution", cores)
+    threads: int = _option(
+        _EXECUTION, _threads, "count", "threads of one model execution", resources.cores
+    )
     ep: ExecutionProvider = _option(
         _EXECUTION,
         execution_provider.parse,
@@ -339,84 +346,3 @@ class Config:
     def local_only(self) -> bool:
         """Whether the address can be reached from this machine only."""
         return listening.local(self.address)
-
-
-def parse(
-    argv: Sequence[str] | None,
-    environment: Mapping[str, str],
-    list_ep: Callable[[], str] = str,
-) -> Config:
-    """Config from flags, else environment variables, else defaults.
-
-    Exits with 2 and one line on stderr for a bad value, with 0 after printing the text of `list_ep`
-    for --list-ep.
-    """
-
-    class ListProviders(argparse.Action):
-        def __call__(self, *_: Any) -> None:
-            print(list_ep())
-            parser.exit()
-
-    parser = Parser(
-        prog="argmax-server",
-        description="Serve ONNX models over gRPC by the Open Inference Protocol.",
-        epilog=f"Each option can also be set as {_ENVIRONMENT_PREFIX}NAME in the environment. "
-        "Exit codes: 0: drained after SIGTERM or SIGINT. 2: the server could not start.",
-    )
-    for option in fields(Config):
-        shown = option.default_factory() if callable(option.default_factory) else option.default
-        if shown in (None, ()):
-            shown = option.metadata["unset"] if shown is None else "none"
-        elif isinstance(shown, bool):
-            shown = "on" if shown else "off"
-        suffix = "" if shown is MISSING else f" (default: {shown})"
-        group(parser, option.metadata["group"]).add_argument(
-            _flag(option.name),
-            action="append",
-            metavar=option.metadata["unit"],
-            **(_BARE_IS_ON if option.metadata["parse"] is _on_or_off else {}),
-            help=option.metadata["help"] + suffix,
-        )
-    group(parser, _EXECUTION).add_argument(
-        "--list-ep",
-        action=ListProviders,
-        nargs=0,
-        default=argparse.SUPPRESS,
-        help="show execution providers, their devices and options, and exit",
-    )
-    arguments = vars(parser.parse_args(argv))
-    values: dict[str, Any] = {}
-    for option in fields(Config):
-        variable = _variable(option.name)
-        texts, source = arguments[option.name], _flag(option.name)
-        if texts is None and variable in environment:
-            texts, source = [environment[variable]], variable
-        if texts is None:
-            if option.default is MISSING and option.default_factory is MISSING:
-                parser.error(f"{source} is required: {option.metadata['help']}")
-            continue
-        text = ",".join(texts) if option.metadata["many"] else texts[-1]
-        try:
-            values[option.name] = option.metadata["parse"](text)
-        except ValueError as error:
-            parser.error(f"{source} got {text!r}, expected {error}")
-    return Config(**values)
-
-
-def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
-    """Warn of each ARGMAX_* variable that sets no option; it may be misspelt.
-
-    Variables that Kubernetes sets for a service called argmax-* are not options.
-    """
-    known = [_variable(option.name) for option in fields(Config)]
-    for name in sorted(environment):
-        if name.startswith(_PREFIX) and name not in known and not _KUBERNETES.search(name):
-            yield f"the environment variable {name} sets no option{suggestion(name, known)}"
-
-
-def _variable(name: str) -> str:
-    return _ENVIRONMENT_PREFIX + name.upper()
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

@@ -1,5 +1,6 @@
 """The listening endpoint on either transport: gRPC's own library or the project's."""
 
+import math
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ import grpc
 
 from server.app import listening
 from server.app.config import Config
+from server.app.option_values import INT32_MAX
 from server.errors import StartError
 from server.rpc.native.methods import authorized
 from server.rpc.security.authorization import Authorization
@@ -152,6 +154,8 @@ def _server_options(
             # A client that reads no answers is as good as one that sends nothing.
             send_stall_s=min(_STALL_S, config.stream_idle_s or _STALL_S),
             max_unread_bytes=_UNREAD_BYTES,
+            max_age_s=config.max_connection_age_s or None,
+            max_age_grace_s=config.max_connection_age_grace_s or None,
         ),
         max_connections=config.max_connections,
         on_dropped=on_dropped,
@@ -182,7 +186,15 @@ def _channel_options(config: Config) -> list[tuple[str, int]]:
         ("grpc.http2.max_ping_strikes", 3),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.absolute_max_metadata_size", 32 * 1024),
+        # gRPC varies the age by a tenth too.
+        ("grpc.max_connection_age_ms", _age_ms(config.max_connection_age_s)),
+        ("grpc.max_connection_age_grace_ms", _age_ms(config.max_connection_age_grace_s)),
     ]
+
+
+def _age_ms(seconds: float) -> int:
+    """Milliseconds for gRPC, which takes its largest number for no limit."""
+    return min(math.ceil(1000 * seconds), INT32_MAX) or INT32_MAX
 
 
 def _most_calls(config: Config) -> int:

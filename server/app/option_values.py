@@ -48,6 +48,10 @@ def one_of(**choices: Any) -> Callable[[str], Any]:
     return parse
 
 
+# Of its own name, because such an option may be given without a value.
+on_or_off = one_of(on=True, off=False)
+
+
 def share(**named: Any) -> Callable[[str], Any]:
     """Parse 1/N to N, and the other names of shares to their values."""
     expected = f"one of {', '.join(named)}, or 1/N with N from 1 to {INT32_MAX}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from command_line import extras
-from server.app import listening, logs
+from server.app import listening, logs, sizing
 from server.app.config import NATIVE, REJECT, Config
 from server.app.endpoint import Endpoint, GrpcioEndpoint, NativeEndpoint
 from server.app.management.sources import Sources
@@ -55,19 +55,22 @@ _LAST_ANSWERS_S = 2.0
 class Server:
     """A service that listens; `drain` is the only way to end it."""
 
-    def __init__(self, config: Config) -> None:
-        """Load the models and listen. StartError names the file, option or port at fault."""
+    def __init__(self, config: Config, on_loaded: Callable[[], object] | None = None) -> None:
+        """Load the models and listen. StartError names the file, option or port at fault.
+
+        `on_loaded` is called between the two: from then on requests may be accepted.
+        """
         self._config = config
         listening.check(config.address)
         # First, so that probes are answered while models are loaded.
         self._management = _management_port(config)
         try:
-            self._start(config)
+            self._start(config, on_loaded)
         except BaseException:
             self._close_management()
             raise
 
-    def _start(self, config: Config) -> None:
+    def _start(self, config: Config, on_loaded: Callable[[], object] | None) -> None:
         # Even if no model is there yet: a model loaded later may need it.
         provider_library.require(config.ep)
         # Before the models, because loading them may take long.
@@ -100,7 +103,9 @@ class Server:
         budget = ByteBudget(config.max_inflight_bytes)
         inference = Inference(self._repository, budget, regions, self._request_ends)
         streams = StreamLimits(config.max_stream_bytes, config.stream_idle_s)
-        shown = {"max_message_bytes": str(config.max_message_bytes)}
+        # A message over the whole byte budget is rejected, too.
+        largest_bytes = min(config.max_message_bytes, config.max_inflight_bytes)
+        shown = {"max_message_bytes": str(largest_bytes)}
         self._servicer = Servicer(self._repository, inference, streams, idle_trim, shown)
         self._repository_servicer = RepositoryServicer(self._repository)
         self._pools = ThreadPools(config.workers, config.max_waiting, config.max_streams)
@@ -113,6 +118,8 @@ class Server:
         self._receiver = None if native else Receiver(config.receive_s, idle_trim)
         self._check_receiver = None if native else Receiver(config.quick_receive_s, idle_trim)
         self._health = Health(("", SERVICE), self._check_receiver)
+        if on_loaded is not None:
+            on_loaded()
         try:
             self._endpoint = self._listen(authorization)
         except StartError:
@@ -139,7 +146,10 @@ class Server:
                 self._servicer,
                 None if authorization is None else authorization.check,
             )
-        _log.info("serving", extra={"address": self.address, "tls": config.tls_cert is not None})
+        started = {"address": self.address, "tls": config.tls_cert is not None}
+        _log.info("serving", extra={**started, **sizing.described(config)})
+        for warning in sizing.memory_warnings(config):
+            _log.warning(warning)
         if not config.local_only and config.tls_client_ca is None and authorization is None:
             _log.warning(
                 "no authentication configured: anyone who can reach the address can call the server"

@@ -1,17 +1,16 @@
 """Serve until a signal asks the process to end, then drain."""
 
-import contextlib
 import gc
 import logging
 import signal
-import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from protos import malloc
-from server.app import logs, stacks
+from server.app import logs, readiness, sizing, stacks
 from server.app.config import Config
 from server.app.server import Server
+from server.app.stop_signals import StopSignals
 from server.errors import StartError
 
 _log = logging.getLogger("server")
@@ -21,50 +20,38 @@ _COLLECTED_OBJECTS = 10_000
 _LAST_LINES_S = 2.0
 
 
-def serve(settings: Config, warnings: Iterable[str]) -> int:
+def serve(
+    settings: Config, warnings: Iterable[str], stop: StopSignals, notify_address: str | None = None
+) -> int:
     """Serve until SIGTERM or SIGINT, then drain. 0: done; 2: could not start.
 
-    `warnings` are logged first.
+    SIGUSR1 logs what every thread is doing, at any time.
+
+    `warnings` are logged first. `notify_address`: where a supervisor is notified, see `readiness`.
     """
     logs.set_up(settings.log_level)
+    stop.on(signal.SIGUSR1, stacks.dump)
     try:
-        return _serve(settings, warnings)
+        return _serve(settings, warnings, stop, notify_address)
     finally:
         logs.writer().flush(_LAST_LINES_S)
 
 
-def _serve(settings: Config, warnings: Iterable[str]) -> int:
-    for warning in warnings:
+def _serve(
+    settings: Config, warnings: Iterable[str], stop: StopSignals, notify_address: str | None
+) -> int:
+    for warning in (*warnings, *sizing.thread_warnings(settings)):
         _log.warning(warning)
     malloc.keep_in_process(all_sizes=True)
     gc.set_threshold(_COLLECTED_OBJECTS)
-    with _stop_signals() as arrived:
-        try:
-            server = Server(settings)
-        except StartError as error:
-            print(f"argmax-server: error: {error}", file=sys.stderr)
-            return 2
-        print(f"listening on {server.address}", flush=True)
-        while arrived.recv(1)[0] == signal.SIGUSR1:
-            stacks.dump()
-        server.drain()
+    try:
+        server = Server(settings, stop.serving)
+    except StartError as error:
+        print(f"argmax-server: error: {error}", file=sys.stderr)
+        return 2
+    print(f"listening on {server.address}", flush=True)
+    readiness.notify(notify_address, readiness.READY)
+    stop.wait()
+    readiness.notify(notify_address, readiness.STOPPING)
+    server.drain()
     return 0
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[socket.socket]:
-    """A socket from which the numbers of signals that arrive can be read.
-
-    Python writes to it in whichever thread gets the signal. A handler that takes a lock could wait
-    forever for one that the code it interrupts holds.
-    """
-    arrived, written = socket.socketpair()
-    with arrived, written:
-        written.setblocking(False)
-        signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, lambda *_: None)
-        try:
-            yield arrived
-        finally:
-            signal.set_wakeup_fd(-1)

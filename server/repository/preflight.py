@@ -1,6 +1,7 @@
 """Load a model in a separate process first, so that a crash becomes an error."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -58,6 +59,7 @@ class Preflight:
             "limits": asdict(limits),
             "most_s": self._most_s,
             "most_bytes": self._most_bytes,
+            "parent": os.getpid(),
         }
         with self._process(path) as process:
             try:

@@ -3,8 +3,10 @@
 python -m server.repository.preflight_worker
 """
 
+import ctypes
 import json
 import math
+import os
 import resource
 import signal
 import sys
@@ -17,6 +19,8 @@ from server.errors import LoadError, StartError
 from server.loaded_model.model import Model, ModelLimits
 from server.onnx.execution_provider import ExecutionProvider
 
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
 
 def main() -> int:
     """Load the model that stdin describes: a line of JSON, then a ModelConfig. Exit code 0: done.
@@ -26,7 +30,11 @@ def main() -> int:
     """
     job = json.loads(sys.stdin.buffer.readline())
     config = ModelConfig.FromString(sys.stdin.buffer.read())
-    # In case the parent dies and nobody ends this process.
+    # Nobody waits for the outcome, nor ends this process, once the parent has died.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != job["parent"]:
+        return 1
+    # The parent's own limit comes first.
     signal.alarm(math.ceil(job["most_s"]) + 1)
     # Not the address space: GPU libraries reserve far more of it than they use.
     for limit, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, job["most_bytes"])):

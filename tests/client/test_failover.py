@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 
 import numpy as np
+import psutil
 import pytest
 from clear_examples import clear_examples
 from conftest import GROUP_ROWS, PATIENCE_S
@@ -214,3 +215,52 @@ def test_a_server_that_drains_is_asked_nothing_more(launch, models, call, exampl
             eventually(all_answered, "only the other is asked")
             assert caller.health() == "NOT_SERVING"  # not gone meanwhile
         assert draining.wait() == 0
+
+
+class Connections:
+    """Connections that this process has had to a server at once or one after the other."""
+
+    def __init__(self, address):
+        self._port = int(address.rpartition(":")[2])
+        self._ports = set()
+
+    def count(self):
+        found = psutil.Process().net_connections("tcp")
+        self._ports |= {each.laddr.port for each in found if each.raddr[1:] == (self._port,)}
+        return len(self._ports)
+
+
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
+def test_connections_that_are_too_old_cost_no_request(
+    serve, models, examples, eventually, transport
+):
+    ages = {"max_connection_age_s": 0.2, "max_connection_age_grace_s": 0.1}
+    address = serve(models, transport=transport, **ages).address
+    connections = Connections(address)
+    with Client(address, deadline_s=PATIENCE_S) as client:
+        load = Load(client, *examples)
+        with load.running():
+            eventually(lambda: load.errors or connections.count() > 3, "connections are renewed")
+            load.goes_on(eventually)
+    assert load.errors == []
+    assert not load.wrong
+    assert load.right == load.asked
+
+
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
+def test_a_stream_outlives_the_connections_that_it_is_sent_on(
+    serve, models, examples, eventually, transport
+):
+    ages = {"max_connection_age_s": 0.2, "max_connection_age_grace_s": 0.1}
+    address = serve(models, transport=transport, **ages).address
+    connections = Connections(address)
+    x, labels = examples
+    with Client(address, deadline_s=PATIENCE_S) as client:
+
+        def batches():
+            while connections.count() < 4:
+                yield x
+
+        answers = list(client.stream(batches()))
+    assert len(answers) > 4
+    assert all(np.array_equal(each, labels) for each in answers)

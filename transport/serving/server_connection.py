@@ -1,6 +1,8 @@
 """The server's side of one connection: requests become calls of methods."""
 
 import functools
+import math
+import random
 import socket
 import time
 from collections.abc import Callable
@@ -23,6 +25,9 @@ from transport.serving.server_call import ServerCall, refusal
 from transport.status import Code, Status, StatusError
 
 _DRAIN_PING_S = 1.0
+# Clients that connected together do not all come back together.
+_AGE_JITTER = 0.1
+_TOO_OLD = Status(Code.UNAVAILABLE, "the connection has reached its maximum age")
 # Smaller messages leave no memory behind that is worth a word.
 _LARGE_BYTES = 1024 * 1024
 # What a client makes of REFUSED_STREAM.
@@ -77,6 +82,11 @@ class ServerConnection(Connection):
         )
         self._draining = False
         self._held: list[ServerCall] = []
+        # When the client is asked to connect anew, and from then on when its last calls are ended.
+        self._old_at_s = self._end_at_s = math.inf
+        if options.max_age_s is not None:
+            jitter = random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)
+            self._old_at_s = self.last_call_s + jitter * options.max_age_s
 
     @functools.cached_property
     def auth_context(self) -> dict[str, list[bytes]]:
@@ -283,6 +293,15 @@ class ServerConnection(Connection):
         if self.streams:
             self.last_call_s = now_s
         elif options.idle_s is not None and now_s - self.last_call_s >= options.idle_s:
+            self.drain()
+        if now_s >= self._end_at_s:
+            self.cancel_all(_TOO_OLD)
+            self.close_soon()
+            return
+        if now_s >= self._old_at_s:
+            self._old_at_s = math.inf
+            if options.max_age_grace_s is not None:
+                self._end_at_s = now_s + options.max_age_grace_s
             self.drain()
         for stream in list(self.streams.values()):
             assert isinstance(stream, ServerCall)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from command_line.resources import cores
 from measure.core import local_server
 from measure.core.comparison import interleaved
 from measure.core.judged import conclude_share, run_rounds
@@ -20,7 +21,6 @@ from measure.peers.peer_servers import MODEL
 from measure.side_by_side.raw_socket.client import RawSocket, raw_server
 from measure.side_by_side.service import Settings, connected, serving
 from measure.sweep.modes import Mode, Stream
-from server.app.config import cores
 
 _SHARE = 0.5
 

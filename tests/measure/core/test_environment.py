@@ -35,7 +35,7 @@ def test_description_survives_json():
     assert described["command_line"] == "python -m client 'two words'"
     assert described["started"] == start.time
     assert described["started"].endswith("+00:00")
-    assert described["cores"] >= described["affinity_cores"] >= 1
+    assert described["cores"] >= described["affinity_cores"] >= described["usable_cores"] >= 1
     told = set(described["versions"]) - set(environment.PROVIDERS)
     assert told == {"python", *environment.DISTRIBUTIONS}
     assert described["versions"]["numpy"]

@@ -9,7 +9,7 @@ import pytest
 from conftest import Graphs
 from onnx import helper
 
-from server.app.config import cores
+from command_line.resources import cores
 from server.loaded_model.group_size import best_group_rows, group_size
 from server.onnx.engine import Engine
 

@@ -162,9 +162,7 @@ def test_a_request_that_fails_has_a_span_with_its_code(caller, traces):
     assert "nobody" not in trace.names
 
 
-@pytest.mark.parametrize(
-    "traceparents", [(), (UNSAMPLED,), ("nonsense",), (SAMPLED.upper(),)]
-)
+@pytest.mark.parametrize("traceparents", [(), (UNSAMPLED,), ("nonsense",), (SAMPLED.upper(),)])
 def test_a_call_that_does_not_ask_for_it_is_not_traced(caller, traces, traceparents):
     infer(caller, *traceparents)
     infer(caller, SAMPLED.replace("0af", "2af"))

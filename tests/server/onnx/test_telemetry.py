@@ -1,0 +1,47 @@
+"""ONNX Runtime keeps no record of its use."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import PATIENCE_S, ROOT
+
+from model.export import export
+from model.weights import from_seed
+
+
+@pytest.fixture(scope="module")
+def models(graphs):
+    export(graphs.folder, "linear", from_seed(4, 8, 0), "float32", 0)
+    return graphs.folder
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
+def test_a_server_writes_nothing_to_the_home_folder(launch, models, home):
+    assert launch(models, validation=True).stop() == 0
+    assert list(home.rglob("*")) == []
+
+
+def test_a_session_of_the_model_writes_nothing_there_either(models, home):
+    code = "import sys, model.stored, onnxruntime as ort; ort.InferenceSession(sys.argv[1])"
+    graph = models / "linear" / "1" / "model.onnx"
+    command = [sys.executable, "-c", code, graph]
+    subprocess.run(command, cwd=ROOT, timeout=PATIENCE_S, check=True)
+    assert list(home.rglob("*")) == []
+
+
+def test_an_operator_may_decide_otherwise(home):
+    code = "import os, server.onnx.engine; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "0"}
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=environment)
+    assert said == b"0\n"
