@@ -142,6 +142,7 @@ class Server:
                     budget=budget,
                     streams=self._pools.streams,
                     connections=lambda: self._endpoint.connections,
+                    dropped=self._observers.dropped,
                 ),
                 self._servicer,
                 None if authorization is None else authorization.check,

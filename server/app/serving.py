@@ -17,7 +17,7 @@ _log = logging.getLogger("server")
 # Calls leave nothing to the collector, which would look at those in flight every 700 objects.
 _COLLECTED_OBJECTS = 10_000
 # For the log, of which a reader may stand still.
-_LAST_LINES_S = 2.0
+_LAST_LINES_S = 1.0
 
 
 def serve(

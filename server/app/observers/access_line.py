@@ -1,7 +1,7 @@
 """A line of the access log: what it says of a request or a call that has ended."""
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from server.app import logs
 from server.rpc.accounting.ended_request import EndedRequest
@@ -16,8 +16,7 @@ _LONGEST_NAME = 200
 _LONGEST_ERROR = 300
 
 
-@dataclass(frozen=True, slots=True)
-class RequestLine:
+class RequestLine(NamedTuple):
     """A line of an inference request, before it is text: all that clients send is bounded."""
 
     time_s: float
@@ -89,8 +88,7 @@ class RequestLine:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class CallLine:
+class CallLine(NamedTuple):
     """A line of any other call, or of a stream as a whole."""
 
     time_s: float

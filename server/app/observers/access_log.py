@@ -3,7 +3,6 @@
 import itertools
 import logging
 
-from server.app import logs
 from server.app.log_writer import LogWriter
 from server.app.observers.access_line import LOGGER, CallLine, RequestLine
 from server.rpc import health, reflection
@@ -25,20 +24,15 @@ _log = logging.getLogger(LOGGER)
 class AccessLog:
     """Hands lines to the writer of stderr, in the threads that end requests and calls."""
 
-    def __init__(self, every: int, slow_ns: int | None, writer: LogWriter | None = None) -> None:
+    def __init__(self, every: int, slow_ns: int | None, writer: LogWriter) -> None:
         """Log one of `every` requests that succeed, with 0 none, and nothing else.
 
         Requests that take longer than `slow_ns` are logged as warnings in any case.
         """
         self._every = every
         self._slow_ns = slow_ns
-        self._writer = writer or logs.writer()
+        self._writer = writer
         self._count = itertools.count()
-
-    @property
-    def dropped(self) -> int:
-        """Lines of this process that stderr did not take in time."""
-        return self._writer.dropped
 
     def request_ended(self, request: EndedRequest) -> None:
         """Log an inference request; see RequestEnds.observe."""

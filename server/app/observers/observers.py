@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 from command_line import extras
+from server.app import logs
 from server.app.config import Config
 from server.app.observers.access_log import AccessLog
 from server.app.observers.traces import Traces
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from server.app.observers.otlp import Collector
 
 # Of a collector that does not answer.
-_LAST_SPANS_S = 2.0
+_LAST_SPANS_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -29,7 +30,6 @@ class Observers:
         self.trace_settings: TraceSettings | None = None
         self._collector: Collector | None = None
         self._traces: Traces | None = None
-        self._access_log: AccessLog | None = None
         if config.trace_otlp is not None:
             self._collector = _collector(config.trace_otlp)
             self.trace_settings = TraceSettings(config.trace_rate)
@@ -39,20 +39,15 @@ class Observers:
             raise StartError(f"got --trace-rate 1/{config.trace_rate} alone, expected --trace-otlp")
         if config.access_log is not None or config.slow_ms is not None:
             slow_ns = None if config.slow_ms is None else config.slow_ms * 1_000_000
-            self._access_log = AccessLog(config.access_log or 0, slow_ns)
-            requests.observe(self._access_log.request_ended)
+            access_log = AccessLog(config.access_log or 0, slow_ns, logs.writer())
+            requests.observe(access_log.request_ended)
             if config.access_log is not None:
-                calls.observe(self._access_log.call_ended)
+                calls.observe(access_log.call_ended)
 
-    @property
-    def dropped_lines(self) -> int:
-        """Lines of the log that stderr did not take in time."""
-        return 0 if self._access_log is None else self._access_log.dropped
-
-    @property
-    def dropped_traces(self) -> int:
-        """Requests that were to be traced, and were too many."""
-        return 0 if self._traces is None else self._traces.dropped
+    def dropped(self) -> dict[str, int]:
+        """Lines of the log that stderr did not take in time, and requests too many to be traced."""
+        traces = 0 if self._traces is None else self._traces.dropped
+        return {"log_lines": logs.writer().dropped, "traces": traces}
 
     def close(self) -> None:
         """Send the spans that wait, within a bound."""

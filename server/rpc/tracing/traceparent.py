@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _KEY = "traceparent"
 # Version, trace id, span id, flags; later versions may add to it.
@@ -11,8 +11,7 @@ _FIRST, _INVALID = "00", "ff"
 _SAMPLED = 1
 
 
-@dataclass(frozen=True, slots=True)
-class TraceParent:
+class TraceParent(NamedTuple):
     """The client's span; ids are lower-case hexadecimal digits, 32 and 16."""
 
     trace_id: str

@@ -8,6 +8,7 @@ import time
 import grpc
 import numpy as np
 import pytest
+from certificates import Authority
 from conftest import PATIENCE_S, SERVICE
 from otlp_receiver import Receiver, attributes
 
@@ -206,6 +207,44 @@ def test_with_the_level_off_nothing_is_traced(caller, traces):
     infer(caller)
     (trace,) = traces(1)
     assert not trace.root.parent_span_id
+
+
+def test_a_bad_setting_changes_none(caller, traces):
+    bad = changes(trace_rate="1", trace_level="TENSORS", trace_count="5")
+    with pytest.raises(grpc.RpcError) as caught:
+        caller.control("TraceSetting", settings=bad)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "trace_level" in caught.value.details()
+    shown = {
+        name: list(each.value) for name, each in caller.control("TraceSetting").settings.items()
+    }
+    assert shown == {
+        "trace_level": ["TIMESTAMPS"],
+        "trace_rate": ["0"],
+        "trace_count": ["-1"],
+        "log_frequency": ["0"],
+        "trace_file": [""],
+        "trace_mode": ["opentelemetry"],
+    }
+
+
+def test_settings_of_an_unknown_model_are_not_found(caller):
+    with pytest.raises(grpc.RpcError) as caught:
+        caller.control("TraceSetting", model_name="nobody", settings=changes(trace_rate="1"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_collector_with_tls_is_reached_by_https(launch, call, models, monkeypatch, tmp_path):
+    authority = Authority(tmp_path / "tls")
+    certificate, key = authority.sign("collector")
+    pair = (key.read_bytes(), certificate.read_bytes())
+    receiver = Receiver(grpc.ssl_server_credentials([pair]))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(authority.certificate))
+    server = launch(models, "--trace-otlp", f"https://{receiver.address}", "--trace-rate", "1")
+    infer(call(server.address))
+    assert server.stop() == 0
+    assert len(receiver.traces()) == 1
+    receiver.close()
 
 
 def listening():
