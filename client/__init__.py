@@ -5,9 +5,13 @@
 ...     labels = client.predict(x)  # x: [n, features]
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from client.arrays import Rows
 from client.batch_stream import BatchAnswer
 from client.client import Client
+from client.connection.call_options import CallOptions
 from client.connection.channel import RetryPolicy
 from client.connection.credentials import Credentials
 from client.errors import (
@@ -22,8 +26,13 @@ from client.model_input import ModelInput
 from protos.codec import InferResponse
 from protos.errors import OutputMissing
 
+if TYPE_CHECKING:
+    from client.async_client import AsyncClient
+
 __all__ = [
+    "AsyncClient",
     "BatchAnswer",
+    "CallOptions",
     "Client",
     "ClientError",
     "Credentials",
@@ -38,3 +47,10 @@ __all__ = [
     "Unreachable",
     "UsageError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import AsyncClient when it is used: asyncio takes longer than all that Client needs."""
+    if name == "AsyncClient":
+        return importlib.import_module("client.async_client").AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

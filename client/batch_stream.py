@@ -1,11 +1,14 @@
 """Send batches as small messages on a stream, and join their answers."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from client.batch import Batch
+from client.connection.call_options import CallSettings, left_s
 from client.connection.calls import Connection
+from client.connection.infer_stream import InferStream
+from client.connection.waiting import Series
 from client.errors import RequestFailed, Unavailable
 from client.message_size import MessageLimit
 from client.unanswered import Encode, Unanswered
@@ -24,64 +27,112 @@ class BatchAnswer:
     done_ns: int
 
 
-def stream_batches(
-    connection: Connection,
-    batches: Iterable[Batch],
-    encode: Encode,
-    limit: MessageLimit,
-    deadline_s: float | None = None,
-    *,
-    stable: bool = False,
-) -> Iterator[BatchAnswer]:
-    """Answers to `batches`, in order, while later batches are being sent.
+class BatchStream:
+    """Answers to `batches`, in order, while later batches are being sent: a Series.
 
-    Another thread reads `batches`, no faster than the server takes messages. `encode` makes a
-    message from rows of a batch, its id, and whether more rows follow. `stable`: the arrays of
-    batches stay as they are until they are answered; otherwise until the next batch is drawn. If
-    the stream breaks because the server is unavailable, messages without an answer are sent again
-    on a new stream, by the connection's retry policy. Raises RequestFailed for an error of the
-    server, UsageError for a batch without rows, and the errors of `batches` and `encode`.
+    `batches` are asked for elsewhere, by a thread or a task of the stream, no faster than the
+    server takes messages. `encode` makes a message from rows of a batch, its id, and whether more
+    rows follow. `stable`: the arrays of batches stay as they are until they are answered; otherwise
+    until the next batch is drawn. If the stream breaks because the server is unavailable, messages
+    without an answer are sent again on a new stream, as often as `settings` say.
     """
-    messages = Unanswered(batches, encode, limit, stable=stable)
-    responses: list[InferResponse] = []
-    first_ns = 0
-    for answered, (data, last) in enumerate(_answers(connection, messages, deadline_s)):
-        now_ns = time.perf_counter_ns()
+
+    def __init__(
+        self,
+        connection: Connection,
+        batches: Series[Batch],
+        encode: Encode,
+        limit: MessageLimit,
+        settings: CallSettings,
+        *,
+        stable: bool = False,
+    ) -> None:
+        self._messages = Unanswered(batches, encode, limit, connection.waiting, stable=stable)
+        self._answers = _Answers(connection, self._messages, settings)
+        self._answered = 0
+
+    async def next(self) -> BatchAnswer | None:
+        """The answer to the next batch; None at the end.
+
+        Raises RequestFailed for an error of the server, UsageError for a batch without rows, and
+        the errors of `batches` and `encode`.
+        """
+        responses: list[InferResponse] = []
+        first_ns = 0
+        while (answer := await self._answers.next()) is not None:
+            data, last = answer
+            now_ns = time.perf_counter_ns()
+            responses.append(self._response(data))
+            first_ns = first_ns or now_ns
+            if last:
+                return BatchAnswer(tuple(responses), first_ns, now_ns)
+        if self._messages.failure is not None:
+            raise self._messages.failure
+        if not self._messages.complete:
+            raise RequestFailed("DATA_LOSS", "the stream ended before every message was answered")
+        return None
+
+    async def close(self) -> None:
+        """End the stream, wherever it stands."""
+        await self._answers.close()
+
+    def _response(self, data: memoryview) -> InferResponse:
         text, response = decode_stream_response(data)
         if text:
             raise RequestFailed("UNKNOWN", text)
-        if response.id != str(answered):
+        if response.id != str(self._answered):
             raise RequestFailed(
                 "DATA_LOSS",
-                f"got the answer to message {response.id}, expected that to message {answered}",
+                f"got the answer to message {response.id}, expected that to message "
+                f"{self._answered}",
             )
-        if not responses:
-            first_ns = now_ns
-        responses.append(response)
-        if last:
-            yield BatchAnswer(tuple(responses), first_ns, now_ns)
-            responses = []
-    if messages.failure is not None:
-        raise messages.failure
-    if not messages.complete:
-        raise RequestFailed("DATA_LOSS", "the stream ended before every message was answered")
+        self._answered += 1
+        return response
 
 
-def _answers(
-    connection: Connection, messages: Unanswered, deadline_s: float | None
-) -> Iterator[tuple[memoryview, bool]]:
+class _Answers:
     """Answers to all messages, over as many streams as needed, and which end their batches."""
-    end_s = None if deadline_s is None else time.monotonic() + deadline_s
-    failures = 0
-    while True:
-        left_s = None if end_s is None else end_s - time.monotonic()
-        try:
-            for data in connection.infer_stream(messages.messages(), left_s):
-                last = messages.answer()
-                failures = 0
-                yield data, last
-            return
-        except Unavailable:
-            failures += 1
-            if not connection.retry.wait(failures, end_s):
-                raise
+
+    def __init__(
+        self, connection: Connection, messages: Unanswered, settings: CallSettings
+    ) -> None:
+        self._connection = connection
+        self._messages = messages
+        self._settings = settings
+        self._end_s: float | None = None
+        self._failures = 0
+        # The last one is in use. A broken one may still be drawing the next message.
+        self._streams: list[InferStream] = []
+
+    async def next(self) -> tuple[memoryview, bool] | None:
+        if not self._streams:
+            self._end_s = self._settings.ends_s()
+            self._begin()
+        while True:
+            try:
+                answer = await self._streams[-1].next()
+            except Unavailable:
+                self._streams[-1].cancel()
+                self._failures += 1
+                pause_s = self._settings.retry.pause_s(self._failures, self._end_s)
+                if pause_s is None:
+                    raise
+                await self._connection.waiting.sleep(pause_s)
+                self._begin()
+                continue
+            if answer is None:
+                return None
+            self._failures = 0
+            return answer, self._messages.answer()
+
+    def _begin(self) -> None:
+        self._streams = [stream for stream in self._streams if stream.sending]
+        self._streams.append(
+            self._connection.open_stream(
+                self._messages.messages(), left_s(self._end_s), self._settings
+            )
+        )
+
+    async def close(self) -> None:
+        for stream in self._streams:
+            await stream.close()

@@ -1,48 +1,36 @@
 """Predict with a served model, from Python."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
-import numpy as np
 from numpy.typing import NDArray
 
-from client.arrays import Rows, as_array
+from client.arrays import Rows
 from client.batch import Batch
-from client.batch_stream import BatchAnswer, stream_batches
-from client.connection import addresses
+from client.batch_stream import BatchAnswer
+from client.calls.model_calls import ModelCalls
+from client.calls.model_stream import ModelStream, joined
+from client.connection.blocking import Blocking
+from client.connection.call_options import CallOptions
 from client.connection.call_times import CallTimes
-from client.connection.calls import Connection
-from client.connection.channel import MAX_MESSAGE_BYTES, RetryPolicy
+from client.connection.channel import RetryPolicy
 from client.connection.credentials import Credentials
-from client.control import ControlClient
-from client.errors import RequestFailed, UsageError
-from client.message_size import MessageLimit, MessageSize
+from client.connection.waiting import each, run
 from client.model_input import ModelInput
-from client.served_model import ServedModel
 from client.shared_memory import SharedArray
-from protos.codec import (
-    InferRequest,
-    InferResponse,
-    Pieces,
-    RequestedOutput,
-    decode_response,
-    request_pieces,
-)
-from protos.errors import InvalidMessage, OutputMissing
+from protos import inference_pb2 as pb
+from protos import model_config_pb2 as config_pb
+from protos.codec import InferResponse
 from protos.tensors import Parameter, Tensor
 
 # How long instruments wait for a server that they started.
 READY_TIMEOUT_S = 30.0
-_HEADER_BYTES = 64 * 1024
-# Rows that are converted at a time into shared memory.
-_SHARED_ROWS = 16
-# After these errors the server may have another version of the model than the cached one.
-_OUTDATED = ("INVALID_ARGUMENT", "NOT_FOUND")
 
 
-class Client(ControlClient):
+class Client:
     """Talks to one model of one server, or of several that serve the same.
 
     `address`: HOST:PORT or unix:/path; several servers as a sequence, or separated by commas. They
@@ -56,10 +44,12 @@ class Client(ControlClient):
     `label` if the model has it, else its only output. `takes`: the model's input, for a server
     without metadata. The metadata are read once, and again after a request that did not fit them.
 
-    Safe to use from several threads. Every method raises RequestFailed for an error of a server:
-    Unavailable after the attempts of `retry`; its subclass Unreachable if no connection can be
-    made, at once if nobody listens; DeadlineExceeded. UsageError for an invalid address, for a
-    closed client, and as each method says.
+    Safe to use from several threads. Methods with `options` take the keyword arguments of
+    CallOptions, which hold for that call. If the program has imported OpenTelemetry's API, the
+    trace of the current span is sent along. Every method raises RequestFailed for an error of a
+    server: Unavailable after the attempts of `retry`; its subclass Unreachable if no connection can
+    be made, at once if nobody listens; DeadlineExceeded. UsageError for an invalid address or
+    option, for a closed client, and as each method says.
     """
 
     def __init__(
@@ -76,16 +66,22 @@ class Client(ControlClient):
         output: str | None = None,
         takes: ModelInput | None = None,
     ) -> None:
-        connection = Connection(
-            addresses.parse(address),
-            retry,
-            credentials,
+        self.model = model
+        self.version = version
+        self._calls = ModelCalls(
+            Blocking(),
+            address,
+            model,
+            version,
+            deadline_s=deadline_s,
+            retry=retry,
             hedge_after_s=hedge_after_s,
             keepalive_s=keepalive_s,
+            credentials=credentials,
+            output=output,
+            takes=takes,
         )
-        super().__init__(connection, model, version, deadline_s)
-        self._output = output
-        self._model = ServedModel(self, takes)
+        self._connection = self._calls.connection
 
     def __enter__(self) -> Self:
         return self
@@ -102,23 +98,15 @@ class Client(ControlClient):
         """Close the connection."""
         self._connection.close()
 
-    def check_reachable(self) -> None:
-        """Raise Unreachable, with the reason, unless a server answers.
-
-        It takes as long as the retries, a second by default; 10 s without any response, as behind a
-        firewall.
-        """
-        self._connection.check_reachable(self._deadline_s)
-
-    def wait_until_ready(self, timeout_s: float = 10.0) -> None:
-        """Wait for a server that is starting; Unavailable, with the reason, at the timeout.
-
-        An error that waiting cannot fix, such as an untrusted certificate, is raised at once.
-        """
-        self._connection.wait_until_ready(timeout_s)
+    # --- predictions
 
     def predict(
-        self, x: Rows | Mapping[str, Rows], output: str | None = None, *, names: bool = False
+        self,
+        x: Rows | Mapping[str, Rows],
+        output: str | None = None,
+        *,
+        names: bool = False,
+        **options: Unpack[CallOptions],
     ) -> NDArray[Any]:
         """Labels, int64 `[n]`, of the rows of `x` `[n, features]`, or of one row `[features]`.
 
@@ -134,26 +122,27 @@ class Client(ControlClient):
         scale in its metadata. UsageError, which names input and element, for numbers that would
         overflow, for text in place of numbers, for sparse and masked arrays, for other shapes.
         """
-        if names:
-            classes = self._model.class_names(output or self._output)
-            return classes.of(self._predicted(x, [classes.requested])[classes.output])
-        name = output or self.default_output()
-        return self.predict_outputs(x, [name])[name]
+        return run(self._calls.predict(x, output, names=names, **options))
 
     def predict_outputs(
-        self, x: Rows | Mapping[str, Rows], outputs: Iterable[str]
+        self,
+        x: Rows | Mapping[str, Rows],
+        outputs: Iterable[str],
+        **options: Unpack[CallOptions],
     ) -> dict[str, NDArray[Any]]:
         """As `predict`, for several outputs by name, each with one row per row of `x`."""
-        return self._predicted(x, _requested(outputs))
+        return run(self._calls.predict_outputs(x, outputs, **options))
 
-    def predict_in_one_request(self, x: Rows) -> NDArray[Any]:
+    def predict_in_one_request(self, x: Rows, **options: Unpack[CallOptions]) -> NDArray[Any]:
         """As `predict`, for at most the rows of one request; for servers without streams."""
-        spec = self.input()
-        name = self.default_output()
-        return _output(self.infer({spec.name: spec.rows(x)}, (name,)), name)
+        return run(self._calls.predict_in_one_request(x, **options))
 
     def stream(
-        self, batches: Iterable[Rows | Mapping[str, Rows]], *, stable: bool = False
+        self,
+        batches: Iterable[Rows | Mapping[str, Rows]],
+        *,
+        stable: bool = False,
+        **options: Unpack[CallOptions],
     ) -> Iterator[NDArray[Any]]:
         """Labels of each batch `[n, features]`, in order, while later ones are being sent.
 
@@ -163,9 +152,8 @@ class Client(ControlClient):
         saves the copy: the caller leaves arrays as they are until they are answered. Batches in a
         list or a tuple are stable.
         """
-        name = self.default_output()
-        answers = self.stream_answers(batches, stable=stable)
-        return (_joined(answer.responses, name) for answer in answers)
+        stream = self._opened(batches, options, timings=False, stable=stable)
+        return (joined(answer.responses, stream.output) for answer in _each(stream))
 
     def stream_answers(
         self,
@@ -173,14 +161,10 @@ class Client(ControlClient):
         *,
         timings: bool = False,
         stable: bool = False,
+        **options: Unpack[CallOptions],
     ) -> Iterator[BatchAnswer]:
         """As `stream`, with the whole answers: instants, and with `timings` the stages."""
-        self._connection.check_open()
-        parameters: dict[str, Parameter] = {"timings": True} if timings else {}
-        requested = _requested([self.default_output()])
-        stable = stable or isinstance(batches, list | tuple)
-        drawn = (self._batch(x) for x in batches)
-        return self._stream_batches(drawn, requested, parameters, stable=stable)
+        return _each(self._opened(batches, options, timings=timings, stable=stable))
 
     def infer(
         self,
@@ -189,6 +173,7 @@ class Client(ControlClient):
         parameters: Mapping[str, Parameter] | None = None,
         *,
         times: CallTimes | None = None,
+        **options: Unpack[CallOptions],
     ) -> InferResponse:
         """Send arrays by input name as one request; none named in `outputs` means all of them.
 
@@ -196,186 +181,129 @@ class Client(ControlClient):
         `predict`; the server checks names and shapes. UsageError for more rows than one request may
         have, which `predict` would cut. `times` is filled in, except with hedging.
         """
-        specs = self._model.inputs()
-        tensors = [
-            Tensor.of(name, specs[name].of_any_shape(data))
-            if name in specs
-            else _tensor(name, data)
-            for name, data in inputs.items()
-        ]
-        self._check_rows(tensors)
-        return self._answer(tensors, _requested(outputs), parameters, times)
+        return run(self._calls.infer(inputs, outputs, parameters, times=times, **options))
 
     def infer_tensors(
         self,
         tensors: Iterable[Tensor],
         outputs: Iterable[str] = (),
         parameters: Mapping[str, Parameter] | None = None,
+        **options: Unpack[CallOptions],
     ) -> InferResponse:
         """As `infer`, with tensors that may lie in shared memory, sent as they are."""
-        return self._answer(tensors, _requested(outputs), parameters)
-
-    def fits_one_message(self, rows: int) -> bool:
-        """Whether the server takes a request of that many rows."""
-        most_rows = self._model.most_rows() or rows
-        size = rows * self.input().row_bytes + _HEADER_BYTES
-        return rows <= most_rows and size <= self._model.most_message_bytes()
-
-    def default_output(self) -> str:
-        """The output that `predict` returns: the client's own, `label`, or the model's only one.
-
-        UsageError, which lists them, if the model has several and none of them is `label`.
-        """
-        return self._output or self._model.output()
-
-    def input(self) -> ModelInput:
-        """The input that `predict` sends; UsageError unless the model has exactly one."""
-        return self._model.only_input()
+        return run(self._calls.infer_tensors(tensors, outputs, parameters, **options))
 
     @contextlib.contextmanager
-    def shared(self, x: Rows) -> Iterator[SharedArray]:
+    def shared(self, x: Rows, **options: Unpack[CallOptions]) -> Iterator[SharedArray]:
         """A copy of rows, in the model's dtype, in shared memory registered with the server.
 
         It is registered until the block ends, or with the server until it stops if the client is
         closed before. Only for a server on this machine with shared memory on.
         """
-        if len(self._connection.addresses) > 1:
-            raise UsageError("got several servers for shared memory, expected one")
-        spec = self.input()
-        array = spec.rows(x)
-        with self._registered(array.shape, spec.dtype) as copy:
-            for start in range(0, len(array), _SHARED_ROWS):
-                rows = slice(start, start + _SHARED_ROWS)
-                copy.array[rows] = spec.cast(array[rows], start)
+        copy = run(self._calls.share(x, options))
+        try:
             yield copy
+        finally:
+            run(self._calls.release(copy, options))
 
-    def _batch(self, x: Rows | Mapping[str, Rows]) -> Batch:
-        if isinstance(x, Mapping):
-            return Batch.of(self._model.inputs(), x)
-        spec = self.input()
-        return Batch.of({spec.name: spec}, {spec.name: x})
-
-    def _limit(self) -> MessageLimit:
-        """Limits of one message of `predict` or a stream."""
-        model = self._model
-        most_bytes = model.most_message_bytes() - _HEADER_BYTES
-        return MessageLimit(most_bytes, model.most_rows(), model.gathered_rows())
-
-    def _predicted(
-        self, x: Rows | Mapping[str, Rows], requested: Sequence[RequestedOutput]
-    ) -> dict[str, NDArray[Any]]:
-        names = [output.name for output in requested]
-        batch = self._batch(x)
-        if not len(batch):
-            return {name: self._model.empty(name) for name in names}
-        first = MessageSize(self._limit()).next_rows(batch, 0)
-        # A single message gains nothing from a stream, and can be retried whole.
-        if first.stop == len(batch):
-            response = self._answer(batch.tensors(first), requested, {})
-            return {name: _output(response, name) for name in names}
-        (answer,) = self._stream_batches([batch], requested, {}, stable=True)
-        return {name: _joined(answer.responses, name) for name in names}
-
-    def _stream_batches(
+    def _opened(
         self,
-        batches: Iterable[Batch],
-        requested: Sequence[RequestedOutput],
-        parameters: Mapping[str, Parameter],
+        batches: Iterable[Rows | Mapping[str, Rows]],
+        options: CallOptions,
         *,
+        timings: bool,
         stable: bool,
-    ) -> Iterator[BatchAnswer]:
-        def encode(batch: Batch, part: slice, request_id: str, more_follows: bool) -> Pieces:
-            extra: dict[str, Parameter] = {"more_follows": True} if more_follows else {}
-            return request_pieces(
-                InferRequest(
-                    self.model,
-                    batch.tensors(part),
-                    tuple(requested),
-                    self.version,
-                    request_id,
-                    dict(parameters) | extra,
-                )
-            )
+    ) -> ModelStream:
+        stable = stable or isinstance(batches, list | tuple)
+        draw = partial(_Drawn, iter(batches))
+        return run(self._calls.open_stream(draw, options, timings=timings, stable=stable))
 
-        with self._forgetting():
-            yield from stream_batches(
-                self._connection,
-                batches,
-                encode,
-                self._limit(),
-                self._deadline_s,
-                stable=stable,
-            )
+    # --- the model
 
-    def _answer(
+    def fits_one_message(self, rows: int, **options: Unpack[CallOptions]) -> bool:
+        """Whether the server takes a request of that many rows."""
+        return run(self._calls.fits_one_message(rows, **options))
+
+    def default_output(self, **options: Unpack[CallOptions]) -> str:
+        """The output that `predict` returns: the client's own, `label`, or the model's only one.
+
+        UsageError, which lists them, if the model has several and none of them is `label`.
+        """
+        return run(self._calls.default_output(**options))
+
+    def input(self, **options: Unpack[CallOptions]) -> ModelInput:
+        """The input that `predict` sends; UsageError unless the model has exactly one."""
+        return run(self._calls.input(**options))
+
+    def metadata(self, **options: Unpack[CallOptions]) -> pb.ModelMetadataResponse:
+        """Names, datatypes and shapes of the model's inputs and outputs."""
+        return run(self._calls.metadata(**options))
+
+    def config(self, **options: Unpack[CallOptions]) -> config_pb.ModelConfig:
+        """Configuration of the model."""
+        return run(self._calls.config(**options))
+
+    def told(self, name: str, **options: Unpack[CallOptions]) -> str:
+        """A parameter of the model's configuration; empty if the server has none of that name."""
+        return run(self._calls.told(name, **options))
+
+    def statistics(self, **options: Unpack[CallOptions]) -> pb.ModelStatistics:
+        """Statistics of the model since it was loaded."""
+        return run(self._calls.statistics(**options))
+
+    # --- the server
+
+    def live(self, **options: Unpack[CallOptions]) -> bool:
+        """Whether the server process answers."""
+        return run(self._calls.live(**options))
+
+    def server_ready(self, **options: Unpack[CallOptions]) -> bool:
+        """Whether the server accepts requests."""
+        return run(self._calls.server_ready(**options))
+
+    def ready(self, **options: Unpack[CallOptions]) -> bool:
+        """Whether the model accepts requests."""
+        return run(self._calls.ready(**options))
+
+    def server_metadata(self, **options: Unpack[CallOptions]) -> pb.ServerMetadataResponse:
+        """Name, version and extensions of the server."""
+        return run(self._calls.server_metadata(**options))
+
+    def check_reachable(self, **options: Unpack[CallOptions]) -> None:
+        """Raise Unreachable, with the reason, unless a server answers.
+
+        It takes as long as the retries, a second by default; 10 s without any response, as behind a
+        firewall.
+        """
+        run(self._calls.check_reachable(**options))
+
+    def wait_until_ready(self, timeout_s: float = 10.0) -> None:
+        """Wait for a server that is starting; Unavailable, with the reason, at the timeout.
+
+        An error that waiting cannot fix, such as an untrusted certificate, is raised at once.
+        """
+        run(self._calls.wait_until_ready(timeout_s))
+
+
+class _Drawn:
+    """Batches of an iterator, as a Series."""
+
+    def __init__(
         self,
-        tensors: Iterable[Tensor],
-        requested: Sequence[RequestedOutput],
-        parameters: Mapping[str, Parameter] | None,
-        times: CallTimes | None = None,
-    ) -> InferResponse:
-        request = InferRequest(
-            self.model,
-            tuple(tensors),
-            tuple(requested),
-            self.version,
-            parameters=parameters or {},
-        )
-        try:
-            message = request_pieces(request)
-        except InvalidMessage as error:
-            raise UsageError(str(error)) from None
-        size = sum(map(len, message))
-        if size > MAX_MESSAGE_BYTES:
-            raise UsageError(
-                f"got a request of {size} bytes; a message has at most {MAX_MESSAGE_BYTES}"
-            )
-        with self._forgetting():
-            return decode_response(self._connection.infer(message, self._deadline_s, times))
+        batches: Iterator[Rows | Mapping[str, Rows]],
+        batch_of: Callable[[Rows | Mapping[str, Rows]], Awaitable[Batch]],
+    ) -> None:
+        self._batches = batches
+        self._batch_of = batch_of
 
-    def _check_rows(self, tensors: Sequence[Tensor]) -> None:
-        rows = max((tensor.shape[0] for tensor in tensors if tensor.shape), default=0)
-        if rows > (self._model.most_rows() or rows):
-            # A version that takes more may have been loaded since the metadata were read.
-            self._model.forget()
-        most_rows = self._model.most_rows()
-        if most_rows and rows > most_rows:
-            raise UsageError(
-                f"got {rows} rows in one request; model {self.model!r} takes at most {most_rows}: "
-                "predict(x), or predict({NAME: ARRAY}) for several inputs, cuts them"
-            )
-
-    @contextlib.contextmanager
-    def _forgetting(self) -> Iterator[None]:
-        """Read the metadata again after an answer that may be from another version."""
-        try:
-            yield
-        except RequestFailed as error:
-            if error.code in _OUTDATED:
-                self._model.forget()
-            raise
+    async def next(self) -> Batch | None:
+        for x in self._batches:
+            return await self._batch_of(x)
+        return None
 
 
-def _tensor(name: str, data: Rows) -> Tensor:
-    """An input without metadata."""
-    array = as_array(data, f"input {name!r}")
+def _each(stream: ModelStream) -> Iterator[BatchAnswer]:
     try:
-        return Tensor.of(name, array)
-    except TypeError as error:
-        raise UsageError(f"input {name!r}: {error}") from None
-
-
-def _requested(names: Iterable[str]) -> list[RequestedOutput]:
-    return list(map(RequestedOutput, names))
-
-
-def _output(response: InferResponse, name: str) -> NDArray[Any]:
-    try:
-        return response[name]
-    except OutputMissing as error:
-        raise RequestFailed("DATA_LOSS", str(error)) from None
-
-
-def _joined(responses: Sequence[InferResponse], name: str) -> NDArray[Any]:
-    parts = [_output(response, name) for response in responses]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        yield from each(stream)
+    finally:
+        run(stream.close())

@@ -9,11 +9,12 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from client.batch import Batch
+from client.connection.waiting import Series, Waiting
 from client.errors import UsageError
 from client.message_size import MessageLimit, MessageSize
 from protos.codec import Pieces
@@ -43,23 +44,30 @@ class _Kept:
 
 
 class Unanswered:
-    """Numbered messages of `batches`, read in the threads of streams that send them.
+    """Numbered messages of `batches`, read in the threads or tasks of streams that send them.
 
-    The thread of a broken stream may still run when the next stream begins. `stable`: arrays of
-    batches stay as they are until they are answered.
+    That of a broken stream may still run when the next stream begins. `stable`: arrays of batches
+    stay as they are until they are answered.
     """
 
     def __init__(
-        self, batches: Iterable[Batch], encode: Encode, limit: MessageLimit, *, stable: bool
+        self,
+        batches: Series[Batch],
+        encode: Encode,
+        limit: MessageLimit,
+        waiting: Waiting,
+        *,
+        stable: bool,
     ) -> None:
-        self._batches = enumerate(batches)
+        self._batches = batches
         self._encode = encode
         self._size = MessageSize(limit)
         self._stable = stable
         self._ids = itertools.count()
         self._batch: Batch | None = None
         self._next_row = 0
-        self._drawing = threading.Lock()
+        self._drawn = 0
+        self._drawing = waiting.lock()
         # Never held while reading `batches`: answers must not wait for later batches.
         self._lock = threading.Lock()
         self._kept: deque[_Kept] = deque()
@@ -68,24 +76,26 @@ class Unanswered:
         self._exhausted = False
         self.failure: Exception | None = None
 
-    def messages(self) -> Iterator[Pieces]:
+    def messages(self) -> "Messages":
         """Messages from the first without an answer to the last of all batches, for a new stream.
 
         Each is to be with the kernel before the next is asked for.
         """
         with self._lock:
             self._stream += 1
-            stream, first = self._stream, self._answered
-        for number in itertools.count(first):
-            kept = self._kept_message(number)
-            if kept is None:
-                with self._drawing:
-                    kept = self._kept_message(number) or self._draw(stream)
-            if kept is None:
-                return
-            began_s = time.monotonic()
-            yield kept.pieces
-            self._size.sent(sum(map(len, kept.pieces)), time.monotonic() - began_s)
+            return Messages(self, self._stream, self._answered)
+
+    async def message(self, number: int, stream: int) -> Pieces | None:
+        """A message by its number; None after the last, and for a stream that broke."""
+        kept = self._kept_message(number)
+        if kept is None:
+            async with self._drawing:
+                kept = self._kept_message(number) or await self._draw(stream)
+        return None if kept is None else kept.pieces
+
+    def sent(self, pieces: Pieces, seconds: float) -> None:
+        """The kernel has a message, after so long."""
+        self._size.sent(sum(map(len, pieces)), seconds)
 
     def answer(self) -> bool:
         """Drop the first message; whether it was the last one of its batch."""
@@ -105,9 +115,9 @@ class Unanswered:
             # The thread of a broken stream may be behind.
             return self._kept[at] if 0 <= at < len(self._kept) else None
 
-    def _draw(self, stream: int) -> _Kept | None:
+    async def _draw(self, stream: int) -> _Kept | None:
         try:
-            if self._batch is None and not self._draw_batch(stream):
+            if self._batch is None and not await self._draw_batch(stream):
                 return None
             batch = self._batch
             assert batch is not None
@@ -125,7 +135,7 @@ class Unanswered:
             self._kept.append(kept)
         return kept
 
-    def _draw_batch(self, stream: int) -> bool:
+    async def _draw_batch(self, stream: int) -> bool:
         """Draw the next batch; False at the end, and for a stream that broke."""
         with self._lock:
             unanswered = list(self._kept)
@@ -135,16 +145,36 @@ class Unanswered:
             # A stream that began earlier may have taken messages that were not copied yet.
             if stream != self._stream:
                 return False
-        drawn = next(self._batches, None)
-        if drawn is None:
+        batch = await self._batches.next()
+        if batch is None:
             self._exhausted = True
             return False
-        number, batch = drawn
+        number = self._drawn
+        self._drawn += 1
         if not len(batch):
             raise UsageError(f"batch {number} of the stream has no rows; expected at least one")
         self._batch = batch
         self._next_row = 0
         return True
+
+
+class Messages:
+    """The messages of one stream: a Series."""
+
+    def __init__(self, unanswered: Unanswered, stream: int, first: int) -> None:
+        self._unanswered = unanswered
+        self._stream = stream
+        self._numbers = itertools.count(first)
+        self._given: tuple[Pieces, float] | None = None
+
+    async def next(self) -> Pieces | None:
+        """The next message; None at the end. The kernel has the one before."""
+        if self._given is not None:
+            pieces, began_s = self._given
+            self._unanswered.sent(pieces, time.monotonic() - began_s)
+        message = await self._unanswered.message(next(self._numbers), self._stream)
+        self._given = None if message is None else (message, time.monotonic())
+        return message
 
 
 def _share(pieces: Pieces, batch: Batch) -> bool:

@@ -38,6 +38,12 @@ GROUPS: Mapping[str, Sequence[Command]] = {
             "labels, or other outputs, for rows of .npy files",
             None,
         ),
+        Command(
+            "health",
+            "measure.commands.health",
+            "whether a server or a model is ready, for exec probes",
+            None,
+        ),
     ),
     "measure": (
         Command("sweep", "measure.commands.sweep", "latency and throughput over batch sizes"),

@@ -20,7 +20,7 @@ _UNIT_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _MOST_DIGITS = 99_999_999
 _BINARY = "-bin"
 # Of the protocol itself; the handler of a call does not see them.
-_RESERVED = frozenset(
+RESERVED = frozenset(
     {
         *("te", "content-type", "content-length", "host"),
         *("grpc-timeout", "grpc-encoding", "grpc-accept-encoding"),
@@ -30,12 +30,13 @@ _RESERVED = frozenset(
 
 
 def encode_timeout(timeout_s: float) -> str:
-    """A grpc-timeout of at least `timeout_s`."""
+    """A grpc-timeout of at least `timeout_s`, or the longest that there is."""
+    timeout_s = min(max(timeout_s, 0.0), _MOST_DIGITS * _UNIT_S["H"])
     for unit in "umSM":
-        amount = math.ceil(max(timeout_s, 0.0) / _UNIT_S[unit])
+        amount = math.ceil(timeout_s / _UNIT_S[unit])
         if amount <= _MOST_DIGITS:
             return f"{amount}{unit}"
-    return f"{min(math.ceil(timeout_s / _UNIT_S['H']), _MOST_DIGITS)}H"
+    return f"{math.ceil(timeout_s / _UNIT_S['H'])}H"
 
 
 def decode_timeout(value: str) -> float:
@@ -50,7 +51,7 @@ def encode_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[s
     """Headers of metadata. ValueError for a key or a value that cannot be sent."""
     headers = []
     for key, value in metadata:
-        if _KEY.fullmatch(key) is None or key in _RESERVED:
+        if _KEY.fullmatch(key) is None or key in RESERVED:
             raise ValueError(f"metadata: the key {key!r} is not allowed")
         if key.endswith(_BINARY):
             raw = value.encode() if isinstance(value, str) else value
@@ -67,7 +68,7 @@ def decode_metadata(headers: Headers) -> Metadata:
     """Metadata without the protocol's own headers; StatusError where base64 is damaged."""
     metadata: list[tuple[str, str | bytes]] = []
     for key, value in headers:
-        if key in _RESERVED or key.startswith(":"):
+        if key in RESERVED or key.startswith(":"):
             continue
         if not key.endswith(_BINARY):
             metadata.append((key, value))

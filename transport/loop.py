@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 OnEvent = Callable[[int], None]
 _JOIN_S = 5.0
+# The selectors take no more than some weeks, deadlines may be later.
+_LONGEST_WAIT_S = 3600.0
 # Of so many timers those that were cancelled are dropped: long deadlines of short calls.
 _LEAST_TIDIED = 1_000
 
@@ -119,7 +121,7 @@ class Loop:
             if calls:
                 timeout = 0.0
             elif timers:
-                timeout = max(0.0, timers[0][0] - time.monotonic())
+                timeout = min(max(0.0, timers[0][0] - time.monotonic()), _LONGEST_WAIT_S)
             else:
                 timeout = None
             ready = select(timeout)

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -9,16 +10,22 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from client.connection import hedging
+from client.connection.blocking import Blocking
+from client.connection.call_options import CallSettings, left_s
 from client.connection.call_times import CallTimes
 from client.connection.channel import SERVICE, RetryPolicy, open_channel
 from client.connection.credentials import Credentials
 from client.connection.hedging import Hedging
+from client.connection.infer_stream import InferStream, Iterated
+from client.connection.metadata import ERRORS_END_STREAMS
 from client.connection.reachability import unreachable
+from client.connection.waiting import Series, Waiting, each
 from client.errors import DeadlineExceeded, RequestFailed, Unavailable, Unreachable, UsageError
 from protos import inference_pb2 as pb
 from protos import malloc
 from protos.codec import Pieces
-from transport.calling.client_call import CallFailed, ClientCall
+from transport.calling.client_call import ClientCall
 from transport.calling.failures import NotConnected
 from transport.status import Code, Status
 
@@ -32,7 +39,8 @@ _PROBE_EVERY_S = 0.1
 class Connection:
     """A channel to one or several servers; errors are raised as `RequestFailed`.
 
-    `addresses`: HOST:PORT or unix:/path each. The rest is as `Client` says.
+    `addresses`: HOST:PORT or unix:/path each. `waiting`: how coroutines of this class wait; with
+    None they block. The rest is as `Client` says.
     """
 
     def __init__(
@@ -43,46 +51,50 @@ class Connection:
         *,
         hedge_after_s: float | None = None,
         keepalive_s: float | None = None,
+        deadline_s: float | None = None,
+        waiting: Waiting | None = None,
     ) -> None:
         malloc.keep_in_process()
         self.addresses = tuple(addresses)
-        self.retry = retry or RetryPolicy()
+        self.waiting = waiting or Blocking()
         self._credentials = credentials = credentials or Credentials()
-        self._metadata = credentials.metadata
+        self.settings = CallSettings(
+            retry or RetryPolicy(), deadline_s, hedge_after_s, credentials.metadata
+        )
+        if hedge_after_s is not None:
+            hedging.check(self.addresses, hedge_after_s)
         self._closed = False
         self._on_close = contextlib.ExitStack()
         self._channel = open_channel(self.addresses, credentials, keepalive_s)
         self._on_close.callback(self._channel.close)
+        self._lock = threading.Lock()
         self._hedging: Hedging | None = None
-        if hedge_after_s is not None:
-            self._hedging = Hedging(self.addresses, credentials, hedge_after_s)
-            self._on_close.callback(self._hedging.close)
         self._infer = self._channel.unary_unary(_path("ModelInfer"))
         self._infer_stream = self._channel.stream_stream(_path("ModelStreamInfer"))
         # Of a connection that nobody closes; not here, as the collector may run in any thread.
         weakref.finalize(self, self._channel.loop.call_soon, self._on_close.close).atexit = False
         _open.add(self)
 
-    def control(
-        self, method: str, request: Any, response: type[Response], deadline_s: float | None = None
+    async def control(
+        self, method: str, request: Any, response: type[Response], settings: CallSettings
     ) -> Response:
         """Call an RPC whose messages are small."""
         self.check_open()
-        data = self._answer(method, (request.SerializeToString(),), deadline_s)
+        data = await self._answer(method, (request.SerializeToString(),), settings)
         try:
             answer: Response = response.FromString(data)  # type: ignore[attr-defined]
         except DecodeError:
             raise RequestFailed("DATA_LOSS", f"the answer to {method} is malformed") from None
         return answer
 
-    def infer(
-        self, message: Pieces, deadline_s: float | None = None, times: CallTimes | None = None
+    async def infer(
+        self, message: Pieces, settings: CallSettings, times: CallTimes | None = None
     ) -> memoryview:
         """Send an encoded ModelInferRequest; the encoded ModelInferResponse.
 
         `times` is filled in, except where a second server is asked.
         """
-        return self._answer("ModelInfer", message, deadline_s, times)
+        return await self._answer("ModelInfer", message, settings, times)
 
     def infer_later(
         self,
@@ -103,8 +115,9 @@ class Connection:
                 times.answer_began_ns = call.answer_began_ns
             done(outcome)
 
+        metadata = self.settings.metadata
         with self._while_open():
-            call = self._infer.future(message, deadline_s, self._metadata, on_sent=_on_sent(times))
+            call = self._infer.future(message, deadline_s, metadata, on_sent=_on_sent(times))
         call.add_done_callback(ended)
 
     def infer_stream(
@@ -115,22 +128,29 @@ class Connection:
     ) -> Iterator[memoryview]:
         """Send encoded ModelInferRequests as the server takes them, and yield its answers.
 
-        The next message is asked for, in another thread, when the kernel has the one before, or
-        the call has ended. The first error ends the stream. Leaving the generator early cancels the
-        call. Before an answer is yielded, `times` gets the instant at which it began.
+        Of a connection that blocks. The next message is asked for, in another thread, when the
+        kernel has the one before, or the call has ended. The first error ends the stream. Leaving
+        the generator early cancels the call. Before an answer is yielded, `times` gets the instant
+        at which it began.
         """
-        metadata = (*self._metadata, ("triton_grpc_error", "true"))
-        with self._while_open():
-            call = self._infer_stream(messages, deadline_s, metadata)
+        stream = self.open_stream(Iterated(messages), deadline_s, self.settings, times)
         try:
-            for answer in call:
-                if times is not None:
-                    times.answer_began_ns = call.answer_began_ns
-                yield answer
-        except CallFailed as error:
-            raise self._failure(error.status) from None
+            yield from each(stream)
         finally:
-            call.cancel()
+            stream.cancel()
+
+    def open_stream(
+        self,
+        messages: Series[Pieces],
+        timeout_s: float | None,
+        settings: CallSettings,
+        times: CallTimes | None = None,
+    ) -> InferStream:
+        """Begin to send encoded ModelInferRequests; see `infer_stream`."""
+        metadata = (*settings.metadata, (ERRORS_END_STREAMS, "true"))
+        with self._while_open():
+            exchange = self.waiting.exchange(self._infer_stream, messages, timeout_s, metadata)
+        return InferStream(exchange, self._failure, times)
 
     @property
     def closed(self) -> bool:
@@ -142,37 +162,42 @@ class Connection:
         if self._closed:
             raise UsageError("the client is closed; make another one")
 
-    def check_reachable(self, deadline_s: float | None = None) -> None:
+    async def check_reachable(self, settings: CallSettings) -> None:
         """Raise Unreachable unless a server answers; retried like other calls."""
-        wait_s = _SILENCE_S if deadline_s is None else min(deadline_s, _SILENCE_S)
-        end_s = time.monotonic() + wait_s
+        end_s = time.monotonic() + _SILENCE_S
+        bound_s = settings.ends_s()
+        end_s = end_s if bound_s is None else min(end_s, bound_s)
         failures = 0
-        while (failure := self._probe(end_s)) is not None:
+        while (failure := await self._probe(end_s, settings)) is not None:
             failures += 1
-            if not failure.waiting_helps or not self.retry.wait(failures, end_s):
+            pause_s = settings.retry.pause_s(failures, end_s)
+            if not failure.waiting_helps or pause_s is None:
                 raise failure
+            await self.waiting.sleep(pause_s)
 
-    def wait_until_ready(self, timeout_s: float) -> None:
+    async def wait_until_ready(self, timeout_s: float) -> None:
         """Wait for a server that answers; Unreachable, with the reason, at the timeout."""
         end_s = time.monotonic() + timeout_s
-        while (failure := self._probe(end_s)) is not None:
+        while (failure := await self._probe(end_s, self.settings)) is not None:
             # Another one of several servers may be about to start.
             if not failure.waiting_helps and len(self.addresses) == 1:
                 raise failure
-            left_s = end_s - time.monotonic()
-            if left_s <= 0:
+            pause_s = end_s - time.monotonic()
+            if pause_s <= 0:
                 raise Unreachable(f"no server was ready within {timeout_s:g} s: {failure.text}")
-            time.sleep(min(_PROBE_EVERY_S, left_s))
+            await self.waiting.sleep(min(_PROBE_EVERY_S, pause_s))
 
     def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
         self._closed = True
-        self._on_close.close()
+        with self._lock:
+            self._on_close.close()
 
-    def _probe(self, end_s: float) -> Unreachable | None:
+    async def _probe(self, end_s: float, settings: CallSettings) -> Unreachable | None:
         """Why no server answers until `end_s`; None if one does, even with an error."""
+        timeout_s = max(end_s - time.monotonic(), 0.0)
         try:
-            self._call("ServerLive", _PROBE, max(end_s - time.monotonic(), 0.0))
+            await self._call("ServerLive", _PROBE, timeout_s, settings)
         except Unreachable as failure:
             return failure
         except (Unavailable, DeadlineExceeded) as failure:
@@ -182,47 +207,60 @@ class Connection:
             return None
         return None
 
-    def _answer(
+    async def _answer(
         self,
         method: str,
         message: Pieces,
-        deadline_s: float | None,
+        settings: CallSettings,
         times: CallTimes | None = None,
     ) -> memoryview:
-        end_s = None if deadline_s is None else time.monotonic() + deadline_s
+        end_s = settings.ends_s()
         failures = 0
         while True:
             try:
-                return self._call(method, message, deadline_s, times)
+                return await self._call(method, message, left_s(end_s), settings, times)
             except Unavailable:
                 failures += 1
-                if not self.retry.wait(failures, end_s):
+                pause_s = settings.retry.pause_s(failures, end_s)
+                if pause_s is None:
                     raise
-            deadline_s = None if end_s is None else end_s - time.monotonic()
+            await self.waiting.sleep(pause_s)
 
-    def _call(
+    async def _call(
         self,
         method: str,
         message: Pieces,
-        deadline_s: float | None,
+        timeout_s: float | None,
+        settings: CallSettings,
         times: CallTimes | None = None,
     ) -> memoryview:
         """Call once; RequestFailed unless that ends with OK."""
-        path = _path(method)
-        try:
-            with self._while_open():
-                if self._hedging is not None:
-                    call = self._hedging.call(path, message, deadline_s, self._metadata)
-                    answer: memoryview = call.result()
-                    return answer
-                answer, call = self._channel.unary_unary(path).with_call(
-                    message, deadline_s, self._metadata, on_sent=_on_sent(times)
+        path, metadata, after_s = _path(method), settings.metadata, settings.hedge_after_s
+        with self._while_open():
+            if after_s is not None:
+                second = self._hedged(after_s)
+                call = await second.call(path, message, timeout_s, metadata, after_s)
+            else:
+                call = self._channel.unary_unary(path).future(
+                    message, timeout_s, metadata, on_sent=_on_sent(times)
                 )
-                if times is not None:
-                    times.answer_began_ns = call.answer_began_ns
-                return answer
-        except CallFailed as error:
-            raise self._failure(error.status) from None
+                await self.waiting.until_ended(call)
+        outcome = self._outcome(call)
+        if isinstance(outcome, RequestFailed):
+            raise outcome
+        if times is not None:
+            times.answer_began_ns = call.answer_began_ns
+        return outcome
+
+    def _hedged(self, after_s: float) -> Hedging:
+        """Channels for hedging, made when they are first needed."""
+        hedging.check(self.addresses, after_s)
+        with self._lock:
+            self.check_open()
+            if self._hedging is None:
+                self._hedging = Hedging(self.addresses, self._credentials, self.waiting)
+                self._on_close.callback(self._hedging.close)
+            return self._hedging
 
     @contextlib.contextmanager
     def _while_open(self) -> Iterator[None]:

@@ -32,19 +32,16 @@ class RetryPolicy:
     initial_backoff_s: float = 0.1
     max_backoff_s: float = 2.0
 
-    def wait(self, failures: int, end_s: float | None) -> bool:
-        """Wait before the next attempt, after `failures` in a row.
+    def pause_s(self, failures: int, end_s: float | None) -> float | None:
+        """Seconds to wait before the next attempt, after `failures` in a row.
 
-        False, at once, if there is no attempt left or `end_s` (time.monotonic) comes first.
+        None if there is no attempt left or `end_s` (time.monotonic) comes first.
         """
         backoff_s = min(self.initial_backoff_s * 2.0 ** (failures - 1), self.max_backoff_s)
         # Random by a fifth, as in gRPC's own retries: clients that failed together spread out.
         backoff_s *= random.uniform(0.8, 1.2)
         too_late = end_s is not None and time.monotonic() + backoff_s >= end_s
-        if failures >= self.attempts or too_late:
-            return False
-        time.sleep(backoff_s)
-        return True
+        return None if failures >= self.attempts or too_late else backoff_s
 
 
 def open_channel(

@@ -16,6 +16,10 @@ from server.errors import StartError
 _log = logging.getLogger("server")
 # Calls leave nothing to the collector, which would look at those in flight every 700 objects.
 _COLLECTED_OBJECTS = 10_000
+# What is kept of freed memory: at least so much, and all messages that the byte budget has room for
+# with a little beside them, since the next one may be as large.
+_KEPT_BYTES = 512 * 2**20
+_KEPT_BESIDE_BYTES = 128 * 2**20
 # For the log, of which a reader may stand still.
 _LAST_LINES_S = 1.0
 
@@ -42,7 +46,7 @@ def _serve(
 ) -> int:
     for warning in (*warnings, *sizing.thread_warnings(settings)):
         _log.warning(warning)
-    malloc.keep_in_process(all_sizes=True)
+    malloc.keep_in_process(max(_KEPT_BYTES, settings.max_inflight_bytes + _KEPT_BESIDE_BYTES))
     gc.set_threshold(_COLLECTED_OBJECTS)
     try:
         server = Server(settings, stop.serving)

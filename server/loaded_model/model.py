@@ -21,6 +21,7 @@ from server.loaded_model.config_settings import QueuePolicy
 from server.loaded_model.fixed_size import fixed_size
 from server.loaded_model.group_size import GroupSize, group_size
 from server.loaded_model.labels import Labels
+from server.loaded_model.parts import Parts, part_rows
 from server.loaded_model.request_check import RequestCheck
 from server.loaded_model.warmup import warm_up
 from server.onnx.engine import Engine
@@ -111,6 +112,8 @@ class Model:
         self.argmax_labels = _argmax_labels(path, engine, limits) if batched else ()
         dependence = BatchDependence(self.outputs, self.argmax_labels, never=fixed or not batched)
         queue_policy = QueuePolicy.of(config)
+        self._most_requests = queue_policy.most_requests
+        self._finite_only = limits.finite_only
         # Requests that share a batch would have to share their values, too.
         self.optional_inputs = () if batched else engine.optional_inputs
         self.requests = RequestCheck(
@@ -141,6 +144,27 @@ class Model:
     def waiting(self) -> int:
         """Requests in the queue, with one that runs in part."""
         return self._scheduler.waiting
+
+    @property
+    def takes_parts(self) -> bool:
+        """Whether requests can be queued in parts: they have rows, whose values are not checked.
+
+        A limit of waiting requests would count each part.
+        """
+        limited = self._finite_only or self._most_requests > 0
+        return self.max_batch_rows > 0 and not limited
+
+    def parts(self, request: Request) -> Parts | None:
+        """A request of arrays in parts, to be queued while its rows arrive; they are not read here.
+
+        None for few rows, and where it may wait for a limited time only, until it begins to run.
+        """
+        if not request.in_place or request.queue_deadline_ns is not None:
+            return None
+        rows = part_rows(self.batching, request.size_bytes // request.rows)
+        if 2 * rows > request.rows:
+            return None
+        return Parts(request, rows, self.submit, self.cancel)
 
     def submit(self, request: Request) -> None:
         """Queue a request; ServerStopping once closed, QueueFull when too many wait."""

@@ -17,7 +17,10 @@ from conftest import PATIENCE_S, ROOT
 
 from client import Client, DeadlineExceeded, UsageError
 from client.batch import Batch
+from client.connection.blocking import Blocking
 from client.connection.calls import Connection
+from client.connection.infer_stream import Iterated
+from client.connection.waiting import each
 from client.message_size import MessageLimit
 from client.model_input import ModelInput
 from client.unanswered import Unanswered
@@ -222,7 +225,12 @@ def unanswered(arrays, *, stable=False):
     def encode(batch, part, request_id, more_follows):
         return [batch.tensors(part)[0].data.reshape(-1).view(np.uint8).data]
 
-    return Unanswered(batches, encode, LIMIT, stable=stable)
+    return Unanswered(Iterated(batches), encode, LIMIT, Blocking(), stable=stable)
+
+
+def messages_of(kept):
+    """What a new stream sends."""
+    return each(kept.messages())
 
 
 def first_numbers(messages):
@@ -241,31 +249,31 @@ def overwritten(count, dtype=np.float32):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_messages_without_an_answer_can_be_sent_again_when_their_memory_is_in_use(dtype):
     kept = unanswered(overwritten(3, dtype))
-    assert first_numbers(itertools.islice(kept.messages(), 5)) == [0, 1, 2, 3, 4]
+    assert first_numbers(itertools.islice(messages_of(kept), 5)) == [0, 1, 2, 3, 4]
     kept.answer()
-    assert first_numbers(kept.messages()) == [1, 2, 3, 4, 5]
+    assert first_numbers(messages_of(kept)) == [1, 2, 3, 4, 5]
 
 
 def test_stable_messages_are_never_copied():
     arrays = [np.full((4, 4), number, np.float32) for number in range(3)]
     for _ in range(2):
         kept = unanswered(arrays, stable=True)
-        for at, (view,) in enumerate(kept.messages()):
+        for at, (view,) in enumerate(messages_of(kept)):
             assert np.shares_memory(np.frombuffer(view, np.uint8), arrays[at // 2])
 
 
 def test_what_was_converted_is_not_copied_again():
     kept = unanswered(overwritten(3, np.float64))
-    first = next(messages := kept.messages())
+    first = next(messages := messages_of(kept))
     next(messages), next(messages)
-    assert next(kept.messages()) is first
+    assert next(messages_of(kept)) is first
 
 
 def test_the_thread_of_a_broken_stream_draws_no_more_batches():
     kept = unanswered(overwritten(3))
-    broken = kept.messages()
+    broken = messages_of(kept)
     assert first_numbers(itertools.islice(broken, 2)) == [0, 1]
-    new = kept.messages()
+    new = messages_of(kept)
     (again,) = next(new)
     assert list(broken) == []
     # It still lies in the batch that was drawn first.

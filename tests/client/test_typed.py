@@ -7,74 +7,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from typed_program import RIGHT
 
 ROOT = Path(__file__).resolve().parents[2]
-
-RIGHT = """
-from collections.abc import Iterator
-from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-
-from client import (
-    Client,
-    ClientError,
-    Credentials,
-    DeadlineExceeded,
-    InferResponse,
-    OutputMissing,
-    RequestFailed,
-    RetryPolicy,
-    Rows,
-    Unavailable,
-    Unreachable,
-    UsageError,
-)
-
-
-class Tensor:
-    def __array__(self) -> NDArray[np.float32]:
-        return np.zeros((2, 3), np.float32)
-
-
-def inputs() -> Iterator[Rows]:
-    yield np.zeros((2, 3))
-    yield [[1, 2, 3], [4.5, 5, 6]]
-    yield [["text", b"bytes"]]
-    yield Tensor()
-
-
-def scores(client: Client, x: NDArray[np.float64]) -> float:
-    response: InferResponse = client.infer({"x": x, "y": [1, 2]}, outputs=["scores"])
-    if "scores" not in response:
-        raise OutputMissing(", ".join(response.names))
-    return float(response["scores"].max())
-
-
-def names(client: Client) -> list[str]:
-    return [tensor.name for tensor in client.metadata().inputs] + [client.default_output()]
-
-
-def main() -> int:
-    known = Credentials.of_files(ca=Path("ca.pem"), token=Path("token"))
-    retry = RetryPolicy(attempts=2)
-    try:
-        with Client("127.0.0.1:8001", credentials=known, retry=retry, deadline_s=10) as client:
-            client.wait_until_ready(5)
-            labels = [client.predict(x) for x in inputs()]
-            labels += client.stream(inputs())
-            several = client.predict_outputs({"a": [[1]], "b": [[2]]}, ["sum", "less"])
-            labels.append(several["sum"])
-            count: int = client.statistics().execution_count
-            return count + len(labels) + int(scores(client, np.ones((1, 3)))) + len(names(client))
-    except Unreachable as error:
-        return int(error.waiting_helps)
-    except (DeadlineExceeded, Unavailable, RequestFailed) as error:
-        return len(error.code + error.text)
-    except (UsageError, ClientError):
-        return 1
-"""
 
 WRONG = {
     "client.predict({1.5})": "arg-type",
@@ -86,6 +21,10 @@ WRONG = {
     "Client(8001)": "arg-type",
     "client.predicted(x)": "attr-defined",
     "labels: list[int] = client.predict(x)": "assignment",
+    "client.predict(x, timeout=5)": "call-arg",
+    'client.predict(x, timeout_s="5")': "arg-type",
+    'client.live(metadata={"name": "value"})': "arg-type",
+    "labels = [AsyncClient('a:1').predict(x)][0] + 1": "operator",
 }
 
 
@@ -124,7 +63,8 @@ def test_mypy_strict_passes_on_a_users_project(checked):
 @pytest.mark.timeout(600)
 def test_mypy_finds_a_wrong_use_of_the_client(checked):
     head = (
-        'import numpy as np\nfrom client import Client\nclient = Client("a:1")\nx = np.zeros(2)\n'
+        "import numpy as np\nfrom client import AsyncClient, Client\n"
+        'client = Client("a:1")\nx = np.zeros(2)\n'
     )
     code, said = checked(head + "\n".join(WRONG))
     assert code == 1
@@ -138,7 +78,7 @@ def test_the_packages_ship_their_marks_and_stubs():
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
         "package-data"
     ]
-    for package in ("client", "protos"):
+    for package in ("client", "protos", "transport"):
         assert (ROOT / package / "py.typed").is_file()
         assert "py.typed" in data[package]
     assert "*.pyi" in data["protos"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from docs_environment import copy_checkout, newcomers_variables
+from typed_program import RIGHT
 
 from model.export import export
 from model.weights import from_seed
@@ -139,6 +140,24 @@ def test_the_base_is_the_client_and_little_else(base, address):
     assert "grpcio" not in distributions
     base.python("from client import Client")
     assert predicted(base, address) == [LABELS, LABELS]
+
+
+def test_the_base_probes(base, address):
+    assert base.run("argmax-client", "health", "--address", address) == ("ready\n", "")
+
+
+def test_a_program_is_checked_against_the_types_of_the_base(base):
+    (base.folder / "program.py").write_text(RIGHT)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", base.folder / "cache"]
+    done = subprocess.run(
+        [*command, "--python-executable", base.bin / "python", "program.py"],
+        cwd=base.folder,
+        env=newcomers_variables(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "Success: no issues found in 1 source file\n"
 
 
 @pytest.mark.parametrize(

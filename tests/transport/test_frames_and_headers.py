@@ -1,6 +1,7 @@
 """Frames, header blocks, messages and headers of calls, on anything that may come."""
 
 import contextlib
+import math
 import struct
 import tracemalloc
 import zlib
@@ -21,7 +22,7 @@ from transport.status import Code, Status, StatusError, escape, unescape
 IDS = st.integers(0, frames.MAX_STREAM_ID)
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126))
 NAMES = st.from_regex(r"[0-9a-z_.-]{1,20}", fullmatch=True).filter(
-    lambda name: not name.endswith("-bin") and name not in call._RESERVED
+    lambda name: not name.endswith("-bin") and name not in call.RESERVED
 )
 FIELDS = st.lists(st.tuples(NAMES, TEXT), max_size=10)
 
@@ -246,6 +247,11 @@ def test_timeouts_are_never_shortened(timeout_s):
     written = call.encode_timeout(timeout_s)
     assert call.decode_timeout(written) >= timeout_s * (1 - 1e-12)
     assert call.decode_timeout(written) <= max(timeout_s * 1.1, timeout_s + 1e-3)
+
+
+@pytest.mark.parametrize("timeout_s", [1e12, 1e305, math.inf])
+def test_a_timeout_beyond_the_longest_is_the_longest(timeout_s):
+    assert call.encode_timeout(timeout_s) == "99999999H"
 
 
 @pytest.mark.parametrize("value", ["", "1", "S", "123456789S", "1x", "-1S", "1 S", "1.5S"])

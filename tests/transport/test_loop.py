@@ -4,6 +4,8 @@ import functools
 import threading
 import time
 
+from conftest import wait_until
+
 from transport.loop import Loop
 
 PATIENCE_S = 20
@@ -20,6 +22,18 @@ def test_timers_run_in_their_order_unless_they_are_cancelled():
     assert done.wait(PATIENCE_S)
     loop.stop()
     assert ran == [0.01, 0.02, 0.03]
+
+
+def test_a_timer_of_years_does_not_end_the_thread():
+    loop = Loop("test")
+    loop.call_later(1e10, lambda: None)
+    for _ in range(2):
+        # Once it sleeps, and once it was woken.
+        turned = threading.Event()
+        loop.call_soon(turned.set)
+        assert turned.wait(PATIENCE_S)
+        wait_until(lambda: loop._asleep, "it sleeps")
+    loop.stop()
 
 
 def test_cancelled_timers_do_not_pile_up():

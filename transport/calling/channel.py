@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from transport import call as call_headers
 from transport import tls
+from transport.calling.call_spec import CallSpec
 from transport.calling.callables import (
     CallMetadata,
     Deserializer,
@@ -17,7 +18,7 @@ from transport.calling.callables import (
     UnaryStream,
     UnaryUnary,
 )
-from transport.calling.client_call import CallSpec, ClientCall
+from transport.calling.client_call import ClientCall
 from transport.calling.client_connection import ClientConnection
 from transport.calling.dialing import State, Subchannel, authority
 from transport.calling.failures import Failure, NotConnected

@@ -4,15 +4,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from transport import call as call_headers
+from transport.calling.call_spec import CallSpec, Dispatcher
 from transport.calling.client_stream import ClientStream
 from transport.http2 import frames, headers
 from transport.http2.frames import Buffer, ErrorCode
 from transport.http2.outgoing import Message, OnSent
-from transport.loop import Loop, Timer
+from transport.loop import Timer
 from transport.messages import pack
 from transport.status import DEADLINE_EXCEEDED, Code, Metadata, Status
 
@@ -46,31 +46,6 @@ class FutureTimeout(Exception):
     """`result` waited as long as it was allowed to."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallSpec:
-    """What a call asks for, apart from its messages."""
-
-    block: bytes
-    deserialize: Callable[[memoryview], Any] | None
-    timeout_s: float | None
-    wait_for_ready: bool
-    compression: str
-    # Of answers that nobody has taken; more are not received.
-    receive_ahead_bytes: int
-
-
-class Dispatcher(Protocol):
-    """The channel, as its calls see it."""
-
-    loop: Loop
-
-    def dispatch(self, call: "ClientCall", block: bytes) -> None:
-        """Begin the call on a connection, now or when there is one."""
-
-    def forget(self, call: "ClientCall") -> None:
-        """The call does not wait for a connection any more."""
-
-
 class ClientCall:
     """See the module. For streams: iterate over it, and `send` and `half_close`."""
 
@@ -93,6 +68,7 @@ class ClientCall:
         self._initial: Metadata | None = None
         self._status: Status | None = None
         self._callbacks: list[Callable[[ClientCall], None]] = []
+        self._listener: Callable[[], None] | None = None
         self._deadline: Timer | None = None
         self._deadline_s: float | None = None
         if spec.timeout_s is not None:
@@ -143,6 +119,22 @@ class ClientCall:
                 with self._changed:
                     self._changed.wait_for(lambda: sent or self._status is not None)
         return self._status is None
+
+    def send_soon(self, buffers: Sequence[Buffer], on_sent: OnSent) -> None:
+        """As `send`, without waiting: `on_sent` is called when the kernel has the message.
+
+        It is not called if the call ends before.
+        """
+        message = self._message(buffers)
+        message.on_sent = on_sent
+        with self._changed:
+            stream = self._stream
+            if stream is None:
+                self._to_send.append(message)
+                return
+        with stream.connection.lock:
+            if not stream.closed:
+                stream.connection.sender.put_locked(stream, message)
 
     def half_close(self) -> None:
         """Send no more."""
@@ -225,6 +217,8 @@ class ClientCall:
             self._answers.append((message, began_ns))
             self._answer_bytes += len(message)
             self._changed.notify_all()
+        if self._listener is not None:
+            self._listener()
 
     def on_end(self, status: Status) -> None:
         """The call has ended; any thread that holds no lock."""
@@ -344,20 +338,37 @@ class ClientCall:
         with self._changed:
             while not self._answers and self._status is None:
                 self._changed.wait()
-            message = None
-            if self._answers:
-                message, self.answer_began_ns = self._answers.popleft()
-                self._answer_bytes -= len(message)
-                held, self._held = self._held, False
-                stream = self._stream
-        if message is None:
+            taken = self._take_locked()
+        if taken is None:
             status = self._status
             assert status is not None
             if status.code is Code.OK:
                 raise StopIteration
             raise CallFailed(self, status)
-        if held and stream is not None:
-            stream.resume()
+        return self._received(*taken)
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener()` after each message that arrives, from the I/O thread; see `take`."""
+        self._listener = listener
+
+    def take(self) -> Any:
+        """A message of a stream's answer, without waiting; None if none has arrived."""
+        with self._changed:
+            taken = self._take_locked()
+        return None if taken is None else self._received(*taken)
+
+    def _take_locked(self) -> tuple[memoryview, ClientStream | None] | None:
+        """A message, and the stream if that waits for room to go on."""
+        if not self._answers:
+            return None
+        message, self.answer_began_ns = self._answers.popleft()
+        self._answer_bytes -= len(message)
+        held, self._held = self._held, False
+        return message, self._stream if held else None
+
+    def _received(self, message: memoryview, held: ClientStream | None) -> Any:
+        if held is not None:
+            held.resume()
         return self._deserialized(message)
 
     def _deserialized(self, message: memoryview) -> Any:

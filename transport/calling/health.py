@@ -8,7 +8,8 @@ of the answer is the status.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from transport.calling.client_call import CallSpec, ClientCall
+from transport.calling.call_spec import CallSpec
+from transport.calling.client_call import ClientCall
 from transport.status import Code, Status
 
 if TYPE_CHECKING:

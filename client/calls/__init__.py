@@ -1,0 +1,1 @@
+"""The calls of one model, as coroutines that the blocking and the asyncio client share."""
