@@ -25,7 +25,7 @@ _on_or_off = option_values.on_or_off
 _level = option_values.one_of(debug="debug", info="info", warning="warning", error="error")
 # Groups of options in --help, in this order.
 _MODELS, _NETWORK, _LIMITS, _BATCHING = "models", "network", "limits", "batching"
-_SECURITY, _LOGGING = "security", "logging"
+_SECURITY, _LOGGING, _TRACING = "security", "logging", "tracing"
 _count = option_values.integer(1)
 _threads = option_values.integer(1, 100_000)
 _bytes = option_values.integer(1, 2**63 - 1)
@@ -274,6 +274,38 @@ class Config(SessionOptions):
 
     log_level: str = _option(
         _LOGGING, _level, "debug|info|warning|error", "least severe level that is logged", "info"
+    )
+    access_log: int | None = _option(
+        _LOGGING,
+        option_values.share(off=None, on=1),
+        "off|on|1/N",
+        "log a line for each request and call; 1/N: for one of N requests that succeed",
+        None,
+        unset="off",
+    )
+    slow_ms: int | None = _option(
+        _LOGGING,
+        _count,
+        "ms",
+        "log a warning for each request that takes longer",
+        None,
+        unset="off",
+    )
+
+    trace_otlp: str | None = _option(
+        _TRACING,
+        option_values.collector,
+        "HOST:PORT",
+        "send traces to this OTLP collector: plaintext, or with TLS if it begins with https://",
+        None,
+        unset="off",
+    )
+    trace_rate: int = _option(
+        _TRACING,
+        option_values.share(**{"0": 0, "1": 1}),
+        "0|1|1/N",
+        "share of requests that are traced; 0: only those whose client asks for it",
+        0,
     )
 
     @property

@@ -74,6 +74,10 @@ VALUES = {
     "validation_s": [("0.01", 0.01), ("3", 3.0)],
     "validation_bytes": [("1", 1), ("4294967296", 2**32)],
     "log_level": [("debug", "debug"), ("error", "error")],
+    "access_log": [("off", None), ("1/20", 20)],
+    "slow_ms": [("1", 1), ("2", 2)],
+    "trace_otlp": [("a:1", "a:1"), ("https://[::1]:4317", "https://[::1]:4317")],
+    "trace_rate": [("1/1", 1), ("1/100", 100)],
 }
 
 # How help shows defaults that are no plain numbers or words.
@@ -89,6 +93,7 @@ SHOWN = {
     "mem_pattern": "on",
     "arena_shrinkage": "off",
     "session_config": "none",
+    **dict.fromkeys(["access_log", "slow_ms", "trace_otlp"], "off"),
 }
 
 NO_COUNT = ["", "0", "-1", "1.5", "x", "1_0", " 1", "\u0663", "1e3", "0" * 19 + "1" * 5, "9" * 5000]
@@ -146,6 +151,19 @@ BAD = {
     "validation_s": ([*NO_SECONDS, "0"], "seconds from 0.01 to 2147483647"),
     "validation_bytes": ([*NO_COUNT, str(2**63)], "an integer from 1 to 9223372036854775807"),
     "log_level": (["", "INFO", "trace"], "one of debug, info, warning, error"),
+    "access_log": (
+        ["", "ON", "1", "2/3", "1/0", "1/-1", "1/x", "1/", "/2", "0.5", "1/2147483648"],
+        "one of off, on, or 1/N with N from 1 to 2147483647",
+    ),
+    "slow_ms": (NO_INT32, "an integer from 1 to 2147483647"),
+    "trace_otlp": (
+        ["", "a", "a:", ":1", "http://a", "ftp://a:1", "a:1/v1", "a b:1", "a:x", "a:123456"],
+        "HOST:PORT, http://HOST:PORT or https://HOST:PORT",
+    ),
+    "trace_rate": (
+        ["", "on", "2", "-1", "1/0", "1/x", "0.1"],
+        "one of 0, 1, or 1/N with N from 1 to 2147483647",
+    ),
 }
 
 
