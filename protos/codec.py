@@ -25,7 +25,7 @@ from protos.tensors import (
     write_header,
     write_parameters,
 )
-from protos.wire import RememberedStarts, Split, first, length_prefix, split
+from protos.wire import RememberedStarts, Split, first, length_prefix, open_field, split
 
 # A message in pieces, one after the other; a memoryview is the memory of a tensor's array.
 Pieces: TypeAlias = Sequence[bytes | memoryview]
@@ -103,9 +103,34 @@ class InferResponse:
 _starts = RememberedStarts()
 
 
-def decode_request(message: bytes | memoryview) -> InferRequest:
-    """Read a ModelInferRequest; InvalidMessage if it is malformed or contradicts itself."""
-    known = _starts.known(message)
+def split_arriving(message: memoryview, filled: int) -> Split | None:
+    """Take apart a ModelInferRequest of which only the first `filled` bytes are there.
+
+    None unless these determine the request: all but the data of its one tensor is there, which end
+    with the message, and the data are not looked at when it is decoded. `decode_request` takes the
+    result; the tensor is then a view of bytes that may not be there yet.
+    """
+    found = open_field(message[:filled], len(message), _RAW_INPUT_FIELD)
+    if found is None:
+        return None
+    begin, start = found
+    before = split(message[:begin], _RAW_INPUT_FIELD, id_field=_REQUEST_ID_FIELD)
+    if before is None or before.spans:
+        return None
+    parts = before._replace(spans=[(start, len(message))])
+    try:
+        layouts = _header(pb.ModelInferRequest, parts).layouts
+    except InvalidMessage:
+        return None
+    return parts if len(layouts) == 1 and layouts[0].unread else None
+
+
+def decode_request(message: bytes | memoryview, parts: Split | None = None) -> InferRequest:
+    """Read a ModelInferRequest; InvalidMessage if it is malformed or contradicts itself.
+
+    `parts`: the result of `split_arriving`, if there is one.
+    """
+    known = parts or _starts.known(message)
     parts = known or split(message, _RAW_INPUT_FIELD, id_field=_REQUEST_ID_FIELD)
     whole = None
     if parts is None:
@@ -114,8 +139,9 @@ def decode_request(message: bytes | memoryview) -> InferRequest:
     else:
         raw = _views(message, parts)
         request_id = ""
-        if known is None:
+        if known is None or known.id_span is not None:
             request_id = _id(message, parts, pb.ModelInferRequest)
+        if known is None:
             _starts.remember(message, parts)
     try:
         header = _request_header(whole) if parts is None else _header(pb.ModelInferRequest, parts)

@@ -19,20 +19,21 @@ _M_ARENA_MAX = -8
 _LIBC = ctypes.CDLL(None)
 LARGEST_KEPT_BYTES = 32 * 2**20
 _KEPT_FREE_BYTES = 128 * 2**20
-_KEPT_FREE_BYTES_OF_ALL_SIZES = 512 * 2**20
+_MOST_KEPT_FREE_BYTES = 2**31 - 1  # mallopt takes an int
 
 
-def keep_in_process(*, all_sizes: bool = False) -> bool:
+def keep_in_process(all_sizes_bytes: int = 0) -> bool:
     """Pin glibc's settings; call before threads start. False without glibc.
 
-    With `all_sizes` also buffers over 32 MiB, for a process that calls `give_back` itself: any
-    large array that is freed stays in the heap until then.
+    With `all_sizes_bytes` also buffers over 32 MiB, for a process that calls `give_back` itself:
+    any large array that is freed stays in the heap until then, while no more than that is free.
     """
     mallopt = getattr(_LIBC, "mallopt", None)
     if mallopt is None:
         return False
-    if all_sizes:
-        settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES_OF_ALL_SIZES))
+    if all_sizes_bytes:
+        kept_bytes = min(all_sizes_bytes, _MOST_KEPT_FREE_BYTES)
+        settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, kept_bytes))
     else:
         settings = (
             (_M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES),

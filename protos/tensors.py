@@ -130,6 +130,11 @@ class Layout:
             header=header if header.HasField("contents") else None,
         )
 
+    @property
+    def unread(self) -> bool:
+        """Whether raw contents become an array without a look at them."""
+        return self.datatype not in (BYTES, "BOOL")
+
     def tensor(self, raw: memoryview | None) -> Tensor:
         """The tensor with its raw contents, None if there are none beside the header."""
         what, typed = self.what, self.header is not None

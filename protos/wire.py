@@ -6,6 +6,7 @@ with a tensor is a few small fields around one large one, so we walk the top lev
 large field in place.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -136,25 +137,49 @@ def first(head: bytes, field: int) -> bytes | None:
 
     `head` is the start of a message, which may be cut off anywhere.
     """
-    at, end = 0, len(head)
-    try:
-        while at < end:
-            tag, at = _varint(head, at, end, 5)
+    for tag, _, payload, end in _fields(head):
+        if tag == field << 3 | _LEN:
+            return head[payload:end] if end <= len(head) else None
+    return None
+
+
+def open_field(head: memoryview, length: int, field: int) -> tuple[int, int] | None:
+    """Where the last field of a message begins, and where its payload does.
+
+    Only the start of the message is there, `head`, of its `length` bytes. None unless it shows that
+    the last field is `field`, length-delimited, and that its payload ends with the message.
+    """
+    for tag, begin, payload, end in _fields(head):
+        if end >= len(head):
+            last = tag == field << 3 | _LEN and end == length and end - payload <= _MAX_LENGTH
+            return (begin, payload) if last else None
+    return None
+
+
+def _fields(head: bytes | memoryview) -> Iterator[tuple[int, int, int, int]]:
+    """Tag, begin, begin of the payload, and end of each field whose tag and length are in `head`.
+
+    `head` is the start of a message, which may be cut off anywhere; ends at anything unusual.
+    """
+    at, stop = 0, len(head)
+    while at < stop:
+        begin = at
+        try:
+            tag, at = _varint(head, at, stop, 5)
+            payload = at
             wire_type = tag & 7
             if wire_type == _LEN:
-                length, at = _varint(head, at, end, 5)
-                if tag >> 3 == field:
-                    return head[at : at + length] if length <= end - at else None
-                at += length
+                size, payload = _varint(head, at, stop, 5)
+                at = payload + size
             elif wire_type == _VARINT:
-                _, at = _varint(head, at, end, 10)
+                _, at = _varint(head, at, stop, 10)
             elif wire_type in (_FIXED64, _FIXED32):
                 at += 8 if wire_type == _FIXED64 else 4
             else:
-                return None
-    except ValueError:
-        return None
-    return None
+                return
+        except ValueError:
+            return
+        yield tag, begin, payload, at
 
 
 def encode_varint(value: int) -> bytes:

@@ -26,6 +26,12 @@ MAX_MESSAGE_BYTES = 2**32 - 1
 # Below that, receiving into the memory itself costs more than a copy.
 _DIRECT_BYTES = 4096
 _STEP_BYTES = 64 * 1024
+# A message of at least so many bytes has its owner look at it while it arrives, first when so many
+# bytes of it are there.
+ARRIVING_LEAST_BYTES = 16 * 2**20
+ARRIVING_FIRST_BYTES = 2**20
+# Of a message that nobody looks at: more than any has.
+NEVER = MAX_MESSAGE_BYTES + 1
 # Of a message that is skipped: how much of its start its owner gets.
 SKIPPED_HEAD_BYTES = 4096
 
@@ -80,6 +86,13 @@ class Owner(Protocol):
         SkipMessage: it is dropped, and `skipped` called in its place.
         """
 
+    def arriving(self, message: memoryview, filled: int) -> int:
+        """Look at a large message of which `filled` bytes are there; the others are undefined.
+
+        Returns how many must be there for the next look, NEVER for none. Compressed messages are
+        not shown.
+        """
+
     def deliver(self, message: memoryview) -> None:
         """Take a message."""
 
@@ -100,6 +113,7 @@ class MessageReader:
         "_ended",
         "_filled",
         "_head",
+        "_look_at",
         "_memory",
         "_packed",
         "_skipped",
@@ -126,6 +140,7 @@ class MessageReader:
         self._packed = False
         self._memory: memoryview | None = None
         self._filled = 0
+        self._look_at = NEVER  # bytes that are there when the owner looks next
         self._waiting = False
         self._skipped: bytearray | None = None  # the start of a message that is dropped
         self._stash: list[bytes] | None = None
@@ -160,6 +175,9 @@ class MessageReader:
         self._filled += count
         if self._filled == self.length:
             self._finish()
+        elif self._filled >= self._look_at:
+            assert self._memory is not None
+            self._look_at = self.owner.arriving(self._memory, self._filled)
 
     def feed(self, data: memoryview) -> None:
         """Take bytes that lie elsewhere. StatusError: the call must end."""
@@ -286,6 +304,8 @@ class MessageReader:
         # next one that is a few bytes longer.
         self._memory = np.empty(-(-length // _STEP_BYTES) * _STEP_BYTES, np.uint8).data[:length]
         self._filled = 0
+        shown = length >= ARRIVING_LEAST_BYTES and not self._packed
+        self._look_at = ARRIVING_FIRST_BYTES if shown else NEVER
         return data
 
     def _skip(self, data: memoryview, head: bytearray) -> memoryview:

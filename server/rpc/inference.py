@@ -15,6 +15,7 @@ from server.batching.request import Caller, Request, Result
 from server.batching.shared_memory import Placement, Region, Regions
 from server.errors import DeadlinePassed, InvalidInput, ServerStopping, ServingError
 from server.loaded_model.model import Model
+from server.loaded_model.parts import Parts
 from server.loaded_model.request_check import TIMINGS
 from server.repository.repository import Repository
 from server.rpc import classification, status
@@ -103,39 +104,55 @@ class Inference:
                 )
                 raise
             try:
-                return self._begin(model, message, arrived_ns, caller, give_back, receive_ns)
+                pending = self._check(model, message, arrived_ns, caller, receive_ns)
+                request = pending.request
+                if give_back is None:
+                    self._wait_and_submit(model, request, caller)
+                else:
+                    model.submit(request)
+                    request.released.add_done_callback(lambda _: give_back())
+                return pending
             except ServerStopping:
                 # Only this version is closed: another one has replaced it. Look the model up again.
                 continue
+            except Exception as error:
+                self.ends.rejected(message, model, caller, arrived_ns, error)
+                raise
 
-    def _begin(
+    def begin_arriving(
+        self, message: InferRequest, arrived_ns: int, caller: Caller
+    ) -> tuple[Pending, Parts] | None:
+        """Check a message of which not all rows are there; nothing is queued yet.
+
+        None unless it can be queued in parts. A message that is refused is None, too: `begin` gives
+        the reason once all of it is there.
+        """
+        try:
+            model = self._repository.get(message.model_name, message.model_version)
+            if not model.takes_parts:
+                return None
+            pending = self._check(model, message, arrived_ns, caller, None)
+        except Exception:
+            return None
+        parts = model.parts(pending.request)
+        return None if parts is None else (pending, parts)
+
+    def _check(
         self,
         model: Model,
         message: InferRequest,
         arrived_ns: int,
         caller: Caller,
-        give_back: Callable[[], object] | None,
         receive_ns: int | None,
     ) -> Pending:
-        try:
-            shared_outputs: Mapping[str, tuple[Region, Placement]] = {}
-            class_counts: Mapping[str, int] = {}
-            if message.outputs:
-                shared_outputs = self._shared_outputs(message)
-            request = model.requests.check(message, self._regions, arrived_ns, caller)
-            if message.outputs:
-                class_counts = classification.counts(message.outputs, model.output_dtypes)
-            decode_ns = time.monotonic_ns() - arrived_ns
-            if give_back is None:
-                self._wait_and_submit(model, request, caller)
-            else:
-                model.submit(request)
-                request.released.add_done_callback(lambda _: give_back())
-        except ServerStopping:
-            raise
-        except Exception as error:
-            self.ends.rejected(message, model, caller, arrived_ns, error)
-            raise
+        """Make the request of a message, which is not queued yet; raises a ServingError."""
+        shared_outputs: Mapping[str, tuple[Region, Placement]] = {}
+        class_counts: Mapping[str, int] = {}
+        if message.outputs:
+            shared_outputs = self._shared_outputs(message)
+        request = model.requests.check(message, self._regions, arrived_ns, caller)
+        if message.outputs:
+            class_counts = classification.counts(message.outputs, model.output_dtypes)
         wants_timings = bool(message.parameters.get(TIMINGS))
         return Pending(
             message.id,
@@ -144,7 +161,7 @@ class Inference:
             caller.method,
             caller.metadata,
             receive_ns,
-            decode_ns,
+            time.monotonic_ns() - arrived_ns,
             wants_timings,
             shared_outputs,
             class_counts,

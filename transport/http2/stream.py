@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from transport.http2.frames import ErrorCode
 from transport.http2.outgoing import Outgoing
-from transport.messages import PREFIX_BYTES, MessageReader
+from transport.messages import NEVER, PREFIX_BYTES, MessageReader
 from transport.status import Code, Status, StatusError
 
 if TYPE_CHECKING:
@@ -65,6 +65,10 @@ class Stream(Outgoing):
             return self.window
         size = self.reader.last_length + PREFIX_BYTES
         return min(self.window, room // size * size + _PEEK_BYTES)
+
+    def arriving(self, message: memoryview, filled: int) -> int:
+        """See MessageReader's Owner; the I/O thread calls."""
+        return NEVER
 
     def deliver(self, message: memoryview) -> None:
         """Take a message; the I/O thread calls."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from transport.messages import NEVER
 from transport.status import Code, StatusError
 
 if TYPE_CHECKING:
@@ -31,6 +32,14 @@ class CallHandler:
         The client may send no more messages ahead than fit.
         """
         return None
+
+    def arriving(self, message: memoryview, filled: int) -> int:
+        """A large message is arriving: its first `filled` bytes are there, the others undefined.
+
+        Returns how many must be there for the next call, NEVER for none. `message`, or `cancelled`
+        where it never completes, follows. Compressed messages are not shown.
+        """
+        return NEVER
 
     def message(self, message: memoryview) -> None:
         """A message arrived; its memory belongs to the handler."""

@@ -10,7 +10,7 @@ from transport.http2 import frames, headers
 from transport.http2.frames import Buffer, ErrorCode
 from transport.http2.outgoing import Framed, Message, OnSent
 from transport.http2.stream import Stream
-from transport.messages import PREFIX_BYTES, NoMessages, pack
+from transport.messages import NEVER, PREFIX_BYTES, NoMessages, pack
 from transport.serving.handler import NO_HANDLER, CallHandler, NotGrpc
 from transport.serving.request import Request
 from transport.status import DEADLINE_EXCEEDED, OK, Code, Metadata, Status, of_http
@@ -287,6 +287,10 @@ class ServerCall(Stream):
             self._done_locked(ended)
             self.connection.sender.put_locked(self, frame, body)
         self._report_end()
+
+    def arriving(self, message: memoryview, filled: int) -> int:
+        """See Stream."""
+        return NEVER if self.done else self.handler.arriving(message, filled)
 
     def deliver(self, message: memoryview) -> None:
         """See Stream."""

@@ -1,7 +1,9 @@
 """Answer one ModelInfer call: decode and queue in the I/O thread, answer from the engine's.
 
-What bounds it: the call is counted from its headers to its end, and room for its message is taken
-before the payload is read.
+Rows of a large message are queued while it arrives, where they can be (`early_rows.py`).
+
+What bounds it: the call is counted from its headers to its end, and room for its message is
+taken before the payload is read.
 """
 
 import time
@@ -16,8 +18,10 @@ from server.rpc.accounting.request_ends import METHOD
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference
 from server.rpc.native import status
+from server.rpc.native.early_rows import EarlyRows
 from server.rpc.native.room import Room
 from server.rpc.thread_pools import InFlight
+from transport.messages import NEVER
 from transport.serving.handler import NO_HANDLER, CallHandler
 from transport.serving.server_call import ServerCall
 from transport.status import Code, StatusError
@@ -30,6 +34,7 @@ class UnaryCall(CallHandler):
         "_begun",
         "_call",
         "_calls",
+        "_early",
         "_idle_trim",
         "_inference",
         "_length",
@@ -51,6 +56,7 @@ class UnaryCall(CallHandler):
         self._room = Room(inference.budget, call, inference.flush)
         self._message: memoryview | None = None
         self._length = 0
+        self._early: EarlyRows | None = None
         self._pending: Pending | None = None
         self._begun = False  # its message was complete
 
@@ -62,6 +68,12 @@ class UnaryCall(CallHandler):
             return self._room.ask(length)
         except TooLarge as error:
             raise status.error(error) from None
+
+    def arriving(self, message: memoryview, filled: int) -> int:
+        """Queue rows that are there, if nothing that follows can change the request."""
+        if self._early is None:
+            self._early = EarlyRows.of(message, filled, self._inference, self._caller())
+        return NEVER if self._early is None else self._early.queue(filled, self._call)
 
     def message(self, message: memoryview) -> None:
         """Keep the message until the client has said that it is the only one."""
@@ -75,17 +87,20 @@ class UnaryCall(CallHandler):
         self._length = len(message)
         self._idle_trim.began(self._length)
         arrived_ns = time.monotonic_ns()
-        call = self._call
-        try:
-            self._begun = True
-            caller = self._caller()
-            decoded = self._inference.decode(message, arrived_ns, caller)
-            receive_ns = arrived_ns - call.message_began_ns
-            pending = self._inference.begin(
-                decoded, arrived_ns, caller, self._room.give_back, receive_ns
-            )
-        except Exception as error:
-            raise status.error(error) from None
+        call, early = self._call, self._early
+        self._begun = True
+        pending = None if early is None else early.finish()
+        if pending is None:
+            try:
+                caller = self._caller()
+                decoded = self._inference.decode(message, arrived_ns, caller)
+                receive_ns = arrived_ns - call.message_began_ns
+                give_back = self._room.give_back if early is None else self._give_back
+                pending = self._inference.begin(decoded, arrived_ns, caller, give_back, receive_ns)
+            except Exception as error:
+                raise status.error(error) from None
+        else:
+            self._give_back()
         self._pending = pending
         pending.request.future.add_done_callback(self._answer)
 
@@ -94,9 +109,11 @@ class UnaryCall(CallHandler):
         pending, self._pending = self._pending, None
         self._message = None
         call = self._call
+        if self._early is not None:
+            self._early.drop()
         if pending is None:
             # Else its bytes are needed until the batch under way is done.
-            self._room.give_back()
+            self._give_back()
         else:
             self._inference.abandon(pending, call.status)
         if not self._begun:
@@ -122,6 +139,13 @@ class UnaryCall(CallHandler):
             ended = self._call.answer([answer.data], answer.sent)
         if ended:
             self._end()
+
+    def _give_back(self) -> None:
+        """Give the room back; bytes of early rows are needed until the batch under way is done."""
+        if self._early is None:
+            self._room.give_back()
+        else:
+            self._early.released.add_done_callback(lambda _: self._room.give_back())
 
     def _end(self) -> None:
         self._idle_trim.ended(self._length)
