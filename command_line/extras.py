@@ -42,9 +42,14 @@ def imported(module: str, extra: str, user: str) -> Any:
         raise
     except ModuleNotFoundError as error:
         # An extra would not install a missing part of a package that is installed.
-        if error.name is None or error.name.partition(".")[0] in sys.modules:
+        if error.name is None or _whole(error.name.partition(".")[0]):
             raise
         raise missing(user, extra, error.name) from error
+
+
+def _whole(package: str) -> bool:
+    """Whether a package is installed, by one distribution: several may share a namespace."""
+    return getattr(sys.modules.get(package), "__file__", None) is not None
 
 
 def optional(module: str, extra: str, user: str) -> Any:

@@ -34,13 +34,13 @@ GROUPS: Mapping[str, Sequence[Command]] = {
     "call a server": (
         Command(
             "predict",
-            "measure.commands.predict",
+            "measure.commands.calling.predict",
             "labels, or other outputs, for rows of .npy files",
             None,
         ),
         Command(
             "health",
-            "measure.commands.health",
+            "measure.commands.calling.health",
             "whether a server or a model is ready, for exec probes",
             None,
         ),

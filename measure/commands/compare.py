@@ -14,8 +14,9 @@ from command_line.parser import add_option, exit_codes, group
 from measure.commands import compare_results as provider_results
 from measure.commands import verdicts
 from measure.commands.self_test import Comparing, self_test
-from measure.compare import record, table
+from measure.compare import axes, record, table
 from measure.compare.analysis import Pair, analyse, could_differ
+from measure.compare.axes import Contestant
 from measure.compare.findings import broken_limits, findings
 from measure.compare.measure import MODES, Observed, contest
 from measure.core import arguments, environment, options
@@ -40,6 +41,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="execution provider, as for the server's --ep, such as cpu or "
         "openvino:precision=bf16; repeat it: the others are compared with the first",
     )
+    group(parser, options.EXECUTION).add_argument(
+        "--option",
+        action="append",
+        type=axes.axis,
+        default=[],
+        metavar=axes.FORM,
+        help="server option with the values to compare, such as instances=1,2 or "
+        "graph-optimization=all,off; repeat it: every combination, on every --ep",
+    )
     options.add_experiment(parser, "results/compare")
     text = f"some of {','.join(MODES)} (default: both)"
     add_option(measurement, "--modes", arguments.modes(MODES), MODES, "M,M", text)
@@ -59,8 +69,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _compare(args: argparse.Namespace) -> int:
     """Exit code 0: done; 1: failed requests, or a limit is broken."""
-    if len(args.ep) < 2 and args.aa is None:
-        raise UsageError(f"got one --ep, {args.ep[0]}, expected at least two to compare")
+    if len(_contestants(args)) < 2 and args.aa is None:
+        raise UsageError(
+            f"got one --ep, {args.ep[0]}, expected at least two to compare, or --option with values"
+        )
+    if "local" in args.modes and any(v.name == axes.INSTANCES for o in args.option for v in o):
+        raise UsageError(
+            "got --option instances with the mode local, which has one; expected --modes stream"
+        )
     if args.starts > args.rounds:
         raise UsageError(f"--starts {args.starts} is over --rounds {args.rounds}")
     settings = Settings(
@@ -82,9 +98,10 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _measure(args: argparse.Namespace, settings: Settings) -> int:
     start = environment.snapshot()
-    observed = Observed(settings, args.ep)
+    contestants = _contestants(args)
+    observed = Observed(settings, contestants)
     with keeping() as kept, SweepProgress(terminal.progress()) as progress:
-        contest(settings, args.ep, args.starts, progress, observed)
+        contest(settings, contestants, args.starts, progress, observed)
     whole = len(observed.sizes)
     of_all = f"{whole} of {len(settings.batch_sizes)} batch sizes, in fewer rounds"
     marks = kept.because(whole, of_all)
@@ -102,6 +119,12 @@ def _measure(args: argparse.Namespace, settings: Settings) -> int:
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         print(f"limit broken: {broken[0]}{more}", file=sys.stderr)
     return 1 if broken or any(finding.level == "fail" for finding in found) else 0
+
+
+def _contestants(args: argparse.Namespace) -> list[Contestant]:
+    """Each provider with each combination of options."""
+    combined = axes.combinations(args.option)
+    return [Contestant(ep, values) for ep in args.ep for values in combined]
 
 
 def _check_that_it_can_fail(settings: Settings) -> None:
@@ -124,7 +147,7 @@ def _calibrate(args: argparse.Namespace, settings: Settings) -> int:
         progress = stack.enter_context(SweepProgress(notes))
 
         def claims() -> bool | None:
-            specs = [args.ep[0], args.ep[0]]
+            specs = _contestants(args)[:1] * 2
             runs.append(list(analyse(contest(settings, specs, args.starts, progress)).pairs))
             return _differs(runs[-1]) if could_differ(runs[-1]) else None
 
@@ -152,6 +175,7 @@ def _recorded_settings(args: argparse.Namespace, settings: Settings) -> dict[str
     return {
         **asdict(settings.experiment),
         "ep": args.ep,
+        "option": [[str(value) for value in option] for option in args.option],
         "batch_sizes": list(settings.batch_sizes),
         "modes": list(settings.modes),
         "rounds": settings.repeats,

@@ -9,6 +9,7 @@ from command_line.interruption import keeping, results_folder
 from command_line.parser import DONE, WRONG, add_option, exit_codes, group
 from measure.commands import verdicts
 from measure.commands.load_options import add_common, settings_of, write
+from measure.compare import axes
 from measure.core import environment
 from measure.core.arguments import modes, over_zero, positive
 from measure.core.options import add_p99
@@ -64,6 +65,14 @@ def _add_tuning(parser: argparse.ArgumentParser) -> None:
     add_option(tuning, "--tune-group-rows", _group_rows, ("auto", "8", "64"), "N,N", text)
     text = "values of --queue-delay-us to try (default: 0,1000,5000)"
     add_option(tuning, "--tune-queue-delays-us", _delays, (0, 1000, 5000), "US,US", text)
+    tuning.add_argument(
+        "--tune-option",
+        action="append",
+        type=axes.axis,
+        default=[],
+        metavar=axes.FORM,
+        help="another server option with the values to try, such as instances=1,2; may be repeated",
+    )
     add_option(tuning, "--tune-trials", positive, 60, "N", "most loads of the search")
     text = "pairs of loads that compare the best candidate with the defaults"
     add_option(tuning, "--tune-pairs", positive, 10, "N", text)
@@ -146,10 +155,15 @@ def _search(args: argparse.Namespace, found: Found) -> Search:
 
 
 def _candidates(args: argparse.Namespace) -> tuple[Candidate, ...]:
+    more = [
+        tuple(word for value in values if not value.is_default for word in value.flags)
+        for values in axes.combinations(args.tune_option)
+    ]
     tried = [
-        Candidate(rows, delay_us)
+        Candidate(rows, delay_us, options)
         for rows in args.tune_group_rows
         for delay_us in args.tune_queue_delays_us
+        for options in more
     ]
     return tuple(dict.fromkeys([DEFAULTS, *tried]))
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from client.client import READY_TIMEOUT_S, Client
+from measure.compare.axes import Contestant
 from measure.compare.runs import Cell, Measured, Provider
 from measure.core import local_server
 from measure.core.comparison import interleaved
@@ -45,7 +46,7 @@ class _Kept:
 
 
 def labels(specs: Sequence[str]) -> list[str]:
-    """Name each of several `--ep`, in order; repeated ones are numbered."""
+    """Name each of several contestants, in order; repeated ones are numbered."""
     seen: dict[str, int] = {}
     names = []
     for spec in specs:
@@ -57,8 +58,8 @@ def labels(specs: Sequence[str]) -> list[str]:
 class Observed:
     """The observations of a contest so far, even of an interrupted one."""
 
-    def __init__(self, settings: Settings, specs: Sequence[str]) -> None:
-        self.names = labels(specs)
+    def __init__(self, settings: Settings, specs: Sequence[Contestant]) -> None:
+        self.names = labels([str(spec) for spec in specs])
         self._specs = specs
         self.steps = [(size, mode) for size in settings.batch_sizes for mode in settings.modes]
         self.kept = {
@@ -76,7 +77,13 @@ class Observed:
     def measured(self) -> Measured:
         """The measurements of `sizes`."""
         providers = [
-            Provider(name, spec, tuple(self.start_ups[name]), max(self.peaks[name], default=None))
+            Provider(
+                name,
+                spec.ep,
+                tuple(self.start_ups[name]),
+                max(self.peaks[name], default=None),
+                tuple(map(str, spec.values)),
+            )
             for name, spec in zip(self.names, self._specs, strict=True)
         ]
         sizes = self.sizes
@@ -90,7 +97,7 @@ class Observed:
 
 def contest(
     settings: Settings,
-    specs: Sequence[str],
+    specs: Sequence[Contestant],
     starts: int,
     report: Callable[[Progress], None],
     observed: Observed | None = None,
@@ -136,27 +143,30 @@ def contest(
 
 
 def _in_process(
-    settings: Settings, order: Sequence[tuple[str, str]], graph: Path, stack: ExitStack
+    settings: Settings, order: Sequence[tuple[str, Contestant]], graph: Path, stack: ExitStack
 ) -> Iterator[_Contender]:
     for name, spec in order:
-        mode = Local(graph, settings.threads, LOCAL_SLICE_ROWS, spec)
+        threads = spec.threads(settings.threads)
+        mode = Local(graph, threads, LOCAL_SLICE_ROWS, spec.ep, spec.session)
         stack.callback(mode.close)
         yield _Contender(name, mode)
 
 
 def _served(
     settings: Settings,
-    order: Sequence[tuple[str, str]],
+    order: Sequence[tuple[str, Contestant]],
     reference: Truth,
     stack: ExitStack,
     start_ups: dict[str, list[int]],
 ) -> Iterator[_Contender]:
     for name, spec in order:
         options = local_server.options(
-            settings.experiment, settings.batch_sizes, settings.threads, spec, whole=False
+            settings.experiment, settings.batch_sizes, settings.threads, spec.ep, whole=False
         )
         started_ns = time.perf_counter_ns()
-        server = stack.enter_context(running_server(settings.out / "models", list(options)))
+        server = stack.enter_context(
+            running_server(settings.out / "models", [*options, *spec.flags])
+        )
         client = stack.enter_context(Client(server.address, MODEL))
         client.wait_until_ready(READY_TIMEOUT_S)
         start_ups[name].append(time.perf_counter_ns() - started_ns)

@@ -7,12 +7,16 @@ from measure.sweep.summary import Point, percentile
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One contender: its label, what `--ep` said, how its server did; None and () without one."""
+    """One contender: its label, what `--ep` said, how its server did; None and () without one.
+
+    `options`: other options of the server, as NAME=VALUE.
+    """
 
     label: str
     spec: str
     start_ups_ns: tuple[int, ...]
     server_peak_rss_bytes: int | None
+    options: tuple[str, ...] = ()
 
     @property
     def start_up_ns(self) -> int | None:

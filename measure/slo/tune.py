@@ -19,15 +19,20 @@ from measure.slo.slo import Trial, for_p99, judge
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Rows gathered per execution (`auto`: measured at start), and the queue delay."""
+    """Rows gathered per execution (`auto`: measured at start), and the queue delay.
+
+    `more_options`: words of the server's command line, those that are not its defaults.
+    """
 
     group_rows: str
     queue_delay_us: int
+    more_options: tuple[str, ...] = ()
 
     @property
     def options(self) -> tuple[str, ...]:
         """The server's command-line options."""
-        return ("--group-rows", self.group_rows, "--queue-delay-us", str(self.queue_delay_us))
+        delay_us = str(self.queue_delay_us)
+        return ("--group-rows", self.group_rows, "--queue-delay-us", delay_us, *self.more_options)
 
 
 # The server's defaults.

@@ -21,6 +21,9 @@ from protos.quantize import WIRE_DTYPES, to_wire, wire_scale
 from server.errors import StartError
 from server.onnx import execution_provider
 from server.onnx.engine import Engine
+from server.onnx.session_settings import SessionSettings
+
+_USUAL = SessionSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +58,18 @@ class Local:
 
     name = "local"
 
-    def __init__(self, graph: Path, threads: int, slice_rows: int, ep: str = "cpu") -> None:
+    def __init__(
+        self,
+        graph: Path,
+        threads: int,
+        slice_rows: int,
+        ep: str = "cpu",
+        session: SessionSettings = _USUAL,
+    ) -> None:
         """`ep`: execution provider, as the server's --ep; UsageError if it is not available."""
         try:
-            self._engine = Engine(graph, threads, execution_provider.parse(ep))
+            chosen = execution_provider.parse(ep)
+            self._engine = Engine(graph, threads, chosen, settings=session)
         except ValueError as error:
             raise UsageError(f"--ep got {ep!r}, expected {error}") from None
         except StartError as error:

@@ -9,6 +9,7 @@ from typing import Any
 from command_line.parser import Parser, group, suggestion
 from server.app import option_values
 from server.app.config import Config
+from server.app.session_options import SessionOptions
 
 _PREFIX = "ARGMAX_"
 _ENVIRONMENT_PREFIX = f"{_PREFIX}SERVER_"
@@ -40,10 +41,14 @@ def parse(
         "Exit codes: 0: drained after SIGTERM or SIGINT, or stopped by one before it served. "
         "2: the server could not start.",
     )
-    for option in fields(Config):
+    # Those of sessions come last in their group.
+    inherited = {option.name for option in fields(SessionOptions)}
+    for option in sorted(fields(Config), key=lambda option: option.name in inherited):
         shown = option.default_factory() if callable(option.default_factory) else option.default
-        if shown in (None, ()):
-            shown = option.metadata["unset"] if shown is None else "none"
+        if shown in (None, "", {}):
+            shown = option.metadata["unset"]
+        elif shown == ():
+            shown = "none"
         elif isinstance(shown, bool):
             shown = "on" if shown else "off"
         suffix = "" if shown is MISSING else f" (default: {shown})"

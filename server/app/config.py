@@ -1,12 +1,13 @@
 """The server's options, each declared once: flag, environment variable, default, help."""
 
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from command_line import resources
 from server.app import listening, option_values, sizing
+from server.app.option import EXECUTION as _EXECUTION
+from server.app.option import option as _option
+from server.app.session_options import SessionOptions
 from server.onnx import execution_provider
 from server.onnx.execution_provider import ExecutionProvider
 
@@ -24,41 +25,14 @@ _on_or_off = option_values.on_or_off
 _level = option_values.one_of(debug="debug", info="info", warning="warning", error="error")
 # Groups of options in --help, in this order.
 _MODELS, _NETWORK, _LIMITS, _BATCHING = "models", "network", "limits", "batching"
-_EXECUTION, _SECURITY, _LOGGING = "execution", "security", "logging"
+_SECURITY, _LOGGING, _TRACING = "security", "logging", "tracing"
 _count = option_values.integer(1)
 _threads = option_values.integer(1, 100_000)
 _bytes = option_values.integer(1, 2**63 - 1)
 
 
-def _option(
-    title: str,
-    parse: Callable[[str], Any],
-    unit: str,
-    text: str,
-    default: Any = MISSING,
-    *,
-    unset: str = "auto",
-) -> Any:
-    """A field of Config, in the group `title` of --help.
-
-    `parse` raises ValueError with the expected form. An option that is a tuple may be repeated, or
-    given once with commas. `unset` is the text that --help shows for a default of None.
-    """
-    metadata = {
-        "group": title,
-        "parse": parse,
-        "unit": unit,
-        "help": text,
-        "many": default == (),
-        "unset": unset,
-    }
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(SessionOptions):
     """Everything that can be set; read from argv and the environment in one place only."""
 
     models: Path = _option(
@@ -241,9 +215,7 @@ class Config:
         False,
     )
 
-    threads: int = _option(
-        _EXECUTION, _threads, "count", "threads of one model execution", resources.cores
-    )
+    threads: int = _option(_EXECUTION, _threads, "count", "threads of each model", resources.cores)
     ep: ExecutionProvider = _option(
         _EXECUTION,
         execution_provider.parse,
@@ -302,6 +274,38 @@ class Config:
 
     log_level: str = _option(
         _LOGGING, _level, "debug|info|warning|error", "least severe level that is logged", "info"
+    )
+    access_log: int | None = _option(
+        _LOGGING,
+        option_values.share(off=None, on=1),
+        "off|on|1/N",
+        "log a line for each request and call; 1/N: for one of N requests that succeed",
+        None,
+        unset="off",
+    )
+    slow_ms: int | None = _option(
+        _LOGGING,
+        _count,
+        "ms",
+        "log a warning for each request that takes longer",
+        None,
+        unset="off",
+    )
+
+    trace_otlp: str | None = _option(
+        _TRACING,
+        option_values.collector,
+        "HOST:PORT",
+        "send traces to this OTLP collector: plaintext, or with TLS if it begins with https://",
+        None,
+        unset="off",
+    )
+    trace_rate: int = _option(
+        _TRACING,
+        option_values.share(**{"0": 0, "1": 1}),
+        "0|1|1/N",
+        "share of requests that are traced; 0: only those whose client asks for it",
+        0,
     )
 
     @property

@@ -52,6 +52,31 @@ def one_of(**choices: Any) -> Callable[[str], Any]:
 on_or_off = one_of(on=True, off=False)
 
 
+def share(**named: Any) -> Callable[[str], Any]:
+    """Parse 1/N to N, and the other names of shares to their values."""
+    expected = f"one of {', '.join(named)}, or 1/N with N from 1 to {INT32_MAX}"
+
+    def parse(text: str) -> Any:
+        if text in named:
+            return named[text]
+        one, slash, count = text.partition("/")
+        try:
+            if one == "1" and slash:
+                return integer(1)(count)
+        except ValueError:
+            pass
+        raise ValueError(expected)
+
+    return parse
+
+
+def collector(text: str) -> str:
+    """Parse the address of an OTLP collector."""
+    if not re.fullmatch(r"(https?://)?([^/\s:\[\]]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", text):
+        raise ValueError("HOST:PORT, http://HOST:PORT or https://HOST:PORT")
+    return text
+
+
 def path(what: str) -> Callable[[str], Path]:
     """Parse a path on this machine; `what` is the expected form."""
 

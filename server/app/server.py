@@ -12,6 +12,7 @@ from server.app import listening, logs, sizing
 from server.app.config import NATIVE, REJECT, Config
 from server.app.endpoint import Endpoint, GrpcioEndpoint, NativeEndpoint
 from server.app.management.sources import Sources
+from server.app.observers.observers import Observers
 from server.batching.byte_budget import ByteBudget
 from server.batching.shared_memory import Regions
 from server.errors import StartError
@@ -77,6 +78,8 @@ class Server:
         self._credentials = None if native else _tls(config, server_credentials)
         self._tls_context = _tls(config, server_context) if native else None
         authorization = _authorization(config)
+        self._request_ends, self._call_ends = RequestEnds(), CallEnds()
+        self._observers = Observers(config, self._request_ends, self._call_ends)
         self._repository = Repository(
             config.models,
             ModelLimits(
@@ -87,6 +90,8 @@ class Server:
                 queue_delay_ns=config.queue_delay_us * 1000,
                 finite_only=config.non_finite == REJECT,
                 deterministic=config.deterministic,
+                instances=config.instances,
+                session=config.session,
             ),
             Control(config.model_control, config.load_model),
             Preflight(config.validation_s, config.validation_bytes) if config.validation else None,
@@ -95,9 +100,8 @@ class Server:
         shared = config.local_only if config.shared_memory is None else config.shared_memory
         regions = Regions(enabled=shared, prefix=config.shared_memory_prefix or "")
         self._memory = MemoryServicer(regions)
-        self._settings = SettingsServicer(self._repository, logs)
+        self._settings = SettingsServicer(self._repository, logs, self._observers.trace_settings)
         idle_trim = IdleTrim()
-        self._request_ends, self._call_ends = RequestEnds(), CallEnds()
         budget = ByteBudget(config.max_inflight_bytes)
         inference = Inference(self._repository, budget, regions, self._request_ends)
         streams = StreamLimits(config.max_stream_bytes, config.stream_idle_s)
@@ -140,6 +144,7 @@ class Server:
                     budget=budget,
                     streams=self._pools.streams,
                     connections=lambda: self._endpoint.connections,
+                    dropped=self._observers.dropped,
                 ),
                 self._servicer,
                 None if authorization is None else authorization.check,
@@ -184,6 +189,7 @@ class Server:
             if receiver is not None:
                 receiver.close()
         self._repository.close()
+        self._observers.close()
 
     def _listen(self, authorization: Authorization | None) -> Endpoint:
         config = self._config
@@ -195,6 +201,7 @@ class Server:
             methods = native_methods(
                 servicers, self._streams, self._control, self._pools, config.quick_receive_s
             )
+            calls_count = self._management is not None or self._call_ends.observed
             return NativeEndpoint(
                 config,
                 methods,
@@ -202,7 +209,7 @@ class Server:
                 authorization,
                 self._tls_context,
                 self._idle_trim.trim_soon,
-                None if self._management is None else self._call_ends.ended,
+                self._call_ends.ended if calls_count else None,
             )
         return GrpcioEndpoint(
             config,

@@ -2,11 +2,12 @@
 
 import gc
 import logging
+import signal
 import sys
 from collections.abc import Iterable
 
 from protos import malloc
-from server.app import logs, readiness, sizing
+from server.app import logs, readiness, sizing, stacks
 from server.app.config import Config
 from server.app.server import Server
 from server.app.stop_signals import StopSignals
@@ -19,6 +20,8 @@ _COLLECTED_OBJECTS = 10_000
 # with a little beside them, since the next one may be as large.
 _KEPT_BYTES = 512 * 2**20
 _KEPT_BESIDE_BYTES = 128 * 2**20
+# For the log, of which a reader may stand still.
+_LAST_LINES_S = 1.0
 
 
 def serve(
@@ -26,9 +29,21 @@ def serve(
 ) -> int:
     """Serve until SIGTERM or SIGINT, then drain. 0: done; 2: could not start.
 
+    SIGUSR1 logs what every thread is doing, at any time.
+
     `warnings` are logged first. `notify_address`: where a supervisor is notified, see `readiness`.
     """
     logs.set_up(settings.log_level)
+    stop.on(signal.SIGUSR1, stacks.dump)
+    try:
+        return _serve(settings, warnings, stop, notify_address)
+    finally:
+        logs.writer().flush(_LAST_LINES_S)
+
+
+def _serve(
+    settings: Config, warnings: Iterable[str], stop: StopSignals, notify_address: str | None
+) -> int:
     for warning in (*warnings, *sizing.thread_warnings(settings)):
         _log.warning(warning)
     malloc.keep_in_process(max(_KEPT_BYTES, settings.max_inflight_bytes + _KEPT_BESIDE_BYTES))

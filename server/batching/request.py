@@ -85,6 +85,9 @@ class Request:
     pieces: list[list[NDArray[Any]]] = field(default_factory=list)
     timings: Timings = _NOT_RUN
     cancelled: bool = False
+    # The queue while it has rows, and each batch that still reads some of several pieces; guarded
+    # by the scheduler's lock.
+    readers: int = 1
     # Labels to check against their scores, and the result: whether the label of a row may depend on
     # the batch. None: unknown.
     judged: tuple[ArgmaxLabel, ...] = ()
@@ -107,9 +110,11 @@ class Request:
         self.future.set_result(Result(outputs, self.timings))
 
     def fail(self, error: Exception) -> None:
-        """Answer with an error, unless there was one already; no more of its rows run."""
+        """Answer with an error, unless there was one already; no more of its rows run.
+
+        The inputs are released apart: batches may still read them.
+        """
         self.cancelled = True
-        self.release()
         if not self.future.done():
             self.future.set_exception(error)
 

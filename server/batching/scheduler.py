@@ -3,33 +3,30 @@
 This is the one queue: for unary and streamed requests, and for tensors in shared memory.
 """
 
+import functools
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from server.batching.batch_buffer import Assembled, BatchBuffer
 from server.batching.fair_queue import FairQueue
 from server.batching.handover import answers_together
-from server.batching.near_ties import any_near_tie
 from server.batching.policy import (
     Batch,
     CloseReason,
     Limits,
-    Piece,
     place,
     rows_to_wait_for,
     take,
     wait_ns,
 )
-from server.batching.request import Request, Timings
+from server.batching.request import Request
+from server.batching.running.answer_order import AnswerOrder
+from server.batching.running.execution import Failure
+from server.batching.running.runner import Result, Runner
 from server.batching.statistics import Statistics
-from server.errors import InvalidInput, ModelBroken, QueueFull, ServerStopping, ServingError
+from server.errors import QueueFull, ServerStopping, ServingError
 from server.onnx.engine import Engine
 
 _log = logging.getLogger(__name__)
@@ -37,17 +34,16 @@ _NEVER_NS = 2**63
 
 
 class Scheduler:
-    """The queue of one engine, with one worker thread.
+    """The queue of one model, with a worker thread for each of its instances.
 
-    Clients share it fairly; requests of one client run in order. One thread, because the slices of
-    a large request must end in order, and because an execution uses every core already: a second
-    worker gained nothing when measured.
+    Clients share it fairly. Requests of one client are run, and answered, in the order in which
+    they came.
     """
 
     def __init__(
         self,
         name: str,
-        engine: Engine,
+        engines: Sequence[Engine],
         limits: Limits,
         statistics: Statistics,
         *,
@@ -56,31 +52,42 @@ class Scheduler:
         finite_only: bool = False,
         fixed: bool = False,
     ) -> None:
-        """`batched`: outputs have one row per row of the inputs.
+        """`engines`: of each instance, which runs one batch at a time; some may be the same.
 
-        `most_requests`: how many may wait, 0 for any number. `finite_only`: reject NaN and
-        infinite values read from shared memory. `fixed`: pad every execution to `group_rows`,
-        which slices must not exceed.
+        `batched`: outputs have one row per row of the inputs. `most_requests`: how many may wait, 0
+        for any number. `finite_only`: reject NaN and infinite values read from shared memory.
+        `fixed`: pad every execution to `group_rows`, which slices must not exceed.
         """
-        self._engine = engine
         self._limits = limits
-        self._batched = batched
         self._most_requests = most_requests
-        self._finite_only = finite_only
-        self._fixed = fixed
-        self._statistics = statistics
         self._queue: deque[Request] = deque()
         self._fair_queue = FairQueue()
         # The first instant at which a request in the queue may expire.
         self._refuse_ns = _NEVER_NS
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._asleep = False  # the worker waits, and nobody has notified it
+        # Of workers that wait, and that nobody has notified; the last one is woken first.
+        self._asleep: list[threading.Condition] = []
+        # A single worker keeps the order by itself.
+        self._order = AnswerOrder() if len(engines) > 1 else None
         self._flush = False
         self._enough_rows = limits.first_rows
         self._closed = False
-        self._worker = threading.Thread(target=self._work, name=name, daemon=True)
-        self._worker.start()
+        self._workers = []
+        for engine in engines:
+            runner = Runner(
+                engine,
+                limits.group_rows,
+                statistics,
+                self._let_go,
+                batched=batched,
+                finite_only=finite_only,
+                fixed=fixed,
+            )
+            self._workers.append(
+                threading.Thread(target=self._work, args=(runner,), name=name, daemon=True)
+            )
+        for worker in self._workers:
+            worker.start()
 
     @property
     def waiting(self) -> int:
@@ -116,34 +123,37 @@ class Scheduler:
             self._wake_locked()
 
     def cancel(self, request: Request) -> None:
-        """Drop a request; it keeps its bytes only until the running batch ends."""
+        """Drop a request; it keeps its bytes only until the batches end that run its rows."""
         if request.future.done():
             return
         request.cancelled = True
         self._look_for_refused()
 
     def close(self) -> None:
-        """Run all queued requests, then end the worker."""
+        """Run all queued requests, then end the workers."""
         with self._lock:
             self._closed = True
-            self._wake_locked()
-        self._worker.join()
+            while self._asleep:
+                self._wake_locked()
+        for worker in self._workers:
+            worker.join()
 
-    def _work(self) -> None:
-        buffer = BatchBuffer(
-            self._limits.group_rows,
-            pinned=self._engine.on_gpu,
-            finite_only=self._finite_only,
-            padded=self._fixed,
-        )
-        while (batch := self._next_batch()) is not None:
+    def _work(self, runner: Runner) -> None:
+        wake_up = threading.Condition(self._lock)
+        while (batch := self._next_batch(wake_up)) is not None:
             if batch.pieces:
-                self._execute(batch, buffer)
-                if any(piece.request.cancelled for piece in batch.pieces):
-                    self._look_for_refused()
-        buffer.close()
+                self._run(batch, runner)
+        runner.close()
 
-    def _next_batch(self) -> Batch[Request] | None:
+    def _run(self, batch: Batch[Request], runner: Runner) -> None:
+        results = runner.run(batch)
+        if self._order is None:
+            self._answer(batch, results, None)
+        else:
+            self._order.ended(batch, functools.partial(self._answer, batch, results))
+
+    def _next_batch(self, wake_up: threading.Condition) -> Batch[Request] | None:
+        """The next batch, without pieces after requests were refused; None at the end."""
         with self._lock:
             while True:
                 refused = self._drop_refused()
@@ -153,34 +163,48 @@ class Scheduler:
                     if self._closed:
                         return None
                     self._flush = False
-                    self._wait_locked(None)
+                    self._sleep_locked(wake_up, None)
                     continue
                 left_ns, closed = self._due()
                 if left_ns == 0:
-                    # After another batch some of the bytes that the sender needs are still queued.
-                    if closed is CloseReason.BYTES:
-                        self._flush = False
-                        closed = CloseReason.DRAIN if self._closed else closed
-                    self._fair_queue.advance(self._queue[0].start_tag)
-                    batch = take(self._queue, self._limits, closed)
-                    self._enough_rows = rows_to_wait_for(self._enough_rows, batch, self._limits)
-                    return batch
+                    return self._take_locked(closed)
                 expired_ns = self._refuse_ns - time.monotonic_ns()
-                self._wait_locked(max(0, min(left_ns, expired_ns)) / 1e9)
+                self._sleep_locked(wake_up, max(0, min(left_ns, expired_ns)) / 1e9)
         # Callbacks of a future must not run under the lock.
         for request, error in refused:
+            if request.readers == 0:
+                request.release()
             request.fail(error)
         return Batch((), CloseReason.IDLE)
 
-    def _wait_locked(self, timeout_s: float | None) -> None:
-        self._asleep = True
-        self._changed.wait(timeout_s)
-        self._asleep = False
+    def _take_locked(self, closed: CloseReason) -> Batch[Request]:
+        # After another batch some of the bytes that the sender needs are still queued.
+        if closed is CloseReason.BYTES:
+            self._flush = False
+            closed = CloseReason.DRAIN if self._closed else closed
+        self._fair_queue.advance(self._queue[0].start_tag)
+        batch = take(self._queue, self._limits, closed)
+        self._enough_rows = rows_to_wait_for(self._enough_rows, batch, self._limits)
+        last = batch.pieces[-1]
+        # The batch reads the request beside the queue; with the last rows, in its place.
+        if last.stop < last.request.rows:
+            last.request.readers += 1
+        if self._order is not None:
+            self._order.taken(batch, {piece.request.client for piece in batch.pieces})
+            # Of what is left another worker may take a batch, or wait for more.
+            if self._queue:
+                self._wake_locked()
+        return batch
+
+    def _sleep_locked(self, wake_up: threading.Condition, timeout_s: float | None) -> None:
+        self._asleep.append(wake_up)
+        wake_up.wait(timeout_s)
+        if wake_up in self._asleep:
+            self._asleep.remove(wake_up)
 
     def _wake_locked(self) -> None:
         if self._asleep:
-            self._asleep = False
-            self._changed.notify()
+            self._asleep.pop().notify()
 
     def _due(self) -> tuple[int, CloseReason]:
         return wait_ns(
@@ -207,6 +231,7 @@ class Scheduler:
         for request in self._queue:
             error = request.refusal(now_ns)
             if error is not None:
+                request.readers -= 1
                 refused.append((request, error))
                 continue
             kept.append(request)
@@ -215,112 +240,28 @@ class Scheduler:
         self._queue = kept
         return refused
 
-    def _execute(self, batch: Batch[Request], buffer: BatchBuffer) -> None:
-        try:
-            started_ns = time.monotonic_ns()
-            assembled = buffer.assemble(batch.pieces)
-            assemble_ns = time.monotonic_ns() - started_ns
-            for piece in batch.pieces:
-                if piece.request in assembled.unreadable:
-                    piece.request.fail(assembled.unreadable[piece.request])
-                elif assembled.copied and piece.stop == piece.request.rows:
-                    piece.request.release()
-            self._compute(batch, assembled, started_ns, assemble_ns)
-        except Exception as error:  # the worker must survive any failure of a batch
-            if not isinstance(error, ServingError):
-                _log.exception("execution failed", extra={"rows": batch.rows})
-            for piece in batch.pieces:
-                piece.request.fail(error)
-
-    def _compute(
-        self, batch: Batch[Request], assembled: Assembled, started_ns: int, assemble_ns: int
-    ) -> None:
-        requested = batch.pieces[0].request.outputs
-        judged = next((p.request.judged for p in batch.pieces if p.request.judged), ())
-        also = {label.scores for label in judged} - set(requested)
-        computing_ns = time.monotonic_ns()
-        try:
-            # With one size of all executions they have one way to run, too: rounding depends on it.
-            receiving = batch.pieces[-1].request.more_follows and not self._fixed
-            outputs = self._engine.run([*requested, *also], assembled.inputs, receiving=receiving)
-        except InvalidInput:
-            if len(batch.pieces) == 1:
-                raise
-            # The values of one request must not fail its neighbours.
-            self._compute_alone(batch, assembled, started_ns, assemble_ns)
-            return
-        compute_ns = time.monotonic_ns() - computing_ns
-        self._statistics.executed(batch.rows, batch.closed, assemble_ns, compute_ns)
-        rows = self._limits.group_rows if self._fixed else batch.rows
-        if self._batched and any(o.shape[:1] != (rows,) for o in outputs):
-            raise ModelBroken(
-                f"the model returned outputs of shapes {[o.shape for o in outputs]} "
-                f"for {rows} rows, expected one row each"
-            )
-        if rows > batch.rows:
-            # Copies: views would keep the outputs of the padding in memory.
-            outputs = [output[: batch.rows].copy() for output in outputs]
-        spent = Timings(
-            assemble_ns=assemble_ns,
-            compute_ns=compute_ns,
-            batch_rows=batch.rows,
-            closed=batch.closed,
-            execution_provider=self._engine.provider,
-        )
-        named = dict(zip((*requested, *also), outputs, strict=True))
-        near = any_near_tie(judged, assembled.inputs, named, batch.rows)
-        # Before their room is given back: the next message may take it at once.
-        assembled.inputs.clear()
-        outputs = outputs[: len(requested)]
-        with answers_together():
-            for piece, start, stop in _places(batch):
-                if piece.request in assembled.unreadable:
+    def _let_go(self, batch: Batch[Request]) -> None:
+        """Release the inputs that neither the queue nor another batch needs."""
+        for piece in batch.pieces:
+            request = piece.request
+            if piece.rows < request.rows:
+                with self._lock:
+                    request.readers -= 1
+                    needed = request.readers > 0
+                if needed:
                     continue
-                if piece.request.judged:
-                    before = bool(piece.request.batch_dependent)
-                    piece.request.batch_dependent = before or bool(near[start:stop].any())
-                own = (
-                    [output[start:stop] for output in outputs] if len(batch.pieces) > 1 else outputs
-                )
-                _hand_out(piece, own, started_ns, spent)
+            request.release()
 
-    def _compute_alone(
-        self, batch: Batch[Request], assembled: Assembled, started_ns: int, assemble_ns: int
+    def _answer(
+        self, batch: Batch[Request], results: Sequence[Result], clients: Collection[str] | None
     ) -> None:
-        for piece, start, stop in _places(batch):
-            alone = Batch((piece,), batch.closed)
-            try:
-                self._compute(alone, assembled.rows(start, stop), started_ns, assemble_ns)
-            except InvalidInput as error:
-                piece.request.fail(error)
-
-
-def _places(batch: Batch[Request]) -> Iterator[tuple[Piece[Request], int, int]]:
-    """Each piece with its rows of the batch."""
-    start = 0
-    for piece in batch.pieces:
-        yield piece, start, start + piece.rows
-        start += piece.rows
-
-
-def _hand_out(
-    piece: Piece[Request], outputs: list[NDArray[Any]], started_ns: int, spent: Timings
-) -> None:
-    """Store a request's rows of the outputs; the last rows complete its answer."""
-    request = piece.request
-    before = request.timings
-    request.timings = Timings(
-        # Time between the batches of one request is not spent in the queue.
-        queue_ns=before.queue_ns or started_ns - request.arrived_ns,
-        assemble_ns=before.assemble_ns + spent.assemble_ns,
-        compute_ns=before.compute_ns + spent.compute_ns,
-        batch_rows=max(before.batch_rows, spent.batch_rows),
-        closed=spent.closed,
-        execution_provider=spent.execution_provider,
-    )
-    request.pieces.append(outputs)
-    if piece.stop < request.rows:
-        return
-    if len(request.pieces) > 1:
-        outputs = [np.concatenate(parts) for parts in zip(*request.pieces, strict=True)]
-    request.succeed(dict(zip(request.outputs, outputs, strict=True)))
+        """Hand out results to clients, None: to all."""
+        with answers_together():
+            for result in results:
+                try:
+                    result.hand_out(clients)
+                except Exception as error:
+                    _log.exception("handing out answers failed", extra={"rows": batch.rows})
+                    Failure(result.batch, error).hand_out(clients)
+        if any(piece.request.cancelled for piece in batch.pieces):
+            self._look_for_refused()

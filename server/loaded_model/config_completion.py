@@ -1,6 +1,6 @@
 """Check a model's configuration against its graph, and fill in what it leaves out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -29,13 +29,13 @@ def complete(
     inputs: Specs,
     outputs: Specs,
     most_rows: int,
-    kind: ModelInstanceGroup.Kind,
+    instance_groups: Iterable[ModelInstanceGroup],
     unbatched: str,
 ) -> ModelConfig:
     """A complete copy; LoadError if it contradicts the graph.
 
-    `most_rows` is the largest batch where the configuration sets none, `kind` what it runs on,
-    `unbatched` why requests share no executions, "" where they do.
+    `most_rows` is the largest batch where the configuration sets none, `instance_groups` are those
+    that run, `unbatched` says why requests share no executions, "" where they do.
     """
     done = ModelConfig()
     done.CopyFrom(config)
@@ -51,9 +51,8 @@ def complete(
     done.input.extend(_completed("input", config.input, inputs, batched, ModelInput))
     del done.output[:]
     done.output.extend(_completed("output", config.output, outputs, batched, ModelOutput))
-    # There is one instance, whatever the configuration asks for.
     del done.instance_group[:]
-    done.instance_group.add(name=f"{name}_0", count=1, kind=kind)
+    done.instance_group.extend(instance_groups)
     done.default_model_filename = config.default_model_filename or GRAPH
     return done
 

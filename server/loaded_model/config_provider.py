@@ -1,4 +1,4 @@
-"""Choose the execution provider of a model by its configuration."""
+"""Choose the execution providers of a model by its configuration."""
 
 from collections.abc import Iterator
 
@@ -13,39 +13,37 @@ _OF_KIND = {
 }
 
 
-def provider(config: ModelConfig, default: ExecutionProvider) -> ExecutionProvider:
-    """The provider that the configuration names, else `default`.
+def providers(
+    config: ModelConfig, group: ModelInstanceGroup, default: ExecutionProvider
+) -> list[ExecutionProvider]:
+    """The provider that the configuration names for a group of instances, else `default`.
 
-    LoadError for an unknown provider, and for two at once.
+    One for each GPU where the group lists several. LoadError for an unknown provider, for two at
+    once, and for one that does not fit the group's kind.
     """
-    providers = list(_accelerators(config))
-    if len(providers) > 1:
-        names = ", ".join(each.short_name for each in providers)
+    accelerators = list(_accelerators(config))
+    if len(accelerators) > 1:
+        names = ", ".join(each.short_name for each in accelerators)
         raise LoadError(f"execution_accelerators names {names}, expected one")
-    chosen = providers[0] if providers else None
-    devices = sorted({gpu for group in config.instance_group for gpu in group.gpus})
-    kinds = {group.kind for group in config.instance_group}
-    wants_gpu = ModelInstanceGroup.KIND_GPU in kinds or bool(devices)
-    if not wants_gpu:
-        if chosen is None and ModelInstanceGroup.KIND_CPU in kinds and default.name in GPU:
-            return ExecutionProvider(CPU)
-        return chosen or default
-    if len(devices) > 1:
-        raise LoadError(f"instance_group has gpus {devices}, expected one")
+    chosen = accelerators[0] if accelerators else None
+    if group.kind == ModelInstanceGroup.KIND_CPU:
+        if group.gpus:
+            raise LoadError(f"instance_group has gpus {list(group.gpus)} beside KIND_CPU")
+        usual = chosen or default
+        return [ExecutionProvider(CPU) if usual.name in GPU else usual]
+    if group.kind != ModelInstanceGroup.KIND_GPU and not group.gpus:
+        return [chosen or default]
     if chosen is None:
         chosen = default if default.name in GPU else ExecutionProvider(CUDA)
     if chosen.name not in GPU:
         raise LoadError(
             f"instance_group asks for a GPU (KIND_GPU or gpus) beside {chosen.short_name}"
         )
-    if devices:
-        return _made(chosen.name, {**chosen.options, "device": str(devices[0])}, "gpus")
-    return chosen
-
-
-def instance_kind(chosen: ExecutionProvider) -> ModelInstanceGroup.Kind:
-    """The configuration's name for the kind of device that a provider runs on."""
-    return ModelInstanceGroup.KIND_GPU if chosen.name in GPU else ModelInstanceGroup.KIND_CPU
+    if len(set(group.gpus)) != len(group.gpus):
+        raise LoadError(f"instance_group has gpus {list(group.gpus)}, expected each once")
+    if not group.gpus:
+        return [chosen]
+    return [_made(chosen.name, {**chosen.options, "device": str(g)}, "gpus") for g in group.gpus]
 
 
 def _accelerators(config: ModelConfig) -> Iterator[ExecutionProvider]:

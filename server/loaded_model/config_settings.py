@@ -6,8 +6,6 @@ from protos.model_config_pb2 import ModelConfig
 from server.batching.policy import Limits
 from server.errors import LoadError
 
-# ONNX Runtime's own parameter, under its name in Triton.
-THREADS = "intra_op_thread_count"
 ROWS_MAY_MIX = "rows_may_mix"
 
 
@@ -72,16 +70,6 @@ def execution(limits: Limits, threads: int) -> dict[str, str]:
         "deterministic_rows": str(limits.group_rows),
         "deterministic_threads": str(threads),
     }
-
-
-def threads(config: ModelConfig, default: int) -> int:
-    """Threads of one execution."""
-    text = config.parameters[THREADS].string_value if THREADS in config.parameters else "0"
-    if not (text.isascii() and text.isdigit() and len(text) < 6):
-        raise LoadError(
-            f"parameter {THREADS} is {text!r}, expected an integer, 0 for the server's --threads"
-        )
-    return int(text) or default
 
 
 def rows_may_mix(config: ModelConfig) -> bool:

@@ -1,5 +1,6 @@
 """One loaded version of a model: its request checks and its queue."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from server.batching.batch_dependence import BatchDependence
 from server.batching.request import Request
 from server.batching.scheduler import Scheduler
 from server.batching.statistics import Statistics
+from server.errors import LoadError
 from server.loaded_model import (
     config_completion,
-    config_provider,
+    config_instances,
+    config_session,
     config_settings,
     row_independence,
 )
@@ -24,19 +27,22 @@ from server.loaded_model.labels import Labels
 from server.loaded_model.parts import Parts, part_rows
 from server.loaded_model.request_check import RequestCheck
 from server.loaded_model.warmup import warm_up
+from server.onnx import instances
 from server.onnx.engine import Engine
 from server.onnx.execution_provider import CPU, ExecutionProvider
+from server.onnx.session_settings import SessionSettings
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
     """Settings of a model without a configuration.
 
-    `threads` of one execution, most rows of a request, most rows gathered for one execution (None:
-    to be measured), how long a request waits for others, execution provider, whether requests
-    with NaN or infinite values are rejected, whether executions have one size, labels that are an
-    ArgMax of linear scores (None: not known yet), why requests share no executions ("": they do;
-    None: not known yet).
+    `threads` of all instances together, most rows of a request, most rows gathered for one
+    execution (None: to be measured), how long a request waits for others, execution provider,
+    whether requests with NaN or infinite values are rejected, whether executions have one size,
+    labels that are an ArgMax of linear scores (None: not known yet), why requests share no
+    executions ("": they do; None: not known yet), how many instances run batches, settings of their
+    sessions.
     """
 
     threads: int
@@ -48,6 +54,8 @@ class ModelLimits:
     deterministic: bool = False
     argmax_labels: tuple[ArgmaxLabel, ...] | None = None
     unbatched: str | None = None
+    instances: int = 1
+    session: SessionSettings = field(default_factory=SessionSettings)
 
 
 class Model:
@@ -70,13 +78,22 @@ class Model:
         self.version = version
         self.labels = labels or {}
         self.statistics = Statistics()
-        threads = config_settings.threads(config, limits.threads)
-        ep = config_provider.provider(config, limits.ep)
-        # The repository, above NAME/VERSION: links may lead to weights anywhere in it.
-        repository = path.parents[2]
-        self.engine = engine = Engine(
-            path, threads, ep, repository, deterministic=limits.deterministic
+        groups = config_instances.groups(config, name, limits.ep, limits.instances)
+        providers = config_instances.instances(groups)
+        if limits.deterministic and len({each.name for each in providers}) > 1:
+            raise LoadError("instance_group has instances on CPU and GPU beside --deterministic")
+        threads = config_session.threads(config, max(1, limits.threads // len(providers)))
+        self.engines = instances.load(
+            path,
+            threads,
+            providers,
+            # The repository, above NAME/VERSION: links may lead to weights anywhere in it.
+            path.parents[2],
+            config_session.settings(config, limits.session, providers),
+            shared=config_session.shared(config),
+            deterministic=limits.deterministic,
         )
+        self.engine = engine = self.engines[0]
         set_rows = config_settings.group_rows(config) or limits.group_rows
         # Why requests share no executions, "" where they do.
         self.unbatched = (
@@ -90,7 +107,7 @@ class Model:
             engine.inputs,
             engine.outputs,
             limits.max_batch_rows,
-            config_provider.instance_kind(ep),
+            [group.to_config() for group in groups],
             self.unbatched,
         )
         # 0 is the protocol's word for a model without a batch axis.
@@ -98,7 +115,8 @@ class Model:
         batched = self.max_batch_rows > 0
         self.inputs = config_completion.served(self.config.input, engine.inputs, batched)
         self.outputs = config_completion.served(self.config.output, engine.outputs, batched)
-        warm_up(engine, self.config, self.inputs)
+        for each in set(self.engines):
+            warm_up(each, self.config, self.inputs)
         group = GroupSize(set_rows, "set") if set_rows else group_size(engine, self.max_batch_rows)
         fixed = batched and limits.deterministic
         if fixed:
@@ -109,7 +127,7 @@ class Model:
             self.config, group.rows, limits.queue_delay_ns, fixed=fixed
         )
         self.execution = config_settings.execution(self.batching, threads) if fixed else {}
-        self.argmax_labels = _argmax_labels(path, engine, limits) if batched else ()
+        self.argmax_labels = _argmax_labels(path, self.engines, limits) if batched else ()
         dependence = BatchDependence(self.outputs, self.argmax_labels, never=fixed or not batched)
         queue_policy = QueuePolicy.of(config)
         self._most_requests = queue_policy.most_requests
@@ -129,7 +147,7 @@ class Model:
         self.output_dtypes = {spec.name: spec.dtype for spec in self.outputs}
         self._scheduler = Scheduler(
             f"{name}:{version}",
-            engine,
+            self.engines,
             self.batching,
             self.statistics,
             batched=batched,
@@ -181,14 +199,16 @@ class Model:
     def close(self) -> None:
         """Run queued requests, then release the graph; nothing can be submitted any more."""
         self._scheduler.close()
-        self.engine.close()
+        instances.close(self.engines)
 
 
-def _argmax_labels(path: Path, engine: Engine, limits: ModelLimits) -> tuple[ArgmaxLabel, ...]:
+def _argmax_labels(
+    path: Path, engines: Sequence[Engine], limits: ModelLimits
+) -> tuple[ArgmaxLabel, ...]:
     """Labels whose answers can be judged; none on providers other than the CPU's."""
     if limits.argmax_labels is not None:
         return limits.argmax_labels
-    kinds = {spec.dtype.kind for spec in engine.outputs}
-    if engine.provider != CPU or not kinds >= {"i", "f"}:
+    kinds = {spec.dtype.kind for spec in engines[0].outputs}
+    if any(engine.provider != CPU for engine in engines) or not kinds >= {"i", "f"}:
         return ()
     return argmax_labels.find(path)

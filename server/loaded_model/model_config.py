@@ -9,8 +9,15 @@ from collections.abc import Iterator, Sequence
 
 from google.protobuf import json_format, text_format
 
-from protos.model_config_pb2 import ModelConfig, ModelInput, ModelOutput, ModelQueuePolicy
+from protos.model_config_pb2 import (
+    ModelConfig,
+    ModelInput,
+    ModelInstanceGroup,
+    ModelOutput,
+    ModelQueuePolicy,
+)
 from server.errors import LoadError
+from server.loaded_model import config_session
 
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
@@ -103,9 +110,6 @@ def _check_scheduling(config: ModelConfig) -> None:
     for size in batching.preferred_batch_size:
         if size < 1 or 0 < config.max_batch_size < size:
             raise LoadError(f"preferred_batch_size has {size}, expected 1 to max_batch_size")
-    for group in config.instance_group:
-        if group.count < 0:
-            raise LoadError(f"instance_group count is {group.count}, expected 1 or more")
 
 
 def _check_warmup(config: ModelConfig) -> None:
@@ -128,16 +132,20 @@ def _check_rest(config: ModelConfig) -> None:
 
 
 def _without_effect(config: ModelConfig) -> Iterator[str]:
-    instances = sum(group.count or 1 for group in config.instance_group)
-    if instances > 1:
-        yield f"instance_group has {instances} instances: one uses every thread, more gain nothing"
+    kinds = {group.kind for group in config.instance_group}
+    if ModelInstanceGroup.KIND_MODEL in kinds:
+        yield "instance_group has KIND_MODEL, which counts as KIND_AUTO: --ep says where it runs"
+    accelerators = config.optimization.execution_accelerators
+    if kinds == {ModelInstanceGroup.KIND_CPU} and accelerators.gpu_execution_accelerator:
+        yield "gpu_execution_accelerator is ignored: every instance_group is KIND_CPU"
     if len(set(config.dynamic_batching.preferred_batch_size)) > 1:
         yield "preferred_batch_size has several sizes: the largest counts"
     for field, _ in config.optimization.ListFields():
-        if field.name != "execution_accelerators":
+        if field.name not in ("execution_accelerators", "graph"):
             yield f"optimization.{field.name} is ignored"
     if config.metric_tags:
         yield "metric_tags is ignored: there are no metrics per model"
     for tensor in config.input:
         if tensor.format:
             yield f"input {tensor.name!r} has a format, which is ignored: tensors are not converted"
+    yield from config_session.without_effect(config)

@@ -31,9 +31,15 @@ class _Token:
 
 
 def run(
-    session: ort.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]
+    session: ort.InferenceSession,
+    outputs: Sequence[str],
+    inputs: Mapping[str, NDArray[Any]],
+    how: ort.RunOptions | None = None,
 ) -> list[NDArray[Any]]:
-    """The outputs as `session.run` returns them, of a session of `THREADS` threads."""
+    """The outputs as `session.run` returns them, of a session of `THREADS` threads.
+
+    `how`: options of the run, None: the usual ones.
+    """
     results: list[NDArray[Any]] = []
     failed = False
     done = threading.Lock()
@@ -48,7 +54,7 @@ def run(
     dropped: queue.SimpleQueue[object] = queue.SimpleQueue()
     token = _Token()
     watched = weakref.ref(token, dropped.put)
-    session.run_async(outputs, inputs, take, token)
+    session.run_async(outputs, inputs, take, token, how)
     del token
     done.acquire()
     # Until then the inputs hold memory that the caller believes to be free.

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from protos.datatypes import BFLOAT16
 from server.errors import InvalidInput, StartError
-from server.onnx import beside, graph_file, provider_library
+from server.onnx import beside, graph_file, provider_library, session_options
 from server.onnx.execution_provider import GPU, ExecutionProvider
+from server.onnx.session_settings import SEQUENTIAL, SessionSettings
 
 Run = Callable[[Sequence[str], Mapping[str, NDArray[Any]]], list[NDArray[Any]]]
 
 _CPU = ExecutionProvider()
+_USUAL = SessionSettings()
 _ONNX_BFLOAT16 = 16  # of TensorProto.DataType
 _DTYPES: Mapping[str, Any] = {
     "tensor(bool)": "?",
@@ -69,6 +71,8 @@ class Engine:
         repository: Path | None = None,
         *,
         deterministic: bool = False,
+        settings: SessionSettings = _USUAL,
+        alone: bool = True,
     ) -> None:
         """Load `path`; StartError names the file that cannot be loaded, or the missing provider.
 
@@ -76,12 +80,10 @@ class Engine:
         weights of the graph, None: only the graph's own. `provider` names the providers that run
         the graph: the chosen one, then any to which ONNX Runtime assigned nodes.
         `deterministic`: no kernels whose results differ from run to run, where there are others.
+        `alone`: `run` is called by one thread at a time.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options = session_options.of_session(settings, threads)
         options.use_deterministic_compute = deterministic
-        # Spinning idle threads would take the core that receiving messages needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Its own log lines would mix with the structured ones; errors are raised as exceptions.
         options.log_severity_level = 4
         self.on_gpu = chosen.name in GPU
@@ -95,12 +97,12 @@ class Engine:
             self.inputs = _specs(self._session.get_inputs())
             self.outputs = _specs(self._session.get_outputs())
             self.optional_inputs = _optional(self._session.get_overridable_initializers())
-            self._run = way_to_run(self._session, self._dtypes(), on_gpu=self.on_gpu)
+            how = session_options.of_run(settings)
+            self._run = way_to_run(self._session, self._dtypes(), how, on_gpu=self.on_gpu)
             self._run_beside = self._run
-            plain = self._run == self._session.run and not any(d.hasobject for d in self._dtypes())
-            wide = all(each.dtype.itemsize >= beside.LEAST_ITEM_BYTES for each in self.inputs)
-            if plain and wide and chosen == _CPU and threads == beside.THREADS:
-                self._run_beside = functools.partial(beside.run, self._session)
+            # Several at a time would share the one thread of the session.
+            if alone and chosen == _CPU and settings.execution_mode == SEQUENTIAL:
+                self._run_beside = self._way_beside(how) or self._run
         except StartError as error:
             raise StartError(f"{path}: {error}") from None
         except Exception as error:
@@ -142,9 +144,24 @@ class Engine:
             raise
         return result
 
+    @property
+    def session_options(self) -> ort.SessionOptions:
+        """Options of the session as ONNX Runtime has them."""
+        return self._session.get_session_options()
+
     def close(self) -> None:
         """Release the weights, even if the engine is still referenced."""
         del self._session, self._run, self._run_beside
+
+    def _way_beside(self, how: ort.RunOptions | None) -> Run | None:
+        """The way to run while more is received; None where that is the usual one."""
+        if self.threads != beside.THREADS or any(
+            dtype.hasobject or dtype == BFLOAT16 for dtype in self._dtypes()
+        ):
+            return None
+        if any(each.dtype.itemsize < beside.LEAST_ITEM_BYTES for each in self.inputs):
+            return None
+        return functools.partial(beside.run, self._session, how=how)
 
     def _dtypes(self) -> set[np.dtype[Any]]:
         dtypes = {spec.dtype for spec in (*self.inputs, *self.outputs)}
@@ -179,21 +196,30 @@ def _specs(values: Sequence[Any]) -> tuple[TensorSpec, ...]:
     return tuple(specs)
 
 
-def way_to_run(session: ort.InferenceSession, dtypes: set[np.dtype[Any]], *, on_gpu: bool) -> Run:
+def way_to_run(
+    session: ort.InferenceSession,
+    dtypes: set[np.dtype[Any]],
+    how: ort.RunOptions | None = None,
+    *,
+    on_gpu: bool,
+) -> Run:
     """Named outputs of a graph, from inputs by name.
 
-    `dtypes`: those of its inputs and outputs.
+    `dtypes`: those of its inputs and outputs. `how`: options of each run, None: the usual ones.
     """
     if BFLOAT16 in dtypes:
-        return functools.partial(_run_values, session)
+        return functools.partial(_run_values, session, how=how)
     if on_gpu and not any(dtype.hasobject for dtype in dtypes):
-        return functools.partial(run_bound, session)
-    run: Run = session.run
+        return functools.partial(run_bound, session, how=how)
+    run: Run = session.run if how is None else functools.partial(session.run, run_options=how)
     return run
 
 
 def run_bound(
-    session: ort.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]
+    session: ort.InferenceSession,
+    outputs: Sequence[str],
+    inputs: Mapping[str, NDArray[Any]],
+    how: ort.RunOptions | None = None,
 ) -> list[NDArray[Any]]:
     """Run through IO binding: an input is copied to the device once, when it is bound, and from
     page-locked memory by the device itself."""
@@ -203,7 +229,7 @@ def run_bound(
     for name in outputs:
         binding.bind_output(name)
     try:
-        session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding, how)
     except RuntimeError:
         # After any failure an unbound run distinguishes bad inputs from a broken device.
         unbound: list[NDArray[Any]] = session.run(outputs, inputs)
@@ -213,11 +239,14 @@ def run_bound(
 
 
 def _run_values(
-    session: ort.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]
+    session: ort.InferenceSession,
+    outputs: Sequence[str],
+    inputs: Mapping[str, NDArray[Any]],
+    how: ort.RunOptions | None = None,
 ) -> list[NDArray[Any]]:
     """Run with OrtValues: as numpy arrays ONNX Runtime takes and returns no bfloat16."""
     values = {name: _value(data) for name, data in inputs.items()}
-    return [_array(value) for value in session.run_with_ort_values(outputs, values)]
+    return [_array(value) for value in session.run_with_ort_values(outputs, values, how)]
 
 
 def _value(data: NDArray[Any]) -> Any:

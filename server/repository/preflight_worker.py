@@ -18,6 +18,7 @@ from protos.model_config_pb2 import ModelConfig
 from server.errors import LoadError, StartError
 from server.loaded_model.model import Model, ModelLimits
 from server.onnx.execution_provider import ExecutionProvider
+from server.onnx.session_settings import SessionSettings
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -43,7 +44,13 @@ def main() -> int:
         resource.setrlimit(limit, (bound, hard))
     outcome: dict[str, object]
     try:
-        limits = ModelLimits(**{**job["limits"], "ep": ExecutionProvider(**job["limits"]["ep"])})
+        limits = ModelLimits(
+            **job["limits"]
+            | {
+                "ep": ExecutionProvider(**job["limits"]["ep"]),
+                "session": SessionSettings(**job["limits"]["session"]),
+            }
+        )
         model = Model(job["name"], job["version"], Path(job["path"]), config, limits)
         outcome = {
             "group_rows": model.batching.group_rows,

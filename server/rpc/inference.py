@@ -132,7 +132,7 @@ class Inference:
             if not model.takes_parts:
                 return None
             pending = self._check(model, message, arrived_ns, caller, None)
-        except ServingError:
+        except Exception:
             return None
         parts = model.parts(pending.request)
         return None if parts is None else (pending, parts)

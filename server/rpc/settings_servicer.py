@@ -9,6 +9,7 @@ from typing import Protocol
 from protos import inference_pb2 as pb
 from server.errors import FeatureUnavailable, InvalidInput
 from server.repository.repository import Repository
+from server.rpc.tracing.trace_settings import TraceSettings
 
 _log = logging.getLogger(__name__)
 
@@ -45,24 +46,38 @@ class Severities(Protocol):
 
 
 class SettingsServicer:
-    """One method per RPC; there is no tracing, and only the log's severities can be changed."""
+    """One method per RPC; of the log only the severities can be changed."""
 
-    def __init__(self, repository: Repository, severities: Severities) -> None:
+    def __init__(
+        self, repository: Repository, severities: Severities, traces: TraceSettings | None
+    ) -> None:
+        """`traces`: None where requests cannot be traced."""
         self._repository = repository
         self._severities = severities
+        self._traces = traces
         self._lock = threading.Lock()
 
     def TraceSetting(self, request: pb.TraceSettingRequest) -> pb.TraceSettingResponse:
-        """Report that tracing is off, for one model or all; changes are rejected."""
-        if request.model_name:
-            self._repository.get(request.model_name)
-        if request.settings:
+        """Report, and change, which requests are traced, of one model or all."""
+        name = request.model_name
+        if name:
+            self._repository.get(name)
+        settings: Mapping[str, str] = _TRACING_OFF
+        if self._traces is not None:
+            if request.settings:
+                changes = {key: each.value for key, each in request.settings.items()}
+                self._traces.change(name, changes)
+            settings = self._traces.described(name)
+            if request.settings:
+                _log.info("trace settings changed", extra={"model": name, "settings": settings})
+        elif request.settings:
             raise FeatureUnavailable(
-                f"got trace settings {sorted(request.settings)}; this server has no tracing"
+                f"got trace settings {sorted(request.settings)}; this server has no tracing: it "
+                "was started without --trace-otlp"
             )
         response = pb.TraceSettingResponse()
-        for name, value in _TRACING_OFF.items():
-            response.settings[name].value.append(value)
+        for key, value in settings.items():
+            response.settings[key].value.append(value)
         return response
 
     def LogSettings(self, request: pb.LogSettingsRequest) -> pb.LogSettingsResponse:

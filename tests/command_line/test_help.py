@@ -154,4 +154,4 @@ def test_commands_that_measure_say_what_becomes_of_it_when_interrupted():
         if "marked as partial" in " ".join(parser.format_help().split())
     }
     every = {command for program, command, _ in parsers() if program == "client" and command}
-    assert said == every - {"predict", "diff", "report"}
+    assert said == every - {"predict", "health", "diff", "report"}

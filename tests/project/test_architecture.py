@@ -152,6 +152,8 @@ FOLDERS = {
     "protos": None,
     "rowwise": "server",
     "server": "server",
+    "server/app/observers/otlp.py": "otel",
+    "server/app/observers/spans.py": "otel",
     "transport": None,
     "transport/serving/grpc_context.py": "server",
     "transport/serving/grpc_handlers.py": "server",

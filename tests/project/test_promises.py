@@ -23,7 +23,7 @@ def defined_in(file):
     return {
         node.name: any(ast.unparse(mark) == "pytest.mark.slow" for mark in node.decorator_list)
         for node in tree.body
-        if isinstance(node, ast.FunctionDef)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
 
 

@@ -91,7 +91,10 @@ def _labels(analysis: Analysis) -> Check:
 
 def _with_itself(analysis: Analysis) -> list[Check]:
     """Whether a provider that was given twice differs from itself anywhere."""
-    specs = {provider.label: provider.spec for provider in analysis.measured.providers}
+    specs = {
+        provider.label: (provider.spec, provider.options)
+        for provider in analysis.measured.providers
+    }
     alike = [pair for pair in analysis.pairs if specs[pair.base] == specs[pair.provider]]
     # With too few rounds, no difference could be claimed.
     needed = fewest_to_claim(len(analysis.pairs))

@@ -168,6 +168,14 @@ def _of_server(sources: Sources) -> Iterator[Metric]:
         if code is not Code.OK:
             refused.add_metric([code.name], counted[code])
     yield refused
+    dropped = CounterMetricFamily(
+        "argmax_dropped",
+        "Log lines that stderr did not take in time, and requests too many to be traced",
+        labels=["what"],
+    )
+    for what, count in sources.dropped().items():
+        dropped.add_metric([what], count)
+    yield dropped
 
 
 def _of_calls(calls: CallEnds) -> Iterator[Metric]:

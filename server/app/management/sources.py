@@ -1,6 +1,6 @@
 """Where the numbers of the metrics come from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from server.batching.byte_budget import ByteBudget
@@ -14,7 +14,8 @@ from server.rpc.thread_pools import InFlight
 class Sources:
     """What counts in a server.
 
-    `connections` gives None, and `calls` counts nothing, with --transport grpcio.
+    `connections` gives None, and `calls` counts nothing, with --transport grpcio. `dropped`: how
+    much of what observes requests was lost, by what it is.
     """
 
     totals: Totals
@@ -23,3 +24,4 @@ class Sources:
     budget: ByteBudget
     streams: InFlight
     connections: Callable[[], int | None]
+    dropped: Callable[[], Mapping[str, int]]

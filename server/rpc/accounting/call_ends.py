@@ -63,6 +63,11 @@ class CallEnds:
         """
         self._observers = (*self._observers, observer)
 
+    @property
+    def observed(self) -> bool:
+        """Whether anything observes them."""
+        return bool(self._observers)
+
     def ended(self, call: EndedCall) -> None:
         """Count one call; see ServerOptions.on_call_ended."""
         ns = int((time.monotonic() - call.began_s) * 1e9)

@@ -8,6 +8,7 @@ import in_process
 import pytest
 
 from measure.__main__ import main
+from measure.compare import axes
 from measure.compare import record as provider_record
 from measure.compare.measure import labels
 from measure.core.record import read
@@ -83,6 +84,42 @@ def test_the_record_carries_what_makes_the_run_again(with_itself):
     assert len(content["crossovers"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("stream", ["instances=1,2"]),
+        ("local", ["graph-optimization=all,off", "mem-pattern=off"]),
+    ],
+)
+def test_options_are_compared_and_named(tmp_path, mode, options):
+    chosen = [word for option in options for word in ("--option", option)]
+    words = ["--ep", "cpu", *chosen, "--modes", mode, "--rounds", "3", "--starts", "1", *SMALL]
+    done = in_process.run(main, "compare", "--out", tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "compare.json").read_text())
+    providers = read(content, provider_record.CompareRecord).measured.providers
+    name, _, values = options[0].partition("=")
+    common = options[1:]
+    assert [provider.options for provider in providers] == [
+        (f"{name}={value}", *common) for value in values.split(",")
+    ]
+    assert content["settings"]["option"][0] == [f"{name}={value}" for value in values.split(",")]
+    page = (tmp_path / "compare.html").read_text()
+    for provider in providers:
+        assert provider.label == " ".join(("cpu", *provider.options))
+        assert provider.label in page
+        assert " ".join(done.stdout.split()).count(provider.options[0])
+
+
+def test_options_of_a_contestant_reach_its_session_and_its_server():
+    values = [axes.axis(text)[0] for text in ("threads=3", "execution-mode=parallel")]
+    contestant = axes.Contestant("cpu", tuple(values))
+    assert contestant.flags == ["--threads", "3", "--execution-mode", "parallel"]
+    assert contestant.session.execution_mode == "parallel"
+    assert contestant.threads(1) == 3
+    assert axes.Contestant("cpu").threads(1) == 1
+
+
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory):
     """One mode, with a limit that is broken whatever the machine does.
@@ -133,6 +170,11 @@ def test_a_broken_limit_is_one_line_and_exit_code_1(limited):
         ([], "--ep"),
         (["--ep", "cpu"], "got one --ep, cpu, expected at least two"),
         (["--ep", "cpu", "--ep", "cpu", "--modes", "unary"], "expected some of local,stream"),
+        (["--ep", "cpu", "--option", "instances=1"], "got one --ep, cpu, expected at least two"),
+        (["--ep", "cpu", "--option", "instances=1,2"], "expected --modes stream"),
+        (["--ep", "cpu", "--option", "models=a,b"], "expected NAME=VALUE[,VALUE...], with one of"),
+        (["--ep", "cpu", "--option", "mem-arena"], "got 'mem-arena', expected NAME=VALUE"),
+        (["--ep", "cpu", "--option", "instances=1,0"], "got '0' for instances, expected an int"),
         (["--ep", "cpu", "--ep", "cpu", "--rounds", "0"], "expected an integer of at least 1"),
         (["--ep", "cpu", "--ep", "cpu", "--rounds", "2"], "--starts 4 is over --rounds 2"),
         (["--ep", "cpu", "--aa", "2", "--rounds", "9"], "got --rounds 9, expected at least 10"),

@@ -455,12 +455,15 @@ def test_slo_tunes_servers_of_its_own_and_says_how_to_start_one(run, monkeypatch
     monkeypatch.setattr("measure.slo.tune.race", won_by_the_last)
     delay_us = 20_000
     tuning = ["--tune", "--tune-group-rows", 512, "--tune-queue-delays-us", delay_us]
+    tuning += ["--tune-option", "instances=2"]
     rates = ["--start", 150, "--most", 150, *SHORT, "--window-s", 0.1, "--features", FEATURES]
     budget = ["--p99-ms", 20_000, "--tune-pairs", 1]
     content, printed = run("slo", *budget, *rates, *tuning, status=None)
     tuned = content["tuning"]
     candidates = [(one["group_rows"], one["queue_delay_us"]) for one in tuned["candidates"]]
     assert candidates == [("auto", 0), ("512", delay_us)]
+    options = [one["more_options"] for one in tuned["candidates"]]
+    assert options == [[], ["--instances", "2"]]
     assert [one["met_per_s"] for one in tuned["candidates"]] == [None, 150.0]
     # Every candidate's options reached its server: half of its requests wait for half of that.
     (pair,) = tuned["against_defaults"]["pairs"]
@@ -499,6 +502,14 @@ def test_a_load_against_itself_with_too_few_pairs_could_not_have_failed(run, add
         (["slo", "--p99-ms", "5", "--mode", "unary,stream"], "expected one of"),
         (["slo", "--p99-ms", "5", "--tune", "--address", "a:1"], "its own servers"),
         (["slo", "--p99-ms", "5", "--tune", "--tune-trials", "17"], "expected at least 18"),
+        (
+            [
+                *("slo", "--p99-ms", "5", "--tune"),
+                *("--tune-option", "instances=1,2", "--tune-trials", "35"),
+            ],
+            "--tune-trials 35 is too few for 18 candidates",
+        ),
+        (["slo", "--p99-ms", "5", "--tune-option", "instances=x"], "got 'x' for instances"),
         (["slo", "--p99-ms", "5", "--tune-group-rows", "0"], "expected an integer of at least 1"),
         (["slo", "--p99-ms", "5", "--tune-queue-delays-us", "-1"], "expected microseconds"),
     ],

@@ -26,6 +26,20 @@ VALUES = {
             ExecutionProvider("OpenVINOExecutionProvider", {"precision": "bf16", "device": "GPU"}),
         ),
     ],
+    "instances": [("1", 1), ("256", 256)],
+    "inter_op_threads": [("0", 0), ("3", 3)],
+    "execution_mode": [("sequential", "sequential"), ("parallel", "parallel")],
+    "graph_optimization": [("basic", "basic"), ("off", "off")],
+    "mem_arena": [("on", True), ("off", False)],
+    "mem_pattern": [("on", True), ("off", False)],
+    "arena_shrinkage": [("off", ""), ("cpu:0;gpu:1", "cpu:0;gpu:1")],
+    "session_config": [
+        ("session.disable_prepacking=1", {"session.disable_prepacking": "1"}),
+        (
+            "session.set_denormal_as_zero=1,session.dynamic_block_base=4",
+            {"session.set_denormal_as_zero": "1", "session.dynamic_block_base": "4"},
+        ),
+    ],
     "max_batch_rows": [("1", 1), ("2147483647", 2147483647)],
     "group_rows": [("1", 1), ("64", 64)],
     "deterministic": [("off", False), ("on", True)],
@@ -60,6 +74,10 @@ VALUES = {
     "validation_s": [("0.01", 0.01), ("3", 3.0)],
     "validation_bytes": [("1", 1), ("4294967296", 2**32)],
     "log_level": [("debug", "debug"), ("error", "error")],
+    "access_log": [("off", None), ("1/20", 20)],
+    "slow_ms": [("1", 1), ("2", 2)],
+    "trace_otlp": [("a:1", "a:1"), ("https://[::1]:4317", "https://[::1]:4317")],
+    "trace_rate": [("1/1", 1), ("1/100", 100)],
 }
 
 # How help shows defaults that are no plain numbers or words.
@@ -71,6 +89,11 @@ SHOWN = {
     "deterministic": "off",
     "plaintext_tokens": "off",
     "validation": "on",
+    "mem_arena": "on",
+    "mem_pattern": "on",
+    "arena_shrinkage": "off",
+    "session_config": "none",
+    **dict.fromkeys(["access_log", "slow_ms", "trace_otlp"], "off"),
 }
 
 NO_COUNT = ["", "0", "-1", "1.5", "x", "1_0", " 1", "\u0663", "1e3", "0" * 19 + "1" * 5, "9" * 5000]
@@ -83,6 +106,20 @@ BAD = {
     "models": ([""], "a folder"),
     "threads": ([*NO_COUNT, "100001"], "an integer from 1 to 100000"),
     "ep": (["", "gpu", "CUDA", "cuda:", "cuda:tf32", "cuda:tf32=1,", "cuda:=1"], WANTED),
+    "instances": ([*NO_COUNT, "257"], "an integer from 1 to 256"),
+    "inter_op_threads": (
+        [*(value for value in NO_COUNT if value != "0"), "100001"],
+        "an integer from 0 to 100000",
+    ),
+    "execution_mode": (NO_SWITCH, "one of sequential, parallel"),
+    "graph_optimization": (["", "ALL", "99", "on"], "one of all, extended, basic, off"),
+    "mem_arena": (NO_ON_OR_OFF, "one of on, off"),
+    "mem_pattern": (NO_ON_OR_OFF, "one of on, off"),
+    "arena_shrinkage": (
+        ["", "on", "cpu", "cpu:", "cpu:0;", "cpu:0,gpu:0", "npu:0"],
+        "off or cpu:0 or gpu:N, several separated by ';'",
+    ),
+    "session_config": (["", "a", "session.disable_prepacking"], "KEY=VALUE,..., each key once"),
     "max_batch_rows": (NO_INT32, "an integer from 1 to 2147483647"),
     "group_rows": (NO_INT32, "auto or an integer from 1 to 2147483647"),
     "deterministic": (NO_ON_OR_OFF, "one of on, off"),
@@ -114,6 +151,19 @@ BAD = {
     "validation_s": ([*NO_SECONDS, "0"], "seconds from 0.01 to 2147483647"),
     "validation_bytes": ([*NO_COUNT, str(2**63)], "an integer from 1 to 9223372036854775807"),
     "log_level": (["", "INFO", "trace"], "one of debug, info, warning, error"),
+    "access_log": (
+        ["", "ON", "1", "2/3", "1/0", "1/-1", "1/x", "1/", "/2", "0.5", "1/2147483648"],
+        "one of off, on, or 1/N with N from 1 to 2147483647",
+    ),
+    "slow_ms": (NO_INT32, "an integer from 1 to 2147483647"),
+    "trace_otlp": (
+        ["", "a", "a:", ":1", "http://a", "ftp://a:1", "a:1/v1", "a b:1", "a:x", "a:123456"],
+        "HOST:PORT, http://HOST:PORT or https://HOST:PORT",
+    ),
+    "trace_rate": (
+        ["", "on", "2", "-1", "1/0", "1/x", "0.1"],
+        "one of 0, 1, or 1/N with N from 1 to 2147483647",
+    ),
 }
 
 
@@ -188,6 +238,19 @@ def test_a_bad_value_in_the_environment_is_refused_in_one_line(capsys, name):
     environment = {variable("models"): "m", variable(name): text}
     line = usage_error(capsys, [], environment)
     assert line == f"{variable(name)} got {text!r}, expected {wanted}"
+
+
+def test_an_entry_of_a_session_that_is_not_known_or_wrong_is_named(capsys):
+    line = usage_error(capsys, [*MODELS, "--session-config", "session.optimized_model_filepath=/x"])
+    assert "expected KEY=VALUE with one of these keys: session.intra_op.allow_spinning" in line
+    line = usage_error(capsys, [*MODELS, "--session-config", "session.disable_prepacking=yes"])
+    assert line.endswith("expected 0 or 1 as session.disable_prepacking")
+
+
+def test_entries_of_sessions_may_be_repeated():
+    entries = ("session.disable_prepacking=1", "session.qdqisint8allowed=0")
+    config = parse([*MODELS, *(word for e in entries for word in ("--session-config", e))], {})
+    assert config.session.entries == dict(entry.split("=") for entry in entries)
 
 
 def test_names_of_models_may_be_repeated():

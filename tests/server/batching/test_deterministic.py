@@ -47,12 +47,14 @@ def models(graphs):
     return graphs.folder
 
 
-@pytest.fixture(scope="module")
-def server(serve, models):
+@pytest.fixture(scope="module", params=[1, 2], ids=lambda count: f"{count}-instances")
+def server(request, serve, models):
     return serve(
         models,
         deterministic=True,
-        threads=THREADS,
+        # Of each execution, which decides how it rounds.
+        threads=THREADS * request.param,
+        instances=request.param,
         group_rows=GROUP_ROWS,
         # So that requests of several clients do share executions.
         queue_delay_us=2000,

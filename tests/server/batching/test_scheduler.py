@@ -89,7 +89,7 @@ def start(tmp_path):
         path = tmp_path / "model.onnx"
         write(path)
         statistics = Statistics()
-        scheduler = Scheduler("m", Engine(path, 1), limits, statistics, **options)
+        scheduler = Scheduler("m", [Engine(path, 1)], limits, statistics, **options)
         started.append(scheduler)
         return scheduler, statistics.counts
 
@@ -528,7 +528,7 @@ def test_a_core_is_left_to_receiving_while_a_sender_announces_more(tmp_path, fix
             told.append(receiving)
             return super().run(outputs, inputs, receiving=receiving)
 
-    scheduler = Scheduler("m", Watched(path, 2), Limits(8, 8), Statistics(), fixed=fixed)
+    scheduler = Scheduler("m", [Watched(path, 2)], Limits(8, 8), Statistics(), fixed=fixed)
     for more_follows in (True, False):
         (sent,) = submit(scheduler, request(numbers(8), more_follows=more_follows))
         np.testing.assert_array_equal(answer(sent), numbers(8) + 1)

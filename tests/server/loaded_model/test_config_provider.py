@@ -1,10 +1,15 @@
 import pytest
 
-from protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from protos.model_config_pb2 import ModelInstanceGroup
 from server.errors import LoadError
-from server.loaded_model.config_provider import instance_kind, provider
+from server.loaded_model.config_instances import groups, instances
 from server.loaded_model.model_config import parse_text
 from server.onnx.execution_provider import parse
+
+
+def providers(text, default="cpu", count=1):
+    """The provider of each instance of a model."""
+    return instances(groups(parse_text(text), "model", parse(default), count))
 
 
 def accelerator(kind, name, **parameters):
@@ -36,7 +41,7 @@ CHOSEN = [
 
 @pytest.mark.parametrize(("text", "default", "wanted"), CHOSEN)
 def test_a_configuration_counts_over_the_servers_provider(text, default, wanted):
-    assert provider(parse_text(text), parse(default)) == parse(wanted)
+    assert providers(text, default) == [parse(wanted)]
 
 
 @pytest.mark.parametrize(
@@ -58,20 +63,42 @@ def test_a_configuration_counts_over_the_servers_provider(text, default, wanted)
             "names cuda, tensorrt",
         ),
         (accelerator("cpu", "openvino") + "instance_group { gpus: [0] }", "beside openvino"),
-        ("instance_group { gpus: [0, 1] }", "gpus [0, 1]"),
+        ("instance_group { gpus: [1, 1] }", "gpus [1, 1], expected each once"),
+        ("instance_group { gpus: [1] kind: KIND_CPU }", "gpus [1] beside KIND_CPU"),
         ("instance_group { gpus: [-1] }", "a number as device"),
     ],
 )
 def test_what_cannot_be_served_is_named(text, said):
     with pytest.raises(LoadError) as caught:
-        provider(parse_text(text), parse("cpu"))
+        providers(text)
     assert said in str(caught.value)
 
 
 def test_an_empty_configuration_leaves_the_servers_provider():
-    assert provider(ModelConfig(), parse("openvino:precision=f16")).options == {"precision": "f16"}
+    assert providers("", "openvino:precision=f16") == [parse("openvino:precision=f16")]
 
 
-def test_a_model_on_a_gpu_is_told_to_be_there():
-    assert instance_kind(parse("cuda")) == ModelInstanceGroup.KIND_GPU
-    assert instance_kind(parse("openvino")) == ModelInstanceGroup.KIND_CPU
+def test_instances_run_on_each_of_the_gpus_of_their_group_and_beside_them():
+    text = "instance_group { count: 2 gpus: [0, 3] } instance_group { kind: KIND_CPU }"
+    on_gpu = [parse(f"cuda:device={gpu}") for gpu in (0, 0, 3, 3)]
+    assert providers(text) == [*on_gpu, parse("cpu")]
+    on_gpu, on_cpu = (
+        group.to_config() for group in groups(parse_text(text), "m", parse("cpu"), default_count=1)
+    )
+    assert (on_gpu.count, on_gpu.gpus) == (2, [0, 3])
+    assert (on_gpu.kind, on_cpu.kind) == (
+        ModelInstanceGroup.KIND_GPU,
+        ModelInstanceGroup.KIND_CPU,
+    )
+    assert (on_gpu.name, on_cpu.name) == ("m_0", "m_1")
+
+
+def test_a_group_without_a_count_has_as_many_instances_as_the_server_says():
+    assert len(providers("instance_group { kind: KIND_CPU }", count=3)) == 3
+    assert len(providers("", count=3)) == 3
+    assert len(providers("instance_group { count: 2 }", count=3)) == 2
+
+
+def test_a_model_that_must_not_be_on_a_gpu_is_not():
+    text = accelerator("gpu", "cuda") + "instance_group { kind: KIND_CPU }"
+    assert providers(text, "tensorrt") == [parse("cpu")]

@@ -106,7 +106,9 @@ REFUSED = [
     ('default_model_filename: "other.onnx"', ["no version", "other.onnx"]),
     ("instance_group { kind: KIND_GPU }", ["CUDAExecutionProvider is not available"]),
     ("instance_group { gpus: [0] }", ["CUDAExecutionProvider is not available"]),
-    ("instance_group { gpus: [0, 1] }", ["instance_group", "gpus [0, 1]"]),
+    ("instance_group { gpus: [0, 0] }", ["instance_group", "gpus [0, 0]", "each once"]),
+    ("instance_group { kind: KIND_CPU gpus: [0] }", ["instance_group", "gpus [0]", "KIND_CPU"]),
+    ("instance_group { count: 257 }", ["instance_group has 257 instances", "256 at most"]),
     (
         "instance_group { kind: KIND_GPU } optimization { execution_accelerators "
         '{ cpu_execution_accelerator { name: "openvino" } } }',
@@ -159,6 +161,11 @@ REFUSED = [
         'parameters { key: "intra_op_thread_count" value { string_value: "many" } }',
         ["intra_op_thread_count", "'many'"],
     ),
+    (
+        'parameters { key: "execution_mode" value { string_value: "2" } }',
+        ["config.pbtxt: parameter execution_mode is '2', expected 0 (sequential) or 1 (parallel)"],
+    ),
+    ("optimization { graph { level: 3 } }", ["config.pbtxt: optimization.graph.level is 3, exp"]),
     ("frobnicate: 1", ["line 2", "'frobnicate'"]),
     ('max_batch_size: "x"', ["line 2", '"x"']),
     ('name: "row', ["line 2", "quote"]),
@@ -197,10 +204,22 @@ def test_what_is_not_served_is_refused_by_name(configured, models, text, words):
 
 
 WITHOUT_EFFECT = [
-    ("instance_group { count: 2 }", "instance_group has 2 instances"),
-    ("instance_group {} instance_group { count: 2 }", "instance_group has 3 instances"),
+    ("instance_group { kind: KIND_MODEL }", "KIND_MODEL"),
+    (
+        "instance_group { kind: KIND_CPU } optimization { execution_accelerators "
+        '{ gpu_execution_accelerator { name: "cuda" } } }',
+        "gpu_execution_accelerator is ignored",
+    ),
+    ('parameters { key: "gpu_mem_limit" value { string_value: "1" } }', "gpu_mem_limit"),
+    (
+        'parameters { key: "session.optimized_model_filepath" value { string_value: "/x" } }',
+        "session.optimized_model_filepath is ignored",
+    ),
+    (
+        'parameters { key: "intra_op_thread_counts" value { string_value: "1" } }',
+        "did you mean intra_op_thread_count?",
+    ),
     ("dynamic_batching { preferred_batch_size: [2, 4] }", "preferred_batch_size"),
-    ("optimization { graph { level: 1 } }", "optimization.graph"),
     ("optimization { priority: PRIORITY_MAX }", "optimization.priority"),
     ("optimization { input_pinned_memory { enable: true } }", "optimization.input_pinned_memory"),
     ("optimization { output_pinned_memory { enable: true } }", "optimization.output_pinned"),
@@ -219,9 +238,22 @@ def test_what_has_no_effect_is_a_warning(configured, caplog, text, word):
     assert (record.model, word in record.field) == ("row", True)
 
 
+def test_instances_are_told_as_they_run(configured):
+    told = configured("row", 'instance_group { count: 2 } instance_group { name: "more" }')
+    groups = [(group.name, group.count, group.kind) for group in told.instance_group]
+    cpu = pb.ModelInstanceGroup.KIND_CPU
+    assert groups == [("row_0", 2, cpu), ("more", 1, cpu)]
+
+
 def test_nothing_is_warned_of_without_a_reason(configured, caplog):
     with caplog.at_level(logging.WARNING):
-        configured("row", "max_batch_size: 8 dynamic_batching { preferred_batch_size: [4] }")
+        configured(
+            "row",
+            "max_batch_size: 8 dynamic_batching { preferred_batch_size: [4] } "
+            "instance_group { count: 2 } optimization { graph { level: 1 } } "
+            'parameters { key: "owner" value { string_value: "us" } } '
+            'parameters { key: "execution_mode" value { string_value: "1" } }',
+        )
     assert [one for one in caplog.records if one.levelname == "WARNING"] == []
 
 

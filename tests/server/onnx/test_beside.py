@@ -31,12 +31,12 @@ class LateToDrop:
     def __init__(self, session):
         self._session = session
 
-    def run_async(self, outputs, inputs, take, token):
+    def run_async(self, outputs, inputs, take, token, how):
         def interrupted(*results):
             take(*results)
             threading.Event().wait(0.05)
 
-        self._session.run_async(outputs, inputs, interrupted, token)
+        self._session.run_async(outputs, inputs, interrupted, token, how)
 
 
 def test_inputs_are_free_as_soon_as_they_were_run(session):

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -8,6 +11,7 @@ from server.errors import InvalidInput, StartError
 from server.onnx import beside
 from server.onnx.engine import Engine, TensorSpec
 from server.onnx.execution_provider import ExecutionProvider
+from server.onnx.session_settings import SessionSettings
 
 
 def save(path, nodes, inputs, outputs, constants=(), opset=17):
@@ -347,3 +351,81 @@ def test_texts_are_taken_in_the_thread_that_calls(path):
     (y,) = engine.run(["y"], {"x": text}, receiving=True)
     assert y.tolist() == text.tolist()
     assert engine._run_beside == engine._run
+
+
+# Settings of the session.
+
+
+@pytest.mark.parametrize(
+    ("settings", "option", "wanted"),
+    [
+        ({}, "intra_op_num_threads", 3),
+        ({"inter_op_threads": 5}, "inter_op_num_threads", 5),
+        ({"execution_mode": "parallel"}, "execution_mode", ort.ExecutionMode.ORT_PARALLEL),
+        ({"execution_mode": "sequential"}, "execution_mode", ort.ExecutionMode.ORT_SEQUENTIAL),
+        *(
+            (
+                {"graph_optimization": name},
+                "graph_optimization_level",
+                getattr(ort.GraphOptimizationLevel, f"ORT_{level}"),
+            )
+            for name, level in (
+                ("all", "ENABLE_ALL"),
+                ("extended", "ENABLE_EXTENDED"),
+                ("basic", "ENABLE_BASIC"),
+                ("off", "DISABLE_ALL"),
+            )
+        ),
+        ({"mem_arena": False}, "enable_cpu_mem_arena", False),
+        ({}, "enable_cpu_mem_arena", True),
+        ({"mem_pattern": False}, "enable_mem_pattern", False),
+        ({}, "enable_mem_pattern", True),
+    ],
+)
+def test_a_setting_is_the_sessions(path, settings, option, wanted):
+    engine = Engine(save_identity(path), 3, settings=SessionSettings(**settings))
+    assert getattr(engine.session_options, option) == wanted
+    x = np.ones((2, 4), np.float32)
+    np.testing.assert_array_equal(engine.run(["y"], {"x": x})[0], x)
+
+
+def test_an_entry_counts_over_the_usual_one(path):
+    spinning = "session.intra_op.allow_spinning"
+    for entries, wanted in (({}, "0"), ({spinning: "1"}, "1")):
+        engine = Engine(save_identity(path), 2, settings=SessionSettings(entries=entries))
+        assert engine.session_options.get_session_config_entry(spinning) == wanted
+
+
+@pytest.mark.parametrize("receiving", [False, True])
+def test_memory_is_returned_after_each_run_where_told(path, receiving):
+    """The arena of a session holds what its largest run took, unless it is shrunk."""
+    nodes = [
+        helper.make_node("Tile", ["x", "times"], ["wide"]),
+        helper.make_node("ReduceMax", ["wide"], ["y"], keepdims=0),
+    ]
+    ends = [("x", TensorProto.FLOAT, ["n"])], [("y", TensorProto.FLOAT, [])]
+    save(path, nodes, *ends, [("times", np.array([200], np.int64))])
+
+    def grown_mib(shrinkage):
+        engine = Engine(path, 2, settings=SessionSettings(arena_shrinkage=shrinkage))
+        x = np.ones(beside.LEAST_BYTES // 4, np.float32)
+        # The memory of the first run is kept in any case.
+        engine.run(["y"], {"x": x[:1]})
+        before = resident_mib()
+        engine.run(["y"], {"x": x}, receiving=receiving)
+        return resident_mib() - before
+
+    assert grown_mib("cpu:0") < 100
+    assert grown_mib("") > 100
+
+
+def test_several_at_a_time_do_not_share_the_one_thread_that_is_beside(path):
+    engine = Engine(save_identity(path), 2, alone=False)
+    assert engine._run_beside == engine._run
+
+
+def resident_mib():
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("/proc/self/status has no VmRSS")

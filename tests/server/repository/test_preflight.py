@@ -11,6 +11,8 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from model.export import export
+from model.weights import from_seed
 from protos import inference_pb2 as pb
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -279,6 +281,27 @@ def test_memory_over_the_bound_is_an_error(launch, models, call):
     save_large(models / "large" / "1" / "model.onnx")
     assert refusal(caller, "large").endswith("failed:std::bad_alloc")
     assert answers(caller)
+
+
+def test_a_model_is_tried_with_the_settings_and_the_instances_it_will_have(launch, models, call):
+    process = explicit(
+        launch,
+        models,
+        *("--instances", "3", "--graph-optimization", "basic", "--mem-pattern", "off"),
+        *("--session-config", "session.set_denormal_as_zero=1", "--validation-bytes"),
+        str(500 * MIB),
+    )
+    caller = call(process.address)
+    assert answers(caller)
+    # Weights of 40 MiB, which ONNX Runtime copies once.
+    export(models, "weighty", from_seed(64, 160_000, 1), "float32", 1)
+    path = models / "weighty" / "config.pbtxt"
+    own = 'parameters { key: "share_session_between_instances" value { string_value: "false" } }'
+    path.write_text(f"instance_group {{ count: 8 }} {own}")
+    # Eight times the weights are more than the process may have, which would be loaded here.
+    assert "weighty/1/model.onnx: " in refusal(caller, "weighty")
+    path.write_text("instance_group { count: 8 }")
+    caller.control("RepositoryModelLoad", model_name="weighty")
 
 
 def test_time_over_the_bound_is_an_error(launch, models, call):

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
+from conftest import SLOW_STEPS
 
 from model.examples import standard_normal
 from model.export import export
@@ -29,10 +30,10 @@ def models(graphs):
     return graphs.folder
 
 
-@pytest.fixture(scope="module")
-def server(serve, models):
+@pytest.fixture(scope="module", params=[1, 2], ids=lambda count: f"{count}-instances")
+def server(request, serve, models):
     # Small batches, so that requests are split over several and share them with others.
-    return serve(models, group_rows=16, max_batch_rows=MOST_ROWS)
+    return serve(models, group_rows=16, max_batch_rows=MOST_ROWS, instances=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +195,13 @@ def test_results_are_not_overwritten_by_later_batches(server, call, examples):
     for at, unary, (_, stream) in zip(starts, answers, streamed, strict=True):
         np.testing.assert_array_equal(label(unary), labels[at : at + 3])
         np.testing.assert_array_equal(label(stream), labels[at : at + 3])
+
+
+def test_another_client_is_answered_while_a_long_execution_runs(serve, call, models):
+    server = serve(models, group_rows=2, instances=2)
+    one, other = call(server.address), call(server.address)
+    # Takes more than a second, in one execution that cannot be interrupted.
+    with one.busy_worker(executions=1, slow_steps=20 * SLOW_STEPS) as busy:
+        other.infer(other.message("steps", steps=np.array([[1]])))
+        assert not busy.done()
+        assert busy.result()

@@ -383,6 +383,14 @@ def test_values_are_rejected_by_the_rows_of_the_whole_request(serve, call, model
     assert str(ROWS - 1) in trailers["grpc-message"]
 
 
+def test_parts_that_run_at_the_same_time_are_joined_in_order(serve, call, models, x, expected):
+    caller = call(serve(models, **options(instances=2)).address)
+    message = message_of(caller, x)
+    for _ in range(4):
+        assert np.array_equal(caller.infer(message)["label"], expected.labels)
+    assert caller.statistics("linear").inference_count == 4 * MOST_ROWS
+
+
 def test_executions_of_one_size_give_the_same_bits(serve, call, models, x):
     caller = call(serve(models, **options(deterministic=True)).address)
     before = caller.statistics("linear")

@@ -95,6 +95,7 @@ def test_the_names_are_tritons_and_ours(address):
         "argmax_streams_open",
         "argmax_connections_open",
         "argmax_refused_total",
+        "argmax_dropped_total",
         "grpc_server_handled_total",
         "grpc_server_handling_seconds_bucket",
         "process_resident_memory_bytes",

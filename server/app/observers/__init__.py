@@ -1,0 +1,1 @@
+"""What is done with each request and call that has ended: the access log, and traces."""

@@ -1,0 +1,1 @@
+"""What runs batches, and hands out their results."""
