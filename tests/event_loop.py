@@ -3,7 +3,8 @@
 import asyncio
 import functools
 
-PATIENCE_S = 60
+# Of a whole test: below that of pytest, whose end says less.
+PATIENCE_S = 100
 
 
 def in_event_loop(test):
