@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from server.app.config import Config
-from server.app.session_options import SessionOptions
+from server.app.options.of_sessions import SessionOptions
 from server.onnx.session_settings import SessionSettings
 
 FORM = "NAME=VALUE[,VALUE...]"

@@ -7,9 +7,9 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from command_line.parser import Parser, group, suggestion
-from server.app import option_values
 from server.app.config import Config
-from server.app.session_options import SessionOptions
+from server.app.options import values as option_values
+from server.app.options.of_sessions import SessionOptions
 
 _PREFIX = "ARGMAX_"
 _ENVIRONMENT_PREFIX = f"{_PREFIX}SERVER_"

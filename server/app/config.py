@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from command_line import resources
-from server.app import listening, option_values, sizing
-from server.app.option import EXECUTION as _EXECUTION
-from server.app.option import option as _option
-from server.app.session_options import SessionOptions
+from server.app import listening, sizing
+from server.app.options import values as option_values
+from server.app.options.declaration import EXECUTION as _EXECUTION
+from server.app.options.declaration import option as _option
+from server.app.options.of_sessions import SessionOptions
 from server.onnx import execution_provider
 from server.onnx.execution_provider import ExecutionProvider
 

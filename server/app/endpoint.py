@@ -10,7 +10,7 @@ import grpc
 
 from server.app import listening
 from server.app.config import Config
-from server.app.option_values import INT32_MAX
+from server.app.options.values import INT32_MAX
 from server.errors import StartError
 from server.rpc.native.methods import authorized
 from server.rpc.security.authorization import Authorization

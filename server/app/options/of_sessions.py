@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from server.app import option_values
-from server.app.option import EXECUTION, option
+from server.app.options import values as option_values
+from server.app.options.declaration import EXECUTION, option
 from server.onnx import session_settings
 from server.onnx.session_settings import (
     ALL,
