@@ -10,7 +10,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -345,3 +345,23 @@ class NoMessages(MessageReader):
     def end(self) -> None:
         """See MessageReader."""
         self.owner.ended()
+
+
+class _Over(NoMessages):
+    """Of a stream that is over: nothing comes any more, and what is late is dropped."""
+
+    def end(self) -> None:
+        """See MessageReader."""
+
+    def resume(self) -> None:
+        """See MessageReader."""
+
+    def ask_again(self) -> None:
+        """See MessageReader."""
+
+    def unpacked(self, message: memoryview) -> None:
+        """See MessageReader."""
+
+
+# One for all streams: a reader and its owner would keep each other until the collector comes by.
+OVER: MessageReader = _Over(cast(Owner, None), 0)

@@ -10,7 +10,7 @@ from transport.http2 import frames, headers
 from transport.http2.frames import Buffer, ErrorCode
 from transport.http2.outgoing import Framed, Message, OnSent
 from transport.http2.stream import Stream
-from transport.messages import NEVER, PREFIX_BYTES, NoMessages, pack
+from transport.messages import NEVER, OVER, PREFIX_BYTES, NoMessages, pack
 from transport.serving.handler import NO_HANDLER, CallHandler, NotGrpc
 from transport.serving.request import Request
 from transport.status import DEADLINE_EXCEEDED, OK, Code, Metadata, Status, of_http
@@ -361,7 +361,7 @@ class ServerCall(Stream):
     def _drop_message(self) -> None:
         """Let go of the received part of a message that nobody gets."""
         length = self.reader.length
-        self.reader = NoMessages(self, 0)
+        self.reader = OVER
         self.server_connection.dropped(length)
 
     def _done_locked(self, ended: Status) -> None:

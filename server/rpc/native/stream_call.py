@@ -29,6 +29,7 @@ from server.rpc.native import status
 from server.rpc.native.room import Room
 from server.rpc.servicer import StreamLimits
 from server.rpc.thread_pools import InFlight
+from transport.loop import Timer
 from transport.messages import SkipMessage
 from transport.serving.handler import NO_HANDLER, CallHandler
 from transport.serving.server_call import ServerCall
@@ -84,8 +85,9 @@ class StreamCall(CallHandler):
         self._end: Status | None = None
         self._active_s = time.monotonic()
         idle_trim.began(limits.read_ahead_bytes)
+        self._idle_timer: Timer | None = None
         if limits.idle_s:
-            call.connection.loop.call_later(limits.idle_s, self._check_idle)
+            self._check_idle_in(limits.idle_s)
 
     # --- messages, in the I/O thread
 
@@ -283,10 +285,18 @@ class StreamCall(CallHandler):
             self._leave()
 
     def _leave(self) -> None:
+        if self._idle_timer is not None:
+            # It would keep the stream until it is due.
+            self._idle_timer.cancel()
         self._idle_trim.ended(self._limits.read_ahead_bytes)
         self._calls.leave()
         # Call and handler would keep each other until the collector comes by.
         self._call.handler = NO_HANDLER
+
+    def _check_idle_in(self, seconds: float) -> None:
+        self._idle_timer = timer = self._call.connection.loop.call_later(seconds, self._check_idle)
+        if self._call.done:
+            timer.cancel()
 
     def _check_idle(self) -> None:
         if self._call.done:
@@ -302,7 +312,7 @@ class StreamCall(CallHandler):
                 self._active_s = now_s
         left_s = self._active_s + self._limits.idle_s - now_s
         if left_s > 0:
-            self._call.connection.loop.call_later(left_s, self._check_idle)
+            self._check_idle_in(left_s)
             return
         idle = StreamIdle(f"the stream sent no message for {self._limits.idle_s:g} s")
         self._fail(status.of(idle))
