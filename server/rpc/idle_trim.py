@@ -15,6 +15,7 @@ class IdleTrim:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
+        self._again = False  # something was freed since the timer was started
 
     @contextlib.contextmanager
     def around(self, message_bytes: int) -> Iterator[None]:
@@ -37,12 +38,28 @@ class IdleTrim:
             self.trim_soon()
 
     def trim_soon(self) -> None:
-        """Schedule a trim after a pause, unless one is scheduled."""
+        """Schedule a trim after a pause; one that is scheduled is followed by another."""
         with self._lock:
-            if self._timer is None or not self._timer.is_alive():
-                self._timer = threading.Timer(_QUIET_S, malloc.give_back)
-                self._timer.daemon = True
-                self._timer.start()
+            if self._timer is None:
+                self._start_locked()
+            else:
+                self._again = True
+
+    def _start_locked(self) -> None:
+        self._again = False
+        self._timer = threading.Timer(_QUIET_S, self._trim)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _trim(self) -> None:
+        malloc.give_back()
+        with self._lock:
+            if self._timer is not threading.current_thread():
+                return  # stopped meanwhile
+            self._timer = None
+            # It may have been freed after the trim.
+            if self._again:
+                self._start_locked()
 
     def _stop(self) -> None:
         with self._lock:

@@ -17,7 +17,6 @@ from transport.http2.receiving import Incoming, Receiver
 from transport.http2.sending import Sender
 from transport.http2.stream import Stream
 from transport.loop import READ, WRITE, Loop
-from transport.messages import OVER
 from transport.options import ConnectionOptions
 
 # Wide open: what a peer may send ahead is bounded by the streams' windows. A connection's window
@@ -236,8 +235,6 @@ class Connection(ControlFrames):
         """The stream is over on both sides; its last messages may still wait to be read."""
         if self.streams.pop(stream.stream_id, None) is not None:
             self._widened -= stream.window - self.options.stream_window
-            if stream.reader.idle:
-                stream.reader = OVER
             self.on_stream_gone()
 
     def on_stream_gone(self) -> None:

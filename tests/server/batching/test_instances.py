@@ -253,7 +253,7 @@ def test_a_deadline_wakes_an_instance_that_waits_for_more_rows(start, gate):
 
 
 def test_rows_that_are_left_after_a_full_batch_wait_for_more_in_another_instance(start, gate):
-    delayed = Limits(group_rows=4, slice_rows=4, queue_delay_ns=20_000_000)
+    delayed = Limits(group_rows=4, slice_rows=4, queue_delay_ns=500_000_000)
     scheduler, counts = start(delayed)
     gate.hold(1)
     full, rest = request(1, 2, 3, client="a"), request(4, 5, client="b")

@@ -297,8 +297,8 @@ def test_a_model_is_tried_with_the_settings_and_the_instances_it_will_have(launc
     export(models, "weighty", from_seed(64, 160_000, 1), "float32", 1)
     path = models / "weighty" / "config.pbtxt"
     own = 'parameters { key: "share_session_between_instances" value { string_value: "false" } }'
-    path.write_text(f"instance_group {{ count: 8 }} {own}")
-    # Eight times the weights are more than the process may have, which would be loaded here.
+    path.write_text(f"instance_group {{ count: 16 }} {own}")
+    # Sixteen times the weights are more than the process may have, which would be loaded here.
     assert "weighty/1/model.onnx: " in refusal(caller, "weighty")
     path.write_text("instance_group { count: 8 }")
     caller.control("RepositoryModelLoad", model_name="weighty")
