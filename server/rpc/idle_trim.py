@@ -38,12 +38,12 @@ class IdleTrim:
             self.trim_soon()
 
     def trim_soon(self) -> None:
-        """Schedule a trim after a pause; one that is scheduled is followed by another."""
+        """Schedule a trim after a pause, and another one after that."""
         with self._lock:
             if self._timer is None:
                 self._start_locked()
-            else:
-                self._again = True
+            # What is freed only after the first trim is trimmed by the second.
+            self._again = True
 
     def _start_locked(self) -> None:
         self._again = False
