@@ -22,14 +22,21 @@ _KEPT_FREE_BYTES = 128 * 2**20
 _MOST_KEPT_FREE_BYTES = 2**31 - 1  # mallopt takes an int
 
 
+def use_one_arena() -> bool:
+    """Let all threads share one arena; call before any other thread starts, as each has its own
+    from its first allocation on. False without glibc."""
+    mallopt = getattr(_LIBC, "mallopt", None)
+    return mallopt is not None and bool(mallopt(_M_ARENA_MAX, 1))
+
+
 def keep_in_process(all_sizes_bytes: int = 0) -> bool:
-    """Pin glibc's settings; call before threads start. False without glibc.
+    """Pin glibc's settings, one arena too; call before threads start. False without glibc.
 
     With `all_sizes_bytes` also buffers over 32 MiB, for a process that calls `give_back` itself:
     any large array that is freed stays in the heap until then, while no more than that is free.
     """
     mallopt = getattr(_LIBC, "mallopt", None)
-    if mallopt is None:
+    if mallopt is None or not use_one_arena():
         return False
     if all_sizes_bytes:
         kept_bytes = min(all_sizes_bytes, _MOST_KEPT_FREE_BYTES)
@@ -39,7 +46,7 @@ def keep_in_process(all_sizes_bytes: int = 0) -> bool:
             (_M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES),
             (_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES),
         )
-    return all(mallopt(name, value) for name, value in ((_M_ARENA_MAX, 1), *settings))
+    return all(mallopt(name, value) for name, value in settings)
 
 
 def give_back() -> None:

@@ -36,6 +36,9 @@ class StopSignals:
         signal.set_wakeup_fd(written, warn_on_full_buffer=False)
         for number in (*_SIGNALS, *_OTHERS):
             signal.signal(number, lambda *_: None)
+
+    def start(self) -> None:
+        """Look at the signals, from the first one on; they are kept until then."""
         threading.Thread(target=self._watch, name="stop-signals", daemon=True).start()
 
     def serving(self) -> None:
