@@ -38,12 +38,12 @@ class IdleTrim:
             self.trim_soon()
 
     def trim_soon(self) -> None:
-        """Schedule a trim after a pause, and another one after that."""
+        """Schedule a trim after a pause; one that is scheduled is followed by another."""
         with self._lock:
             if self._timer is None:
                 self._start_locked()
-            # What is freed only after the first trim is trimmed by the second.
-            self._again = True
+            else:
+                self._again = True
 
     def _start_locked(self) -> None:
         self._again = False
