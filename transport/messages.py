@@ -363,5 +363,5 @@ class _Over(NoMessages):
         """See MessageReader."""
 
 
-# One for all streams that are over.
+# One for all streams: a reader and its owner would keep each other until the collector comes by.
 OVER: MessageReader = _Over(cast(Owner, None), 0)

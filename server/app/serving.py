@@ -14,7 +14,7 @@ from server.app.stop_signals import StopSignals
 from server.errors import StartError
 
 _log = logging.getLogger("server")
-# Calls leave the collector a few objects each; it would look at those in flight every 700.
+# Calls leave nothing to the collector, which would look at those in flight every 700 objects.
 _COLLECTED_OBJECTS = 10_000
 # What is kept of freed memory: at least so much, and all messages that the byte budget has room for
 # with a little beside them, since the next one may be as large.

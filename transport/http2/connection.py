@@ -235,6 +235,7 @@ class Connection(ControlFrames):
         """The stream is over on both sides; its last messages may still wait to be read."""
         if self.streams.pop(stream.stream_id, None) is not None:
             self._widened -= stream.window - self.options.stream_window
+            stream.drop_idle_reader()
             self.on_stream_gone()
 
     def on_stream_gone(self) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from transport.http2.frames import ErrorCode
 from transport.http2.outgoing import Outgoing
-from transport.messages import NEVER, PREFIX_BYTES, MessageReader
+from transport.messages import NEVER, OVER, PREFIX_BYTES, MessageReader
 from transport.status import Code, Status, StatusError
 
 if TYPE_CHECKING:
@@ -105,6 +105,11 @@ class Stream(Outgoing):
     def on_local_end(self) -> None:
         """See Outgoing."""
         self.connection.local_end_locked(self)
+
+    def drop_idle_reader(self) -> None:
+        """Let go of the reader, which holds its stream, where no message is under way."""
+        if self.reader.idle:
+            self.reader = OVER
 
     def resume(self) -> None:
         """Let the message come that `admit` did not take; any thread."""

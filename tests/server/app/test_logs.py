@@ -1,4 +1,4 @@
-"""Every line on stderr is a JSON object of printable ASCII, whoever writes it."""
+"""Every line on stderr is a JSON object of printable ASCII, also those of libraries."""
 
 import json
 import subprocess
