@@ -43,6 +43,15 @@ class Batch:
                 return len(array)
         return 1
 
+    def row_bytes(self) -> int:
+        """Bytes of a row on the wire; 0 of rows that differ in size."""
+        if any(self._is_text(name) for name in self.arrays):
+            return 0
+        return sum(
+            math.prod(array.shape[1:]) * self.specs[name].dtype.itemsize
+            for name, array in self.arrays.items()
+        )
+
     def end_of(self, start: int, byte_size: int, most_rows: int | None) -> int:
         """Where a message ends that begins at row `start`: after at least one row.
 
@@ -68,15 +77,6 @@ class Batch:
 
     def _rows(self, name: str, part: slice) -> NDArray[Any]:
         return self.arrays[name] if self.specs[name].whole is not None else self.arrays[name][part]
-
-    def row_bytes(self) -> int:
-        """Bytes of a row on the wire; 0 of rows that differ in size."""
-        if any(self._is_text(name) for name in self.arrays):
-            return 0
-        return sum(
-            math.prod(array.shape[1:]) * self.specs[name].dtype.itemsize
-            for name, array in self.arrays.items()
-        )
 
     def _is_text(self, name: str) -> bool:
         return self.specs[name].dtype == np.object_
