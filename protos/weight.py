@@ -18,7 +18,7 @@ from protos.wire import fields
 
 MOST_FIELDS = 64 * 1024
 # Typed or raw, of all tensors of BYTES.
-MOST_BYTES_ELEMENTS = 2**20
+MOST_BYTES_ELEMENTS = 2**18
 # Between two calls of `going_on`: some milliseconds.
 _STEP_FIELDS = 4096
 # What protobuf and Python make of each, measured and rounded up: a field, which may be a tensor; a
@@ -26,7 +26,7 @@ _STEP_FIELDS = 4096
 # protobuf has it and as numpy.
 _FIELD_BYTES = 512
 _ASCII_FACTOR, _TEXT_FACTOR = 3, 6
-BYTES_ELEMENT_BYTES = 192
+BYTES_ELEMENT_BYTES = 320
 _NUMBER_BYTES = 16
 
 _REQUEST = pb.ModelInferRequest

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from protos import malloc
 from server.app import logs, readiness, sizing, stacks
 from server.app.config import Config
+from server.app.memory_guard import MemoryGuard
 from server.app.server import Server
 from server.app.stop_signals import StopSignals
 from server.errors import StartError
@@ -53,9 +54,11 @@ def _serve(
     except StartError as error:
         print(f"argmax-server: error: {error}", file=sys.stderr)
         return 2
+    guard = MemoryGuard(settings.max_inflight_bytes + settings.max_stream_bytes)
     print(f"listening on {server.address}", flush=True)
     readiness.notify(notify_address, readiness.READY)
     stop.wait()
     readiness.notify(notify_address, readiness.STOPPING)
     server.drain()
+    guard.close()
     return 0

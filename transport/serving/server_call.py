@@ -10,7 +10,7 @@ from transport.http2 import frames, headers
 from transport.http2.frames import Buffer, ErrorCode
 from transport.http2.outgoing import Framed, Message, OnDropped, OnSent
 from transport.http2.stream import Stream
-from transport.messages import NEVER, OVER, PREFIX_BYTES, NoMessages
+from transport.messages import NEVER, OVER, PREFIX_BYTES, NoMessages, SkipMessage
 from transport.serving import answer_frames
 from transport.serving.handler import NO_HANDLER, CallHandler, NotGrpc
 from transport.serving.request import Request
@@ -139,7 +139,7 @@ class ServerCall(Stream):
             frames_ = (trailers if self.started else self._trailers_only(status),)
             self._done_locked(status)
             self.connection.sender.put_locked(self, *frames_)
-        if self.reader.waiting:
+        if not self.reader.idle:
             # Of a message that nobody gets any more.
             self.connection.loop.call_soon(self._drop_message)
         self._report_end()
@@ -220,7 +220,8 @@ class ServerCall(Stream):
     def admit(self, length: int) -> bool:
         """See Stream."""
         if self.done:
-            return True
+            # It may come before the client hears of the end.
+            raise SkipMessage
         if self.server_connection.too_much_unread():
             self.server_connection.admit_later(self)
             return False

@@ -24,7 +24,9 @@ from transport.workers import Workers
 
 # What the I/O thread decodes by itself: half a millisecond. Memory for that time is not asked for.
 _HERE_FIELDS = 256
-_HERE_BYTES = 2**20
+_HERE_BYTES = 4 * 2**20
+# What the worker takes for the time of decoding without asking: it decodes one message at a time.
+_FREE_BYTES = 16 * 2**20
 _HERE_HELD_BYTES = 32 * 1024
 # Lets a thread that waits for the interpreter have it.
 _PAUSE_S = 50e-6
@@ -132,7 +134,7 @@ class Preparation:
         assert weighed is not None
         weight = weighed.weight
         step = partial(self._work, partial(self._decode, weighed))
-        transient = max(0, weight.transient_bytes - _HERE_BYTES)
+        transient = max(0, weight.transient_bytes - _FREE_BYTES)
         return partial(self._ask, transient + weight.held_bytes, step)
 
     def _decode(self, weighed: Weighed) -> _Step:
@@ -169,7 +171,7 @@ class Preparation:
             self._then = partial(self._queue_with_room, decoded, pending)
 
     def _queue_with_room(self, decoded: InferRequest, pending: Pending) -> None:
-        self._room.settle_answer(pending.request.answer_bytes)
+        self._room.expected(pending.request.answer_bytes)
         self._queue(decoded, pending)
 
     def _queue(self, decoded: InferRequest, pending: Pending) -> None:

@@ -83,22 +83,25 @@ class Room:
             self._budget.release(surplus)
 
     def expect(self, answer_bytes: int, on_granted: Callable[[], object]) -> bool:
-        """Ask for room for the answer, as `grow` does."""
+        """Ask for room for the answer, as `grow` does: for its arrays, and for them encoded."""
         if answer_bytes <= _SMALL_ANSWER_BYTES:
             return True
-        if not self.grow(answer_bytes, on_granted):
+        if not self.grow(2 * answer_bytes, on_granted):
             return False
-        self.settle_answer(answer_bytes)
+        self.expected(answer_bytes)
         return True
 
-    def settle_answer(self, answer_bytes: int) -> None:
-        """Bytes that were granted are the answer's."""
+    def expected(self, answer_bytes: int) -> None:
+        """What was granted is the answer's."""
         self._settle()
-        self._message_bytes -= answer_bytes
-        self._answer.append(answer_bytes)
+        self._message_bytes -= 2 * answer_bytes
+        self._answer += [answer_bytes, answer_bytes]
 
     def cover(self, answer_bytes: int) -> bool:
-        """Whether there is room for an answer of so many bytes, which may be more than expected."""
+        """Whether there is room for an encoded answer, which may have more bytes than expected."""
+        if len(self._answer) > 2:
+            # Its arrays are needed no more.
+            self._budget.release(self._answer.pop())
         more = answer_bytes - sum(self._answer)
         if more > 0:
             if not self._budget.charge(more, BEYOND_BYTES):
