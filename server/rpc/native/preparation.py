@@ -16,6 +16,7 @@ from server.batching.request import Caller
 from server.errors import Cancelled, TooMany
 from server.rpc import status
 from server.rpc.accounting.pending import Pending
+from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference
 from server.rpc.native.room import Room
 from transport.serving.server_call import ServerCall
@@ -47,6 +48,7 @@ class Preparation:
         "_ended",
         "_give_back",
         "_id",
+        "_idle_trim",
         "_inference",
         "_message",
         "_over",
@@ -64,6 +66,7 @@ class Preparation:
         call: ServerCall,
         inference: Inference,
         workers: Workers,
+        idle_trim: IdleTrim,
         caller: Caller,
         room: Room,
         give_back: Callable[[], object],
@@ -76,6 +79,7 @@ class Preparation:
         self._call = call
         self._inference = inference
         self._workers = workers
+        self._idle_trim = idle_trim
         self._caller = caller
         self._room = room
         self._give_back = give_back
@@ -220,6 +224,8 @@ class Preparation:
 
     def _worked(self, step: _Step) -> None:
         self._working = False
+        # What was made of the message is large, and made of small pieces.
+        self._idle_trim.trim_soon()
         if self._ended is None:
             self._step(step)
             return

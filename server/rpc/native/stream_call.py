@@ -143,6 +143,7 @@ class StreamCall(CallHandler):
             self._call,
             self._inference,
             self._workers,
+            self._idle_trim,
             self._caller,
             room,
             give_back,

@@ -112,7 +112,14 @@ class UnaryCall(CallHandler):
             return
         give_back = self._room.give_back_message if early is None else self._give_back
         self._preparation = preparation = Preparation(
-            call, self._inference, self._workers, self._caller(), self._room, give_back, self._ready
+            call,
+            self._inference,
+            self._workers,
+            self._idle_trim,
+            self._caller(),
+            self._room,
+            give_back,
+            self._ready,
         )
         preparation.start(message, arrived_ns, arrived_ns - call.message_began_ns)
 
