@@ -6,13 +6,13 @@ import itertools
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import grpc
 import h2.settings
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from measure.overload.http2_peer import Http2Peer, framed
 from protos import inference_pb2 as pb
@@ -54,12 +54,12 @@ def put_models(folder: Path) -> None:
 def _put(
     folder: Path,
     name: str,
-    node: object,
-    shape: list[int | str],
+    node: NodeProto,
+    shape: Sequence[int | str | None],
     width: int | None,
-    *constants: object,
+    *constants: TensorProto,
 ) -> None:
-    outputs = ["batch", width] if width else [1]
+    outputs: list[str | int | None] = ["batch", width] if width else [1]
     graph = helper.make_graph(
         [node],
         name,
@@ -86,7 +86,9 @@ def _peer(address: str) -> Iterator[Http2Peer]:
     with Http2Peer(address) as peer:
         if not peer.hello():
             raise ConnectionError("the server closed the connection")
-        window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1}
+        window: dict[h2.settings.SettingCodes | int, int] = {
+            h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1
+        }
         peer.h2.update_settings(window)
         peer.h2.increment_flow_control_window(2**31 - 1 - 65535)
         peer.flush()
