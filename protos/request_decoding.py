@@ -21,9 +21,8 @@ from protos.codec import (
     views,
 )
 from protos.errors import InvalidMessage
-from protos.going_on import GoOn, go_on
 from protos.tensors import read_tensors
-from protos.weight import MOST_FIELDS, Weight, weigh
+from protos.weight import MOST_FIELDS, GoOn, Weight, go_on, weigh
 from protos.wire import RememberedStarts, Split, first, open_field, split
 
 _KIND = pb.ModelInferRequest

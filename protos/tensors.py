@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from protos.datatypes import BYTES, DTYPES, datatype_of
 from protos.errors import InvalidMessage
-from protos.going_on import GoOn, go_on
+from protos.weight import GoOn, go_on
 
 Parameter = bool | int | float | str
 

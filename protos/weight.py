@@ -13,7 +13,6 @@ import numpy as np
 
 from protos import inference_pb2 as pb
 from protos.errors import InvalidMessage
-from protos.going_on import GoOn, go_on
 from protos.wire import fields
 
 MOST_FIELDS = 64 * 1024
@@ -35,6 +34,14 @@ _OUTPUT = _REQUEST.InferRequestedOutputTensor
 _CONTENTS = pb.InferTensorContents
 _LEN = 2
 _ELEMENT_TAG = _CONTENTS.BYTES_CONTENTS_FIELD_NUMBER << 3 | _LEN
+
+# What long work on a message calls every few milliseconds. It may raise what ends the work, and may
+# let other threads run.
+GoOn = Callable[[], None]
+
+
+def go_on() -> None:
+    """Work without a pause."""
 
 
 @dataclass(slots=True)
