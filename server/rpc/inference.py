@@ -83,11 +83,6 @@ class Inference:
 
     def shared_bytes(self, message: InferRequest) -> int:
         """Memory that `prepare` takes for tensors of a message that lie in shared memory."""
-        for tensor in message.inputs:
-            if tensor.data is None:
-                break
-        else:
-            return 0
         try:
             model = self._repository.get(message.model_name, message.model_version)
         except ServingError:

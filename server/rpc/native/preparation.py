@@ -18,7 +18,7 @@ from server.rpc import status
 from server.rpc.accounting.pending import Pending
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference
-from server.rpc.native.room import Room
+from server.rpc.native.room import SMALL_ANSWER_BYTES, Room
 from transport.serving.server_call import ServerCall
 from transport.status import Status
 from transport.workers import Workers
@@ -150,7 +150,11 @@ class Preparation:
 
     def _check(self, decoded: InferRequest, *, slow: bool = False) -> None:
         self._id = decoded.id
-        shared_bytes = self._inference.shared_bytes(decoded)
+        shared_bytes = 0
+        for tensor in decoded.inputs:
+            if tensor.data is None:
+                shared_bytes = self._inference.shared_bytes(decoded)
+                break
         if shared_bytes or slow:
             self._ask(shared_bytes, partial(self._work, partial(self._check_there, decoded)))
             return
@@ -169,7 +173,7 @@ class Preparation:
 
     def _expect(self, decoded: InferRequest, pending: Pending) -> None:
         answer_bytes = pending.request.answer_bytes
-        if self._room.expect(answer_bytes, self._granted):
+        if answer_bytes <= SMALL_ANSWER_BYTES or self._room.expect(answer_bytes, self._granted):
             self._queue(decoded, pending)
         else:
             self._then = partial(self._queue_with_room, decoded, pending)

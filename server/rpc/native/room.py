@@ -9,7 +9,7 @@ from transport.serving.server_call import ServerCall
 # hundreds of messages of a few bytes.
 REQUEST_BYTES = 4 * 1024
 # Of the answer, that is counted with these.
-_SMALL_ANSWER_BYTES = 1024
+SMALL_ANSWER_BYTES = 1024
 # Answers whose size the model does not state may exceed the budget by so much.
 BEYOND_BYTES = 16 * 2**20
 
@@ -20,7 +20,15 @@ class Room:
     The I/O thread asks. Any thread gives back the message's part, once, and its answer's.
     """
 
-    __slots__ = ("_answer", "_budget", "_call", "_message_bytes", "_ticket", "_when_full")
+    __slots__ = (
+        "_answer",
+        "_budget",
+        "_call",
+        "_message_bytes",
+        "_ticket",
+        "_when_full",
+        "grown",
+    )
 
     def __init__(self, budget: ByteBudget, call: ServerCall, when_full: Callable[[], None]) -> None:
         """The message of `call`, which is resumed when room comes later.
@@ -31,6 +39,7 @@ class Room:
         self._call = call
         self._when_full = when_full
         self._message_bytes = 0
+        self.grown = False  # the message asked again: it was compressed
         # Of the answer, with what the call takes: whoever takes one out gives it back.
         self._answer: list[int] = []
         self._ticket: Ticket | None = None  # of bytes for the message that were not there at once
@@ -48,6 +57,7 @@ class Room:
         Raises TooLarge where there never can be room, and as ByteBudget.grow does.
         """
         if self._answer or self._ticket is not None:
+            self.grown = True
             return self.grow(length, self._call.resume)
         budget = self._budget
         size = length + REQUEST_BYTES
@@ -83,9 +93,10 @@ class Room:
             self._budget.release(surplus)
 
     def expect(self, answer_bytes: int, on_granted: Callable[[], object]) -> bool:
-        """Ask for room for the answer, as `grow` does: for its arrays, and for them encoded."""
-        if answer_bytes <= _SMALL_ANSWER_BYTES:
-            return True
+        """Ask for room for an answer that is not small, as `grow` does.
+
+        It takes its arrays, and these encoded.
+        """
         if not self.grow(2 * answer_bytes, on_granted):
             return False
         self.expected(answer_bytes)
@@ -99,10 +110,13 @@ class Room:
 
     def cover(self, answer_bytes: int) -> bool:
         """Whether there is room for an encoded answer, which may have more bytes than expected."""
-        if len(self._answer) > 2:
+        parts = self._answer
+        if len(parts) > 2:
             # Its arrays are needed no more.
-            self._budget.release(self._answer.pop())
-        more = answer_bytes - sum(self._answer)
+            self._give_back_one()
+        elif parts and answer_bytes <= REQUEST_BYTES:
+            return True
+        more = answer_bytes - sum(parts)
         if more > 0:
             if not self._budget.charge(more, BEYOND_BYTES):
                 return False
@@ -120,13 +134,15 @@ class Room:
 
     def give_back_answer(self) -> None:
         """The call has ended, and its answer is gone."""
-        parts = self._answer
-        while parts:
-            try:
-                taken = parts.pop()
-            except IndexError:
-                return
-            self._budget.release(taken)
+        while self._answer:
+            self._give_back_one()
+
+    def _give_back_one(self) -> None:
+        try:
+            taken = self._answer.pop()
+        except IndexError:
+            return  # another thread took it
+        self._budget.release(taken)
 
     def give_back(self) -> None:
         """Give back all, or stop waiting for it."""

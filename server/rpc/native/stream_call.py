@@ -124,7 +124,8 @@ class StreamCall(CallHandler):
     def message(self, message: memoryview) -> None:
         """Decode a message and queue it."""
         room, self._room = self._room, self._new_room()
-        room.keep(len(message))
+        if room.grown:
+            room.keep(len(message))
         self._active_s = time.monotonic()
         entry = _Entry(room)
         give_back = partial(self._give_back, room, len(message))

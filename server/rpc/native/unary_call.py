@@ -92,7 +92,8 @@ class UnaryCall(CallHandler):
     def message(self, message: memoryview) -> None:
         """Keep the message until the client has said that it is the only one."""
         self._message = message
-        self._room.keep(len(message))
+        if self._room.grown:
+            self._room.keep(len(message))
 
     def half_closed(self) -> None:
         """Decode the message and queue it."""
@@ -108,7 +109,7 @@ class UnaryCall(CallHandler):
         if pending is not None:
             pending.cover = self._room.cover
             self._give_back()
-            self._wait_for(pending)
+            self._ready(pending, None, "")
             return
         give_back = self._room.give_back_message if early is None else self._give_back
         self._preparation = preparation = Preparation(
@@ -126,16 +127,13 @@ class UnaryCall(CallHandler):
     def _ready(self, pending: Pending | None, error: Exception | None, request_id: str) -> None:
         """The message is queued, or refused."""
         self._preparation = None
-        if error is not None:
+        if pending is not None:
+            self._pending = pending
+            pending.request.future.add_done_callback(self._answer)
+        elif error is not None:
             self._call.failed(status.of(error))
-        elif pending is None:
-            self._give_back()  # cancelled
         else:
-            self._wait_for(pending)
-
-    def _wait_for(self, pending: Pending) -> None:
-        self._pending = pending
-        pending.request.future.add_done_callback(self._answer)
+            self._give_back()  # cancelled
 
     def cancelled(self) -> None:
         """Drop what waits."""

@@ -204,7 +204,7 @@ def test_a_stream_goes_on_after_a_message_over_the_whole_budget(
 
 
 def test_a_stream_whose_message_waits_for_others_is_not_idle(native, call, eventually):
-    server = native(group_rows=2, max_inflight_bytes=64 * 1024, stream_idle_s=1)
+    server = native(group_rows=2, max_inflight_bytes=96 * 1024, stream_idle_s=1)
     caller, another = call(server.address), call(server.address)
     with another.busy_worker():
         padding = {"note": "n" * 50 * 1024}
