@@ -3,14 +3,14 @@
 import gc
 import logging
 import signal
-import sys
 from collections.abc import Iterable
 
 from protos import malloc
 from server.app import logs, readiness, sizing, stacks
 from server.app.config import Config
+from server.app.process import streams
+from server.app.process.stop_signals import StopSignals
 from server.app.server import Server
-from server.app.stop_signals import StopSignals
 from server.errors import StartError
 
 _log = logging.getLogger("server")
@@ -20,6 +20,8 @@ _COLLECTED_OBJECTS = 10_000
 # with a little beside them, since the next one may be as large.
 _KEPT_BYTES = 512 * 2**20
 _KEPT_BESIDE_BYTES = 128 * 2**20
+# Beyond the grace period, for all else that is done at the end: a server that hangs is ended then.
+_END_S = 4.5
 # For the log, of which a reader may stand still.
 _LAST_LINES_S = 1.0
 
@@ -49,11 +51,11 @@ def _serve(
     malloc.keep_in_process(max(_KEPT_BYTES, settings.max_inflight_bytes + _KEPT_BESIDE_BYTES))
     gc.set_threshold(_COLLECTED_OBJECTS)
     try:
-        server = Server(settings, stop.serving)
+        server = Server(settings, lambda: stop.serving(settings.grace_s + _END_S))
     except StartError as error:
-        print(f"argmax-server: error: {error}", file=sys.stderr)
+        streams.complain(f"argmax-server: error: {error}")
         return 2
-    print(f"listening on {server.address}", flush=True)
+    streams.announce(f"listening on {server.address}")
     readiness.notify(notify_address, readiness.READY)
     stop.wait()
     readiness.notify(notify_address, readiness.STOPPING)

@@ -10,7 +10,9 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
+from command_line import shortage
 from protos import malloc
 from protos.model_config_pb2 import ModelConfig
 from server.errors import LoadError, ModelNotFound, ModelUnavailable, StartError
@@ -20,6 +22,7 @@ from server.loaded_model.model import Model, ModelLimits
 from server.loaded_model.model_config import GRAPH
 from server.repository.folder import CONFIG, Fingerprint, ModelFolder
 from server.repository.preflight import Preflight
+from server.repository.retirement import Retirement
 from server.repository.totals import Totals
 from server.repository.versions_failed import VersionsFailed
 
@@ -60,7 +63,9 @@ class Lifecycle:
         self._sources: dict[Model, tuple[Fingerprint, Fingerprint]] = {}
         self._seen: tuple[object, ...] = ()
         self._loading: Collection[str] = ()
-        self._retiring: dict[Model, threading.Thread] = {}
+        # Of every version, and of those whose queue still runs empty.
+        self._retirements: dict[Model, Retirement] = {}
+        self._retiring: dict[Model, Retirement] = {}
         # The file that holds a graph.
         self._graph = GRAPH
         # Why the last load failed, or else why no version serves; by version, if it got that far.
@@ -99,8 +104,8 @@ class Lifecycle:
         """
         with self._changing:
             # Otherwise versions that still finish their queues could pile up, with their weights.
-            for thread in list(self._retiring.values()):
-                thread.join()
+            for retirement in list(self._retiring.values()):
+                retirement.wait()
             old = self.serving
             # How long each took to load, in seconds.
             made: dict[Model, float] = {}
@@ -130,9 +135,9 @@ class Lifecycle:
             old, self.serving = self.serving, {}
             self.failure, self._reasons, self._absence = "", {}, "unloaded"
             self._retire(old.values())
-            threads = list(self._retiring.values())
-        for thread in threads:
-            thread.join()
+            retirements = list(self._retiring.values())
+        for retirement in retirements:
+            retirement.wait()
 
     def states(self) -> list[VersionState]:
         """Every version that serves, is being loaded or unloaded, or has a folder; lowest first."""
@@ -195,6 +200,11 @@ class Lifecycle:
             # The other versions are tried too, so that each has its own reason.
             except StartError as error:
                 failed[version] = error
+            except Exception as error:
+                short = shortage.described(error)
+                if short is None:
+                    raise
+                failed[version] = StartError(f"{self._folder.graph(number, self._graph)}: {short}")
         if failed:
             raise VersionsFailed(failed, [str(number) for number in numbers])
         return new
@@ -237,7 +247,13 @@ class Lifecycle:
                     argmax_labels=tried.argmax_labels,
                     unbatched=tried.unbatched,
                 )
-            model = Model(self.name, version, path, config, limits, labels)
+            retirement = Retirement()
+            try:
+                model = Model(self.name, version, path, config, limits, labels)
+            except BaseException:
+                retirement.begin(None)
+                raise
+        self._retirements[model] = retirement
         extra = {
             "model": self.name,
             "version": number,
@@ -269,13 +285,14 @@ class Lifecycle:
     def _retire(self, models: Iterable[Model]) -> None:
         """Close models when their queues have run empty, without waiting for that."""
         for model in models:
-            thread = threading.Thread(target=self._close, args=(model,), name="retire")
-            self._retiring[model] = thread
-            thread.start()
+            retirement = self._retirements.pop(model)
+            self._retiring[model] = retirement
+            retirement.begin(partial(self._close, model))
 
     def _close(self, model: Model) -> None:
         model.close()
-        del self._sources[model], self._retiring[model]
+        self._sources.pop(model, None)
+        del self._retiring[model]
         # The allocator keeps freed memory for later messages, but weights are not needed again.
         malloc.give_back()
 
