@@ -65,6 +65,8 @@ def unpack(packed: Buffer, encoding: str, max_bytes: int) -> memoryview:
     unpacker = zlib.decompressobj(_WINDOW_BITS[encoding])
     try:
         message = unpacker.decompress(packed, max_bytes + 1)
+    except MemoryError:
+        raise _no_memory(len(packed)) from None
     except zlib.error as error:
         raise StatusError(Code.INTERNAL, f"the message cannot be unpacked: {error}") from None
     if len(message) > max_bytes:
@@ -75,6 +77,12 @@ def unpack(packed: Buffer, encoding: str, max_bytes: int) -> memoryview:
     if not unpacker.eof:
         raise StatusError(Code.INTERNAL, "the message cannot be unpacked: it ends too early")
     return memoryview(message)
+
+
+def _no_memory(length: int) -> StatusError:
+    return StatusError(
+        Code.RESOURCE_EXHAUSTED, f"the receiver has no memory for a message of {length} bytes"
+    )
 
 
 class Owner(Protocol):
@@ -302,7 +310,11 @@ class MessageReader:
             return data[length:]
         # Not cleared, as a bytearray would be; in steps, so that the place of a message fits the
         # next one that is a few bytes longer.
-        self._memory = np.empty(-(-length // _STEP_BYTES) * _STEP_BYTES, np.uint8).data[:length]
+        try:
+            memory = np.empty(-(-length // _STEP_BYTES) * _STEP_BYTES, np.uint8)
+        except MemoryError:
+            raise _no_memory(length) from None
+        self._memory = memory.data[:length]
         self._filled = 0
         shown = length >= ARRIVING_LEAST_BYTES and not self._packed
         self._look_at = ARRIVING_FIRST_BYTES if shown else NEVER

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from transport.http2.frames import ErrorCode
 from transport.http2.outgoing import Outgoing
 from transport.messages import NEVER, OVER, PREFIX_BYTES, MessageReader
+from transport.reporting import report
 from transport.status import Code, Status, StatusError
 
 if TYPE_CHECKING:
@@ -127,8 +128,10 @@ class Stream(Outgoing):
             call(*args)
         except StatusError as error:
             self.failed(error.status)
+        except MemoryError:
+            self.failed(Status(Code.RESOURCE_EXHAUSTED, "out of memory"))
         except Exception:
-            self.connection.log.exception("stream %d failed", self.stream_id)
+            report(self.connection.log, "stream %d failed", self.stream_id)
             self.failed(Status(Code.INTERNAL, "the call failed in the transport"))
 
     def reset(self, code: ErrorCode) -> None:

@@ -10,7 +10,7 @@ from server.batching.policy import Batch
 from server.batching.request import Request, Timings
 from server.batching.running.execution import Execution, Failure, places
 from server.batching.statistics import Statistics
-from server.errors import InvalidInput, ModelBroken, ServingError
+from server.errors import InvalidInput, ModelBroken, OutOfResources, ServingError, named
 from server.onnx.engine import Engine
 
 _log = logging.getLogger(__name__)
@@ -60,9 +60,12 @@ class Runner:
                 self._let_go(batch)
                 held = False
             return self._compute(batch, assembled, started_ns, assemble_ns)
-        except Exception as error:  # the worker must survive any failure of a batch
+        except Exception as failure:  # the worker must survive any failure of a batch
+            error = named(failure)
             if not isinstance(error, ServingError):
                 _log.exception("execution failed", extra={"rows": batch.rows})
+            elif isinstance(error, OutOfResources):
+                _log.warning("execution failed: %s", error, extra={"rows": batch.rows})
             return [Failure(batch, error)]
         finally:
             # Before their room is given back: the next message may take it at once.

@@ -132,11 +132,10 @@ class UnaryCall(CallHandler):
             return
         try:
             answer = self._inference.finish(pending, encode_response)
-        except Exception as error:
-            ended = self._call.finish(status.of(error))
-        else:
             handover.gather(self._call.connection.sender)
             ended = self._call.answer([answer.data], answer.sent)
+        except Exception as error:
+            ended = self._call.finish(status.of(error))
         if ended:
             self._end()
 
