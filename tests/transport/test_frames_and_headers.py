@@ -271,7 +271,7 @@ def test_joined_and_padded_binary_metadata_are_read():
         ("a-bin", b"\0\1"),
         ("a-bin", b"\0\1"),
     )
-    with pytest.raises(StatusError, match="a-bin is not base64"):
+    with pytest.raises(StatusError, match="a key with -bin is not base64"):
         call.decode_metadata((("a-bin", "*"),))
 
 
