@@ -5,6 +5,8 @@ import os
 
 # As `threading` words it, which has no class of errors for it.
 _NO_THREAD = "can't start new thread"
+# As protobuf does, of messages that it cannot register.
+_PROTOBUF = "out of memory"
 _SHORT = frozenset(
     {
         *(errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE),
@@ -19,6 +21,8 @@ def described(error: BaseException) -> str | None:
     """What the process is short of, as one line; None where the error is another one."""
     if isinstance(error, MemoryError):
         return f"out of memory: {error}" if str(error) else "out of memory"
+    if isinstance(error, TypeError) and _PROTOBUF in str(error):
+        return "out of memory"
     if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
         return (
             "no thread can be started: the limit of processes (ulimit -u, pids.max) or of memory "

@@ -14,6 +14,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from transport import headroom
 from transport.http2.frames import Buffer
 from transport.status import Code, StatusError
 
@@ -312,6 +313,7 @@ class MessageReader:
         # next one that is a few bytes longer.
         try:
             memory = np.empty(-(-length // _STEP_BYTES) * _STEP_BYTES, np.uint8)
+            headroom.check()
         except MemoryError:
             raise _no_memory(length) from None
         self._memory = memory.data[:length]

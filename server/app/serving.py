@@ -3,6 +3,7 @@
 import gc
 import logging
 import signal
+import threading
 from collections.abc import Iterable
 
 from protos import malloc
@@ -20,6 +21,9 @@ _COLLECTED_OBJECTS = 10_000
 # with a little beside them, since the next one may be as large.
 _KEPT_BYTES = 512 * 2**20
 _KEPT_BESIDE_BYTES = 128 * 2**20
+# Of each thread. By default it is 8 MiB, which counts against limits on a process's memory although
+# next to nothing of it is used; there are some thirty threads.
+_STACK_BYTES = 2 * 2**20
 # Beyond the grace period, for all else that is done at the end: a server that hangs is ended then.
 _END_S = 4.5
 # For the log, of which a reader may stand still.
@@ -35,6 +39,7 @@ def serve(
 
     `warnings` are logged first. `notify_address`: where a supervisor is notified, see `readiness`.
     """
+    threading.stack_size(_STACK_BYTES)
     logs.set_up(settings.log_level)
     stop.on(signal.SIGUSR1, stacks.dump)
     try:

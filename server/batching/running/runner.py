@@ -12,6 +12,7 @@ from server.batching.running.execution import Execution, Failure, places
 from server.batching.statistics import Statistics
 from server.errors import InvalidInput, ModelBroken, OutOfResources, ServingError, named
 from server.onnx.engine import Engine
+from transport import headroom
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Runner:
         """The results of a batch: one, or one for each piece where they had to run alone."""
         assembled, held = _NOTHING, True
         try:
+            headroom.check()
             started_ns = time.monotonic_ns()
             assembled = self._buffer.assemble(batch.pieces)
             assemble_ns = time.monotonic_ns() - started_ns
