@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from command_line.onnx_runtime import ort
 from model import lfs_pointer
 from model.errors import ModelError
 from model.graph import BIAS, ELEMENT_TYPES, SCALE, WEIGHTS, WIRE_TYPES, Wire

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from command_line.onnx_runtime import ort
 from protos.datatypes import BFLOAT16
 from server.errors import InvalidInput, OutOfResources, StartError
 from server.onnx import beside, graph_file, provider_library, session_options
