@@ -13,6 +13,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from command_line import shortage
 from command_line.parser import positionals
 from protos.model_config_pb2 import ModelConfig
 from server.errors import LoadError, StartError
@@ -61,6 +62,11 @@ def main() -> int:
         model.close()
     except StartError as error:
         outcome = {"of_configuration": isinstance(error, LoadError), "text": str(error)}
+    except Exception as error:
+        short = shortage.described(error)
+        if short is None:
+            raise
+        outcome = {"of_configuration": False, "text": f"{job['path']}: {short}"}
     print(json.dumps(outcome))
     return 0
 
