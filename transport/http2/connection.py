@@ -20,8 +20,7 @@ from transport.loop import READ, WRITE, Loop
 from transport.options import ConnectionOptions
 from transport.reporting import report
 
-# Wide open: what a peer may send ahead is bounded by the streams' windows. A connection's window
-# that unadmitted messages could fill would keep the admitted ones from coming.
+# Wide open: streams' windows bound what a peer may send ahead. Unadmitted messages could fill it.
 _CONNECTION_WINDOW = 2**30
 _MESSAGES_AHEAD = 16
 # What a closing connection waits for the peer's end, so that GOAWAY is not lost to a TCP reset.
