@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from transport import call, messages
 from transport.http2 import frames, headers
+from transport.http2.fields import malformed
 from transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
 from transport.messages import MessageReader
 from transport.serving import request
@@ -291,3 +292,33 @@ def test_a_status_comes_back_from_its_trailers(code, text):
 
 def test_a_message_says_how_long_it_is():
     assert messages.prefix(258) == b"\0\0\0\1\2" == struct.pack(">BI", 0, 258)
+
+
+SECRET = "s3cr3t"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (f"bad name {SECRET}", "x"),
+        (f":{SECRET}", "x"),
+        ("te", SECRET),
+        ("connection", SECRET),
+        (f"x-{SECRET}", "line\nbreak"),
+    ],
+)
+def test_a_fault_of_a_header_has_none_of_its_words(header):
+    fault = malformed((header,), frozenset())
+    assert fault
+    assert SECRET not in fault
+
+
+@pytest.mark.parametrize(
+    "header",
+    [("grpc-timeout", SECRET), ("grpc-encoding", SECRET), (f"{SECRET}-bin", "%")],
+)
+def test_a_status_for_a_header_has_none_of_its_words(header):
+    usual = ((":method", "POST"), (":scheme", "http"), (":path", "/a/B"))
+    found = request.parse((*usual, ("content-type", "application/grpc"), header))
+    assert found.refused is not None
+    assert SECRET not in found.refused.status.text
