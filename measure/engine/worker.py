@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from client.client import READY_TIMEOUT_S, Client
 from client.connection import addresses
 from client.connection.calls import Connection
-from client.connection.channel import RetryPolicy
+from client.connection.channel import Balancing, RetryPolicy
 from client.errors import ClientError, RequestFailed, UsageError
 from client.model_input import ModelInput
 from command_line.parser import positionals
@@ -28,6 +28,7 @@ from measure.engine.slice import Slice
 from measure.engine.worker_job import Job, Load
 from protos.codec import InferResponse
 from protos.tensors import Parameter, Tensor
+from transport.calling.resolving import Resolving
 
 # Memory that answers and calls in flight may use, at the client and at a server on this machine.
 _UNDER_WAY_BYTES = 512 * 2**20
@@ -46,6 +47,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         try:
             credentials = job.credential_files.read()
+            balancing = Balancing(job.balance, Resolving(job.resolve_s))
             client = stack.enter_context(
                 Client(
                     job.address,
@@ -54,11 +56,15 @@ def main() -> None:
                     deadline_s=job.timeout_s,
                     retry=_ONCE,
                     credentials=credentials,
+                    balance=balancing.policy,
+                    resolving=balancing.resolving,
                 )
             )
             client.wait_until_ready(READY_TIMEOUT_S)
             data = _Data(client, job)
-            connection = Connection(addresses.parse(job.address), _ONCE, credentials)
+            connection = Connection(
+                addresses.parse(job.address), _ONCE, credentials, balancing=balancing
+            )
             stack.callback(connection.close)
             sender = stack.enter_context(_sender(client, connection, data, job))
             _first_request(sender, job.timeout_s)

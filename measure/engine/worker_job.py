@@ -6,6 +6,8 @@ from typing import Literal
 from client.connection.credentials import CredentialFiles
 from measure.core.verification import Experiment
 from measure.engine.loop import Pace, Times
+from transport.calling.resolving import Resolving
+from transport.calling.servers import Policy
 
 Mode = Literal["unary", "stream", "shm"]
 MODES: tuple[Mode, ...] = ("unary", "stream", "shm")
@@ -18,7 +20,8 @@ class Job:
     `experiment` defines the expected labels; None: they are unknown, and `examples` rows are drawn
     from `seed`. A request that takes longer than `timeout_s` fails. `credential_files` authenticate
     the server and the client. In mode `stream` the requests go over `streams` streams. With
-    `timings` a server that knows the parameter reports its stages.
+    `timings` a server that knows the parameter reports its stages. `balance` and `resolve_s`: how
+    several servers share the requests, and after how long their names are looked up again.
     """
 
     address: str
@@ -33,6 +36,8 @@ class Job:
     credential_files: CredentialFiles = field(default_factory=CredentialFiles)
     streams: int = 1
     timings: bool = True
+    balance: Policy = "least_requests"
+    resolve_s: float = Resolving().every_s
 
 
 @dataclass(frozen=True, slots=True)

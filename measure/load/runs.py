@@ -52,6 +52,8 @@ def loading(settings: Settings, target: Target, mode: Mode) -> Iterator["Loading
         settings.timeout_s,
         target.experiment,
         settings.credential_files,
+        balance=settings.balance,
+        resolve_s=settings.resolve_s,
     )
     client = Client(
         target.address,

@@ -9,6 +9,8 @@ from measure.engine.arrivals import Arrivals
 from measure.engine.windows import Window
 from measure.engine.worker_job import Mode
 from measure.load.summary import Asked, LoadPoint
+from transport.calling.resolving import Resolving
+from transport.calling.servers import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Settings:
 
     `address` None: a local server, with the model of classes, features, dtype and seed. Each of
     `concurrencies` is a closed loop, each of `rates_per_s` an open one. Every process that connects
-    to the server reads `credential_files`.
+    to the server reads `credential_files`. `balance` and `resolve_s` are for several servers.
     """
 
     address: str | None
@@ -52,6 +54,8 @@ class Settings:
     ep: str
     out: Path
     credential_files: CredentialFiles
+    balance: Policy = "least_requests"
+    resolve_s: float = Resolving().every_s
 
 
 def asked(settings: Settings) -> Iterator[Asked]:
