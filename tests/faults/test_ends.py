@@ -140,8 +140,9 @@ def test_messages_without_memory_are_refused_and_others_answered(launch, models,
     x = np.ones((100, FEATURES), np.float32)
     large = caller.message("linear", outputs=["label"], x=x)
     codes = [sent.code() for sent in [caller.infer_later(large) for _ in range(8)]]
-    assert grpc.StatusCode.RESOURCE_EXHAUSTED in codes
-    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    # Not one of them fits into the smaller limit; how many fit into the other is a matter of time.
+    fits = {grpc.StatusCode.OK} if limit_mib > 300 else set()
+    assert set(codes) <= {grpc.StatusCode.RESOURCE_EXHAUSTED} | fits
     assert len(ask(caller)) == 1
     assert process.stop() == 0
     assert "Traceback" not in "\n".join(process.said())
