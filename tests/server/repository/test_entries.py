@@ -1,5 +1,6 @@
 """One odd entry of the repository does not concern the models beside it, and is named once."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import socket
 import stat
 
 import containers
+import psutil
 import pytest
 from onnx import helper
 
@@ -120,27 +122,40 @@ def test_an_odd_entry_keeps_no_other_model_from_being_started_polled_or_listed(
     )
 
 
+@pytest.fixture
+def start_unprivileged(launch, folder, tmp_path):
+    """Start servers of the folder as a user who may not read everything in it."""
+    (tmp_path / "root").mkdir()
+    servers = []
+
+    def start(*options):
+        before = containers.command(folder, tmp_path / "root")
+        process = launch(containers.MODELS, *options, before=before)
+        server = containers.process_1(psutil.Process(process.popen.pid))
+        assert server is not None, process.said()
+        servers.append(server)
+        return process
+
+    yield start
+    # Under another user they do not end with the process that has started them.
+    for server in servers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            server.kill()
+
+
 @contained
 @pytest.mark.parametrize(("make", "text"), UNREADABLE.items(), ids=["no r, no x", "no x"])
 def test_a_folder_that_the_server_may_not_read_keeps_no_other_model_from_it(
-    launch, call, eventually, graphs, folder, tmp_path, make, text
+    start_unprivileged, call, eventually, graphs, make, text
 ):
-    def start(*options):
-        (tmp_path / "root").mkdir(exist_ok=True)
-        before = containers.command(folder, tmp_path / "root")
-        return launch(containers.MODELS, *options, before=before)
-
-    check_all_controls(start, call, eventually, graphs, make, text)
+    check_all_controls(start_unprivileged, call, eventually, graphs, make, text)
 
 
 @contained
 def test_a_model_that_becomes_unreadable_serves_on_and_others_are_polled(
-    launch, call, eventually, graphs, folder, tmp_path
+    start_unprivileged, call, eventually, graphs, folder
 ):
-    (tmp_path / "root").mkdir()
-    before = containers.command(folder, tmp_path / "root")
-    options = ("--model-control", "poll", "--poll-s", "0.05")
-    process = launch(containers.MODELS, *options, before=before)
+    process = start_unprivileged("--model-control", "poll", "--poll-s", "0.05")
     caller = call(process.address)
     (folder / "7").chmod(0)
     eventually(lambda: named(process), "the model is seen to be unreadable")
