@@ -46,9 +46,10 @@ class LabelTable(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         if isinstance(index, slice):
             return [self[each] for each in range(len(self))[index]]
+        if index < 0:
+            index = range(len(self))[index]
         stop = self.ends[index]
-        start = self.ends[index - 1] if index % len(self) else 0
-        return self.text[start:stop].decode()
+        return self.text[self.ends[index - 1] if index else 0 : stop].decode()
 
     def as_json(self, most_bytes: int) -> str | None:
         """The labels as a list in JSON, in ASCII; None if that takes more than `most_bytes`."""
