@@ -19,7 +19,7 @@ from server.errors import StartError
 from server.loaded_model.model import ModelLimits
 from server.onnx import provider_library
 from server.repository.poll import RepositoryPoll
-from server.repository.preflight import Preflight
+from server.repository.preflight.trials import Preflight
 from server.repository.repository import POLL, Control, Repository
 from server.rpc import reflection
 from server.rpc.accounting.call_ends import CallEnds

@@ -3,7 +3,6 @@
 import ctypes
 import functools
 import math
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from protos.datatypes import BFLOAT16
 from server.errors import InvalidInput, OutOfResources, StartError
 from server.onnx import beside, graph_file, provider_library, session_options
 from server.onnx.execution_provider import GPU, ExecutionProvider
+from server.onnx.graph_file import Graph
 from server.onnx.session_settings import SEQUENTIAL, SessionSettings
 
 Run = Callable[[Sequence[str], Mapping[str, NDArray[Any]]], list[NDArray[Any]]]
@@ -73,6 +73,7 @@ class Engine:
         chosen: ExecutionProvider = _CPU,
         repository: Path | None = None,
         *,
+        graph: Graph | None = None,
         deterministic: bool = False,
         settings: SessionSettings = _USUAL,
         alone: bool = True,
@@ -80,8 +81,9 @@ class Engine:
         """Load `path`; StartError names the file that cannot be loaded, or the missing provider.
 
         `threads`: how many one execution uses. `repository`: folder in which links may lead to
-        weights of the graph, None: only the graph's own. `provider` names the providers that run
-        the graph: the chosen one, then any to which ONNX Runtime assigned nodes.
+        weights of the graph, None: only the graph's own. `graph`: what was found in the file, None:
+        it is read here. `provider` names the providers that run the graph: the chosen one, then any
+        to which ONNX Runtime assigned nodes.
         `deterministic`: no kernels whose results differ from run to run, where there are others.
         `alone`: `run` is called by one thread at a time.
         """
@@ -91,12 +93,13 @@ class Engine:
         options.log_severity_level = 4
         self.on_gpu = chosen.name in GPU
         self.threads = threads
-        root = repository or path.parent
-        content = graph_file.with_links_resolved(path, root)
-        if content is not None:
-            options.add_session_config_entry(graph_file.EXTERNAL_FOLDER, os.path.realpath(root))
+        known = graph or graph_file.read(path, repository or path.parent)
+        if known.content is not None:
+            options.add_session_config_entry(graph_file.EXTERNAL_FOLDER, known.root)
         try:
-            self._session = provider_library.session(content or path, options, chosen, threads)
+            self._session = provider_library.session(
+                known.content or path, options, chosen, threads
+            )
             self.inputs = _specs(self._session.get_inputs())
             self.outputs = _specs(self._session.get_outputs())
             self.optional_inputs = _optional(self._session.get_overridable_initializers())

@@ -7,8 +7,7 @@ all of the old or all of the new.
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,8 +19,11 @@ from server.loaded_model import model_config, row_independence
 from server.loaded_model.labels import Labels
 from server.loaded_model.model import Model, ModelLimits
 from server.loaded_model.model_config import GRAPH
-from server.repository.folder import CONFIG, Fingerprint, ModelFolder
-from server.repository.preflight import Preflight
+from server.repository import configuration
+from server.repository.configuration import Configuration
+from server.repository.folder import Fingerprint, ModelFolder
+from server.repository.preflight import model_files
+from server.repository.preflight.trials import InServer, Preflight, Trial
 from server.repository.retirement import Retirement
 from server.repository.totals import Totals
 from server.repository.versions_failed import VersionsFailed
@@ -48,14 +50,14 @@ class Lifecycle:
         self,
         folder: ModelFolder,
         limits: ModelLimits,
-        validation: Preflight | None,
+        preflight: Preflight | InServer,
         totals: Totals,
     ) -> None:
-        """`validation` tries a version before it is loaded here; None: no trial."""
+        """`preflight` reads the files of the model, and tries versions before they are loaded."""
         self.name = folder.name
         self._folder = folder
         self._limits = limits
-        self._preflight = validation
+        self._preflight = preflight
         self._totals = totals
         # Highest version first.
         self.serving: Mapping[str, Model] = {}
@@ -96,8 +98,8 @@ class Lifecycle:
             f"model {self.name!r} has no version {version} loaded; it has {', '.join(serving)}"
         )
 
-    def load(self, override: ModelConfig | None = None, *, keep_unchanged: bool = False) -> None:
-        """Serve the folder's versions, by its configuration or by `override`.
+    def load(self, override: str | None = None, *, keep_unchanged: bool = False) -> None:
+        """Serve the folder's versions, by its configuration or by `override`, which is JSON.
 
         All versions or none: StartError when one cannot be loaded; the old versions keep serving.
         `keep_unchanged`: versions whose files have not changed are not reloaded.
@@ -110,7 +112,8 @@ class Lifecycle:
             # How long each took to load, in seconds.
             made: dict[Model, float] = {}
             try:
-                new = self._load(override, made, old if keep_unchanged else {})
+                with self._preflight.trial() as trial:
+                    new = self._load(trial, override, made, old if keep_unchanged else {})
             except Exception as error:
                 self._reasons = (
                     error.reasons(self._folder.shown) if isinstance(error, VersionsFailed) else {}
@@ -164,25 +167,20 @@ class Lifecycle:
         return [VersionState(self.name, "", UNAVAILABLE, self.failure or self._absence)]
 
     def _load(
-        self, override: ModelConfig | None, made: dict[Model, float], old: Mapping[str, Model]
+        self,
+        trial: Trial | InServer,
+        override: str | None,
+        made: dict[Model, float],
+        old: Mapping[str, Model],
     ) -> dict[str, Model]:
         # Taken before anything is read, so that a change in between is seen later, not missed.
         self._seen = self._folder.fingerprint()
         own_files = self._folder.own_files()
-        with self._naming_the_file():
-            config = override
-            if config is None:
-                config = model_config.parse_text(self._folder.config() or "")
-            for what in model_config.check(config, self.name):
-                extra = {"model": self.name, "field": what}
-                _log.warning("configuration without effect", extra=extra)
+        configured = configuration.read(trial, self._folder, override)
+        config = configured.config
         self._graph = config.default_model_filename or GRAPH
         numbers = self._wanted(config)
-        labels = {
-            output.name: self._folder.labels(output.label_filename)
-            for output in config.output
-            if output.label_filename
-        }
+        labels = configuration.labels(trial, self._folder, config)
         self._loading = {str(number) for number in numbers} - self.serving.keys()
         new: dict[str, Model] = {}
         failed: dict[str, StartError] = {}
@@ -193,7 +191,7 @@ class Lifecycle:
                 model = old.get(version)
                 if model is None or self._sources[model] != source:
                     began_s = time.monotonic()
-                    model = self._load_version(number, config, labels, source[1])
+                    model = self._load_version(trial, number, configured, labels, source[1])
                     made[model] = time.monotonic() - began_s
                     self._sources[model] = source
                 new[version] = model
@@ -228,31 +226,38 @@ class Lifecycle:
         raise LoadError(f"model {self.name!r} has no version to serve: {why}")
 
     def _load_version(
-        self, number: int, config: ModelConfig, labels: Labels, files: Fingerprint
+        self,
+        trial: Trial | InServer,
+        number: int,
+        configured: Configuration,
+        labels: Labels,
+        files: Fingerprint,
     ) -> Model:
         """Load one version; StartError also if its files change meanwhile."""
         version = str(number)
         path = self._folder.graph(number, self._graph)
-        limits, reason = self._limits, ""
-        with self._naming_the_file():
-            if self._preflight is not None:
-                tried = self._preflight.check(self.name, version, path, config, limits)
-                if self._folder.version_files(number) != files:
-                    raise LoadError(f"{path.parent} changed while it was loaded")
-                # Measured by running the graph, which only that process should do.
-                reason = tried.group_reason
-                limits = replace(
-                    limits,
-                    group_rows=tried.group_rows,
-                    argmax_labels=tried.argmax_labels,
-                    unbatched=tried.unbatched,
-                )
-            retirement = Retirement()
-            try:
-                model = Model(self.name, version, path, config, limits, labels)
-            except BaseException:
-                retirement.begin(None)
-                raise
+        limits, reason, graph = self._limits, "", None
+        config = configured.config
+        with model_files.naming(configured.source):
+            tried = trial.version(self.name, version, path, config, limits)
+        if tried is not None:
+            if self._folder.version_files(number) != files:
+                raise LoadError(f"{path.parent} changed while it was loaded")
+            # Measured by running the graph, which only that process should do.
+            limits = replace(
+                limits,
+                group_rows=tried.group_rows,
+                argmax_labels=tried.argmax_labels,
+                unbatched=tried.unbatched,
+            )
+            reason, graph = tried.group_reason, tried.graph
+        retirement = Retirement()
+        try:
+            with model_files.naming(configured.source):
+                model = Model(self.name, version, path, config, limits, labels, graph)
+        except BaseException:
+            retirement.begin(None)
+            raise
         self._retirements[model] = retirement
         extra = {
             "model": self.name,
@@ -274,13 +279,6 @@ class Lifecycle:
         if missing:
             return self._folder.shown(missing)
         return "not of the version policy" if self.serving or self._reasons else self._absence
-
-    @contextmanager
-    def _naming_the_file(self) -> Iterator[None]:
-        try:
-            yield
-        except LoadError as error:
-            raise LoadError(f"{self._folder.path / CONFIG}: {error}") from None
 
     def _retire(self, models: Iterable[Model]) -> None:
         """Close models when their queues have run empty, without waiting for that."""
