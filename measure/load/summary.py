@@ -8,6 +8,8 @@ from measure.core.verdict import Check
 from measure.engine.histogram import Histogram
 from measure.engine.slice import Slice
 from measure.engine.windows import LoopKind, Window, stability, window_of
+from measure.load.goodput import Goodput, goodput
+from measure.load.server_use import ServerUse
 from measure.load.split import LoadSplit, ServerStatistics, split
 from measure.sweep.summary import MOST_STEAL
 
@@ -35,7 +37,11 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The load requested for a point: requests in flight, or requests per second."""
+    """The load requested for a point: requests in flight, or requests per second.
+
+    Of a part of a ramp it is the mean level, and `ramp` is the ramp as its option has it. A
+    `schedule` is named by its file and its speed, and the rate is the mean one.
+    """
 
     loop: LoopKind
     mode: str
@@ -44,6 +50,13 @@ class Asked:
     concurrency: int | None = None
     rate_per_s: float | None = None
     arrivals: str | None = None
+    ramp: str | None = None
+    schedule: str | None = None
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the level is the same all the time."""
+        return self.ramp is None and self.schedule is None
 
     @property
     def level(self) -> float:
@@ -87,6 +100,8 @@ class LoadPoint:
     sender_nice: int = 0
     from_send_ns: Latency | None = None
     client_share: float | None = None
+    goodput: Goodput | None = None
+    server: ServerUse | None = None
 
     @property
     def valid(self) -> bool:
@@ -120,16 +135,18 @@ def summarise(
     steal: float | None,
     statistics: ServerStatistics | None = None,
     sender_nice: int = 0,
+    server: ServerUse | None = None,
+    goodput_ms: float | None = None,
 ) -> LoadPoint:
     """Summarise a load from its windows without the warm-up, and the slice after them.
 
     `steal` is the share of processor time that the hypervisor took meanwhile, `statistics` the
-    server's own counts.
+    server's own counts, `server` what it used. `goodput_ms` is the bound of goodput.
     """
     whole = Slice(windows[0].start_ns, windows[0].end_ns)
     for window in windows:
         whole.add(window)
-    summaries = tuple(window_of(window) for window in windows)
+    summaries = tuple(window_of(window, whole.start_ns) for window in windows)
     concurrency = whole.in_flight_area_ns / whole.elapsed_ns
     errors = whole.errors + last.errors
     wrong = whole.wrong_labels + last.wrong_labels if labels_known else None
@@ -138,7 +155,7 @@ def summarise(
         *_little(asked, whole, concurrency),
         *_rate(asked, whole),
         *_send_lag(asked, whole),
-        _stability(asked, summaries),
+        *_stability(asked, summaries),
         *_left_behind(whole, last),
         _steal(steal),
     )
@@ -163,6 +180,8 @@ def summarise(
         sender_nice=sender_nice,
         from_send_ns=latency(whole.round_trip, whole.mean_round_trip_ns),
         client_share=client_share(whole),
+        goodput=None if goodput_ms is None else goodput(whole, goodput_ms),
+        server=server,
     )
 
 
@@ -229,8 +248,9 @@ def _send_lag(asked: Asked, whole: Slice) -> Sequence[Check]:
     return [Check("send lag", None, "too few samples")]
 
 
-def _stability(asked: Asked, windows: Sequence[Window]) -> Check:
-    return Check("stable", *stability(windows, asked.loop))
+def _stability(asked: Asked, windows: Sequence[Window]) -> Sequence[Check]:
+    # A level that changes on purpose makes windows that differ.
+    return [Check("stable", *stability(windows, asked.loop))] if asked.is_steady else []
 
 
 def _left_behind(whole: Slice, last: Slice) -> Sequence[Check]:
