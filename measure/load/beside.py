@@ -1,7 +1,7 @@
 """Read what server and machine did while a load ran."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from client.client import Client
 from measure.core import environment
@@ -55,5 +55,17 @@ class Beside:
         server = None
         if self._source is not None:
             server = server_use(self._source, since.server, until.server, self._models)
+            if server is not None and server.answered is None and statistics is not None:
+                server = _with_statistics(server, statistics)
         steal = environment.steal_fraction(since.machine, until.machine)
         return Meanwhile(steal, statistics, server)
+
+
+def _with_statistics(server: ServerUse, counts: ServerStatistics) -> ServerUse:
+    """Take from ModelStatistics what a process without metrics does not say."""
+    return replace(
+        server,
+        answered=counts.requests,
+        batch_rows=counts.rows / counts.executions if counts.executions else None,
+        queue_ns=counts.queue_ns / counts.requests if counts.requests else None,
+    )

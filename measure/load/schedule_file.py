@@ -108,7 +108,7 @@ def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]
                 raise UsageError(f"{where}: got {got} values, expected {len(names)}")
             yield reader.line_num, {k: v.strip() for k, v in values.items() if v.strip()}
     except csv.Error as error:
-        raise UsageError(f"{path}, line {reader.line_num}: not CSV: {error}") from None
+        raise UsageError(f"{path}, line {reader.reader.line_num}: not CSV: {error}") from None
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

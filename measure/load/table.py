@@ -133,7 +133,8 @@ CLIENT_COLUMNS: tuple[Column[LoadPoint], ...] = (
 )
 SERVER_NOTE = (
     "the server meanwhile: cores busy on average, resident memory in MiB, mean rows of an "
-    "execution, mean ms of an answered request in the queue, calls that no model got; -: not reported"
+    "execution, mean ms of an answered request in the queue, calls that no model got; -: not "
+    "reported"
 )
 SERVER_COLUMNS: tuple[Column[tuple[LoadPoint, ServerUse]], ...] = (
     Column("mode", lambda row: row[0].asked.mode, words=True, only="terminal"),
