@@ -9,15 +9,16 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from client.errors import RequestFailed
-from measure.core.stages import RequestTimes
+from measure.core.stages import RequestTimes, Stages
 from measure.engine.pace import Pace
 from measure.engine.senders import Outcome, Sender, decoded
 from measure.engine.slice import Slice
 from protos.codec import InferResponse
 
 # Called with an answer and the number of its request; adds the answer's rows and wrong labels to a
-# slice. The nanoseconds are the latency and the time since the request was sent.
-Judge = Callable[[Slice, int, InferResponse, int, int], None]
+# slice, and returns the stages that it reports, or the failure that it is. The nanoseconds are the
+# latency and the time since the request was sent.
+Judge = Callable[[Slice, int, InferResponse, int, int], Stages | RequestFailed | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,12 @@ class Log(Protocol):
     """Keeps what became of each request."""
 
     def ended(
-        self, slice_number: int, item: Completion, answer: InferResponse | RequestFailed
+        self, slice_number: int, item: Completion, judged: Stages | RequestFailed | None
     ) -> None:
-        """Keep a request that ended, with the number of the slice that counts it."""
+        """Keep a request that ended, with the number of the slice that counts it.
+
+        `judged`: how it failed, or the stages that its answer reports, None without them.
+        """
 
     def unanswered(self, slice_number: int, number: int, intended_ns: int, sent_ns: int) -> None:
         """Keep a request that had no answer when the load ended."""
@@ -241,22 +245,26 @@ class Traffic:
         answer = decoded(item.outcome)
         self._slice.decode_ns += time.perf_counter_ns() - received_ns
         start_ns = item.intended_ns if self._open else item.sent_ns
-        if self._log is not None:
-            self._unlogged.pop(item.number, None)
-            self._log.ended(self._slice_number, item, answer)
         if isinstance(answer, RequestFailed):
             self._slice.fail(answer, item.done_ns - start_ns)
+            self._keep(item, answer)
             return
         if item.times is not None:
             self._slice.decode_ns += item.times.decode_ns
             self._slice.client_times(item.times.send_ns, item.times.receive_ns)
-        self._judge(
+        judged = self._judge(
             self._slice,
             item.number,
             answer,
             item.done_ns - start_ns,
             item.done_ns - item.sent_ns,
         )
+        self._keep(item, judged)
+
+    def _keep(self, item: Completion, judged: Stages | RequestFailed | None) -> None:
+        if self._log is not None:
+            self._unlogged.pop(item.number, None)
+            self._log.ended(self._slice_number, item, judged)
 
     def _area_ns(self, now_ns: int) -> int:
         """Requests in flight, integrated over the time since the start."""

@@ -11,7 +11,7 @@ from client.client import Client
 from client.errors import RequestFailed, UsageError
 from client.model_input import ModelInput
 from client.shared_memory import SharedArray
-from measure.core.stages import stages_of
+from measure.core.stages import Stages, stages_of
 from measure.core.verification import Truth, check, one_a_row, truth
 from measure.engine.schedule import Kind
 from measure.engine.senders import requests_of
@@ -110,8 +110,8 @@ class Requests:
 
     def judge(
         self, found: Slice, number: int, response: InferResponse, latency_ns: int, trip_ns: int
-    ) -> None:
-        """Count an answer with its labels and timings."""
+    ) -> Stages | RequestFailed | None:
+        """Count an answer with its labels and timings; see `loop.Judge`."""
         of_kind = self._of[self.kind_of(number)]
         right, rows = of_kind.examples.truth, of_kind.kind.rows
         if right is not None:
@@ -119,7 +119,7 @@ class Requests:
                 labels = _labels(response, of_kind.examples.output, rows)
             except RequestFailed as error:
                 found.fail(error, latency_ns)
-                return
+                return error
             seen = check(right, of_kind.starts[number % len(of_kind.starts)], labels)
             found.wrong_labels += seen.wrong_labels
             found.near_ties += seen.near_ties
@@ -127,6 +127,7 @@ class Requests:
         stages = stages_of([response])
         if stages is not None:
             found.split(stages)
+        return stages
 
 
 def models_of(job: Job) -> dict[str, int]:

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.errors import RequestFailed
-from measure.core.stages import stages_of
+from measure.core.stages import Stages
 from measure.engine.loop import Completion
 from measure.engine.requests import Requests
-from protos.codec import InferResponse
 from transport.status import Code
 
 _PIECE_BYTES = 256 * 2**10
@@ -45,7 +44,7 @@ _FIELDS = (
 )
 RECORD = np.dtype([(name, kind) for name, _, kind in _FIELDS])
 _PACK = struct.Struct("<" + "".join(letter for _, letter, _ in _FIELDS)).pack
-_NO_STAGES = (UNKNOWN,) * len(STAGES)
+_NO_STAGES: tuple[int, ...] = (UNKNOWN,) * len(STAGES)
 _CODES = {code.name: int(code) for code in Code}
 _LATE = int(Code.DEADLINE_EXCEEDED)
 
@@ -64,16 +63,14 @@ class Spool:
         self._servers: dict[str, int] = {"": 0}
 
     def ended(
-        self, slice_number: int, item: Completion, answer: InferResponse | RequestFailed
+        self, slice_number: int, item: Completion, judged: Stages | RequestFailed | None
     ) -> None:
         """See Log."""
-        code, stages, batch_rows = 0, None, 0.0
-        if isinstance(answer, RequestFailed):
-            code = _CODES.get(answer.code, int(Code.UNKNOWN))
-        else:
-            reported = stages_of([answer])
-            if reported is not None:
-                stages, batch_rows = _known(reported), reported.batch_rows
+        code, stages, batch_rows = 0, _NO_STAGES, 0.0
+        if isinstance(judged, RequestFailed):
+            code = _CODES.get(judged.code, int(Code.UNKNOWN))
+        elif judged is not None:
+            stages, batch_rows = _known(judged), judged.batch_rows
         times = item.times
         self._add(
             slice_number,
@@ -83,7 +80,7 @@ class Spool:
             (item.intended_ns, item.sent_ns, item.done_ns),
             0 if times is None else times.answer_bytes,
             UNKNOWN if times is None or times.send_ns is None else times.send_ns,
-            stages or _NO_STAGES,
+            stages,
             UNKNOWN if times is None or times.receive_ns is None else times.receive_ns,
             batch_rows,
         )
@@ -159,6 +156,6 @@ def _servers_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.servers")
 
 
-def _known(reported: Any) -> tuple[int, ...]:
+def _known(reported: Stages) -> tuple[int, ...]:
     values = (getattr(reported, name) for name in STAGES)
     return tuple(UNKNOWN if value is None else value for value in values)

@@ -182,7 +182,7 @@ class Loading:
                 window = load.slice()
                 seen.append(window)
                 report(Progress(_name(one), window=window_of(window)))
-            seen.append(load.stop())
+            _add_rest(seen, load.stop(), slice_s)
         except Interrupted:
             if seen:
                 end = Slice(seen[-1].end_ns, seen[-1].end_ns)
@@ -265,6 +265,19 @@ def _is_sent(seen: Sequence[Slice], schedule: Schedule, timeout_s: float) -> boo
             break
         silent_s += window.elapsed_ns / 1e9
     return due and silent_s > timeout_s
+
+
+def _add_rest(seen: list[Slice], rest: Slice, slice_s: float) -> None:
+    """Add the answers after the last request: to the last window, which must not be too short.
+
+    A few requests in a few milliseconds would look like a high rate.
+    """
+    last = seen.pop()
+    last.add(rest)
+    if seen and last.elapsed_ns < slice_s * 1e9 / 2:
+        seen[-1].add(last)
+    else:
+        seen.append(last)
 
 
 def _fails(window: Slice) -> bool:
