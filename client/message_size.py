@@ -1,9 +1,9 @@
 """Choose how large the messages of a stream are.
 
 A message with as many rows as the server gathers for one execution runs where it was received, and
-no row is copied. The first message is smaller, so that the first answers come early. So is every
-message where a large one would take long, as on a slow network: from its first byte on, a message
-holds memory of the server.
+no row is copied. The first message of a batch is smaller, so that its first answers come early. So
+is every message where a large one would take long, as on a slow network: from its first byte on, a
+message holds memory of the server.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,11 @@ class MessageSize:
         limit = self._limit
         if limit.rows == 0:
             return slice(0, len(batch))
-        return slice(start, batch.end_of(start, self._next_bytes(batch), limit.rows))
+        most_bytes = self._next_bytes(batch)
+        end = batch.end_of(start, most_bytes, limit.rows)
+        if start == 0 and end < len(batch):
+            end = batch.end_of(0, min(self._first_bytes(batch), most_bytes), limit.rows)
+        return slice(start, end)
 
     def sent(self, byte_size: int, seconds: float) -> None:
         """The last message, of so many bytes, was with the kernel after so long."""
@@ -53,5 +57,8 @@ class MessageSize:
         row_bytes = batch.row_bytes()
         gathered = min(self._limit.gathered_rows * row_bytes, MOST_BYTES)
         if gathered > self._bytes_per_s * _LONG_S:
-            gathered = min(gathered, _FIRST_ROWS * row_bytes)
+            gathered = min(gathered, self._first_bytes(batch))
         return min(max(gathered, LEAST_BYTES), self._limit.byte_size)
+
+    def _first_bytes(self, batch: Batch) -> int:
+        return max(_FIRST_ROWS * batch.row_bytes(), LEAST_BYTES)

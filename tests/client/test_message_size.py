@@ -45,9 +45,16 @@ def test_messages_stay_small_where_they_take_long():
 def test_a_connection_that_became_slow_gets_small_messages_again():
     size = MessageSize(MessageLimit(UNBOUNDED, 1024, 64))
     size.sent(16 * MIB, 0.01)
-    assert size.next_rows(batch(500), 0) == slice(0, 64)
+    assert size.next_rows(batch(500), 16) == slice(16, 80)
     size.sent(64 * MIB, 10.0)
-    assert size.next_rows(batch(500), 64) == slice(64, 80)
+    assert size.next_rows(batch(500), 80) == slice(80, 96)
+
+
+def test_each_batch_of_several_messages_begins_with_a_small_one():
+    size = MessageSize(MessageLimit(UNBOUNDED, 1024, 64))
+    size.sent(64 * MIB, 0.01)
+    assert size.next_rows(batch(500), 0) == slice(0, 16)
+    assert size.next_rows(batch(64), 0) == slice(0, 64)
 
 
 def test_without_a_group_of_the_server_messages_have_the_least_size():

@@ -192,10 +192,11 @@ def _of_calls(calls: CallEnds) -> Iterator[Metric]:
     )
     for method in calls.methods:
         values = [method.kind, method.service, method.name]
-        for code in sorted({Code.OK, *method.codes}):
-            handled.add_metric([*values, code.name], method.codes[code])
+        for code in Code:
+            if method.codes[code] or code is Code.OK:
+                handled.add_metric([*values, code.name], method.codes[code])
         # Of the others there are many.
-        if method.codes or method.name in _INFERENCE:
+        if any(method.codes) or method.name in _INFERENCE:
             _add_times(handling, values, method.times)
     yield handled
     yield handling

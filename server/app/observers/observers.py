@@ -34,7 +34,7 @@ class Observers:
             self._collector = _collector(config.trace_otlp)
             self.trace_settings = TraceSettings(config.trace_rate)
             self._traces = Traces(self.trace_settings, self._collector.record)
-            requests.observe(self._traces.request_ended)
+            requests.observe(self._traces.request_ended, self._traces.wants)
         elif config.trace_rate:
             raise StartError(f"got --trace-rate 1/{config.trace_rate} alone, expected --trace-otlp")
         if config.access_log is not None or config.slow_ms is not None:

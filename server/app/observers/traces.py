@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from server.app.bounded_queue import BoundedQueue
 from server.rpc.accounting.ended_request import EndedRequest
@@ -35,14 +35,15 @@ class Traces:
         """Requests that were to be traced, and were too many."""
         return self._queue.dropped
 
+    def wants(self, model: str, metadata: Sequence[tuple[str, str | bytes]]) -> bool:
+        """Whether to trace a request; see RequestEnds.observe."""
+        parent = traceparent.parent(metadata)
+        return self._settings.sample(model, asked=None if parent is None else parent.sampled)
+
     def request_ended(self, request: EndedRequest) -> None:
-        """Trace it if it is one of those; see RequestEnds.observe."""
+        """Trace a request that was wanted."""
         parent = traceparent.parent(request.metadata)
-        asked = None if parent is None else parent.sampled
-        # Clients may invent models: one that no model had counts with all.
-        model = "" if request.refused else request.model
-        if self._settings.sample(model, asked=asked):
-            self._queue.put((request.bounded(_LONGEST_TEXT), parent))
+        self._queue.put((request.bounded(_LONGEST_TEXT), parent))
 
     def close(self, timeout_s: float) -> None:
         """Make the spans that wait, within `timeout_s`."""

@@ -33,12 +33,13 @@ class MethodCounts:
     kind: str
     service: str
     name: str
-    codes: Counter[Code] = field(default_factory=Counter)
+    # By the number of the code: looking one up in a dictionary calls Python's own code.
+    codes: list[int] = field(default_factory=lambda: [0] * len(Code))
     times: Histogram = field(default_factory=_times)
 
     def copy(self) -> "MethodCounts":
         """What was counted so far."""
-        copied = MethodCounts(self.kind, self.service, self.name, Counter(self.codes))
+        copied = MethodCounts(self.kind, self.service, self.name, self.codes.copy())
         copied.times.merge(self.times)
         return copied
 

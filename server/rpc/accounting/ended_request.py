@@ -52,3 +52,5 @@ class EndedRequest:
 
 
 OnRequestEnded = Callable[[EndedRequest], object]
+# The model that had it, "" if none had, and the metadata of its call.
+Wants = Callable[[str, Sequence[tuple[str, str | bytes]]], bool]

@@ -4,13 +4,14 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from protos.codec import InferRequest
 from server.batching.request import Caller, Timings
 from server.batching.statistics import FailReason
 from server.loaded_model.model import Model
 from server.rpc import status
-from server.rpc.accounting.ended_request import EndedRequest, OnRequestEnded
+from server.rpc.accounting.ended_request import EndedRequest, OnRequestEnded, Wants
 from server.rpc.accounting.pending import Pending
 from transport.status import Code, Status
 
@@ -32,16 +33,17 @@ class RequestEnds:
     """The one place where requests end; any thread."""
 
     def __init__(self) -> None:
-        self._observers: tuple[OnRequestEnded, ...] = ()
+        self._observers: tuple[tuple[OnRequestEnded, Wants | None], ...] = ()
         self._lock = threading.Lock()
         self._refused: Counter[Code] = Counter()
 
-    def observe(self, observer: OnRequestEnded) -> None:
+    def observe(self, observer: OnRequestEnded, wants: Wants | None = None) -> None:
         """Call `observer` with each request that ends from now on, in the thread that ended it.
 
-        It must be quick: it may hold up the I/O thread, or the worker of a model.
+        With `wants`, only with those that it wants. Both must be quick: they may hold up the I/O
+        thread, or the worker of a model.
         """
-        self._observers = (*self._observers, observer)
+        self._observers = (*self._observers, (observer, wants))
 
     @property
     def refused(self) -> Counter[Code]:
@@ -70,10 +72,11 @@ class RequestEnds:
             receive_ns=pending.receive_ns,
             streamed=pending.method == STREAM_METHOD,
         )
-        if self._observers:
-            self._report_pending(
+        if self._observers and (takers := self._takers(pending.model.name, pending.metadata)):
+            ended = _of_pending(
                 pending, Code.OK, "", done_ns, timings, done_ns - computed_ns, response_bytes
             )
+            _report(takers, ended)
 
     def failed(self, pending: Pending, ended: Status) -> None:
         """Its client gets `ended`, or has left."""
@@ -83,8 +86,8 @@ class RequestEnds:
         request = pending.request
         reason = _REASONS.get(ended.code, FailReason.OTHER)
         pending.model.statistics.failed(now_ns - request.arrived_ns, reason)
-        if self._observers:
-            self._report_pending(pending, ended.code, ended.text, now_ns, request.timings)
+        if self._observers and (takers := self._takers(pending.model.name, pending.metadata)):
+            _report(takers, _of_pending(pending, ended.code, ended.text, now_ns, request.timings))
 
     def rejected(
         self, message: InferRequest, model: Model, caller: Caller, arrived_ns: int, error: Exception
@@ -94,8 +97,9 @@ class RequestEnds:
         ended = status.described(error)
         reason = _REASONS.get(ended.code, FailReason.OTHER)
         model.statistics.failed(now_ns - arrived_ns, reason)
-        if self._observers:
-            self._report(
+        if takers := self._takers(model.name, caller.metadata):
+            _report(
+                takers,
                 EndedRequest(
                     method=caller.method,
                     peer=caller.client,
@@ -109,7 +113,7 @@ class RequestEnds:
                     arrived_ns=arrived_ns,
                     ended_ns=now_ns,
                     request_bytes=message.byte_size,
-                )
+                ),
             )
 
     def refuse(
@@ -126,8 +130,10 @@ class RequestEnds:
         """No model had it, which its message names `model`, as far as it was read."""
         with self._lock:
             self._refused[ended.code] += 1
-        if self._observers:
-            self._report(
+        # Clients may invent models: one that no model had counts with all.
+        if takers := self._takers("", caller.metadata):
+            _report(
+                takers,
                 EndedRequest(
                     method=caller.method,
                     peer=caller.client,
@@ -141,46 +147,55 @@ class RequestEnds:
                     arrived_ns=arrived_ns,
                     ended_ns=time.monotonic_ns(),
                     request_bytes=request_bytes,
-                )
+                ),
             )
 
-    def _report_pending(
-        self,
-        pending: Pending,
-        code: Code,
-        error: str,
-        ended_ns: int,
-        timings: Timings,
-        encode_ns: int = 0,
-        response_bytes: int = 0,
-    ) -> None:
-        request = pending.request
-        self._report(
-            EndedRequest(
-                method=pending.method,
-                peer=request.client,
-                metadata=pending.metadata,
-                model=pending.model.name,
-                version=pending.model.version,
-                refused=False,
-                request_id=pending.id,
-                code=code,
-                error=error,
-                arrived_ns=request.arrived_ns,
-                ended_ns=ended_ns,
-                rows=request.rows,
-                request_bytes=request.size_bytes,
-                response_bytes=response_bytes,
-                receive_ns=pending.receive_ns,
-                decode_ns=pending.decode_ns,
-                encode_ns=encode_ns,
-                timings=timings,
-            )
-        )
+    def _takers(
+        self, model: str, metadata: Sequence[tuple[str, str | bytes]]
+    ) -> list[OnRequestEnded]:
+        """Who wants a request that ended, before it is described."""
+        return [
+            observer
+            for observer, wants in self._observers
+            if wants is None or wants(model, metadata)
+        ]
 
-    def _report(self, ended: EndedRequest) -> None:
-        for observer in self._observers:
-            try:
-                observer(ended)
-            except Exception:
-                _log.exception("an observer of requests failed")
+
+def _of_pending(
+    pending: Pending,
+    code: Code,
+    error: str,
+    ended_ns: int,
+    timings: Timings,
+    encode_ns: int = 0,
+    response_bytes: int = 0,
+) -> EndedRequest:
+    request = pending.request
+    return EndedRequest(
+        method=pending.method,
+        peer=request.client,
+        metadata=pending.metadata,
+        model=pending.model.name,
+        version=pending.model.version,
+        refused=False,
+        request_id=pending.id,
+        code=code,
+        error=error,
+        arrived_ns=request.arrived_ns,
+        ended_ns=ended_ns,
+        rows=request.rows,
+        request_bytes=request.size_bytes,
+        response_bytes=response_bytes,
+        receive_ns=pending.receive_ns,
+        decode_ns=pending.decode_ns,
+        encode_ns=encode_ns,
+        timings=timings,
+    )
+
+
+def _report(takers: Sequence[OnRequestEnded], ended: EndedRequest) -> None:
+    for observer in takers:
+        try:
+            observer(ended)
+        except Exception:
+            _log.exception("an observer of requests failed")

@@ -253,15 +253,31 @@ def test_a_deadline_wakes_an_instance_that_waits_for_more_rows(start, gate):
 
 
 def test_rows_that_are_left_after_a_full_batch_wait_for_more_in_another_instance(start, gate):
-    delayed = Limits(group_rows=4, slice_rows=4, queue_delay_ns=500_000_000)
+    delayed = Limits(group_rows=4, slice_rows=4, queue_delay_ns=HOUR_NS)
     scheduler, counts = start(delayed)
-    gate.hold(1)
+    gate.hold(1, 5)
+    sent = [request(1, 2, 3, client="a"), request(4, 5, client="b"), request(6, 7, 8, client="b")]
+    for each in sent[:2]:
+        scheduler.submit(each)
+    gate.wait_for(1)
+    scheduler.submit(sent[2])
+    gate.wait_for(1, 5)
+    gate.let(1)
+    gate.let(5)
+    assert [answer(each) for each in sent] == [[2, 4, 6], [8, 10], [12, 14, 16]]
+    assert counts.executions == 2
+
+
+def test_rows_that_are_left_after_a_full_batch_wait_no_longer_than_their_delay(start, gate):
+    delayed = Limits(group_rows=4, slice_rows=4, queue_delay_ns=1_000_000_000)
+    scheduler, counts = start(delayed)
+    gate.hold(1, 5)
     full, rest = request(1, 2, 3, client="a"), request(4, 5, client="b")
     scheduler.submit(full)
     scheduler.submit(rest)
-    gate.wait_for(1)
-    gate.wait_for(1, 5)  # its delay is over
+    gate.wait_for(1, 5)
     gate.let(1)
+    gate.let(5)
     assert (answer(full), answer(rest)) == ([2, 4, 6], [8, 10])
     assert counts.executions == 2
 

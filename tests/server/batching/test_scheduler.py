@@ -517,24 +517,69 @@ def test_an_answered_request_lets_go_of_its_inputs(start):
     assert [dict(each.inputs) for each in sent] == [{}, {}]
 
 
+@pytest.fixture
+def watched(tmp_path):
+    """Start a scheduler whose executions wait for an event; (scheduler, running, event, told).
+
+    `told` has what each execution was told about receiving.
+    """
+    started = []
+
+    def watched(**options):
+        add_one(tmp_path / "model.onnx")
+        running, go_on, told = threading.Event(), threading.Event(), []
+
+        class Watched(Engine):
+            def run(self, outputs, inputs, *, receiving=False):
+                told.append(receiving)
+                running.set()
+                assert go_on.wait(PATIENCE_S)
+                return super().run(outputs, inputs, receiving=receiving)
+
+        engine = Watched(tmp_path / "model.onnx", 2)
+        started.append(Scheduler("m", [engine], Limits(8, 8), Statistics(), **options))
+        return started[-1], running, go_on, told
+
+    yield watched
+    for scheduler in started:
+        scheduler.close()
+
+
 @pytest.mark.parametrize("fixed", [False, True])
-def test_a_core_is_left_to_receiving_while_a_sender_announces_more(tmp_path, fixed):
-    path = tmp_path / "model.onnx"
-    add_one(path)
-    told = []
-
-    class Watched(Engine):
-        def run(self, outputs, inputs, *, receiving=False):
-            told.append(receiving)
-            return super().run(outputs, inputs, receiving=receiving)
-
-    scheduler = Scheduler("m", [Watched(path, 2)], Limits(8, 8), Statistics(), fixed=fixed)
+def test_a_core_is_left_to_receiving_while_a_sender_announces_more(watched, fixed):
+    scheduler, _, go_on, told = watched(fixed=fixed)
+    go_on.set()
     for more_follows in (True, False):
         (sent,) = submit(scheduler, request(numbers(8), more_follows=more_follows))
         np.testing.assert_array_equal(answer(sent), numbers(8) + 1)
-    scheduler.close()
     # Executions that have to agree bit by bit all run in one way.
     assert told == [not fixed, False]
+
+
+@pytest.mark.parametrize(
+    ("width", "fixed", "expected"), [(2**17, False, True), (2**17, True, False), (4, False, False)]
+)
+def test_a_core_is_left_to_receiving_if_large_rows_came_during_the_last_execution(
+    watched, width, fixed, expected
+):
+    scheduler, running, go_on, told = watched(fixed=fixed)
+    sent = submit(scheduler, request(numbers(8, width=width)))
+    assert running.wait(PATIENCE_S)
+    sent += submit(scheduler, request(numbers(8, width=width)))
+    go_on.set()
+    for each in sent:
+        answer(each)
+    for each in submit(scheduler, request(numbers(8, width=width))):
+        answer(each)
+    assert told == [False, expected, False]
+
+
+def test_the_rest_of_a_request_that_came_whole_runs_on_all_cores(watched):
+    scheduler, _, go_on, told = watched()
+    go_on.set()
+    (sent,) = submit(scheduler, request(numbers(24, width=2**17)))
+    answer(sent)
+    assert told == [False, False, False]
 
 
 def test_the_memory_of_inputs_is_free_before_their_room_is_given_back(start):

@@ -42,7 +42,7 @@ def caller(call, server):
 def ended(server, eventually):
     """A function that gives the requests that have ended, once there are so many."""
     found = []
-    server._request_ends._observers = (found.append,)
+    server._request_ends.observe(found.append)
 
     def wait(count):
         eventually(lambda: len(found) >= count, f"{count} requests have ended")
@@ -197,7 +197,7 @@ def test_an_observer_that_fails_harms_no_request(server, caller, caplog):
     def observe(request):
         raise ArithmeticError("on purpose")
 
-    server._request_ends._observers = (observe,)
+    server._request_ends.observe(observe)
     try:
         assert caller.infer(linear(caller)).model_name == "linear"
         assert len(caller.stream([linear(caller)] * 2)) == 2

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import math
 
 import grpc
 import numpy as np
@@ -9,10 +10,19 @@ import pytest
 from conftest import GROUP_ROWS
 from http_pages import get, parse, scrape
 from onnx import helper
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as openmetrics_families,
 )
+from prometheus_client.registry import Collector
 
+from server.app.management import exposition
 from server.batching.statistics import Histogram
 from transport.status import Code
 
@@ -121,6 +131,42 @@ def test_openmetrics_is_written_where_it_is_asked_for(address):
     assert families >= TRITON | GAUGES | {"argmax_refused", "grpc_server_handled"}
     for accept in ("text/plain", "*/*", "application/openmetrics-text;version=x", "a;version=;="):
         assert get(address, "/metrics", Accept=accept)[0] == 200
+
+
+def test_a_scraper_that_takes_both_formats_gets_the_cheaper_one(address):
+    accept = f"{OPENMETRICS};q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+    _, headers, body = get(address, "/metrics", Accept=accept)
+    assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert parse(body.decode()).value("argmax_build_info") == 1
+
+
+class Odd(Collector):
+    """Families of every kind that the server has, with odd texts and values."""
+
+    def collect(self):
+        for number, kind in enumerate((CounterMetricFamily, GaugeMetricFamily)):
+            family = kind(f"odd_{number}", 'a "text" \\ of\nlines', labels=["z", "a"])
+            for value in (0, 0.1, 1e6, 12345678.9, 1e20, math.inf, -math.inf, math.nan):
+                family.add_metric([ODD + "\n\u00e9", str(value)], value)
+            yield family
+        histogram = HistogramMetricFamily("odd_seconds", "Times", labels=["a"])
+        histogram.add_metric(["b"], [("0.5", 1.0), ("+Inf", 3.0)], 2.5)
+        yield histogram
+        yield Metric("odd_unknown", "Unknown", "unknown")
+        yield GaugeMetricFamily("odd_plain", "Without labels", 7)
+
+
+def test_the_text_is_that_of_the_library():
+    registry = CollectorRegistry()
+    registry.register(Odd())
+    ProcessCollector(registry=registry)
+    expected = generate_latest(registry).decode().splitlines()
+    text = exposition.encode(registry, "")[0].decode().splitlines()
+    # The process goes on meanwhile.
+    assert [line for line in text if not line.startswith("process_")] == [
+        line for line in expected if not line.startswith("process_")
+    ]
+    assert len(text) == len(expected)
 
 
 def test_names_of_models_are_escaped(address, caller):
