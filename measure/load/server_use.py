@@ -39,8 +39,9 @@ class ServerUse:
     `cpu_s` is processor time, and `cores` that per second; `rss_bytes` is its resident memory, the
     larger of the readings. The rest is of all clients' requests to the models under load: requests
     `answered` and `failed`, mean rows of an execution, mean nanoseconds of an answered request in
-    the queue; of a process without metrics, what ModelStatistics says of these. `refused` counts calls of all clients that no model got. None
-    where that is not reported. `counters` has every difference that is not 0, by series.
+    the queue; of a process without metrics, what ModelStatistics says of these. `refused` counts
+    calls of all clients that no model got. None where that is not reported. `counters` has every
+    difference that is not 0, by series.
     """
 
     DERIVED: ClassVar = ("cores",)
