@@ -27,9 +27,9 @@ from measure.limits.placement import place
 from measure.limits.subject import subject
 from measure.load import record as load_record
 from measure.load import table as load_table
-from measure.load.goodput import Goodput
 from measure.load.paired import Duel
 from measure.load.server_use import ServerUse
+from measure.load.summary import Goodput
 from measure.loadgen import table as loadgen_table
 from measure.loadgen.logs import Metric, Summary
 from measure.loadgen.runs import Labels, Performance, Result

@@ -8,7 +8,6 @@ from measure.core.verdict import Check
 from measure.engine.histogram import Histogram
 from measure.engine.slice import Slice
 from measure.engine.windows import LoopKind, Window, stability, window_of
-from measure.load.goodput import Goodput, goodput
 from measure.load.server_use import ServerUse
 from measure.load.split import LoadSplit, ServerStatistics, split
 from measure.sweep.summary import MOST_STEAL
@@ -62,6 +61,19 @@ class Asked:
     def level(self) -> float:
         """The varied quantity: the concurrency, or the rate."""
         return float(self.concurrency or 0) if self.rate_per_s is None else self.rate_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class Goodput:
+    """Requests answered without error within `bound_ms`, per second.
+
+    `share` is that of all requests that ended meanwhile, the failed ones too; None if none did.
+    Latency counts as everywhere: in an open loop from when a request was due.
+    """
+
+    bound_ms: float
+    requests_per_s: float
+    share: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +136,17 @@ def client_share(whole: Slice) -> float | None:
     if not round_trip_ns:
         return None
     return whole.mean_send_lag_ns / (whole.mean_send_lag_ns + round_trip_ns)
+
+
+def goodput(whole: Slice, bound_ms: float) -> Goodput:
+    """The goodput of the windows of a load together."""
+    within = whole.latency.within(round(bound_ms * 1e6))
+    ended = whole.answered + whole.errors.total()
+    return Goodput(
+        bound_ms=bound_ms,
+        requests_per_s=within * 1e9 / whole.elapsed_ns,
+        share=within / ended if ended else None,
+    )
 
 
 def summarise(
