@@ -9,6 +9,7 @@ from client.errors import UsageError
 from command_line.parser import add_option, group
 from measure.core.arguments import positive, seconds
 from measure.core.options import (
+    add_balancing,
     add_ep,
     add_model,
     add_rows,
@@ -30,6 +31,7 @@ from measure.sweep.sweep import MODEL
 def add_common(parser: argparse.ArgumentParser, out: str) -> None:
     """Declare the shared options: server, request, windows, execution, output."""
     add_server(parser, "load", MODEL)
+    add_balancing(parser)
     add_version(parser)
     load = group(parser, "requests")
     add_rows(load)
@@ -79,6 +81,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
         ep=args.ep,
         out=args.out,
         credential_files=files,
+        balance=args.balance,
+        resolve_s=args.resolve_s,
     )
 
 

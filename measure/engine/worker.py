@@ -12,7 +12,7 @@ from typing import Any
 from client.client import READY_TIMEOUT_S, Client
 from client.connection import addresses
 from client.connection.calls import Connection
-from client.connection.channel import RetryPolicy
+from client.connection.channel import Balancing, RetryPolicy
 from client.connection.credentials import Credentials
 from client.errors import ClientError, RequestFailed
 from command_line.parser import positionals
@@ -23,6 +23,7 @@ from measure.engine.requests import Examples, Requests, models_of
 from measure.engine.senders import Outcome, Sender, StreamSender, UnarySender, decoded
 from measure.engine.spool import Spool
 from measure.engine.worker_job import Job, Load
+from transport.calling.resolving import Resolving
 
 # Memory that answers and calls in flight may use, at the client and at a server on this machine.
 _UNDER_WAY_BYTES = 512 * 2**20
@@ -41,8 +42,11 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         try:
             credentials = job.credential_files.read()
-            requests = _requests(stack, job, credentials)
-            connection = Connection(addresses.parse(job.address), _ONCE, credentials)
+            balancing = Balancing(job.balance, Resolving(job.resolve_s))
+            requests = _requests(stack, job, credentials, balancing)
+            connection = Connection(
+                addresses.parse(job.address), _ONCE, credentials, balancing=balancing
+            )
             stack.callback(connection.close)
             sender = _sender(connection, requests, job)
             stack.callback(sender.close)
@@ -55,7 +59,9 @@ def main() -> None:
         _obey(parent, lines, sender, requests, job)
 
 
-def _requests(stack: contextlib.ExitStack, job: Job, credentials: Credentials) -> Requests:
+def _requests(
+    stack: contextlib.ExitStack, job: Job, credentials: Credentials, balancing: Balancing
+) -> Requests:
     examples, shared = {}, {}
     for model, rows in models_of(job).items():
         client = stack.enter_context(
@@ -66,6 +72,8 @@ def _requests(stack: contextlib.ExitStack, job: Job, credentials: Credentials) -
                 deadline_s=job.timeout_s,
                 retry=_ONCE,
                 credentials=credentials,
+                balance=balancing.policy,
+                resolving=balancing.resolving,
             )
         )
         client.wait_until_ready(READY_TIMEOUT_S)

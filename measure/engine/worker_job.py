@@ -8,6 +8,8 @@ from measure.core.verification import Experiment
 from measure.engine.loop import Times
 from measure.engine.pace import Pace
 from measure.engine.schedule import Schedule
+from transport.calling.resolving import Resolving
+from transport.calling.servers import Policy
 
 Mode = Literal["unary", "stream", "shm"]
 MODES: tuple[Mode, ...] = ("unary", "stream", "shm")
@@ -21,7 +23,9 @@ class Job:
     from `seed`. A request that takes longer than `timeout_s` fails. `credential_files` authenticate
     the server and the client. In mode `stream` the requests go over `streams` streams. With
     `timings` a server that knows the parameter reports its stages. A `schedule` says which requests
-    are sent and when, of `model` and of others, whose labels are unknown.
+    are sent and when, of `model` and of others, whose labels are unknown. `balance` and
+    `resolve_s`: how several servers share the requests, and after how long their names are looked
+    up again.
     """
 
     address: str
@@ -36,6 +40,8 @@ class Job:
     credential_files: CredentialFiles = field(default_factory=CredentialFiles)
     streams: int = 1
     timings: bool = True
+    balance: Policy = "least_requests"
+    resolve_s: float = Resolving().every_s
     schedule: Schedule | None = None
 
     def among(self, parts: int) -> list["Job"]:

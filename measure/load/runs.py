@@ -79,6 +79,8 @@ def loading(
         target.experiment,
         settings.credential_files,
         schedule=schedule,
+        balance=settings.balance,
+        resolve_s=settings.resolve_s,
     )
     client = Client(
         target.address,

@@ -11,6 +11,8 @@ from measure.engine.worker_job import Mode
 from measure.load.ramp import Ramp
 from measure.load.schedule_file import ScheduleFile
 from measure.load.summary import Asked, LoadPoint
+from transport.calling.resolving import Resolving
+from transport.calling.servers import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Settings:
     `concurrencies` is a closed loop, each of `rates_per_s` an open one. Every process that connects
     to the server reads `credential_files`. A `ramp` or a `schedule` takes the place of these loops.
     `goodput_ms` is the bound of goodput, `server_metrics` the URL of the server's metrics, `export`
-    the file for a line of each request.
+    the file for a line of each request. `balance` and `resolve_s` are for several
+    servers.
     """
 
     address: str | None
@@ -56,6 +59,8 @@ class Settings:
     ep: str
     out: Path
     credential_files: CredentialFiles
+    balance: Policy = "least_requests"
+    resolve_s: float = Resolving().every_s
     ramp: Ramp | None = None
     schedule: ScheduleFile | None = None
     goodput_ms: float | None = None
