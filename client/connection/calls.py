@@ -121,7 +121,7 @@ class Connection:
         def ended(call: ClientCall) -> None:
             outcome = self._outcome(call)
             if times is not None:
-                times.answer_began_ns = call.answer_began_ns
+                times.answer_began_ns, times.server = call.answer_began_ns, call.server
             done(outcome)
 
         metadata = self.settings.metadata
@@ -258,7 +258,7 @@ class Connection:
         if isinstance(outcome, RequestFailed):
             raise outcome
         if times is not None:
-            times.answer_began_ns = call.answer_began_ns
+            times.answer_began_ns, times.server = call.answer_began_ns, call.server
         return outcome
 
     def _hedged(self, after_s: float) -> Hedging:

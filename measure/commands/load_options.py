@@ -20,6 +20,7 @@ from measure.core.options import (
 )
 from measure.core.record import write_bytes_atomically, write_record
 from measure.engine.arrivals import ARRIVALS
+from measure.load import over_time
 from measure.load import plots as load_plots
 from measure.load import record as load_record
 from measure.load.settings import Settings, Windows
@@ -92,7 +93,11 @@ def write(
     paths = [folder / f"{name}.json", folder / f"{name}.csv"]
     write_record(paths[0], content)
     load_record.write_csv(paths[1], points)
-    for loop in dict.fromkeys(point.asked.loop for point in points):
+    over_load = [point for point in points if point.asked.schedule is None]
+    for loop in dict.fromkeys(point.asked.loop for point in over_load):
         paths.append(folder / f"{name}-{loop}-loop.png")
-        write_bytes_atomically(paths[-1], load_plots.latency_png(points, loop))
+        write_bytes_atomically(paths[-1], load_plots.latency_png(over_load, loop))
+    if replayed := over_time.replayed(points):
+        paths.append(folder / f"{name}-schedule.png")
+        write_bytes_atomically(paths[-1], over_time.over_time_png(replayed))
     return paths

@@ -146,6 +146,7 @@ FOLDERS = {
     "client": None,
     "command_line": "server",
     "measure": "measure",
+    "measure/load/export/parquet_file.py": "parquet",
     "model": "server",
     "model/from_sklearn": "sklearn",
     "model/linear_argmax.py": "sklearn",
