@@ -17,6 +17,7 @@ from client.connection.credentials import Credentials
 from client.errors import (
     ClientError,
     DeadlineExceeded,
+    Interrupted,
     RequestFailed,
     Unavailable,
     Unreachable,
@@ -25,6 +26,7 @@ from client.errors import (
 from client.model_input import ModelInput
 from protos.codec import InferResponse
 from protos.errors import OutputMissing
+from transport.calling.resolving import Resolving
 
 if TYPE_CHECKING:
     from client.async_client import AsyncClient
@@ -38,9 +40,11 @@ __all__ = [
     "Credentials",
     "DeadlineExceeded",
     "InferResponse",
+    "Interrupted",
     "ModelInput",
     "OutputMissing",
     "RequestFailed",
+    "Resolving",
     "RetryPolicy",
     "Rows",
     "Unavailable",

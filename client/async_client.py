@@ -29,6 +29,8 @@ from client.connection.credentials import Credentials
 from client.connection.event_loop import EventLoop
 from client.model_input import ModelInput
 from client.shared_memory import SharedArray
+from transport.calling.resolving import Resolving
+from transport.calling.servers import Policy
 
 Batches = Iterable[Rows | Mapping[str, Rows]] | AsyncIterable[Rows | Mapping[str, Rows]]
 
@@ -38,8 +40,8 @@ class AsyncClient(ModelCalls):
 
     Any number of calls may be under way at a time; none of them takes a thread. A task that is
     cancelled cancels its call. Rows that are not sent as they are, of another dtype or memory
-    order, are converted in the event loop, which they keep busy meanwhile. Names of several servers
-    are looked up when the client is made.
+    order, are converted in the event loop, which they keep busy meanwhile. Names are looked up by a
+    thread.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class AsyncClient(ModelCalls):
         retry: RetryPolicy | None = None,
         hedge_after_s: float | None = None,
         keepalive_s: float | None = None,
+        balance: Policy = "least_requests",
+        resolving: Resolving | None = None,
         credentials: Credentials | None = None,
         output: str | None = None,
         takes: ModelInput | None = None,
@@ -65,6 +69,8 @@ class AsyncClient(ModelCalls):
             retry=retry,
             hedge_after_s=hedge_after_s,
             keepalive_s=keepalive_s,
+            balance=balance,
+            resolving=resolving,
             credentials=credentials,
             output=output,
             takes=takes,

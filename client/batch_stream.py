@@ -9,7 +9,7 @@ from client.connection.call_options import CallSettings, left_s
 from client.connection.calls import Connection
 from client.connection.infer_stream import InferStream
 from client.connection.waiting import Series
-from client.errors import RequestFailed, Unavailable
+from client.errors import Interrupted, RequestFailed, Unavailable
 from client.message_size import MessageLimit
 from client.unanswered import Encode, Unanswered
 from protos.codec import InferResponse, decode_stream_response
@@ -33,8 +33,8 @@ class BatchStream:
     `batches` are asked for elsewhere, by a thread or a task of the stream, no faster than the
     server takes messages. `encode` makes a message from rows of a batch, its id, and whether more
     rows follow. `stable`: the arrays of batches stay as they are until they are answered; otherwise
-    until the next batch is drawn. If the stream breaks because the server is unavailable, messages
-    without an answer are sent again on a new stream, as often as `settings` say.
+    until the next batch is drawn. If the stream breaks because the server is unavailable, or is
+    cut, messages without an answer are sent again on a new stream, as often as `settings` say.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class _Answers:
         while True:
             try:
                 answer = await self._streams[-1].next()
-            except Unavailable:
+            except (Unavailable, Interrupted):
                 self._streams[-1].cancel()
                 self._failures += 1
                 pause_s = self._settings.retry.pause_s(self._failures, self._end_s)

@@ -25,6 +25,8 @@ from protos import inference_pb2 as pb
 from protos import model_config_pb2 as config_pb
 from protos.codec import InferResponse
 from protos.tensors import Parameter, Tensor
+from transport.calling.resolving import Resolving
+from transport.calling.servers import Policy
 
 # How long instruments wait for a server that they started.
 READY_TIMEOUT_S = 30.0
@@ -33,8 +35,11 @@ READY_TIMEOUT_S = 30.0
 class Client:
     """Talks to one model of one server, or of several that serve the same.
 
-    `address`: HOST:PORT or unix:/path; several servers as a sequence, or separated by commas. They
-    are used in turn, and requests that one leaves unanswered go to another. `deadline_s` limits
+    `address`: HOST:PORT or unix:/path; several servers as a sequence, or separated by commas, or
+    one name with an address for each. Requests that one leaves unanswered go to another. `balance`:
+    a request goes to the server with the fewest requests of this client, `least_requests`, or to
+    all in turn, `round_robin`. `resolving`: how names are looked up, and how often; None: by the
+    system, every 5 s. `deadline_s` limits
     every call; None: no limit. `hedge_after_s`: a request, unless streamed, without an answer after
     this time goes to a second server too, and the first answer counts; None: never. `keepalive_s`:
     a connection that is silent for this long while calls wait is pinged, and closed after the same
@@ -62,6 +67,8 @@ class Client:
         retry: RetryPolicy | None = None,
         hedge_after_s: float | None = None,
         keepalive_s: float | None = None,
+        balance: Policy = "least_requests",
+        resolving: Resolving | None = None,
         credentials: Credentials | None = None,
         output: str | None = None,
         takes: ModelInput | None = None,
@@ -77,6 +84,8 @@ class Client:
             retry=retry,
             hedge_after_s=hedge_after_s,
             keepalive_s=keepalive_s,
+            balance=balance,
+            resolving=resolving,
             credentials=credentials,
             output=output,
             takes=takes,

@@ -37,5 +37,12 @@ class Unreachable(Unavailable):
         self.waiting_helps = waiting_helps
 
 
+class Interrupted(RequestFailed):
+    """Neither the caller nor the server's error ended the call: a proxy, or a reset connection.
+
+    It was sent again as often as the retries allow.
+    """
+
+
 class DeadlineExceeded(RequestFailed):
     """The deadline passed before the answer arrived."""

@@ -1,10 +1,12 @@
 """Run a program, and turn every error that ends it into one line on stderr and an exit code."""
 
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
 
+from command_line import shortage
 from command_line.extras import MissingExtra
 from command_line.interruption import Interrupted, interruptible
 from command_line.parser import REFUSED
@@ -35,11 +37,19 @@ def guarded(program: str, run: Callable[[], int], codes: Mapping[type[Exception]
         except Interrupted as interrupted:
             complain(program, str(interrupted))
             return interrupted.exit_code
+        except Exception as error:
+            short = shortage.described(error)
+            if short is None:
+                raise
+            complain(program, f"error: {short}")
+            return REFUSED
 
 
 def complain(program: str, text: str) -> None:
     """One line on stderr: the program, then what is wrong."""
-    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)
+    # Where nobody reads it, the exit code has to do.
+    with contextlib.suppress(OSError):
+        print(f"{program}: {' '.join(text.split())}", file=sys.stderr)
 
 
 def _text(error: BaseException) -> str:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from command_line.onnx_runtime import ort
 from model import lfs_pointer
 from model.errors import ModelError
 from model.graph import BIAS, ELEMENT_TYPES, SCALE, WEIGHTS, WIRE_TYPES, Wire
@@ -19,6 +19,16 @@ from protos.quantize import WIRE_DTYPES, from_wire, to_wire, wire_scale
 
 # As few examples as a service sends at a time.
 RUN_ROWS = 64
+
+
+def metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """Metadata of a graph; bytes that are not UTF-8 are written as \\xNN."""
+    return {_text(item.key): _text(item.value) for item in model.metadata_props}
+
+
+def _text(value: str | bytes) -> str:
+    # Protobuf gives such fields as bytes.
+    return value if isinstance(value, str) else value.decode(errors="backslashreplace")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +102,7 @@ def read(graph: Path) -> Stored:
         wire = _taken(model.graph.input[0], stored.get(SCALE))
     except (ModelError, ValueError) as error:
         raise ModelError(f"{graph}: {error}") from error
-    return Stored(w, bias, wire, {item.key: item.value for item in model.metadata_props})
+    return Stored(w, bias, wire, metadata(model))
 
 
 def _load_data_beside(graph: Path, model: onnx.ModelProto) -> None:

@@ -1,5 +1,7 @@
 """Errors of requests and of the start, in the service's own terms."""
 
+from command_line import shortage
+
 
 class ServingError(Exception):
     """Base class; the text goes to the client."""
@@ -39,6 +41,10 @@ class TooLarge(ServingError):
 
 class TooMany(ServingError):
     """A limit on a count is reached: open calls or streams, or shared-memory regions."""
+
+
+class OutOfResources(ServingError):
+    """The process has no memory, threads or descriptors left for the request."""
 
 
 class DeadlinePassed(ServingError):
@@ -91,3 +97,11 @@ class LoadError(StartError):
 
 class ControlOff(ServingError):
     """This server does not load and unload models on request."""
+
+
+def named(error: Exception) -> Exception:
+    """OutOfResources for Python's own errors of that kind; any other error as it is."""
+    if isinstance(error, ServingError):
+        return error
+    short = shortage.described(error)
+    return error if short is None else OutOfResources(short)

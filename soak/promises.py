@@ -54,6 +54,9 @@ PARTS: Mapping[str, Part] = {
         "SIGTERMs under load, nothing accepted failed", 200, 38, "signals.terminations"
     ),
     "kills": Part("SIGKILLs under load, no client saw a failure", 100, 37, "signals.kills"),
+    "limits": Part(
+        "servers with a random resource limit that SIGTERM ended in time", 200, 90, "signals.limits"
+    ),
     "swaps": Part("hot swaps, no request failed or mixed", 500, 110, "hot_swap"),
     "leaks": Part(
         "requests, equally many of each kind, that leaked nothing",

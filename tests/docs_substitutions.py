@@ -65,6 +65,7 @@ SUBSTITUTIONS = (
     ),
     Substitution(r"--concurrency 1:16\b", "--concurrency 1:2", SHORT),
     Substitution(r"--rate (\d+):\d+:\d+", "--rate 400", SHORT),
+    Substitution(r"--ramp 100:2000:60s", "--ramp 100:200:1s:2", SHORT),
     Substitution(r"--rate 100 --aa 20\b", "--rate 500 --aa 1", SHORT),
     Substitution(CLIENT.format("slo"), r"\g<0> --start 200 --most 200", SHORT),
     Substitution(r"--p99-ms 50\b", "--p99-ms 5000", "a busy machine would search for minutes"),

@@ -28,6 +28,8 @@ from measure.limits.subject import subject
 from measure.load import record as load_record
 from measure.load import table as load_table
 from measure.load.paired import Duel
+from measure.load.server_use import ServerUse
+from measure.load.summary import Goodput
 from measure.loadgen import table as loadgen_table
 from measure.loadgen.logs import Metric, Summary
 from measure.loadgen.runs import Labels, Performance, Result
@@ -76,6 +78,11 @@ def _load_points():
             concurrency=1234.5,
             errors={"UNAVAILABLE": 1_234, "DEADLINE_EXCEEDED": 56_789},
             wrong_labels=9_876,
+            goodput=Goodput(123.5, 123_456.7, 0.9876),
+            server=ServerUse(
+                *("metrics", 12.5, 1234.5, 2**40, 12_345_678, 123_456, 1_234_567, 1234.5),
+                *(123_456 * MS, {}),
+            ),
         )
         for point in points
     ]

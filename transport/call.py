@@ -43,7 +43,7 @@ def decode_timeout(value: str) -> float:
     """Seconds; StatusError where `value` is no grpc-timeout."""
     found = _TIMEOUT.fullmatch(value)
     if found is None:
-        raise StatusError(Code.INTERNAL, f"grpc-timeout: got {value!r}, expected digits and a unit")
+        raise StatusError(Code.INTERNAL, "grpc-timeout is not valid, expected digits and a unit")
     return int(found[1]) * _UNIT_S[found[2]]
 
 
@@ -74,16 +74,18 @@ def decode_metadata(headers: Headers) -> Metadata:
             metadata.append((key, value))
             continue
         # A proxy may have joined several values.
-        metadata += [(key, _decode_binary(key, part)) for part in value.split(",")]
+        metadata += [(key, _decode_binary(part)) for part in value.split(",")]
     return tuple(metadata)
 
 
-def _decode_binary(key: str, value: str) -> bytes:
+def _decode_binary(value: str) -> bytes:
     value = value.strip().rstrip("=")
     try:
         return base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise StatusError(Code.INTERNAL, f"metadata: {key} is not base64") from None
+        raise StatusError(
+            Code.INTERNAL, f"metadata: a value of a key with {_BINARY} is not base64"
+        ) from None
 
 
 def encode_status(status: Status) -> list[tuple[str, str]]:

@@ -7,8 +7,7 @@ is found out before it takes memory, its owner is asked for that much, and no mo
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
+from transport import headroom
 from transport.http2.frames import Buffer
 from transport.status import Code, StatusError
 
@@ -67,7 +66,7 @@ def unpack(
 
     No more than `size_bytes` is unpacked, whatever `packed` holds.
     """
-    memory = np.empty(size_bytes, np.uint8).data
+    memory = headroom.memory(size_bytes, size_bytes)
     filled = 0
     for piece in _pieces(packed, encoding, wanted):
         stop = filled + len(piece)

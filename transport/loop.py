@@ -14,6 +14,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from transport.reporting import report
+
 _log = logging.getLogger(__name__)
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -21,6 +23,8 @@ OnEvent = Callable[[int], None]
 _JOIN_S = 5.0
 # The selectors take no more than some weeks, deadlines may be later.
 _LONGEST_WAIT_S = 3600.0
+# A turn that fails may do so again at once.
+_AFTER_FAILURE_S = 0.1
 # Of so many timers those that were cancelled are dropped: long deadlines of short calls.
 _LEAST_TIDIED = 1_000
 
@@ -113,32 +117,39 @@ class Loop:
             return
 
     def _run(self) -> None:
-        select = self._selector.select
-        calls, timers = self._calls, self._timers
         while self._running:
-            self._asleep = True
-            timeout: float | None
-            if calls:
-                timeout = 0.0
-            elif timers:
-                timeout = min(max(0.0, timers[0][0] - time.monotonic()), _LONGEST_WAIT_S)
-            else:
-                timeout = None
-            ready = select(timeout)
-            self._asleep = False
-            for key, events in ready:
-                try:
-                    key.data(events)
-                except Exception:
-                    _log.exception("I/O thread: a socket's handler failed")
-            if timers:
-                self._run_timers()
-            self._run_calls()
+            try:
+                self._turn()
+            except Exception:
+                # Without memory, perhaps; all sockets depend on this thread.
+                report(_log, "I/O thread: a turn failed")
+                time.sleep(_AFTER_FAILURE_S)
         # What was asked for before `stop`, such as to close a socket, is still done.
         self._run_calls()
         self._selector.close()
         self._wake_read.close()
         self._wake_write.close()
+
+    def _turn(self) -> None:
+        calls, timers = self._calls, self._timers
+        self._asleep = True
+        timeout: float | None
+        if calls:
+            timeout = 0.0
+        elif timers:
+            timeout = min(max(0.0, timers[0][0] - time.monotonic()), _LONGEST_WAIT_S)
+        else:
+            timeout = None
+        ready = self._selector.select(timeout)
+        self._asleep = False
+        for key, events in ready:
+            try:
+                key.data(events)
+            except Exception:
+                report(_log, "I/O thread: a socket's handler failed")
+        if timers:
+            self._run_timers()
+        self._run_calls()
 
     def _run_calls(self) -> None:
         calls = self._calls
@@ -146,7 +157,7 @@ class Loop:
             try:
                 calls.popleft()()
             except Exception:
-                _log.exception("I/O thread: a call failed")
+                report(_log, "I/O thread: a call failed")
 
     def _run_timers(self) -> None:
         now_s = time.monotonic()
@@ -160,7 +171,7 @@ class Loop:
                 try:
                     call()
                 except Exception:
-                    _log.exception("I/O thread: a timer's call failed")
+                    report(_log, "I/O thread: a timer's call failed")
 
     def _tidy_timers(self) -> None:
         with self._timers_lock:

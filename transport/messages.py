@@ -11,9 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import Protocol, cast
 
-import numpy as np
-
-from transport import compression
+from transport import compression, headroom
 from transport.http2.frames import Buffer
 from transport.status import Code, StatusError
 
@@ -314,7 +312,7 @@ class MessageReader:
         # Not cleared, as a bytearray would be; in steps, so that the place of a message fits the
         # next one that is a few bytes longer.
         step = _STEP_BYTES if length >= _LARGE_BYTES else _SMALL_STEP_BYTES
-        self._memory = np.empty(-(-length // step) * step, np.uint8).data[:length]
+        self._memory = headroom.memory(length, -(-length // step) * step)
         self._filled = 0
         shown = length >= ARRIVING_LEAST_BYTES and not self._packed
         self._look_at = ARRIVING_FIRST_BYTES if shown else NEVER

@@ -5,6 +5,8 @@ import queue
 import threading
 from collections.abc import Callable
 
+from transport.reporting import report
+
 _log = logging.getLogger(__name__)
 
 
@@ -42,7 +44,7 @@ class Workers:
             try:
                 work()
             except Exception:
-                _log.exception("a worker's job failed")
+                report(_log, "a worker's job failed")
             finally:
                 del work
                 with self._lock:

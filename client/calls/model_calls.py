@@ -16,7 +16,7 @@ from client.connection import addresses
 from client.connection.call_options import CallOptions, CallSettings
 from client.connection.call_times import CallTimes
 from client.connection.calls import Connection
-from client.connection.channel import RetryPolicy
+from client.connection.channel import Balancing, RetryPolicy
 from client.connection.credentials import Credentials
 from client.connection.waiting import Series, Waiting
 from client.errors import RequestFailed, UsageError
@@ -33,6 +33,8 @@ from protos.codec import (
     request_pieces,
 )
 from protos.tensors import Parameter, Tensor
+from transport.calling.resolving import Resolving
+from transport.calling.servers import Policy
 
 _HEADER_BYTES = 64 * 1024
 # Rows that are converted at a time into shared memory.
@@ -61,6 +63,8 @@ class ModelCalls(ControlCalls):
         retry: RetryPolicy | None,
         hedge_after_s: float | None,
         keepalive_s: float | None,
+        balance: Policy,
+        resolving: Resolving | None,
         credentials: Credentials | None,
         output: str | None,
         takes: ModelInput | None,
@@ -72,6 +76,7 @@ class ModelCalls(ControlCalls):
             hedge_after_s=hedge_after_s,
             keepalive_s=keepalive_s,
             deadline_s=deadline_s,
+            balancing=Balancing(balance, resolving or Resolving()),
             waiting=waiting,
         )
         super().__init__(connection, model, version)

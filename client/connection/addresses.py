@@ -1,7 +1,6 @@
-"""Check addresses of servers, and find where to connect."""
+"""Check addresses of servers."""
 
 import re
-import socket
 from collections.abc import Sequence
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -10,7 +9,6 @@ from client.errors import UsageError
 
 _UNIX = "unix:"
 _DNS = "dns:///"
-_FAMILIES = ((socket.AF_INET, "{}:{}"), (socket.AF_INET6, "[{}]:{}"))
 _MOST_PORT = 65_535
 # The kernel's limit for a socket's path, without the zero at its end.
 _LONGEST_PATH_BYTES = 107
@@ -36,17 +34,6 @@ def parse(text: str | Sequence[str]) -> tuple[str, ...]:
     for address in addresses:
         _check(address)
     return addresses
-
-
-def targets(addresses: Sequence[str]) -> tuple[str, ...]:
-    """Where to connect for all addresses together.
-
-    The name of a single one is resolved for each connection. The names of several are resolved
-    here, once: each address of a name is a server. UsageError if that fails.
-    """
-    if len(addresses) == 1:
-        return tuple(addresses)
-    return tuple(dict.fromkeys(each for address in addresses for each in _look_up(address)))
 
 
 def authority(addresses: Sequence[str]) -> str:
@@ -129,19 +116,3 @@ def _check_path(address: str) -> None:
         )
     if Path(path).is_dir():
         raise UsageError(f"address {address!r} names a folder; expected a socket")
-
-
-def _look_up(address: str) -> list[str]:
-    """The targets of one address, of IPv4 if the name has any: a server often has both kinds."""
-    if address.startswith(_UNIX):
-        return [address]
-    host, port = _host_and_port(address)
-    try:
-        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, OverflowError, UnicodeError) as error:
-        raise UsageError(f"address {address!r} cannot be resolved: {error}") from None
-    for family, form in _FAMILIES:
-        hosts = [str(end[0]) for kind, _, _, _, end in infos if kind == family]
-        if hosts:
-            return [form.format(each, port) for each in hosts]
-    raise UsageError(f"address {address!r} has neither IPv4 nor IPv6 addresses")

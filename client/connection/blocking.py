@@ -91,6 +91,10 @@ class _Exchange:
     def answer_began_ns(self) -> int:
         return self._call.answer_began_ns
 
+    @property
+    def server(self) -> str:
+        return self._call.server
+
     async def next(self) -> memoryview | None:
         answer: memoryview | None = next(self._call, None)
         return answer

@@ -14,19 +14,26 @@ from client.connection import hedging
 from client.connection.blocking import Blocking
 from client.connection.call_options import CallSettings, left_s
 from client.connection.call_times import CallTimes
-from client.connection.channel import SERVICE, RetryPolicy, open_channel
+from client.connection.channel import SERVICE, Balancing, RetryPolicy, open_channel
 from client.connection.credentials import Credentials
 from client.connection.hedging import Hedging
 from client.connection.infer_stream import InferStream, Iterated
 from client.connection.metadata import ERRORS_END_STREAMS
 from client.connection.reachability import unreachable
 from client.connection.waiting import Series, Waiting, each
-from client.errors import DeadlineExceeded, RequestFailed, Unavailable, Unreachable, UsageError
+from client.errors import (
+    DeadlineExceeded,
+    Interrupted,
+    RequestFailed,
+    Unavailable,
+    Unreachable,
+    UsageError,
+)
 from protos import inference_pb2 as pb
 from protos import malloc
 from protos.codec import Pieces
 from transport.calling.client_call import ClientCall
-from transport.calling.failures import NotConnected
+from transport.calling.failures import Cut, NotConnected
 from transport.status import Code, Status
 
 Response = TypeVar("Response")
@@ -52,12 +59,14 @@ class Connection:
         hedge_after_s: float | None = None,
         keepalive_s: float | None = None,
         deadline_s: float | None = None,
+        balancing: Balancing | None = None,
         waiting: Waiting | None = None,
     ) -> None:
         malloc.keep_in_process()
         self.addresses = tuple(addresses)
         self.waiting = waiting or Blocking()
         self._credentials = credentials = credentials or Credentials()
+        self._balancing = balancing = balancing or Balancing()
         self.settings = CallSettings(
             retry or RetryPolicy(), deadline_s, hedge_after_s, credentials.metadata
         )
@@ -65,7 +74,7 @@ class Connection:
             hedging.check(self.addresses, hedge_after_s)
         self._closed = False
         self._on_close = contextlib.ExitStack()
-        self._channel = open_channel(self.addresses, credentials, keepalive_s)
+        self._channel = open_channel(self.addresses, credentials, keepalive_s, balancing)
         self._on_close.callback(self._channel.close)
         self._lock = threading.Lock()
         self._hedging: Hedging | None = None
@@ -112,7 +121,7 @@ class Connection:
         def ended(call: ClientCall) -> None:
             outcome = self._outcome(call)
             if times is not None:
-                times.answer_began_ns = call.answer_began_ns
+                times.answer_began_ns, times.server = call.answer_began_ns, call.server
             done(outcome)
 
         metadata = self.settings.metadata
@@ -219,7 +228,7 @@ class Connection:
         while True:
             try:
                 return await self._call(method, message, left_s(end_s), settings, times)
-            except Unavailable:
+            except (Unavailable, Interrupted):
                 failures += 1
                 pause_s = settings.retry.pause_s(failures, end_s)
                 if pause_s is None:
@@ -249,7 +258,7 @@ class Connection:
         if isinstance(outcome, RequestFailed):
             raise outcome
         if times is not None:
-            times.answer_began_ns = call.answer_began_ns
+            times.answer_began_ns, times.server = call.answer_began_ns, call.server
         return outcome
 
     def _hedged(self, after_s: float) -> Hedging:
@@ -258,7 +267,9 @@ class Connection:
         with self._lock:
             self.check_open()
             if self._hedging is None:
-                self._hedging = Hedging(self.addresses, self._credentials, self.waiting)
+                self._hedging = Hedging(
+                    self.addresses, self._credentials, self._balancing, self.waiting
+                )
                 self._on_close.callback(self._hedging.close)
             return self._hedging
 
@@ -287,6 +298,8 @@ class Connection:
             return unreachable(status, self.addresses, self._credentials)
         if status.code is Code.UNAVAILABLE:
             return Unavailable(status.code.name, status.text)
+        if isinstance(status, Cut):
+            return Interrupted(status.code.name, status.text)
         if status.code is Code.DEADLINE_EXCEEDED:
             return DeadlineExceeded(status.code.name, status.text)
         return RequestFailed(status.code.name, status.text)

@@ -1,15 +1,19 @@
 """Open a channel to one server, or to several that serve the same."""
 
+import math
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from client.connection.addresses import authority, host, targets
+from client.connection.addresses import authority, host
 from client.connection.credentials import Credentials
+from client.errors import UsageError
 from client.version import client_name
 from protos import inference_pb2 as pb
 from transport.calling.channel import Channel, ChannelOptions
+from transport.calling.resolving import Resolving
+from transport.calling.servers import POLICIES, Policy
 from transport.options import ConnectionOptions
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -22,10 +26,11 @@ _BACKOFF_S = (0.2, 5.0)
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How UNAVAILABLE is retried: with exponential backoff, in seconds.
+    """How UNAVAILABLE and calls that were cut are retried: with exponential backoff, in seconds.
 
-    Inference keeps no state, so sending a request again is safe. On a stream only messages without
-    an answer are sent again, and attempts count from the last answer.
+    A call was cut if its stream was reset, or cancelled by somebody else. Inference keeps no state,
+    so sending a request again is safe. On a stream only messages without an answer are sent again,
+    and attempts count from the last answer.
     """
 
     attempts: int = 4
@@ -44,20 +49,39 @@ class RetryPolicy:
         return None if failures >= self.attempts or too_late else backoff_s
 
 
+@dataclass(frozen=True, slots=True)
+class Balancing:
+    """How calls are spread over servers; UsageError for an unknown policy, and times of 0.
+
+    `policy`: "least_requests", the server with the fewest calls of this client; or "round_robin",
+    all in turn. `resolving`: how names are looked up.
+    """
+
+    policy: Policy = "least_requests"
+    resolving: Resolving = Resolving()
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise UsageError(f"balance: got {self.policy!r}, expected {' or '.join(POLICIES)}")
+        if not 0 < self.resolving.every_s < math.inf:
+            raise UsageError(f"every_s: got {self.resolving.every_s!r}, expected seconds over 0")
+
+
 def open_channel(
-    addresses: Sequence[str], credentials: Credentials, keepalive_s: float | None = None
+    addresses: Sequence[str],
+    credentials: Credentials,
+    keepalive_s: float | None = None,
+    balancing: Balancing = Balancing(),
 ) -> Channel:
     """Open a channel on which nothing is retried that a server may have seen.
 
-    Of several servers each call goes to the one with the fewest calls, among those that can be
-    reached and do not report as unhealthy. `keepalive_s`: as in `Client`. UsageError if an address
-    cannot be resolved, and for bad credentials.
+    Of several servers each call goes to one of those that can be reached and do not report as
+    unhealthy. `keepalive_s`: as in `Client`. UsageError for bad credentials.
     """
     credentials.check_addresses(addresses)
-    several = len(addresses) > 1
     context = credentials.tls_context()
     name = credentials.server_name
-    if several and context is not None:
+    if context is not None:
         name = name or host(addresses)
     connection = ConnectionOptions(
         max_message_bytes=MAX_MESSAGE_BYTES,
@@ -68,11 +92,13 @@ def open_channel(
     )
     options = ChannelOptions(
         connection=connection,
+        balance=balancing.policy,
+        resolving=balancing.resolving,
         user_agent=client_name(),
         server_name=name,
         authority=authority(addresses) if credentials.server_name is None else None,
-        watch_health=several,
+        watch_health=True,
         connect_s=_CONNECT_TIMEOUT_S,
         backoff_s=_BACKOFF_S,
     )
-    return Channel(targets(addresses), options, context)
+    return Channel(addresses, options, context)

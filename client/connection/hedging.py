@@ -5,14 +5,14 @@ import time
 from collections.abc import Sequence
 
 from client.connection.call_options import left_s
-from client.connection.channel import open_channel
+from client.connection.channel import Balancing, open_channel
 from client.connection.credentials import Credentials
 from client.connection.waiting import Waiting
 from client.errors import UsageError
 from protos.codec import Pieces
 from transport.calling.callables import CallMetadata
 from transport.calling.client_call import ClientCall
-from transport.status import Code
+from transport.calling.failures import undecided
 
 _AT_A_TIME = 2
 
@@ -29,14 +29,20 @@ class Hedging:
     """Sends single requests to servers in turn, over a channel to each.
 
     A request without an answer after `after_s` goes to the next server too, so at most two work on
-    it; the first answer counts, the other call is cancelled. If a server is unavailable, the next
-    one gets the request at once; any other error counts as an answer.
+    it; the first answer counts, the other call is cancelled. If a server is unavailable, or the
+    call was cut, the next one gets the request at once; any other error counts as an answer.
     """
 
     def __init__(
-        self, addresses: Sequence[str], credentials: Credentials, waiting: Waiting
+        self,
+        addresses: Sequence[str],
+        credentials: Credentials,
+        balancing: Balancing,
+        waiting: Waiting,
     ) -> None:
-        self._channels = [open_channel((address,), credentials) for address in addresses]
+        self._channels = [
+            open_channel((address,), credentials, balancing=balancing) for address in addresses
+        ]
         self._waiting = waiting
         self._turns = itertools.count()
 
@@ -67,7 +73,7 @@ class Hedging:
                 if answered is None:
                     continue
                 open_calls.remove(answered)
-                if answered.code() is not Code.UNAVAILABLE or not (waiting or open_calls):
+                if not (undecided(answered.status()) and (waiting or open_calls)):
                     return answered
         finally:
             for call in open_calls:

@@ -31,6 +31,7 @@ class InferStream:
             raise self._failure(error.status) from None
         if self._times is not None:
             self._times.answer_began_ns = self._exchange.answer_began_ns
+            self._times.server = self._exchange.server
         return answer
 
     @property

@@ -47,6 +47,10 @@ class Exchange(Protocol):
     def answer_began_ns(self) -> int:
         """When the first byte of the last answer was seen, time.monotonic_ns."""
 
+    @property
+    def server(self) -> str:
+        """The address that the call went to; empty before it has a connection."""
+
     async def next(self) -> memoryview | None:
         """The next answer; None at the end. CallFailed unless the call ends with OK."""
 

@@ -9,6 +9,7 @@ from client.errors import UsageError
 from command_line.parser import add_option, group
 from measure.core.arguments import positive, seconds
 from measure.core.options import (
+    add_balancing,
     add_ep,
     add_model,
     add_rows,
@@ -19,6 +20,7 @@ from measure.core.options import (
 )
 from measure.core.record import write_bytes_atomically, write_record
 from measure.engine.arrivals import ARRIVALS
+from measure.load import over_time
 from measure.load import plots as load_plots
 from measure.load import record as load_record
 from measure.load.settings import Settings, Windows
@@ -29,6 +31,7 @@ from measure.sweep.sweep import MODEL
 def add_common(parser: argparse.ArgumentParser, out: str) -> None:
     """Declare the shared options: server, request, windows, execution, output."""
     add_server(parser, "load", MODEL)
+    add_balancing(parser)
     add_version(parser)
     load = group(parser, "requests")
     add_rows(load)
@@ -78,6 +81,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
         ep=args.ep,
         out=args.out,
         credential_files=files,
+        balance=args.balance,
+        resolve_s=args.resolve_s,
     )
 
 
@@ -88,7 +93,11 @@ def write(
     paths = [folder / f"{name}.json", folder / f"{name}.csv"]
     write_record(paths[0], content)
     load_record.write_csv(paths[1], points)
-    for loop in dict.fromkeys(point.asked.loop for point in points):
+    over_load = [point for point in points if point.asked.schedule is None]
+    for loop in dict.fromkeys(point.asked.loop for point in over_load):
         paths.append(folder / f"{name}-{loop}-loop.png")
-        write_bytes_atomically(paths[-1], load_plots.latency_png(points, loop))
+        write_bytes_atomically(paths[-1], load_plots.latency_png(over_load, loop))
+    if replayed := over_time.replayed(points):
+        paths.append(folder / f"{name}-schedule.png")
+        write_bytes_atomically(paths[-1], over_time.over_time_png(replayed))
     return paths

@@ -37,6 +37,8 @@ from measure.plan.check import check, trusted
 from measure.plan.fit import executions, fit_costs
 from measure.plan.observed import Calibration
 from measure.sweep.sweep import MODEL
+from transport.calling.resolving import Resolving
+from transport.calling.servers import POLICIES
 
 PLANNED, REFUSED = 0, 1
 
@@ -106,6 +108,7 @@ def _calibrate(args: argparse.Namespace, notes: Console) -> tuple[Calibration, d
     fixed: dict[str, Any] = {"modes": ("unary",), "concurrency": (), "rate": ()}
     fixed |= {"arrivals": "poisson", "processes": 1, "warm_up_s": 0.0, "window_s": args.seconds}
     fixed |= {"window_requests": 0, "max_windows": 1}
+    fixed |= {"balance": POLICIES[0], "resolve_s": Resolving().every_s}
     settings = settings_of(argparse.Namespace(**vars(args) | fixed))
     start = environment.snapshot()
     points: list[LoadPoint] = []

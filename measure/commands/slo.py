@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 
 from client.errors import UsageError
 from command_line import terminal
@@ -81,7 +82,7 @@ def _add_tuning(parser: argparse.ArgumentParser) -> None:
 def _slo(args: argparse.Namespace) -> int:
     if args.tune:
         _check(args)
-    settings = settings_of(args)
+    settings = replace(settings_of(args), goodput_ms=args.p99_ms)
     with results_folder(settings.out):
         return _measure(args, settings)
 

@@ -3,12 +3,15 @@
 import argparse
 from pathlib import Path
 
+from client.connection.channel import Balancing
 from client.connection.credentials import CredentialFiles
 from client.errors import UsageError
 from command_line import paths
 from command_line.parser import add_option, group
 from command_line.resources import cores
 from measure.core.arguments import address, over_zero, positive, seconds, sizes
+from transport.calling.resolving import Resolving
+from transport.calling.servers import POLICIES
 
 # Groups of options in --help.
 MEASUREMENT, SERVER, MODEL = "measurement", "server", "model"
@@ -41,6 +44,25 @@ def add_credentials(parser: argparse.ArgumentParser) -> None:
         group(parser, SERVER).add_argument(
             flag, type=lambda text: str(paths.path(text).absolute()), metavar=unit, help=text
         )
+
+
+def add_balancing(parser: argparse.ArgumentParser) -> None:
+    """Declare the options for several servers, which `balancing` reads."""
+    server = group(parser, SERVER)
+    server.add_argument(
+        "--balance",
+        choices=POLICIES,
+        default=POLICIES[0],
+        help="of several servers, send a request to the one with the fewest of this client, or to "
+        "all in turn (default: %(default)s)",
+    )
+    text = "seconds after which names of servers are looked up again"
+    add_option(server, "--resolve-s", seconds, Resolving().every_s, "S", text)
+
+
+def balancing(args: argparse.Namespace) -> Balancing:
+    """How calls are spread over several servers."""
+    return Balancing(args.balance, Resolving(args.resolve_s))
 
 
 def credential_files(args: argparse.Namespace) -> CredentialFiles:

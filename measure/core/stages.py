@@ -80,13 +80,15 @@ class Sample:
 class RequestTimes:
     """The client's part of one request, which begins where this is made.
 
-    `decode_ns` is the time that decoding the answer took so far.
+    `decode_ns` is the time that decoding the answer took so far, `answer_bytes` the length of the
+    encoded answer.
     """
 
     call: CallTimes = field(default_factory=CallTimes)
     began_ns: int = field(default_factory=time.monotonic_ns)
     received_ns: int = 0
     decode_ns: int = 0
+    answer_bytes: int = 0
 
     def received(self) -> None:
         """The answer is complete."""

@@ -1,11 +1,14 @@
 """Compute when the requests of an open loop are due."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Literal
 
 import numpy as np
+
+from measure.engine import ramp
+from measure.engine.ramp import Stage
 
 Arrivals = Literal["constant", "poisson"]
 ARRIVALS: tuple[Arrivals, ...] = ("constant", "poisson")
@@ -23,7 +26,16 @@ def due_times_ns(
     """
     if arrivals == "constant":
         return _constant(rate_per_s, part, parts)
-    return _poisson(rate_per_s / parts, np.random.default_rng([seed, part]))
+    return map(int, _poisson(1e9 * parts / rate_per_s, np.random.default_rng([seed, part])))
+
+
+def ramp_due_times_ns(
+    arrivals: Arrivals, stages: Sequence[Stage], seed: int = 0, part: int = 0, parts: int = 1
+) -> Iterator[int]:
+    """As `due_times_ns`, at the rates of `stages`; the last rate goes on without end."""
+    if arrivals == "constant":
+        return ramp.due_ns(itertools.count(part, parts), stages)
+    return ramp.due_ns(_poisson(parts, np.random.default_rng([seed, part])), stages)
 
 
 def _constant(rate_per_s: float, part: int, parts: int) -> Iterator[int]:
@@ -33,9 +45,9 @@ def _constant(rate_per_s: float, part: int, parts: int) -> Iterator[int]:
         yield int(number * interval_ns)
 
 
-def _poisson(rate_per_s: float, random: np.random.Generator) -> Iterator[int]:
-    at_ns = 0.0
+def _poisson(mean_gap: float, random: np.random.Generator) -> Iterator[float]:
+    at = 0.0
     while True:
-        for gap_ns in random.exponential(1e9 / rate_per_s, _BLOCK).tolist():
-            at_ns += gap_ns
-            yield int(at_ns)
+        for gap in random.exponential(mean_gap, _BLOCK).tolist():
+            at += gap
+            yield at

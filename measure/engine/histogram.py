@@ -61,6 +61,18 @@ class Histogram:
         ]
         return [time_ns for time_ns, _ in found], [count for _, count in found]
 
+    def within(self, time_ns: int) -> int:
+        """Number of times that do not exceed `time_ns`, by what `percentile` takes them for.
+
+        So a percentile is within a bound if at least that share of the times is.
+        """
+        most = self.max_ns
+        return sum(
+            count
+            for time, count in zip(*self.counts(), strict=True)
+            if most is not None and min(time, most) <= time_ns
+        )
+
     def percentile(self, p: float) -> int | None:
         """Nearest-rank percentile in nanoseconds; None below `fewest_samples(p)`.
 

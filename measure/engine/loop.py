@@ -3,43 +3,22 @@
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from typing import Protocol
 
 from client.errors import RequestFailed
-from measure.core.stages import RequestTimes
-from measure.engine.arrivals import Arrivals, due_times_ns
+from measure.core.stages import RequestTimes, Stages
+from measure.engine.pace import Pace
 from measure.engine.senders import Outcome, Sender, decoded
 from measure.engine.slice import Slice
 from protos.codec import InferResponse
 
 # Called with an answer and the number of its request; adds the answer's rows and wrong labels to a
-# slice. The nanoseconds are the latency and the time since the request was sent.
-Judge = Callable[[Slice, int, InferResponse, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """A number of requests in flight, or a rate per second; `among` gives a process's part."""
-
-    concurrency: int | None = None
-    rate_per_s: float | None = None
-    arrivals: Arrivals = "constant"
-    seed: int = 0
-    part: int = 0
-    parts: int = 1
-
-    def among(self, parts: int) -> list["Pace"]:
-        """Divide it among so many processes."""
-        shares: list[int | None] = [None] * parts
-        if self.concurrency is not None:
-            whole, rest = divmod(self.concurrency, parts)
-            shares = [whole + (part < rest) for part in range(parts)]
-        return [
-            replace(self, concurrency=share, part=part, parts=parts)
-            for part, share in enumerate(shares)
-        ]
+# slice, and returns the stages that it reports, or the failure that it is. The nanoseconds are the
+# latency and the time since the request was sent.
+Judge = Callable[[Slice, int, InferResponse, int, int], Stages | RequestFailed | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +56,40 @@ class Stop:
 Inbox = SimpleQueue[Completion | Stop]
 
 
+class Log(Protocol):
+    """Keeps what became of each request."""
+
+    def ended(
+        self, slice_number: int, item: Completion, judged: Stages | RequestFailed | None
+    ) -> None:
+        """Keep a request that ended, with the number of the slice that counts it.
+
+        `judged`: how it failed, or the stages that its answer reports, None without them.
+        """
+
+    def unanswered(self, slice_number: int, number: int, intended_ns: int, sent_ns: int) -> None:
+        """Keep a request that had no answer when the load ended."""
+
+
 class Traffic:
     """One load on one sender.
 
     A closed loop sends when an answer arrives, and counts latency from the send; an open loop sends
     when a request is due, regardless of answers, and counts latency from when it was due. An open
     loop has at most `most_under_way` requests in flight; the others wait here, and their waiting
-    counts.
+    counts. `due_ns` is the schedule of an open loop that has one: nanoseconds since the start.
     """
 
     def __init__(
-        self, sender: Sender, judge: Judge, inbox: Inbox, run: int, pace: Pace, most_under_way: int
+        self,
+        sender: Sender,
+        judge: Judge,
+        inbox: Inbox,
+        run: int,
+        pace: Pace,
+        most_under_way: int,
+        due_ns: Sequence[int] | None = None,
+        log: Log | None = None,
     ) -> None:
         self._sender = sender
         self._judge = judge
@@ -96,11 +98,18 @@ class Traffic:
         self._pace = pace
         self._open = pace.rate_per_s is not None
         self._most_under_way = most_under_way
+        self._due_ns = due_ns
+        self._log = log
+        # Intended and actual send times of requests without an answer, for the log.
+        self._unlogged: dict[int, tuple[int, int]] = {}
+        # Instants from which on an answer ends a slot of a closed loop.
+        self._slot_ends_ns: deque[int] = deque()
         # Intended send times of requests that can be sent now.
         self._ready: deque[int] = deque()
         self._unread: deque[Completion] = deque()
         self._started = self._done = self._sum_start_ns = self._sum_done_ns = 0
-        self._stopped = False
+        self._slice_number = 0
+        self._all_sent = self._stopped = False
         self.ended = False
 
     def slices(self, times: Times, patience_s: float) -> Iterator[Slice]:
@@ -109,21 +118,25 @@ class Traffic:
         The last slice holds requests that ended after the previous one; `left_behind` counts
         requests without an answer when the load was stopped, for which it waits `patience_s`.
         """
-        schedule = self._schedule(times.start_ns)
+        schedule = self._schedule(times)
         next_due_ns = next(schedule, None)
         boundary_ns = times.start_ns + times.warm_up_ns
         area_ns = 0
         self._slice = Slice(times.start_ns, times.start_ns)
         while True:
             now_ns = time.perf_counter_ns()
-            if now_ns >= boundary_ns:
+            all_sent = self._is_all_sent(next_due_ns)
+            if now_ns >= boundary_ns or all_sent:
                 stopped = self._handle_all()
                 end_ns = time.perf_counter_ns()
                 new_area_ns = self._area_ns(end_ns)
                 self._slice.end_ns, self._slice.in_flight_area_ns = end_ns, new_area_ns - area_ns
                 yield self._slice
-                area_ns, boundary_ns = new_area_ns, boundary_ns + times.slice_ns
+                area_ns = new_area_ns
+                self._all_sent |= all_sent
+                boundary_ns += 0 if all_sent else times.slice_ns
                 self._slice = Slice(end_ns, end_ns)
+                self._slice_number += 1
                 if stopped:
                     break
             while next_due_ns is not None and next_due_ns <= now_ns:
@@ -131,6 +144,8 @@ class Traffic:
                 self._slice.due += 1
                 next_due_ns = next(schedule, None)
             self._send_ready()
+            if self._is_all_sent(next_due_ns):
+                continue
             wake_ns = boundary_ns if next_due_ns is None else min(boundary_ns, next_due_ns)
             if not self._handle(wake_ns):
                 break
@@ -138,12 +153,22 @@ class Traffic:
         self.ended = True
         yield self._slice
 
-    def _schedule(self, start_ns: int) -> Iterator[int]:
-        pace = self._pace
-        if pace.rate_per_s is None:
-            return iter([start_ns] * (pace.concurrency or 0))
-        offsets = due_times_ns(pace.arrivals, pace.rate_per_s, pace.seed, pace.part, pace.parts)
-        return (start_ns + offset_ns for offset_ns in offsets)
+    def _is_all_sent(self, next_due_ns: int | None) -> bool:
+        """Whether all requests of a schedule are sent, until that has ended a slice.
+
+        It does, so that the time until the next boundary is not measured, too.
+        """
+        if self._due_ns is None or self._all_sent or not self._slice_number:
+            return False
+        return next_due_ns is None and not self._ready
+
+    def _schedule(self, times: Times) -> Iterator[int]:
+        warm_up_s = times.warm_up_ns / 1e9
+        if not self._open:
+            begin_ns, self._slot_ends_ns = self._pace.slots_ns(times.start_ns, warm_up_s)
+            return begin_ns
+        offsets_ns = self._pace.due_ns(warm_up_s, self._due_ns)
+        return (times.start_ns + offset_ns for offset_ns in offsets_ns)
 
     def _send_ready(self) -> None:
         while self._ready and self._started - self._done < self._most_under_way:
@@ -153,6 +178,8 @@ class Traffic:
             number = self._started
             self._started += 1
             self._sum_start_ns += intended_ns if self._open else sent_ns
+            if self._log is not None:
+                self._unlogged[number] = intended_ns, sent_ns
 
             def done(
                 outcome: Outcome,
@@ -198,12 +225,19 @@ class Traffic:
             return True  # an earlier load stopped waiting for it
         self._done += 1
         self._sum_done_ns += item.done_ns
-        if not self._open and not self._stopped:
+        if not self._open and not self._stopped and not self._slot_ends(item.done_ns):
             self._ready.append(item.done_ns)
             self._slice.due += 1
             self._send_ready()
         self._unread.append(item)
         return True
+
+    def _slot_ends(self, now_ns: int) -> bool:
+        """Whether a ramp of a closed loop ends a slot instead of sending again."""
+        ends = bool(self._slot_ends_ns) and self._slot_ends_ns[0] <= now_ns
+        if ends:
+            self._slot_ends_ns.popleft()
+        return ends
 
     def _read(self, item: Completion) -> None:
         """Decode an answer, and count it."""
@@ -213,17 +247,24 @@ class Traffic:
         start_ns = item.intended_ns if self._open else item.sent_ns
         if isinstance(answer, RequestFailed):
             self._slice.fail(answer, item.done_ns - start_ns)
+            self._keep(item, answer)
             return
         if item.times is not None:
             self._slice.decode_ns += item.times.decode_ns
             self._slice.client_times(item.times.send_ns, item.times.receive_ns)
-        self._judge(
+        judged = self._judge(
             self._slice,
             item.number,
             answer,
             item.done_ns - start_ns,
             item.done_ns - item.sent_ns,
         )
+        self._keep(item, judged)
+
+    def _keep(self, item: Completion, judged: Stages | RequestFailed | None) -> None:
+        if self._log is not None:
+            self._unlogged.pop(item.number, None)
+            self._log.ended(self._slice_number, item, judged)
 
     def _area_ns(self, now_ns: int) -> int:
         """Requests in flight, integrated over the time since the start."""
@@ -240,4 +281,7 @@ class Traffic:
         self._handle_all()
         if self._started > self._done:
             self._slice.errors["DEADLINE_EXCEEDED"] += self._started - self._done
+        if self._log is not None:
+            for number, instants_ns in self._unlogged.items():
+                self._log.unanswered(self._slice_number, number, *instants_ns)
         self._slice.end_ns = time.perf_counter_ns()

@@ -5,10 +5,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from measure.core.child_process import ChildProcess, talking_to
 from measure.core.record import decoded, encoded
-from measure.engine.loop import Pace, Times
+from measure.engine.loop import Times
+from measure.engine.pace import Pace
 from measure.engine.slice import Slice
 from measure.engine.worker_job import Job, Load
 
@@ -26,8 +28,12 @@ class LoadProcesses:
         self._processes = processes
         self.nice = max(os.getpriority(os.PRIO_PROCESS, process.pid) for process in processes)
 
-    def start(self, pace: Pace, warm_up_s: float, slice_s: float) -> "RunningLoad":
+    def start(
+        self, pace: Pace, warm_up_s: float, slice_s: float, spools: Path | None = None
+    ) -> "RunningLoad":
         """Start a load, each process with its part of the pace.
+
+        With `spools`, an existing folder, each writes its requests to a spool there.
 
         Several loads may run at once, each on separate processes: clients of several kinds, or a
         load in the background, whose slices may last as long as the load.
@@ -35,19 +41,24 @@ class LoadProcesses:
         start_ns = time.perf_counter_ns() + _HEAD_START_NS
         times = Times(start_ns, int(warm_up_s * 1e9), int(slice_s * 1e9))
         paces = pace.among(len(self._processes))
-        for process, part in zip(self._processes, paces, strict=True):
-            process.send(encoded(Load(part, times)))
-        return RunningLoad(self._processes)
+        files = [None if spools is None else str(spools / str(n)) for n in range(len(paces))]
+        for process, part, file in zip(self._processes, paces, files, strict=True):
+            process.send(encoded(Load(part, times, file)))
+        return RunningLoad(self._processes, start_ns)
 
 
 class RunningLoad:
     """A running load; each slice combines all processes, and the first is the warm-up."""
 
-    def __init__(self, processes: Sequence[ChildProcess]) -> None:
+    def __init__(self, processes: Sequence[ChildProcess], start_ns: int) -> None:
         self._processes = processes
+        self.start_ns = start_ns
+        # Number of slices that were taken, the warm-up included.
+        self.taken = 0
 
     def slice(self) -> Slice:
         """Wait for the next slice."""
+        self.taken += 1
         return _sum(decoded(process.receive()["slice"], Slice) for process in self._processes)
 
     def window(self, is_full: Callable[[Slice], bool]) -> Slice:
@@ -91,11 +102,11 @@ def load_processes(job: Job, count: int = 1) -> Iterator[LoadProcesses]:
         processes = [
             stack.enter_context(talking_to(command, "a load process")) for _ in range(count)
         ]
-        for process in processes:
+        for process, part in zip(processes, job.among(count), strict=True):
             with contextlib.suppress(PermissionError):
                 # The priority of its first thread, which later threads inherit.
                 os.setpriority(os.PRIO_PROCESS, process.pid, SENDER_NICE)
-            process.send(encoded(job))
+            process.send(encoded(part))
         for process in processes:
             process.receive()
         yield LoadProcesses(processes)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -34,12 +34,15 @@ class Done(Protocol):
 
 _CLOSING_S = 5.0
 
+# The index of the request to send, by its number.
+Pick = Callable[[int], int]
+
 
 class Sender(Protocol):
     """A way to send requests; `done` is called once per request, in another thread."""
 
     def send(self, number: int, done: Done) -> None:
-        """Send request `number`; the rows repeat after a while."""
+        """Send request `number`; which one that is, `Requests` decides."""
 
     def close(self) -> None:
         """Close what is open; requests in flight fail."""
@@ -49,9 +52,10 @@ class UnarySender:
     """Sends each request as a ModelInfer call; all share a connection."""
 
     def __init__(
-        self, connection: Connection, requests: Sequence[InferRequest], timeout_s: float
+        self, connection: Connection, requests: Sequence[InferRequest], pick: Pick, timeout_s: float
     ) -> None:
         self._connection = connection
+        self._pick = pick
         # Encoded once, to keep the sender's cost per request low.
         self._messages = [request_pieces(request) for request in requests]
         self._timeout_s = timeout_s
@@ -63,9 +67,11 @@ class UnarySender:
         def answered(outcome: Outcome) -> None:
             done_ns = time.perf_counter_ns()
             times.received()
+            if isinstance(outcome, memoryview):
+                times.answer_bytes = len(outcome)
             done(outcome, done_ns, times)
 
-        message = self._messages[number % len(self._messages)]
+        message = self._messages[self._pick(number)]
         self._connection.infer_later(message, self._timeout_s, answered, times.call)
 
     def close(self) -> None:
@@ -80,9 +86,14 @@ class StreamSender:
     """
 
     def __init__(
-        self, connection: Connection, requests: Sequence[InferRequest], streams: int = 1
+        self,
+        connection: Connection,
+        requests: Sequence[InferRequest],
+        pick: Pick,
+        streams: int = 1,
     ) -> None:
         self._connection = connection
+        self._pick = pick
         self._requests = requests
         self._streams = streams
         self._lock = threading.Lock()
@@ -91,7 +102,7 @@ class StreamSender:
     def send(self, number: int, done: Done) -> None:
         """Queue a message; the server's flow control decides when it is sent."""
         times = RequestTimes()
-        request = self._requests[number % len(self._requests)]
+        request = self._requests[self._pick(number)]
         message = request_pieces(
             InferRequest(
                 request.model_name,
@@ -136,7 +147,9 @@ class StreamSender:
                     done, times = stream.waiting.pop(response.id, (None, None))
                 if done is not None and times is not None:
                     times.call.answer_began_ns = latest.answer_began_ns
+                    times.call.server = latest.server
                     times.received_ns, times.decode_ns = received_ns, decoded_ns - received_ns
+                    times.answer_bytes = len(data)
                     done(RequestFailed("UNKNOWN", text) if text else response, now_ns, times)
         except RequestFailed as error:
             failure = error

@@ -23,8 +23,8 @@ LoopKind = Literal["closed", "open"]
 class Window:
     """One window's results: requests answered and due per second, mean latency, errors.
 
-    `latency_sd_ns` is the standard deviation of the latencies of its `answered` requests; old
-    records lack it.
+    `latency_sd_ns` is the standard deviation of the latencies of its `answered` requests.
+    It is `seconds` long and begins `start_s` after the first window. Old records lack the three.
     """
 
     rate_per_s: float
@@ -33,10 +33,12 @@ class Window:
     due_per_s: float
     answered: int = 0
     latency_sd_ns: float | None = None
+    start_s: float | None = None
+    seconds: float | None = None
 
 
-def window_of(found: Slice) -> Window:
-    """Summary of a window."""
+def window_of(found: Slice, start_ns: int | None = None) -> Window:
+    """Summary of a window; the first one began at `start_ns`, by default this one."""
     return Window(
         rate_per_s=found.rate_per_s,
         mean_latency_ns=found.mean_latency_ns,
@@ -44,6 +46,8 @@ def window_of(found: Slice) -> Window:
         due_per_s=found.due * 1e9 / found.elapsed_ns,
         answered=found.answered,
         latency_sd_ns=found.latency_sd_ns,
+        start_s=0.0 if start_ns is None else (found.start_ns - start_ns) / 1e9,
+        seconds=found.elapsed_ns / 1e9,
     )
 
 

@@ -4,30 +4,26 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from client.client import READY_TIMEOUT_S, Client
 from client.connection import addresses
 from client.connection.calls import Connection
-from client.connection.channel import RetryPolicy
-from client.errors import ClientError, RequestFailed, UsageError
-from client.model_input import ModelInput
+from client.connection.channel import Balancing, RetryPolicy
+from client.connection.credentials import Credentials
+from client.errors import ClientError, RequestFailed
 from command_line.parser import positionals
 from measure.core import record
 from measure.core.child_process import Parent
-from measure.core.stages import stages_of
-from measure.core.verification import Truth, check, one_a_row, truth
 from measure.engine.loop import Inbox, Stop, Traffic
-from measure.engine.senders import Outcome, Sender, StreamSender, UnarySender, decoded, requests_of
-from measure.engine.slice import Slice
+from measure.engine.requests import Examples, Requests, models_of
+from measure.engine.senders import Outcome, Sender, StreamSender, UnarySender, decoded
+from measure.engine.spool import Spool
 from measure.engine.worker_job import Job, Load
-from protos.codec import InferResponse
-from protos.tensors import Parameter, Tensor
+from transport.calling.resolving import Resolving
 
 # Memory that answers and calls in flight may use, at the client and at a server on this machine.
 _UNDER_WAY_BYTES = 512 * 2**20
@@ -46,102 +42,60 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         try:
             credentials = job.credential_files.read()
-            client = stack.enter_context(
-                Client(
-                    job.address,
-                    job.model,
-                    job.version,
-                    deadline_s=job.timeout_s,
-                    retry=_ONCE,
-                    credentials=credentials,
-                )
+            balancing = Balancing(job.balance, Resolving(job.resolve_s))
+            requests = _requests(stack, job, credentials, balancing)
+            connection = Connection(
+                addresses.parse(job.address), _ONCE, credentials, balancing=balancing
             )
-            client.wait_until_ready(READY_TIMEOUT_S)
-            data = _Data(client, job)
-            connection = Connection(addresses.parse(job.address), _ONCE, credentials)
             stack.callback(connection.close)
-            sender = stack.enter_context(_sender(client, connection, data, job))
-            _first_request(sender, job.timeout_s)
+            sender = _sender(connection, requests, job)
+            stack.callback(sender.close)
+            for number in range(len(requests.kinds)):
+                _first_request(sender, -number - 1, job.timeout_s)
         except (ClientError, OSError, MemoryError) as error:
             parent.fail(error)
             return
         parent.say(ready=True)
-        _obey(parent, lines, sender, data, job)
+        _obey(parent, lines, sender, requests, job)
 
 
-class _Data:
-    """Rows to send, in the model's dtype, and the check of their answers."""
-
-    def __init__(self, client: Client, job: Job) -> None:
-        self.spec = client.input()
-        outputs = [output.name for output in client.metadata().outputs]
-        self.output = "label" if "label" in outputs else None
-        # A server without the parameters extension might reject unknown parameters.
-        has_timings = job.timings and "parameters" in client.server_metadata().extensions
-        self.parameters: dict[str, Parameter] = {"timings": True} if has_timings else {}
-        self.rows = job.rows
-        self._truth: Truth | None = None
-        if job.experiment is not None:
-            self._truth = truth(job.experiment)
-            self.x = self.spec.fit(self._truth.x)
-        else:
-            self.x = _drawn(self.spec, job.examples, job.seed)
-        self.starts = range(0, len(self.x) - job.rows + 1, job.rows)
-
-    def judge(
-        self, found: Slice, number: int, response: InferResponse, latency_ns: int, trip_ns: int
-    ) -> None:
-        """Count an answer with its labels and timings."""
-        if self._truth is not None:
-            try:
-                labels = self._labels(response)
-            except RequestFailed as error:
-                found.fail(error, latency_ns)
-                return
-            seen = check(self._truth, self.starts[number % len(self.starts)], labels)
-            found.wrong_labels += seen.wrong_labels
-            found.near_ties += seen.near_ties
-        found.answer(latency_ns, trip_ns, self.rows)
-        stages = stages_of([response])
-        if stages is not None:
-            found.split(stages)
-
-    def _labels(self, response: InferResponse) -> NDArray[Any]:
-        for tensor in response.outputs:
-            if tensor.name == self.output and tensor.data is not None:
-                labels = one_a_row(tensor.data)
-                if len(labels) == self.rows:
-                    return labels
-        raise RequestFailed("DATA_LOSS", f"the answer lacks labels of {self.rows} rows")
-
-
-@contextlib.contextmanager
-def _sender(client: Client, connection: Connection, data: _Data, job: Job) -> Iterator[Sender]:
-    def requests(tensors: Sequence[Tensor]) -> Any:
-        return requests_of(job.model, job.version, tensors, data.output, data.parameters)
-
-    with contextlib.ExitStack() as stack:
-        slices = [(start, start + data.rows) for start in data.starts]
-        tensors = [Tensor.of(data.spec.name, data.x[a:b]) for a, b in slices]
-        sender: Sender
+def _requests(
+    stack: contextlib.ExitStack, job: Job, credentials: Credentials, balancing: Balancing
+) -> Requests:
+    examples, shared = {}, {}
+    for model, rows in models_of(job).items():
+        client = stack.enter_context(
+            Client(
+                job.address,
+                model,
+                job.version if model == job.model else "",
+                deadline_s=job.timeout_s,
+                retry=_ONCE,
+                credentials=credentials,
+                balance=balancing.policy,
+                resolving=balancing.resolving,
+            )
+        )
+        client.wait_until_ready(READY_TIMEOUT_S)
+        examples[model] = Examples(client, job, rows)
         if job.mode == "shm":
-            shared = stack.enter_context(client.shared(data.x))
-            tensors = [shared.rows(data.spec.name, a, b) for a, b in slices]
-        if job.mode == "stream":
-            sender = StreamSender(connection, requests(tensors), job.streams)
-        else:
-            sender = UnarySender(connection, requests(tensors), job.timeout_s)
-        stack.callback(sender.close)
-        yield sender
+            shared[model] = stack.enter_context(client.shared(examples[model].x))
+    return Requests(job, examples, shared)
 
 
-def _first_request(sender: Sender, timeout_s: float) -> None:
+def _sender(connection: Connection, requests: Requests, job: Job) -> Sender:
+    if job.mode == "stream":
+        return StreamSender(connection, requests.requests, requests.pick, job.streams)
+    return UnarySender(connection, requests.requests, requests.pick, job.timeout_s)
+
+
+def _first_request(sender: Sender, number: int, timeout_s: float) -> None:
     """Send one request; RequestFailed if it fails.
 
     It pays the first request's set-up cost, and verifies that the model accepts such requests.
     """
     outcomes: SimpleQueue[Outcome] = SimpleQueue()
-    sender.send(0, lambda outcome, done_ns, times=None: outcomes.put(outcome))
+    sender.send(number, lambda outcome, done_ns, times=None: outcomes.put(outcome))
     try:
         answer = decoded(outcomes.get(timeout=timeout_s + 1))
     except Empty:
@@ -150,19 +104,37 @@ def _first_request(sender: Sender, timeout_s: float) -> None:
         raise answer
 
 
-def _obey(parent: Parent, lines: Iterator[Any], sender: Sender, data: _Data, job: Job) -> None:
+def _obey(
+    parent: Parent, lines: Iterator[Any], sender: Sender, requests: Requests, job: Job
+) -> None:
     loads: SimpleQueue[Load | None] = SimpleQueue()
     inbox: Inbox = SimpleQueue()
     threading.Thread(target=_listen, args=(lines, loads, inbox), daemon=True).start()
-    row_bytes = max(data.spec.row_bytes, 1)
-    most = _UNDER_WAY_BYTES // (row_bytes * job.rows)
+    most = _UNDER_WAY_BYTES // requests.most_bytes
     most = min(max(most, _FEWEST_UNDER_WAY), _MOST_UNDER_WAY)
+    due_ns = None if job.schedule is None else job.schedule.at_ns
+    sizes: list[int] = []
     run = 0
     while (load := loads.get()) is not None:
         run += 1
-        limit = most if load.pace.concurrency is None else load.pace.concurrency
-        traffic = Traffic(sender, data.judge, inbox, run, load.pace, limit)
+        limit = load.pace.most
+        spool = None
+        if load.spool is not None:
+            sizes = sizes or requests.sizes()
+            spool = Spool(Path(load.spool), requests, sizes)
+        traffic = Traffic(
+            sender,
+            requests.judge,
+            inbox,
+            run,
+            load.pace,
+            most if limit is None else limit,
+            due_ns,
+            spool,
+        )
         for found in traffic.slices(load.times, job.timeout_s + 1):
+            if spool is not None and traffic.ended:
+                spool.close()
             parent.say(slice=record.encoded(found), last=traffic.ended)
 
 
@@ -174,17 +146,6 @@ def _listen(lines: Iterator[Any], loads: "SimpleQueue[Load | None]", inbox: Inbo
             loads.put(record.decoded(line, Load))
     inbox.put(Stop())
     loads.put(None)
-
-
-def _drawn(spec: ModelInput, rows: int, seed: int) -> NDArray[Any]:
-    """Random rows for a model without a known experiment; free dimensions are 1."""
-    shape = (rows, *(max(size, 1) for size in spec.row_shape))
-    random = np.random.default_rng(seed)
-    if spec.dtype.kind == "f":
-        return random.standard_normal(shape, np.float32).astype(spec.dtype)
-    if spec.dtype.kind in "iub":
-        return random.integers(0, 2, shape).astype(spec.dtype)
-    raise UsageError(f"the model takes {spec.dtype}; load can be generated for numeric inputs only")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,10 @@ from measure.engine.bisection import Found
 from measure.load.summary import LoadPoint
 from measure.load.table import LOOPS, verdicts
 
-_NOT_IN_CSV = ("asked", "windows", "checks", "errors", "latency_histogram", "send_lag_histogram")
+_NOT_IN_CSV = (
+    *("asked", "windows", "checks", "errors", "latency_histogram", "send_lag_histogram"),
+    "server",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +75,7 @@ def _flat(point: LoadPoint) -> dict[str, Any]:
     varied = ("concurrency", "rate_per_s")
     asked = {f"asked_{k}" if k in varied else k: v for k, v in encoded(point.asked).items()}
     values = flat(encoded(point), _NOT_IN_CSV)
+    if point.server is not None:
+        used = {k: v for k, v in encoded(point.server).items() if k != "counters"}
+        values |= flat({"server": used})
     return asked | values | {"error_count": sum(point.errors.values())}

@@ -8,6 +8,7 @@ from measure.core.verdict import Check
 from measure.engine.histogram import Histogram
 from measure.engine.slice import Slice
 from measure.engine.windows import LoopKind, Window, stability, window_of
+from measure.load.server_use import ServerUse
 from measure.load.split import LoadSplit, ServerStatistics, split
 from measure.sweep.summary import MOST_STEAL
 
@@ -35,7 +36,11 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The load requested for a point: requests in flight, or requests per second."""
+    """The load requested for a point: requests in flight, or requests per second.
+
+    Of a part of a ramp it is the mean level, and `ramp` is the ramp as its option has it. A
+    `schedule` is named by its file and its speed, and the rate is the mean one.
+    """
 
     loop: LoopKind
     mode: str
@@ -44,11 +49,31 @@ class Asked:
     concurrency: int | None = None
     rate_per_s: float | None = None
     arrivals: str | None = None
+    ramp: str | None = None
+    schedule: str | None = None
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the level is the same all the time."""
+        return self.ramp is None and self.schedule is None
 
     @property
     def level(self) -> float:
         """The varied quantity: the concurrency, or the rate."""
         return float(self.concurrency or 0) if self.rate_per_s is None else self.rate_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class Goodput:
+    """Requests answered without error within `bound_ms`, per second.
+
+    `share` is that of all requests that ended meanwhile, the failed ones too; None if none did.
+    Latency counts as everywhere: in an open loop from when a request was due.
+    """
+
+    bound_ms: float
+    requests_per_s: float
+    share: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +112,8 @@ class LoadPoint:
     sender_nice: int = 0
     from_send_ns: Latency | None = None
     client_share: float | None = None
+    goodput: Goodput | None = None
+    server: ServerUse | None = None
 
     @property
     def valid(self) -> bool:
@@ -111,6 +138,17 @@ def client_share(whole: Slice) -> float | None:
     return whole.mean_send_lag_ns / (whole.mean_send_lag_ns + round_trip_ns)
 
 
+def goodput(whole: Slice, bound_ms: float) -> Goodput:
+    """The goodput of the windows of a load together."""
+    within = whole.latency.within(round(bound_ms * 1e6))
+    ended = whole.answered + whole.errors.total()
+    return Goodput(
+        bound_ms=bound_ms,
+        requests_per_s=within * 1e9 / whole.elapsed_ns,
+        share=within / ended if ended else None,
+    )
+
+
 def summarise(
     asked: Asked,
     windows: Sequence[Slice],
@@ -120,16 +158,18 @@ def summarise(
     steal: float | None,
     statistics: ServerStatistics | None = None,
     sender_nice: int = 0,
+    server: ServerUse | None = None,
+    goodput_ms: float | None = None,
 ) -> LoadPoint:
     """Summarise a load from its windows without the warm-up, and the slice after them.
 
     `steal` is the share of processor time that the hypervisor took meanwhile, `statistics` the
-    server's own counts.
+    server's own counts, `server` what it used. `goodput_ms` is the bound of goodput.
     """
     whole = Slice(windows[0].start_ns, windows[0].end_ns)
     for window in windows:
         whole.add(window)
-    summaries = tuple(window_of(window) for window in windows)
+    summaries = tuple(window_of(window, whole.start_ns) for window in windows)
     concurrency = whole.in_flight_area_ns / whole.elapsed_ns
     errors = whole.errors + last.errors
     wrong = whole.wrong_labels + last.wrong_labels if labels_known else None
@@ -138,7 +178,7 @@ def summarise(
         *_little(asked, whole, concurrency),
         *_rate(asked, whole),
         *_send_lag(asked, whole),
-        _stability(asked, summaries),
+        *_stability(asked, summaries),
         *_left_behind(whole, last),
         _steal(steal),
     )
@@ -163,6 +203,8 @@ def summarise(
         sender_nice=sender_nice,
         from_send_ns=latency(whole.round_trip, whole.mean_round_trip_ns),
         client_share=client_share(whole),
+        goodput=None if goodput_ms is None else goodput(whole, goodput_ms),
+        server=server,
     )
 
 
@@ -229,8 +271,9 @@ def _send_lag(asked: Asked, whole: Slice) -> Sequence[Check]:
     return [Check("send lag", None, "too few samples")]
 
 
-def _stability(asked: Asked, windows: Sequence[Window]) -> Check:
-    return Check("stable", *stability(windows, asked.loop))
+def _stability(asked: Asked, windows: Sequence[Window]) -> Sequence[Check]:
+    # A level that changes on purpose makes windows that differ.
+    return [Check("stable", *stability(windows, asked.loop))] if asked.is_steady else []
 
 
 def _left_behind(whole: Slice, last: Slice) -> Sequence[Check]:

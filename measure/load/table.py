@@ -7,10 +7,19 @@ from rich.text import Text
 
 from command_line.table import Table
 from measure.core.stages import RECEIVE_UNKNOWN
+from measure.load.server_use import ServerUse
 from measure.load.split import LoadSplit
 from measure.load.summary import LoadPoint
 from measure.presentation.columns import Column, in_terminal
-from measure.presentation.format import BAD, alarm, flagged, milliseconds, significant
+from measure.presentation.format import (
+    BAD,
+    alarm,
+    flagged,
+    mebibytes,
+    milliseconds,
+    share,
+    significant,
+)
 from measure.presentation.looks import colour_of
 
 LOOPS = {
@@ -42,8 +51,15 @@ def name(point: LoadPoint) -> str:
 
 
 def _load(point: LoadPoint) -> str:
-    unit = "" if point.asked.loop == "closed" else "/s"
-    return f"{point.asked.loop} {point.asked.level:g}{unit}"
+    asked = point.asked
+    if asked.schedule is not None:
+        return f"schedule {asked.schedule}"
+    kind = asked.loop if asked.ramp is None else f"{asked.loop} ramp"
+    return f"{kind} {asked.level:g}{'' if asked.loop == 'closed' else '/s'}"
+
+
+def _count(count: int | None) -> str:
+    return "-" if count is None else f"{count:,}"
 
 
 def _errors(point: LoadPoint) -> Text:
@@ -65,7 +81,7 @@ _NAMES: tuple[Column[LoadPoint], ...] = (
     Column("loop and load", _load, words=True, only="terminal"),
 )
 NAME: Column[LoadPoint] = Column("load", name, only="page")
-POINT_COLUMNS: tuple[Column[LoadPoint], ...] = (
+_POINT_COLUMNS: tuple[Column[LoadPoint], ...] = (
     *_NAMES,
     replace(NAME, colour=lambda p: colour_of(p.asked.mode)),
     Column("requests\nper s", lambda p: significant(p.requests_per_s), "requests/s"),
@@ -82,6 +98,19 @@ POINT_COLUMNS: tuple[Column[LoadPoint], ...] = (
     Column("errors", _errors),
     Column("wrong", lambda p: alarm(p.wrong_labels)),
     Column("valid", lambda p: flagged("yes" if p.valid else "NO", bad=not p.valid)),
+)
+_GOODPUT_COLUMNS: tuple[Column[LoadPoint], ...] = (
+    Column(
+        "goodput\nper s",
+        lambda p: significant(p.goodput.requests_per_s if p.goodput else None),
+        "goodput/s",
+        rank=1,
+    ),
+    Column(
+        "within\nbound",
+        lambda p: share(p.goodput.share if p.goodput else None, 1),
+        rank=2,
+    ),
 )
 CLIENT_COLUMNS: tuple[Column[LoadPoint], ...] = (
     *_NAMES,
@@ -101,6 +130,24 @@ CLIENT_COLUMNS: tuple[Column[LoadPoint], ...] = (
     _from_send("mean", rank=4),
     _from_send("p50", rank=5),
     _from_send("p99", rank=1),
+)
+SERVER_NOTE = (
+    "the server meanwhile: cores busy on average, resident memory in MiB, mean rows of an "
+    "execution, mean ms of an answered request in the queue, calls that no model got; -: not "
+    "reported"
+)
+SERVER_COLUMNS: tuple[Column[tuple[LoadPoint, ServerUse]], ...] = (
+    Column("mode", lambda row: row[0].asked.mode, words=True, only="terminal"),
+    Column("loop and load", lambda row: _load(row[0]), words=True, only="terminal"),
+    Column("load", lambda row: name(row[0]), only="page"),
+    Column("cores", lambda row: significant(row[1].cores)),
+    Column("memory", lambda row: mebibytes(row[1].rss_bytes), "memory, MiB"),
+    Column("answered", lambda row: _count(row[1].answered), rank=4),
+    Column("batch\nrows", lambda row: significant(row[1].batch_rows), rank=1),
+    Column("queue", lambda row: milliseconds(row[1].queue_ns), "queue, ms", rank=2),
+    Column("refused", lambda row: _count(row[1].refused), rank=3),
+    Column("failed", lambda row: _count(row[1].failed), rank=5),
+    Column("source", lambda row: row[1].source, rank=6),
 )
 _SPLIT_COLUMNS: tuple[Column[tuple[LoadPoint, LoadSplit]], ...] = (
     Column("mode", lambda row: row[0].asked.mode, words=True),
@@ -123,14 +170,37 @@ _SPLIT_COLUMNS: tuple[Column[tuple[LoadPoint, LoadSplit]], ...] = (
 )
 
 
+def point_columns(points: Sequence[LoadPoint]) -> tuple[Column[LoadPoint], ...]:
+    """Columns of the points, with those of goodput if any has it."""
+    if all(point.goodput is None for point in points):
+        return _POINT_COLUMNS
+    at = next(i for i, column in enumerate(_POINT_COLUMNS) if column.page_heading == "rows/s") + 1
+    return (*_POINT_COLUMNS[:at], *_GOODPUT_COLUMNS, *_POINT_COLUMNS[at:])
+
+
+def observed(points: Sequence[LoadPoint]) -> list[tuple[LoadPoint, ServerUse]]:
+    """The points whose server was observed, with what it did."""
+    return [(point, point.server) for point in points if point.server is not None]
+
+
+def bounds(points: Sequence[LoadPoint]) -> str:
+    """What goodput is, as text that goes on a caption; empty if no point has it."""
+    found = {point.goodput.bound_ms: None for point in points if point.goodput is not None}
+    if not found:
+        return ""
+    text = ", ".join(f"{bound:g} ms" for bound in found)
+    return f"; goodput: requests answered within {text}, and their share of all that ended"
+
+
 def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[Table | Text]:
     """Failed checks in red, a table of all points, a table of where the time went."""
     parts: list[Table | Text] = [Text(line, style=BAD) for line in verdicts(points)]
     shown = in_terminal(
-        POINT_COLUMNS,
+        point_columns(points),
         [points],
         keys=len(_NAMES),
-        caption="latency in ms, nearest rank; -: too few samples to tell (99% confidence)",
+        caption="latency in ms, nearest rank; -: too few samples to tell (99% confidence)"
+        + bounds(points),
         elsewhere=_ELSEWHERE,
     )
     parts.append(shown)
@@ -141,6 +211,16 @@ def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[T
                 [sent],
                 keys=len(_NAMES),
                 caption=CLIENT_NOTE,
+                elsewhere=_ELSEWHERE,
+            )
+        )
+    if servers := observed(points):
+        parts.append(
+            in_terminal(
+                SERVER_COLUMNS,
+                [servers],
+                keys=len(_NAMES),
+                caption=SERVER_NOTE,
                 elsewhere=_ELSEWHERE,
             )
         )

@@ -21,12 +21,16 @@ _MOST_REQUESTS, _MOST_DATA_BYTES = 16, 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server to load; `experiment` None: expected labels are unknown, for the given reason."""
+    """The server to load; `experiment` None: expected labels are unknown, for the given reason.
+
+    `pid`: of a server that was started here, which may be observed.
+    """
 
     address: str
     examples: int
     experiment: Experiment | None
     unchecked_because: str | None
+    pid: int | None = None
 
 
 @contextlib.contextmanager
@@ -56,7 +60,7 @@ def own_target(
         experiment, (settings.rows,), settings.threads, settings.ep, whole=True
     )
     with running_server(settings.out / "models", [*usual, *options]) as server:
-        yield Target(server.address, experiment.examples, experiment, None)
+        yield Target(server.address, experiment.examples, experiment, None, server.pid)
 
 
 def _given(settings: Settings, address: str, report: Report) -> Target:

@@ -24,7 +24,7 @@ from measure.core.child_process import talking_to
 from measure.core.judged import add_judged, conclude, goal_records, whole_rounds
 from measure.core.local_server import running_server
 from measure.core.verdict import Goal
-from measure.engine.loop import Pace
+from measure.engine.pace import Pace
 from measure.engine.processes import LoadProcesses
 from measure.overload.http2_floods import FLOODS
 from measure.overload.phase import (

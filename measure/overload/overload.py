@@ -32,7 +32,7 @@ from measure.core.judged import add_judged, conclude, goal_records, whole_rounds
 from measure.core.local_server import running_server
 from measure.core.record import recorded
 from measure.core.verdict import Criterion, Goal
-from measure.engine.loop import Pace
+from measure.engine.pace import Pace
 from measure.engine.processes import LoadProcesses
 from measure.overload.phase import (
     LATE,

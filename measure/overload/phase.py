@@ -8,7 +8,7 @@ from measure.core.confidence import fewest_samples
 from measure.core.verdict import Criterion, Goal
 from measure.core.verification import Experiment
 from measure.engine.histogram import Histogram
-from measure.engine.loop import Pace
+from measure.engine.pace import Pace
 from measure.engine.processes import LoadProcesses, RunningLoad, load_processes
 from measure.engine.slice import Slice
 from measure.engine.worker_job import Job, Mode

@@ -106,6 +106,11 @@ def label_round(axis: Axis) -> None:
 def dress(axes: Axes, note: str) -> None:
     """Add the grid, labels at round values within the drawn range, and a note below."""
     label_round(axes.yaxis)
+    frame(axes, note)
+
+
+def frame(axes: Axes, note: str) -> None:
+    """Add the grid and a note below."""
     axes.grid(color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

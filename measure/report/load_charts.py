@@ -30,7 +30,7 @@ def knees(points: Sequence[LoadPoint]) -> dict[str, Knee]:
     The server kept up with a rate if the point passed the check of the rate, that of requests left
     behind, and that of errors. None where there is no such rate.
     """
-    opened = [point for point in points if point.asked.loop == "open"]
+    opened = [p for p in points if p.asked.loop == "open" and p.asked.schedule is None]
     return {
         mode: _knee([point for point in opened if point.asked.mode == mode])
         for mode in looks(opened)
@@ -118,6 +118,7 @@ def throughput(chosen: Sequence[LoadPoint], loop: str) -> Figure:
         of_mode = [point for point in chosen if point.asked.mode == mode]
         rates: list[float | None] = [point.requests_per_s or None for point in of_mode]
         data.append(_line(of_mode, look, rates, escape(mode)))
+        data += _goodput(of_mode, look, escape(mode))
     logarithmic = is_logarithmic(chosen, loop)
     if loop == "open":
         levels = sorted({point.asked.level for point in chosen})
@@ -135,6 +136,16 @@ def throughput(chosen: Sequence[LoadPoint], loop: str) -> Figure:
     }
     title = f"Throughput as {LOOPS[loop].varied} Changes"
     return {"data": data, "layout": layout_of(title) | layout}
+
+
+def _goodput(points: Sequence[LoadPoint], look: Look, label: str) -> list[dict[str, Any]]:
+    """The line of goodput of one mode; none if no point has it."""
+    rates = [None if p.goodput is None else p.goodput.requests_per_s or None for p in points]
+    if not any(rates):
+        return []
+    line = _line(points, look, rates, f"{label}, goodput")
+    line["line"] = line["line"] | {"dash": "dash"}
+    return [line]
 
 
 def _load_axis(points: Sequence[LoadPoint], loop: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper
 
-from model import lfs_pointer
+from model import lfs_pointer, stored
 from model.errors import ModelError
 from model.layout import find
 from rowwise import axis_names, proof, structure
@@ -104,7 +104,7 @@ def inspect(path: Path) -> Inspection:
         outputs=outputs,
         initializers=initializers,
         operators=dict(Counter(_operators(graph)).most_common()),
-        metadata={item.key: item.value for item in model.metadata_props},
+        metadata=stored.metadata(model),
         unbatched=_unbatched(file, inputs, outputs),
         graph=graph,
     )

@@ -39,7 +39,7 @@ def parse(
         description="Serve ONNX models over gRPC by the Open Inference Protocol.",
         epilog=f"Each option can also be set as {_ENVIRONMENT_PREFIX}NAME in the environment. "
         "Exit codes: 0: drained after SIGTERM or SIGINT, or stopped by one before it served. "
-        "2: the server could not start.",
+        "2: the server could not start. 14: it hung, and was ended after the grace period.",
     )
     # Those of sessions come last in their group.
     inherited = {option.name for option in fields(SessionOptions)}

@@ -36,8 +36,12 @@ class BoundedQueue(Generic[Item]):
         if self._items.qsize() < self._most:
             self._items.put(item)
             return
+        self.drop(1)
+
+    def drop(self, count: int) -> None:
+        """Count items that were lost elsewhere."""
         with self._lock:
-            self._dropped += 1
+            self._dropped += count
 
     def put_always(self, item: Item) -> None:
         """Add an item although there may be no room."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from command_line import extras
-from command_line.guard import complain
 from command_line.parser import REFUSED, asks_for_help
 from server.app import arguments
-from server.app.stop_signals import StopSignals
+from server.app.process import streams
+from server.app.process.stop_signals import StopSignals
 
 # Where systemd, or another supervisor, wants to be notified of readiness.
 _NOTIFY_SOCKET = "NOTIFY_SOCKET"
@@ -24,7 +24,7 @@ def run(
         settings = arguments.parse(argv, environment, _list_ep)
         serving = _serving()
     except extras.MissingExtra as error:
-        complain(program, f"error: {error}")
+        streams.complain(f"{program}: error: {error}")
         return REFUSED
     warnings = arguments.unknown_variables(environment)
     code: int = serving.serve(settings, warnings, stop, environment.get(_NOTIFY_SOCKET))

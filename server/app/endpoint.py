@@ -3,7 +3,6 @@
 import math
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import grpc
@@ -14,6 +13,7 @@ from server.app.options.values import INT32_MAX
 from server.errors import StartError
 from server.rpc.native.methods import authorized
 from server.rpc.security.authorization import Authorization
+from server.rpc.thread_pools import started
 from transport.options import ServerConnectionOptions
 from transport.serving.ended_call import OnCallEnded
 from transport.serving.grpc_handlers import GrpcHandlers
@@ -65,7 +65,7 @@ class GrpcioEndpoint:
     ) -> None:
         """Listen; StartError if that fails."""
         # Everything except reflection has its own threads.
-        pool = ThreadPoolExecutor(_REFLECTION_THREADS, "reflection")
+        pool = started(_REFLECTION_THREADS, "reflection")
         self._server = grpc.server(
             pool, options=_channel_options(config), interceptors=interceptors
         )

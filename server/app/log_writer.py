@@ -1,6 +1,5 @@
 """Write lines to stderr, whose reader may be slow or stand still: that holds up no other thread."""
 
-import contextlib
 import os
 import select
 import threading
@@ -26,7 +25,8 @@ class LogWriter:
 
     A short line is written at once if the descriptor takes it and nothing waits. Else, or if it is
     rendered first, it waits for a thread of its own. At most 8192 lines wait; further ones are
-    dropped and counted, which a line says, once a minute at most and at the end.
+    dropped and counted, as those are that the descriptor does not take for good. A line says so,
+    once a minute at most and at the end.
     """
 
     def __init__(self, descriptor: int, warn: Warn) -> None:
@@ -56,6 +56,10 @@ class LogWriter:
         """Write the line that `render` returns; any thread, and nothing is written in it."""
         self._queue.put(render)
 
+    def drop(self) -> None:
+        """Count a line that cannot be made."""
+        self._queue.drop(1)
+
     def flush(self, timeout_s: float) -> bool:
         """Write all that waits, within `timeout_s`. False: some still waits."""
         written = threading.Event()
@@ -68,8 +72,12 @@ class LogWriter:
         try:
             if self._rest or not self._queue.empty or not self._poll.poll(0):
                 return False
-            with contextlib.suppress(OSError):
+            try:
                 self._rest = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:
+                return False
+            except OSError:
+                self._lost(data)
             if self._rest:
                 self._queue.put_always(str)
             return True
@@ -110,8 +118,11 @@ class LogWriter:
                 try:
                     data = data[os.write(self._descriptor, data) :]
                 except BlockingIOError:
-                    # Another program that shares the terminal has set it so.
                     self._poll.poll()
                 except OSError:
-                    # Nobody reads any more.
+                    self._lost(data)
                     return
+
+    def _lost(self, data: bytes) -> None:
+        """Nobody reads any more, or the disk is full."""
+        self._queue.drop(data.count(b"\n"))

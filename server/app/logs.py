@@ -76,7 +76,8 @@ class _Handler(logging.Handler):
         try:
             self._to.write(f"{self.format(record)}\n")
         except Exception:
-            self.handleError(record)
+            # The standard library would write of it to stderr, and wait for its reader.
+            self._to.drop()
 
 
 def time_text(seconds: float) -> str:

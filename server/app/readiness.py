@@ -7,6 +7,8 @@ import logging
 import socket
 
 READY, STOPPING = "READY=1", "STOPPING=1"
+# For a supervisor that does not read.
+_SEND_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -20,6 +22,7 @@ def notify(address: str | None, state: str) -> None:
     name = f"\0{address[1:]}" if address.startswith("@") else address
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
+            notifier.settimeout(_SEND_S)
             notifier.sendto(state.encode(), name)
     except (OSError, ValueError) as error:
         _log.warning("supervisor not notified", extra={"address": address, "error": str(error)})

@@ -19,7 +19,7 @@ from server.errors import StartError
 from server.loaded_model.model import ModelLimits
 from server.onnx import provider_library
 from server.repository.poll import RepositoryPoll
-from server.repository.preflight import Preflight
+from server.repository.preflight.trials import Preflight
 from server.repository.repository import POLL, Control, Repository
 from server.rpc import reflection
 from server.rpc.accounting.call_ends import CallEnds
@@ -38,7 +38,7 @@ from server.rpc.security.credentials import server_context, server_credentials
 from server.rpc.servicer import Servicer, StreamLimits
 from server.rpc.settings_servicer import SettingsServicer
 from server.rpc.shared_memory_servicer import MemoryServicer
-from server.rpc.thread_pools import ThreadPools
+from server.rpc.thread_pools import ThreadPools, started
 
 if TYPE_CHECKING:
     from server.app.management.port import ManagementPort
@@ -110,7 +110,9 @@ class Server:
         shown = {"max_message_bytes": str(largest_bytes)}
         self._servicer = Servicer(self._repository, inference, streams, idle_trim, shown)
         self._repository_servicer = RepositoryServicer(self._repository)
-        self._pools = ThreadPools(config.workers, config.max_waiting, config.max_streams)
+        self._pools = ThreadPools(
+            config.workers, config.max_waiting, config.max_streams, blocking=not native
+        )
         self._streams = InferenceMethods(
             self._repository, inference, streams, idle_trim, self._pools
         )
@@ -163,22 +165,36 @@ class Server:
     def drain(self) -> None:
         """Reject new requests, finish those in flight within the grace period, then close."""
         _log.info("draining", extra={"grace_s": self._config.grace_s})
-        self._health.stop()
-        self._repository.stop()
-        self._servicer.stop_streams()
-        self._streams.stop_streams()
+        for step in (
+            self._health.stop,
+            self._repository.stop,
+            self._servicer.stop_streams,
+            self._streams.stop_streams,
+            self._finish_calls,
+            self._stop_polling,
+            self._close,
+            self._close_management,
+        ):
+            try:
+                step()
+            except Exception:
+                # Without memory or threads, too, what follows has to be done.
+                _log.exception("a step of the drain failed")
+        _log.info("stopped")
+
+    def _finish_calls(self) -> None:
         # gRPC cancels calls that still wait for one of its threads. For a moment we reject new
         # calls ourselves, with a status that clients retry.
         time.sleep(_LAST_CALLS_S)
-        if not self._pools.wait_until_idle(self._config.grace_s):
+        idle = self._pools.wait_until_idle(self._config.grace_s)
+        if not idle:
             _log.warning("grace period is over: running requests are cancelled")
         # Other calls, such as watches of the health service, are not waited for.
-        self._endpoint.stop(_LAST_ANSWERS_S)
+        self._endpoint.stop(_LAST_ANSWERS_S if idle else 0.0)
+
+    def _stop_polling(self) -> None:
         if self._poll is not None:
             self._poll.stop()
-        self._close()
-        self._close_management()
-        _log.info("stopped")
 
     def _close_management(self) -> None:
         if self._management is not None:
@@ -191,6 +207,7 @@ class Server:
         self._repository.close()
         self._streams.close()
         self._observers.close()
+        self._idle_trim.close()
 
     def _listen(self, authorization: Authorization | None) -> Endpoint:
         config = self._config
@@ -266,4 +283,6 @@ def _authorization(config: Config) -> Authorization | None:
             "network; expected --tls-cert and --tls-key, or --plaintext-tokens on if another layer "
             "encrypts"
         )
-    return Authorization(config.token_file, ThreadPoolExecutor(_REFUSING_THREADS, "refusing"))
+    # The other transport rejects calls in the thread that reads them.
+    pool = ThreadPoolExecutor if config.transport == NATIVE else started
+    return Authorization(config.token_file, pool(_REFUSING_THREADS, "refusing"))

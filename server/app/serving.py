@@ -3,15 +3,16 @@
 import gc
 import logging
 import signal
-import sys
+import threading
 from collections.abc import Iterable
 
 from protos import malloc
 from server.app import logs, readiness, sizing, stacks
 from server.app.config import Config
 from server.app.memory_guard import MemoryGuard
+from server.app.process import streams
+from server.app.process.stop_signals import StopSignals
 from server.app.server import Server
-from server.app.stop_signals import StopSignals
 from server.errors import StartError
 
 _log = logging.getLogger("server")
@@ -21,6 +22,11 @@ _COLLECTED_OBJECTS = 10_000
 # with a little beside them, since the next one may be as large.
 _KEPT_BYTES = 512 * 2**20
 _KEPT_BESIDE_BYTES = 128 * 2**20
+# Of each thread. By default it is 8 MiB, which counts against limits on a process's memory although
+# next to nothing of it is used; there are some thirty threads.
+_STACK_BYTES = 2 * 2**20
+# Beyond the grace period, for all else that is done at the end: a server that hangs is ended then.
+_END_S = 4.5
 # For the log, of which a reader may stand still.
 _LAST_LINES_S = 1.0
 
@@ -34,6 +40,7 @@ def serve(
 
     `warnings` are logged first. `notify_address`: where a supervisor is notified, see `readiness`.
     """
+    threading.stack_size(_STACK_BYTES)
     logs.set_up(settings.log_level)
     stop.on(signal.SIGUSR1, stacks.dump)
     try:
@@ -50,12 +57,12 @@ def _serve(
     malloc.keep_in_process(max(_KEPT_BYTES, settings.max_inflight_bytes + _KEPT_BESIDE_BYTES))
     gc.set_threshold(_COLLECTED_OBJECTS)
     try:
-        server = Server(settings, stop.serving)
+        server = Server(settings, lambda: stop.serving(settings.grace_s + _END_S))
     except StartError as error:
-        print(f"argmax-server: error: {error}", file=sys.stderr)
+        streams.complain(f"argmax-server: error: {error}")
         return 2
     guard = MemoryGuard(settings.max_inflight_bytes + settings.max_stream_bytes)
-    print(f"listening on {server.address}", flush=True)
+    streams.announce(f"listening on {server.address}")
     readiness.notify(notify_address, readiness.READY)
     stop.wait()
     readiness.notify(notify_address, readiness.STOPPING)

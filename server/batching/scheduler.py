@@ -28,9 +28,11 @@ from server.batching.running.runner import Result, Runner
 from server.batching.statistics import Statistics
 from server.errors import QueueFull, ServerStopping, ServingError
 from server.onnx.engine import Engine
+from transport.reporting import report
 
 _log = logging.getLogger(__name__)
 _NEVER_NS = 2**63
+_AFTER_FAILURE_S = 0.1
 
 
 class Scheduler:
@@ -86,8 +88,15 @@ class Scheduler:
             self._workers.append(
                 threading.Thread(target=self._work, args=(runner,), name=name, daemon=True)
             )
-        for worker in self._workers:
-            worker.start()
+        started = []
+        try:
+            for worker in self._workers:
+                worker.start()
+                started.append(worker)
+        except RuntimeError:  # no thread is left
+            self._workers = started
+            self.close()
+            raise
 
     @property
     def waiting(self) -> int:
@@ -140,9 +149,17 @@ class Scheduler:
 
     def _work(self, runner: Runner) -> None:
         wake_up = threading.Condition(self._lock)
-        while (batch := self._next_batch(wake_up)) is not None:
-            if batch.pieces:
-                self._run(batch, runner)
+        while True:
+            try:
+                batch = self._next_batch(wake_up)
+                if batch is None:
+                    break
+                if batch.pieces:
+                    self._run(batch, runner)
+            except Exception:
+                # Without memory, perhaps; the model's requests depend on this thread.
+                report(_log, "a worker failed")
+                time.sleep(_AFTER_FAILURE_S)
         runner.close()
 
     def _run(self, batch: Batch[Request], runner: Runner) -> None:

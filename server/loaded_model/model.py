@@ -27,9 +27,10 @@ from server.loaded_model.labels import Labels
 from server.loaded_model.parts import Parts, part_rows
 from server.loaded_model.request_check import RequestCheck
 from server.loaded_model.warmup import warm_up
-from server.onnx import instances
+from server.onnx import graph_file, instances
 from server.onnx.engine import Engine
 from server.onnx.execution_provider import CPU, ExecutionProvider
+from server.onnx.graph_file import Graph
 from server.onnx.session_settings import SessionSettings
 
 
@@ -69,10 +70,12 @@ class Model:
         config: ModelConfig,
         limits: ModelLimits,
         labels: Labels | None = None,
+        graph: Graph | None = None,
     ) -> None:
         """Load the graph at `path` with the settings of `config`; StartError on failure.
 
-        `labels`: content of the label files that the configuration names.
+        `labels`: content of the label files that the configuration names. `graph`: what was found
+        in the file at `path`, None: it is read here.
         """
         self.name = name
         self.version = version
@@ -84,11 +87,10 @@ class Model:
             raise LoadError("instance_group has instances on CPU and GPU beside --deterministic")
         threads = config_session.threads(config, max(1, limits.threads // len(providers)))
         self.engines = instances.load(
-            path,
+            # The repository is above NAME/VERSION: links may lead to weights anywhere in it.
+            graph or graph_file.read(path, path.parents[2]),
             threads,
             providers,
-            # The repository, above NAME/VERSION: links may lead to weights anywhere in it.
-            path.parents[2],
             config_session.settings(config, limits.session, providers),
             shared=config_session.shared(config),
             deterministic=limits.deterministic,

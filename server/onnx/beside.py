@@ -12,8 +12,9 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import onnxruntime as ort
 from numpy.typing import NDArray
+
+from command_line.onnx_runtime import ort
 
 # With more threads, the parts of a product would not be shared evenly by all but one of them.
 THREADS = 2

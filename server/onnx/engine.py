@@ -3,20 +3,21 @@
 import ctypes
 import functools
 import math
-import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from command_line.onnx_runtime import ort
 from protos.datatypes import BFLOAT16
-from server.errors import InvalidInput, StartError
+from server.errors import InvalidInput, OutOfResources, StartError
 from server.onnx import beside, graph_file, provider_library, session_options
 from server.onnx.execution_provider import GPU, ExecutionProvider
+from server.onnx.graph_file import Graph
 from server.onnx.session_settings import SEQUENTIAL, SessionSettings
 
 Run = Callable[[Sequence[str], Mapping[str, NDArray[Any]]], list[NDArray[Any]]]
@@ -24,6 +25,8 @@ Run = Callable[[Sequence[str], Mapping[str, NDArray[Any]]], list[NDArray[Any]]]
 _CPU = ExecutionProvider()
 _USUAL = SessionSettings()
 _ONNX_BFLOAT16 = 16  # of TensorProto.DataType
+# In errors of ONNX Runtime, which have no class of their own for it.
+_NO_MEMORY = re.compile(r"bad_alloc|bad allocation|Failed to allocate memory|out of memory")
 _DTYPES: Mapping[str, Any] = {
     "tensor(bool)": "?",
     "tensor(uint8)": "u1",
@@ -70,6 +73,7 @@ class Engine:
         chosen: ExecutionProvider = _CPU,
         repository: Path | None = None,
         *,
+        graph: Graph | None = None,
         deterministic: bool = False,
         settings: SessionSettings = _USUAL,
         alone: bool = True,
@@ -77,8 +81,9 @@ class Engine:
         """Load `path`; StartError names the file that cannot be loaded, or the missing provider.
 
         `threads`: how many one execution uses. `repository`: folder in which links may lead to
-        weights of the graph, None: only the graph's own. `provider` names the providers that run
-        the graph: the chosen one, then any to which ONNX Runtime assigned nodes.
+        weights of the graph, None: only the graph's own. `graph`: what was found in the file, None:
+        it is read here. `provider` names the providers that run the graph: the chosen one, then any
+        to which ONNX Runtime assigned nodes.
         `deterministic`: no kernels whose results differ from run to run, where there are others.
         `alone`: `run` is called by one thread at a time.
         """
@@ -88,15 +93,17 @@ class Engine:
         options.log_severity_level = 4
         self.on_gpu = chosen.name in GPU
         self.threads = threads
-        root = repository or path.parent
-        content = graph_file.with_links_resolved(path, root)
-        if content is not None:
-            options.add_session_config_entry(graph_file.EXTERNAL_FOLDER, os.path.realpath(root))
+        known = graph or graph_file.read(path, repository or path.parent)
+        if known.content is not None:
+            options.add_session_config_entry(graph_file.EXTERNAL_FOLDER, known.root)
         try:
-            self._session = provider_library.session(content or path, options, chosen, threads)
+            self._session = provider_library.session(
+                known.content or path, options, chosen, threads
+            )
             self.inputs = _specs(self._session.get_inputs())
             self.outputs = _specs(self._session.get_outputs())
             self.optional_inputs = _optional(self._session.get_overridable_initializers())
+            self.metadata = _metadata(self._session)
             how = session_options.of_run(settings)
             self._run = way_to_run(self._session, self._dtypes(), how, on_gpu=self.on_gpu)
             self._run_beside = self._run
@@ -110,7 +117,6 @@ class Engine:
             raise StartError(f"{path}: ONNX Runtime cannot load it: {reason}") from None
         used = provider_library.used_providers(self._session, chosen.name)
         self.provider = ", ".join(used)
-        self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     @property
     def batches(self) -> bool:
@@ -134,6 +140,8 @@ class Engine:
         try:
             result: list[NDArray[Any]] = run(outputs, inputs)
         except Exception as error:
+            if _NO_MEMORY.search(str(error)) is not None:
+                raise OutOfResources("ONNX Runtime has no memory for the execution") from None
             # Errors that only the graph can detect, such as shapes that do not fit each other.
             if type(error).__name__ in ("InvalidArgument", "RuntimeException", "Fail"):
                 shapes = ", ".join(f"{name!r} {list(data.shape)}" for name, data in inputs.items())
@@ -168,6 +176,14 @@ class Engine:
         if BFLOAT16 in dtypes and any(spec.dtype.hasobject for spec in self.inputs):
             raise StartError("string inputs together with bfloat16 tensors are not supported")
         return dtypes
+
+
+def _metadata(session: ort.InferenceSession) -> Mapping[str, str]:
+    try:
+        found: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError:
+        raise StartError("its metadata are not UTF-8") from None
+    return found
 
 
 def _optional(initializers: Sequence[Any]) -> tuple[TensorSpec, ...]:

@@ -7,7 +7,9 @@ So weights elsewhere in the repository are passed to it by the path that was che
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -15,6 +17,8 @@ from google.protobuf.message import DecodeError
 
 from server.errors import StartError
 
+# Protobuf's own limit; weights beyond it are in files beside the graph.
+MOST_BYTES = 2**31 - 1
 # For a session that gets a graph as bytes: the folder that locations are relative to.
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -24,38 +28,54 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _CHUNK_BYTES = 2**20
 
 
-def with_links_resolved(graph: Path, repository: Path) -> bytes | None:
-    """Return the graph with locations relative to the repository's real path.
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A graph whose weights were found to be inside the repository.
 
-    None if all its weights are in its own folder, so that it can be loaded from its path.
+    `content`: the graph with the locations of its weights relative to `root`, the repository's real
+    path. None: all are in the graph's own folder, and it can be loaded from `path`.
+    """
+
+    path: Path
+    root: str
+    content: bytes | None = None
+
+
+def read(path: Path, repository: Path) -> Graph:
+    """The graph in a file, which is parsed if it names other files.
+
     StartError names the first location outside the folder or, by a link, outside the repository,
     and any file that is a Git LFS pointer.
     """
     try:
-        _refuse_pointer(graph)
+        if path.stat().st_size > MOST_BYTES:
+            raise StartError(
+                f"{path} has {path.stat().st_size} bytes, expected at most {MOST_BYTES} and larger "
+                "weights in files beside it"
+            )
+        _refuse_pointer(path)
+        root, folder = os.path.realpath(repository), os.path.realpath(path.parent)
         # Most graphs hold their weights themselves, and parsing them would be slow.
-        if not _contains(graph, _LOCATION.encode()):
-            return None
+        if not _contains(path, _LOCATION.encode()):
+            return Graph(path, root)
         # Importing it would delay every start, and few graphs need it.
         from onnx import ModelProto  # noqa: PLC0415
 
-        model = ModelProto.FromString(graph.read_bytes())
-        root, folder = os.path.realpath(repository), os.path.realpath(graph.parent)
+        model = ModelProto.FromString(path.read_bytes())
         linked = False
         for entry in _locations(model):
-            target = _target(graph, entry.value, root)
+            target = _target(path, entry.value, root)
             elsewhere = not Path(target).is_relative_to(folder)
             if elsewhere and not os.path.isfile(target):
-                raise StartError(f"{graph} has weights in {entry.value!r}, a broken link")
+                raise StartError(f"{path} has weights in {entry.value!r}, a broken link")
             _refuse_pointer(Path(target))
             linked |= elsewhere
             entry.value = os.path.relpath(target, root)
     except OSError as error:
-        raise StartError(f"{graph}: {error.strerror}") from None
+        raise StartError(f"{path}: {error.strerror}") from None
     except DecodeError:
-        raise StartError(f"{graph} is not an ONNX model") from None
-    serialized: bytes | None = model.SerializeToString() if linked else None
-    return serialized
+        raise StartError(f"{path} is not an ONNX model") from None
+    return Graph(path, root, model.SerializeToString() if linked else None)
 
 
 def _target(graph: Path, location: str, root: str) -> str:
@@ -68,7 +88,23 @@ def _target(graph: Path, location: str, root: str) -> str:
         raise StartError(
             f"{graph} has weights in {location!r}, which leads out of the model repository"
         )
+    _refuse_shared(graph, location, target)
     return target
+
+
+def _refuse_shared(graph: Path, location: str, target: str) -> None:
+    """Weights that a link to a folder above leads to are not among the version's checked files."""
+    # ONNX Runtime reports a missing file, with the tensor that needs it.
+    if not os.path.lexists(target):
+        return
+    stat = os.stat(target)
+    if not S_ISREG(stat.st_mode):
+        raise StartError(f"{graph} has weights in {location!r}, which is no file")
+    if stat.st_nlink > 1:
+        raise StartError(
+            f"{graph} has weights in {location!r}, which has {stat.st_nlink} names (hard links), "
+            "expected a copy"
+        )
 
 
 def _refuse_pointer(path: Path) -> None:

@@ -1,18 +1,17 @@
 """Load the engines of a model whose batches run at the same time."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from server.onnx.engine import Engine
 from server.onnx.execution_provider import ExecutionProvider
+from server.onnx.graph_file import Graph
 from server.onnx.session_settings import SessionSettings
 
 
 def load(
-    path: Path,
+    graph: Graph,
     threads: int,
     providers: Sequence[ExecutionProvider],
-    repository: Path,
     settings: SessionSettings,
     *,
     shared: bool,
@@ -33,10 +32,10 @@ def load(
             alone = not shared or providers.count(provider) == 1
             engines.append(
                 Engine(
-                    path,
+                    graph.path,
                     threads,
                     provider,
-                    repository,
+                    graph=graph,
                     deterministic=deterministic,
                     settings=settings,
                     alone=alone,

@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
-
+from command_line.onnx_runtime import ort
 from server.errors import StartError
 from server.onnx.execution_provider import (
     CPU,

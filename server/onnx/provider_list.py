@@ -1,8 +1,7 @@
 """List the execution providers, their devices and their options."""
 
-import onnxruntime as ort
-
 from command_line import terminal
+from command_line.onnx_runtime import ort
 from command_line.table import Column, Table
 from server.errors import StartError
 from server.onnx import provider_library

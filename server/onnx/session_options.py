@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-import onnxruntime as ort
-
+from command_line.onnx_runtime import ort
 from server.onnx.session_settings import (
     ALL,
     BASIC,

@@ -6,20 +6,19 @@ The layout is Triton's: NAME/config.pbtxt, which may be missing, and NAME/VERSIO
 versions are integers.
 """
 
+import errno
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 
-from protos import text_file
-from protos.errors import InvalidText
-from server.errors import InvalidInput, LoadError, StartError
-from server.loaded_model import labels
+from server.errors import InvalidInput, LoadError
 from server.repository import misplaced
-from server.repository.misplaced import VERSION
+from server.repository.names import VERSION, is_model_name, printable
+from server.repository.preflight import model_files
 
 CONFIG = "config.pbtxt"
 
@@ -29,19 +28,36 @@ Fingerprint = tuple[tuple[str, int, int, int], ...]
 _ABSOLUTE = re.compile(r"""(?<![\w./-])/[^/\s"']+[^\s"']*""")
 
 
-def model_names(repository: Path) -> list[str]:
-    """Folders that hold a version or a configuration, sorted; LoadError when none can be read."""
-    with _named_errors():
-        return sorted(
-            folder.name
-            for folder in repository.iterdir()
-            if not folder.name.startswith(".") and folder.is_dir() and _is_model(repository, folder)
-        )
+def leads_inside(repository: Path, path: Path) -> bool:
+    """Whether a path is inside the repository, with links followed."""
+    # Unlike Path.resolve, this raises nothing where links lead in a circle.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(repository))
 
 
-def is_name(name: str) -> bool:
-    """Whether it names a folder directly below the repository."""
-    return bool(name) and not name.startswith(".") and not {"/", "\0"} & set(name)
+def leads_up(path: Path) -> bool:
+    """Whether it is a link to a folder that it lies in, at whatever depth."""
+    if not path.is_symlink():
+        return False
+    return Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(path))
+
+
+def version_numbers(model: Path) -> list[int]:
+    """Versions that have a folder in that of a model, lowest first; OSError."""
+    return sorted(
+        int(entry.name)
+        for entry in model.iterdir()
+        if VERSION.fullmatch(entry.name) and _is_folder(entry) and not leads_up(entry)
+    )
+
+
+def _is_folder(path: Path) -> bool:
+    # Unlike Path.is_dir, whose later versions take what cannot be read for no folder.
+    try:
+        return S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
 
 
 class ModelFolder:
@@ -49,7 +65,7 @@ class ModelFolder:
 
     def __init__(self, repository: Path, name: str) -> None:
         """InvalidInput for a name that no folder can have; the folder need not exist."""
-        if not is_name(name):
+        if not is_model_name(name):
             raise InvalidInput(f"got model name {name!r}, expected the name of a folder")
         self.name = name
         self.path = repository / name
@@ -58,18 +74,16 @@ class ModelFolder:
     @property
     def exists(self) -> bool:
         """Whether the folder exists."""
-        return self.path.is_dir()
+        return os.path.isdir(self.path)
 
-    def config(self) -> str | None:
-        """Text of the configuration; None without one."""
+    def config_file(self) -> Path | None:
+        """The configuration; None without one."""
         path = self.path / CONFIG
         if not os.path.lexists(path):
             return None
         with _named_errors():
-            try:
-                return text_file.decode(self._own(path).read_bytes())
-            except InvalidText as error:
-                raise LoadError(f"{path}: {error}") from None
+            model_files.check_config_size(path, self._own(path).stat().st_size)
+        return path
 
     def versions(self, graph: str) -> list[int]:
         """Versions that hold a file of that name, highest first."""
@@ -80,20 +94,17 @@ class ModelFolder:
     def version_folders(self) -> list[int]:
         """Versions that have a folder, whatever its content."""
         with _named_errors():
-            return sorted(
-                int(entry.name)
-                for entry in self._inside(self.path).iterdir()
-                if VERSION.fullmatch(entry.name) and entry.is_dir()
-            )
+            return version_numbers(self._inside(self.path))
 
     def missing(self, version: int, graph: str) -> str:
         """Why the folder of a version holds no graph of that name; empty where it does."""
-        if self._version(version, graph):
-            return ""
-        with suppress(LoadError):
+        try:
+            if self._version(version, graph):
+                return ""
             folder = self._inside(self.path / str(version))
-            return f"{folder}: {misplaced.in_version(folder, graph)}"
-        return ""
+        except LoadError as error:
+            return str(error)
+        return f"{folder}: {misplaced.in_version(folder, graph)}"
 
     def misplaced(self, graph: str) -> list[str]:
         """Names that look like a version of the model, but are none."""
@@ -111,18 +122,23 @@ class ModelFolder:
                     self._own(path)
             return self._own(folder / graph)
 
-    def labels(self, name: str) -> tuple[str, ...]:
-        """Labels of classes from the file of that name in the folder."""
-        _check_file_name(name)
-        path = self.path / name
-        with _named_errors(), self._own(path).open("rb") as file:
-            data = file.read(labels.MOST_BYTES + 1)
-        if len(data) > labels.MOST_BYTES:
-            raise LoadError(f"{path} has more than {labels.MOST_BYTES} bytes of labels")
-        try:
-            return labels.parse(data)
-        except StartError as error:
-            raise LoadError(f"{path}: {error}") from None
+    def label_files(self, names: Collection[str]) -> dict[str, Path]:
+        """The label files of these names in the folder, which are not too large together."""
+        paths = {}
+        total = 0
+        for name in names:
+            _check_file_name(name)
+            path = paths[name] = self.path / name
+            with _named_errors():
+                size = self._own(path).stat().st_size
+            model_files.check_label_size(path, size)
+            total += size
+        if total > model_files.MOST_LABEL_BYTES_OF_MODEL:
+            raise LoadError(
+                f"{self.path} has {total} bytes of labels, expected at most "
+                f"{model_files.MOST_LABEL_BYTES_OF_MODEL} in all files"
+            )
+        return paths
 
     def fingerprint(self) -> tuple[object, ...]:
         """A value that changes when the folder or its versions do; never raises."""
@@ -142,7 +158,7 @@ class ModelFolder:
         """A text for clients: without paths of the server."""
         for path in (self._repository.resolve(), self._repository.absolute(), self._repository):
             text = text.replace(f"{path}/", "")
-        return _ABSOLUTE.sub(_hidden, text)
+        return printable(_ABSOLUTE.sub(_hidden, text))
 
     def own_files(self) -> Fingerprint:
         """The folder's content without its versions."""
@@ -164,12 +180,17 @@ class ModelFolder:
             )
 
     def _version(self, number: int, graph: str) -> bool:
-        path = self.path / str(number) / graph
-        # A link that leads elsewhere counts, so that loading it fails with an error.
-        return path.is_symlink() or path.is_file()
+        with _named_errors(), suppress(FileNotFoundError, NotADirectoryError):
+            mode = (self.path / str(number) / graph).lstat().st_mode
+            # A link that leads elsewhere counts, so that loading it fails with an error.
+            return S_ISLNK(mode) or S_ISREG(mode)
+        return False
 
     def _below(self, folder: Path) -> Iterator[Path]:
-        """Everything below a folder, also through links that stay inside the repository."""
+        """Everything below a folder, also through links that stay inside the repository.
+
+        What lies in folders above it is not its own, whatever links to them it has.
+        """
         left, visited = [folder], set()
         while left:
             place = left.pop()
@@ -180,7 +201,11 @@ class ModelFolder:
             with suppress(FileNotFoundError):
                 for path in sorted(place.iterdir()):
                     yield path
-                    if path.is_dir() and _leads_inside(self._repository, path):
+                    if (
+                        path.is_dir()
+                        and leads_inside(self._repository, path)
+                        and not leads_up(path)
+                    ):
                         left.append(path)
 
     def _own(self, path: Path) -> Path:
@@ -195,7 +220,7 @@ class ModelFolder:
 
     def _inside(self, path: Path) -> Path:
         """The path itself, after checking that it leads nowhere else."""
-        if not _leads_inside(self._repository, path):
+        if not leads_inside(self._repository, path):
             raise LoadError(
                 f"{path} leads out of the model repository; links are followed inside it only"
             )
@@ -218,21 +243,8 @@ def _fingerprint(paths: Iterable[Path]) -> Fingerprint:
     return tuple(sorted(files))
 
 
-def _is_model(repository: Path, folder: Path) -> bool:
-    if not _leads_inside(repository, folder):
-        return True  # loading it raises the error
-    return (folder / CONFIG).exists() or any(
-        VERSION.fullmatch(entry.name) and entry.is_dir() for entry in folder.iterdir()
-    )
-
-
-def _leads_inside(repository: Path, path: Path) -> bool:
-    # Unlike Path.resolve, this raises nothing where links lead in a circle.
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(repository))
-
-
 def _check_file_name(name: str) -> None:
-    if not is_name(name):
+    if not is_model_name(name):
         raise LoadError(f"got file name {name!r}, expected one in the model's own folder")
 
 

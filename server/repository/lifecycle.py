@@ -7,10 +7,11 @@ all of the old or all of the new.
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
+from command_line import shortage
 from protos import malloc
 from protos.model_config_pb2 import ModelConfig
 from server.errors import LoadError, ModelNotFound, ModelUnavailable, StartError
@@ -18,8 +19,12 @@ from server.loaded_model import model_config, row_independence
 from server.loaded_model.labels import Labels
 from server.loaded_model.model import Model, ModelLimits
 from server.loaded_model.model_config import GRAPH
-from server.repository.folder import CONFIG, Fingerprint, ModelFolder
-from server.repository.preflight import Preflight
+from server.repository import configuration
+from server.repository.configuration import Configuration
+from server.repository.folder import Fingerprint, ModelFolder
+from server.repository.preflight import model_files
+from server.repository.preflight.trials import InServer, Preflight, Trial
+from server.repository.retirement import Retirement
 from server.repository.totals import Totals
 from server.repository.versions_failed import VersionsFailed
 
@@ -45,14 +50,14 @@ class Lifecycle:
         self,
         folder: ModelFolder,
         limits: ModelLimits,
-        validation: Preflight | None,
+        preflight: Preflight | InServer,
         totals: Totals,
     ) -> None:
-        """`validation` tries a version before it is loaded here; None: no trial."""
+        """`preflight` reads the files of the model, and tries versions before they are loaded."""
         self.name = folder.name
         self._folder = folder
         self._limits = limits
-        self._preflight = validation
+        self._preflight = preflight
         self._totals = totals
         # Highest version first.
         self.serving: Mapping[str, Model] = {}
@@ -60,7 +65,9 @@ class Lifecycle:
         self._sources: dict[Model, tuple[Fingerprint, Fingerprint]] = {}
         self._seen: tuple[object, ...] = ()
         self._loading: Collection[str] = ()
-        self._retiring: dict[Model, threading.Thread] = {}
+        # Of every version, and of those whose queue still runs empty.
+        self._retirements: dict[Model, Retirement] = {}
+        self._retiring: dict[Model, Retirement] = {}
         # The file that holds a graph.
         self._graph = GRAPH
         # Why the last load failed, or else why no version serves; by version, if it got that far.
@@ -91,21 +98,22 @@ class Lifecycle:
             f"model {self.name!r} has no version {version} loaded; it has {', '.join(serving)}"
         )
 
-    def load(self, override: ModelConfig | None = None, *, keep_unchanged: bool = False) -> None:
-        """Serve the folder's versions, by its configuration or by `override`.
+    def load(self, override: str | None = None, *, keep_unchanged: bool = False) -> None:
+        """Serve the folder's versions, by its configuration or by `override`, which is JSON.
 
         All versions or none: StartError when one cannot be loaded; the old versions keep serving.
         `keep_unchanged`: versions whose files have not changed are not reloaded.
         """
         with self._changing:
             # Otherwise versions that still finish their queues could pile up, with their weights.
-            for thread in list(self._retiring.values()):
-                thread.join()
+            for retirement in list(self._retiring.values()):
+                retirement.wait()
             old = self.serving
             # How long each took to load, in seconds.
             made: dict[Model, float] = {}
             try:
-                new = self._load(override, made, old if keep_unchanged else {})
+                with self._preflight.trial() as trial:
+                    new = self._load(trial, override, made, old if keep_unchanged else {})
             except Exception as error:
                 self._reasons = (
                     error.reasons(self._folder.shown) if isinstance(error, VersionsFailed) else {}
@@ -130,9 +138,9 @@ class Lifecycle:
             old, self.serving = self.serving, {}
             self.failure, self._reasons, self._absence = "", {}, "unloaded"
             self._retire(old.values())
-            threads = list(self._retiring.values())
-        for thread in threads:
-            thread.join()
+            retirements = list(self._retiring.values())
+        for retirement in retirements:
+            retirement.wait()
 
     def states(self) -> list[VersionState]:
         """Every version that serves, is being loaded or unloaded, or has a folder; lowest first."""
@@ -159,25 +167,20 @@ class Lifecycle:
         return [VersionState(self.name, "", UNAVAILABLE, self.failure or self._absence)]
 
     def _load(
-        self, override: ModelConfig | None, made: dict[Model, float], old: Mapping[str, Model]
+        self,
+        trial: Trial | InServer,
+        override: str | None,
+        made: dict[Model, float],
+        old: Mapping[str, Model],
     ) -> dict[str, Model]:
         # Taken before anything is read, so that a change in between is seen later, not missed.
         self._seen = self._folder.fingerprint()
         own_files = self._folder.own_files()
-        with self._naming_the_file():
-            config = override
-            if config is None:
-                config = model_config.parse_text(self._folder.config() or "")
-            for what in model_config.check(config, self.name):
-                extra = {"model": self.name, "field": what}
-                _log.warning("configuration without effect", extra=extra)
+        configured = configuration.read(trial, self._folder, override)
+        config = configured.config
         self._graph = config.default_model_filename or GRAPH
         numbers = self._wanted(config)
-        labels = {
-            output.name: self._folder.labels(output.label_filename)
-            for output in config.output
-            if output.label_filename
-        }
+        labels = configuration.labels(trial, self._folder, config)
         self._loading = {str(number) for number in numbers} - self.serving.keys()
         new: dict[str, Model] = {}
         failed: dict[str, StartError] = {}
@@ -188,13 +191,18 @@ class Lifecycle:
                 model = old.get(version)
                 if model is None or self._sources[model] != source:
                     began_s = time.monotonic()
-                    model = self._load_version(number, config, labels, source[1])
+                    model = self._load_version(trial, number, configured, labels, source[1])
                     made[model] = time.monotonic() - began_s
                     self._sources[model] = source
                 new[version] = model
             # The other versions are tried too, so that each has its own reason.
             except StartError as error:
                 failed[version] = error
+            except Exception as error:
+                short = shortage.described(error)
+                if short is None:
+                    raise
+                failed[version] = StartError(f"{self._folder.graph(number, self._graph)}: {short}")
         if failed:
             raise VersionsFailed(failed, [str(number) for number in numbers])
         return new
@@ -218,26 +226,39 @@ class Lifecycle:
         raise LoadError(f"model {self.name!r} has no version to serve: {why}")
 
     def _load_version(
-        self, number: int, config: ModelConfig, labels: Labels, files: Fingerprint
+        self,
+        trial: Trial | InServer,
+        number: int,
+        configured: Configuration,
+        labels: Labels,
+        files: Fingerprint,
     ) -> Model:
         """Load one version; StartError also if its files change meanwhile."""
         version = str(number)
         path = self._folder.graph(number, self._graph)
-        limits, reason = self._limits, ""
-        with self._naming_the_file():
-            if self._preflight is not None:
-                tried = self._preflight.check(self.name, version, path, config, limits)
-                if self._folder.version_files(number) != files:
-                    raise LoadError(f"{path.parent} changed while it was loaded")
-                # Measured by running the graph, which only that process should do.
-                reason = tried.group_reason
-                limits = replace(
-                    limits,
-                    group_rows=tried.group_rows,
-                    argmax_labels=tried.argmax_labels,
-                    unbatched=tried.unbatched,
-                )
-            model = Model(self.name, version, path, config, limits, labels)
+        limits, reason, graph = self._limits, "", None
+        config = configured.config
+        with model_files.naming(configured.source):
+            tried = trial.version(self.name, version, path, config, limits)
+        if tried is not None:
+            if self._folder.version_files(number) != files:
+                raise LoadError(f"{path.parent} changed while it was loaded")
+            # Measured by running the graph, which only that process should do.
+            limits = replace(
+                limits,
+                group_rows=tried.group_rows,
+                argmax_labels=tried.argmax_labels,
+                unbatched=tried.unbatched,
+            )
+            reason, graph = tried.group_reason, tried.graph
+        retirement = Retirement()
+        try:
+            with model_files.naming(configured.source):
+                model = Model(self.name, version, path, config, limits, labels, graph)
+        except BaseException:
+            retirement.begin(None)
+            raise
+        self._retirements[model] = retirement
         extra = {
             "model": self.name,
             "version": number,
@@ -259,23 +280,17 @@ class Lifecycle:
             return self._folder.shown(missing)
         return "not of the version policy" if self.serving or self._reasons else self._absence
 
-    @contextmanager
-    def _naming_the_file(self) -> Iterator[None]:
-        try:
-            yield
-        except LoadError as error:
-            raise LoadError(f"{self._folder.path / CONFIG}: {error}") from None
-
     def _retire(self, models: Iterable[Model]) -> None:
         """Close models when their queues have run empty, without waiting for that."""
         for model in models:
-            thread = threading.Thread(target=self._close, args=(model,), name="retire")
-            self._retiring[model] = thread
-            thread.start()
+            retirement = self._retirements.pop(model)
+            self._retiring[model] = retirement
+            retirement.begin(partial(self._close, model))
 
     def _close(self, model: Model) -> None:
         model.close()
-        del self._sources[model], self._retiring[model]
+        self._sources.pop(model, None)
+        del self._retiring[model]
         # The allocator keeps freed memory for later messages, but weights are not needed again.
         malloc.give_back()
 

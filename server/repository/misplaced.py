@@ -2,11 +2,10 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-# As in Triton: a folder such as 01 could not be found again by its number.
-VERSION = re.compile("0|[1-9][0-9]{0,18}")
+from server.repository.names import VERSION, printable
 
 _MOST_NAMED = 5
 _ONNX = ".onnx"
@@ -46,14 +45,14 @@ def in_model(folder: Path, graph: str) -> list[str]:
     return list(_in_model(folder, graph))[:_MOST_NAMED]
 
 
-def in_repository(repository: Path, models: list[str], graph: str) -> list[str]:
-    """Model files in the repository outside of models; `models`: folders that are models."""
+def in_repository(repository: Path, known: Collection[str], graph: str) -> list[str]:
+    """Model files in the repository outside of models; `known`: folders not to be looked into."""
     files = [
         f"{name} is in the repository itself; expected NAME/VERSION/{graph}"
         for name in _models(repository)
     ]
     for folder in _folders(repository):
-        if folder.name not in models and _is_below(repository, folder):
+        if folder.name not in known and _is_below(repository, folder):
             files += in_model(folder, graph)
     return files[:_MOST_NAMED]
 
@@ -67,7 +66,8 @@ def _in_model(folder: Path, graph: str) -> Iterator[str]:
         inside = _models(version)
         if inside:
             number = _LIKE_A_VERSION.fullmatch(version.name)
-            what = f"{folder.name}/{version.name}/{inside[0]} is in a folder that is no version"
+            name = f"{folder.name}/{printable(version.name)}/{inside[0]}"
+            what = f"{name} is in a folder that is no version"
             advice = "rename it to " + number[1] if number else "expected an integer such as 1"
             yield f"{what}; {advice}"
 
@@ -75,14 +75,14 @@ def _in_model(folder: Path, graph: str) -> Iterator[str]:
 def _models(folder: Path) -> list[str]:
     """Names of files that hold a model of any format."""
     return [
-        entry.name
+        printable(entry.name)
         for entry in _entries(folder)
-        if _format(entry.name) in (_ONNX, *_OTHER_FORMATS) and entry.is_file()
+        if _format(entry.name) in (_ONNX, *_OTHER_FORMATS) and os.path.isfile(entry)
     ]
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [Path(entry) for entry in _entries(folder) if entry.is_dir()]
+    return [entry for entry in _entries(folder) if os.path.isdir(entry)]
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -5,7 +5,6 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from protos.model_config_pb2 import ModelConfig
 from server.errors import (
     ControlOff,
     InvalidInput,
@@ -18,15 +17,19 @@ from server.errors import (
 from server.loaded_model.model import Model, ModelLimits
 from server.loaded_model.model_config import GRAPH
 from server.repository import misplaced
-from server.repository.folder import ModelFolder, model_names
+from server.repository.entries import Entries, scan
+from server.repository.folder import ModelFolder
 from server.repository.lifecycle import READY, Lifecycle, VersionState
-from server.repository.preflight import Preflight
+from server.repository.logged_once import LoggedOnce
+from server.repository.preflight.trials import InServer, Preflight
 from server.repository.totals import Totals
 
 _log = logging.getLogger(__name__)
 
 NONE, POLL, EXPLICIT = "none", "poll", "explicit"
 ALL = "*"
+# In the error of a start without a model.
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +52,22 @@ class Repository:
     ) -> None:
         """Load the models to serve from the start; StartError names one that cannot be loaded.
 
-        `validation` tries each version before it is loaded.
+        `validation` reads the files of each model, and tries each version before it is loaded;
+        None: the files are read in this process.
 
         With polling a model that cannot be loaded is no error: it may be complete soon.
         """
         self._folder = folder
         self._limits = limits
-        self._preflight = validation
+        self._preflight = validation or InServer()
         self._control = control
         # What all versions did since the process began.
         self.totals = Totals()
         self._ready = True
         # Replaced as a whole, so that it can be read without the lock.
         self._models: dict[str, Lifecycle] = {}
-        self._misplaced: list[str] = []
+        self._odd = LoggedOnce(_log, "entry of the model repository is not used", "entry")
+        self._misplaced = LoggedOnce(_log, "model file is not used", "file")
         self._adding = threading.Lock()
         try:
             self._start()
@@ -108,7 +113,7 @@ class Repository:
         models = self._models
         states: list[VersionState] = []
         try:
-            in_folder = model_names(self._folder)
+            in_folder = scan(self._folder).models
         except LoadError:  # the folder cannot be read; loaded models keep serving
             in_folder = []
         for name in sorted({*models, *in_folder}):
@@ -116,8 +121,8 @@ class Repository:
             states += lifecycle.states()
         return [state for state in states if state.state == READY or not ready_only]
 
-    def load(self, name: str, override: ModelConfig | None = None) -> None:
-        """Load or reload a model, by its configuration or by `override`.
+    def load(self, name: str, override: str | None = None) -> None:
+        """Load or reload a model, by its configuration or by `override`, which is JSON.
 
         ControlOff if requests may not; ModelNotFound; LoadError if it fails, and then the old
         versions keep serving.
@@ -138,18 +143,13 @@ class Repository:
 
     def poll(self) -> None:
         """Load new and changed models of the folder, unload deleted ones; log failures."""
-        names = model_names(self._folder)
-        self._warn_of_misplaced(names)
-        for name in names:
-            lifecycle = self._lifecycle(name)
-            if lifecycle.changed and self._ready:
-                try:
-                    lifecycle.load(keep_unchanged=True)
-                except StartError as error:
-                    _not_loaded(name, error)
-                except ServerStopping:
-                    return
-        for name in self._models.keys() - set(names):
+        entries = scan(self._folder)
+        self._warn(entries)
+        for name in entries.models:
+            if not self._ready:
+                return
+            self._load_changed(name)
+        for name in self._models.keys() - set(entries.models) - entries.unreadable:
             self._models[name].unload()
             with self._adding:
                 self._models = {n: each for n, each in self._models.items() if n != name}
@@ -158,8 +158,7 @@ class Repository:
     def stop(self) -> None:
         """Accept no new requests, and load no more models."""
         self._ready = False
-        if self._preflight is not None:
-            self._preflight.stop()
+        self._preflight.stop()
 
     def close(self) -> None:
         """Run queued requests, then end every model's workers."""
@@ -175,31 +174,44 @@ class Repository:
             )
         if ALL in names and len(names) > 1:
             raise StartError("got --load-model '*' with other names, expected '*' alone")
-        present = model_names(self._folder)
-        self._warn_of_misplaced(present)
+        entries = scan(self._folder)
+        self._warn(entries)
         if self._control.mode == POLL:
             self.poll()
             return
-        if self._control.mode == NONE and not present:
-            raise StartError(
-                f"{self._folder} holds no model; expected NAME/VERSION/{GRAPH} below it"
-                + "".join(f"; {what}" for what in misplaced.in_repository(self._folder, [], GRAPH))
-            )
+        if self._control.mode == NONE and not entries.models:
+            what = f"{self._folder} holds no model; expected NAME/VERSION/{GRAPH} below it"
+            odd = list(entries.odd.values())[:_MOST_NAMED]
+            raise StartError("; ".join((what, *odd, *self._misplaced_files(entries))))
         if self._control.mode == NONE or names == (ALL,):
-            names = tuple(present)
+            names = tuple(entries.models)
         for name in names:
             try:
                 self._lifecycle(name).load()
             except (InvalidInput, ModelNotFound) as error:
                 raise StartError(f"--load-model {name}: {error}") from None
 
-    def _warn_of_misplaced(self, models: list[str]) -> None:
-        """Log files that look like a model but are none, once while they lie there."""
-        files = misplaced.in_repository(self._folder, models, GRAPH)
-        for what in files:
-            if what not in self._misplaced:
-                _log.warning("model file is not used", extra={"file": what})
-        self._misplaced = files
+    def _load_changed(self, name: str) -> None:
+        """Load a model if its files have changed, whose failure must not keep others from it."""
+        try:
+            lifecycle = self._lifecycle(name)
+            if lifecycle.changed:
+                lifecycle.load(keep_unchanged=True)
+        except StartError as error:
+            _not_loaded(name, error)
+        except (ModelNotFound, ServerStopping):
+            pass  # its folder is gone since it was listed, or the server ends
+        except Exception:
+            _log.exception("model not loaded", extra={"model": name})
+
+    def _warn(self, entries: Entries) -> None:
+        """Log what is not used: entries that are odd, files that look like a model but are none."""
+        self._odd.update(entries.odd.values())
+        self._misplaced.update(self._misplaced_files(entries))
+
+    def _misplaced_files(self, entries: Entries) -> list[str]:
+        known = {*entries.models, *entries.odd}
+        return misplaced.in_repository(self._folder, known, GRAPH)
 
     def _check_control(self) -> None:
         if self._control.mode != EXPLICIT:

@@ -55,10 +55,11 @@ def strongest(
             f"{what} has {rows * kept} classes to write as text, expected at most {_MOST_ELEMENTS}"
         )
     texts = np.empty((rows, kept), np.object_)
+    labelled = len(labels)
     for row, written in zip(table, texts, strict=True):
         indices = _highest(row, kept)
         written[:] = [
-            _text(value, index, labels)
+            _text(value, index, labels[index] if index < labelled else "")
             for value, index in zip(row[indices].tolist(), indices.tolist(), strict=True)
         ]
     return texts if batched else texts.reshape(kept)
@@ -90,7 +91,6 @@ def _highest(row: NDArray[Any], count: int) -> NDArray[Any]:
     return candidates[np.argsort(key[candidates], kind="stable")[:count]]
 
 
-def _text(value: float, index: int, labels: Sequence[str]) -> bytes:
+def _text(value: float, index: int, label: str) -> bytes:
     number = f"{value:f}" if isinstance(value, float) else str(value)
-    label = labels[index] if index < len(labels) else ""
     return (f"{number}:{index}:{label}" if label else f"{number}:{index}").encode()

@@ -1,6 +1,5 @@
 """Describe models in the protocol's messages: metadata, configuration, statistics."""
 
-import json
 from collections.abc import Mapping, Sequence
 
 from protos import inference_pb2 as pb
@@ -98,8 +97,8 @@ def _labels(model: Model) -> dict[str, str]:
     shown = {}
     left = _MOST_LABEL_BYTES
     for name, labels in model.labels.items():
-        text = json.dumps(labels)
-        if len(text) <= left:
+        text = labels.as_json(left)
+        if text is not None:
             left -= len(text)
             shown[f"{_LABELS_OF}{name}"] = text
     return shown

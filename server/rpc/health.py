@@ -9,6 +9,7 @@ from grpc_health.v1 import health, health_pb2
 from protos.errors import InvalidMessage
 from server.rpc import status
 from server.rpc.admission import Receiver, on_pool
+from server.rpc.thread_pools import started
 
 _CHECKERS = 4
 _WATCHERS = 4
@@ -24,10 +25,10 @@ class Health:
         `receiver` bounds the time for a message, where the transport itself does not.
         """
         # A watch holds a thread until its message arrives; checks must not wait for it.
-        watchers = ThreadPoolExecutor(_WATCHERS, "watch")
+        watchers = started(_WATCHERS, "watch")
         self._servicer = health.HealthServicer(experimental_thread_pool=watchers)
         self._services = services
-        checkers = ThreadPoolExecutor(_CHECKERS, "health")
+        checkers = started(_CHECKERS, "health")
         self.handlers = grpc.method_handlers_generic_handler(
             SERVICE,
             {

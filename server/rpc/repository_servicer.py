@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 
 from protos import inference_pb2 as pb
-from protos.model_config_pb2 import ModelConfig
-from server.errors import InvalidInput, LoadError, Unsupported
-from server.loaded_model import model_config
+from server.errors import InvalidInput, Unsupported
 from server.repository.repository import Repository
 
 _CONFIG = "config"
@@ -59,8 +57,8 @@ def _check_repository(name: str) -> None:
         raise Unsupported(f"got repository {name!r}, expected no name: there is one repository")
 
 
-def _override(parameters: Mapping[str, pb.ModelRepositoryParameter]) -> ModelConfig | None:
-    """The configuration in a request, which replaces the file."""
+def _override(parameters: Mapping[str, pb.ModelRepositoryParameter]) -> str | None:
+    """The configuration in a request, as JSON, which replaces the file."""
     for name, value in parameters.items():
         if name.startswith(_FILE):
             raise Unsupported(f"got parameter {name!r}; files are read from the repository only")
@@ -68,7 +66,4 @@ def _override(parameters: Mapping[str, pb.ModelRepositoryParameter]) -> ModelCon
             raise InvalidInput(f"got parameter {name!r}, expected {_CONFIG}, a string of JSON")
     if _CONFIG not in parameters:
         return None
-    try:
-        return model_config.parse_json(parameters[_CONFIG].string_param)
-    except LoadError as error:
-        raise LoadError(f"parameter {_CONFIG!r}: {error}") from None
+    return parameters[_CONFIG].string_param

@@ -27,6 +27,7 @@ _CODES: dict[type[Exception], grpc.StatusCode] = {
     errors.QueueFull: grpc.StatusCode.UNAVAILABLE,
     errors.TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.TooMany: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.OutOfResources: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.StreamIdle: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Cancelled: grpc.StatusCode.CANCELLED,
@@ -46,6 +47,7 @@ def described(error: Exception) -> Status:
 
     An error that the table lacks is INTERNAL with a fixed text.
     """
+    error = errors.named(error)
     code = _CODES.get(type(error))
     if code is None:
         return Status(Code.INTERNAL, _UNFORESEEN)
@@ -57,7 +59,8 @@ def of(error: Exception) -> tuple[grpc.StatusCode, str]:
 
     Any other exception is INTERNAL with a fixed text; its traceback goes to the log only.
     """
-    code = _CODES.get(type(error))
+    known = errors.named(error)
+    code = _CODES.get(type(known))
     if code is None:
         _log.error("unexpected error", exc_info=error)
     # The frames of a traceback, and those of its cause, hold the call, and often the
@@ -65,7 +68,7 @@ def of(error: Exception) -> tuple[grpc.StatusCode, str]:
     error.__traceback__ = error.__cause__ = error.__context__ = None
     if code is None:
         return grpc.StatusCode.INTERNAL, _UNFORESEEN
-    return code, _shortened(str(error))
+    return code, _shortened(str(known))
 
 
 def _shortened(text: str) -> str:

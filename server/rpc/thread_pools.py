@@ -54,17 +54,35 @@ class InFlight:
             return self._idle.wait_for(lambda: self._open == 0, timeout_s)
 
 
+def started(threads: int, name: str) -> ThreadPoolExecutor:
+    """A pool whose threads all run: later there may be none left to start.
+
+    RuntimeError where they cannot be started.
+    """
+    pool = ThreadPoolExecutor(threads, name)
+    go_on = threading.Event()
+    try:
+        # While each of them waits, the next job gets a thread of its own.
+        for _ in range(threads):
+            pool.submit(go_on.wait)
+    finally:
+        go_on.set()
+    return pool
+
+
 class ThreadPools:
     """Each kind of call has its own threads, so that no kind blocks another."""
 
-    def __init__(self, workers: int, max_waiting: int, max_streams: int) -> None:
-        self.unary_threads = ThreadPoolExecutor(workers, "unary")
+    def __init__(self, workers: int, max_waiting: int, max_streams: int, *, blocking: bool) -> None:
+        """`blocking`: inference calls wait in threads of their own, as grpcio's do."""
+        inference = started if blocking else ThreadPoolExecutor
+        self.unary_threads = inference(workers, "unary")
         # A stream keeps its thread as long as it is open.
-        self.stream_threads = ThreadPoolExecutor(max_streams, "stream")
+        self.stream_threads = inference(max_streams, "stream")
         # For RPCs that never wait, for rejections, and for loading and unloading models.
-        self.quick_threads = ThreadPoolExecutor(_QUICK_THREADS, "quick")
-        self.refusing_threads = ThreadPoolExecutor(_REFUSING_THREADS, "refusing")
-        self.loading_threads = ThreadPoolExecutor(_LOADING_THREADS, "loading")
+        self.quick_threads = started(_QUICK_THREADS, "quick")
+        self.refusing_threads = inference(_REFUSING_THREADS, "refusing")
+        self.loading_threads = started(_LOADING_THREADS, "loading")
         self.unary = InFlight(workers + max_waiting, "unary requests")
         self.streams = InFlight(max_streams, "streams")
         # Only the project's own transport counts them: under grpcio each waits for a thread.

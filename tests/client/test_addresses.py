@@ -1,12 +1,12 @@
 import re
-import socket
 
 import numpy as np
 import pytest
 
 from client.client import Client
 from client.connection import addresses
-from client.errors import UsageError
+from client.connection.channel import RetryPolicy
+from client.errors import Unreachable, UsageError
 from measure.__main__ import main
 from model.export import export
 from model.weights import from_seed
@@ -84,37 +84,16 @@ def test_every_form_of_an_address_is_taken(given):
         assert client.model == "linear_argmax"
 
 
-@pytest.mark.parametrize(
-    ("given", "targets"),
-    [
-        ("some.name:80", ["some.name:80"]),
-        ("unix:/a", ["unix:/a"]),
-        ("127.0.0.1:1,127.0.0.2:1", ["127.0.0.1:1", "127.0.0.2:1"]),
-        ("127.0.0.1:1,127.0.0.1:1", ["127.0.0.1:1"]),
-        ("127.0.0.1:1,localhost:2", ["127.0.0.1:1", "127.0.0.1:2"]),
-        ("[::1]:1,127.0.0.1:1", ["[::1]:1", "127.0.0.1:1"]),
-        ("unix:/a,unix:///b,127.0.0.1:1", ["unix:/a", "unix:///b", "127.0.0.1:1"]),
-    ],
-)
-def test_each_address_of_several_names_is_a_server(given, targets):
-    assert list(addresses.targets(addresses.parse(given))) == targets
-
-
-def test_a_name_with_several_addresses_is_several_servers(monkeypatch):
-    def resolve(host, port, **_):
-        found = ["10.0.0.1", "10.0.0.2"] if host == "servers.test" else [host]
-        v6 = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", port, 0, 0))
-        return [v6, *((socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in found)]
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    several = addresses.targets(("servers.test:1", "10.0.0.3:1"))
-    assert several == ("10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1")
-
-
-@pytest.mark.parametrize("name", ["name.invalid", f"{'x' * 70}.invalid"])
-def test_a_name_among_several_that_cannot_be_resolved_is_a_usage_error(name):
-    with pytest.raises(UsageError, match="cannot be resolved"):
-        Client(f"127.0.0.1:1,{name}:2")
+def test_a_name_that_cannot_be_resolved_is_unreachable_and_leaves_the_other_servers(serve, models):
+    once = RetryPolicy(attempts=1)
+    for name in ("name.invalid", f"{'x' * 70}.invalid"):
+        with (
+            Client(f"{name}:2", retry=once) as client,
+            pytest.raises(Unreachable, match="the host name cannot be resolved"),
+        ):
+            client.predict(X)
+        with Client(f"{serve(models).address},{name}:2", retry=once) as client:
+            assert client.predict(X).shape == (FEATURES,)
 
 
 @pytest.mark.parametrize("kinds", [("TCP", "TCP"), ("Unix", "Unix"), ("TCP", "Unix")])

@@ -4,12 +4,12 @@ import contextlib
 import itertools
 import signal
 import threading
-from collections import Counter
 
 import numpy as np
 import psutil
 import pytest
 from clear_examples import clear_examples
+from client_load import Load, answered
 from conftest import GROUP_ROWS, PATIENCE_S
 
 from client.client import Client
@@ -23,7 +23,6 @@ ROWS_OF_MIB = 2**20 // (4 * FEATURES)
 SIZES_MIB = (1, 16, 64)
 NEVER = RetryPolicy(attempts=1)
 KEEPALIVE_S = 0.5
-UNARY, STREAMED = "unary", "streamed"
 
 
 @pytest.fixture(scope="module")
@@ -36,82 +35,6 @@ def models(graphs):
 @pytest.fixture(scope="module")
 def examples():
     return clear_examples(CLASSES, FEATURES, ROWS)
-
-
-def answered(caller, model="linear_argmax"):
-    return caller.statistics(model).inference_stats.success.count
-
-
-class Load:
-    """Threads that ask one client without a pause; what they saw."""
-
-    def __init__(self, client, x, labels):
-        self._client, self._x, self._labels = client, x, labels
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self.asked, self.right, self.wrong = Counter(), Counter(), Counter()
-        self.errors = []
-
-    @contextlib.contextmanager
-    def running(self):
-        kinds = [(self._unary, UNARY)] * 4 + [(self._streamed, STREAMED)] * 2
-        threads = [
-            threading.Thread(target=self._run, args=(seed, *kind))
-            for seed, kind in enumerate(kinds)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            for thread in threads:
-                thread.join()
-
-    def goes_on(self, eventually):
-        """Wait for more answers of each kind."""
-        before = self.right.copy()
-        eventually(
-            lambda: self.errors or all(self.right[k] > before[k] + 5 for k in (UNARY, STREAMED)),
-            "both kinds are answered",
-        )
-
-    def _run(self, seed, ask, kind):
-        draw = np.random.default_rng(seed)
-        while not self._stop.is_set():
-            try:
-                ask(draw, kind)
-            except Exception as error:
-                with self._lock:
-                    self.errors.append(f"{kind}: {error!r}")
-                return
-
-    def _unary(self, draw, kind):
-        rows = self._draw(draw, kind)
-        self._judge(kind, rows, self._client.predict(self._x[rows]))
-
-    def _streamed(self, draw, kind):
-        sent = []
-
-        def batches():
-            for _ in range(100):
-                if self._stop.is_set():
-                    return
-                sent.append(self._draw(draw, kind))
-                yield self._x[sent[-1]]
-
-        for at, labels in enumerate(self._client.stream(batches())):
-            self._judge(kind, sent[at], labels)
-
-    def _draw(self, draw, kind):
-        with self._lock:
-            self.asked[kind] += 1
-        return draw.integers(0, len(self._x), draw.integers(1, 8))
-
-    def _judge(self, kind, rows, labels):
-        outcome = self.right if np.array_equal(labels, self._labels[rows]) else self.wrong
-        with self._lock:
-            outcome[kind] += 1
 
 
 @pytest.mark.parametrize(

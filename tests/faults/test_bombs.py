@@ -105,12 +105,8 @@ def cpu_s(process):
 def test_no_mix_of_fields_takes_much_memory_or_time(process, caller, steady, kinds, size, packed):
     message = field(1, b"text") + b"".join(PARTS[kind](size // len(kinds)) for kind in kinds)
     before_bytes, before_s = steady._start_of_peak(), cpu_s(process)
-    send = caller.channel.unary_unary(INFER)
-    try:
-        send(message, compression=packed, timeout=60)
-    except grpc.RpcError as error:
-        codes = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "NOT_FOUND")
-        assert error.code().name in codes, error.details()
+    call = caller.channel.unary_unary(INFER).future(message, compression=packed, timeout=60)
+    assert call.code().name in ("OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "NOT_FOUND")
     most_bytes = BUDGET_BYTES + 4 * len(message) + MIB
     assert steady._peak_bytes() - before_bytes < most_bytes
     # Beside what the machine's other work adds to each.

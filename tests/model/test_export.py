@@ -4,10 +4,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
+from command_line.onnx_runtime import ort
 from model.errors import ModelError
 from model.examples import standard_normal
 from model.export import export

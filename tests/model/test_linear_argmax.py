@@ -1,5 +1,4 @@
 import numpy as np
-import onnxruntime as ort
 import pytest
 from skl2onnx import to_onnx
 from sklearn.decomposition import PCA
@@ -7,6 +6,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from command_line.onnx_runtime import ort
 from model.errors import ModelError
 from model.graph import Wire
 from model.linear_argmax import LinearArgmax, to_graph

@@ -146,6 +146,7 @@ FOLDERS = {
     "client": None,
     "command_line": "server",
     "measure": "measure",
+    "measure/load/export/parquet_file.py": "parquet",
     "model": "server",
     "model/from_sklearn": "sklearn",
     "model/linear_argmax.py": "sklearn",
@@ -323,3 +324,14 @@ def test_each_way_to_read_them_is_found(tmp_path, line):
     path = tmp_path / "module.py"
     path.write_text(line)
     assert process_inputs(path)
+
+
+def test_one_module_imports_onnx_runtime_and_turns_its_telemetry_off():
+    others = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "soak").rglob("*.py"), *MODULES]
+    importing = {path for path in others if "onnxruntime" in imported_packages(path)}
+    assert {path for path in importing if not path.is_relative_to(ELSEWHERE)} == {
+        ROOT / "command_line" / "onnx_runtime.py"
+    }
+    for path in importing:
+        before, _, _ = path.read_text().partition("import onnxruntime as")
+        assert 'os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")' in before, path

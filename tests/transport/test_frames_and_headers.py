@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from transport import call, compression, messages
 from transport.http2 import frames, headers
+from transport.http2.fields import malformed
 from transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
 from transport.messages import MessageReader
 from transport.serving import request
@@ -307,7 +308,7 @@ def test_joined_and_padded_binary_metadata_are_read():
         ("a-bin", b"\0\1"),
         ("a-bin", b"\0\1"),
     )
-    with pytest.raises(StatusError, match="a-bin is not base64"):
+    with pytest.raises(StatusError, match="a key with -bin is not base64"):
         call.decode_metadata((("a-bin", "*"),))
 
 
@@ -327,3 +328,33 @@ def test_a_status_comes_back_from_its_trailers(code, text):
 
 def test_a_message_says_how_long_it_is():
     assert messages.prefix(258) == b"\0\0\0\1\2" == struct.pack(">BI", 0, 258)
+
+
+SECRET = "s3cr3t"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (f"bad name {SECRET}", "x"),
+        (f":{SECRET}", "x"),
+        ("te", SECRET),
+        ("connection", SECRET),
+        (f"x-{SECRET}", "line\nbreak"),
+    ],
+)
+def test_a_fault_of_a_header_has_none_of_its_words(header):
+    fault = malformed((header,), frozenset())
+    assert fault
+    assert SECRET not in fault
+
+
+@pytest.mark.parametrize(
+    "header",
+    [("grpc-timeout", SECRET), ("grpc-encoding", SECRET), (f"{SECRET}-bin", "%")],
+)
+def test_a_status_for_a_header_has_none_of_its_words(header):
+    usual = ((":method", "POST"), (":scheme", "http"), (":path", "/a/B"))
+    found = request.parse((*usual, ("content-type", "application/grpc"), header))
+    assert found.refused is not None
+    assert SECRET not in found.refused.status.text

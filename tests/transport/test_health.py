@@ -120,14 +120,14 @@ def test_a_connection_of_several_that_was_lost_is_made_again():
         wait_until(
             lambda: (
                 echo(b"x", timeout=PATIENCE_S)
-                and all(each.connection for each in channel._subchannels)
+                and all(each.connection for each in channel._servers.subchannels)
             ),
             "both are connected",
         )
         peers[0].close()
-        wait_until(lambda: channel._subchannels[0].connection is None, "one is lost")
+        wait_until(lambda: channel._servers.subchannels[0].connection is None, "one is lost")
         peers[0] = Peer("own", addresses[0])
-        wait_until(lambda: channel._subchannels[0].connection, "it is back without a call")
+        wait_until(lambda: channel._servers.subchannels[0].connection, "it is back without a call")
     for peer in peers:
         peer.close()
 
@@ -141,7 +141,7 @@ def test_the_first_call_after_a_pause_does_not_fail_for_what_was_true_before():
         with pytest.raises(CallFailed, match="failed to connect"):
             echo(b"x", timeout=PATIENCE_S)
         peer = Peer("own", address)
-        (subchannel,) = channel._subchannels
+        (subchannel,) = channel._servers.subchannels
         wait_until(lambda: subchannel.state is State.IDLE, "the back-off is over")
         assert echo(b"x", timeout=PATIENCE_S) == b"x"
         peer.close()

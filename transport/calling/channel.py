@@ -1,9 +1,8 @@
 """A gRPC channel: connections to one server or several that serve the same, and calls on them."""
 
-import itertools
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from transport import call as call_headers
@@ -19,10 +18,10 @@ from transport.calling.callables import (
     UnaryUnary,
 )
 from transport.calling.client_call import ClientCall
-from transport.calling.client_connection import ClientConnection
-from transport.calling.dialing import State, Subchannel, authority
-from transport.calling.failures import Failure, NotConnected
+from transport.calling.dialing import Subchannel
 from transport.calling.health import PATH as HEALTH_PATH
+from transport.calling.resolving import Resolving, Server, authority
+from transport.calling.servers import Policy, Servers
 from transport.http2 import headers
 from transport.http2.receiving import SCRATCH_BYTES
 from transport.loop import Loop
@@ -39,13 +38,15 @@ class ChannelOptions:
     """What a client chooses. Times in seconds."""
 
     connection: ConnectionOptions = field(default_factory=ConnectionOptions)
-    connections_per_target: int = 1
+    connections_per_server: int = 1
+    balance: Policy = "least_requests"
+    resolving: Resolving = field(default_factory=Resolving)
     user_agent: str = "argmax-transport"
-    # The name that certificates must have; None: each target's host.
+    # The name that certificates must have; None: the host of each server's address.
     server_name: str | None = None
-    # The :authority of calls; None: `server_name`, or else the first target.
+    # The :authority of calls; None: `server_name`, or else the first address.
     authority: str | None = None
-    # Whether a server that its health service calls NOT_SERVING gets no calls.
+    # Whether one of several servers gets no calls while its health service says NOT_SERVING.
     watch_health: bool = False
     connect_s: float = 10.0
     # Of successive attempts: the first pause, and the longest.
@@ -55,22 +56,24 @@ class ChannelOptions:
 
 
 class Channel:
-    """Calls servers at `targets`: HOST:PORT, [HOST]:PORT or unix:/path each.
+    """Calls servers at `addresses`: [dns:///]HOST:PORT, [HOST]:PORT or unix:/path each.
 
-    Nothing is connected before the first call. A call goes to the connection with the fewest calls,
-    and to those with equally few in turn. Of several connections each that is lost is made again.
+    Each address of a name is a server; the names are looked up in threads, see Resolving. Nothing
+    is looked up or connected before the first call. With `balance` "least_requests" a call goes to
+    the server with the fewest calls of this channel, and to those with equally few in turn; with
+    "round_robin" to all in turn. Of several connections each that is lost is made again.
     """
 
     def __init__(
         self,
-        targets: str | Sequence[str],
+        addresses: str | Sequence[str],
         options: ChannelOptions | None = None,
         tls_context: ssl.SSLContext | None = None,
     ) -> None:
-        """With `tls_context`, connections use TLS; ALPN is set on it. ValueError: a bad target."""
+        """With `tls_context`, connections use TLS; ALPN is set on it. ValueError: bad addresses."""
         self._options = options = options or ChannelOptions()
-        targets = [targets] if isinstance(targets, str) else list(targets)
-        self._authority = options.authority or options.server_name or authority(targets[0])
+        addresses = [addresses] if isinstance(addresses, str) else list(addresses)
+        self._authority = options.authority or options.server_name or authority(addresses[0])
         if tls_context is not None:
             tls.require_http2(tls_context)
         self._scheme = "http" if tls_context is None else "https"
@@ -79,14 +82,14 @@ class Channel:
         self._closed = False
         self._pending: dict[ClientCall, bytes] = {}
         self._calls: set[ClientCall] = set()
-        self._turn = itertools.count()
         unpackers = Workers(1, 2**31, "grpc-unpack")
         self._unpackers = unpackers
         health_block = headers.encode(self._fields(HEALTH_PATH)) if options.watch_health else None
         scratch = memoryview(bytearray(SCRATCH_BYTES))
-        self._subchannels = [
-            Subchannel(
-                target,
+
+        def subchannel(server: Server, on_change: Callable[[Subchannel], None]) -> Subchannel:
+            return Subchannel(
+                server,
                 self.loop,
                 scratch,
                 unpackers,
@@ -96,11 +99,19 @@ class Channel:
                 options.backoff_s,
                 options.connect_s,
                 health_block,
-                self._changed,
+                on_change,
             )
-            for target in targets
-            for _ in range(options.connections_per_target)
-        ]
+
+        self._servers = Servers(
+            addresses,
+            options.resolving,
+            options.balance,
+            options.connections_per_server,
+            subchannel,
+            lambda: self.loop.call_soon(self._send_pending),
+            self._all_failed,
+            lambda: bool(self._pending),
+        )
 
     def unary_unary(
         self,
@@ -148,8 +159,7 @@ class Channel:
             self._pending.clear()
         for call in calls:
             call.end(_CLOSED)
-        for subchannel in self._subchannels:
-            subchannel.close()
+        self._servers.close()
         self.loop.call_later(_LAST_WRITES_S, self.loop.stop)
         self._unpackers.close()
 
@@ -206,7 +216,7 @@ class Channel:
     def dispatch(self, call: ClientCall, block: bytes) -> None:
         """See Dispatcher."""
         while True:
-            best = self._pick()
+            best = self._servers.pick()
             if best is not None:
                 if best.open(call, block):
                     return
@@ -221,57 +231,25 @@ class Channel:
             return
         call.end(_CLOSED)
 
-    def _pick(self) -> ClientConnection | None:
-        usable = [
-            each.connection
-            for each in self._subchannels
-            if each.connection is not None and each.connection.usable
-        ]
-        if len(usable) < 2:
-            return usable[0] if usable else None
-        first = next(self._turn) % len(usable)
-        turned = usable[first:] + usable[:first]
-        return min(turned, key=lambda each: len(each.streams))
-
     def _want(self, call: ClientCall) -> Status | None:
         """Have connections made; the end of a call that does not wait, where none can be."""
-        for subchannel in self._subchannels:
-            subchannel.want()
+        self._servers.want()
         # One may have become ready since it was looked for.
-        if self._pick() is not None:
+        if self._servers.pick() is not None:
             self._send_pending()
-        elif not call.wait_for_ready and self._all_failed():
-            return self._not_connected()
+        elif not call.wait_for_ready and self._servers.failed:
+            return self._servers.not_connected()
         return None
 
-    def _all_failed(self) -> bool:
-        return all(each.state is State.FAILED for each in self._subchannels)
-
-    def _not_connected(self) -> Status:
-        found: dict[str, Failure] = {}
-        for each in self._subchannels:
-            if each.failure is not None:
-                found.setdefault(each.failure.text, each.failure)
-        return NotConnected(Code.UNAVAILABLE, "; ".join(found), failures=tuple(found.values()))
-
-    def _changed(self, subchannel: Subchannel) -> None:
-        if subchannel.state is State.READY:
-            self.loop.call_soon(self._send_pending)
-        elif subchannel.state is State.FAILED and self._all_failed():
-            status = self._not_connected()
-            with self._lock:
-                failed = [call for call in self._pending if not call.wait_for_ready]
-                waiting = len(self._pending) - len(failed)
-            for call in failed:
-                call.end(status)
-            if waiting:
-                for each in self._subchannels:
-                    each.want()
-        elif subchannel.state is State.IDLE and self._pending:
-            subchannel.want()
-        if subchannel.connection is None and len(self._subchannels) > 1:
-            # Calls find the others, so nobody else would ask for it.
-            subchannel.want()
+    def _all_failed(self) -> None:
+        status = self._servers.not_connected()
+        with self._lock:
+            failed = [call for call in self._pending if not call.wait_for_ready]
+            waiting = len(self._pending) - len(failed)
+        for call in failed:
+            call.end(status)
+        if waiting:
+            self._servers.want()
 
     def _send_pending(self) -> None:
         with self._lock:

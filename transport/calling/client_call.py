@@ -250,6 +250,12 @@ class ClientCall:
 
     # --- for callers
 
+    @property
+    def server(self) -> str:
+        """The address that the last attempt went to; empty before there was one."""
+        stream = self._stream
+        return "" if stream is None else stream.connection.peer_name()
+
     def cancel(self) -> bool:
         """End the call as CANCELLED; False: it had ended."""
         return self.end(Status(Code.CANCELLED, "Locally cancelled by application!"))

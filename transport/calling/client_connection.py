@@ -114,6 +114,22 @@ class ClientConnection(Connection):
             client_call.attach_locked(stream)
         return True
 
+    @property
+    def outstanding(self) -> int:
+        """Calls that are under way, or wait for the server's limit of streams."""
+        return len(self.streams) + len(self._waiting)
+
+    def retire(self) -> None:
+        """Take no more calls, and close after the last; the I/O thread calls."""
+        self._drain("the server is not among those of its name any more")
+        self._open_waiting()
+
+    def _drain(self, text: str) -> None:
+        # Within the lock: a call is either among the streams from here on, or goes elsewhere.
+        with self.lock:
+            self.draining = True
+        self._end_text = text
+
     def on_stream_gone(self) -> None:
         """See Connection."""
         if self._waiting or self.draining:
@@ -158,8 +174,7 @@ class ClientConnection(Connection):
 
     def on_goaway(self, last_stream_id: int, code: int, text: str) -> None:
         """See Connection."""
-        self.draining = True
-        self._end_text = f"the server closes the connection: {text or code}"
+        self._drain(f"the server closes the connection: {text or code}")
         self._on_ended(self)
         for stream in list(self.streams.values()):
             if stream.stream_id > last_stream_id:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from transport import status as statuses
+from transport.calling.failures import Cut
 from transport.calling.response import Response
 from transport.http2.frames import ErrorCode
 from transport.http2.stream import Stream
@@ -11,6 +12,9 @@ from transport.status import DEADLINE_EXCEEDED, Code, Status
 if TYPE_CHECKING:
     from transport.calling.client_call import ClientCall
     from transport.calling.client_connection import ClientConnection
+
+# Of resets; by the others a server refuses the call.
+_OF_CUTS = (Code.CANCELLED, Code.INTERNAL)
 
 
 class ClientStream(Stream):
@@ -71,9 +75,12 @@ class ClientStream(Stream):
         if not self.local_ended:
             # What the call still sends is of no use.
             self.reset(ErrorCode.NO_ERROR)
-        self.call.on_end(
-            self._trailers or Status(Code.INTERNAL, "the answer ended without trailers")
-        )
+        status = self._trailers
+        if status is None:
+            status = Cut(Code.INTERNAL, "the answer ended without trailers")
+        elif status.code is Code.CANCELLED:
+            status = Cut(status.code, status.text, status.trailing)
+        self.call.on_end(status)
 
     def failed(self, status: Status) -> None:
         """See Stream."""
@@ -89,7 +96,8 @@ class ClientStream(Stream):
             self.call.on_end(DEADLINE_EXCEEDED)
             return
         name = ErrorCode(code).name if code in ErrorCode.__members__.values() else str(code)
-        self.call.on_end(Status(statuses.of_reset(code), f"the server reset the stream: {name}"))
+        kind = Cut if statuses.of_reset(code) in _OF_CUTS else Status
+        self.call.on_end(kind(statuses.of_reset(code), f"the server reset the stream: {name}"))
 
     def on_lost(self, text: str) -> None:
         """See Stream."""

@@ -1,4 +1,4 @@
-"""Connect to a target, and keep a connection to it: with back-off, from a thread that may block."""
+"""Connect to a server, and keep a connection to it: with back-off, from a thread that may block."""
 
 import logging
 import random
@@ -14,6 +14,7 @@ from transport.addresses import UNIX, parse, unix_path
 from transport.calling.client_connection import ClientConnection
 from transport.calling.failures import ClosedEarly, Failure, NotHttp2, NotServing
 from transport.calling.health import Health
+from transport.calling.resolving import Server
 from transport.http2.frames import ConnectionFault
 from transport.http2.pipes import Pipe, PlainPipe, TlsPipe
 from transport.loop import Loop
@@ -22,47 +23,28 @@ from transport.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-_DNS = "dns:"
 _BACKOFF_GROWTH = 1.6
 _BACKOFF_JITTER = 0.2
 # Between two attempts, also where the server takes each connection and closes it.
 _LEAST_BETWEEN_S = 0.05
 
 
-def target_host(target: str) -> str:
-    """The host of a target, as a certificate names it."""
-    if target.startswith(UNIX):
-        return "localhost"
-    return parse(_plain(target))[0]
-
-
-def authority(target: str) -> str:
-    """The :authority of calls to a target."""
-    return "localhost" if target.startswith(UNIX) else _plain(target)
-
-
-def _plain(target: str) -> str:
-    return target.removeprefix(_DNS).lstrip("/") if target.startswith(_DNS) else target
-
-
 def dial(
-    target: str, timeout_s: float, context: ssl.SSLContext | None, server_name: str | None
+    server: Server, timeout_s: float, context: ssl.SSLContext | None, server_name: str | None
 ) -> socket.socket:
     """A connected socket, with TLS where there is a context; OSError or ValueError if not."""
-    if target.startswith(UNIX):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(timeout_s)
+    *others, last = server.ends
+    for end in others:
         try:
-            sock.connect(unix_path(target))
+            sock = _connected(end, timeout_s)
+            break
         except OSError:
-            sock.close()
-            raise
+            continue
     else:
-        sock = socket.create_connection(parse(_plain(target)), timeout_s)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock = _connected(last, timeout_s)
     if context is not None:
         try:
-            sock = context.wrap_socket(sock, server_hostname=server_name or target_host(target))
+            sock = context.wrap_socket(sock, server_hostname=server_name or server.host)
             protocol = sock.selected_alpn_protocol()
             if protocol != tls.ALPN:
                 raise NotHttp2(f"TLS: got ALPN {protocol!r}, expected {tls.ALPN!r}")
@@ -70,6 +52,21 @@ def dial(
             sock.close()
             raise
     sock.setblocking(False)
+    return sock
+
+
+def _connected(end: str, timeout_s: float) -> socket.socket:
+    if not end.startswith(UNIX):
+        sock = socket.create_connection(parse(end), timeout_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(timeout_s)
+    try:
+        sock.connect(unix_path(end))
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 
@@ -83,11 +80,11 @@ class State(Enum):
 
 
 class Subchannel:
-    """One connection to one target, made when it is wanted and made again when it was lost."""
+    """One connection to one server, made when it is wanted and made again when it was lost."""
 
     def __init__(
         self,
-        target: str,
+        server: Server,
         loop: Loop,
         scratch: memoryview,
         unpackers: Workers,
@@ -99,8 +96,11 @@ class Subchannel:
         health_block: bytes | None,
         on_change: Callable[["Subchannel"], None],
     ) -> None:
-        """With `health_block`, headers of `health.PATH`, the server is asked whether it serves."""
-        self.target = target
+        """With `health_block`, headers of `health.PATH`, the server is asked whether it serves.
+
+        That begins with `watch_health`.
+        """
+        self.server = server
         self.state = State.IDLE
         self.failure: Failure | None = None
         self.connection: ClientConnection | None = None
@@ -113,6 +113,7 @@ class Subchannel:
         self._backoff_s = backoff_s
         self._connect_s = connect_s
         self._health_block = health_block
+        self._watching = False
         self._health: Health | None = None
         self._on_change = on_change
         self._changed = threading.Condition()
@@ -128,16 +129,38 @@ class Subchannel:
                 self._wanted = True
                 self._changed.notify_all()
 
+    def watch_health(self) -> None:
+        """From now on, take a server that says it does not serve for one that has failed."""
+        with self._changed:
+            if self._watching or self._health_block is None:
+                return
+            self._watching = True
+            connection = self.connection
+            if connection is None or not connection.ready:
+                return
+        # It serves until it says otherwise: calls go there already.
+        self._begin_watch(connection)
+
     def close(self) -> None:
         """Connect no more, and end the connection."""
+        connection = self._give_up()
+        if connection is not None:
+            self._loop.call_soon(lambda: connection.close("channel closed"))
+
+    def retire(self) -> None:
+        """Connect no more, and end the connection after the calls that are under way."""
+        connection = self._give_up()
+        if connection is not None:
+            self._loop.call_soon(connection.retire)
+
+    def _give_up(self) -> ClientConnection | None:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
             connection = self.connection
         if self._health is not None:
             self._health.stop()
-        if connection is not None:
-            self._loop.call_soon(lambda: connection.close("channel closed"))
+        return connection
 
     def _run(self) -> None:
         failures = 0
@@ -158,7 +181,7 @@ class Subchannel:
                 self._sleep_until(began_s + _LEAST_BETWEEN_S)
                 continue
             failures += 1
-            self.failure = Failure(self.target, failure)
+            self.failure = Failure(self.server.name, failure)
             self._set(State.FAILED)
             self._sleep_until(began_s + self._backoff(failures))
             # The next call waits for an attempt, instead of failing for what was true long ago.
@@ -178,7 +201,7 @@ class Subchannel:
     def _connect(self) -> Exception | None:
         """Connect; why that failed, if it did."""
         try:
-            sock = dial(self.target, self._connect_s, self._tls_context, self._server_name)
+            sock = dial(self.server, self._connect_s, self._tls_context, self._server_name)
         except (OSError, ValueError) as error:
             return error
         pipe: Pipe = TlsPipe(sock) if isinstance(sock, ssl.SSLSocket) else PlainPipe(sock)
@@ -188,12 +211,12 @@ class Subchannel:
             pipe,
             self._options,
             self._scratch,
-            self.target,
+            self.server.name,
             self._unpackers,
             self._ready,
             self._ended,
         )
-        connection.serving = self._health_block is None
+        connection.serving = not self._watching
         with self._changed:
             if self._closed:
                 sock.close()
@@ -207,22 +230,30 @@ class Subchannel:
     def _ready(self, connection: ClientConnection) -> None:
         with self._changed:
             self._changed.notify_all()
-        if self._health_block is None:
+            watching = self._watching
+        if watching:
+            self._begin_watch(connection)
+        else:
             self._set(State.READY)
-            return
+
+    def _begin_watch(self, connection: ClientConnection) -> None:
+        assert self._health_block is not None
 
         def on_change(serving: bool) -> None:
             self._served(connection, serving=serving)
 
-        self._health = Health(connection, self._health_block, on_change)
-        self._health.begin()
+        with self._changed:
+            if self._health is not None and self._health.connection is connection:
+                return
+            self._health = health = Health(connection, self._health_block, on_change)
+        health.begin()
 
     def _served(self, connection: ClientConnection, *, serving: bool) -> None:
         connection.serving = serving
         if self.connection is not connection:
             return
         if not serving:
-            self.failure = Failure(self.target, NotServing("reports that it is not serving"))
+            self.failure = Failure(self.server.name, NotServing("reports that it is not serving"))
         self._set(State.READY if serving else State.FAILED)
 
     def _ended(self, connection: ClientConnection) -> None:

@@ -1,8 +1,8 @@
-"""Why there is no connection to a server, apart from what the system and TLS say themselves."""
+"""Ends of calls that no server has decided on, and why there is no connection to one."""
 
 from dataclasses import dataclass
 
-from transport.status import Status
+from transport.status import Code, Status
 
 
 class NotHttp2(OSError):
@@ -37,3 +37,17 @@ class NotConnected(Status):
     """The end of a call that reached no server."""
 
     failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cut(Status):
+    """The end of a call that neither its caller nor a server's error ended.
+
+    Its stream was reset, or ended without a status, or as CANCELLED: by a proxy, or by a server
+    that stops.
+    """
+
+
+def undecided(status: Status) -> bool:
+    """Whether a call ended without an answer or an error about it, so that another may get one."""
+    return status.code is Code.UNAVAILABLE or isinstance(status, Cut)

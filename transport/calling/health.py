@@ -29,7 +29,7 @@ class Health:
         self, connection: "ClientConnection", block: bytes, on_change: Callable[[bool], None]
     ) -> None:
         """`block`: the headers of a call of `PATH`."""
-        self._connection = connection
+        self.connection = connection
         self._spec = CallSpec(block, None, None, False, "identity", _RECEIVE_AHEAD_BYTES)
         self._on_change = on_change
         self._serving: bool | None = None
@@ -39,7 +39,7 @@ class Health:
     def begin(self) -> None:
         """Ask; `on_change` follows."""
         if not self._stopped:
-            self._watch = _Watch(self._connection, self._spec, self)
+            self._watch = _Watch(self.connection, self._spec, self)
             self._watch.begin_unary((b"",))
 
     def stop(self) -> None:
@@ -56,12 +56,12 @@ class Health:
 
     def ended(self, status: Status) -> None:
         """The server ended the watch; until it says otherwise, what it said last holds."""
-        if self._stopped or self._connection.closing:
+        if self._stopped or self.connection.closing:
             return
         if self._serving is None or status.code is Code.UNIMPLEMENTED:
             self.report(True)
         if status.code is not Code.UNIMPLEMENTED:
-            self._connection.loop.call_later(_AGAIN_S, self.begin)
+            self.connection.loop.call_later(_AGAIN_S, self.begin)
 
 
 class _Watch(ClientCall):

@@ -19,9 +19,9 @@ from transport.http2.sending import Sender
 from transport.http2.stream import Stream
 from transport.loop import READ, WRITE, Loop
 from transport.options import ConnectionOptions
+from transport.reporting import report
 
-# Wide open: what a peer may send ahead is bounded by the streams' windows. A connection's window
-# that unadmitted messages could fill would keep the admitted ones from coming.
+# Wide open: streams' windows bound what a peer may send ahead. Unadmitted messages could fill it.
 _CONNECTION_WINDOW = 2**30
 _MESSAGES_AHEAD = 16
 # What a closing connection waits for the peer's end, so that GOAWAY is not lost to a TCP reset.
@@ -144,7 +144,7 @@ class Connection(ControlFrames):
             self.cause = self.cause or error
             return None, f"connection lost: {error}"
         except Exception:
-            self.log.exception("connection of %s: a frame cannot be handled", self.peer_name())
+            report(self.log, "connection of %s: a frame cannot be handled", self.peer_name())
             return ConnectionFault(ErrorCode.INTERNAL_ERROR, "a frame cannot be handled"), ""
         finally:
             self.sender.uncork()

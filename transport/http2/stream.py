@@ -9,6 +9,7 @@ from transport.http2 import frames
 from transport.http2.frames import ErrorCode
 from transport.http2.outgoing import Outgoing
 from transport.messages import NEVER, OVER, PREFIX_BYTES, MessageReader
+from transport.reporting import report
 from transport.status import Code, Status, StatusError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
+_NO_MEMORY = Status(Code.RESOURCE_EXHAUSTED, "out of memory")
 # Of a message for which there is no room.
 _PEEK_BYTES = 16 * 1024
 
@@ -118,8 +120,8 @@ class Stream(Outgoing):
         def run() -> None:
             try:
                 found = work(lambda: not self.unwanted)
-            except StatusError as error:
-                status = error.status
+            except (StatusError, MemoryError) as error:
+                status = error.status if isinstance(error, StatusError) else _NO_MEMORY
                 loop.call_soon(lambda: self.failed(status))
                 return
             loop.call_soon(lambda: take(found))
@@ -188,8 +190,10 @@ class Stream(Outgoing):
             call(*args)
         except StatusError as error:
             self.failed(error.status)
+        except MemoryError:
+            self.failed(_NO_MEMORY)
         except Exception:
-            self.connection.log.exception("stream %d failed", self.stream_id)
+            report(self.connection.log, "stream %d failed", self.stream_id)
             self.failed(Status(Code.INTERNAL, "the call failed in the transport"))
 
     def reset(self, code: ErrorCode) -> None:

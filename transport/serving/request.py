@@ -61,7 +61,7 @@ def _grpc(
     if encoding not in ENCODINGS:
         raise StatusError(
             Code.UNIMPLEMENTED,
-            f"grpc-encoding: got {encoding!r}, expected one of {call.ACCEPT_ENCODING}",
+            f"grpc-encoding is not known, expected one of {call.ACCEPT_ENCODING}",
         )
     return Request(
         headers,

@@ -14,6 +14,7 @@ from transport.http2.pipes import Pipe, PlainPipe, TlsPipe
 from transport.http2.receiving import SCRATCH_BYTES
 from transport.loop import Loop
 from transport.options import ServerConnectionOptions
+from transport.reporting import report
 from transport.serving import listening
 from transport.serving.ahead import AheadBytes
 from transport.serving.ended_call import OnCallEnded
@@ -143,13 +144,13 @@ class Server:
         try:
             self._prepare(sock)
             peer = listening.peer_name(sock)
-        except OSError:
+        except OSError:  # the peer is gone
             sock.close()
             self._forget_one()
             return
         loop = self._loops[self._next % len(self._loops)]
         self._next += 1
-        loop.call_soon(lambda: self._open(loop, sock, peer))
+        loop.call_soon(lambda: self._try_to_open(loop, sock, peer))
 
     def _forget_one(self) -> None:
         with self._count_lock:
@@ -163,6 +164,14 @@ class Server:
         if size:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+
+    def _try_to_open(self, loop: Loop, sock: socket.socket, peer: str) -> None:
+        try:
+            self._open(loop, sock, peer)
+        except Exception:
+            report(_log, "a connection cannot be opened")
+            sock.close()
+            self._forget_one()
 
     def _open(self, loop: Loop, sock: socket.socket, peer: str) -> None:
         if self._stopping:
@@ -204,11 +213,16 @@ class Server:
                     sock.close()
                 self._forget_one()
                 return
-            connection = ServerConnection(
-                self, loop, sock, pipe, self._options.connection, self._scratch[loop], peer
-            )
-            self._connections.add(connection)
-            connection.start(b"")
+            try:
+                connection = ServerConnection(
+                    self, loop, sock, pipe, self._options.connection, self._scratch[loop], peer
+                )
+                self._connections.add(connection)
+                connection.start(b"")
+            except Exception:
+                report(_log, "a connection cannot be opened")
+                sock.close()
+                self._forget_one()
 
         greeting = Greeting(loop, sock, pipe, self._options.connection.preface_s, done)
         self._opening.add(greeting)

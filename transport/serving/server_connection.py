@@ -17,6 +17,7 @@ from transport.http2.pipes import Pipe
 from transport.http2.stream import Stream
 from transport.loop import Loop
 from transport.options import ServerConnectionOptions
+from transport.reporting import report
 from transport.serving import request
 from transport.serving.ahead import AheadBytes
 from transport.serving.answer_frames import refusal
@@ -203,7 +204,7 @@ class ServerConnection(Connection):
             server_call.refused = True
             server_call.finish(error.status)
         except Exception:
-            self.log.exception("%s: the method failed before its first message", head.path)
+            report(self.log, "a method failed before its first message")
             server_call.refused = True
             server_call.finish(Status(Code.UNKNOWN, "the method failed"))
 
@@ -217,7 +218,7 @@ class ServerConnection(Connection):
                 RefusedCall(path, self.peer_name(), metadata, ended, time.monotonic())
             )
         except Exception:
-            self.log.exception("the observer of calls failed")
+            report(self.log, "the observer of calls failed")
 
     def _trailers(
         self, stream_id: int, stream: Stream | None, head: Request, *, end_stream: bool

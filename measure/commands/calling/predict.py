@@ -24,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_predict)
     options.add_address(parser, "server", required=True)
     options.add_credentials(parser)
+    options.add_balancing(parser)
     parser.add_argument(
         "--input",
         action="append",
@@ -63,11 +64,14 @@ def _predict(args: argparse.Namespace) -> int:
     if len(names) > 1 and args.names:
         raise UsageError(f"--output names {len(names)} outputs; expected one with --names")
     given = _inputs(args.input)
+    balancing = options.balancing(args)
     with Client(
         args.address,
         args.model,
         deadline_s=args.deadline_s,
         hedge_after_s=args.hedge_ms,
+        balance=balancing.policy,
+        resolving=balancing.resolving,
         credentials=options.credential_files(args).read(),
     ) as client:
         x = given.get("", given)

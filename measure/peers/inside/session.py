@@ -1,6 +1,10 @@
 """The ONNX Runtime session that every server runs, with the options of server/onnx/engine.py."""
 
+import os
 from typing import Any
+
+# As in command_line/onnx_runtime.py: before the import, or ONNX Runtime records its use.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as ort
 from numpy.typing import NDArray

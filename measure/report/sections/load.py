@@ -8,13 +8,24 @@ from measure.core.record import read
 from measure.core.stages import RECEIVE_UNKNOWN
 from measure.core.verdict import Check, word
 from measure.engine.bisection import Found
+from measure.load import over_time
 from measure.load.record import LoadRecord, Tried
 from measure.load.summary import LoadPoint
-from measure.load.table import CLIENT_COLUMNS, CLIENT_NOTE, LOOPS, POINT_COLUMNS, name
+from measure.load.table import (
+    CLIENT_COLUMNS,
+    CLIENT_NOTE,
+    LOOPS,
+    SERVER_COLUMNS,
+    SERVER_NOTE,
+    bounds,
+    name,
+    observed,
+    point_columns,
+)
 from measure.presentation.columns import Column
 from measure.presentation.format import flagged, milliseconds, sentence, significant
 from measure.presentation.looks import colour_of
-from measure.report import load_charts, percentiles, stages, trust
+from measure.report import load_charts, over_time_charts, percentiles, stages, trust
 from measure.report.section import (
     CHECKS,
     POINTS,
@@ -65,6 +76,7 @@ def section(content: Mapping[str, Any]) -> Section:
         tables=[
             _points(points, record.trials),
             *_client(points),
+            *_server(points),
             table_of("Checks of every point", _CHECK_COLUMNS, checked, folded=True, part=CHECKS),
             percentiles.histograms(distributions, "load"),
         ],
@@ -80,8 +92,10 @@ def _plots(
     bound_ms: float | None,
 ) -> list[Plot]:
     drawn = []
-    for loop in dict.fromkeys(point.asked.loop for point in points):
-        chosen = sorted((p for p in points if p.asked.loop == loop), key=lambda p: p.asked.level)
+    replayed = over_time.replayed(points)
+    over_load = [point for point in points if point.asked.schedule is None]
+    for loop in dict.fromkeys(point.asked.loop for point in over_load):
+        chosen = sorted((p for p in over_load if p.asked.loop == loop), key=lambda p: p.asked.level)
         found = load_charts.knees(chosen)
         explained = f"{LOOPS[loop].capitalize()}. Hollow: points that are not valid."
         knees = [load_charts.knee_text(mode, knee) for mode, knee in found.items()]
@@ -94,9 +108,20 @@ def _plots(
             Plot(
                 f"throughput-{loop}",
                 load_charts.throughput(chosen, loop),
-                "Requests answered without error. Dotted: as many as were offered."
-                if loop == "open"
-                else "Requests answered without error.",
+                _answered(chosen, loop),
+            ),
+        ]
+    if replayed:
+        drawn += [
+            Plot(
+                "rates-over-time",
+                over_time_charts.rates(replayed),
+                "Of each window. Dotted: as many as were due.",
+            ),
+            Plot(
+                "latency-over-time",
+                over_time_charts.latency(replayed),
+                f"Of the requests that were answered in each window. {LOOPS['open'].capitalize()}.",
             ),
         ]
     curves = percentiles.curves(distributions)
@@ -117,6 +142,16 @@ def _plots(
             )
         )
     return drawn
+
+
+def _answered(points: Sequence[LoadPoint], loop: str) -> str:
+    """Explain the plot of throughput."""
+    text = "Requests answered without error."
+    if loop == "open":
+        text += " Dotted: as many as were offered."
+    if any(point.goodput is not None for point in points):
+        text += " Dashed: goodput, those answered within the bound."
+    return text
 
 
 def _unknown(points: Sequence[LoadPoint]) -> str:
@@ -173,7 +208,7 @@ def _checks(points: Sequence[LoadPoint], labels_known: bool) -> list[Check]:
 
 def _sentence(record: LoadRecord) -> str:
     settings = record.settings
-    loops = " and ".join(dict.fromkeys(f"{point.asked.loop} loops" for point in record.points))
+    loops = " and ".join(dict.fromkeys(_shape(point) for point in record.points))
     rows, processes = settings["rows"], settings["processes"]
     text = (
         f"Requests of {rows} row{'s' * (rows != 1)} to {settings['model']}, in "
@@ -182,6 +217,15 @@ def _sentence(record: LoadRecord) -> str:
     )
     unchecked = record.unchecked_because
     return text if unchecked is None else f"{text} Labels are unchecked: {unchecked}."
+
+
+def _shape(point: LoadPoint) -> str:
+    asked = point.asked
+    if asked.schedule is not None:
+        return f"an open loop by the schedule {asked.schedule}"
+    if asked.ramp is not None:
+        return f"an {asked.loop} loop by the ramp {asked.ramp}".replace("an closed", "a closed")
+    return f"{asked.loop} loops"
 
 
 def _cards(points: Sequence[LoadPoint]) -> list[Card]:
@@ -200,9 +244,10 @@ def _cards(points: Sequence[LoadPoint]) -> list[Card]:
 def _points(points: Sequence[LoadPoint], trials: Sequence[Tried] | None) -> Table:
     table = table_of(
         "Points",
-        POINT_COLUMNS,
+        point_columns(points),
         [points],
-        note="Percentiles are nearest rank; -: too few samples to tell (99% confidence).",
+        note="Percentiles are nearest rank; -: too few samples to tell (99% confidence)"
+        f"{bounds(points)}.",
         part=POINTS,
     )
     if trials is None:
@@ -221,6 +266,14 @@ def _client(points: Sequence[LoadPoint]) -> list[Table]:
         return []
     note = sentence(CLIENT_NOTE)
     return [table_of("The client's own part", CLIENT_COLUMNS, [points], note=note)]
+
+
+def _server(points: Sequence[LoadPoint]) -> list[Table]:
+    rows = observed(points)
+    if not rows:
+        return []
+    note = sentence(SERVER_NOTE)
+    return [table_of("The server meanwhile", SERVER_COLUMNS, [rows], note=note)]
 
 
 def _colour(point: LoadPoint) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from client.errors import RequestFailed
 from measure.core.comparison import interleaved
-from measure.engine.loop import Pace
+from measure.engine.pace import Pace
 from measure.engine.processes import LoadProcesses, load_processes
 from measure.side_by_side.service import Settings, connected, serving, single_rows
 

@@ -11,7 +11,7 @@ from client.client import Client
 from client.errors import RequestFailed
 from measure.core import local_server
 from measure.core.comparison import interleaved
-from measure.engine.loop import Pace
+from measure.engine.pace import Pace
 from measure.engine.processes import load_processes
 from measure.peers.environments import NotAvailable
 from measure.peers.peer_servers import MODEL, PEERS, Work, running_peer

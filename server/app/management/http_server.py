@@ -1,7 +1,8 @@
 """A small HTTP/1.1 server for probes and scrapes: read only, and bounded in every way.
 
-Each connection has a thread, of which there are few. When all are taken, the connection that has
-sent nothing for longest is closed for the next one, so slow or silent peers keep nobody out.
+Each connection has a thread; there are few, made at the start. When all are taken, the connection
+that has sent nothing for longest is closed for the next one, so slow or silent peers keep nobody
+out.
 """
 
 import contextlib
@@ -13,11 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 
 from transport.loop import Loop
 from transport.serving.listening import Listener
+from transport.workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +62,8 @@ class HttpServer:
         # Since when each connection has been waited for; None while it is answered.
         self._connections: dict[socket.socket, float | None] = {}
         self._lock = threading.Lock()
+        # More than are answered: those that were closed for others may still hold their threads.
+        self._threads = Workers(_MOST_CONNECTIONS, _MOST_CONNECTIONS, "management-call")
         self._loop = Loop("management")
         self._listeners = [Listener(self._loop, sock, self._accepted) for sock in sockets]
 
@@ -70,6 +75,7 @@ class HttpServer:
         with self._lock:
             for sock in self._connections:
                 _shut(sock)
+        self._threads.close()
 
     def _accepted(self, sock: socket.socket) -> None:
         with self._lock:
@@ -85,11 +91,7 @@ class HttpServer:
                     return
                 del self._connections[quiet]
             self._connections[sock] = time.monotonic()
-        try:
-            threading.Thread(
-                target=self._serve, args=(sock,), name="management-call", daemon=True
-            ).start()
-        except RuntimeError:  # no thread is left
+        if not self._threads.submit(partial(self._serve, sock)):
             self._forget(sock)
 
     def _serve(self, sock: socket.socket) -> None:

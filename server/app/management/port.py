@@ -3,8 +3,7 @@
 import platform
 from importlib.metadata import version
 
-import onnxruntime
-
+from command_line.onnx_runtime import ort
 from server.app import listening
 from server.app.listening import METRICS_ADDRESS
 from server.app.management.http_server import HttpServer
@@ -26,7 +25,7 @@ class ManagementPort:
             {
                 "version": version("argmax-serving"),
                 "python": platform.python_version(),
-                "onnxruntime": onnxruntime.__version__,
+                "onnxruntime": ort.__version__,
                 "transport": transport,
                 "execution_provider": execution_provider,
             }

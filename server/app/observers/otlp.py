@@ -44,6 +44,10 @@ class Collector:
         except Exception as error:
             raise StartError(f"--trace-otlp {address}: {error}") from None
         self._tracer = self._provider.get_tracer("argmax-serving", version("argmax-serving"))
+        self._ending, self._ended = threading.Event(), threading.Event()
+        # None of OpenTelemetry's own functions keeps to a time limit. At the end there may be no
+        # thread left to start.
+        threading.Thread(target=self._shut_down, name="traces-end", daemon=True).start()
 
     def record(self, request: EndedRequest, parent: TraceParent | None) -> None:
         """Send the spans of a request that has ended, soon."""
@@ -51,11 +55,13 @@ class Collector:
 
     def close(self, timeout_s: float) -> bool:
         """Send what waits, within `timeout_s`. False: that was too short."""
-        # None of OpenTelemetry's own functions keeps to a time limit.
-        closing = threading.Thread(target=self._provider.shutdown, name="traces-end", daemon=True)
-        closing.start()
-        closing.join(timeout_s)
-        return not closing.is_alive()
+        self._ending.set()
+        return self._ended.wait(timeout_s)
+
+    def _shut_down(self) -> None:
+        self._ending.wait()
+        self._provider.shutdown()
+        self._ended.set()
 
 
 class _Reporting(SpanExporter):

@@ -13,8 +13,9 @@ from server.batching.policy import Batch
 from server.batching.request import Request, Timings
 from server.batching.running.execution import Execution, Failure, places
 from server.batching.statistics import Statistics
-from server.errors import InvalidInput, ModelBroken, ServingError
+from server.errors import InvalidInput, ModelBroken, OutOfResources, ServingError, named
 from server.onnx.engine import Engine
+from transport import headroom
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Runner:
         """The results of a batch: one, or one for each piece where they had to run alone."""
         assembled, held = _NOTHING, True
         try:
+            headroom.check()
             started_ns = time.monotonic_ns()
             assembled = self._buffer.assemble(batch.pieces)
             assemble_ns = time.monotonic_ns() - started_ns
@@ -67,9 +69,12 @@ class Runner:
                 self._let_go(batch)
                 held = False
             return self._compute(batch, assembled, started_ns, assemble_ns)
-        except Exception as error:  # the worker must survive any failure of a batch
+        except Exception as failure:  # the worker must survive any failure of a batch
+            error = named(failure)
             if not isinstance(error, ServingError):
                 _log.exception("execution failed", extra={"rows": batch.rows})
+            elif isinstance(error, OutOfResources):
+                _log.warning("execution failed: %s", error, extra={"rows": batch.rows})
             return [Failure(batch, error)]
         finally:
             # Before their room is given back: the next message may take it at once.

@@ -167,15 +167,14 @@ class UnaryCall(CallHandler):
             return
         try:
             answer = self._inference.finish(pending, encode_response)
-        except Exception as error:
-            ended = self._call.finish(status.of(error))
-            self._room.give_back_answer()
-        else:
             answer.on_gone = gone = self._room.give_back_answer
             handover.gather(self._call.connection.sender)
             ended = self._call.answer([answer.data], answer.sent, gone)
             if not ended:
                 gone()
+        except Exception as error:
+            ended = self._call.finish(status.of(error))
+            self._room.give_back_answer()
         if ended:
             self._end()
 

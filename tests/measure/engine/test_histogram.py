@@ -60,3 +60,21 @@ def test_nothing_has_no_longest():
 def test_what_is_no_histogram_is_refused(text):
     with pytest.raises(ValueError, match="not an HDR histogram"):
         Histogram.decode(text)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1_000, HOUR_NS), min_size=44, max_size=200),
+    st.integers(1_000, HOUR_NS),
+)
+def test_a_percentile_is_within_a_bound_if_that_share_of_the_times_is(values, bound_ns):
+    counted = histogram(values)
+    for p in (50, 90):
+        within = counted.within(bound_ns) >= p * len(values) / 100
+        assert (counted.percentile(p) <= bound_ns) is within
+    assert counted.within(bound_ns) <= sum(value <= bound_ns for value in values)
+    assert counted.within(HOUR_NS * 2) == len(values)
+
+
+def test_of_no_times_none_is_within_a_bound():
+    assert histogram([]).within(HOUR_NS) == 0

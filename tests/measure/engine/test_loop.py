@@ -8,7 +8,9 @@ import pytest
 
 from client.errors import RequestFailed
 from measure.core.record import decoded, encoded
-from measure.engine.loop import Pace, Stop, Times, Traffic
+from measure.engine.loop import Stop, Times, Traffic
+from measure.engine.pace import Pace
+from measure.engine.ramp import Stage
 from measure.engine.slice import Slice
 from protos.codec import InferResponse
 
@@ -188,3 +190,73 @@ def test_processes_have_a_closed_loop_among_them(parts):
     assert sum(pace.concurrency for pace in paces) == 16
     assert [(pace.part, pace.parts) for pace in paces] == [(n, parts) for n in range(parts)]
     assert [pace.rate_per_s for pace in Pace(rate_per_s=5.0).among(parts)] == [5.0] * parts
+
+
+def replayed(at_ms, most_under_way=100):
+    """Replay a schedule in slices of an hour until all is sent; slices, the last, the sender."""
+    sender, inbox = SlowSender(), SimpleQueue()
+    due_ns = [at * MS for at in at_ms]
+    pace = Pace(rate_per_s=1.0)
+    traffic = Traffic(sender, judge, inbox, 1, pace, most_under_way, due_ns)
+    found, hour_ns = [], 3_600_000 * MS
+    for one in traffic.slices(Times(time.perf_counter_ns(), 0, hour_ns), 10.0):
+        found.append(one)
+        if sum(each.send_lag.samples for each in found) == len(at_ms):
+            inbox.put(Stop())
+    return found[:-1], found[-1], sender
+
+
+def test_a_schedule_ends_a_slice_when_all_is_sent_and_every_answer_is_counted():
+    at_ms = [0, 0, 30, 31, 90]
+    slices, last, _ = replayed(at_ms)
+    assert sum(one.due for one in (*slices, last)) == len(at_ms)
+    assert sum(one.answered for one in (*slices, last)) == len(at_ms)
+    # It was not waited for the end of the slice of an hour, nor was the first begun with.
+    assert last.end_ns - slices[0].start_ns >= (90 + SERVICE_MS) * MS
+    assert slices[0].due == 0
+
+
+def test_the_latency_of_a_schedule_counts_from_when_a_request_was_due():
+    slices, last, sender = replayed([0] * 5, most_under_way=1)
+    assert sender.most_under_way == 1
+    longest_ns = max(one.latency.max_ns for one in (*slices, last) if one.answered)
+    # The fifth waited for four others.
+    assert longest_ns >= 5 * SERVICE_MS * MS * 0.999
+
+
+def test_a_process_without_a_request_of_a_schedule_waits_for_the_end():
+    slices, last, sender = replayed([])
+    assert (sender.most_under_way, last.answered) == (0, 0)
+    assert sum(one.due for one in slices) == 0
+
+
+def test_a_closed_loop_follows_its_ramp_up_and_down():
+    second_ns, inbox = 10**9, SimpleQueue()
+
+    class BatchSender:
+        """Answers the first four at once, and then the load is over."""
+
+        def __init__(self):
+            self.sent = []
+
+        def send(self, number, done):
+            self.sent.append((number, done))
+            if len(self.sent) == 4:
+                now_ns = time.perf_counter_ns()
+                for one, answered in self.sent:
+                    answered(InferResponse("model", (), id=str(one)), now_ns)
+            elif len(self.sent) == 5:
+                inbox.put(Stop())
+
+        def close(self):
+            pass
+
+    sender = BatchSender()
+    stages = tuple(Stage(level, level, 1.0) for level in (2, 4, 1))
+    pace = Pace(concurrency=2, stages=stages)
+    traffic = Traffic(sender, judge, inbox, 1, pace, pace.most)
+    # It began three seconds ago: all slots have begun, and three of the four are to end.
+    times = Times(time.perf_counter_ns() - 3 * second_ns, 0, 3600 * second_ns)
+    found = list(traffic.slices(times, 0.0))
+    assert len(sender.sent) == 5
+    assert sum(one.answered for one in found) == 4

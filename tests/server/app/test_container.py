@@ -139,7 +139,7 @@ def test_a_signal_while_it_imports_ends_it_with_0(starting, eventually, models, 
 def test_what_takes_long_to_import_comes_after_the_handlers():
     code = "import sys, server.__main__; print(*sys.modules)"
     imported = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
-    assert "server.app.stop_signals" in imported
+    assert "server.app.process.stop_signals" in imported
     assert not {"argparse", "grpc", "logging", "numpy", "onnxruntime"} & set(imported)
 
 

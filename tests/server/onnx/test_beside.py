@@ -3,10 +3,10 @@ import weakref
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from command_line.onnx_runtime import ort
 from server.onnx import beside
 
 

@@ -3,10 +3,10 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from command_line.onnx_runtime import ort
 from server.errors import InvalidInput, StartError
 from server.onnx import beside
 from server.onnx.engine import Engine, TensorSpec

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import in_process
 import numpy as np
-import onnxruntime as ort
 import pytest
 
+from command_line.onnx_runtime import ort
 from measure.__main__ import main as client_main
 from model.__main__ import main as model_main
 from server.errors import StartError

@@ -1,9 +1,9 @@
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from command_line.onnx_runtime import ort
 from server.onnx.engine import run_bound, way_to_run
 
 KINDS = {

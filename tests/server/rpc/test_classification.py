@@ -13,7 +13,7 @@ from tritonclient.utils import shared_memory
 
 from protos.codec import RequestedOutput
 from server.errors import InvalidInput, LoadError, StartError
-from server.loaded_model.labels import parse
+from server.loaded_model.labels import LabelTable, parse
 from server.rpc import classification
 
 TIMEOUT_S = 20
@@ -247,11 +247,24 @@ def test_a_value_is_written_as_to_string_writes_it(value, written):
 
 
 def test_a_label_is_a_line_without_the_blanks_around_it():
-    assert parse(LABELS.encode()) == NAMES
-    assert parse(b"\xef\xbb\xbfa\nb") == parse("\ufeffa\nb".encode("utf-16-le")) == ("a", "b")
-    assert parse(b"") == ()
+    assert tuple(parse(LABELS.encode())) == NAMES
+    for data in (b"\xef\xbb\xbfa\nb", "\ufeffa\nb".encode("utf-16-le")):
+        assert tuple(parse(data)) == ("a", "b")
+    assert tuple(parse(b"")) == ()
     # Only these end a line; str.splitlines knows more.
-    assert parse("a\u2028b\x0bc\n".encode()) == ("a\u2028b\x0bc",)
+    assert tuple(parse("a\u2028b\x0bc\n".encode())) == ("a\u2028b\x0bc",)
+
+
+def test_a_table_of_labels_is_read_like_a_list():
+    names = ["", "é", "three words here", ""]
+    table = LabelTable.of(names)
+    assert list(table) == names
+    assert [table[-1 - index] for index in range(4)] == names[::-1]
+    assert table[1:3] == names[1:3]
+    assert list(LabelTable.of([])) == []
+    for beyond in (4, -5):
+        with pytest.raises(IndexError):
+            table[beyond]
 
 
 @pytest.mark.parametrize(

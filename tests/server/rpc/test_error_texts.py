@@ -7,10 +7,10 @@ from pathlib import Path
 import grpc
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from command_line.onnx_runtime import ort
 from protos import inference_pb2 as pb
 from protos.codec import decode_stream_response
 
@@ -97,7 +97,7 @@ def served(request, launch_for_module, repository, tmp_path_factory):
     process = launch_for_module(folder, *options)
     hidden = [
         *(str(folder), str(repository), str(repository.parent)),
-        *(str(ROOT), sys.prefix, str(Path(onnxruntime.__file__).parent), "/tmp/", "/home/"),
+        *(str(ROOT), sys.prefix, str(Path(ort.__file__).parent), "/tmp/", "/home/"),
         *("Traceback", 'File "', ".py", "0x7f", "elsewhere"),
     ]
     return process, hidden

@@ -1,0 +1,1 @@
+"""Write a line for every request of a load, as CSV or Parquet."""
