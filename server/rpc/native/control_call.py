@@ -87,7 +87,9 @@ class _ControlCall(Unary):
     def _answer(self, call: ServerCall, message: memoryview) -> None:
         length = len(message)
         try:
-            if not call.done:
+            if call.done:
+                self._room.give_back_answer()
+            else:
                 self._send(self._handle(bytes(message)))
         except Exception as error:
             self._room.give_back_answer()

@@ -44,12 +44,6 @@ class Room:
         self._answer: list[int] = []
         self._ticket: Ticket | None = None  # of bytes for the message that were not there at once
 
-    @property
-    def waits(self) -> bool:
-        """Whether it waits for bytes of the message."""
-        ticket = self._ticket
-        return ticket is not None and not ticket.granted
-
     def ask(self, length: int) -> bool:
         """Ask for room for a message of so many bytes; whether it is there already.
 
