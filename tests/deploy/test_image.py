@@ -19,6 +19,7 @@ from model.export import export
 from model.weights import from_seed
 
 PYTHON = ROOT / ".venv-deploy" / "bin" / "python"
+CONTAINERFILE = ROOT / "deploy" / "Containerfile"
 PYTHON_OF_IMAGE = (3, 11)
 TOOLS = ("mmdebstrap", "umoci")
 CLASSES, FEATURES = 4, 8
@@ -132,6 +133,18 @@ def test_its_configuration_is_that_of_a_server(image):
     assert config["Labels"][f"{LABEL}version"] == image.tag
     head = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=ROOT, text=True).strip()
     assert config["Labels"][f"{LABEL}revision"].removesuffix("-dirty") == head
+
+
+def test_the_containerfile_makes_the_same_configuration(image):
+    text = CONTAINERFILE.read_text()
+    config = image.config["config"]
+    lines = [f"USER {config['User']}", f"STOPSIGNAL {config['StopSignal']}"]
+    lines += [f"ENTRYPOINT {json.dumps(config['Entrypoint'])}", f"WORKDIR {config['WorkingDir']}"]
+    lines += [f"EXPOSE {' '.join(sorted(config['ExposedPorts']))}"]
+    assert [line for line in lines if line not in text.splitlines()] == []
+    variables = text[text.index("ENV ") :].partition("WORKDIR")[0].replace("\\\n", " ").split()[1:]
+    # umoci starts an image with PATH and TERM.
+    assert set(variables) == set(config["Env"]) - {"TERM=xterm"}
 
 
 def test_it_serves_as_its_user_and_drains(image, models, call, eventually, tmp_path):
