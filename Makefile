@@ -74,8 +74,8 @@ examples: .venv-dev/installed  ## build and run the clients in other languages (
 image: .venv-deploy/installed  ## an OCI image of the server and its SBOM, below .image/ (with umoci, mmdebstrap)
 	.venv-deploy/bin/python -m deploy.image.build $(ARGS)
 
-deploy-check: .venv-dev/installed .venv-deploy/installed  ## build and run the image
-	$(DEV) -m pytest tests/deploy/test_image.py -m 'slow or not slow' -k 'not second_build' -o faulthandler_timeout=600 $(ARGS)
+deploy-check: .venv-dev/installed .venv-deploy/installed  ## build and run the image, check the files of deploy/
+	$(DEV) -m pytest tests/deploy/test_image.py tests/deploy/test_kubernetes.py -m 'slow or not slow' -k 'not second_build' -o faulthandler_timeout=600 $(ARGS)
 
 check: .venv-dev/installed  ## style, types, import rules, generated stubs up to date
 	$(DEV) -m ruff check .
