@@ -25,14 +25,13 @@ from protos.tensors import (
     write_header,
     write_parameters,
 )
-from protos.wire import RememberedStarts, Split, first, length_prefix, open_field, split
+from protos.wire import Split, length_prefix, split
 
 # A message in pieces, one after the other; a memoryview is the memory of a tensor's array.
 Pieces: TypeAlias = Sequence[bytes | memoryview]
 
 _RAW_INPUT_FIELD = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _RAW_OUTPUT_FIELD = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
-_REQUEST_ID_FIELD = pb.ModelInferRequest.ID_FIELD_NUMBER
 _RESPONSE_ID_FIELD = pb.ModelInferResponse.ID_FIELD_NUMBER
 _INFER_RESPONSE_FIELD = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 
@@ -41,8 +40,8 @@ _PADDING_FIELD = 15
 _ALIGNMENT = 16
 _WORTH_ALIGNING_BYTES = 4096
 # A quarter of a MiB at most, with what is made of it a few times that.
-_REMEMBERED_HEADERS = 256
-_REMEMBERED_HEADER_BYTES = 1024
+REMEMBERED_HEADERS = 256
+REMEMBERED_HEADER_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,70 +99,6 @@ class InferResponse:
         return iter(self.names)
 
 
-_starts = RememberedStarts()
-
-
-def split_arriving(message: memoryview, filled: int) -> Split | None:
-    """Take apart a ModelInferRequest of which only the first `filled` bytes are there.
-
-    None unless these determine the request: all but the data of its one tensor is there, which end
-    with the message, and the data are not looked at when it is decoded. `decode_request` takes the
-    result; the tensor is then a view of bytes that may not be there yet.
-    """
-    found = open_field(message[:filled], len(message), _RAW_INPUT_FIELD)
-    if found is None:
-        return None
-    begin, start = found
-    before = split(message[:begin], _RAW_INPUT_FIELD, id_field=_REQUEST_ID_FIELD)
-    if before is None or before.spans:
-        return None
-    parts = before._replace(spans=[(start, len(message))])
-    try:
-        layouts = _header(pb.ModelInferRequest, parts).layouts
-    except InvalidMessage:
-        return None
-    return parts if len(layouts) == 1 and layouts[0].unread else None
-
-
-def decode_request(message: bytes | memoryview, parts: Split | None = None) -> InferRequest:
-    """Read a ModelInferRequest; InvalidMessage if it is malformed or contradicts itself.
-
-    `parts`: the result of `split_arriving`, if there is one.
-    """
-    known = parts or _starts.known(message)
-    parts = known or split(message, _RAW_INPUT_FIELD, id_field=_REQUEST_ID_FIELD)
-    whole = None
-    if parts is None:
-        whole = _parse(pb.ModelInferRequest, message)
-        raw, request_id = [memoryview(entry) for entry in whole.raw_input_contents], whole.id
-    else:
-        raw = _views(message, parts)
-        request_id = ""
-        if known is None or known.id_span is not None:
-            request_id = _id(message, parts, pb.ModelInferRequest)
-        if known is None:
-            _starts.remember(message, parts)
-    try:
-        header = _request_header(whole) if parts is None else _header(pb.ModelInferRequest, parts)
-        return InferRequest(
-            model_name=header.model_name,
-            model_version=header.model_version,
-            id=request_id,
-            parameters=dict(header.parameters),
-            inputs=read_tensors("input", header.layouts, raw),
-            outputs=header.requested,
-            byte_size=len(message),
-        )
-    except InvalidMessage as error:
-        raise InvalidMessage(str(error), request_id) from None
-
-
-def request_id_of(head: bytes) -> str:
-    """The id of a request of which only the start is there; empty where it does not show."""
-    found = first(head, _REQUEST_ID_FIELD)
-    return "" if found is None else found.decode(errors="replace")
-
-
 def encode_request(request: InferRequest) -> bytes:
     """Write a ModelInferRequest with raw contents."""
     # One join is the one copy; from 1 MiB on CPython lets other threads run meanwhile.
@@ -188,7 +123,7 @@ def decode_response(message: bytes | memoryview) -> InferResponse:
     """Read a ModelInferResponse; InvalidMessage if it is malformed or contradicts itself."""
     parts = split(message, _RAW_OUTPUT_FIELD, id_field=_RESPONSE_ID_FIELD)
     if parts is None:
-        return _whole_response(_parse(pb.ModelInferResponse, message))
+        return _whole_response(parse(pb.ModelInferResponse, message))
     return _split_response(message, parts)
 
 
@@ -216,9 +151,9 @@ def decode_stream_response(message: bytes | memoryview) -> tuple[str, InferRespo
         start, stop = outer.spans[0]
         inner = split(message, _RAW_OUTPUT_FIELD, start, stop, id_field=_RESPONSE_ID_FIELD)
         if inner is not None:
-            envelope = _parse(pb.ModelStreamInferResponse, outer.rest)
+            envelope = parse(pb.ModelStreamInferResponse, outer.rest)
             return envelope.error_message, _split_response(message, inner)
-    whole = _parse(pb.ModelStreamInferResponse, message)
+    whole = parse(pb.ModelStreamInferResponse, message)
     return whole.error_message, _whole_response(whole.infer_response)
 
 
@@ -254,13 +189,14 @@ def _write_header(
     return written
 
 
-@lru_cache(maxsize=_REMEMBERED_HEADERS)
+@lru_cache(maxsize=REMEMBERED_HEADERS)
 def _plain_header(name: str, version: str, layouts: _Layouts) -> bytes:
     """The same without parameters, which a server repeats."""
     return _write_header(name, version, layouts, [{}] * len(layouts), {})
 
 
-def _parse(kind: Any, data: bytes | memoryview) -> Any:
+def parse(kind: Any, data: bytes | memoryview) -> Any:
+    """The message as protobuf reads it; InvalidMessage."""
     try:
         return kind.FromString(data)
     except DecodeError as error:
@@ -268,7 +204,7 @@ def _parse(kind: Any, data: bytes | memoryview) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _Header:
+class Header:
     """What a message says beside its id and its tensors' data."""
 
     model_name: str
@@ -278,7 +214,8 @@ class _Header:
     requested: tuple[RequestedOutput, ...] = ()
 
 
-def _request_header(message: Any) -> _Header:
+def request_header(message: Any) -> Header:
+    """What a ModelInferRequest says beside its id and data; InvalidMessage."""
     requested = [
         RequestedOutput(output.name, read_parameters(output.parameters))
         for output in message.outputs
@@ -286,14 +223,14 @@ def _request_header(message: Any) -> _Header:
     return _header_of(message, "input", message.inputs, tuple(requested))
 
 
-def _response_header(message: Any) -> _Header:
+def _response_header(message: Any) -> Header:
     return _header_of(message, "output", message.outputs)
 
 
 def _header_of(
     message: Any, role: str, tensors: Any, requested: tuple[RequestedOutput, ...] = ()
-) -> _Header:
-    return _Header(
+) -> Header:
+    return Header(
         model_name=message.model_name,
         model_version=message.model_version,
         parameters=read_parameters(message.parameters),
@@ -302,25 +239,26 @@ def _header_of(
     )
 
 
-def _read_header(kind: Any, rest: bytes) -> _Header:
-    read = _request_header if kind is pb.ModelInferRequest else _response_header
-    return read(_parse(kind, rest))
+def read_header(kind: Any, rest: bytes) -> Header:
+    """The header in the rest of a message without id and raw contents; InvalidMessage."""
+    read = request_header if kind is pb.ModelInferRequest else _response_header
+    return read(parse(kind, rest))
 
 
 # Clients and servers repeat their messages but for id and data.
-_known_header = lru_cache(maxsize=_REMEMBERED_HEADERS)(_read_header)
+_known_header = lru_cache(maxsize=REMEMBERED_HEADERS)(read_header)
 
 
-def _header(kind: Any, parts: Split) -> _Header:
-    remembered = len(parts.rest) <= _REMEMBERED_HEADER_BYTES
-    return _known_header(kind, parts.rest) if remembered else _read_header(kind, parts.rest)
+def _header(kind: Any, parts: Split) -> Header:
+    remembered = len(parts.rest) <= REMEMBERED_HEADER_BYTES
+    return _known_header(kind, parts.rest) if remembered else read_header(kind, parts.rest)
 
 
 def _split_response(message: bytes | memoryview, parts: Split) -> InferResponse:
     # First: what is malformed is not looked at any further.
-    request_id = _id(message, parts, pb.ModelInferResponse)
+    request_id = id_of(message, parts, pb.ModelInferResponse)
     header = _header(pb.ModelInferResponse, parts)
-    return _response(header, request_id, _views(message, parts))
+    return _response(header, request_id, views(message, parts))
 
 
 def _whole_response(message: Any) -> InferResponse:
@@ -328,7 +266,7 @@ def _whole_response(message: Any) -> InferResponse:
     return _response(_response_header(message), message.id, raw)
 
 
-def _response(header: _Header, request_id: str, raw: list[memoryview]) -> InferResponse:
+def _response(header: Header, request_id: str, raw: list[memoryview]) -> InferResponse:
     return InferResponse(
         model_name=header.model_name,
         model_version=header.model_version,
@@ -338,12 +276,14 @@ def _response(header: _Header, request_id: str, raw: list[memoryview]) -> InferR
     )
 
 
-def _views(message: bytes | memoryview, parts: Split) -> list[memoryview]:
+def views(message: bytes | memoryview, parts: Split) -> list[memoryview]:
+    """The raw contents of a message."""
     view = memoryview(message).toreadonly()
     return [view[start:stop] for start, stop in parts.spans]
 
 
-def _id(message: bytes | memoryview, parts: Split, kind: Any) -> str:
+def id_of(message: bytes | memoryview, parts: Split, kind: Any) -> str:
+    """The id of a message, "" without one; InvalidMessage."""
     if parts.id_span is None:
         return ""
     start, stop = parts.id_span

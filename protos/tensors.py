@@ -6,6 +6,7 @@ unaligned.
 
 import itertools
 import math
+import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,15 @@ from numpy.typing import NDArray
 
 from protos.datatypes import BYTES, DTYPES, datatype_of
 from protos.errors import InvalidMessage
+from protos.weight import GoOn, go_on
 
 Parameter = bool | int | float | str
 
 _MOST_DIMENSIONS = 64  # numpy's own limit
 _MOST_ELEMENT_BYTES = 2**32 - 1  # of a length of 4 bytes
+# Elements that are read between two calls of `going_on`: a few milliseconds.
+_STEP_ELEMENTS = 8192
+_LENGTH = struct.Struct("<I")
 
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -135,8 +140,11 @@ class Layout:
         """Whether raw contents become an array without a look at them."""
         return self.datatype not in (BYTES, "BOOL")
 
-    def tensor(self, raw: memoryview | None) -> Tensor:
-        """The tensor with its raw contents, None if there are none beside the header."""
+    def tensor(self, raw: memoryview | None, going_on: GoOn = go_on) -> Tensor:
+        """The tensor with its raw contents, None if there are none beside the header.
+
+        `going_on` is called every few milliseconds, and may raise what ends the work.
+        """
         what, typed = self.what, self.header is not None
         # A copy: other messages with the same header share the layout.
         parameters = dict(self.parameters)
@@ -145,11 +153,11 @@ class Layout:
                 raise InvalidMessage(f"{what} lies in shared memory, expected no contents")
             return Tensor(self.name, self.datatype, self.shape, None, parameters)
         if raw is None:
-            data = self._typed_contents()
+            data = self._typed_contents(going_on)
         elif typed:
             raise InvalidMessage(f"{what} has typed and raw contents, expected one of them")
         elif self.datatype == BYTES:
-            data = decode_elements(what, raw, self.shape)
+            data = decode_elements(what, raw, self.shape, going_on)
         else:
             if raw.nbytes != self.byte_size:
                 raise InvalidMessage(
@@ -162,7 +170,7 @@ class Layout:
                 data = data.view(np.uint8) != 0
         return Tensor(self.name, self.datatype, self.shape, data.reshape(self.shape), parameters)
 
-    def _typed_contents(self) -> NDArray[Any]:
+    def _typed_contents(self, going_on: GoOn) -> NDArray[Any]:
         what, elements = self.what, math.prod(self.shape)
         attribute = _CONTENTS.get(self.datatype)
         if attribute is None:
@@ -178,21 +186,30 @@ class Layout:
             raise InvalidMessage(
                 f"{what} has {len(values)} elements; shape {list(self.shape)} takes {elements}"
             )
-        if self.datatype == BYTES:
-            return _objects(values)
-        try:
-            # From a list, because from protobuf 7 on numpy reads the field's own buffer, and values
-            # that do not fit the narrower datatype wrap around silently.
-            data: NDArray[Any] = np.array(list(values), self.dtype)
-        except OverflowError:
-            raise InvalidMessage(f"{what} has elements that {self.datatype} cannot hold") from None
+        dtype = np.dtype(np.object_) if self.datatype == BYTES else self.dtype
+        data: NDArray[Any] = np.empty(elements, dtype)
+        for start in range(0, elements, _STEP_ELEMENTS):
+            if start:
+                going_on()
+            step = slice(start, start + _STEP_ELEMENTS)
+            try:
+                # From a list, because from protobuf 7 on numpy reads the field's own buffer, and
+                # values that do not fit the narrower datatype wrap around silently.
+                data[step] = np.array(list(values[step]), dtype)
+            except OverflowError:
+                raise InvalidMessage(
+                    f"{what} has elements that {self.datatype} cannot hold"
+                ) from None
         return data
 
 
-def read_tensors(role: str, layouts: Sequence[Layout], raw: list[memoryview]) -> tuple[Tensor, ...]:
+def read_tensors(
+    role: str, layouts: Sequence[Layout], raw: list[memoryview], going_on: GoOn = go_on
+) -> tuple[Tensor, ...]:
     """Tensors of a message from the layouts in its header and the raw contents beside it.
 
-    `role` is "input" or "output". InvalidMessage if layouts and contents contradict each other.
+    `role` is "input" or "output"; `going_on` as in `Layout.tensor`. InvalidMessage if layouts and
+    contents contradict each other.
     """
     # For an output in shared memory the sender may put an empty entry in its place.
     keeps_place = role == "output" and len(raw) == len(layouts)
@@ -206,28 +223,44 @@ def read_tensors(role: str, layouts: Sequence[Layout], raw: list[memoryview]) ->
     supply = iter(raw)
     return tuple(
         [
-            layout.tensor(next(supply) if raw and (keeps_place or not layout.shared) else None)
+            layout.tensor(
+                next(supply) if raw and (keeps_place or not layout.shared) else None, going_on
+            )
             for layout in layouts
         ]
     )
 
 
-def decode_elements(what: str, raw: memoryview, shape: tuple[int, ...]) -> NDArray[Any]:
+def decode_elements(
+    what: str, raw: memoryview, shape: tuple[int, ...], going_on: GoOn = go_on
+) -> NDArray[Any]:
     """BYTES elements, each a 4-byte little-endian length before as many bytes, as Python bytes.
 
-    InvalidMessage, which names `what`, if they do not fit the shape or the bytes.
+    `going_on` is called every few milliseconds, and may raise what ends the work. InvalidMessage,
+    which names `what`, if they do not fit the shape or the bytes.
     """
     expected = math.prod(shape)
     elements: list[bytes] = []
+    data, read_length = raw.tobytes(), _LENGTH.unpack_from
     at, end = 0, raw.nbytes
-    while at < end:
-        start = at + 4
-        at = start + int.from_bytes(raw[at:start], "little")
-        if at > end:
-            raise InvalidMessage(f"{what} has an element that exceeds its {end} bytes")
-        elements.append(bytes(raw[start:at]))
+    try:
+        while at < end:
+            start = at + 4
+            at = start + read_length(data, at)[0]
+            elements.append(data[start:at])
+            if not len(elements) % _STEP_ELEMENTS:
+                going_on()
+                if len(elements) > expected:
+                    break
+    except struct.error:
+        at = end + 1
+    if at > end:
+        raise InvalidMessage(f"{what} has an element that exceeds its {end} bytes")
     if len(elements) != expected:
-        raise InvalidMessage(f"{what} has {len(elements)} elements; its shape takes {expected}")
+        more = " or more" if at < end else ""
+        raise InvalidMessage(
+            f"{what} has {len(elements)}{more} elements; its shape takes {expected}"
+        )
     return _objects(elements).reshape(shape)
 
 

@@ -47,12 +47,14 @@ def split(
     stop: int | None = None,
     *,
     id_field: int = 0,
+    most_fields: int = 2**31,
 ) -> Split | None:
     """Separate every occurrence of the length-delimited `field` from the rest of the message.
 
     `id_field`, another one, is taken out too: without it the rest of similar messages is equal.
     Reads `message[start:stop]`, top level only. Returns None for anything unusual (truncation,
-    groups, over-long varints, two ids), which protobuf's own parser must handle.
+    groups, over-long varints, two ids), which protobuf's own parser must handle, and for more than
+    `most_fields`.
     """
     end = len(message) if stop is None else stop
     spans: list[tuple[int, int]] = []
@@ -60,9 +62,11 @@ def split(
     taken = {field << 3 | _LEN: spans, id_field << 3 | _LEN: id_spans}
     rest: list[bytes | memoryview] = []
     at = kept = start
+    left = most_fields
     try:
-        while at < end:
+        while at < end and left:
             begin = at
+            left -= 1
             # Most varints have one byte, and a call for each of them would take most of the time.
             tag = message[at]
             at += 1
@@ -95,7 +99,7 @@ def split(
         return None
     rest.append(message[kept:end])
     # Of two ids the last one counts, but protobuf looks at each.
-    unusual = len(id_spans) > 1 or at > end
+    unusual = len(id_spans) > 1 or at != end
     return None if unusual else Split(b"".join(rest), spans, id_spans[0] if id_spans else None)
 
 
@@ -137,7 +141,7 @@ def first(head: bytes, field: int) -> bytes | None:
 
     `head` is the start of a message, which may be cut off anywhere.
     """
-    for tag, _, payload, end in _fields(head):
+    for tag, _, payload, end in fields(head):
         if tag == field << 3 | _LEN:
             return head[payload:end] if end <= len(head) else None
     return None
@@ -149,14 +153,14 @@ def open_field(head: memoryview, length: int, field: int) -> tuple[int, int] | N
     Only the start of the message is there, `head`, of its `length` bytes. None unless it shows that
     the last field is `field`, length-delimited, and that its payload ends with the message.
     """
-    for tag, begin, payload, end in _fields(head):
+    for tag, begin, payload, end in fields(head):
         if end >= len(head):
             last = tag == field << 3 | _LEN and end == length and end - payload <= _MAX_LENGTH
             return (begin, payload) if last else None
     return None
 
 
-def _fields(head: bytes | memoryview) -> Iterator[tuple[int, int, int, int]]:
+def fields(head: bytes | memoryview) -> Iterator[tuple[int, int, int, int]]:
     """Tag, begin, begin of the payload, and end of each field whose tag and length are in `head`.
 
     `head` is the start of a message, which may be cut off anywhere; ends at anything unusual.

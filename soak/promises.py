@@ -64,6 +64,12 @@ PARTS: Mapping[str, Part] = {
         25,
         "leaks",
     ),
+    "memory": Part(
+        "rounds of attacks on memory, within the bounds of the options, others served",
+        500,
+        12,
+        "memory.bounded",
+    ),
     "codec": Part(
         "damaged messages decoded or rejected like protobuf", 10_000_000, 14, "fuzz.codec_fuzz"
     ),

@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Iterable
 
+from transport.compression import ENCODINGS
 from transport.http2.headers import Headers
-from transport.messages import ENCODINGS
 from transport.status import Code, Metadata, Status, StatusError, code_of, escape, unescape
 
 CONTENT_TYPE = "application/grpc"

@@ -11,6 +11,10 @@ machine's memory, the kernel does not say beforehand that it is reached.
 import ctypes
 import resource
 
+import numpy as np
+
+from transport.status import Code, StatusError
+
 RESERVE_BYTES = 32 * 2**20
 _LIMITS = (resource.RLIMIT_DATA, resource.RLIMIT_AS)
 _LIMITED = any(resource.getrlimit(each)[0] != resource.RLIM_INFINITY for each in _LIMITS)
@@ -29,3 +33,18 @@ def check() -> None:
     if not probe:
         raise MemoryError(f"less than {RESERVE_BYTES >> 20} MiB are left of the process's limit")
     _LIBC.free(probe)
+
+
+def memory(length: int, size_bytes: int) -> memoryview:
+    """Memory for a message of `length` bytes, `size_bytes` with what is beside it; not cleared.
+
+    StatusError where there is none.
+    """
+    try:
+        array = np.empty(size_bytes, np.uint8)
+        check()
+    except MemoryError:
+        raise StatusError(
+            Code.RESOURCE_EXHAUSTED, f"the receiver has no memory for a message of {length} bytes"
+        ) from None
+    return array.data[:length]

@@ -8,25 +8,22 @@ owner skips takes no memory: it is dropped as it comes, and the next one follows
 
 import struct
 import time
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Protocol, cast
 
-import numpy as np
-
-from transport import headroom
+from transport import compression, headroom
 from transport.http2.frames import Buffer
 from transport.status import Code, StatusError
 
 PREFIX_BYTES = 5
 _PREFIX = struct.Struct(">BI")
-# zlib's window bits: 16 more mean gzip's format.
-_WINDOW_BITS = {"gzip": 31, "deflate": 15}
-ENCODINGS = ("identity", "deflate", "gzip")
 MAX_MESSAGE_BYTES = 2**32 - 1
 # Below that, receiving into the memory itself costs more than a copy.
 _DIRECT_BYTES = 4096
+# The memory of a message is so much too large at most: a sixteenth of it, from a MiB on.
 _STEP_BYTES = 64 * 1024
+_SMALL_STEP_BYTES = 4096
+_LARGE_BYTES = 16 * _STEP_BYTES
 # A message of at least so many bytes has its owner look at it while it arrives, first when so many
 # bytes of it are there.
 ARRIVING_LEAST_BYTES = 16 * 2**20
@@ -52,40 +49,6 @@ def as_bytes(buffers: Iterable[Buffer]) -> list[memoryview]:
     return [view.cast("B") for view in views if view.nbytes]
 
 
-def pack(buffers: Sequence[Buffer], encoding: str) -> bytes:
-    """The message in `buffers`, compressed."""
-    packer = zlib.compressobj(wbits=_WINDOW_BITS[encoding])
-    return b"".join((*map(packer.compress, buffers), packer.flush()))
-
-
-def unpack(packed: Buffer, encoding: str, max_bytes: int) -> memoryview:
-    """The message that was compressed; StatusError where it is damaged or over `max_bytes`.
-
-    No more than `max_bytes` is unpacked, however small `packed` is.
-    """
-    unpacker = zlib.decompressobj(_WINDOW_BITS[encoding])
-    try:
-        message = unpacker.decompress(packed, max_bytes + 1)
-    except MemoryError:
-        raise _no_memory(len(packed)) from None
-    except zlib.error as error:
-        raise StatusError(Code.INTERNAL, f"the message cannot be unpacked: {error}") from None
-    if len(message) > max_bytes:
-        raise StatusError(
-            Code.RESOURCE_EXHAUSTED,
-            f"the message is larger than the limit: got more than {max_bytes} bytes unpacked",
-        )
-    if not unpacker.eof:
-        raise StatusError(Code.INTERNAL, "the message cannot be unpacked: it ends too early")
-    return memoryview(message)
-
-
-def _no_memory(length: int) -> StatusError:
-    return StatusError(
-        Code.RESOURCE_EXHAUSTED, f"the receiver has no memory for a message of {length} bytes"
-    )
-
-
 class Owner(Protocol):
     """The stream whose messages are read."""
 
@@ -106,10 +69,19 @@ class Owner(Protocol):
         """Take a message."""
 
     def skipped(self, length: int, head: bytes) -> None:
-        """A message of `length` bytes was dropped; `head` is its start, empty if compressed."""
+        """A message of `length` bytes was dropped; `head` is its start, empty if still packed."""
 
-    def deliver_packed(self, packed: memoryview) -> None:
-        """Unpack a message elsewhere; `MessageReader.unpacked` is called later."""
+    def measure(self, packed: memoryview) -> None:
+        """Find out how large a message is unpacked; `MessageReader.measured` is called later."""
+
+    def unpack(self, packed: memoryview, size_bytes: int) -> None:
+        """Unpack a message of a known size; `MessageReader.unpacked` is called later."""
+
+    def stash(self, count: int) -> bool:
+        """Whether `count` bytes are kept that come before their message may; StatusError."""
+
+    def unstash(self, count: int) -> None:
+        """So many of these bytes are not kept any more."""
 
     def ended(self) -> None:
         """The peer sends no more."""
@@ -125,6 +97,7 @@ class MessageReader:
         "_look_at",
         "_memory",
         "_packed",
+        "_size",
         "_skipped",
         "_stash",
         "_waiting",
@@ -147,18 +120,24 @@ class MessageReader:
         self.began_ns = 0  # the same, or when it was admitted, if it had to wait for that
         self._head = b""
         self._packed = False
+        self._size = -1  # of a compressed message, unpacked, once that is known
         self._memory: memoryview | None = None
         self._filled = 0
         self._look_at = NEVER  # bytes that are there when the owner looks next
         self._waiting = False
         self._skipped: bytearray | None = None  # the start of a message that is dropped
-        self._stash: list[bytes] | None = None
+        self._stash: bytearray | None = None
         self._ended = False
 
     @property
     def missing(self) -> int:
         """Bytes to come of the message that is under way, once it is admitted."""
         return 0 if self._memory is None else self.length - self._filled
+
+    @property
+    def taken_bytes(self) -> int:
+        """Memory of the message that is under way, unpacked if its size is known."""
+        return max(self.length, self._size)
 
     @property
     def idle(self) -> bool:
@@ -192,9 +171,10 @@ class MessageReader:
         """Take bytes that lie elsewhere. StatusError: the call must end."""
         while data:
             if self._waiting:
-                if self._stash is None:
-                    self._stash = []
-                self._stash.append(bytes(data))
+                if self.owner.stash(len(data)):
+                    if self._stash is None:
+                        self._stash = bytearray()
+                    self._stash += data
                 return
             if self.length < 0:
                 data = self._read_prefix(data)
@@ -229,7 +209,12 @@ class MessageReader:
 
     def _go_on(self) -> None:
         memory = self._memory
-        if self._skipped is not None:
+        if self._skipped is not None and self._size >= 0:
+            assert memory is not None
+            size, head = self._size, compression.start(memory, self.encoding, SKIPPED_HEAD_BYTES)
+            self._reset()
+            self.owner.skipped(size, head)
+        elif self._skipped is not None:
             self._skip(memoryview(b"") if memory is None else memory, self._skipped)
         elif memory is not None:
             self._finish()
@@ -242,23 +227,38 @@ class MessageReader:
         if not self._waiting:
             self.resume()
 
-    def unpacked(self, message: memoryview) -> None:
-        """Go on after `deliver_packed`."""
-        self._memory, self._packed = message, False
-        self.length = self._filled = len(message)
+    def measured(self, size_bytes: int) -> None:
+        """Go on after `measure`: ask for what the message takes unpacked."""
+        self._size = size_bytes
         self.ask_again()
+
+    def unpacked(self, message: memoryview) -> None:
+        """Go on after `unpack`."""
+        self._reset()
+        self._waiting = False
+        self.owner.deliver(message)
+        self._feed_stash()
+
+    def drop(self) -> None:
+        """Let go of what came before its message might: nobody gets it."""
+        stash, self._stash = self._stash, None
+        if stash:
+            self.owner.unstash(len(stash))
 
     def _ask(self) -> None:
         try:
-            self._waiting = not self.owner.admit(self.length)
+            self._waiting = not self.owner.admit(self.length if self._size < 0 else self._size)
         except SkipMessage:
             self._waiting, self._skipped = False, bytearray()
             self._filled = 0
 
     def _feed_stash(self) -> None:
+        if self._waiting:
+            return
         stash, self._stash = self._stash, None
-        for data in stash or ():
-            self.feed(memoryview(data))
+        if stash:
+            self.owner.unstash(len(stash))
+            self.feed(memoryview(stash))
         if self._ended and not self._waiting:
             self._check_end()
 
@@ -311,12 +311,8 @@ class MessageReader:
             return data[length:]
         # Not cleared, as a bytearray would be; in steps, so that the place of a message fits the
         # next one that is a few bytes longer.
-        try:
-            memory = np.empty(-(-length // _STEP_BYTES) * _STEP_BYTES, np.uint8)
-            headroom.check()
-        except MemoryError:
-            raise _no_memory(length) from None
-        self._memory = memory.data[:length]
+        step = _STEP_BYTES if length >= _LARGE_BYTES else _SMALL_STEP_BYTES
+        self._memory = headroom.memory(length, -(-length // step) * step)
         self._filled = 0
         shown = length >= ARRIVING_LEAST_BYTES and not self._packed
         self._look_at = ARRIVING_FIRST_BYTES if shown else NEVER
@@ -338,7 +334,10 @@ class MessageReader:
         assert message is not None
         if packed:
             self._waiting = True
-            self.owner.deliver_packed(message)
+            if self._size < 0:
+                self.owner.measure(message)
+            else:
+                self.owner.unpack(message, self._size)
             return
         self._reset()
         self.owner.deliver(message)
@@ -348,6 +347,7 @@ class MessageReader:
         self._memory = self._skipped = None
         self._filled = 0
         self._packed = False
+        self._size = -1
 
 
 class NoMessages(MessageReader):
@@ -373,7 +373,13 @@ class _Over(NoMessages):
     def ask_again(self) -> None:
         """See MessageReader."""
 
+    def measured(self, size_bytes: int) -> None:
+        """See MessageReader."""
+
     def unpacked(self, message: memoryview) -> None:
+        """See MessageReader."""
+
+    def drop(self) -> None:
         """See MessageReader."""
 
 

@@ -14,9 +14,10 @@ from command_line.parser import positionals
 from protos import inference_pb2 as pb
 from protos import malloc
 from protos import model_config_pb2 as config_pb
-from protos.codec import InferResponse, decode_request, encode_response, encode_stream_response
+from protos.codec import InferResponse, encode_response, encode_stream_response
 from protos.datatypes import datatype_of
 from protos.quantize import DEFAULT_SCALE
+from protos.request_decoding import decode_request
 from protos.tensors import Tensor
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name

@@ -24,7 +24,12 @@ from transport.workers import Workers
 
 _REFLECTION_THREADS = 4
 # Of a health check's or of reflection's message.
-_OTHER_MESSAGE_BYTES = 64 * 1024
+_OTHER_MESSAGE_BYTES = 4 * 1024
+# Of these calls, open on one connection; and between two messages of a reflection stream.
+_OTHER_CALLS = 32
+_OTHER_IDLE_S = 60.0
+# What clients may send ahead of messages that have no room: at least so much.
+_LEAST_AHEAD_BYTES = 16 * 1024 * 1024
 # Of answers that a client does not read, before no message of its is taken, and for how long.
 _UNREAD_BYTES = 16 * 1024 * 1024
 _STALL_S = 60.0
@@ -91,19 +96,23 @@ class NativeEndpoint:
         handlers: Sequence[grpc.GenericRpcHandler],
         authorization: Authorization | None,
         tls_context: Callable[[], ssl.SSLContext] | None,
+        pressed: Callable[[], bool],
         on_dropped: Callable[[], object],
         on_call_ended: OnCallEnded | None,
     ) -> None:
         """Listen; StartError if that fails. `handlers` have the other methods.
 
-        `on_dropped` is called after memory of a large message was freed that no handler got,
-        `on_call_ended` with each call that has ended.
+        `pressed`: whether calls wait for memory that others hold. `on_dropped` is called after
+        memory of a large message was freed that no handler got, `on_call_ended` with each call that
+        has ended.
         """
         others = GrpcHandlers(
             handlers,
             Workers(_REFLECTION_THREADS, 0, "reflection"),
             receive_s=config.quick_receive_s,
+            idle_s=min(_OTHER_IDLE_S, config.stream_idle_s or _OTHER_IDLE_S),
             max_message_bytes=_OTHER_MESSAGE_BYTES,
+            max_calls=_OTHER_CALLS,
         )
 
         def method(path: str) -> Method:
@@ -114,7 +123,7 @@ class NativeEndpoint:
             self._server = TransportServer(
                 [config.address],
                 method,
-                _server_options(config, on_dropped, on_call_ended),
+                _server_options(config, pressed, on_dropped, on_call_ended),
                 tls_context,
             )
         except (OSError, ValueError) as error:
@@ -137,7 +146,10 @@ class NativeEndpoint:
 
 
 def _server_options(
-    config: Config, on_dropped: Callable[[], object], on_call_ended: OnCallEnded | None
+    config: Config,
+    pressed: Callable[[], bool],
+    on_dropped: Callable[[], object],
+    on_call_ended: OnCallEnded | None,
 ) -> ServerOptions:
     # Twice, and looked at once a second: silence is noticed, and then waited for.
     silence_s = max(config.silent_peer_s / 2 - _TICKS_S, config.silent_peer_s / 4)
@@ -158,6 +170,8 @@ def _server_options(
             max_age_grace_s=config.max_connection_age_grace_s or None,
         ),
         max_connections=config.max_connections,
+        max_ahead_bytes=max(config.max_stream_bytes, _LEAST_AHEAD_BYTES),
+        pressed=pressed,
         on_dropped=on_dropped,
         on_call_ended=on_call_ended,
     )

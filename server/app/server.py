@@ -102,7 +102,7 @@ class Server:
         self._memory = MemoryServicer(regions)
         self._settings = SettingsServicer(self._repository, logs, self._observers.trace_settings)
         idle_trim = IdleTrim()
-        budget = ByteBudget(config.max_inflight_bytes)
+        self._budget = budget = ByteBudget(config.max_inflight_bytes)
         inference = Inference(self._repository, budget, regions, self._request_ends)
         streams = StreamLimits(config.max_stream_bytes, config.stream_idle_s)
         # A message over the whole byte budget is rejected, too.
@@ -205,6 +205,7 @@ class Server:
             if receiver is not None:
                 receiver.close()
         self._repository.close()
+        self._streams.close()
         self._observers.close()
         self._idle_trim.close()
 
@@ -225,6 +226,7 @@ class Server:
                 others,
                 authorization,
                 self._tls_context,
+                lambda: self._budget.short,
                 self._idle_trim.trim_soon,
                 self._call_ends.ended if calls_count else None,
             )

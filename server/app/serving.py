@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from protos import malloc
 from server.app import logs, readiness, sizing, stacks
 from server.app.config import Config
+from server.app.memory_guard import MemoryGuard
 from server.app.process import streams
 from server.app.process.stop_signals import StopSignals
 from server.app.server import Server
@@ -60,9 +61,11 @@ def _serve(
     except StartError as error:
         streams.complain(f"argmax-server: error: {error}")
         return 2
+    guard = MemoryGuard(settings.max_inflight_bytes + settings.max_stream_bytes)
     streams.announce(f"listening on {server.address}")
     readiness.notify(notify_address, readiness.READY)
     stop.wait()
     readiness.notify(notify_address, readiness.STOPPING)
     server.drain()
+    guard.close()
     return 0

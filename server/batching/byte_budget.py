@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from server.batching.fair_queue import FairQueue
 from server.batching.request import Caller
-from server.errors import Cancelled, QueueFull, TooLarge
+from server.errors import Cancelled, QueueFull, TooLarge, TooMany
 
 _ANYONE = Caller()
 
@@ -21,6 +21,8 @@ class Ticket:
     size_bytes: int
     on_granted: Callable[[], object]
     granted: bool = False
+    # What its owner holds already, and keeps while it waits; None for one that holds nothing.
+    held_bytes: int | None = None
 
 
 class ByteBudget:
@@ -31,6 +33,8 @@ class ByteBudget:
         self._used = 0
         self._fair_queue = FairQueue()
         self._waiting: list[Ticket] = []
+        # Of those that hold bytes and need more. They come first: what they hold is free then.
+        self._growing: list[Ticket] = []
         self._lock = threading.Lock()
 
     @property
@@ -38,13 +42,23 @@ class ByteBudget:
         """Bytes held now."""
         return self._used
 
+    @property
+    def total_bytes(self) -> int:
+        """Bytes that may be held."""
+        return self._total
+
+    @property
+    def short(self) -> bool:
+        """Whether somebody waits for bytes."""
+        return bool(self._waiting or self._growing)
+
     def take(self, size_bytes: int) -> bool:
         """Take bytes that are free and that nobody waits for; False where there are none.
 
         What was taken is given back by `release`.
         """
         with self._lock:
-            if self._waiting or self._used + size_bytes > self._total:
+            if self._waiting or self._growing or self._used + size_bytes > self._total:
                 return False
             self._used += size_bytes
         return True
@@ -68,7 +82,7 @@ class ByteBudget:
         if refusal is not None:
             raise refusal
         with self._lock:
-            if not self._waiting and self._fits(size_bytes):
+            if not self._waiting and not self._growing and self._fits(size_bytes):
                 self._used += size_bytes
                 return Ticket(0, size_bytes, on_granted, granted=True)
             start_tag = self._fair_queue.start_tag(client, size_bytes)
@@ -76,11 +90,45 @@ class ByteBudget:
             insort(self._waiting, ticket, key=lambda each: each.start_tag)
         return ticket
 
+    def grow(self, held_bytes: int, more_bytes: int, on_granted: Callable[[], object]) -> Ticket:
+        """Ask, without waiting, for bytes beside those that the caller holds, as `ask` does.
+
+        Raises TooLarge if no wait could help, TooMany if callers would wait for each other.
+        """
+        refusal = self.refusal(held_bytes + more_bytes)
+        if refusal is not None:
+            raise refusal
+        with self._lock:
+            if not self._growing and self._fits(more_bytes):
+                self._used += more_bytes
+                return Ticket(0, more_bytes, on_granted, granted=True)
+            growing = [*self._growing, Ticket(0, more_bytes, on_granted, held_bytes=held_bytes)]
+            # Whoever else holds bytes gives them back in the end; these do once they have more.
+            kept = sum(each.held_bytes or 0 for each in growing)
+            if any(kept + each.size_bytes > self._total for each in growing):
+                raise TooMany(
+                    f"the request needs {more_bytes} bytes beside its own, and others that wait "
+                    f"for more hold {kept - held_bytes} of the server's budget of {self._total}"
+                )
+            self._growing = growing
+        return growing[-1]
+
+    def charge(self, size_bytes: int, beyond_bytes: int) -> bool:
+        """Count bytes that are there already, even if there is no room for them.
+
+        False if more than `beyond_bytes` would be held beyond the total.
+        """
+        with self._lock:
+            if self._used + size_bytes > self._total + beyond_bytes:
+                return False
+            self._used += size_bytes
+        return True
+
     def withdraw(self, ticket: Ticket) -> bool:
         """Withdraw a ticket; return whether it has its bytes."""
         with self._lock:
             if not ticket.granted:
-                self._waiting.remove(ticket)
+                (self._waiting if ticket.held_bytes is None else self._growing).remove(ticket)
                 # Those behind it may fit.
                 self._grant()
             return ticket.granted
@@ -119,17 +167,24 @@ class ByteBudget:
         """Give bytes back."""
         with self._lock:
             self._used -= size_bytes
-            if self._waiting:
+            if self._waiting or self._growing:
                 self._grant()
 
     def _grant(self) -> None:
+        while self._growing and self._fits(self._growing[0].size_bytes):
+            self._give(self._growing.pop(0))
+        if self._growing:
+            return
         # In order, or small requests could overtake a large one forever.
         while self._waiting and self._fits(self._waiting[0].size_bytes):
             ticket = self._waiting.pop(0)
-            self._used += ticket.size_bytes
             self._fair_queue.advance(ticket.start_tag)
-            ticket.granted = True
-            ticket.on_granted()
+            self._give(ticket)
+
+    def _give(self, ticket: Ticket) -> None:
+        self._used += ticket.size_bytes
+        ticket.granted = True
+        ticket.on_granted()
 
     def _fits(self, size_bytes: int) -> bool:
         return self._used + size_bytes <= self._total

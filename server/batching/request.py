@@ -69,6 +69,8 @@ class Request:
     outputs: tuple[str, ...]
     rows: int
     size_bytes: int = 0
+    # Of its outputs, as far as the model states their size.
+    answer_bytes: int = 0
     deadline_ns: int | None = None
     queue_deadline_ns: int | None = None
     # The sender announces another message of the same batch, as MSG_MORE does for a socket.

@@ -26,6 +26,7 @@ from server.errors import (
     RegionExists,
     RegionForbidden,
     RegionNotFound,
+    ServingError,
     TooMany,
     Unsupported,
 )
@@ -256,6 +257,22 @@ class Regions:
             count = math.prod(shape)
             return np.frombuffer(region.memory, dtype, count, placement.offset).reshape(shape)
         return SharedTensor(region, placement.offset, shape, dtype)
+
+    def copied_bytes(self, parameters: Mapping[str, Parameter], dtype: np.dtype[Any]) -> int:
+        """Bytes of an input that are copied where it is read at once, as `tensor` has it.
+
+        0 where its place is wrong, which `tensor` says.
+        """
+        try:
+            placement = Placement.of(parameters)
+            if placement is None:
+                return 0
+            region = self.get(placement.region)
+        except ServingError:
+            return 0
+        if region.memory is not None and np.issubdtype(dtype, np.floating):
+            return 0
+        return max(0, min(placement.byte_size, region.byte_size))
 
     def _check_enabled(self) -> None:
         if not self._enabled:

@@ -140,7 +140,7 @@ class Model:
             name,
             self.inputs,
             self.optional_inputs,
-            tuple(spec.name for spec in self.outputs),
+            self.outputs,
             self.max_batch_rows,
             queue_policy,
             dependence,

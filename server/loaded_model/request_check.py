@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from protos.codec import InferRequest, RequestedOutput
 from protos.datatypes import BYTES, DTYPES
 from protos.tensors import Parameter, Tensor
+from protos.weight import BYTES_ELEMENT_BYTES, MOST_BYTES_ELEMENTS
 from server.batching import nan_check
 from server.batching.batch_dependence import BatchDependence, Dependence
 from server.batching.request import Caller, Request
@@ -34,12 +35,14 @@ class _Plan:
     """What the layout of a message decides, whatever its data: it was checked.
 
     `inputs`: each with its place in the message. `key`: None where requests share no batch.
+    `answer_bytes`: of the outputs, those of an unknown size as 0.
     """
 
     inputs: tuple[tuple[TensorSpec, int], ...]
     outputs: tuple[str, ...]
     rows: int
     key: object
+    answer_bytes: int
 
 
 class RequestCheck:
@@ -50,7 +53,7 @@ class RequestCheck:
         model: str,
         inputs: Sequence[TensorSpec],
         optional_inputs: Sequence[TensorSpec],
-        output_names: tuple[str, ...],
+        outputs: Sequence[TensorSpec],
         max_batch_rows: int,
         queue_policy: QueuePolicy,
         dependence: BatchDependence,
@@ -62,7 +65,8 @@ class RequestCheck:
         self._optional_inputs = optional_inputs
         self._needed_inputs = {spec.name for spec in inputs}
         self._inputs = {spec.name: spec for spec in (*inputs, *optional_inputs)}
-        self._output_names = output_names
+        self._output_bytes = {spec.name: _known_bytes(spec, max_batch_rows > 0) for spec in outputs}
+        self._output_names = tuple(self._output_bytes)
         self._max_batch_rows = max_batch_rows
         self._queue_policy = queue_policy
         self._dependence = dependence
@@ -86,6 +90,7 @@ class RequestCheck:
             outputs=plan.outputs,
             rows=plan.rows,
             size_bytes=message.byte_size,
+            answer_bytes=plan.answer_bytes,
             arrived_ns=arrived_ns,
             deadline_ns=caller.deadline_ns,
             queue_deadline_ns=arrived_ns + timeout_us * 1000 if timeout_us else None,
@@ -114,10 +119,14 @@ class RequestCheck:
         inputs = {spec.name: message.inputs[at] for spec, at in places}
         outputs = self._check_outputs(message.outputs)
         if not self._max_batch_rows:
-            return _Plan(places, outputs, 1, None)
+            return _Plan(places, outputs, 1, None, self._answer_bytes(outputs, 1))
         rows = self._check_rows(inputs)
         shapes = tuple(tensor.shape[1:] for tensor in inputs.values())
-        return _Plan(places, outputs, rows, (shapes, outputs))
+        answer_bytes = self._answer_bytes(outputs, rows)
+        return _Plan(places, outputs, rows, (shapes, outputs), answer_bytes)
+
+    def _answer_bytes(self, outputs: Sequence[str], rows: int) -> int:
+        return rows * sum(self._output_bytes[name] for name in outputs)
 
     def _check_inputs(self, tensors: Sequence[Tensor]) -> tuple[tuple[TensorSpec, int], ...]:
         """The inputs in the model's order, each with its place in the message."""
@@ -155,6 +164,23 @@ class RequestCheck:
             nan_check.check(spec.name, data)
         return data
 
+    def read_bytes(self, message: InferRequest, regions: Regions) -> int:
+        """Memory that `check` takes for inputs in shared memory: those that it reads at once.
+
+        InvalidInput for too many elements; what else is wrong with them `check` says.
+        """
+        size = 0
+        for tensor in message.inputs:
+            spec = self._inputs.get(tensor.name)
+            if tensor.data is not None or spec is None:
+                continue
+            if tensor.datatype == BYTES:
+                size += BYTES_ELEMENT_BYTES * _checked_elements(tensor)
+                size += 4 * regions.copied_bytes(tensor.parameters, spec.dtype)
+            elif not self._max_batch_rows:
+                size += regions.copied_bytes(tensor.parameters, spec.dtype)
+        return size
+
     def _described_inputs(self) -> str:
         optional = sorted(spec.name for spec in self._optional_inputs)
         also = f", optionally also {optional}" if optional else ""
@@ -185,6 +211,24 @@ class RequestCheck:
                 f"model {self._model!r} takes 1 to {self._max_batch_rows}"
             )
         return rows
+
+
+def _known_bytes(spec: TensorSpec, batched: bool) -> int:
+    """Bytes of an output, of one row where there are rows; 0 where the graph does not say."""
+    shape = spec.shape[1:] if batched else spec.shape
+    if spec.dtype.hasobject or None in shape:
+        return 0
+    return math.prod(size or 0 for size in shape) * spec.dtype.itemsize
+
+
+def _checked_elements(tensor: Tensor) -> int:
+    elements = math.prod(tensor.shape)
+    if elements > MOST_BYTES_ELEMENTS:
+        raise InvalidInput(
+            f"input {tensor.name!r} has {elements} elements of BYTES, expected at most "
+            f"{MOST_BYTES_ELEMENTS}"
+        )
+    return elements
 
 
 def _check_tensor(spec: TensorSpec, tensor: Tensor) -> None:

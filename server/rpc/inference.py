@@ -8,12 +8,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from protos.codec import InferRequest, InferResponse, decode_request
+from protos.codec import InferRequest, InferResponse
+from protos.request_decoding import decode_request
 from protos.tensors import Parameter, Tensor, encode_data
 from server.batching.byte_budget import ByteBudget
 from server.batching.request import Caller, Request, Result
 from server.batching.shared_memory import Placement, Region, Regions
-from server.errors import DeadlinePassed, InvalidInput, ServerStopping, ServingError
+from server.errors import DeadlinePassed, InvalidInput, ServerStopping, ServingError, TooMany
 from server.loaded_model.model import Model
 from server.loaded_model.parts import Parts
 from server.loaded_model.request_check import TIMINGS
@@ -26,17 +27,23 @@ from transport.status import Code, Status
 _CANCELLED = Status(Code.CANCELLED, "the client cancelled the request")
 
 
+def _nothing() -> None:
+    """Nobody has to know."""
+
+
 @dataclass(slots=True, eq=False)
 class Answer:
-    """An encoded answer, which was ready at `ready_ns`."""
+    """An encoded answer, which was ready at `ready_ns`. `on_gone`: called once it is sent."""
 
     data: bytes
     ready_ns: int
     model: Model
+    on_gone: Callable[[], None] = _nothing
 
     def sent(self, began_ns: int) -> None:
         """Count it: the kernel has its last byte, since a write that began then."""
         self.model.statistics.sent(began_ns - self.ready_ns)
+        self.on_gone()
 
 
 class Inference:
@@ -74,50 +81,91 @@ class Inference:
             )
             raise
 
-    def begin(
+    def shared_bytes(self, message: InferRequest) -> int:
+        """Memory that `prepare` takes for tensors of a message that lie in shared memory."""
+        try:
+            model = self._repository.get(message.model_name, message.model_version)
+        except ServingError:
+            return 0  # `prepare` says so
+        return model.requests.read_bytes(message, self._regions)
+
+    def prepare(
         self,
         message: InferRequest,
         arrived_ns: int,
         caller: Caller,
-        give_back: Callable[[], object] | None = None,
         receive_ns: int | None = None,
     ) -> Pending:
-        """Queue a message that was complete, and undecoded, at `arrived_ns`.
+        """Make a request of a message that was complete, and undecoded, at `arrived_ns`.
 
-        `receive_ns` is the time since its first byte, None where that was not seen. `give_back` is
-        called once the message is needed no more, for a caller that took room for it already;
-        without it, this waits for room in the budget. Raises a ServingError; then nothing is held,
-        and nothing called.
+        `receive_ns` is the time since its first byte, None where that was not seen. Raises a
+        ServingError; then the message is counted.
+        """
+        try:
+            model = self._repository.get(message.model_name, message.model_version)
+        except Exception as error:
+            self.ends.refuse(
+                caller,
+                status.described(error),
+                arrived_ns,
+                message.byte_size,
+                model=message.model_name,
+                version=message.model_version,
+                request_id=message.id,
+            )
+            raise
+        try:
+            return self._check(model, message, arrived_ns, caller, receive_ns)
+        except Exception as error:
+            self.ends.rejected(message, model, caller, arrived_ns, error)
+            raise
+
+    def queue(
+        self,
+        pending: Pending,
+        message: InferRequest,
+        caller: Caller,
+        give_back: Callable[[], object],
+    ) -> Pending:
+        """Queue what `prepare` made of a message; what is queued in the end.
+
+        `give_back` is called once the message is needed no more. Raises as `prepare` does; then
+        nothing is held, and nothing called.
         """
         while True:
             try:
-                model = self._repository.get(message.model_name, message.model_version)
-            except Exception as error:
-                self.ends.refuse(
-                    caller,
-                    status.described(error),
-                    arrived_ns,
-                    message.byte_size,
-                    model=message.model_name,
-                    version=message.model_version,
-                    request_id=message.id,
-                )
-                raise
-            try:
-                pending = self._check(model, message, arrived_ns, caller, receive_ns)
-                request = pending.request
-                if give_back is None:
-                    self._wait_and_submit(model, request, caller)
-                else:
-                    model.submit(request)
-                    request.released.add_done_callback(lambda _: give_back())
-                return pending
+                pending.model.submit(pending.request)
             except ServerStopping:
-                # Only this version is closed: another one has replaced it. Look the model up again.
+                pending = self._anew(pending, message, caller)
                 continue
             except Exception as error:
-                self.ends.rejected(message, model, caller, arrived_ns, error)
+                self.ends.rejected(
+                    message, pending.model, caller, pending.request.arrived_ns, error
+                )
                 raise
+            pending.request.released.add_done_callback(lambda _: give_back())
+            return pending
+
+    def begin(self, message: InferRequest, arrived_ns: int, caller: Caller) -> Pending:
+        """Queue a message, once the budget has room for it; raises as `prepare` does."""
+        pending = self.prepare(message, arrived_ns, caller)
+        while True:
+            try:
+                self._wait_and_submit(pending.model, pending.request, caller)
+                return pending
+            except ServerStopping:
+                pending = self._anew(pending, message, caller)
+            except Exception as error:
+                self.ends.rejected(message, pending.model, caller, arrived_ns, error)
+                raise
+
+    def _anew(self, pending: Pending, message: InferRequest, caller: Caller) -> Pending:
+        """Only this version is closed: another one has replaced it. Look the model up again."""
+        arrived_ns = pending.request.arrived_ns
+        cover = pending.cover
+        pending = self.prepare(message, arrived_ns, caller, pending.receive_ns)
+        pending.cover = cover
+        return pending
 
     def begin_arriving(
         self, message: InferRequest, arrived_ns: int, caller: Caller
@@ -178,6 +226,11 @@ class Inference:
             result = _wait(pending)
             computed_ns = time.monotonic_ns()
             data = encode(_response(pending, result, computed_ns, parameters))
+            if not pending.cover(len(data)):
+                raise TooMany(
+                    f"the answer has {len(data)} bytes, for which there is no room: clients do not "
+                    "read theirs"
+                )
         except Exception as error:
             self.ends.failed(pending, status.described(error))
             raise

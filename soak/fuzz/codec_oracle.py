@@ -8,9 +8,10 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from protos import inference_pb2 as pb
-from protos.codec import decode_request, decode_response, decode_stream_response
+from protos.codec import decode_response, decode_stream_response
 from protos.datatypes import BYTES, DTYPES
 from protos.errors import InvalidMessage
+from protos.request_decoding import decode_request
 from protos.tensors import Tensor
 
 _MALFORMED = "malformed "

@@ -17,6 +17,7 @@ from soak.fuzz.frames_fuzz import frame, literal, seeds
 from soak.fuzz.fuzz_process import Failure, child_main, run_children
 from soak.fuzz.mutation import mutated
 from soak.tally import Tally
+from transport.compression import pack
 from transport.http2.frames import (
     CONTINUATION,
     DATA,
@@ -33,8 +34,9 @@ from transport.http2.frames import (
 )
 from transport.http2.receiving import SCRATCH_BYTES
 from transport.loop import READ, Loop, OnEvent, Timer
-from transport.messages import SkipMessage, pack
+from transport.messages import SkipMessage
 from transport.options import ServerConnectionOptions
+from transport.serving.ahead import AheadBytes
 from transport.serving.handler import CallHandler, Method
 from transport.serving.server_call import ServerCall
 from transport.serving.server_connection import ServerConnection
@@ -239,6 +241,7 @@ class _Host:
     on_call_ended = None
 
     def __init__(self) -> None:
+        self.ahead = AheadBytes(2**40)
         self.opened: set[CallHandler] = set()
 
     def method(self, path: str) -> Method | None:
@@ -252,6 +255,10 @@ class _Host:
         """See Host."""
         work()
         return True
+
+    def pressed(self) -> bool:
+        """See Host."""
+        return False
 
     def on_dropped(self) -> None:
         """See Host."""

@@ -17,13 +17,13 @@ from model.weights import from_seed
 
 CLASSES, FEATURES = 4, 8
 WORKERS, MOST_WAITING, MOST_STREAMS = 4, 4, 4
-BUDGET_BYTES = 64 * 1024
+BUDGET_BYTES = 256 * 1024
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 LIVE = "/inference.GRPCInferenceService/ServerLive"
 CHECK = "/grpc.health.v1.Health/Check"
 # What nothing else of its size fits beside.
-PADDING = {"note": "n" * (BUDGET_BYTES * 3 // 4)}
+PADDING = {"note": "n" * (BUDGET_BYTES * 9 // 16)}
 ONE_STEP = np.array([[1]])
 OPTIONS = (
     *("--workers", WORKERS, "--max-waiting", MOST_WAITING, "--max-streams", MOST_STREAMS),

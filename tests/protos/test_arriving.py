@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos import inference_pb2 as pb
-from protos.codec import InferRequest, decode_request, encode_request, split_arriving
+from protos.codec import InferRequest, encode_request
 from protos.errors import InvalidMessage
+from protos.request_decoding import decode_quick, split_arriving
 from protos.tensors import Tensor
 from protos.wire import length_prefix
 
@@ -70,7 +71,7 @@ def arriving(message, filled, rest):
 def decoded(message, *parts):
     """What a message says, and its data; None where it is refused."""
     try:
-        request = decode_request(message, *parts)
+        request = decode_quick(message, *parts)
     except InvalidMessage:
         return None
     arrays = [None if each.data is None else each.data.tolist() for each in request.inputs]
@@ -110,7 +111,7 @@ def test_the_bytes_before_the_data_are_enough(there):
     )
     filled = message.index(X.tobytes()) + there
     memory = arriving(message, filled, bytes(len(message)))
-    request = decode_request(memory, split_arriving(memory, filled))
+    request = decode_quick(memory, split_arriving(memory, filled))
     (x,) = request.inputs
     assert (request.model_name, request.id, request.parameters) == ("m", "abc", {"timings": True})
     assert (x.name, x.shape, x.datatype) == ("x", X.shape, "FP32")

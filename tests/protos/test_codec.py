@@ -11,7 +11,6 @@ from protos.codec import (
     InferRequest,
     InferResponse,
     RequestedOutput,
-    decode_request,
     decode_response,
     decode_stream_response,
     encode_request,
@@ -21,6 +20,7 @@ from protos.codec import (
 )
 from protos.datatypes import BYTES, DTYPES, datatype_of
 from protos.errors import InvalidMessage, OutputMissing
+from protos.request_decoding import decode_request
 from protos.tensors import Tensor
 
 NUMERIC = [name for name in DTYPES if name != BYTES]
@@ -513,11 +513,19 @@ def test_decoded_tensors_lie_in_the_message():
 
 
 def test_tensors_of_a_message_with_groups_are_copies():
-    message = encode_request(large_request()) + UNKNOWN_FIELDS[-1]
+    request = large_request(elements=4096)
+    message = encode_request(request) + UNKNOWN_FIELDS[-1]
     tensor = decode_request(message).inputs[0]
-    assert tensor.data.tolist() == large_request().inputs[0].data.tolist()
+    assert tensor.data.tolist() == request.inputs[0].data.tolist()
     assert not np.shares_memory(tensor.data, np.frombuffer(message, np.uint8))
     assert not tensor.data.flags.writeable
+
+
+def test_a_large_message_with_groups_is_malformed():
+    # Nothing but protobuf shows what it holds, once it is made.
+    message = encode_request(large_request()) + UNKNOWN_FIELDS[-1]
+    with pytest.raises(InvalidMessage, match="has groups"):
+        decode_request(message)
 
 
 @pytest.mark.parametrize("elements", [1024, 1025, 2**18])

@@ -7,8 +7,9 @@ import pytest
 from hpack.table import HeaderTable
 from hypothesis.stateful import run_state_machine_as_test
 
-from protos.codec import decode_request, decode_response
+from protos.codec import decode_response
 from protos.errors import InvalidMessage
+from protos.request_decoding import decode_request
 from soak.fuzz import (
     codec_fuzz,
     files_fuzz,

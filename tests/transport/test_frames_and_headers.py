@@ -4,7 +4,6 @@ import contextlib
 import math
 import struct
 import tracemalloc
-import zlib
 
 import pytest
 from hpack import Decoder, Encoder
@@ -12,7 +11,7 @@ from hyperframe.frame import Frame
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from transport import call, messages
+from transport import call, compression, messages
 from transport.http2 import frames, headers
 from transport.http2.fields import malformed
 from transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
@@ -144,6 +143,7 @@ class Owner:
         self.admits = list(admits)
         self.messages = []
         self.over = False
+        self.stashed = 0
 
     def admit(self, length):
         return self.admits.pop() if self.admits else True
@@ -151,8 +151,15 @@ class Owner:
     def deliver(self, message):
         self.messages.append(bytes(message))
 
-    def deliver_packed(self, packed):
+    def measure(self, packed):
         self.packed = packed
+
+    def stash(self, count):
+        self.stashed += count
+        return True
+
+    def unstash(self, count):
+        self.stashed -= count
 
     def ended(self):
         self.over = True
@@ -189,6 +196,7 @@ def test_messages_are_put_together_whatever_pieces_they_come_in(sent, cuts, admi
         reader.resume()
     assert owner.messages == sent
     assert owner.over
+    assert owner.stashed == 0
 
 
 @settings(deadline=None)
@@ -202,29 +210,57 @@ def test_anything_that_is_no_message_ends_its_call(data):
         assert owner.over
 
 
+def unpacked(packed, encoding, most):
+    return compression.unpack(packed, encoding, compression.size(packed, encoding, most))
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=3000), st.sampled_from(["gzip", "deflate"]), st.integers(0, 4000))
 def test_packed_messages_are_unpacked_up_to_the_limit(data, encoding, most):
-    packed = messages.pack([data[:10], data[10:]], encoding)
+    packed = compression.pack([data[:10], data[10:]], encoding)
     if len(data) > most:
         with pytest.raises(StatusError, match="larger than the limit"):
-            messages.unpack(packed, encoding, most)
+            unpacked(packed, encoding, most)
     else:
-        assert messages.unpack(packed, encoding, most) == data
-        with pytest.raises(StatusError, match="cannot be unpacked"):
-            messages.unpack(packed[:-1], encoding, most)
+        assert unpacked(packed, encoding, most) == data
+        with pytest.raises(StatusError, match=r"cannot be unpacked|larger than the limit"):
+            unpacked(packed[:-1], encoding, most)
 
 
-def test_unpacking_takes_no_more_memory_than_the_limit_allows():
-    packer = zlib.compressobj(wbits=31)
-    packed = b"".join(packer.compress(bytes(2**20)) for _ in range(64)) + packer.flush()
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_unpacking_takes_no_more_memory_than_the_limit_allows(encoding):
+    packed = compression.pack([bytes(2**20)] * 64, encoding)
     tracemalloc.start()
     try:
         with pytest.raises(StatusError, match="larger than the limit"):
-            messages.unpack(packed, "gzip", 10**6)
-        assert tracemalloc.get_traced_memory()[1] < 10 * 10**6
+            unpacked(packed, encoding, 10**6)
+        # Nor where a message states that it is smaller than it is.
+        with pytest.raises(StatusError, match="larger than the limit"):
+            compression.unpack(packed, encoding, 1000)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_unpacking_ends_once_nobody_waits(encoding):
+    packed = compression.pack([bytes(2**20)] * 64, encoding)
+    asked = []
+
+    def wanted():
+        asked.append(True)
+        return len(asked) < 3
+
+    with pytest.raises(StatusError, match="nobody waits"):
+        compression.unpack(packed, encoding, 64 * 2**20, wanted)
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_packed_message_that_goes_on_after_its_end_is_damaged(encoding):
+    packed = compression.pack([b"abc"], encoding)
+    with pytest.raises(StatusError, match="goes on after its end"):
+        compression.unpack(packed + b"\3\0\0\0", encoding, 3)
 
 
 @settings(deadline=None)

@@ -9,11 +9,11 @@ from typing import Any
 from transport import call as call_headers
 from transport.calling.call_spec import CallSpec, Dispatcher
 from transport.calling.client_stream import ClientStream
+from transport.compression import pack
 from transport.http2 import frames, headers
 from transport.http2.frames import Buffer, ErrorCode
 from transport.http2.outgoing import Message, OnSent
 from transport.loop import Timer
-from transport.messages import pack
 from transport.status import DEADLINE_EXCEEDED, Code, Metadata, Status
 
 

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from transport import messages
 from transport.calling import response
 from transport.calling.client_stream import ClientStream
 from transport.calling.response import Response
@@ -14,10 +13,8 @@ from transport.http2.connection import Connection
 from transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
 from transport.http2.headers import HeaderReader
 from transport.http2.pipes import Pipe
-from transport.http2.stream import Stream
 from transport.loop import Loop
 from transport.options import ConnectionOptions
-from transport.status import StatusError
 from transport.workers import Workers
 
 if TYPE_CHECKING:
@@ -164,19 +161,8 @@ class ClientConnection(Connection):
             raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "the answer has no :status")
         stream.headers(head, end_stream=end_stream)
 
-    def unpack(self, stream: Stream, packed: memoryview) -> None:
+    def run_blocking(self, work: Callable[[], None]) -> None:
         """See Connection."""
-        encoding, most = stream.reader.encoding, stream.reader.max_bytes
-
-        def work() -> None:
-            try:
-                message = messages.unpack(packed, encoding, most)
-            except StatusError as error:
-                status = error.status
-                self.loop.call_soon(lambda: stream.failed(status))
-                return
-            self.loop.call_soon(lambda: stream.take_unpacked(message))
-
         self._unpackers.submit(work)
 
     def check_times(self, now_s: float) -> None:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from transport import call
+from transport.compression import ENCODINGS
 from transport.http2 import fields
 from transport.http2.headers import MAX_LIST_BYTES, Headers, list_size
-from transport.messages import ENCODINGS
 from transport.status import Code, Metadata, Status, StatusError, of_http
 
 _PSEUDO = frozenset((":status",))

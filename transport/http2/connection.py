@@ -8,6 +8,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 from transport.http2 import frames
 from transport.http2.control import ControlFrames
@@ -209,6 +210,8 @@ class Connection(ControlFrames):
     def _lose_streams(self, text: str) -> None:
         for stream in list(self.streams.values()):
             stream.closed = True
+            with self.lock:
+                self.sender.drop_locked(stream)
             stream.on_lost(text)
         self.streams.clear()
 
@@ -256,23 +259,11 @@ class Connection(ControlFrames):
         self.forget_stream(stream)
         self.sender.control_locked(frames.rst_stream(stream.stream_id, code))
 
-    def unpack(self, stream: Stream, packed: memoryview) -> None:
-        """Unpack a message elsewhere, and hand it to the stream's reader."""
+    def run_blocking(self, work: Callable[[], None]) -> None:
+        """Run work that takes long outside the I/O thread; StatusError where too much waits."""
         raise NotImplementedError
 
     # --- windows
-
-    def open_window(self, stream: Stream) -> None:
-        """Let a stream send what is missing of its message, and a window more."""
-        reader = stream.reader
-        if reader.waiting or stream.remote_ended or stream.closed:
-            return
-        window = stream.window_ahead()
-        missing = max(0, reader.missing - self.receiver.left_of(stream))
-        more = min(missing + window, frames.MAX_WINDOW) - stream.recv_window
-        if more >= window // 2:
-            stream.recv_window += more
-            self.sender.control(frames.window_update(stream.stream_id, more))
 
     def widen_window(self, stream: Stream, length: int) -> None:
         """A message of `length` bytes was admitted: let the next ones come while it is used.
@@ -322,9 +313,9 @@ class Connection(ControlFrames):
         reader = stream.reader
         if reader.missing:
             self.widen_window(stream, reader.length)
-            self.open_window(stream)
+            stream.open_window()
         elif stream.recv_window <= stream.window // 2:
-            self.open_window(stream)
+            stream.open_window()
 
     def on_filled(self, stream: Incoming, count: int) -> None:
         """See FrameHandler."""
@@ -332,7 +323,7 @@ class Connection(ControlFrames):
         stream.count_data(count)
         stream.guarded(stream.reader.filled, count)
         if stream.reader.idle:
-            self.open_window(stream)
+            stream.open_window()
 
     def on_data_end(self, stream: Incoming) -> None:
         """See FrameHandler."""
@@ -382,7 +373,7 @@ class Connection(ControlFrames):
             ):
                 self.on_silence()
                 return
-        stall_s = options.send_stall_s
+        stall_s = self.stall_s()
         if stall_s is None or self._check_stall(now_s):
             return
         for stream in list(self.streams.values()):
@@ -390,9 +381,13 @@ class Connection(ControlFrames):
                 self.reset(stream, ErrorCode.CANCEL)
                 stream.on_reset(ErrorCode.CANCEL)
 
+    def stall_s(self) -> float | None:
+        """How long the peer may read nothing of what is sent; None: for ever."""
+        return self.options.send_stall_s
+
     def _check_stall(self, now_s: float) -> bool:
         """Give up a peer that takes nothing of what is sent; whether it was."""
-        stall_s = self.options.send_stall_s
+        stall_s = self.stall_s()
         if self.lost or stall_s is None or not self.sender.blocked:
             return self.lost
         if now_s - self.sender.progress_s >= stall_s:

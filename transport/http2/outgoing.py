@@ -9,12 +9,15 @@ from transport.messages import PREFIX_BYTES, as_bytes, prefix
 # Called when the kernel has the last byte of a message, with the instant at which the write began
 # that took it (time.monotonic_ns). The connection's lock is held: it must not block.
 OnSent = Callable[[int], None]
+# Called in its place when the message is dropped: its stream, or the connection, has ended. It must
+# not block either.
+OnDropped = Callable[[], None]
 
 
 class Message:
     """A message that is being sent."""
 
-    __slots__ = ("end_stream", "left", "on_sent", "views")
+    __slots__ = ("end_stream", "left", "on_dropped", "on_sent", "views")
 
     def __init__(
         self,
@@ -23,6 +26,7 @@ class Message:
         end_stream: bool = False,
         packed: bool = False,
         on_sent: OnSent | None = None,
+        on_dropped: OnDropped | None = None,
     ) -> None:
         views = as_bytes(buffers)
         size = sum(map(len, views))
@@ -33,6 +37,7 @@ class Message:
         self.left = size + PREFIX_BYTES
         self.end_stream = end_stream
         self.on_sent = on_sent
+        self.on_dropped = on_dropped
 
     @classmethod
     def without_prefix(cls, body: bytes) -> "Message":
@@ -62,12 +67,15 @@ class Framed:
     The windows had room for its `left` bytes of DATA, and were narrowed when it was framed.
     """
 
-    __slots__ = ("frames", "left", "on_sent")
+    __slots__ = ("frames", "left", "on_dropped", "on_sent")
 
-    def __init__(self, frames: bytes, left: int, on_sent: OnSent | None) -> None:
+    def __init__(
+        self, frames: bytes, left: int, on_sent: OnSent | None, on_dropped: OnDropped | None = None
+    ) -> None:
         self.frames = frames
         self.left = left
         self.on_sent = on_sent
+        self.on_dropped = on_dropped
 
 
 class Outgoing:
@@ -95,6 +103,11 @@ class Outgoing:
 
     def on_framed(self) -> None:
         """Bytes of a message were framed. The connection's lock is held: do little."""
+
+    def end(self) -> None:
+        """END_STREAM was framed; the connection's lock is held."""
+        self.local_ended = True
+        self.on_local_end()
 
     def on_local_end(self) -> None:
         """END_STREAM was framed. The connection's lock is held: do little."""

@@ -8,7 +8,7 @@ Messages are never joined: the kernel gets header and buffers apart.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from transport.http2.frames import (
     DATA,
@@ -18,7 +18,7 @@ from transport.http2.frames import (
     Buffer,
     header,
 )
-from transport.http2.outgoing import Framed, Message, OnSent, Outgoing
+from transport.http2.outgoing import Framed, Message, Outgoing
 from transport.http2.pipes import Pipe
 
 # One frame at most: nothing else of the connection is sent within it.
@@ -70,7 +70,8 @@ class Sender:
         self._buffers: list[Buffer] = []
         self._size = 0
         self._written = 0
-        self._callbacks: deque[tuple[int, OnSent]] = deque()
+        # Messages whose sender wants to know, and how much is written when their last byte is.
+        self._awaited: deque[tuple[int, Message | Framed]] = deque()
         self._corked_by = 0
         self._pumped = False  # a thread waits for the socket instead of the I/O thread
 
@@ -113,9 +114,11 @@ class Sender:
 
     def put_locked(self, stream: Outgoing, *entries: bytes | Message | Framed) -> None:
         """Send frames of headers and messages of a stream, in this order."""
-        if not self.broken:
-            self._queue_locked(stream, *entries)
-            self._flush_unless_corked_locked()
+        if self.broken:
+            _report_dropped(entries)
+            return
+        self._queue_locked(stream, *entries)
+        self._flush_unless_corked_locked()
 
     def reserve_locked(self, stream: Outgoing, count: int) -> bool:
         """Narrow both windows by `count` bytes of DATA, for a `Framed`; False without room.
@@ -151,12 +154,13 @@ class Sender:
             self._ready.append(stream)
 
     def drop_locked(self, stream: Outgoing) -> None:
-        """Forget what a stream has not sent: it was reset."""
+        """Forget what a stream has not sent: it was reset, or nothing is sent any more."""
         self.pending -= stream.pending
         stream.pending = 0
         for entry in stream.entries:
             if type(entry) is Framed:
                 self.window += entry.left
+        _report_dropped(stream.entries)
         stream.entries.clear()
 
     def opened_locked(self, stream: Outgoing) -> None:
@@ -284,9 +288,12 @@ class Sender:
         # Not cleared: a thread may be sending them.
         self._buffers = []
         self._control.clear()
+        for stream in (*self._ready, *self._waiting):
+            self.drop_locked(stream)
         self._ready.clear()
         self._waiting.clear()
-        self._callbacks.clear()
+        _report_dropped([entry for _, entry in self._awaited])
+        self._awaited.clear()
 
     def _advance(self, count: int, began_ns: int) -> None:
         self.progress_s = time.monotonic()
@@ -303,9 +310,11 @@ class Sender:
             del buffers[:whole]
             if count:
                 buffers[0] = memoryview(buffers[0])[count:]
-        callbacks = self._callbacks
-        while callbacks and callbacks[0][0] <= self._written:
-            callbacks.popleft()[1](began_ns)
+        awaited = self._awaited
+        while awaited and awaited[0][0] <= self._written:
+            on_sent = awaited.popleft()[1].on_sent
+            assert on_sent is not None
+            on_sent(began_ns)
 
     def _fill(self) -> None:
         buffers, ready = self._buffers, self._ready
@@ -338,7 +347,7 @@ class Sender:
                 entries.popleft()
                 # A frame of headers or an empty one of DATA.
                 if entry[4] & END_STREAM:
-                    self._end(stream)
+                    stream.end()
                 continue
             if type(entry) is Framed:
                 self._take_framed(stream, entry)
@@ -362,9 +371,9 @@ class Sender:
                 self.messages += 1
                 entries.popleft()
                 if entry.on_sent is not None:
-                    self._callbacks.append((self._written + self._size, entry.on_sent))
+                    self._awaited.append((self._written + self._size, entry))
             if last:
-                self._end(stream)
+                stream.end()
         if framed:
             # A peer that opens its window byte by byte makes no progress.
             if framed >= _PROGRESS_BYTES or not entries:
@@ -380,10 +389,11 @@ class Sender:
         stream.entries.popleft()
         self.messages += 1
         if entry.on_sent is not None:
-            self._callbacks.append((self._written + self._size, entry.on_sent))
-        stream.local_ended = True
-        stream.on_local_end()
+            self._awaited.append((self._written + self._size, entry))
+        stream.end()
 
-    def _end(self, stream: Outgoing) -> None:
-        stream.local_ended = True
-        stream.on_local_end()
+
+def _report_dropped(entries: Iterable[bytes | Message | Framed]) -> None:
+    for entry in entries:
+        if not isinstance(entry, bytes) and entry.on_dropped is not None:
+            entry.on_dropped()

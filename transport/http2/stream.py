@@ -1,8 +1,11 @@
 """One HTTP/2 stream, either side: the state that a call and its connection share."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
+from transport import compression
+from transport.http2 import frames
 from transport.http2.frames import ErrorCode
 from transport.http2.outgoing import Outgoing
 from transport.messages import NEVER, OVER, PREFIX_BYTES, MessageReader
@@ -12,6 +15,9 @@ from transport.status import Code, Status, StatusError
 if TYPE_CHECKING:
     from transport.http2.connection import Connection
 
+Found = TypeVar("Found")
+
+_NO_MEMORY = Status(Code.RESOURCE_EXHAUSTED, "out of memory")
 # Of a message for which there is no room.
 _PEEK_BYTES = 16 * 1024
 
@@ -67,6 +73,19 @@ class Stream(Outgoing):
         size = self.reader.last_length + PREFIX_BYTES
         return min(self.window, room // size * size + _PEEK_BYTES)
 
+    def open_window(self) -> None:
+        """Let the peer send what is missing of its message, and a window more; the I/O thread."""
+        reader = self.reader
+        if reader.waiting or self.remote_ended or self.closed:
+            return
+        connection = self.connection
+        window = self.window_ahead()
+        missing = max(0, reader.missing - connection.receiver.left_of(self))
+        more = min(missing + window, frames.MAX_WINDOW) - self.recv_window
+        if more >= window // 2:
+            self.recv_window += more
+            connection.sender.control(frames.window_update(self.stream_id, more))
+
     def arriving(self, message: memoryview, filled: int) -> int:
         """See MessageReader's Owner; the I/O thread calls."""
         return NEVER
@@ -78,15 +97,58 @@ class Stream(Outgoing):
     def skipped(self, length: int, head: bytes) -> None:
         """A message was dropped, as `admit` had it; the I/O thread calls."""
 
-    def deliver_packed(self, packed: memoryview) -> None:
-        """Take a compressed message; `take_unpacked` follows."""
-        self.connection.unpack(self, packed)
+    def measure(self, packed: memoryview) -> None:
+        """See MessageReader's Owner; gzip's messages say it at once."""
+        reader = self.reader
+        encoding, most = reader.encoding, reader.max_bytes
+        if compression.states_size(encoding):
+            reader.measured(compression.size(packed, encoding, most))
+            return
+        self._in_steps(partial(compression.size, packed, encoding, most), self._take_size)
 
-    def take_unpacked(self, message: memoryview) -> None:
-        """Go on with a message that was unpacked; the I/O thread calls."""
+    def unpack(self, packed: memoryview, size_bytes: int) -> None:
+        """See MessageReader's Owner."""
+        unpack = partial(compression.unpack, packed, self.reader.encoding, size_bytes)
+        self._in_steps(unpack, self._take_unpacked)
+
+    def _in_steps(
+        self, work: Callable[[compression.Wanted], Found], take: Callable[[Found], None]
+    ) -> None:
+        """Let another thread work as long as the message is wanted; `take` what it finds here."""
+        loop = self.connection.loop
+
+        def run() -> None:
+            try:
+                found = work(lambda: not self.unwanted)
+            except (StatusError, MemoryError) as error:
+                status = error.status if isinstance(error, StatusError) else _NO_MEMORY
+                loop.call_soon(lambda: self.failed(status))
+                return
+            loop.call_soon(lambda: take(found))
+
+        self.connection.run_blocking(run)
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether nobody waits for the message that is under way."""
+        return self.closed
+
+    def _take_size(self, size_bytes: int) -> None:
+        if not self.closed:
+            self.guarded(self.reader.measured, size_bytes)
+            self.open_window()
+
+    def _take_unpacked(self, message: memoryview) -> None:
         if not self.closed:
             self.guarded(self.reader.unpacked, message)
-            self.connection.open_window(self)
+            self.open_window()
+
+    def stash(self, count: int) -> bool:
+        """See MessageReader's Owner; the window bounds it."""
+        return True
+
+    def unstash(self, count: int) -> None:
+        """See MessageReader's Owner."""
 
     def count_data(self, length: int) -> None:
         """A DATA frame arrived with `length` bytes, padding not counted."""
@@ -120,7 +182,7 @@ class Stream(Outgoing):
         if self.closed or not self.reader.waiting:
             return
         self.guarded(self.reader.resume)
-        self.connection.open_window(self)
+        self.open_window()
 
     def guarded(self, call: Callable[..., None], *args: object) -> None:
         """Call the reader; a StatusError of it ends the call."""
@@ -129,7 +191,7 @@ class Stream(Outgoing):
         except StatusError as error:
             self.failed(error.status)
         except MemoryError:
-            self.failed(Status(Code.RESOURCE_EXHAUSTED, "out of memory"))
+            self.failed(_NO_MEMORY)
         except Exception:
             report(self.connection.log, "stream %d failed", self.stream_id)
             self.failed(Status(Code.INTERNAL, "the call failed in the transport"))

@@ -6,6 +6,7 @@ behaviour's own (`experimental_thread_pool`, as grpcio has it) or the adapter's.
 
 import logging
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from transport.messages import MAX_MESSAGE_BYTES
 from transport.serving.grpc_context import Aborted, Context
 from transport.serving.handler import CallHandler, Method
 from transport.serving.server_call import ServerCall
+from transport.serving.server_connection import ServerConnection
 from transport.status import Code, Status, StatusError
 from transport.workers import Workers
 
@@ -46,15 +48,24 @@ class GrpcHandlers:
         interceptors: Sequence[grpc.ServerInterceptor] = (),
         *,
         receive_s: float | None = None,
+        idle_s: float | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        max_calls: int | None = None,
     ) -> None:
         """`workers` run the methods that have no pool; the first interceptor is asked first.
 
-        `receive_s` and `max_message_bytes` apply where the server's own bounds are wider.
+        `receive_s` and `max_message_bytes` apply where the server's own bounds are wider, `idle_s`
+        between the messages of a stream. `max_calls` may be open on a connection.
         """
         self._handlers = handlers
         self._workers = workers
         self._receive_s = receive_s
+        self._idle_s = idle_s
+        self._max_calls = max_calls
+        # Of each connection, those that are open; only its I/O thread adds to them.
+        self._open: weakref.WeakKeyDictionary[ServerConnection, set[_BlockingCall]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._max_message_bytes = max_message_bytes
         find: Callable[[Any], Any] = self._find
         for interceptor in reversed(interceptors):
@@ -73,6 +84,13 @@ class GrpcHandlers:
         return None
 
     def _begin(self, call: ServerCall) -> CallHandler:
+        calls = self._open.setdefault(call.server_connection, set())
+        if self._max_calls is not None and len(calls) >= self._max_calls:
+            raise StatusError(
+                Code.RESOURCE_EXHAUSTED,
+                f"{self._max_calls} calls of other services are open on the connection, the most "
+                "allowed",
+            )
         context = Context(call)
         details = CallDetails(call.path, context.invocation_metadata())
         try:
@@ -83,8 +101,12 @@ class GrpcHandlers:
         if method is None:
             raise StatusError(Code.UNIMPLEMENTED, "Method not found!")
         call.reader.max_bytes = min(call.reader.max_bytes, self._max_message_bytes)
-        handler = _BlockingCall(call, context, method, self._workers)
+        handler = _BlockingCall(call, context, method, self._workers, self._idle_s)
         handler.receive_s = self._receive_s
+        if self._receive_s is not None:
+            handler.open_ended = False
+        calls.add(handler)
+        context.add_callback(lambda: calls.discard(handler))
         return handler
 
 
@@ -98,7 +120,12 @@ class _BlockingCall(CallHandler):
     """One call whose method runs in a thread."""
 
     def __init__(
-        self, call: ServerCall, context: Context, method: grpc.RpcMethodHandler, workers: Workers
+        self,
+        call: ServerCall,
+        context: Context,
+        method: grpc.RpcMethodHandler,
+        workers: Workers,
+        idle_s: float | None,
     ) -> None:
         self._call = call
         self._context = context
@@ -110,6 +137,7 @@ class _BlockingCall(CallHandler):
         self._bytes = 0
         self._held = False
         self._half_closed = False
+        self._idle_s = idle_s
         self.open_ended = bool(method.request_streaming)
         call.room_wanted = self._wake
         if method.request_streaming:
@@ -129,6 +157,10 @@ class _BlockingCall(CallHandler):
         """See CallHandler."""
         if self._requests and not self._method.request_streaming:
             raise StatusError(Code.UNIMPLEMENTED, "got a second message, expected one")
+        if self._method.request_streaming:
+            # Its first message came in time: the next one may take longer.
+            self.receive_s = self._idle_s
+            self.open_ended = self._idle_s is None
         with self._lock:
             self._requests.append(message)
             self._bytes += len(message)

@@ -16,6 +16,7 @@ from transport.loop import Loop
 from transport.options import ServerConnectionOptions
 from transport.reporting import report
 from transport.serving import listening
+from transport.serving.ahead import AheadBytes
 from transport.serving.ended_call import OnCallEnded
 from transport.serving.greeting import Greeting
 from transport.serving.handler import Method
@@ -42,8 +43,12 @@ class ServerOptions:
     # Unpack messages.
     unpack_threads: int = 2
     max_unpacking: int = 64
+    # Sent ahead of messages that have no room yet, by all clients together.
+    max_ahead_bytes: int = 256 * 2**20
     # Called, in any thread, after memory of a large message was freed that no handler got.
     on_dropped: Callable[[], object] | None = None
+    # Whether calls wait for memory that others hold: then those that stand still are ended sooner.
+    pressed: Callable[[], bool] = lambda: False
     # Called once with each call that has ended, in the thread that ended it, which it must not
     # hold up: perhaps an I/O thread.
     on_call_ended: OnCallEnded | None = None
@@ -90,6 +95,7 @@ class Server:
         self._loops = [Loop(f"grpc-io-{number}") for number in range(self._options.io_threads)]
         self._scratch = {loop: memoryview(bytearray(SCRATCH_BYTES)) for loop in self._loops}
         self._next = 0
+        self._ahead = AheadBytes(self._options.max_ahead_bytes)
         self._listeners = [Listener(self._loops[0], sock, self._accepted) for sock in sockets]
 
     # --- Host
@@ -98,6 +104,11 @@ class Server:
     def on_call_ended(self) -> OnCallEnded | None:
         """See Host."""
         return self._options.on_call_ended
+
+    @property
+    def ahead(self) -> AheadBytes:
+        """See Host."""
+        return self._ahead
 
     def method(self, path: str) -> Method | None:
         """See Host."""
@@ -111,6 +122,10 @@ class Server:
     def run_blocking(self, work: Callable[[], None]) -> bool:
         """See Host."""
         return self._workers.submit(work)
+
+    def pressed(self) -> bool:
+        """See Host."""
+        return self._options.pressed()
 
     def on_dropped(self) -> None:
         """See Host."""

@@ -1,45 +1,32 @@
 """One call at the server: what its handler gets, and how it answers from any thread."""
 
-import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from transport import call
+from transport.compression import pack
 from transport.http2 import frames, headers
 from transport.http2.frames import Buffer, ErrorCode
-from transport.http2.outgoing import Framed, Message, OnSent
+from transport.http2.outgoing import Framed, Message, OnDropped, OnSent
 from transport.http2.stream import Stream
-from transport.messages import NEVER, OVER, PREFIX_BYTES, NoMessages, pack
+from transport.messages import NEVER, OVER, PREFIX_BYTES, NoMessages, SkipMessage
+from transport.serving import answer_frames
 from transport.serving.handler import NO_HANDLER, CallHandler, NotGrpc
 from transport.serving.request import Request
-from transport.status import DEADLINE_EXCEEDED, OK, Code, Metadata, Status, of_http
+from transport.status import DEADLINE_EXCEEDED, OK, Code, Metadata, Status, StatusError, of_http
 
 if TYPE_CHECKING:
     from transport.loop import Timer
     from transport.serving.server_connection import ServerConnection
 
-_START = [(":status", "200"), ("content-type", call.CONTENT_TYPE)]
-_ACCEPT = [("grpc-accept-encoding", call.ACCEPT_ENCODING)]
-_START_BLOCK = headers.encode(_START + _ACCEPT)
-_OK_BLOCK = headers.encode(call.encode_status(OK))
 _ABANDONED = Status(Code.CANCELLED, "nobody waits for the answer any more")
 # A client resets a call at its own deadline. Here it passes as much later as its headers took, and
 # as the client has rounded it: grpcio to two or three digits.
 _HEADERS_S = 0.05
 _ROUNDING = 0.01
-# Of a small answer: HEADERS, the header of DATA and the message's prefix; behind it HEADERS again.
-_BEFORE = struct.Struct(f">BHBBI {len(_START_BLOCK)}s BHBBI BI")
-_AFTER = struct.Struct(f">BHBBI {len(_OK_BLOCK)}s")
-_LAST = frames.END_HEADERS | frames.END_STREAM
 # Up to here an answer is one piece with its headers: more is copied in more time than it saves.
 _FRAMED_BYTES = 8 * 1024
-
-
-def refusal(stream_id: int, status: Status, max_frame: int) -> bytes:
-    """The frame that answers a call with `status` alone."""
-    block = headers.encode(_START + _ACCEPT + call.encode_status(status))
-    return frames.headers(stream_id, block, max_frame, end_stream=True)
 
 
 class ServerCall(Stream):
@@ -48,7 +35,6 @@ class ServerCall(Stream):
     __slots__ = (
         "_accept",
         "_deadline",
-        "_encoding",
         "authority",
         "began_s",
         "compression",
@@ -125,14 +111,19 @@ class ServerCall(Stream):
             self.connection.sender.put_locked(self, frame)
         return True
 
-    def send(self, buffers: Sequence[Buffer], on_sent: OnSent | None = None) -> bool:
+    def send(
+        self,
+        buffers: Sequence[Buffer],
+        on_sent: OnSent | None = None,
+        on_dropped: OnDropped | None = None,
+    ) -> bool:
         """Send a message, which lies in `buffers` one after the other; they are not copied.
 
-        They must stay as they are until `on_sent` is called, see OnSent; it is not called when the
-        call is cancelled first. False: nobody waits any more. The call's `pending` are the
-        bytes that wait for the client to take them.
+        They must stay as they are until `on_sent` is called, see OnSent, or `on_dropped` in its
+        place: the client takes the message no more. False: nobody waits any more, and neither is
+        called. The call's `pending` are the bytes that wait for the client to take them.
         """
-        message = self._message(buffers, on_sent)
+        message = self._message(buffers, on_sent, on_dropped)
         with self.connection.lock:
             if self.done:
                 return False
@@ -148,17 +139,25 @@ class ServerCall(Stream):
             frames_ = (trailers if self.started else self._trailers_only(status),)
             self._done_locked(status)
             self.connection.sender.put_locked(self, *frames_)
+        if not self.reader.idle:
+            # Of a message that nobody gets any more.
+            self.connection.loop.call_soon(self._drop_message)
         self._report_end()
         return True
 
-    def answer(self, buffers: Sequence[Buffer], on_sent: OnSent | None = None) -> bool:
-        """Send the only message and end the call with OK, in one write."""
+    def answer(
+        self,
+        buffers: Sequence[Buffer],
+        on_sent: OnSent | None = None,
+        on_dropped: OnDropped | None = None,
+    ) -> bool:
+        """Send the only message and end the call with OK, in one write; see `send`."""
         if len(buffers) == 1 and self._response_encoding() == "identity":
             data = buffers[0]
             small = isinstance(data, bytes) and len(data) <= _FRAMED_BYTES
-            if small and self._answer_framed(data, on_sent):
+            if small and self._answer_framed(data, on_sent, on_dropped):
                 return True
-        message = self._message(buffers, on_sent)
+        message = self._message(buffers, on_sent, on_dropped)
         trailers = self._trailers(OK)
         with self.connection.lock:
             if self.done:
@@ -171,31 +170,31 @@ class ServerCall(Stream):
 
     # --- frames
 
-    def _answer_framed(self, data: Buffer, on_sent: OnSent | None) -> bool:
+    def _answer_framed(
+        self, data: Buffer, on_sent: OnSent | None, on_dropped: OnDropped | None
+    ) -> bool:
         """`answer` a small message, where the windows have room; nothing is done elsewhere."""
-        length = len(data)
-        count = PREFIX_BYTES + length
-        stream_id = self.stream_id
-        start = (0, len(_START_BLOCK), frames.HEADERS, frames.END_HEADERS, stream_id, _START_BLOCK)
-        before = _BEFORE.pack(*start, 0, count, frames.DATA, 0, stream_id, 0, length)
-        after = _AFTER.pack(0, len(_OK_BLOCK), frames.HEADERS, _LAST, stream_id, _OK_BLOCK)
-        framed = b"".join((before, data, after))
+        count = PREFIX_BYTES + len(data)
+        framed = answer_frames.whole(self.stream_id, data)
         sender = self.connection.sender
         with self.connection.lock:
             if self.done or self.started or not sender.reserve_locked(self, count):
                 return False
             self.started = True
             self._done_locked(OK)
-            sender.put_locked(self, Framed(framed, count, on_sent))
+            sender.put_locked(self, Framed(framed, count, on_sent, on_dropped))
         self._report_end()
         return True
 
-    def _message(self, buffers: Sequence[Buffer], on_sent: OnSent | None) -> Message:
+    def _message(
+        self, buffers: Sequence[Buffer], on_sent: OnSent | None, on_dropped: OnDropped | None
+    ) -> Message:
         encoding = self._response_encoding()
         plain, self.plain_next = self.plain_next, False
         if encoding == "identity" or plain:
-            return Message(buffers, on_sent=on_sent)
-        return Message([pack(buffers, encoding)], packed=True, on_sent=on_sent)
+            return Message(buffers, on_sent=on_sent, on_dropped=on_dropped)
+        packed = pack(buffers, encoding)
+        return Message([packed], packed=True, on_sent=on_sent, on_dropped=on_dropped)
 
     def _response_encoding(self) -> str:
         return self.compression if self.compression in self._accept else "identity"
@@ -207,31 +206,22 @@ class ServerCall(Stream):
         return (self._start_frame(()),)
 
     def _start_frame(self, metadata: Metadata) -> bytes:
-        block = _START_BLOCK
-        encoding = self._response_encoding()
-        if encoding != "identity":
-            block += headers.encode([("grpc-encoding", encoding)])
-        if metadata:
-            block += headers.encode(call.encode_metadata(metadata))
-        return self._frame(block, end_stream=False)
+        most = self.connection.sender.max_frame
+        return answer_frames.start(self.stream_id, self._response_encoding(), metadata, most)
 
     def _trailers(self, status: Status) -> bytes:
-        block = _OK_BLOCK if status is OK else headers.encode(call.encode_status(status))
-        return self._frame(block, end_stream=True)
+        return answer_frames.trailers(self.stream_id, status, self.connection.sender.max_frame)
 
     def _trailers_only(self, status: Status) -> bytes:
-        return refusal(self.stream_id, status, self.connection.sender.max_frame)
-
-    def _frame(self, block: bytes, *, end_stream: bool) -> bytes:
-        most = self.connection.sender.max_frame
-        return frames.headers(self.stream_id, block, most, end_stream=end_stream)
+        return answer_frames.refusal(self.stream_id, status, self.connection.sender.max_frame)
 
     # --- events, in the I/O thread
 
     def admit(self, length: int) -> bool:
         """See Stream."""
         if self.done:
-            return True
+            # It may come before the client hears of the end.
+            raise SkipMessage
         if self.server_connection.too_much_unread():
             self.server_connection.admit_later(self)
             return False
@@ -246,7 +236,27 @@ class ServerCall(Stream):
         if self.closed or not self.reader.waiting:
             return
         self.guarded(self.reader.ask_again)
-        self.connection.open_window(self)
+        self.open_window()
+
+    @property
+    def unwanted(self) -> bool:
+        """See Stream."""
+        return self.closed or self.done
+
+    def stash(self, count: int) -> bool:
+        """See Stream: within what all calls of the server may send ahead."""
+        if self.done:
+            return False
+        if not self.server_connection.ahead.take(count):
+            raise StatusError(
+                Code.RESOURCE_EXHAUSTED,
+                "the server has no room for the message, nor for more that wait for room",
+            )
+        return True
+
+    def unstash(self, count: int) -> None:
+        """See Stream."""
+        self.server_connection.ahead.give_back(count)
 
     def count_data(self, length: int) -> None:
         """A DATA frame arrived, with `length` bytes beside its padding."""
@@ -283,7 +293,8 @@ class ServerCall(Stream):
                 *call.encode_status(ended),
             ]
         )
-        frame = self._frame(block, end_stream=False)
+        most = self.connection.sender.max_frame
+        frame = frames.headers(self.stream_id, block, most, end_stream=False)
         body = Message.without_prefix(f"{text}\n".encode())
         with self.connection.lock:
             self._done_locked(ended)
@@ -360,9 +371,9 @@ class ServerCall(Stream):
 
     def _drop_message(self) -> None:
         """Let go of the received part of a message that nobody gets."""
-        length = self.reader.length
-        self.reader = OVER
-        self.server_connection.dropped(length)
+        reader, self.reader = self.reader, OVER
+        reader.drop()
+        self.server_connection.dropped(reader.taken_bytes)
 
     def _done_locked(self, ended: Status) -> None:
         """The call has ended; `_report_end` follows, once the lock is released."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from transport import messages, tls
+from transport import tls
 from transport.http2 import fields, frames
 from transport.http2.connection import Connection
 from transport.http2.frames import ConnectionFault, ErrorCode, StreamFault
@@ -19,18 +19,25 @@ from transport.loop import Loop
 from transport.options import ServerConnectionOptions
 from transport.reporting import report
 from transport.serving import request
+from transport.serving.ahead import AheadBytes
+from transport.serving.answer_frames import refusal
 from transport.serving.ended_call import OnCallEnded, RefusedCall
 from transport.serving.handler import Method
 from transport.serving.request import Request
-from transport.serving.server_call import ServerCall, refusal
+from transport.serving.server_call import ServerCall
 from transport.status import Code, Status, StatusError
 
 _DRAIN_PING_S = 1.0
+# While others wait for memory.
+_PRESSED_S = 5.0
 # Clients that connected together do not all come back together.
 _AGE_JITTER = 0.1
 _TOO_OLD = Status(Code.UNAVAILABLE, "the connection has reached its maximum age")
 # Smaller messages leave no memory behind that is worth a word.
 _LARGE_BYTES = 1024 * 1024
+_STANDS_STILL = Status(
+    Code.RESOURCE_EXHAUSTED, "the message stands still while others wait for the memory it holds"
+)
 # What a client makes of REFUSED_STREAM.
 _NO_MORE_CALLS = Status(Code.UNAVAILABLE, "the connection takes no more calls")
 _NOT_GRPC_TEXT = {
@@ -46,6 +53,10 @@ class Host(Protocol):
     def on_call_ended(self) -> OnCallEnded | None:
         """Called once with each call that has ended, in any thread."""
 
+    @property
+    def ahead(self) -> AheadBytes:
+        """What clients have sent ahead of messages that have no room yet."""
+
     def method(self, path: str) -> Method | None:
         """What answers calls of `path`."""
 
@@ -54,6 +65,9 @@ class Host(Protocol):
 
     def run_blocking(self, work: Callable[[], None]) -> bool:
         """Run short work that blocks or takes long, such as unpacking, outside the I/O thread."""
+
+    def pressed(self) -> bool:
+        """Whether calls wait for memory that others hold."""
 
     def on_dropped(self) -> None:
         """The memory of a large message was freed that no handler got; any thread."""
@@ -76,6 +90,7 @@ class ServerConnection(Connection):
         self.server_options = options
         self.last_call_s = time.monotonic()
         self.on_call_ended = host.on_call_ended
+        self.ahead = host.ahead
         self._host = host
         self._peer = peer
         self._requests: HeaderReader[Request] = HeaderReader(
@@ -83,6 +98,9 @@ class ServerConnection(Connection):
         )
         self._draining = False
         self._held: list[ServerCall] = []
+        self._pressed = False
+        # Messages under way while others wait: how many bytes are missing, and since when.
+        self._standing: dict[Stream, tuple[int, float]] = {}
         # When the client is asked to connect anew, and from then on when its last calls are ended.
         self._old_at_s = self._end_at_s = math.inf
         if options.max_age_s is not None:
@@ -244,20 +262,8 @@ class ServerConnection(Connection):
 
     # --- messages
 
-    def unpack(self, stream: Stream, packed: memoryview) -> None:
+    def run_blocking(self, work: Callable[[], None]) -> None:
         """See Connection."""
-        encoding, most = stream.reader.encoding, stream.reader.max_bytes
-
-        def work() -> None:
-            try:
-                message = messages.unpack(packed, encoding, most)
-            except StatusError as error:
-                status = error.status
-                self.loop.call_soon(lambda: stream.failed(status))
-                self._host.on_dropped()
-                return
-            self.loop.call_soon(lambda: stream.take_unpacked(message))
-
         if not self._host.run_blocking(work):
             raise StatusError(Code.RESOURCE_EXHAUSTED, "too many compressed messages are waiting")
 
@@ -289,6 +295,7 @@ class ServerConnection(Connection):
 
     def check_times(self, now_s: float) -> None:
         """See Connection."""
+        self._pressed = self._host.pressed()
         super().check_times(now_s)
         options = self.server_options
         if self.streams:
@@ -307,8 +314,29 @@ class ServerConnection(Connection):
         for stream in list(self.streams.values()):
             assert isinstance(stream, ServerCall)
             stream.check_receiving(now_s, options.receive_s)
+        self._check_standing(now_s)
         if self._draining and not self.streams and not self.closing:
             self.linger()
+
+    def stall_s(self) -> float | None:
+        """See Connection."""
+        stall_s = super().stall_s()
+        return stall_s if stall_s is None or not self._pressed else min(stall_s, _PRESSED_S)
+
+    def _check_standing(self, now_s: float) -> None:
+        """While others wait for memory, end calls that hold some for what does not come."""
+        before, self._standing = self._standing, {}
+        if not self._pressed:
+            return
+        for stream in list(self.streams.values()):
+            missing = stream.reader.missing
+            if not missing or stream.reader.waiting:
+                continue
+            was_missing, since_s = before.get(stream, (0, now_s))
+            since_s = since_s if missing == was_missing else now_s
+            self._standing[stream] = missing, since_s
+            if now_s - since_s >= _PRESSED_S:
+                stream.failed(_STANDS_STILL)
 
     # --- the end
 

@@ -1,7 +1,7 @@
 """An inference request that a model has, until it ends."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from server.batching.request import Request
@@ -27,6 +27,8 @@ class Pending:
     wants_timings: bool
     shared_outputs: Mapping[str, tuple[Region, Placement]]
     class_counts: Mapping[str, int]
+    # Whether there is room for its encoded answer, of so many bytes.
+    cover: Callable[[int], bool] = lambda _: True
     _unclaimed: threading.Lock = field(default_factory=threading.Lock)
 
     def cancel(self) -> None:

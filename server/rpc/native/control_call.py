@@ -7,6 +7,7 @@ are answered while inference holds all of it.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from server.errors import TooMany
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference
 from server.rpc.native import status
@@ -15,7 +16,7 @@ from server.rpc.thread_pools import InFlight
 from transport.serving.handler import NO_HANDLER, CallHandler, Method, Unary
 from transport.serving.server_call import ServerCall
 
-_SMALL_BYTES = 64 * 1024
+_SMALL_BYTES = 4 * 1024
 
 
 class ControlMethods:
@@ -76,6 +77,7 @@ class _ControlCall(Unary):
     def cancelled(self) -> None:
         """Leave, unless a thread has the call."""
         if not self._submitted:
+            self._room.give_back_answer()
             self._end(0)
 
     def _submit(self, call: ServerCall, message: memoryview) -> None:
@@ -86,15 +88,24 @@ class _ControlCall(Unary):
         length = len(message)
         try:
             if not call.done:
-                call.answer([self._handle(bytes(message))])
+                self._send(self._handle(bytes(message)))
         except Exception as error:
+            self._room.give_back_answer()
             call.finish(status.of(error))
         finally:
             del message
             self._end(length)
 
+    def _send(self, answer: bytes) -> None:
+        room = self._room
+        if not room.cover(len(answer)):
+            raise TooMany("the server has no room for the answer: clients do not read theirs")
+        gone = room.give_back_answer
+        if not self._call.answer([answer], lambda _: gone(), gone):
+            gone()
+
     def _end(self, length: int) -> None:
-        self._room.give_back()
+        self._room.give_back_message()
         self._methods.calls.leave()
         self._methods.idle_trim.ended(length)
         # Call and handler would keep each other until the collector comes by.

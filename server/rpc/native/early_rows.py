@@ -7,8 +7,8 @@ ordinary way, which takes the complete message, and repeats what was computed.
 
 import time
 
-from protos.codec import decode_request, split_arriving
 from protos.errors import InvalidMessage
+from protos.request_decoding import decode_quick, split_arriving
 from server.batching.outcome import Outcome
 from server.batching.request import Caller
 from server.errors import ServingError
@@ -40,8 +40,10 @@ class EarlyRows:
         if split is None:
             return None
         try:
-            decoded = decode_request(message, split)
+            decoded = decode_quick(message, split)
         except InvalidMessage:
+            return None
+        if decoded is None:
             return None
         begun = inference.begin_arriving(decoded, arrived_ns, caller)
         if begun is None:

@@ -14,7 +14,9 @@ from server.rpc.servicer import StreamLimits
 from server.rpc.thread_pools import ThreadPools
 from transport.serving.handler import CallHandler, Method
 from transport.serving.server_call import ServerCall
+from transport.workers import Workers
 
+_MOST_DECODED = 2**31
 # Raises a ServingError for a call of this path, with this metadata, that is not permitted.
 Authorize = Callable[[str, tuple[tuple[str, str | bytes], ...]], None]
 
@@ -35,17 +37,24 @@ class InferenceMethods:
         self._limits = limits
         self._idle_trim = idle_trim
         self._pools = pools
+        # One thread: the interpreter runs no more of them at once. Each call has one message here.
+        self._workers = Workers(1, _MOST_DECODED, "decode")
         self._streams: weakref.WeakSet[StreamCall] = weakref.WeakSet()
         self._lock = threading.Lock()
 
     def unary(self, call: ServerCall) -> CallHandler:
         """Answer a ModelInfer."""
-        return UnaryCall(call, self._inference, self._pools.unary, self._idle_trim)
+        return UnaryCall(call, self._inference, self._workers, self._pools.unary, self._idle_trim)
 
     def stream(self, call: ServerCall) -> CallHandler:
         """Answer a ModelStreamInfer."""
         stream = StreamCall(
-            call, self._inference, self._limits, self._pools.streams, self._idle_trim
+            call,
+            self._inference,
+            self._limits,
+            self._workers,
+            self._pools.streams,
+            self._idle_trim,
         )
         with self._lock:
             self._streams.add(stream)
@@ -53,6 +62,10 @@ class InferenceMethods:
             # It may have come too late for `stop_streams` to see it.
             stream.stop()
         return stream
+
+    def close(self) -> None:
+        """End the threads; no call may be open."""
+        self._workers.close()
 
     def stop_streams(self) -> None:
         """End every stream once what was read of it is answered."""

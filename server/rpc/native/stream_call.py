@@ -8,32 +8,33 @@ room, the stream's window stays shut, which slows down a sender that is faster t
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from protos.codec import (
-    encode_stream_error,
-    encode_stream_response,
-    request_id_of,
-)
+from protos.codec import encode_stream_error, encode_stream_response
+from protos.request_decoding import request_id_of
 from server.batching import handover
 from server.batching.outcome import Outcome
 from server.batching.request import Caller, Result
-from server.errors import ServerStopping, StreamIdle
+from server.errors import ServerStopping, ServingError, StreamIdle
 from server.rpc import status as rpc_status
 from server.rpc.accounting.pending import Pending
 from server.rpc.accounting.request_ends import STREAM_METHOD
 from server.rpc.idle_trim import IdleTrim
 from server.rpc.inference import Inference
 from server.rpc.native import status
+from server.rpc.native.preparation import Preparation
 from server.rpc.native.room import Room
 from server.rpc.servicer import StreamLimits
 from server.rpc.thread_pools import InFlight
+from transport.http2.outgoing import OnSent
 from transport.loop import Timer
 from transport.messages import SkipMessage
 from transport.serving.handler import NO_HANDLER, CallHandler
 from transport.serving.server_call import ServerCall
 from transport.status import OK, Status
+from transport.workers import Workers
 
 # Messages of a stream that are not answered: their answers may be much larger than they are.
 _MESSAGES_AHEAD = 256
@@ -43,6 +44,7 @@ _MESSAGES_AHEAD = 256
 class _Entry:
     """A message that arrived: what it waits for, or why it was refused."""
 
+    room: Room
     request_id: str = ""
     pending: Pending | None = None
     error: Exception | None = None
@@ -59,15 +61,20 @@ class StreamCall(CallHandler):
         call: ServerCall,
         inference: Inference,
         limits: StreamLimits,
+        workers: Workers,
         calls: InFlight,
         idle_trim: IdleTrim,
     ) -> None:
-        """Count the stream. StatusError when as many are open as may be."""
+        """Count the stream. StatusError when as many are open as may be.
+
+        `workers` decode messages that take long.
+        """
         if not calls.enter():
             raise status.error(calls.refusal())
         self._call = call
         self._inference = inference
         self._limits = limits
+        self._workers = workers
         self._calls = calls
         self._idle_trim = idle_trim
         self._caller = Caller(
@@ -81,6 +88,8 @@ class StreamCall(CallHandler):
         self._coming_bytes = 0  # of these, for the message that is under way
         self._length_waiting: int | None = None
         self._room = self._new_room()
+        # Of the last message, if that takes long: no other one is taken meanwhile.
+        self._preparation: Preparation | None = None
         self._sending = threading.Lock()
         self._end: Status | None = None
         self._active_s = time.monotonic()
@@ -115,8 +124,10 @@ class StreamCall(CallHandler):
     def message(self, message: memoryview) -> None:
         """Decode a message and queue it."""
         room, self._room = self._room, self._new_room()
+        if room.grown:
+            room.keep(len(message))
         self._active_s = time.monotonic()
-        entry = _Entry()
+        entry = _Entry(room)
         give_back = partial(self._give_back, room, len(message))
         with self._lock:
             self._coming_bytes = 0
@@ -125,25 +136,47 @@ class StreamCall(CallHandler):
                 self._entries.append(entry)
         if stopping:
             give_back()
+            room.give_back_answer()
             return
         arrived_ns = time.monotonic_ns()
         receive_ns = arrived_ns - self._call.message_began_ns
-        try:
-            decoded = self._inference.decode(message, arrived_ns, self._caller)
-            entry.request_id = decoded.id
-            pending = self._inference.begin(
-                decoded, arrived_ns, self._caller, give_back, receive_ns
-            )
-        except Exception as error:
+        self._preparation = preparation = Preparation(
+            self._call,
+            self._inference,
+            self._workers,
+            self._idle_trim,
+            self._caller,
+            room,
+            give_back,
+            partial(self._ready, entry, give_back),
+        )
+        preparation.start(message, arrived_ns, receive_ns)
+
+    def _ready(
+        self,
+        entry: _Entry,
+        give_back: Callable[[], None],
+        pending: Pending | None,
+        error: Exception | None,
+        request_id: str,
+    ) -> None:
+        """A message is queued, or refused."""
+        self._preparation = None
+        if self._length_waiting is not None:
+            with self._lock:
+                self._go_on_locked()
+        entry.request_id = request_id
+        if pending is None:
             give_back()
-            entry.request_id = getattr(error, "request_id", entry.request_id)
-            entry.error, entry.done = error, True
-            self._answer()
+            if error is not None:
+                entry.error, entry.done = error, True
+                self._answer()
             return
         entry.pending = pending
         if self._call.done:
             # Another thread has ended the call, and may not have seen what it has to drop.
             self._inference.abandon(pending, self._call.status)
+            entry.room.give_back_answer()
         pending.request.future.add_done_callback(partial(self._computed, entry))
 
     def skipped(self, length: int, head: bytes) -> None:
@@ -151,7 +184,8 @@ class StreamCall(CallHandler):
         self._active_s = time.monotonic()
         error = self._inference.budget.refusal(length)
         assert error is not None
-        entry = _Entry(request_id_of(head), error=error, done=True)
+        room, self._room = self._room, self._new_room()
+        entry = _Entry(room, request_id_of(head), error=error, done=True)
         self._inference.ends.refuse(
             self._caller,
             rpc_status.described(error),
@@ -160,7 +194,7 @@ class StreamCall(CallHandler):
             request_id=entry.request_id,
         )
         # What it took while it was compressed.
-        self._room.give_back()
+        room.give_back()
         with self._lock:
             self._ahead_bytes -= self._coming_bytes
             self._coming_bytes = 0
@@ -179,9 +213,14 @@ class StreamCall(CallHandler):
             entries = list(self._entries)
             self._entries.clear()
             self._end = OK
+        ended = self._call.status
         for entry in entries:
             if entry.pending is not None:
-                self._inference.abandon(entry.pending, self._call.status)
+                self._inference.abandon(entry.pending, ended)
+            entry.room.give_back_answer()
+        preparation = self._preparation
+        if preparation is not None:
+            self._call.connection.loop.call_soon(partial(preparation.cancel, ended))
         self._room.give_back()
         self._leave()
 
@@ -202,7 +241,7 @@ class StreamCall(CallHandler):
         most = self._limits.read_ahead_bytes
         if self._ahead_bytes and self._ahead_bytes + length > most:
             return False
-        if len(self._entries) >= _MESSAGES_AHEAD:
+        if len(self._entries) >= _MESSAGES_AHEAD or self._preparation is not None:
             return False
         self._ahead_bytes += length
         self._coming_bytes = length
@@ -210,7 +249,7 @@ class StreamCall(CallHandler):
 
     def _give_back(self, room: Room, length: int) -> None:
         """A message is needed no more; any thread."""
-        room.give_back()
+        room.give_back_message()
         with self._lock:
             self._ahead_bytes -= length
             self._go_on_locked()
@@ -223,8 +262,11 @@ class StreamCall(CallHandler):
             self._call.connection.loop.call_soon(partial(self._ask_room, waiting))
 
     def _ask_room(self, length: int) -> None:
-        if not self._call.done and self._room.ask(length):
-            self._call.resume()
+        try:
+            if not self._call.done and self._room.ask(length):
+                self._call.resume()
+        except ServingError as error:
+            self._fail(status.of(error))
 
     # --- answers, in any thread
 
@@ -250,23 +292,27 @@ class StreamCall(CallHandler):
 
     def _send(self, entry: _Entry) -> None:
         error, pending = entry.error, entry.pending
-        on_sent = None
+        gone = entry.room.give_back_answer
+        on_sent: OnSent = partial(_sent, gone)
         if error is None:
             assert pending is not None
             try:
                 answer = self._inference.finish(
                     pending, encode_stream_response, triton_final_response=True
                 )
+                answer.on_gone = gone
                 data, on_sent = answer.data, answer.sent
             except Exception as failure:
                 error = failure
         if error is not None:
             if self._errors_end_it:
+                gone()
                 self._fail(status.of(error))
                 return
             data = encode_stream_error(entry.request_id, rpc_status.of(error)[1])
         handover.gather(self._call.connection.sender)
-        self._call.send([data], on_sent)
+        if not self._call.send([data], on_sent, gone):
+            gone()
 
     def _fail(self, ended: Status) -> None:
         if self._call.finish(ended):
@@ -316,3 +362,7 @@ class StreamCall(CallHandler):
             return
         idle = StreamIdle(f"the stream sent no message for {self._limits.idle_s:g} s")
         self._fail(status.of(idle))
+
+
+def _sent(gone: Callable[[], None], _: int) -> None:
+    gone()

@@ -5,7 +5,7 @@ import pytest
 
 from server.batching.byte_budget import ByteBudget
 from server.batching.request import Caller
-from server.errors import Cancelled, QueueFull, TooLarge
+from server.errors import Cancelled, QueueFull, TooLarge, TooMany
 
 TOTAL = 100
 PATIENCE_S = 30.0
@@ -232,3 +232,52 @@ def test_who_was_gone_before_does_not_wait():
     with pytest.raises(Cancelled):
         budget.acquire(1, Caller(on_cancel=lambda _: False))
     assert budget.used_bytes == 10
+
+
+def test_who_holds_bytes_and_needs_more_comes_before_those_that_hold_none():
+    budget = ByteBudget(10)
+    assert budget.take(4)
+    assert budget.take(6)
+    granted = []
+    first = budget.ask(3, "new", lambda: granted.append("new"))
+    more = budget.grow(4, 6, lambda: granted.append("grown"))
+    assert budget.short
+    budget.release(6)
+    assert granted == ["grown"]
+    assert (more.granted, first.granted, budget.used_bytes) == (True, False, 10)
+    budget.release(10)
+    assert granted == ["grown", "new"]
+
+
+def test_callers_that_would_wait_for_each_other_are_refused():
+    budget = ByteBudget(10)
+    assert budget.take(4)
+    assert budget.take(4)
+    waiting = budget.grow(4, 6, lambda: None)
+    with pytest.raises(TooMany, match="others that wait for more hold 4"):
+        budget.grow(4, 5, lambda: None)
+    # Once the other one gives its bytes back, the first has all it needs.
+    assert not waiting.granted
+    budget.release(4)
+    assert waiting.granted
+    assert budget.used_bytes == 10
+
+
+def test_growing_beyond_the_total_is_too_large_and_withdrawing_lets_others_in():
+    budget = ByteBudget(10)
+    assert budget.take(8)
+    with pytest.raises(TooLarge):
+        budget.grow(8, 3, lambda: None)
+    assert budget.take(2)
+    more = budget.grow(8, 2, lambda: None)
+    assert not budget.withdraw(more)
+    assert not budget.short
+
+
+def test_what_is_there_already_may_exceed_the_total_by_a_bound():
+    budget = ByteBudget(10)
+    assert budget.take(10)
+    assert budget.charge(5, 5)
+    assert not budget.charge(1, 5)
+    assert budget.used_bytes == 15
+    assert not budget.take(1)

@@ -20,6 +20,7 @@ from model.export import export
 from model.weights import from_seed
 from protos import inference_pb2 as pb
 from protos.codec import decode_stream_response
+from server.rpc.native.room import REQUEST_BYTES
 
 CODE = grpc.StatusCode
 LIVE = "/inference.GRPCInferenceService/ServerLive"
@@ -101,11 +102,13 @@ def test_only_some_messages_of_a_stream_are_taken_ahead_of_their_answers(native,
     with caller.busy_worker():
         before_bytes = budget.used_bytes
         answers = caller.open_stream(iter([message] * 600))
-        most_bytes = before_bytes + 256 * len(message)
-        eventually(lambda: budget.used_bytes >= most_bytes, "so many are taken")
+        each_bytes = len(message) + REQUEST_BYTES
+        # The answer to the last control RPC may still have counted before.
+        least_bytes = before_bytes + 255 * each_bytes
+        eventually(lambda: budget.used_bytes > least_bytes, "so many are taken")
         for _ in range(20):
             caller.control("ServerLive")
-        assert budget.used_bytes == most_bytes
+        assert budget.used_bytes < least_bytes + 2 * each_bytes
     assert sum(1 for _ in answers) == 600
 
 
@@ -201,7 +204,7 @@ def test_a_stream_goes_on_after_a_message_over_the_whole_budget(
 
 
 def test_a_stream_whose_message_waits_for_others_is_not_idle(native, call, eventually):
-    server = native(group_rows=2, max_inflight_bytes=64 * 1024, stream_idle_s=1)
+    server = native(group_rows=2, max_inflight_bytes=96 * 1024, stream_idle_s=1)
     caller, another = call(server.address), call(server.address)
     with another.busy_worker():
         padding = {"note": "n" * 50 * 1024}

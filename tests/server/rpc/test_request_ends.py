@@ -183,7 +183,7 @@ def test_a_request_that_two_threads_end_is_counted_once(server, caller, ended):
     before = counts.succeeded + counts.fail.count
     for first_is_answered in (True, False):
         message = inference.decode(linear(caller), time.monotonic_ns(), Caller())
-        pending = inference.begin(message, time.monotonic_ns(), Caller(), lambda: None)
+        pending = inference.begin(message, time.monotonic_ns(), Caller())
         assert pending.request.future.result(PATIENCE_S).outputs
         if first_is_answered:
             inference.finish(pending, encode_response)

@@ -546,7 +546,7 @@ def test_timeout_that_is_long_enough_changes_nothing(caller):
 def test_cancelled_requests_give_their_bytes_back_and_run_nothing(caller, eventually):
     ran, failed = runs_of_one_row(caller), failures(caller)
     # Two of them do not fit into the budget beside the request that holds the worker.
-    padding = {"note": "n" * (BUDGET_BYTES // 2)}
+    padding = {"note": "n" * (BUDGET_BYTES // 8)}
     message = caller.message("steps", parameters=padding, steps=ONE_STEP)
 
     def three_were_given_up():
