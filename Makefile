@@ -9,7 +9,7 @@ SECONDS ?= 120
 RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 
-.PHONY: help sweep bench soak fuzz test test-slow test-lowest conformance perf-analyzer examples check stubs clean
+.PHONY: help sweep bench soak fuzz test test-slow test-lowest conformance perf-analyzer examples image deploy-check check stubs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,11 @@ help:  ## list the targets
 	$(PYTHON) -m venv .venv-lowest
 	$(PYTHON) -c "import re, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; del e['cuda'], e['dev']; print(*sorted(re.sub(r'>=([^,]+).*', r'==\1', d) for d in sum(e.values(), p['dependencies']) if '>=' in d), sep='\n')" > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[dev]'
+	touch $@
+
+.venv-deploy/installed: deploy/requirements.txt
+	$(PYTHON) -m venv .venv-deploy
+	.venv-deploy/bin/python -m pip install --quiet --requirement deploy/requirements.txt
 	touch $@
 
 sweep: .venv/installed  ## the batch-size experiment (DTYPE=float64, OUT=dir, ARGS='...')
@@ -50,7 +55,7 @@ test test-slow test-lowest: export OPENBLAS_NUM_THREADS = 1
 test: .venv-dev/installed  ## tests of everything, some minutes (ARGS='-k name')
 	$(DEV) -m pytest -n logical --dist worksteal $(ARGS)
 
-test-slow: .venv-dev/installed  ## tests that take longer: every page's commands, new environments; before a release
+test-slow: .venv-dev/installed .venv-deploy/installed  ## tests that take longer: every page's commands, new environments; before a release
 	$(DEV) -m pytest -n logical --dist worksteal -m slow $(ARGS)
 
 test-lowest: .venv-lowest/installed  ## all tests with the oldest versions that pyproject.toml allows
@@ -66,6 +71,12 @@ perf-analyzer: .venv-dev/installed  ## Triton's load generator, below .bench/, f
 examples: .venv-dev/installed  ## build and run the clients in other languages (ARGS='--only Go')
 	$(DEV) -m examples.run $(ARGS)
 
+image: .venv-deploy/installed  ## an OCI image of the server and its SBOM, below .image/ (with umoci, mmdebstrap)
+	.venv-deploy/bin/python -m deploy.image.build $(ARGS)
+
+deploy-check: .venv-dev/installed .venv-deploy/installed  ## build and run the image, check the files of deploy/
+	$(DEV) -m pytest tests/deploy/test_image.py tests/deploy/test_kubernetes.py -m 'slow or not slow' -k 'not second_build' -o faulthandler_timeout=600 $(ARGS)
+
 check: .venv-dev/installed  ## style, types, import rules, generated stubs up to date
 	$(DEV) -m ruff check .
 	$(DEV) -m ruff format --check .
@@ -78,5 +89,5 @@ stubs: .venv-dev/installed  ## generate the stubs again from the .proto files
 	$(DEV) protos/generate.py
 
 clean:  ## remove what the other targets made
-	rm -rf .venv .venv-dev .venv-lowest .bench .examples results
+	rm -rf .venv .venv-dev .venv-lowest .venv-deploy .bench .examples .image results
 	rm -rf examples/go/inference examples/java/target examples/node/dist examples/node/generated examples/node/node_modules

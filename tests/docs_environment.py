@@ -17,7 +17,7 @@ NO = "0"
 
 _MADE_HERE = (
     *(".git", ".venv*", "results", "models", ".bench", ".examples", "build", "*.egg-info"),
-    *("__pycache__", ".*_cache", ".hypothesis", "node_modules", "target", "dist"),
+    *("__pycache__", ".*_cache", ".hypothesis", ".image", "node_modules", "target", "dist"),
 )
 # A test run by make must not hand its own variables on to the commands that it runs.
 _DROPPED = ("MAKE", "MFLAGS", "ARGS", "OUT", "DTYPE", "MINUTES", "SECONDS", "ARGMAX_")

@@ -2,10 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
-
-from numpy.typing import NDArray
+from collections.abc import Callable
 
 from server.batching.batch_buffer import Assembled, BatchBuffer
 from server.batching.near_ties import any_near_tie
@@ -90,11 +87,8 @@ class Runner:
         also = {label.scores for label in judged} - set(requested)
         computing_ns = time.monotonic_ns()
         try:
-            outputs = self._engine.run(
-                [*requested, *also],
-                assembled.inputs,
-                receiving=self._receiving(batch, assembled.inputs),
-            )
+            receiving = self._receiving(batch)
+            outputs = self._engine.run([*requested, *also], assembled.inputs, receiving=receiving)
         except InvalidInput as error:
             if len(batch.pieces) == 1:
                 return [Failure(batch, error)]
@@ -125,7 +119,7 @@ class Runner:
         outputs = outputs[: len(requested)]
         return [Execution(batch, outputs, near, assembled.unreadable, started_ns, spent)]
 
-    def _receiving(self, batch: Batch[Request], inputs: Mapping[str, NDArray[Any]]) -> bool:
+    def _receiving(self, batch: Batch[Request]) -> bool:
         """Whether receiving more rows probably takes a core while this batch runs."""
         # With one size of all executions they have one way to run, too: rounding depends on it.
         if self._fixed:
@@ -133,13 +127,13 @@ class Runner:
         if batch.pieces[-1].request.more_follows:
             return True
         # Clients that sent while the batch before ran, and have its answers, send while this one
-        # runs. The rest of a request that came whole says nothing of others.
-        return sum(x.nbytes for x in inputs.values()) >= _LEAST_OVERLAPPED_BYTES and any(
-            piece.start == 0
-            and piece.request.in_place
-            and piece.request.arrived_ns < self._ended_ns
-            for piece in batch.pieces
-        )
+        # runs. The rest of a request that came whole says nothing of others, and rows in shared
+        # memory are not part of its bytes.
+        overlapped_bytes = 0
+        for piece in batch.pieces:
+            if piece.start == 0 and piece.request.arrived_ns < self._ended_ns:
+                overlapped_bytes += piece.request.size_bytes
+        return overlapped_bytes >= _LEAST_OVERLAPPED_BYTES
 
     def _compute_alone(
         self, batch: Batch[Request], assembled: Assembled, started_ns: int, assemble_ns: int
