@@ -5,7 +5,7 @@ share a process.
 """
 
 CLASSES, FEATURES, MOST_ROWS = 4, 8, 512
-MESSAGE_BYTES, BUDGET_BYTES = 64 * 1024, 32 * 1024
+MESSAGE_BYTES, BUDGET_BYTES = 256 * 1024, 128 * 1024
 
 _STEPS = {"name": "steps", "datatype": "INT64", "shape": [1, 1], "elements": 1}
 

@@ -23,8 +23,9 @@ EXTRAS = {
     "sklearn",
     "tritonclient",
 }
-# These run in environments of other servers, which have none of ours.
+# These run in environments of their own: of other servers, and that of the image.
 ELSEWHERE = {
+    "deploy.image.build",
     "measure.peers.inside.plain_grpcio",
     "measure.peers.inside.kserve_server",
     "measure.peers.inside.tritonclient_driver",

@@ -15,7 +15,7 @@ from server.batching.running.answer_order import AnswerOrder
 from server.batching.scheduler import Scheduler
 from server.batching.statistics import Statistics
 from server.errors import Cancelled, DeadlinePassed, InvalidInput
-from server.onnx import instances
+from server.onnx import graph_file, instances
 from server.onnx.engine import Engine
 from server.onnx.execution_provider import ExecutionProvider
 from server.onnx.session_settings import SessionSettings
@@ -321,10 +321,9 @@ def test_closing_runs_what_is_queued_and_hands_out_what_waits_for_its_turn(start
 @pytest.mark.parametrize("own_sessions", [False, True])
 def test_answers_are_exact_and_in_order_under_load(tmp_path, own_sessions):
     engines = instances.load(
-        double(tmp_path / "model.onnx"),
+        graph_file.read(double(tmp_path / "model.onnx"), tmp_path),
         1,
         [CPU] * 3,
-        tmp_path,
         SessionSettings(),
         shared=not own_sessions,
         deterministic=False,

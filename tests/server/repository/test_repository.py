@@ -673,7 +673,7 @@ def test_what_was_on_its_way_to_the_old_version_goes_to_the_new(
     graphs.folder = folder
     graphs.add_steps()
     add(folder)
-    caller = explicit(load_model=("*",), group_rows=2, max_inflight_bytes=10_000)
+    caller = explicit(load_model=("*",), group_rows=2, max_inflight_bytes=26_000)
     large = caller.message("linear", outputs=["scores"], parameters={"note": "n" * 6000}, x=X)
     small = caller.message("linear", x=X)
     with caller.busy_worker():
