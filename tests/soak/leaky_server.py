@@ -23,13 +23,13 @@ LEAKS = {
 
 
 def leaking(method, leak):
-    def wrapped(*arguments):
+    def wrapped(*arguments, **named):
         leak()
-        return method(*arguments)
+        return method(*arguments, **named)
 
     return wrapped
 
 
 if __name__ == "__main__":
-    Inference.begin = leaking(Inference.begin, LEAKS[sys.argv[1]])
+    Inference.finish = leaking(Inference.finish, LEAKS[sys.argv[1]])
     sys.exit(main(sys.argv[2:]))
