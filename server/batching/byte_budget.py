@@ -103,7 +103,7 @@ class ByteBudget:
                 self._used += more_bytes
                 return Ticket(0, more_bytes, on_granted, granted=True)
             growing = [*self._growing, Ticket(0, more_bytes, on_granted, held_bytes=held_bytes)]
-            # Whoever else holds bytes gives them back in the end; these do once they have more.
+            # All others that hold bytes give them back in the end; these do once they have more.
             kept = sum(each.held_bytes or 0 for each in growing)
             if any(kept + each.size_bytes > self._total for each in growing):
                 raise TooMany(

@@ -172,8 +172,8 @@ class Inference:
     ) -> tuple[Pending, Parts] | None:
         """Check a message of which not all rows are there; nothing is queued yet.
 
-        None unless it can be queued in parts. A message that is refused is None, too: `begin` gives
-        the reason once all of it is there.
+        None unless it can be queued in parts. A message that is refused is None, too: `prepare`
+        gives the reason once all of it is there.
         """
         try:
             model = self._repository.get(message.model_name, message.model_version)

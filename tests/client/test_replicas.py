@@ -56,6 +56,11 @@ class Replicas:
         assert (host, port) == ("replicas.test", self.port)
         return [f"127.0.0.{number}:{port}" for number in self.listed]
 
+    def client(self, balance):
+        """A client of the name."""
+        resolving = Resolving(OFTEN_S, self.look_up)
+        return Client(self.name, deadline_s=PATIENCE_S, balance=balance, resolving=resolving)
+
     def counts(self):
         """Answers of each listed server so far."""
         callers = {n: self._call(f"127.0.0.{n}:{self.port}") for n in self.listed}
@@ -88,10 +93,7 @@ def test_a_name_grows_and_shrinks_under_load_and_no_request_fails(
     replicas, contents, eventually, balance
 ):
     x, (models, _), (labels, _) = contents
-    resolving = Resolving(OFTEN_S, replicas.look_up)
-    with Client(
-        replicas.name, deadline_s=PATIENCE_S, balance=balance, resolving=resolving
-    ) as client:
+    with replicas.client(balance) as client:
         load = Load(client, x, labels)
         with load.running():
             load.goes_on(eventually)
@@ -113,10 +115,7 @@ def test_one_of_three_that_is_killed_costs_no_request(replicas, contents, eventu
     for number in (2, 3):
         replicas.start(number, models)
     replicas.listed = [1, 2, 3]
-    resolving = Resolving(OFTEN_S, replicas.look_up)
-    with Client(
-        replicas.name, deadline_s=PATIENCE_S, balance=balance, resolving=resolving
-    ) as client:
+    with replicas.client(balance) as client:
         load = Load(client, x, labels)
         with load.running():
             replicas.share(eventually)

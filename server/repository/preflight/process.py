@@ -87,7 +87,7 @@ class PreflightProcess:
         return answer, blocks
 
     def kill(self) -> None:
-        """End it now; whoever asks it gets an error."""
+        """End it now; a question under way fails with an error."""
         self._popen.kill()
 
     def end(self) -> None:

@@ -40,7 +40,7 @@ class Room:
         self._when_full = when_full
         self._message_bytes = 0
         self.grown = False  # the message asked again: it was compressed
-        # Of the answer, with what the call takes: whoever takes one out gives it back.
+        # Of the answer, with what the call takes. The thread that removes a part gives it back.
         self._answer: list[int] = []
         self._ticket: Ticket | None = None  # of bytes for the message that were not there at once
 
