@@ -17,11 +17,13 @@ def answered(caller, model="linear_argmax"):
 class Load:
     """Threads that ask one client without a pause; what they saw.
 
-    An answer is right if it is that of one of `contents` as a whole: labels of all of `x`.
+    An answer is right if it is that of one of `contents` as a whole: labels of all of `x`. Each
+    stream has `batches` messages.
     """
 
-    def __init__(self, client, x, *contents):
+    def __init__(self, client, x, *contents, batches=100):
         self._client, self._x, self._contents = client, x, contents
+        self._batches = batches
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self.asked, self.right, self.wrong = Counter(), Counter(), Counter()
@@ -69,7 +71,7 @@ class Load:
         sent = []
 
         def batches():
-            for _ in range(100):
+            for _ in range(self._batches):
                 if self._stop.is_set():
                     return
                 sent.append(self._draw(draw, kind))
