@@ -42,7 +42,8 @@ def test_a_kill_ends_what_the_server_has_as_unavailable(launch, models, examples
     assert seen_of_a_kill(server, server.address, examples[0]) == {
         "request": "UNAVAILABLE",
         "stream": "UNAVAILABLE",
-        "later": "UNAVAILABLE",
+        "later request": "UNAVAILABLE",
+        "later stream": "UNAVAILABLE",
     }
 
 
