@@ -116,6 +116,11 @@ class Haproxy(Proxy):
         (row,) = [r for r in rows if (r["pxname"], r["svname"]) == ("servers", "abc"[number])]
         return row
 
+    def ignore_health(self, number):
+        """Send a server calls whatever its health checks say."""
+        assert self.told(f"disable health servers/{'abc'[number]}") == ""
+        assert self.told(f"set server servers/{'abc'[number]} health up") == ""
+
     def take_out(self, number):
         """Send a server no new calls, and wait for those that it has."""
         assert self.told(f"set server servers/{'abc'[number]} state drain") == ""
@@ -155,6 +160,9 @@ class Nginx(Proxy):
         text, count = re.subn(r"^http \{\n", rf"\g<0>{paths}", text, flags=re.MULTILINE)
         assert count == 1
         (self.folder / "nginx.conf").write_text(text)
+
+    def ignore_health(self, number):
+        """Send a server calls whatever its health checks say: it has none."""
 
     def _workers(self):
         return {child.pid for child in psutil.Process(self._process.pid).children()}

@@ -142,6 +142,7 @@ def test_a_call_that_meets_a_refused_connection_goes_to_another_server(proxy, fl
         nobody.bind(("127.0.0.1", 0))
         servers = ["127.0.0.1:{1}".format(*nobody.getsockname()), *fleet.addresses[:2]]
         with started(proxy.program, servers) as one, connected(one.address) as client:
+            one.ignore_health(0)
             assert [outcome(lambda: ask(client, x)) for _ in range(6)] == ["OK"] * 6
 
 
@@ -170,6 +171,10 @@ def test_behind_nginx_a_server_that_hangs_holds_up_no_call_to_the_others(
         six_calls(fleet, examples, client) as calls,
     ):
         eventually(lambda: sum(call.done() for call in calls) >= 4, "four are answered")
+        # It has more calls than the others, so it gets no more.
+        for _ in range(4):
+            client.predict(examples[0])
+        assert sum(call.done() for call in calls) == 4
 
 
 def test_behind_haproxy_a_client_with_keepalive_leaves_a_connection_that_hangs(
