@@ -168,16 +168,17 @@ class Nginx(Proxy):
         return {child.pid for child in psutil.Process(self._process.pid).children()}
 
     def _reload(self, down=()):
-        """Start workers with a new configuration; the old ones end with their last call."""
+        """Start workers with a new configuration; the processes of those before."""
         self._write(down)
         wait_until(self._workers, "it has workers")
         before = self._workers()
         self._process.send_signal(signal.SIGHUP)
-        wait_until(lambda: self._workers().isdisjoint(before), "the old workers have ended")
+        return before
 
     def take_out(self, number):
         """Send a server no new calls, and wait for those that it has."""
-        self._reload([number])
+        before = self._reload([number])
+        wait_until(lambda: self._workers().isdisjoint(before), "the last calls have ended")
 
     def put_back(self, number):
         """Send a server calls again."""

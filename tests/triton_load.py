@@ -87,11 +87,13 @@ class Stream:
 class TritonLoad:
     """Threads that ask by tritonclient without a pause; what they saw.
 
-    A request that failed is counted, and not repeated; after a stream that failed comes another.
+    A request that failed is counted, and not repeated; after a stream, of `batches` messages, comes
+    another one, also if it failed.
     """
 
-    def __init__(self, address, x, labels):
+    def __init__(self, address, x, labels, batches=50):
         self._address, self._x, self._labels = address, x, labels
+        self._batches = batches
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self.right, self.wrong = Counter(), Counter()
@@ -147,7 +149,7 @@ class TritonLoad:
 
     def _streamed(self, client, draw):
         with Stream(client) as stream:
-            for _ in range(50):
+            for _ in range(self._batches):
                 if self._stop.is_set():
                     return
                 rows = self._draw(draw)

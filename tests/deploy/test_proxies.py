@@ -21,6 +21,8 @@ from model.weights import from_seed
 CLASSES, FEATURES, ROWS = 8, 16384, 64
 LARGE_ROWS = 1024  # 64 MiB
 LONG_METADATA = 15 * 2**10
+# What is taken out waits for the end of its streams.
+BATCHES = 10
 # What tritonclient sees of a stream whose server is killed behind a proxy, and perhaps, instead of
 # UNAVAILABLE, of what is still being sent when the proxy ends it: the table of docs/scaling.md.
 CUT = {"haproxy": "CANCELLED", "nginx": "INTERNAL"}
@@ -81,8 +83,8 @@ class Loads:
     def running(self):
         """Run them. Afterwards our client has lost nothing; `codes` has what the other saw."""
         with Client(self._proxy.address, deadline_s=PATIENCE_S) as client:
-            self._ours = Load(client, *self._examples)
-            self._triton = TritonLoad(self._proxy.address, *self._examples)
+            self._ours = Load(client, *self._examples, batches=BATCHES)
+            self._triton = TritonLoad(self._proxy.address, *self._examples, batches=BATCHES)
             with self._ours.running(), self._triton.running():
                 self.go_on()
                 yield
