@@ -35,6 +35,8 @@ class Proxy:
         self.folder.chmod(0o755)
         # The process gets the socket itself: no other one can take the port meanwhile.
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        # nginx expects it so: workers that race for a connection would wait for the next one.
+        self._listener.setblocking(False)
         self.address = "127.0.0.1:{1}".format(*self._listener.getsockname())
         self._log = (self.folder / "log").open("w")
         self._command = [path, *self._options()]
