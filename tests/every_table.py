@@ -28,13 +28,13 @@ from measure.limits.subject import subject
 from measure.load import record as load_record
 from measure.load import table as load_table
 from measure.load.paired import Duel
-from measure.load.server_use import ServerUse
 from measure.load.summary import Goodput
 from measure.loadgen import table as loadgen_table
 from measure.loadgen.logs import Metric, Summary
 from measure.loadgen.runs import Labels, Performance, Result
 from measure.plan import table as plan_table
 from measure.plan.capacity import Demand
+from measure.servers.server_use import ServerUse
 from measure.side_by_side.rounds import Cell as BenchCell
 from measure.side_by_side.show import rates
 from measure.slo import table as slo_table

@@ -21,6 +21,7 @@ from measure.core.options import (
     add_server,
     add_timeout,
     add_version,
+    addresses,
     credential_files,
 )
 from measure.core.record import encoded, write_record
@@ -37,8 +38,6 @@ from measure.plan.check import check, trusted
 from measure.plan.fit import executions, fit_costs
 from measure.plan.observed import Calibration
 from measure.sweep.sweep import MODEL
-from transport.calling.resolving import Resolving
-from transport.calling.servers import POLICIES
 
 PLANNED, REFUSED = 0, 1
 
@@ -96,6 +95,7 @@ def _measure(args: argparse.Namespace) -> int:
         console.print(plan_table.network_table(demand, planned, calibration))
     console.print(Text(answer, style="bold" if planned else "bold red"))
     settings = {name: value for name, value in vars(args).items() if name != "command"}
+    settings["address"] = addresses(args)
     content = plan_record.to_json(settings, described, calibration, costs, checks, planned, answer)
     path = args.out / plan_record.NAME
     write_record(path, content)
@@ -108,7 +108,6 @@ def _calibrate(args: argparse.Namespace, notes: Console) -> tuple[Calibration, d
     fixed: dict[str, Any] = {"modes": ("unary",), "concurrency": (), "rate": ()}
     fixed |= {"arrivals": "poisson", "processes": 1, "warm_up_s": 0.0, "window_s": args.seconds}
     fixed |= {"window_requests": 0, "max_windows": 1}
-    fixed |= {"balance": POLICIES[0], "resolve_s": Resolving().every_s}
     settings = settings_of(argparse.Namespace(**vars(args) | fixed))
     start = environment.snapshot()
     points: list[LoadPoint] = []
