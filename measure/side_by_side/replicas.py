@@ -107,9 +107,7 @@ def _measure(
     if out is not None:
         described = environment.describe(start, environment.snapshot())
         settings = {"concurrency": concurrency, "seconds": seconds, "features": features}
-        write_record(
-            out, recorded(SCHEMA, environment=described, settings=settings, sides=sides)
-        )
+        write_record(out, recorded(SCHEMA, environment=described, settings=settings, sides=sides))
     return int(any(side.failed or side.wrong_labels for side in sides))
 
 

@@ -59,8 +59,12 @@ def section(content: Mapping[str, Any]) -> Section:
     groups = [of_mode(points, mode) for mode in modes]
     tables = [table_of("Points", COLUMNS, groups, note=_NOTE, part=POINTS)]
     if of_servers := of_each_server(ordered):
-        note = sentence_of(servers_table.NOTE)
-        tables.append(table_of("The part of each server", servers_table.COLUMNS, of_servers, note=note))
+        parts = servers_table.COLUMNS
+        tables.append(
+            table_of(
+                "The part of each server", parts, of_servers, note=sentence_of(servers_table.NOTE)
+            )
+        )
     if any(spread.samples for spread in spreads):
         tables.append(percentiles.histograms(spreads, "mode, batch size"))
     return Section(
