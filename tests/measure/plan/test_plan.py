@@ -17,6 +17,7 @@ from measure.plan.calibration import FITTED_SHARES
 from measure.plan.check import trusted
 from measure.plan.observed import Calibration
 from measure.plan.record import PlanRecord
+from measure.report import kinds, page
 from model.export import export
 from model.weights import from_seed
 
@@ -211,6 +212,8 @@ def check_fleet(record, addresses):
     off = p99_ns is None or p99_ns > 1.2 * fleet["predicted_p99_ns"]
     assert not (fleet["holds"] and off)
     assert (fleet["verdict"] == "holds") == fleet["holds"]
+    assert decoded(record, PlanRecord).fleet.holds == fleet["holds"]
+    assert f"{len(addresses)} servers together" in page.render([kinds.section(record)])
 
 
 def test_a_plan_is_held_against_two_servers_together(together, capsys, monkeypatch):
