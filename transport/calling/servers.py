@@ -70,6 +70,19 @@ class Servers:
             return usable[first]
         return min(usable[first:] + usable[:first], key=lambda each: each.outstanding)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The servers that are listed now, each by its addresses; none before the first look-up."""
+        return tuple(dict.fromkeys(each.server.name for each in self.subchannels))
+
+    @property
+    def tried(self) -> bool:
+        """Whether each listed server is connected, or could not be."""
+        return all(
+            each.failure is not None or (each.connection is not None and each.connection.usable)
+            for each in self.subchannels
+        )
+
     def want(self) -> None:
         """Have connections made, and names looked up that have no servers yet; any thread."""
         for resolver in self._resolvers:
