@@ -119,7 +119,8 @@ class _Walk:
         for tag, _, payload, end in fields(message):
             if not self._one_more():
                 return False
-            if tag & 7 != _LEN:
+            # An empty one has nothing to count, and there may be as many as fields.
+            if tag & 7 != _LEN or payload == end:
                 continue
             inner = message[payload:end]
             found = of_field.get(tag >> 3)
@@ -204,20 +205,22 @@ class _Walk:
                 if not self._element(size):
                     return False
                 continue
-            found = next(fields(message[at:]), None)
-            if found is None:
+            before = at
+            for tag, _, payload, end in fields(message[before:]):
+                inner = message[before + payload : before + end]
+                at = before + end
+                if tag == _ELEMENT_TAG:
+                    if not self._element(len(inner)):
+                        return False
+                else:
+                    if tag & 7 == _LEN:
+                        weight.numbers += _NUMBERS.get(tag >> 3, len)(inner)
+                    if not self._one_more():
+                        return False
+                if at < stop and message[at] == _ELEMENT_TAG:
+                    break
+            if at == before:
                 return self._rest(message, at)
-            tag, _, payload, end = found
-            inner = message[at + payload : at + end]
-            at += end
-            if tag == _ELEMENT_TAG:
-                if not self._element(len(inner)):
-                    return False
-                continue
-            if tag & 7 == _LEN:
-                weight.numbers += _NUMBERS.get(tag >> 3, len)(inner)
-            if not self._one_more():
-                return False
         return True
 
     def _element(self, size: int) -> bool:

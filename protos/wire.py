@@ -169,11 +169,19 @@ def fields(head: bytes | memoryview) -> Iterator[tuple[int, int, int, int]]:
     while at < stop:
         begin = at
         try:
-            tag, at = _varint(head, at, stop, 5)
+            # Most varints have one byte, and a call for each of them would take most of the time.
+            tag = head[at]
+            at += 1
+            if tag >= 0x80:
+                tag, at = _varint(head, begin, stop, 5)
             payload = at
             wire_type = tag & 7
             if wire_type == _LEN:
-                size, payload = _varint(head, at, stop, 5)
+                size = head[at] if at < stop else 0x80
+                if size < 0x80:
+                    payload = at + 1
+                else:
+                    size, payload = _varint(head, at, stop, 5)
                 at = payload + size
             elif wire_type == _VARINT:
                 _, at = _varint(head, at, stop, 10)

@@ -168,7 +168,7 @@ def test_control_messages_of_any_size_take_their_bytes_from_the_budget(native, c
         held = caller.infer_later(message)
         budget = server._servicer._inference.budget
         eventually(lambda: budget.used_bytes > 200 * 1024, "the bytes are held")
-        large = pb.RepositoryIndexRequest(repository_name="r" * 100 * 1024).SerializeToString()
+        large = pb.RepositoryIndexRequest(repository_name="r" * 10 * 1024).SerializeToString()
         method = caller.channel.unary_unary("/inference.GRPCInferenceService/RepositoryIndex")
         waiting = method.future(large, timeout=60)
         assert caller.control("ServerLive").live
