@@ -14,7 +14,7 @@ from server.batching import nan_check
 from server.batching.policy import Piece
 from server.batching.request import Request
 from server.batching.shared_memory import SharedTensor
-from server.errors import InvalidInput
+from server.errors import ServingError
 from server.onnx import pinned_memory
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Assembled:
 
     inputs: dict[str, NDArray[Any]]
     copied: bool
-    unreadable: Mapping[Request, InvalidInput]
+    unreadable: Mapping[Request, ServingError]
     padded: bool = False
 
     def rows(self, start: int, stop: int) -> "Assembled":
@@ -83,7 +83,7 @@ class BatchBuffer:
         if len(pieces) == 1 and pieces[0].request.in_place and whole:
             return Assembled(_in_place(pieces[0]), False, {}, self._padded)
         inputs: dict[str, NDArray[Any]] = {}
-        unreadable: dict[Request, InvalidInput] = {}
+        unreadable: dict[Request, ServingError] = {}
         for name, like in pieces[0].request.inputs.items():
             target = inputs[name] = self._target(name, like, rows)
             at = 0
@@ -96,7 +96,7 @@ class BatchBuffer:
                         source.read_rows(piece.start, into)
                         if self._finite_only:
                             nan_check.check(name, into, piece.start)
-                    except InvalidInput as error:
+                    except ServingError as error:
                         unreadable[piece.request] = error
                 else:
                     np.copyto(into, source[piece.start : piece.stop])
