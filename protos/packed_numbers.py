@@ -4,7 +4,7 @@ Protobuf hands out a repeated field as a list, which takes a hundred nanoseconds
 for 10 MiB of small ones. Its encoding takes a tenth of that, and numpy reads it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,10 @@ from protos.wire import fields
 
 # What is read between two calls of `going_on`: about a millisecond.
 _STEP_BYTES = 64 * 1024
-_FIXED = {"fp32_contents": np.dtype("<f4"), "fp64_contents": np.dtype("<f8")}
+_FIXED: Mapping[str, np.dtype[Any]] = {
+    "fp32_contents": np.dtype("<f4"),
+    "fp64_contents": np.dtype("<f8"),
+}
 
 
 def read(contents: Any, attribute: str, data: NDArray[Any], going_on: GoOn) -> None:
@@ -61,7 +64,8 @@ def _varints(packed: NDArray[np.uint8]) -> Iterator[NDArray[Any]]:
 def _checked(numbers: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """The values of integers of `dtype`, or of booleans, of numbers as the wire has them."""
     if dtype.kind == "b":
-        return numbers != 0
+        set_ones: NDArray[Any] = numbers != 0
+        return set_ones
     if dtype.kind == "i":
         # Negative ones are written as 64 bits.
         numbers = numbers.astype(np.uint64).view(np.int64)

@@ -19,6 +19,8 @@ from server.onnx import pinned_memory
 
 _log = logging.getLogger(__name__)
 _HUGE_PAGE_BYTES = 2 * 2**20
+# As many as the group size that is chosen by itself has at most.
+_AT_ONCE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class BatchBuffer:
 
     def _target(self, name: str, like: NDArray[Any] | SharedTensor, rows: int) -> NDArray[Any]:
         """Memory for `rows` and their padding."""
-        array = self._array(name, like)
+        array = self._array(name, like, rows)
         if not self._padded:
             return array[:rows]
         filled = self._filled[name]
@@ -113,14 +115,22 @@ class BatchBuffer:
         self._filled[name] = rows
         return array
 
-    def _array(self, name: str, like: NDArray[Any] | SharedTensor) -> NDArray[Any]:
+    def _array(self, name: str, like: NDArray[Any] | SharedTensor, rows: int) -> NDArray[Any]:
+        """Memory for `rows` or more: for a whole batch, or less where that would be many bytes."""
         array = self._arrays.get(name)
-        if array is None or array.shape[1:] != like.shape[1:] or array.dtype != like.dtype:
-            self._unlock(name)
-            array = _huge_pages((self._rows, *like.shape[1:]), like.dtype)
-            self._arrays[name] = array
-            self._filled[name] = 0
-            self._lock(name, array)
+        least = self._rows if self._padded else _AT_ONCE_BYTES // _row_bytes(like)
+        if array is not None and array.shape[1:] == like.shape[1:] and array.dtype == like.dtype:
+            if len(array) >= rows:
+                return array
+            least = 2 * len(array)
+        self._unlock(name)
+        # Before another one is made.
+        self._arrays.pop(name, None)
+        del array
+        held = min(self._rows, max(rows, least))
+        array = self._arrays[name] = _huge_pages((held, *like.shape[1:]), like.dtype)
+        self._filled[name] = 0
+        self._lock(name, array)
         return array
 
     def _lock(self, name: str, array: NDArray[Any]) -> None:
@@ -145,6 +155,10 @@ class BatchBuffer:
             pinned_memory.unlock(array)
         except OSError as error:
             _log.warning("memory stays page-locked", extra={"reason": str(error)})
+
+
+def _row_bytes(like: NDArray[Any] | SharedTensor) -> int:
+    return max(1, math.prod(like.shape[1:]) * like.dtype.itemsize)
 
 
 def _huge_pages(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

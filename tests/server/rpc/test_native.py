@@ -21,6 +21,7 @@ from model.weights import from_seed
 from protos import inference_pb2 as pb
 from protos.codec import decode_stream_response
 from server.rpc.native.room import REQUEST_BYTES
+from transport.serving.server_call import ServerCall
 
 CODE = grpc.StatusCode
 LIVE = "/inference.GRPCInferenceService/ServerLive"
@@ -256,3 +257,23 @@ def test_a_cancelled_call_counts_as_failed_and_gives_its_bytes_back(native, call
         )
     budget = server._servicer._inference.budget
     eventually(lambda: budget.used_bytes == 0, "its bytes are back")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_call_is_counted_off_though_its_end_fails(
+    native, call, eventually, monkeypatch, streamed
+):
+    server = native()
+    caller = call(server.address)
+
+    def fails(_):
+        # As without memory, when the client has its answer.
+        raise MemoryError
+
+    monkeypatch.setattr(ServerCall, "_report_end", fails)
+    if streamed:
+        assert len(caller.stream([request(caller)])) == 1
+    else:
+        caller.infer(request(caller))
+    pools = server._pools
+    eventually(lambda: pools.unary.open == pools.streams.open == 0, "no call is open")
