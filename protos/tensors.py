@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import packed_numbers
 from protos.datatypes import BYTES, DTYPES, datatype_of
 from protos.errors import InvalidMessage
 from protos.weight import GoOn, go_on
+from protos.wire import read_numbers
 
 Parameter = bool | int | float | str
 
@@ -191,7 +191,7 @@ class Layout:
         data: NDArray[Any] = np.empty(elements, dtype)
         try:
             if elements > _STEP_ELEMENTS and self.datatype != BYTES:
-                packed_numbers.read(contents, attribute, data, going_on)
+                read_numbers(contents, attribute, data, going_on)
                 return data
             for start in range(0, elements, _STEP_ELEMENTS):
                 if start:

@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from protos import field_count
 from protos import inference_pb2 as pb
 from protos.errors import InvalidMessage
+from protos.weight import check_fields
 from server.rpc import status
 from server.rpc.admission import Admission, Receiver, on_pool
 from server.rpc.native.control_call import ControlMethods
@@ -157,7 +157,7 @@ def _threads(rpc: Rpc, pools: ThreadPools) -> ThreadPoolExecutor:
 
 def _parsed(request: Any, handle: Callable[[Any], Message]) -> Callable[..., bytes]:
     def behavior(data: bytes, context: object = None) -> bytes:
-        field_count.check(request.DESCRIPTOR, data, _MOST_FIELDS)
+        check_fields(request.DESCRIPTOR, data, _MOST_FIELDS)
         try:
             message = request.FromString(data)
         except DecodeError:
