@@ -28,7 +28,8 @@ def add_address(parser: argparse.ArgumentParser, text: str, *, required: bool = 
         type=address,
         required=required,
         metavar="A",
-        help=f"{text}: HOST:PORT or unix:/path; several: comma-separated, or repeated",
+        help=f"{text}: HOST:PORT or unix:/path; several: comma-separated, or repeated; a list "
+        "of servers: file:PATH, or ray://HOST:PORT[/APPLICATION]",
     )
 
 
@@ -56,7 +57,7 @@ def add_balancing(parser: argparse.ArgumentParser) -> None:
         help="of several servers, send a request to the one with the fewest of this client, or to "
         "all in turn (default: %(default)s)",
     )
-    text = "seconds after which names of servers are looked up again"
+    text = "seconds after which names and lists of servers are looked up again"
     add_option(server, "--resolve-s", seconds, Resolving().every_s, "S", text)
 
 

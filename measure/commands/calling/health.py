@@ -38,8 +38,9 @@ def _health(args: argparse.Namespace) -> int:
     if args.version and args.model is None:
         raise UsageError("got --version without --model, expected both")
     probed = addresses.parse(args.address)
-    if len(probed) > 1:
-        raise UsageError(f"--address names {len(probed)} servers, expected one")
+    if addresses.several(probed):
+        named = f"{len(probed)} servers" if len(probed) > 1 else "a list of servers"
+        raise UsageError(f"--address names {named}, expected one")
     credentials = options.credential_files(args).read()
     end_s = time.monotonic() + args.timeout_s
     with Client(
