@@ -4,8 +4,8 @@ Each line on stdin is one command, a list of its name and arguments, and is answ
 stdout. The cluster ends with stdin.
 """
 
-import contextlib
 import json
+import os
 import sys
 
 import ray
@@ -36,8 +36,7 @@ class Commands:
     def deploy(self, path):
         """What `serve run` does with a file, without the start of another process."""
         words = ["run", "--non-blocking", "--address", self._cluster.address, path]
-        with contextlib.redirect_stdout(sys.stderr):
-            cli(words, standalone_mode=False)
+        cli(words, standalone_mode=False)
 
     def status(self):
         """Status and message of each application; of its servers, how many are in which state."""
@@ -62,9 +61,10 @@ class Commands:
 
 
 def main():
+    # What Ray and its processes write to stdout is no answer.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     commands = Commands(int(sys.argv[1]))
-    # Ray's processes share this one's stdout.
-    answers = sys.stdout
     print(json.dumps("ready"), file=answers, flush=True)
     try:
         for line in sys.stdin:

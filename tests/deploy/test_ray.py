@@ -68,7 +68,7 @@ class RayCluster:
             text=True,
             env=ENVIRONMENT,
         )
-        assert self._process.stdout.readline() == '"ready"\n'
+        assert json.loads(self._process.stdout.readline()) == "ready", folder
         self.port = free_port()
         self.list = f"ray://127.0.0.1:{self.port}/argmax"
 
