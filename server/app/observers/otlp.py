@@ -1,15 +1,21 @@
 """Send spans to a collector by OTLP over gRPC, in batches, from a thread of OpenTelemetry's."""
 
 import logging
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
+from opentelemetry.sdk.resources import OTELResourceDetector
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+from opentelemetry.trace import SpanContext, TraceFlags
 
 from server.app.observers import spans
 from server.errors import StartError
@@ -30,20 +36,11 @@ class Collector:
         """
         # It warns of each try, and of each span too many.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-        secure = address.startswith("https://")
         try:
-            exporter = OTLPSpanExporter(endpoint=address, insecure=not secure)
-            self._provider = TracerProvider(
-                sampler=ALWAYS_ON,  # what is not to be traced does not come here
-                resource=Resource({"service.name": SERVICE_NAME}).merge(
-                    OTELResourceDetector().detect()
-                ),
-                shutdown_on_exit=False,
-            )
-            self._provider.add_span_processor(BatchSpanProcessor(_Reporting(exporter, address)))
+            self._processor = BatchSpanProcessor(_Exporter(address))
         except Exception as error:
             raise StartError(f"--trace-otlp {address}: {error}") from None
-        self._tracer = self._provider.get_tracer("argmax-serving", version("argmax-serving"))
+        self._disabled = os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
         self._ending, self._ended = threading.Event(), threading.Event()
         # None of OpenTelemetry's own functions keeps to a time limit. At the end there may be no
         # thread left to start.
@@ -51,7 +48,10 @@ class Collector:
 
     def record(self, request: EndedRequest, parent: TraceParent | None) -> None:
         """Send the spans of a request that has ended, soon."""
-        spans.record(self._tracer, request, parent)
+        if self._disabled:
+            return
+        for span in spans.of_request(request, parent):
+            self._processor.on_end(_Made(span))
 
     def close(self, timeout_s: float) -> bool:
         """Send what waits, within `timeout_s`. False: that was too short."""
@@ -60,33 +60,49 @@ class Collector:
 
     def _shut_down(self) -> None:
         self._ending.wait()
-        self._provider.shutdown()
+        shutdown: Callable[[], None] = self._processor.shutdown
+        shutdown()
         self._ended.set()
 
 
-class _Reporting(SpanExporter):
-    """Logs when spans cannot be sent, and when they can be again."""
+class _Made(ReadableSpan):
+    """A span that is a message already: what the processor asks of one is whether it is sampled."""
 
-    def __init__(self, exporter: SpanExporter, address: str) -> None:
-        self._exporter = exporter
-        self._address = address
+    context = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+    def __init__(self, message: Span) -> None:
+        self.message = message
+
+
+class _Exporter(OTLPSpanExporter):
+    """Sends spans that are messages. Logs when they cannot be sent, and when they can be again."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(endpoint=address, insecure=not address.startswith("https://"))
+        self._collector = address
         self._failing = False
+        known = {"service.name": SERVICE_NAME, **OTELResourceDetector().detect().attributes}
+        self._from = Resource(
+            attributes=[
+                KeyValue(key=name, value=AnyValue(string_value=str(value)))
+                for name, value in known.items()
+            ]
+        )
+        self._scope = InstrumentationScope(name="argmax-serving", version=version("argmax-serving"))
+
+    def _translate_data(self, data: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
+        messages = [each.message for each in data if isinstance(each, _Made)]
+        scope_spans = ScopeSpans(scope=self._scope, spans=messages)
+        resource_spans = ResourceSpans(resource=self._from, scope_spans=[scope_spans])
+        return ExportTraceServiceRequest(resource_spans=[resource_spans])
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans."""
-        result = self._exporter.export(spans)
+        result = super().export(spans)
         failing = result is not SpanExportResult.SUCCESS
         if failing != self._failing:
             self._failing = failing
             level = logging.WARNING if failing else logging.INFO
             text = "traces cannot be sent" if failing else "traces are sent again"
-            _log.log(level, text, extra={"collector": self._address})
+            _log.log(level, text, extra={"collector": self._collector})
         return result
-
-    def shutdown(self) -> None:
-        """Close the connection."""
-        self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Nothing waits here."""
-        return self._exporter.force_flush(timeout_millis)

@@ -287,6 +287,14 @@ def test_what_waits_is_sent_before_the_end(launch, call, models, receiver, monke
     assert receiver.metadata["x-tenant"] == "blue"
 
 
+def test_with_opentelemetry_disabled_no_span_is_sent(launch, call, models, receiver, monkeypatch):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    server = launch(models, "--trace-otlp", receiver.address)
+    infer(call(server.address), SAMPLED.replace("0af", "5af"))
+    assert server.stop() == 0
+    assert not [each for each in receiver.traces() if each.root.trace_id.hex().startswith("5af")]
+
+
 def test_the_rate_needs_a_collector(refusal, models):
     line = refusal("--models", models, "--trace-rate", "1/10", "--validation", "off")
     assert line == "got --trace-rate 1/10 alone, expected --trace-otlp"
