@@ -29,7 +29,7 @@ def add_address(parser: argparse.ArgumentParser, text: str, *, required: bool = 
         required=required,
         metavar="A",
         help=f"{text}: HOST:PORT or unix:/path; several: comma-separated, or repeated, or a name "
-        "that has several",
+        "that has several; a list of servers: file:PATH, or ray://HOST:PORT[/APPLICATION]",
     )
 
 
@@ -62,7 +62,7 @@ def add_balancing(parser: argparse.ArgumentParser) -> None:
         help="of several servers, send a request to the one with the fewest of this client, or to "
         "all in turn (default: %(default)s)",
     )
-    text = "seconds after which names of servers are looked up again"
+    text = "seconds after which names and lists of servers are looked up again"
     add_option(server, "--resolve-s", seconds, Resolving().every_s, "S", text)
 
 

@@ -10,6 +10,7 @@ from client.connection.channel import RetryPolicy
 from client.connection.credentials import Credentials
 from client.errors import UsageError
 from transport.addresses import parse
+from transport.calling.lists import finder, is_list
 from transport.calling.resolving import Server, by_getaddrinfo, fixed, plain
 
 
@@ -29,8 +30,8 @@ class Replica:
 def replicas_of(text: str) -> tuple[Replica, ...]:
     """The servers that addresses, separated by commas, stand for now, each once.
 
-    A name that cannot be looked up counts as one server, which no call will reach. UsageError for
-    an invalid address.
+    A name or list that cannot be looked up counts as one server, which no call will reach.
+    UsageError for an invalid address.
     """
     parsed = addresses.parse(text)
     found = tuple(dict.fromkeys(each for address in parsed for each in _listed(address)))
@@ -41,9 +42,9 @@ def replicas_of(text: str) -> tuple[Replica, ...]:
 
 
 def may_be_several(text: str) -> bool:
-    """Whether addresses, separated by commas, can stand for several servers: a list, or a name."""
+    """Whether addresses, separated by commas, can stand for several servers: one may, as a name."""
     parsed = addresses.parse(text)
-    return len(parsed) > 1 or fixed(parsed[0]) is None
+    return addresses.several(parsed) or fixed(parsed[0]) is None
 
 
 def connected(
@@ -80,7 +81,7 @@ def naming(replica: Replica, replicas: Sequence[Replica]) -> Iterator[None]:
 
 
 def _listed(address: str) -> Iterator[Replica]:
-    server = fixed(address)
+    server = None if is_list(address) else fixed(address)
     if server is not None:
         yield Replica(address, server.name)
         return
@@ -94,6 +95,7 @@ def _listed(address: str) -> Iterator[Replica]:
 
 def _looked_up(address: str) -> tuple[Server, ...]:
     try:
-        return by_getaddrinfo(*parse(plain(address)))
+        find = finder(address)
+        return by_getaddrinfo(*parse(plain(address))) if find is None else find()
     except (OSError, UnicodeError):
         return ()
