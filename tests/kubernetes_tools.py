@@ -1,4 +1,4 @@
-"""What composes and checks the files of deploy/kubernetes: kustomize, and the schemas of others' kinds.
+"""Kustomize and the schemas of custom kinds, for the tests of deploy/kubernetes.
 
 python tests/kubernetes_tools.py: build kustomize from Go's module proxy, below .cluster/, unless
 kubectl or kustomize is on PATH, and fetch the modules with the schemas.

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 
 def strict(schema):
-    """The schema, in which fields that are not named are wrong, as in `kubectl --validate=strict`."""
+    """The schema with unnamed fields forbidden, as `kubectl --validate=strict` has it."""
     if isinstance(schema, list):
         return [strict(each) for each in schema]
     if not isinstance(schema, dict):
