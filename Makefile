@@ -80,6 +80,7 @@ image: .venv-deploy/installed  ## an OCI image of the server and its SBOM, below
 	.venv-deploy/bin/python -m deploy.image.build $(ARGS)
 
 deploy-check: .venv-dev/installed .venv-deploy/installed  ## build and run the image, check the files of deploy/
+	$(DEV) tests/kubernetes_tools.py
 	$(DEV) -m pytest tests/deploy/test_image.py tests/deploy/test_kubernetes.py -m 'slow or not slow' -k 'not second_build' -o faulthandler_timeout=600 $(ARGS)
 
 ray-check: .venv-ray/installed  ## servers that Ray places on a cluster of this machine: updated, killed, scaled
@@ -97,5 +98,5 @@ stubs: .venv-dev/installed  ## generate the stubs again from the .proto files
 	$(DEV) protos/generate.py
 
 clean:  ## remove what the other targets made
-	rm -rf .venv .venv-dev .venv-lowest .venv-deploy .venv-ray .bench .examples .image results
+	rm -rf .venv .venv-dev .venv-lowest .venv-deploy .venv-ray .bench .examples .image .cluster results
 	rm -rf examples/go/inference examples/java/target examples/node/dist examples/node/generated examples/node/node_modules

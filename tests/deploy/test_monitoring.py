@@ -64,6 +64,13 @@ def alert_queries():
     return [" ".join((folded or plain).split()) for folded, plain in found]
 
 
+def scaling_queries():
+    """Every expression, or name of a metric, that an autoscaler of Kubernetes asks for."""
+    files = sorted((ROOT / "deploy" / "kubernetes").rglob("*.yaml"))
+    text = "\n".join(file.read_text() for file in files)
+    return re.findall(r"query: (.*)", text) + re.findall(r"metric:\n +name: (.*)", text)
+
+
 @pytest.fixture(scope="module")
 def server(serve, graphs):
     graphs.add(
@@ -84,7 +91,8 @@ def send_some(caller):
 
 def test_every_query_uses_metrics_that_a_server_shows(server, call):
     names = scrape(server._management.address).names | {"up"}
-    queries = [*dashboard_queries(), *alert_queries(), *TRITON.values()]
+    queries = [*dashboard_queries(), *alert_queries(), *scaling_queries(), *TRITON.values()]
+    assert len(scaling_queries()) == len(("HPA", "KEDA", "KServe"))
     assert len(alert_queries()) == ALERTS.read_text().count("- alert:") > 5
     for query in queries:
         used = set(_NAME.findall(_STRING.sub('""', query))) - {"grpc_method", "grpc_code"}
