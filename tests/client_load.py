@@ -14,6 +14,20 @@ def answered(caller, model="linear_argmax"):
     return caller.statistics(model).inference_stats.success.count
 
 
+@contextlib.contextmanager
+def in_threads(run, kinds, stop):
+    """A thread for each kind that calls `run(seed, *kind)`, until `stop` is set at the end."""
+    threads = [threading.Thread(target=run, args=(seed, *kind)) for seed, kind in enumerate(kinds)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
 class Load:
     """Threads that ask one client, with a pause if there is one; what they saw.
 
@@ -32,18 +46,8 @@ class Load:
     @contextlib.contextmanager
     def running(self):
         kinds = [(self._unary, UNARY)] * 4 + [(self._streamed, STREAMED)] * 2
-        threads = [
-            threading.Thread(target=self._run, args=(seed, *kind))
-            for seed, kind in enumerate(kinds)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
+        with in_threads(self._run, kinds, self._stop):
             yield
-        finally:
-            self._stop.set()
-            for thread in threads:
-                thread.join()
 
     def goes_on(self, eventually):
         """Wait for more answers of each kind."""

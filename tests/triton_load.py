@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as triton
-from client_load import STREAMED, UNARY
+from client_load import STREAMED, UNARY, in_threads
 from conftest import PATIENCE_S, wait_until
 from tritonclient.utils import InferenceServerException
 
@@ -103,18 +103,8 @@ class TritonLoad:
     @contextlib.contextmanager
     def running(self):
         kinds = [(self._unary, UNARY)] * 2 + [(self._streamed, STREAMED)] * 2
-        threads = [
-            threading.Thread(target=self._run, args=(seed, *kind))
-            for seed, kind in enumerate(kinds)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
+        with in_threads(self._run, kinds, self._stop):
             yield
-        finally:
-            self._stop.set()
-            for thread in threads:
-                thread.join()
 
     def goes_on(self, eventually):
         """Wait for more answers of each kind."""

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,15 +31,13 @@ from measure.core.record import recorded, write_record
 from measure.core.verification import Experiment
 from measure.engine.pace import Pace
 from measure.engine.processes import LoadProcesses, load_processes
-from measure.engine.worker_job import Job
+from measure.peers.peer_servers import MODEL
 from measure.servers.server_use import ServerProcess as ProcessUse
-from measure.side_by_side.service import Settings, serving
+from measure.side_by_side.service import Settings, serving, single_rows
 
 SCHEMA = "argmax-serving/replicas/1"
 PROGRAM = "measure.side_by_side.replicas"
 _ROUNDS = 20
-_MODEL = "linear_argmax"
-_TIMEOUT_S = 30.0
 # Rows rotate, so that no request finds all of the previous one in a cache.
 _EXAMPLES = 16
 
@@ -94,7 +92,7 @@ def _measure(
     sides: list[Side] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        local_server.export(experiment, _MODEL, folder)
+        local_server.export(experiment, MODEL, folder)
         runs = []
         for servers in (1, *replicas):
             side = Side(servers, max(threads // servers, 1))
@@ -117,19 +115,8 @@ def _side(
     """Start the servers of a side and its clients; a function that takes a turn."""
     settings = Settings(experiment, (1,), 0, side.threads, (), 0, models)
     servers = [stack.enter_context(serving(models, settings)) for _ in range(side.servers)]
-    job = Job(
-        ",".join(server.address for server in servers),
-        _MODEL,
-        version="",
-        mode="unary",
-        rows=1,
-        examples=experiment.examples,
-        seed=experiment.seed,
-        timeout_s=_TIMEOUT_S,
-        experiment=experiment,
-        timings=False,
-        servers=side.servers,
-    )
+    addresses = ",".join(server.address for server in servers)
+    job = replace(single_rows(addresses, experiment), servers=side.servers)
     clients = stack.enter_context(load_processes(job))
     return partial(_turn, clients, servers, side, pace, seconds)
 
