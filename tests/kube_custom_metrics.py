@@ -5,6 +5,7 @@ import ssl
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 GROUP, VERSION = "custom.metrics.k8s.io", "v1beta2"
 METRIC = "nv_inference_pending_request_count"
@@ -103,7 +104,7 @@ class CustomMetrics:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                answer = metrics._answer(self.path.partition("?")[0])
+                answer = metrics._answer(unquote(self.path.partition("?")[0]))
                 body = json.dumps(answer).encode()
                 self.send_response(404 if answer is None else 200)
                 self.send_header("Content-Type", "application/json")

@@ -223,21 +223,17 @@ def test_one_server_at_a_time_is_evicted(cluster, serving, eventually):
 
 def test_the_autoscaler_follows_the_requests_that_wait(cluster, serving, eventually, metrics):
     serving(2)
-    # Three times the target.
+    # Three times the target; the policies allow two more servers each 30 s.
     metrics.value = 24
-    eventually(lambda: len(pods(cluster)) > 2, "more servers", CHANGE_S)
+    eventually(lambda: len(pods(cluster)) >= 4, "more servers", CHANGE_S)
     status = cluster.get("HorizontalPodAutoscaler", NAME)["status"]
     (current,) = status["currentMetrics"]
     assert current["pods"]["metric"]["name"] == METRIC
     assert current["pods"]["current"]["averageValue"] == "24"
-    assert status["desiredReplicas"] == 4
     # Applied again, the files leave the number as it is.
     for kind, name, text in compose("overlays/hpa"):
         assert cluster.apply(kind, name, text)[0] == 200
     assert cluster.get("Deployment", NAME)["spec"]["replicas"] >= 4
-    metrics.value = 8
-    conditions = cluster.get("HorizontalPodAutoscaler", NAME)["status"]["conditions"]
-    assert {each["type"]: each["status"] for each in conditions}["ScalingActive"] == "True"
 
 
 @pytest.fixture
