@@ -9,7 +9,7 @@ SECONDS ?= 120
 RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 
-.PHONY: help sweep bench soak fuzz test test-slow test-lowest conformance perf-analyzer examples image deploy-check cluster-check check stubs clean
+.PHONY: help sweep bench soak fuzz test test-slow test-lowest conformance perf-analyzer examples image deploy-check ray-check cluster-check check stubs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,8 +26,13 @@ help:  ## list the targets
 
 .venv-lowest/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-lowest
-	$(PYTHON) -c "import re, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; del e['cuda'], e['dev']; print(*sorted(re.sub(r'>=([^,]+).*', r'==\1', d) for d in sum(e.values(), p['dependencies']) if '>=' in d), sep='\n')" > .venv-lowest/lowest.txt
+	$(PYTHON) -c "import re, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; del e['cuda'], e['dev'], e['ray']; print(*sorted(re.sub(r'>=([^,]+).*', r'==\1', d) for d in sum(e.values(), p['dependencies']) if '>=' in d), sep='\n')" > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[dev]'
+	touch $@
+
+.venv-ray/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --editable '.[dev,ray]'
 	touch $@
 
 .venv-deploy/installed: deploy/requirements.txt
@@ -82,6 +87,9 @@ cluster-check: .venv-dev/installed  ## the files of deploy/kubernetes in a clust
 	$(DEV) tests/cluster_programs.py
 	$(DEV) -m pytest tests/deploy/test_cluster.py -m slow -o faulthandler_timeout=600 $(ARGS)
 
+ray-check: .venv-ray/installed  ## servers that Ray places on a cluster of this machine: updated, killed, scaled
+	.venv-ray/bin/python -m pytest tests/deploy/test_ray.py -m slow $(ARGS)
+
 check: .venv-dev/installed  ## style, types, import rules, generated stubs up to date
 	$(DEV) -m ruff check .
 	$(DEV) -m ruff format --check .
@@ -94,5 +102,5 @@ stubs: .venv-dev/installed  ## generate the stubs again from the .proto files
 	$(DEV) protos/generate.py
 
 clean:  ## remove what the other targets made
-	rm -rf .venv .venv-dev .venv-lowest .venv-deploy .bench .examples .image .cluster results
+	rm -rf .venv .venv-dev .venv-lowest .venv-deploy .venv-ray .bench .examples .image .cluster results
 	rm -rf examples/go/inference examples/java/target examples/node/dist examples/node/generated examples/node/node_modules

@@ -20,11 +20,13 @@ class BatchAnswer:
     """Answers to one batch, in the order of its rows, one per message.
 
     `first_ns` and `done_ns` are when the first and the last one arrived (time.perf_counter_ns).
+    `server` is the address of the server that gave the last one.
     """
 
     responses: Sequence[InferResponse]
     first_ns: int
     done_ns: int
+    server: str = ""
 
 
 class BatchStream:
@@ -65,7 +67,7 @@ class BatchStream:
             responses.append(self._response(data))
             first_ns = first_ns or now_ns
             if last:
-                return BatchAnswer(tuple(responses), first_ns, now_ns)
+                return BatchAnswer(tuple(responses), first_ns, now_ns, self._answers.server)
         if self._messages.failure is not None:
             raise self._messages.failure
         if not self._messages.complete:
@@ -124,6 +126,11 @@ class _Answers:
                 return None
             self._failures = 0
             return answer, self._messages.answer()
+
+    @property
+    def server(self) -> str:
+        """The address of the server that the stream in use goes to."""
+        return self._streams[-1].server if self._streams else ""
 
     def _begin(self) -> None:
         self._streams = [stream for stream in self._streams if stream.sending]

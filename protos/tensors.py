@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from protos.datatypes import BYTES, DTYPES, datatype_of
 from protos.errors import InvalidMessage
 from protos.weight import GoOn, go_on
+from protos.wire import read_numbers
 
 Parameter = bool | int | float | str
 
@@ -188,18 +189,19 @@ class Layout:
             )
         dtype = np.dtype(np.object_) if self.datatype == BYTES else self.dtype
         data: NDArray[Any] = np.empty(elements, dtype)
-        for start in range(0, elements, _STEP_ELEMENTS):
-            if start:
-                going_on()
-            step = slice(start, start + _STEP_ELEMENTS)
-            try:
+        try:
+            if elements > _STEP_ELEMENTS and self.datatype != BYTES:
+                read_numbers(contents, attribute, data, going_on)
+                return data
+            for start in range(0, elements, _STEP_ELEMENTS):
+                if start:
+                    going_on()
+                step = slice(start, start + _STEP_ELEMENTS)
                 # From a list, because from protobuf 7 on numpy reads the field's own buffer, and
                 # values that do not fit the narrower datatype wrap around silently.
                 data[step] = np.array(list(values[step]), dtype)
-            except OverflowError:
-                raise InvalidMessage(
-                    f"{what} has elements that {self.datatype} cannot hold"
-                ) from None
+        except OverflowError:
+            raise InvalidMessage(f"{what} has elements that {self.datatype} cannot hold") from None
         return data
 
 

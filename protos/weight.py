@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from google.protobuf.descriptor import Descriptor
 
 from protos import inference_pb2 as pb
 from protos.errors import InvalidMessage
@@ -119,7 +120,8 @@ class _Walk:
         for tag, _, payload, end in fields(message):
             if not self._one_more():
                 return False
-            if tag & 7 != _LEN:
+            # An empty one has nothing to count, and there may be as many as fields.
+            if tag & 7 != _LEN or payload == end:
                 continue
             inner = message[payload:end]
             found = of_field.get(tag >> 3)
@@ -204,20 +206,22 @@ class _Walk:
                 if not self._element(size):
                     return False
                 continue
-            found = next(fields(message[at:]), None)
-            if found is None:
+            before = at
+            for tag, _, payload, end in fields(message[before:]):
+                inner = message[before + payload : before + end]
+                at = before + end
+                if tag == _ELEMENT_TAG:
+                    if not self._element(len(inner)):
+                        return False
+                else:
+                    if tag & 7 == _LEN:
+                        weight.numbers += _NUMBERS.get(tag >> 3, len)(inner)
+                    if not self._one_more():
+                        return False
+                if at < stop and message[at] == _ELEMENT_TAG:
+                    break
+            if at == before:
                 return self._rest(message, at)
-            tag, _, payload, end = found
-            inner = message[at + payload : at + end]
-            at += end
-            if tag == _ELEMENT_TAG:
-                if not self._element(len(inner)):
-                    return False
-                continue
-            if tag & 7 == _LEN:
-                weight.numbers += _NUMBERS.get(tag >> 3, len)(inner)
-            if not self._one_more():
-                return False
         return True
 
     def _element(self, size: int) -> bool:
@@ -280,3 +284,26 @@ _NUMBERS: dict[int, Callable[[memoryview], int]] = {
     _CONTENTS.FP32_CONTENTS_FIELD_NUMBER: lambda packed: len(packed) // 4,
     _CONTENTS.FP64_CONTENTS_FIELD_NUMBER: lambda packed: len(packed) // 8,
 }
+
+
+# Of messages of any kind.
+
+
+def check_fields(kind: Descriptor, message: bytes, most: int) -> None:
+    """InvalidMessage if a message of a kind has more than `most` fields, with those in them."""
+    if _left(kind, memoryview(message), most) < 0:
+        raise InvalidMessage(f"the message has more than {most} fields, the limit")
+
+
+def _left(kind: Descriptor, message: memoryview, most: int) -> int:
+    """How many of `most` fields are left beside those of a message; negative if it has more."""
+    left, end = most, 0
+    for tag, _, payload, end in fields(message):
+        left -= 1
+        known = kind.fields_by_number.get(tag >> 3)
+        if left >= 0 and tag & 7 == _LEN and known is not None and known.message_type is not None:
+            left = _left(known.message_type, message[payload:end], left)
+        if left < 0:
+            return left
+    # What is behind is unusual: it may be as many fields.
+    return left - max(0, len(message) - end + 1) // 2

@@ -1,4 +1,4 @@
-"""Find one field of a protobuf message without copying its payload.
+"""Find fields of a protobuf message without copying their payloads, and read packed numbers.
 
 Protobuf's Python runtime copies every bytes field, both when parsing and when reading it. A message
 with a tensor is a few small fields around one large one, so we walk the top level by hand
@@ -6,15 +6,24 @@ with a tensor is a few small fields around one large one, so we walk the top lev
 large field in place.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 _VARINT, _FIXED64, _LEN, _FIXED32 = 0, 1, 2, 5
 _MAX_LENGTH = 2**31 - 1  # protobuf allows no longer field
 # An eighth of a MiB at most.
 _REMEMBERED_STARTS = 256
 _REMEMBERED_START_BYTES = 256
+# What is read between two calls of `going_on`: about a millisecond.
+_STEP_NUMBER_BYTES = 64 * 1024
+_FIXED: Mapping[str, np.dtype[Any]] = {
+    "fp32_contents": np.dtype("<f4"),
+    "fp64_contents": np.dtype("<f8"),
+}
 
 
 class Split(NamedTuple):
@@ -169,11 +178,19 @@ def fields(head: bytes | memoryview) -> Iterator[tuple[int, int, int, int]]:
     while at < stop:
         begin = at
         try:
-            tag, at = _varint(head, at, stop, 5)
+            # Most varints have one byte, and a call for each of them would take most of the time.
+            tag = head[at]
+            at += 1
+            if tag >= 0x80:
+                tag, at = _varint(head, begin, stop, 5)
             payload = at
             wire_type = tag & 7
             if wire_type == _LEN:
-                size, payload = _varint(head, at, stop, 5)
+                size = head[at] if at < stop else 0x80
+                if size < 0x80:
+                    payload = at + 1
+                else:
+                    size, payload = _varint(head, at, stop, 5)
                 at = payload + size
             elif wire_type == _VARINT:
                 _, at = _varint(head, at, stop, 10)
@@ -200,3 +217,62 @@ def encode_varint(value: int) -> bytes:
 def length_prefix(field: int, length: int) -> bytes:
     """Tag and length that go before the payload of a length-delimited field."""
     return encode_varint(field << 3 | _LEN) + encode_varint(length)
+
+
+def read_numbers(
+    contents: Any, attribute: str, data: NDArray[Any], going_on: Callable[[], None]
+) -> None:
+    """Fill `data` with the numbers of a field of InferTensorContents, as many and one at least.
+
+    Protobuf hands them out as a list, which takes a hundred nanoseconds a number: a second for
+    10 MiB of small ones. Its encoding takes a tenth of that, and numpy reads it.
+
+    No other field may be set. `going_on` is called every few milliseconds, and may raise what ends
+    the work. OverflowError for a number that the dtype of `data` cannot hold.
+    """
+    contents.DiscardUnknownFields()
+    encoded = memoryview(contents.SerializeToString())
+    ((_, _, payload, end),) = fields(encoded)
+    packed = encoded[payload:end]
+    fixed = _FIXED.get(attribute)
+    if fixed is not None:
+        data[:] = np.frombuffer(packed, fixed)
+        return
+    start = 0
+    for numbers in _packed_varints(np.frombuffer(packed, np.uint8)):
+        if start:
+            going_on()
+        stop = start + len(numbers)
+        data[start:stop] = _checked(numbers, data.dtype)
+        start = stop
+
+
+def _packed_varints(packed: NDArray[np.uint8]) -> Iterator[NDArray[Any]]:
+    """The numbers of packed varints, unsigned, some at a time."""
+    at = 0
+    while at < len(packed):
+        step = packed[at : at + _STEP_NUMBER_BYTES]
+        ends = np.flatnonzero(step < 0x80)
+        step = step[: ends[-1] + 1]
+        at += len(step)
+        if len(ends) == len(step):
+            yield step
+            continue
+        starts = np.concatenate(([0], ends[:-1] + 1))
+        places = np.arange(len(step)) - np.repeat(starts, ends + 1 - starts)
+        shifted = (step & 0x7F).astype(np.uint64) << (7 * places).astype(np.uint64)
+        yield np.bitwise_or.reduceat(shifted, starts)
+
+
+def _checked(numbers: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The values of integers of `dtype`, or of booleans, of numbers as the wire has them."""
+    if dtype.kind == "b":
+        set_ones: NDArray[Any] = numbers != 0
+        return set_ones
+    if dtype.kind == "i":
+        # Negative ones are written as 64 bits.
+        numbers = numbers.astype(np.uint64).view(np.int64)
+    limits = np.iinfo(dtype)
+    if int(numbers.max()) > limits.max or int(numbers.min()) < limits.min:
+        raise OverflowError
+    return numbers

@@ -15,13 +15,15 @@ def answered(caller, model="linear_argmax"):
 
 
 class Load:
-    """Threads that ask one client without a pause; what they saw.
+    """Threads that ask one client, with a pause if there is one; what they saw.
 
-    An answer is right if it is that of one of `contents` as a whole: labels of all of `x`.
+    An answer is right if it is that of one of `contents` as a whole: labels of all of `x`. Each
+    stream has `batches` messages.
     """
 
-    def __init__(self, client, x, *contents):
+    def __init__(self, client, x, *contents, batches=100, pause_s=0.0):
         self._client, self._x, self._contents = client, x, contents
+        self._batches, self._pause_s = batches, pause_s
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self.asked, self.right, self.wrong = Counter(), Counter(), Counter()
@@ -53,7 +55,7 @@ class Load:
 
     def _run(self, seed, ask, kind):
         draw = np.random.default_rng(seed)
-        while not self._stop.is_set():
+        while not self._stop.wait(self._pause_s):
             try:
                 ask(draw, kind)
             except Exception as error:
@@ -69,8 +71,8 @@ class Load:
         sent = []
 
         def batches():
-            for _ in range(100):
-                if self._stop.is_set():
+            for _ in range(self._batches):
+                if self._stop.wait(self._pause_s):
                     return
                 sent.append(self._draw(draw, kind))
                 yield self._x[sent[-1]]

@@ -28,13 +28,14 @@ from measure.limits.subject import subject
 from measure.load import record as load_record
 from measure.load import table as load_table
 from measure.load.paired import Duel
-from measure.load.server_use import ServerUse
 from measure.load.summary import Goodput
 from measure.loadgen import table as loadgen_table
 from measure.loadgen.logs import Metric, Summary
 from measure.loadgen.runs import Labels, Performance, Result
 from measure.plan import table as plan_table
 from measure.plan.capacity import Demand
+from measure.servers.part import ReplicaPart
+from measure.servers.server_use import ServerUse
 from measure.side_by_side.rounds import Cell as BenchCell
 from measure.side_by_side.show import rates
 from measure.slo import table as slo_table
@@ -68,6 +69,17 @@ def _sweep(agreement):
     return table.render(wide, agreement=agreement)
 
 
+def _parts():
+    use = ServerUse(*("statistics", 12.5, None, None, 12_345_678, None, None, 1234.5, 1e9, {}))
+    return tuple(
+        ReplicaPart(
+            *(address, 123_456_789, 1_234_567_890, 0.98765, 12_345 * MS, 123_456 * MS),
+            *({"UNAVAILABLE": 123_456}, 12_345, 1_234, address == "", use),
+        )
+        for address in ("argmax-10.argmax.default.svc.cluster.local:8001", "")
+    )
+
+
 def _load_points():
     points = read(report_records.load(), load_record.LoadRecord).points
     return [
@@ -83,6 +95,7 @@ def _load_points():
                 *("metrics", 12.5, 1234.5, 2**40, 12_345_678, 123_456, 1_234_567, 1234.5),
                 *(123_456 * MS, {}),
             ),
+            replicas=_parts(),
         )
         for point in points
     ]

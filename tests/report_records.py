@@ -21,7 +21,6 @@ from measure.limits.peaks import COPY, FRESH, GEMM, PCIE, READ, TCP, UNITS, UNIX
 from measure.limits.placement import place
 from measure.limits.subject import subject
 from measure.load import record as load_record
-from measure.load.split import ServerStatistics
 from measure.load.summary import Asked
 from measure.load.summary import summarise as summarise_load
 from measure.loadgen import record as loadgen_record
@@ -33,6 +32,7 @@ from measure.plan import record as plan_record
 from measure.plan import table as plan_table
 from measure.plan.capacity import Demand, plan
 from measure.plan.check import check, trusted
+from measure.servers.statistics import ServerStatistics
 from measure.side_by_side import record as bench_record
 from measure.side_by_side.compose import Results
 from measure.side_by_side.goals import all_goals

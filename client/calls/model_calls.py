@@ -165,7 +165,7 @@ class ModelCalls(ControlCalls):
     async def share(self, x: Rows, options: CallOptions) -> SharedArray:
         """Begin `Client.shared`; `release` ends it."""
         settings = self._settings(options)
-        if len(self.connection.addresses) > 1:
+        if addresses.several(self.connection.addresses):
             raise UsageError("got several servers for shared memory, expected one")
         spec = await self._model.only_input(settings)
         array = spec.rows(x)

@@ -1,11 +1,13 @@
 """Check addresses of servers."""
 
+import os
 import re
 from collections.abc import Sequence
 from ipaddress import IPv6Address
 from pathlib import Path
 
 from client.errors import UsageError
+from transport.calling.lists import FILE, RAY, file_path, is_list
 
 _UNIX = "unix:"
 _DNS = "dns:///"
@@ -17,15 +19,18 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ENDS = re.compile(r"(?P<host>\[[^\]]*\]|.*):(?P<port>[^\]:]*)", re.DOTALL)
 _PORT = re.compile(r"[0-9]{1,5}")
 _NO_HOST = re.compile(r"[\s/@?#\[\]]")
+_APPLICATION = re.compile(r"[A-Za-z0-9._~/-]*")
 _LONGEST_QUOTED = 60
 _EXPECTED = "expected HOST:PORT or unix:/path"
 
 
 def parse(text: str | Sequence[str]) -> tuple[str, ...]:
-    """Addresses HOST:PORT or unix:/path, several separated by commas; UsageError for none.
+    """Addresses of servers, several separated by commas; UsageError for none.
 
-    An IPv6 host stands in brackets; `dns:///HOST:PORT` is HOST:PORT. UsageError names the fault of
-    an invalid address. No connection is made.
+    Each is HOST:PORT or unix:/path, or names a list of servers: file:PATH a file with an address a
+    line, ray://HOST:PORT[/APPLICATION] the page of an application on Ray. An IPv6 host stands in
+    brackets; `dns:///HOST:PORT` is HOST:PORT. UsageError names the fault of an invalid address. No
+    connection is made, and no list is read.
     """
     texts = [text] if isinstance(text, str) else text
     addresses = tuple(part.strip() for each in texts for part in each.split(","))
@@ -36,26 +41,72 @@ def parse(text: str | Sequence[str]) -> tuple[str, ...]:
     return addresses
 
 
+def several(addresses: Sequence[str]) -> bool:
+    """Whether the addresses are known to stand for more than one server, or may so at any time."""
+    return len(addresses) > 1 or is_list(addresses[0])
+
+
+def absolute(address: str) -> str:
+    """The address for processes with another working directory: a file with its whole path."""
+    return f"{FILE}{Path(file_path(address)).absolute()}" if address.startswith(FILE) else address
+
+
 def authority(addresses: Sequence[str]) -> str:
     """The host and port that calls to all servers name: the first."""
-    return "localhost" if addresses[0].startswith(_UNIX) else addresses[0].removeprefix(_DNS)
+    first = addresses[0]
+    return "localhost" if first.startswith(_UNIX) or is_list(first) else first.removeprefix(_DNS)
 
 
-def host(addresses: Sequence[str]) -> str:
-    """The name that the certificates of all servers must have: the first host."""
-    return "localhost" if addresses[0].startswith(_UNIX) else _host_and_port(addresses[0])[0]
+def host(addresses: Sequence[str]) -> str | None:
+    """The name that the certificates of all servers must have: the first host.
+
+    None where that is a list of servers: the certificate of each has its own address.
+    """
+    first = addresses[0]
+    if is_list(first):
+        return None
+    return "localhost" if first.startswith(_UNIX) else _host_and_port(first)[0]
 
 
 def _check(address: str) -> None:
     if address.startswith(_UNIX):
         _check_path(address)
-        return
-    scheme = _SCHEME.match(address)
-    if scheme and not address.startswith(_DNS):
-        raise UsageError(
-            f"address {_quoted(address)} is a URL; {_EXPECTED}, without {scheme[1]}://"
-        )
-    _host_and_port(address)
+    elif address.startswith(FILE):
+        _check_file(address)
+    elif address.startswith(RAY):
+        _check_application(address)
+    else:
+        scheme = _SCHEME.match(address)
+        if scheme and not address.startswith(_DNS):
+            raise UsageError(
+                f"address {_quoted(address)} is a URL; {_EXPECTED}, without {scheme[1]}://"
+            )
+        _host_and_port(address)
+
+
+def _check_file(address: str) -> None:
+    path = file_path(address)
+    if not path or path.startswith("//"):
+        raise UsageError(f"address {_quoted(address)} has no path of a file; expected file:PATH")
+    if "\0" in path:
+        raise UsageError(f"address {_quoted(address)} has a zero in its path")
+    if os.path.isdir(path):
+        raise UsageError(f"address {_quoted(address)} names a folder; expected a file of addresses")
+
+
+def _check_application(address: str) -> None:
+    ends, _, application = address.removeprefix(RAY).partition("/")
+    try:
+        _host_and_port(ends)
+    except UsageError:
+        fault = "HOST:PORT"
+    else:
+        if _APPLICATION.fullmatch(application):
+            return
+        fault = "APPLICATION"
+    raise UsageError(
+        f"address {_quoted(address)} has no valid {fault}; expected ray://HOST:PORT[/APPLICATION]"
+    )
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

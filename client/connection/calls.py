@@ -41,6 +41,8 @@ Response = TypeVar("Response")
 _PROBE = (pb.ServerLiveRequest().SerializeToString(),)
 _SILENCE_S = 10.0
 _PROBE_EVERY_S = 0.1
+_TRY_EVERY_S = 0.01
+ONCE = RetryPolicy(attempts=1)
 
 
 class Connection:
@@ -111,23 +113,41 @@ class Connection:
         deadline_s: float | None,
         done: Callable[[memoryview | RequestFailed], None],
         times: CallTimes | None = None,
+        retry: RetryPolicy = ONCE,
     ) -> None:
-        """As `infer`, without waiting, retrying or hedging: `done` gets the answer.
+        """As `infer`, without waiting or hedging: `done` gets the answer.
 
         The transport's thread calls it. Until then the arrays in `message` have to stay as they
-        are.
+        are. It is not called if the connection is closed before a repetition.
         """
+        end_s = None if deadline_s is None else time.monotonic() + deadline_s
+        metadata = self.settings.metadata
+        failures = 0
+
+        def begin() -> None:
+            with self._while_open():
+                call = self._infer.future(message, left_s(end_s), metadata, on_sent=_on_sent(times))
+            call.add_done_callback(ended)
 
         def ended(call: ClientCall) -> None:
+            nonlocal failures
             outcome = self._outcome(call)
             if times is not None:
                 times.answer_began_ns, times.server = call.answer_began_ns, call.server
+            if isinstance(outcome, Unavailable | Interrupted):
+                failures += 1
+                pause_s = retry.pause_s(failures, end_s)
+                if pause_s is not None:
+                    _lose(times)
+                    self._channel.loop.call_later(pause_s, again)
+                    return
             done(outcome)
 
-        metadata = self.settings.metadata
-        with self._while_open():
-            call = self._infer.future(message, deadline_s, metadata, on_sent=_on_sent(times))
-        call.add_done_callback(ended)
+        def again() -> None:
+            with contextlib.suppress(UsageError):
+                begin()
+
+        begin()
 
     def infer_stream(
         self,
@@ -196,6 +216,23 @@ class Connection:
                 raise Unreachable(f"no server was ready within {timeout_s:g} s: {failure.text}")
             await self.waiting.sleep(min(_PROBE_EVERY_S, pause_s))
 
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The servers that the addresses stand for now, as `CallTimes.server` names them.
+
+        A name has none before its first look-up.
+        """
+        return self._channel.servers
+
+    async def wait_for_each(self, timeout_s: float) -> None:
+        """Wait, after a first call, until each server is connected or could not be, or so long.
+
+        Before that, calls go to those that are connected alone.
+        """
+        end_s = time.monotonic() + timeout_s
+        while not self._channel.tried and time.monotonic() < end_s:
+            await self.waiting.sleep(_TRY_EVERY_S)
+
     def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
         self._closed = True
@@ -233,6 +270,7 @@ class Connection:
                 pause_s = settings.retry.pause_s(failures, end_s)
                 if pause_s is None:
                     raise
+                _lose(times)
             await self.waiting.sleep(pause_s)
 
     async def _call(
@@ -255,10 +293,10 @@ class Connection:
                 )
                 await self.waiting.until_ended(call)
         outcome = self._outcome(call)
-        if isinstance(outcome, RequestFailed):
-            raise outcome
         if times is not None:
             times.answer_began_ns, times.server = call.answer_began_ns, call.server
+        if isinstance(outcome, RequestFailed):
+            raise outcome
         return outcome
 
     def _hedged(self, after_s: float) -> Hedging:
@@ -307,6 +345,12 @@ class Connection:
 
 def _on_sent(times: CallTimes | None) -> Callable[[int], None] | None:
     return None if times is None else times.sent
+
+
+def _lose(times: CallTimes | None) -> None:
+    """Note that the attempt that has ended is not the last."""
+    if times is not None:
+        times.lost += (times.server,)
 
 
 def _path(method: str) -> str:

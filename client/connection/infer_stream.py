@@ -28,11 +28,20 @@ class InferStream:
         try:
             answer = await self._exchange.next()
         except CallFailed as error:
+            self._note()
             raise self._failure(error.status) from None
+        self._note()
+        return answer
+
+    def _note(self) -> None:
         if self._times is not None:
             self._times.answer_began_ns = self._exchange.answer_began_ns
             self._times.server = self._exchange.server
-        return answer
+
+    @property
+    def server(self) -> str:
+        """See Exchange."""
+        return self._exchange.server
 
     @property
     def sending(self) -> bool:

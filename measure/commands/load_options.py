@@ -9,13 +9,13 @@ from client.errors import UsageError
 from command_line.parser import add_option, group
 from measure.core.arguments import positive, seconds
 from measure.core.options import (
-    add_balancing,
     add_ep,
     add_model,
     add_rows,
     add_server,
     add_timeout,
     add_version,
+    addresses,
     credential_files,
 )
 from measure.core.record import write_bytes_atomically, write_record
@@ -31,7 +31,6 @@ from measure.sweep.sweep import MODEL
 def add_common(parser: argparse.ArgumentParser, out: str) -> None:
     """Declare the shared options: server, request, windows, execution, output."""
     add_server(parser, "load", MODEL)
-    add_balancing(parser)
     add_version(parser)
     load = group(parser, "requests")
     add_rows(load)
@@ -62,7 +61,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         )
     files = credential_files(args)
     return Settings(
-        address=args.address,
+        address=addresses(args),
         model=args.model,
         version=args.model_version,
         modes=args.modes,

@@ -85,12 +85,14 @@ def _loadgen(args: argparse.Namespace) -> int:
         transport=args.transport,
         in_flight=args.in_flight,
         timeout_s=args.timeout_s,
-        address=args.address,
+        address=options.addresses(args),
         model=args.model,
         threads=args.threads,
         ep=args.ep,
         out=args.out,
         credential_files=options.credential_files(args),
+        balance=args.balance,
+        resolve_s=args.resolve_s,
     )
     with results_folder(plan.out):
         return _measure(plan)

@@ -1,13 +1,14 @@
 """The command `plan`: its options, what it prints and writes."""
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from command_line import paths, terminal
-from command_line.interruption import keeping, results_folder
+from command_line.interruption import Kept, keeping, results_folder
 from command_line.parser import add_option, exit_codes, group
 from measure.commands import verdicts
 from measure.commands.load_options import settings_of, write
@@ -21,12 +22,13 @@ from measure.core.options import (
     add_server,
     add_timeout,
     add_version,
+    addresses,
     credential_files,
 )
 from measure.core.record import encoded, write_record
 from measure.load import record as load_record
 from measure.load import table as load_table
-from measure.load.settings import collecting
+from measure.load.settings import Settings, collecting
 from measure.load.summary import LoadPoint
 from measure.load.terminal import LoadProgress
 from measure.plan import record as plan_record
@@ -35,10 +37,10 @@ from measure.plan.calibration import calibrate
 from measure.plan.capacity import Demand, Plan, plan
 from measure.plan.check import check, trusted
 from measure.plan.fit import executions, fit_costs
+from measure.plan.fleet import check_fleet
 from measure.plan.observed import Calibration
+from measure.servers.replicas import Replica, replicas_of
 from measure.sweep.sweep import MODEL
-from transport.calling.resolving import Resolving
-from transport.calling.servers import POLICIES
 
 PLANNED, REFUSED = 0, 1
 
@@ -95,21 +97,46 @@ def _measure(args: argparse.Namespace) -> int:
         console.print(plan_table.options_table(planned, calibration))
         console.print(plan_table.network_table(demand, planned, calibration))
     console.print(Text(answer, style="bold" if planned else "bold red"))
-    settings = {name: value for name, value in vars(args).items() if name != "command"}
-    content = plan_record.to_json(settings, described, calibration, costs, checks, planned, answer)
+    fleet, kept = None, Kept()
+    if planned is not None and len(_replicas(args)) > 1:
+        with keeping() as kept, LoadProgress(notes) as progress:
+            settings = _settings(args)
+            limits = calibration.limits
+            fleet = check_fleet(settings, demand, planned, limits, args.seconds, progress)
+    if fleet is not None:
+        text = plan_table.fleet_text(fleet)
+        console.print(Text(text, style="bold" if fleet.holds else "bold red"))
+    given = {name: value for name, value in vars(args).items() if name != "command"}
+    given["address"] = addresses(args)
+    content = plan_record.to_json(
+        given, described, calibration, costs, checks, planned, answer, fleet
+    )
+    content |= kept.because(1, "the plan, without its check by several servers")
     path = args.out / plan_record.NAME
     write_record(path, content)
-    console.print(str(path), highlight=False, soft_wrap=True)
-    return PLANNED if planned else REFUSED
+    verdicts.end(console, [path], kept, args.out)
+    return PLANNED if planned and (fleet is None or fleet.holds) else REFUSED
 
 
-def _calibrate(args: argparse.Namespace, notes: Console) -> tuple[Calibration, dict[str, Any]]:
-    # A calibration has these settings, whatever the options.
+def _replicas(args: argparse.Namespace) -> tuple[Replica, ...]:
+    """The servers that are given."""
+    text = addresses(args)
+    return () if text is None else replicas_of(text)
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """A calibration has these settings, whatever the options."""
     fixed: dict[str, Any] = {"modes": ("unary",), "concurrency": (), "rate": ()}
     fixed |= {"arrivals": "poisson", "processes": 1, "warm_up_s": 0.0, "window_s": args.seconds}
     fixed |= {"window_requests": 0, "max_windows": 1}
-    fixed |= {"balance": POLICIES[0], "resolve_s": Resolving().every_s}
-    settings = settings_of(argparse.Namespace(**vars(args) | fixed))
+    return settings_of(argparse.Namespace(**vars(args) | fixed))
+
+
+def _calibrate(args: argparse.Namespace, notes: Console) -> tuple[Calibration, dict[str, Any]]:
+    settings = _settings(args)
+    if replicas := _replicas(args):
+        # A plan is made from the costs of one server, of several the first.
+        settings = replace(settings, address=replicas[0].address)
     start = environment.snapshot()
     points: list[LoadPoint] = []
     with keeping() as kept, LoadProgress(notes) as progress:

@@ -13,6 +13,7 @@ from measure.core import environment, options
 from measure.core.arguments import modes, positive
 from measure.core.verification import Experiment
 from measure.report.sections.sweep import section as sweep_section
+from measure.servers import table as servers_table
 from measure.sweep import record, table
 from measure.sweep.summary import Point
 from measure.sweep.sweep import DEFAULT_MODES, MODES, Settings, sweep, with_scale
@@ -28,6 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_experiment(parser, "results/sweep")
     options.add_address(parser, "server to measure (default: start one)")
     options.add_credentials(parser)
+    options.add_balancing(parser)
     text = f"some of {','.join(MODES)} (default: {','.join(DEFAULT_MODES)})"
     add_option(measurement, "--modes", modes(MODES), DEFAULT_MODES, "M,M", text)
     group(parser, options.MODEL).add_argument(
@@ -60,10 +62,12 @@ def _sweep(args: argparse.Namespace) -> int:
         modes=args.modes,
         repeats=args.repeats,
         threads=args.threads,
-        address=None if args.address is None else ",".join(args.address),
+        address=options.addresses(args),
         out=args.out,
         credentials=options.credential_files(args).read(),
         ep=args.ep,
+        balance=args.balance,
+        resolve_s=args.resolve_s,
     )
     with results_folder(settings.out):
         return _measure(with_scale(settings))
@@ -87,6 +91,8 @@ def _measure(settings: Settings) -> int:
             "threads": settings.threads,
             "ep": settings.ep,
             "address": settings.address,
+            "balance": settings.balance,
+            "resolve_s": settings.resolve_s,
         },
         environment.describe(start, environment.snapshot()),
         points,
@@ -96,6 +102,8 @@ def _measure(settings: Settings) -> int:
     console = terminal.results()
     in_order = sorted(points, key=lambda p: settings.modes.index(p.mode))
     console.print(table.render(in_order, agreement=settings.experiment.wire is not None))
+    if groups := table.of_each_server(in_order):
+        console.print(servers_table.render(groups, "sweep.json"))
     verdicts.show(console, sweep_section(content).verdicts)
     verdicts.end(console, paths, kept, settings.out)
     failed = any(point.wrong_labels or point.errors for point in points)

@@ -95,12 +95,13 @@ def some_of(text: str, known: Collection[str]) -> tuple[str, ...]:
 
 
 def address(text: str) -> str:
-    """Return server addresses unchanged; reject invalid ones."""
+    """Return server addresses, files with their whole path; reject invalid ones."""
     try:
-        addresses.parse(text)
+        parsed = addresses.parse(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return text
+    # The sending processes run in another working directory.
+    return ",".join(map(addresses.absolute, parsed))
 
 
 def _number(text: str) -> float:

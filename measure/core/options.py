@@ -21,15 +21,21 @@ Options = argparse._ActionsContainer
 
 
 def add_address(parser: argparse.ArgumentParser, text: str, *, required: bool = False) -> None:
-    """Declare the option for the servers' addresses."""
+    """Declare the option for the servers' addresses, which `addresses` joins."""
     group(parser, SERVER).add_argument(
         "--address",
         action="append",
         type=address,
         required=required,
         metavar="A",
-        help=f"{text}: HOST:PORT or unix:/path; several: comma-separated, or repeated",
+        help=f"{text}: HOST:PORT or unix:/path; several: comma-separated, or repeated, or a name "
+        "that has several; a list of servers: file:PATH, or ray://HOST:PORT[/APPLICATION]",
     )
+
+
+def addresses(args: argparse.Namespace) -> str | None:
+    """The servers' addresses, separated by commas; None if none are given."""
+    return None if args.address is None else ",".join(args.address)
 
 
 def add_credentials(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +62,7 @@ def add_balancing(parser: argparse.ArgumentParser) -> None:
         help="of several servers, send a request to the one with the fewest of this client, or to "
         "all in turn (default: %(default)s)",
     )
-    text = "seconds after which names of servers are looked up again"
+    text = "seconds after which names and lists of servers are looked up again"
     add_option(server, "--resolve-s", seconds, Resolving().every_s, "S", text)
 
 
@@ -76,12 +82,11 @@ def credential_files(args: argparse.Namespace) -> CredentialFiles:
 
 
 def add_server(parser: argparse.ArgumentParser, use: str, model: str) -> None:
-    """Declare the options for one server and its model; `use`: what the command does with it."""
-    server = group(parser, SERVER)
-    text = f"server to {use}: HOST:PORT or unix:/path (default: start one)"
-    add_option(server, "--address", address, None, "A", text)
+    """Declare the options for servers and their model; `use`: what the command does with them."""
+    add_address(parser, f"server to {use} (default: start one)")
     add_credentials(parser)
-    add_option(server, "--model", str, model, "M", "name of the model")
+    add_balancing(parser)
+    add_option(group(parser, SERVER), "--model", str, model, "M", "name of the model")
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

@@ -47,7 +47,9 @@ class Sample:
     `wrong_labels` are disagreements that neither a near tie nor rounding on the wire explains.
     `error` is None if every row was answered. `messages` is how many carried the batch to a server.
     `send_ns` and `receive_ns` are the client's, of a batch in one message: until the kernel had it,
-    and from the first byte of the answer; None where unknown. Warm-up runs never become samples.
+    and from the first byte of the answer; None where unknown. `server` is the address of the server
+    that it ended at, empty if unknown, and `lost` has those that left it unanswered before. Warm-up
+    runs never become samples.
     """
 
     mode: str
@@ -64,6 +66,8 @@ class Sample:
     stages: Stages | None = None
     send_ns: int | None = None
     receive_ns: int | None = None
+    server: str = ""
+    lost: tuple[str, ...] = ()
 
     @property
     def latency_ns(self) -> int:

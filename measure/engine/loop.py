@@ -77,7 +77,8 @@ class Traffic:
     A closed loop sends when an answer arrives, and counts latency from the send; an open loop sends
     when a request is due, regardless of answers, and counts latency from when it was due. An open
     loop has at most `most_under_way` requests in flight; the others wait here, and their waiting
-    counts. `due_ns` is the schedule of an open loop that has one: nanoseconds since the start.
+    counts. `due_ns` is the schedule of an open loop that has one: nanoseconds since the start. With
+    `each_server` the slices have the part of each server.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class Traffic:
         most_under_way: int,
         due_ns: Sequence[int] | None = None,
         log: Log | None = None,
+        *,
+        each_server: bool = False,
     ) -> None:
         self._sender = sender
         self._judge = judge
@@ -100,6 +103,7 @@ class Traffic:
         self._most_under_way = most_under_way
         self._due_ns = due_ns
         self._log = log
+        self._each_server = each_server
         # Intended and actual send times of requests without an answer, for the log.
         self._unlogged: dict[int, tuple[int, int]] = {}
         # Instants from which on an answer ends a slot of a closed loop.
@@ -245,20 +249,30 @@ class Traffic:
         answer = decoded(item.outcome)
         self._slice.decode_ns += time.perf_counter_ns() - received_ns
         start_ns = item.intended_ns if self._open else item.sent_ns
+        before = self._slice.rows, self._slice.wrong_labels
+        judged: Stages | RequestFailed | None
         if isinstance(answer, RequestFailed):
             self._slice.fail(answer, item.done_ns - start_ns)
-            self._keep(item, answer)
-            return
-        if item.times is not None:
-            self._slice.decode_ns += item.times.decode_ns
-            self._slice.client_times(item.times.send_ns, item.times.receive_ns)
-        judged = self._judge(
-            self._slice,
-            item.number,
-            answer,
-            item.done_ns - start_ns,
-            item.done_ns - item.sent_ns,
-        )
+            judged = answer
+        else:
+            if item.times is not None:
+                self._slice.decode_ns += item.times.decode_ns
+                self._slice.client_times(item.times.send_ns, item.times.receive_ns)
+            judged = self._judge(
+                self._slice,
+                item.number,
+                answer,
+                item.done_ns - start_ns,
+                item.done_ns - item.sent_ns,
+            )
+        if self._each_server and item.times is not None:
+            part = self._slice.lost(item.times)
+            if isinstance(judged, RequestFailed):
+                part.errors[judged.code] += 1
+            else:
+                part.latency.record(item.done_ns - start_ns)
+                part.rows += self._slice.rows - before[0]
+            part.wrong_labels += self._slice.wrong_labels - before[1]
         self._keep(item, judged)
 
     def _keep(self, item: Completion, judged: Stages | RequestFailed | None) -> None:
@@ -280,7 +294,10 @@ class Traffic:
             self._handle(until_ns)
         self._handle_all()
         if self._started > self._done:
-            self._slice.errors["DEADLINE_EXCEEDED"] += self._started - self._done
+            unanswered = self._started - self._done
+            self._slice.errors["DEADLINE_EXCEEDED"] += unanswered
+            if self._each_server:
+                self._slice.of_server("").errors["DEADLINE_EXCEEDED"] += unanswered
         if self._log is not None:
             for number, instants_ns in self._unlogged.items():
                 self._log.unanswered(self._slice_number, number, *instants_ns)

@@ -7,8 +7,9 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from client.connection.call_times import CallTimes
-from client.connection.calls import Connection
-from client.errors import RequestFailed
+from client.connection.calls import ONCE, Connection
+from client.connection.channel import RetryPolicy
+from client.errors import Interrupted, RequestFailed, Unavailable
 from measure.core.stages import RequestTimes
 from protos.codec import (
     InferRequest,
@@ -33,6 +34,9 @@ class Done(Protocol):
 
 
 _CLOSING_S = 5.0
+# A client of several servers sends again what one of them left unanswered, as a client of one that
+# is gone cannot.
+_AGAIN = RetryPolicy()
 
 # The index of the request to send, by its number.
 Pick = Callable[[int], int]
@@ -49,7 +53,10 @@ class Sender(Protocol):
 
 
 class UnarySender:
-    """Sends each request as a ModelInfer call; all share a connection."""
+    """Sends each request as a ModelInfer call; all share a connection.
+
+    Where that has several servers, a call that one of them leaves unanswered is made again.
+    """
 
     def __init__(
         self, connection: Connection, requests: Sequence[InferRequest], pick: Pick, timeout_s: float
@@ -72,7 +79,8 @@ class UnarySender:
             done(outcome, done_ns, times)
 
         message = self._messages[self._pick(number)]
-        self._connection.infer_later(message, self._timeout_s, answered, times.call)
+        retry = _policy(self._connection)
+        self._connection.infer_later(message, self._timeout_s, answered, times.call, retry)
 
     def close(self) -> None:
         """Do nothing: only the connection is open."""
@@ -81,8 +89,9 @@ class UnarySender:
 class StreamSender:
     """Sends all requests on one or several streams, and replaces a stream that breaks.
 
-    An error ends a stream, and its status becomes that of every request in flight on it. A request
-    goes to the stream with the fewest in flight.
+    An error ends a stream, and its status becomes that of every request in flight on it; where the
+    connection has several servers and one of them left them unanswered, they are sent again. A
+    request goes to the stream with the fewest in flight, of equally few in turn.
     """
 
     def __init__(
@@ -101,7 +110,9 @@ class StreamSender:
 
     def send(self, number: int, done: Done) -> None:
         """Queue a message; the server's flow control decides when it is sent."""
-        times = RequestTimes()
+        self._queue(number, done, RequestTimes())
+
+    def _queue(self, number: int, done: Done, times: RequestTimes) -> None:
         request = self._requests[self._pick(number)]
         message = request_pieces(
             InferRequest(
@@ -115,11 +126,12 @@ class StreamSender:
         )
         with self._lock:
             if len(self._open) < self._streams:
-                self._open.append(_OpenStream())
-                threading.Thread(target=self._read, args=(self._open[-1],), daemon=True).start()
-                stream = self._open[-1]
+                stream = _OpenStream()
+                threading.Thread(target=self._read, args=(stream,), daemon=True).start()
             else:
                 stream = min(self._open, key=lambda one: len(one.waiting))
+                self._open.remove(stream)
+            self._open.append(stream)
             stream.waiting[str(number)] = done, times
             stream.messages.put((message, times.call))
 
@@ -161,8 +173,22 @@ class StreamSender:
                 self._open.remove(stream)
         # No more requests are added from here on.
         stream.messages.put(None)
-        for done, _ in stream.waiting.values():
-            done(failure, now_ns)
+        again = _policy(self._connection)
+        if not isinstance(failure, Unavailable | Interrupted):
+            again = ONCE
+        left: list[tuple[int, Done, RequestTimes]] = []
+        for text, (done, times) in stream.waiting.items():
+            times.call.server = latest.server
+            if len(times.call.lost) + 1 < again.attempts:
+                times.call.lost += (latest.server,)
+                left.append((int(text), done, times))
+            else:
+                done(failure, now_ns, times)
+        if left:
+            attempts = max(len(times.call.lost) for _, _, times in left)
+            time.sleep(again.pause_s(attempts, None) or 0.0)
+        for number, done, times in left:
+            self._queue(number, done, times)
         stream.ended.set()
 
 
@@ -173,6 +199,10 @@ class _OpenStream:
         self.messages: SimpleQueue[tuple[Pieces, CallTimes] | None] = SimpleQueue()
         self.waiting: dict[str, tuple[Done, RequestTimes]] = {}
         self.ended = threading.Event()
+
+
+def _policy(connection: Connection) -> RetryPolicy:
+    return _AGAIN if len(connection.servers) > 1 else ONCE
 
 
 def requests_of(

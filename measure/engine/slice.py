@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from client.errors import RequestFailed
-from measure.core.stages import Stages
+from measure.core.stages import RequestTimes, Stages
 from measure.engine.histogram import Histogram
 
 _COUNTS = (
@@ -34,6 +34,29 @@ _STAGES = (
 
 
 @dataclass(slots=True)
+class OfServer:
+    """The part of one of several servers: latency, rows and wrong labels of what it answered.
+
+    `errors` counts requests that failed there by code, `resent` those that were sent again because
+    it was unavailable or cut the call.
+    """
+
+    latency: Histogram = field(default_factory=Histogram)
+    rows: int = 0
+    wrong_labels: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    resent: int = 0
+
+    def add(self, other: Self) -> None:
+        """Merge another interval or process."""
+        self.latency.add(other.latency)
+        self.rows += other.rows
+        self.wrong_labels += other.wrong_labels
+        self.errors.update(other.errors)
+        self.resent += other.resent
+
+
+@dataclass(slots=True)
 class Slice:
     """Requests that ended between two instants (time.perf_counter_ns).
 
@@ -48,7 +71,8 @@ class Slice:
     ones for which that is known; `receive_ns` that from the first byte of answers until they were
     complete, over the `received` ones; `decode_ns` the time to decode answers; and `round_trip_ns`
     the time from send to answer. `stages` are sums over the answers that reported timings, `staged`
-    in number, and `stage_answers` in how many of them each stage was.
+    in number, and `stage_answers` in how many of them each stage was. `servers` has the part of
+    each server by its address, empty if unknown, where there may be several.
     """
 
     start_ns: int
@@ -78,6 +102,7 @@ class Slice:
     stages: Counter[str] = field(default_factory=Counter)
     stage_answers: Counter[str] = field(default_factory=Counter)
     providers: set[str] = field(default_factory=set)
+    servers: dict[str, OfServer] = field(default_factory=dict)
 
     @property
     def elapsed_ns(self) -> int:
@@ -146,6 +171,16 @@ class Slice:
             self.received += 1
             self.receive_ns += receive_ns
 
+    def of_server(self, server: str) -> OfServer:
+        """The part of a server."""
+        return self.servers.setdefault(server, OfServer())
+
+    def lost(self, times: RequestTimes) -> OfServer:
+        """Count the vain attempts of a request; the part of the server where it ended."""
+        for server in times.call.lost:
+            self.of_server(server).resent += 1
+        return self.of_server(times.call.server)
+
     def split(self, stages: Stages) -> None:
         """Add the stage timings of an answer."""
         self.staged += 1
@@ -172,3 +207,5 @@ class Slice:
         self.stages.update(other.stages)
         self.stage_answers.update(other.stage_answers)
         self.providers |= other.providers
+        for server, part in other.servers.items():
+            self.of_server(server).add(part)

@@ -11,9 +11,10 @@ from typing import Any
 
 from client.client import READY_TIMEOUT_S, Client
 from client.connection import addresses
-from client.connection.calls import Connection
-from client.connection.channel import Balancing, RetryPolicy
+from client.connection.calls import ONCE, Connection
+from client.connection.channel import Balancing
 from client.connection.credentials import Credentials
+from client.connection.waiting import run
 from client.errors import ClientError, RequestFailed
 from command_line.parser import positionals
 from measure.core import record
@@ -23,12 +24,13 @@ from measure.engine.requests import Examples, Requests, models_of
 from measure.engine.senders import Outcome, Sender, StreamSender, UnarySender, decoded
 from measure.engine.spool import Spool
 from measure.engine.worker_job import Job, Load
+from measure.servers.replicas import may_be_several
 from transport.calling.resolving import Resolving
 
 # Memory that answers and calls in flight may use, at the client and at a server on this machine.
 _UNDER_WAY_BYTES = 512 * 2**20
 _FEWEST_UNDER_WAY, _MOST_UNDER_WAY = 32, 4096
-_ONCE = RetryPolicy(attempts=1)
+_CONNECT_S = 5.0
 # A waiting thread gets the interpreter lock this soon: sends must not wait for answers.
 _SWITCH_INTERVAL_S = 0.0002
 
@@ -45,13 +47,18 @@ def main() -> None:
             balancing = Balancing(job.balance, Resolving(job.resolve_s))
             requests = _requests(stack, job, credentials, balancing)
             connection = Connection(
-                addresses.parse(job.address), _ONCE, credentials, balancing=balancing
+                addresses.parse(job.address), ONCE, credentials, balancing=balancing
             )
             stack.callback(connection.close)
             sender = _sender(connection, requests, job)
             stack.callback(sender.close)
-            for number in range(len(requests.kinds)):
-                _first_request(sender, -number - 1, job.timeout_s)
+            if job.servers > 1:
+                # Before, all streams would go to the server that is connected first.
+                run(connection.check_reachable(connection.settings))
+                run(connection.wait_for_each(_CONNECT_S))
+            kinds = len(requests.kinds)
+            for number in range(max(kinds, job.servers)):
+                _first_request(sender, -(number % kinds) - 1, job.timeout_s)
         except (ClientError, OSError, MemoryError) as error:
             parent.fail(error)
             return
@@ -70,7 +77,6 @@ def _requests(
                 model,
                 job.version if model == job.model else "",
                 deadline_s=job.timeout_s,
-                retry=_ONCE,
                 credentials=credentials,
                 balance=balancing.policy,
                 resolving=balancing.resolving,
@@ -112,6 +118,7 @@ def _obey(
     threading.Thread(target=_listen, args=(lines, loads, inbox), daemon=True).start()
     most = _UNDER_WAY_BYTES // requests.most_bytes
     most = min(max(most, _FEWEST_UNDER_WAY), _MOST_UNDER_WAY)
+    each_server = may_be_several(job.address)
     due_ns = None if job.schedule is None else job.schedule.at_ns
     sizes: list[int] = []
     run = 0
@@ -131,6 +138,7 @@ def _obey(
             most if limit is None else limit,
             due_ns,
             spool,
+            each_server=each_server,
         )
         for found in traffic.slices(load.times, job.timeout_s + 1):
             if spool is not None and traffic.ended:

@@ -25,7 +25,8 @@ class Job:
     `timings` a server that knows the parameter reports its stages. A `schedule` says which requests
     are sent and when, of `model` and of others, whose labels are unknown. `balance` and
     `resolve_s`: how several servers share the requests, and after how long their names are looked
-    up again.
+    up again; `servers`: how many there are, each of which answers a request before the load. Where
+    there are several, requests that one of them leaves unanswered are sent again.
     """
 
     address: str
@@ -42,6 +43,7 @@ class Job:
     timings: bool = True
     balance: Policy = "least_requests"
     resolve_s: float = Resolving().every_s
+    servers: int = 1
     schedule: Schedule | None = None
 
     def among(self, parts: int) -> list["Job"]:

@@ -14,7 +14,7 @@ from measure.load.table import LOOPS, verdicts
 
 _NOT_IN_CSV = (
     *("asked", "windows", "checks", "errors", "latency_histogram", "send_lag_histogram"),
-    "server",
+    *("server", "replicas"),
 )
 
 

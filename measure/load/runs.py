@@ -3,8 +3,6 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from client.client import Client
-from client.connection.channel import RetryPolicy
 from command_line.interruption import Interrupted
 from measure.engine.arrivals import Arrivals
 from measure.engine.pace import Pace
@@ -13,17 +11,16 @@ from measure.engine.schedule import Kind, Schedule
 from measure.engine.slice import Slice
 from measure.engine.windows import LoopKind, is_stable, window_of
 from measure.engine.worker_job import Job, Mode
-from measure.load import server_use
-from measure.load.beside import Beside, Meanwhile
 from measure.load.export.export import Export
+from measure.load.observing import observing
 from measure.load.settings import Progress, Report, Settings, Windows, asked
+from measure.load.shares import shares
 from measure.load.summary import Asked, LoadPoint, summarise
 from measure.load.target import Target
+from measure.servers.beside import Beside, Meanwhile
 
 # Windows that last for a number of requests are built from slices of this length.
 _PIECE_S = 0.25
-# Do not wait for a server that is too busy to report its statistics.
-_STATISTICS_TIMEOUT_S = 2.0
 # Of a schedule; the windows of a long one are longer.
 _MOST_WINDOWS = 1000
 
@@ -78,29 +75,20 @@ def loading(
         settings.timeout_s,
         target.experiment,
         settings.credential_files,
+        # A stream stays with its server.
+        streams=len(target.replicas),
+        servers=len(target.replicas),
         schedule=schedule,
         balance=settings.balance,
         resolve_s=settings.resolve_s,
     )
-    client = Client(
-        target.address,
-        settings.model,
-        settings.version,
-        deadline_s=_STATISTICS_TIMEOUT_S,
-        retry=RetryPolicy(attempts=1),
-        credentials=settings.credential_files.read(),
-    )
     kinds = [Kind(settings.model, settings.rows)] if schedule is None else schedule.kinds
-    beside = Beside(client, _source(settings, target), {kind.model for kind in kinds})
-    with client, load_processes(job, settings.processes) as processes:
+    with (
+        observing(settings, target, {kind.model for kind in kinds}) as beside,
+        load_processes(job, settings.processes) as processes,
+    ):
         labels_known = target.experiment is not None
         yield Loading(processes, beside, settings, kinds, export, labels_known=labels_known)
-
-
-def _source(settings: Settings, target: Target) -> server_use.Source | None:
-    if settings.server_metrics is not None:
-        return server_use.ServerMetrics(settings.server_metrics)
-    return None if target.pid is None else server_use.ServerProcess(target.pid)
 
 
 class Loading:
@@ -137,7 +125,7 @@ class Loading:
             seen.append(window)
             report(Progress(_name(one), window=window_of(window)))
         last = load.stop()
-        gone = since.statistics is None or _fails(seen[-1])
+        gone = not since.is_counted or _fails(seen[-1])
         until = self._beside.now(gone=gone)
         return self._report([one], load, report, seen, last, self._beside.between(since, until))
 
@@ -240,6 +228,7 @@ class Loading:
             statistics=meanwhile.statistics,
             sender_nice=self._processes.nice,
             server=meanwhile.server,
+            replicas=shares([*seen, last], meanwhile.each, labels_known=self._labels_known),
             goodput_ms=self._settings.goodput_ms,
         )
         report(Progress(_name(one), point=point))

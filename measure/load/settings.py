@@ -35,9 +35,9 @@ class Settings:
     `address` None: a local server, with the model of classes, features, dtype and seed. Each of
     `concurrencies` is a closed loop, each of `rates_per_s` an open one. Every process that connects
     to the server reads `credential_files`. A `ramp` or a `schedule` takes the place of these loops.
-    `goodput_ms` is the bound of goodput, `server_metrics` the URL of the server's metrics, `export`
-    the file for a line of each request. `balance` and `resolve_s` are for several
-    servers.
+    `goodput_ms` is the bound of goodput, `server_metrics` the URL of the server's metrics, several
+    separated by commas, `export` the file for a line of each request. `balance` and `resolve_s` are
+    for several servers.
     """
 
     address: str | None

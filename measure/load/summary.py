@@ -8,8 +8,10 @@ from measure.core.verdict import Check
 from measure.engine.histogram import Histogram
 from measure.engine.slice import Slice
 from measure.engine.windows import LoopKind, Window, stability, window_of
-from measure.load.server_use import ServerUse
-from measure.load.split import LoadSplit, ServerStatistics, split
+from measure.load.split import LoadSplit, split
+from measure.servers.part import ReplicaPart
+from measure.servers.server_use import ServerUse
+from measure.servers.statistics import ServerStatistics
 from measure.sweep.summary import MOST_STEAL
 
 PERCENTILES = (50, 90, 95, 99, 99.9)
@@ -87,7 +89,8 @@ class LoadPoint:
     `split` is None if nothing was answered. The histograms are HDR-encoded. `sender_nice` is the
     priority of the load processes; 0 is normal. `from_send_ns` counts from the send in either loop,
     as most tools (ghz) do, and `client_share` is the result of the function `client_share`; old
-    records lack both.
+    records lack both. `server` is the sum over several servers, and `replicas` has the part of each
+    of these; empty for a single one.
     """
 
     DERIVED: ClassVar = ("valid",)
@@ -114,6 +117,7 @@ class LoadPoint:
     client_share: float | None = None
     goodput: Goodput | None = None
     server: ServerUse | None = None
+    replicas: tuple[ReplicaPart, ...] = ()
 
     @property
     def valid(self) -> bool:
@@ -159,12 +163,14 @@ def summarise(
     statistics: ServerStatistics | None = None,
     sender_nice: int = 0,
     server: ServerUse | None = None,
+    replicas: tuple[ReplicaPart, ...] = (),
     goodput_ms: float | None = None,
 ) -> LoadPoint:
     """Summarise a load from its windows without the warm-up, and the slice after them.
 
     `steal` is the share of processor time that the hypervisor took meanwhile, `statistics` the
-    server's own counts, `server` what it used. `goodput_ms` is the bound of goodput.
+    server's own counts, `server` what it used, `replicas` the part of each of several.
+    `goodput_ms` is the bound of goodput.
     """
     whole = Slice(windows[0].start_ns, windows[0].end_ns)
     for window in windows:
@@ -205,6 +211,7 @@ def summarise(
         client_share=client_share(whole),
         goodput=None if goodput_ms is None else goodput(whole, goodput_ms),
         server=server,
+        replicas=replicas,
     )
 
 

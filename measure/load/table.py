@@ -7,7 +7,6 @@ from rich.text import Text
 
 from command_line.table import Table
 from measure.core.stages import RECEIVE_UNKNOWN
-from measure.load.server_use import ServerUse
 from measure.load.split import LoadSplit
 from measure.load.summary import LoadPoint
 from measure.presentation.columns import Column, in_terminal
@@ -21,6 +20,8 @@ from measure.presentation.format import (
     significant,
 )
 from measure.presentation.looks import colour_of
+from measure.servers import table as servers_table
+from measure.servers.server_use import ServerUse
 
 LOOPS = {
     "closed": "closed loop: each request waits for the previous answer, latency from the send; "
@@ -132,9 +133,9 @@ CLIENT_COLUMNS: tuple[Column[LoadPoint], ...] = (
     _from_send("p99", rank=1),
 )
 SERVER_NOTE = (
-    "the server meanwhile: cores busy on average, resident memory in MiB, mean rows of an "
-    "execution, mean ms of an answered request in the queue, calls that no model got; -: not "
-    "reported"
+    "the server meanwhile, or all servers together: cores busy on average, resident memory in MiB, "
+    "mean rows of an execution, mean ms of an answered request in the queue, calls that no model "
+    "got; -: not reported"
 )
 SERVER_COLUMNS: tuple[Column[tuple[LoadPoint, ServerUse]], ...] = (
     Column("mode", lambda row: row[0].asked.mode, words=True, only="terminal"),
@@ -183,6 +184,11 @@ def observed(points: Sequence[LoadPoint]) -> list[tuple[LoadPoint, ServerUse]]:
     return [(point, point.server) for point in points if point.server is not None]
 
 
+def of_each_server(points: Sequence[LoadPoint]) -> list[list[servers_table.Row]]:
+    """The parts of the servers in each point that several shared."""
+    return [[(name(point), part) for part in point.replicas] for point in points if point.replicas]
+
+
 def bounds(points: Sequence[LoadPoint]) -> str:
     """What goodput is, as text that goes on a caption; empty if no point has it."""
     found = {point.goodput.bound_ms: None for point in points if point.goodput is not None}
@@ -224,6 +230,8 @@ def render(points: Sequence[LoadPoint], unchecked_because: str | None) -> list[T
                 elsewhere=_ELSEWHERE,
             )
         )
+    if groups := of_each_server(points):
+        parts.append(servers_table.render(groups, _ELSEWHERE))
     if splits := [(point, point.split) for point in points if point.split is not None]:
         parts.append(_splits(splits))
     sources = {split.told_by for _, split in splits}

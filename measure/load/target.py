@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from client.client import Client
+from client.connection.channel import RetryPolicy
 from client.errors import RequestFailed, UsageError
 from client.model_input import ModelInput
 from measure.core import local_server
 from measure.core.local_server import running_server
 from measure.core.verification import Experiment, truth
 from measure.load.settings import Progress, Report, Settings
+from measure.servers.replicas import Replica, connected, replicas_of
 from protos.quantize import WIRE_DTYPES
 
 # Rows rotate, so that no request finds all of the previous one in a cache.
@@ -23,10 +25,12 @@ _MOST_REQUESTS, _MOST_DATA_BYTES = 16, 64 * 2**20
 class Target:
     """The server to load; `experiment` None: expected labels are unknown, for the given reason.
 
-    `pid`: of a server that was started here, which may be observed.
+    `address` may stand for several, which are the `replicas`. `pid`: of a server that was started
+    here, which may be observed.
     """
 
     address: str
+    replicas: tuple[Replica, ...]
     examples: int
     experiment: Experiment | None
     unchecked_because: str | None
@@ -60,20 +64,49 @@ def own_target(
         experiment, (settings.rows,), settings.threads, settings.ep, whole=True
     )
     with running_server(settings.out / "models", [*usual, *options]) as server:
-        yield Target(server.address, experiment.examples, experiment, None, server.pid)
+        replicas = replicas_of(server.address)
+        yield Target(server.address, replicas, experiment.examples, experiment, None, server.pid)
 
 
 def _given(settings: Settings, address: str, report: Report) -> Target:
     credentials = settings.credential_files.read()
+    replicas = replicas_of(address)
     with Client(address, settings.model, settings.version, credentials=credentials) as client:
         client.check_reachable()
         spec = client.input()
         report(Progress("looking for the right labels"))
         examples = _examples(settings.rows, spec.row_bytes)
-        experiment_or_why = _known(client, spec, settings, examples)
-    if isinstance(experiment_or_why, str):
-        return Target(address, examples, None, experiment_or_why)
-    return Target(address, examples, experiment_or_why, None)
+        found = _known(client, spec, settings, examples)
+    if isinstance(found, str) and len(replicas) > 1:
+        found = _known_to_any(replicas, settings, examples) or found
+    if isinstance(found, str):
+        return Target(address, replicas, examples, None, found)
+    return Target(address, replicas, examples, found, None)
+
+
+def _known_to_any(
+    replicas: Sequence[Replica], settings: Settings, examples: int
+) -> Experiment | None:
+    """The experiment of the first server whose model has the expected weights.
+
+    Labels of the others then count as wrong: all are meant to serve the same.
+    """
+    credentials = settings.credential_files.read()
+    for replica in replicas:
+        with (
+            contextlib.suppress(RequestFailed),
+            connected(
+                replica,
+                settings.model,
+                settings.version,
+                credentials,
+                retry=RetryPolicy(attempts=1),
+            ) as client,
+        ):
+            found = _known(client, client.input(), settings, examples)
+            if not isinstance(found, str):
+                return found
+    return None
 
 
 def _examples(rows: int, row_bytes: int) -> int:

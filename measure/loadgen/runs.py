@@ -31,7 +31,10 @@ from measure.loadgen.worker_job import (
     Transport,
     rows_of_batch,
 )
+from measure.servers.replicas import connected, naming, replicas_of
 from measure.sweep.sweep import Progress, check_model
+from transport.calling.resolving import Resolving
+from transport.calling.servers import POLICIES, Policy
 
 # The input of the models that we export.
 _INPUT = "x"
@@ -43,7 +46,7 @@ class Plan:
 
     `address` None: a local server, on `threads` and the execution provider `ep`. LoadGen's logs go
     below `out`, to SCENARIO/performance and SCENARIO/accuracy. Every process that connects to the
-    server reads `credential_files`.
+    server reads `credential_files`. `balance` and `resolve_s` are for several servers.
     """
 
     scenarios: tuple[Scenario, ...]
@@ -58,6 +61,8 @@ class Plan:
     ep: str
     out: Path
     credential_files: CredentialFiles
+    balance: Policy = POLICIES[0]
+    resolve_s: float = Resolving().every_s
 
     @property
     def quick(self) -> bool:
@@ -114,9 +119,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server, the name of its input, and the expected labels."""
+    """The servers, how many they are, the name of their input, and the expected labels."""
 
     address: str
+    servers: int
     input_name: str
     reference: Truth
 
@@ -157,10 +163,14 @@ def loadgen(plan: Plan, report: Report) -> Iterator[Result]:
             address = stack.enter_context(
                 running_server(plan.out / "models", list(options))
             ).address
-        with Client(address, plan.model, credentials=plan.credential_files.read()) as client:
-            client.wait_until_ready(READY_TIMEOUT_S)
-            input_name = _input_name(client, plan.experiment, reference)
-        where = Target(address, input_name, reference)
+        replicas = replicas_of(address)
+        for replica in replicas:
+            credentials = plan.credential_files.read()
+            one = connected(replica, plan.model, "", credentials)
+            with naming(replica, replicas), one as client:
+                client.wait_until_ready(READY_TIMEOUT_S)
+                input_name = _input_name(client, plan.experiment, reference)
+        where = Target(address, len(replicas), input_name, reference)
         for number, scenario in enumerate(plan.scenarios):
             begun = partial(_begun, report, scenario, number * len(MODES), total)
             yield _result(plan, where, scenario, begun)
@@ -228,6 +238,9 @@ def _run(plan: Plan, target: Target, scenario: Scenario, mode: Mode, folder: Pat
         plan.experiment,
         str(folder.resolve()),
         plan.credential_files,
+        plan.balance,
+        plan.resolve_s,
+        target.servers,
     )
     command = (sys.executable, "-m", "measure.loadgen.worker")
     with talking_to(command, "LoadGen's process") as worker:

@@ -1,5 +1,6 @@
 """Send LoadGen's queries without blocking it."""
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -76,6 +77,23 @@ class StreamSender:
         while (batch := self._waiting.get()) is not None:
             self._sent.append(batch)
             yield self._rows(batch.indices)
+
+
+class InTurn:
+    """Sends batches by several senders, each in turn: a stream stays with its server."""
+
+    def __init__(self, senders: Sequence[Sender]) -> None:
+        self._senders = senders
+        self._turns = itertools.cycle(senders)
+
+    def send(self, batch: Batch) -> None:
+        """Have the next sender send it."""
+        next(self._turns).send(batch)
+
+    def close(self) -> None:
+        """Close all of them, one after the other."""
+        for sender in self._senders:
+            sender.close()
 
 
 class UnarySender:

@@ -23,10 +23,11 @@ from command_line.parser import positionals
 from measure.core.child_process import Parent
 from measure.core.record import decoded, encoded
 from measure.loadgen.examples import LoadedExamples
-from measure.loadgen.senders import Batch, Done, Rows, Sender, StreamSender, UnarySender
+from measure.loadgen.senders import Batch, Done, InTurn, Rows, Sender, StreamSender, UnarySender
 from measure.loadgen.settings import settings_of
 from measure.loadgen.warm_up import warm_up
 from measure.loadgen.worker_job import Job, Outcome, Scenario, rows_of_batch
+from transport.calling.resolving import Resolving
 
 mlperf_loadgen = optional("mlperf_loadgen", "loadgen", "loadgen")
 
@@ -95,7 +96,12 @@ class Run:
 
     def _open(self, rows: Rows, done: Done) -> Sender:
         if self._job.transport == "stream":
-            return StreamSender(self._client, rows, done, self._fail)
+            return InTurn(
+                [
+                    StreamSender(self._client, rows, done, self._fail)
+                    for _ in range(self._job.servers)
+                ]
+            )
         fitting = _MOST_IN_FLIGHT_BYTES // (self._sent_rows * self._job.experiment.row_bytes)
         in_flight = min(self._job.in_flight, max(1, fitting))
         return UnarySender(self._client, rows, done, self._fail, in_flight)
@@ -151,7 +157,14 @@ def main() -> int:
     takes = ModelInput(job.input_name, np.dtype(experiment.dtype), (experiment.features,))
     try:
         credentials = job.credential_files.read()
-        with Client(job.address, job.model, takes=takes, credentials=credentials) as client:
+        with Client(
+            job.address,
+            job.model,
+            takes=takes,
+            credentials=credentials,
+            balance=job.balance,
+            resolving=Resolving(job.resolve_s),
+        ) as client:
             client.wait_until_ready(job.timeout_s)
             outcome = Run(job, client, parent)()
     except (ClientError, OSError, MemoryError) as error:

@@ -5,6 +5,8 @@ from typing import Literal, get_args
 
 from client.connection.credentials import CredentialFiles
 from measure.core.verification import Experiment
+from transport.calling.resolving import Resolving
+from transport.calling.servers import POLICIES, Policy
 
 Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
 Mode = Literal["performance", "accuracy"]
@@ -41,7 +43,9 @@ class Job:
 
     `input_name` is the name of the input that takes the experiment's examples. `in_flight` is the
     most unary requests in flight; a query without an answer for `timeout_s` ends the run.
-    `credential_files` authenticate the server and the client.
+    `credential_files` authenticate the server and the client. `servers`: how many there are, each
+    of which gets a stream; `balance` and `resolve_s`: how they share the requests, and after how
+    long their names are looked up again.
     """
 
     scenario: Scenario
@@ -56,6 +60,9 @@ class Job:
     experiment: Experiment
     folder: str
     credential_files: CredentialFiles
+    balance: Policy = POLICIES[0]
+    resolve_s: float = Resolving().every_s
+    servers: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Measure how HTTP/2 floods affect other clients: one client's p99 under each, over that alone.
+"""Measure how floods affect other clients: one client's p99 under each, over that alone.
 
 python -m client floods [--rounds N] [--out FILE.json]: exits with 0 if every goal is reached, 1 if
 one is missed, 2 if it could not be measured.
@@ -41,7 +41,8 @@ from model.weights import from_seed
 
 SCHEMA = "argmax-serving/floods/2"
 MODEL = "flooded"
-MOST_RATIO = 2.0
+# Messages are decoded, frames are not: the promise for those is another.
+MOST_RATIO = dict.fromkeys(FLOODS, 2.0) | {"packed messages": 3.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,12 @@ class Settings:
     resets_per_s: float = 1000.0
     endless_per_s: float = 1000.0
     growing_per_s: float = 100.0
+    packed_per_s: float = 4.0
     server: tuple[str, ...] = ("--threads", "1")
 
     def per_s(self, flood: str) -> float:
         """Pieces per second of one of FLOODS."""
-        rates = (self.resets_per_s, self.endless_per_s, self.growing_per_s)
+        rates = (self.resets_per_s, self.endless_per_s, self.growing_per_s, self.packed_per_s)
         return dict(zip(FLOODS, rates, strict=True))[flood]
 
 
@@ -136,11 +138,11 @@ def goals(measured: dict[str, Rounds]) -> list[Goal]:
     return [
         goal_of_pairs(
             flood,
-            f"p99 of one client beside it at most {MOST_RATIO:g} x alone",
+            f"p99 of one client beside it at most {MOST_RATIO[flood]:g} x alone",
             "p99 beside it / alone",
             rounds.flooded_p99_ms,
             rounds.alone_p99_ms,
-            MOST_RATIO,
+            MOST_RATIO[flood],
         )
         for flood, rounds in measured.items()
     ]

@@ -1,10 +1,11 @@
-"""Flood a server with HTTP/2 frames that are cheap to send and costly to handle, at a bounded rate.
+"""Flood a server with what is cheap to send and costly to handle, at a bounded rate.
 
 python -m measure.overload.http2_floods ADDRESS KIND PER_S floods until its stdin ends. It prints a
 line of JSON when it begins, and one with its counts at the end. It reopens a connection that the
 server closes, as an attacker would.
 """
 
+import gzip
 import itertools
 import select
 import sys
@@ -19,6 +20,8 @@ from hyperframe import frame as frames
 from command_line.parser import positionals
 from measure.core.child_process import Parent
 from measure.overload.http2_peer import Http2Peer, request_headers
+from protos import inference_pb2 as pb
+from protos.weight import MOST_BYTES_ELEMENTS
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 _CANCEL = 8
@@ -59,9 +62,27 @@ def growing_headers() -> Iterator[bytes]:
         first = b""
 
 
-def _request(encoder: Any) -> bytes:
+def packed_messages() -> Iterator[bytes]:
+    """Yield calls whose message of less than a KiB unpacks to as many texts as one may have."""
+    request = pb.ModelInferRequest(model_name="none")
+    texts = request.inputs.add(name="x", datatype="BYTES", shape=[MOST_BYTES_ELEMENTS])
+    texts.contents.bytes_contents.extend([b""] * MOST_BYTES_ELEMENTS)
+    packed = gzip.compress(request.SerializeToString())
+    message = b"\1" + len(packed).to_bytes(4, "big") + packed
+    assert len(message) < 1024
+    block = _request(hpack.Encoder(), ("grpc-encoding", "gzip"))
+    for number in itertools.count(1, 2):
+        headers = frames.HeadersFrame(number, block, flags=["END_HEADERS"])
+        yield (
+            headers.serialize()
+            + frames.DataFrame(number, message, flags=["END_STREAM"]).serialize()
+        )
+
+
+def _request(encoder: Any, *more: tuple[str, str]) -> bytes:
     # Never indexed, so that the same bytes mean the same each time.
-    fields = [hpack.NeverIndexedHeaderTuple(*pair) for pair in request_headers(INFER)]
+    pairs = [*request_headers(INFER), *more]
+    fields = [hpack.NeverIndexedHeaderTuple(*pair) for pair in pairs]
     block: bytes = encoder.encode(fields)
     return block
 
@@ -70,6 +91,7 @@ FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
     "rapid reset": resets,
     "endless headers": endless_headers,
     "growing headers": growing_headers,
+    "packed messages": packed_messages,
 }
 
 

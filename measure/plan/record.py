@@ -9,6 +9,7 @@ from measure.core import record_files
 from measure.core.record import decoded, recorded
 from measure.plan.capacity import Demand, Plan
 from measure.plan.check import Checked
+from measure.plan.fleet import FleetCheck
 from measure.plan.observed import Calibration
 from measure.plan.simulation import Costs
 
@@ -39,6 +40,8 @@ class PlanRecord:
     checks: list[Checked]
     plan: Plan | None
     answer: str
+    # Of several servers; None for a single one, and in old records.
+    fleet: FleetCheck | None = None
 
     @property
     def demand(self) -> Demand:
@@ -55,8 +58,9 @@ def to_json(
     checks: Sequence[Checked],
     plan: Plan | None,
     answer: str,
+    fleet: FleetCheck | None = None,
 ) -> dict[str, Any]:
-    """Make the record of a plan; the environment is the calibration's."""
+    """Make the record of a plan; the environment is the calibration's. `fleet`: see FleetCheck."""
     return recorded(
         PlanRecord.SCHEMA,
         environment=environment,
@@ -66,6 +70,7 @@ def to_json(
         checks=checks,
         plan=plan,
         answer=answer,
+        fleet=fleet,
     )
 
 

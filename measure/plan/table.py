@@ -10,6 +10,7 @@ from command_line.table import Table
 from measure.core.latency_fit import Fit
 from measure.plan.capacity import Demand, Option, Plan
 from measure.plan.check import MOST_ERROR, Checked, Range
+from measure.plan.fleet import FleetCheck
 from measure.plan.observed import Calibration
 from measure.plan.simulation import Costs
 from measure.presentation.columns import Column, in_terminal
@@ -127,6 +128,15 @@ def answer(demand: Demand, plan: Plan) -> str:
         f"{options_text(plan.chosen.limits)}; predicted p99 "
         f"{milliseconds(plan.chosen.predicted.p99_ns)} ms, {milliseconds(plan.p99_ns)} ms with the "
         f"error seen; what binds: {plan.binds}"
+    )
+
+
+def fleet_text(fleet: FleetCheck) -> str:
+    """What several servers together showed, in a sentence."""
+    return (
+        f"{fleet.servers} servers together at {fleet.rate_per_s:.3g} requests/s: p99 "
+        f"{milliseconds(fleet.point.latency_ns.p99)} ms, predicted at most "
+        f"{milliseconds(fleet.predicted_p99_ns)} ms: {fleet.verdict}"
     )
 
 

@@ -1,6 +1,7 @@
 """The modes that a sweep compares: local, unary, stream, shared memory."""
 
 import contextlib
+import itertools
 import queue
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from client.batch_stream import BatchAnswer
 from client.client import Client
+from client.connection.call_times import CallTimes
 from client.errors import UsageError
 from measure.core.stages import RequestTimes, Stages, stages_of
 from measure.core.verification import one_a_row
@@ -42,9 +44,13 @@ class Prediction:
 
 
 class Mode(Protocol):
-    """A way to predict; an instance keeps its connections open between batches."""
+    """A way to predict; an instance keeps its connections open between batches.
+
+    `call` says to which server the last batch went, where that is known.
+    """
 
     name: str
+    call: CallTimes
 
     def predict(self, x: NDArray[Any]) -> Prediction:
         """Predict rows `[n, features]`; raises RequestFailed."""
@@ -67,6 +73,7 @@ class Local:
         session: SessionSettings = _USUAL,
     ) -> None:
         """`ep`: execution provider, as the server's --ep; UsageError if it is not available."""
+        self.call = CallTimes()
         try:
             chosen = execution_provider.parse(ep)
             self._engine = Engine(graph, threads, chosen, settings=session)
@@ -117,13 +124,17 @@ class Unary:
         self._client = client
         self._input = client.input().name
         self._stream: Stream | None = None
+        self.call = CallTimes()
 
     def predict(self, x: NDArray[Any]) -> Prediction:
         """Send `x` in one message, if it fits."""
         if not self._client.fits_one_message(len(x)):
             self._stream = self._stream or Stream(self._client)
-            return self._stream.predict(x)
+            prediction = self._stream.predict(x)
+            self.call = self._stream.call
+            return prediction
         times = RequestTimes()
+        self.call = times.call
         response = self._client.infer(
             {self._input: x}, ("label",), {"timings": True}, times=times.call
         )
@@ -142,8 +153,10 @@ class Stream:
 
     name = "stream"
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, server: str = "") -> None:
+        """`server`: the address of the server, if it is known."""
         self._client = client
+        self.call = CallTimes(server=server)
         self._open()
 
     def predict(self, x: NDArray[Any]) -> Prediction:
@@ -155,6 +168,7 @@ class Stream:
             self.close()
             self._open()
             raise
+        self.call.server = answer.server
         return Prediction(
             _labels(answer.responses),
             answer.first_ns,
@@ -176,6 +190,28 @@ class Stream:
         )
 
 
+class StreamInTurn:
+    """An open stream to each of several servers, which get batches in turn."""
+
+    name = "stream"
+
+    def __init__(self, streams: Sequence[Stream]) -> None:
+        self._streams = streams
+        self._turns = itertools.cycle(streams)
+        self.call = CallTimes()
+
+    def predict(self, x: NDArray[Any]) -> Prediction:
+        """Send `x` on the next stream; see Stream."""
+        stream = next(self._turns)
+        self.call = stream.call
+        return stream.predict(x)
+
+    def close(self) -> None:
+        """Close the streams."""
+        for stream in self._streams:
+            stream.close()
+
+
 class Shm:
     """Requests whose rows lie in shared memory, where the examples are stored once, in advance.
 
@@ -186,6 +222,7 @@ class Shm:
 
     def __init__(self, client: Client, examples: NDArray[Any]) -> None:
         """`predict` takes slices of `examples` only."""
+        self.call = CallTimes()
         self._client = client
         self._input = client.input().name
         self._examples = examples

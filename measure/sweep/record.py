@@ -9,7 +9,7 @@ from measure.core.record import encoded, flat, recorded, write_table
 from measure.core.verdict import Finding
 from measure.sweep.summary import Point, Spread, StageSplit, warnings
 
-_NOT_IN_CSV = ("error_kinds", "latencies_ns")
+_NOT_IN_CSV = ("error_kinds", "latencies_ns", "replicas", "server")
 _GROUPS = {"latency_ns": Spread, "first_prediction_ns": Spread, "stages": StageSplit}
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from measure.core.confidence import fewest_samples
 from measure.core.stages import Sample, longer
 from measure.core.verdict import Finding
+from measure.servers.part import ReplicaPart
+from measure.servers.server_use import ServerUse
 
 FEWEST_SAMPLES = 3
 MOST_STEAL = 0.02
@@ -71,7 +73,8 @@ class Point:
     the float64 reference's, None without rows. `error_kinds` counts the most frequent error texts,
     so its sum may be below `errors`. `messages` is the largest number of messages that one batch
     took. `latencies_ns` are those of the samples without error, in the order measured; old records
-    lack them.
+    lack them. `replicas` has the part of each of several servers, and `server` what all of them
+    report together; empty and None for a single one.
     """
 
     mode: str
@@ -90,6 +93,8 @@ class Point:
     server_peak_rss_bytes: int | None
     messages: int = 0
     latencies_ns: tuple[int, ...] = ()
+    replicas: tuple[ReplicaPart, ...] = ()
+    server: ServerUse | None = None
 
 
 def percentile(values: Iterable[int], p: float) -> int:

@@ -3,12 +3,13 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from client.client import READY_TIMEOUT_S, Client
+from client.connection.channel import RetryPolicy
 from client.connection.credentials import Credentials
 from client.errors import RequestFailed, UsageError
 from client.model_input import ModelInput
@@ -16,15 +17,22 @@ from measure.core import local_server
 from measure.core.local_server import ServerProcess, running_server
 from measure.core.stages import Sample
 from measure.core.verification import Experiment, Truth, check, truth
-from measure.sweep.modes import Local, Mode, Shm, Stream, Unary
+from measure.servers.beside import Beside, Observed
+from measure.servers.replicas import Replica, connected, naming, replicas_of
+from measure.sweep.modes import Local, Mode, Shm, Stream, StreamInTurn, Unary
+from measure.sweep.shares import with_shares
 from measure.sweep.summary import Point, summarise
 from protos.quantize import DEFAULT_SCALE
+from transport.calling.resolving import Resolving
+from transport.calling.servers import POLICIES, Policy
 
 MODES = ("local", "unary", "stream", "shm")
 DEFAULT_MODES = ("local", "unary", "stream")
 MODEL = "linear_argmax"
 # Rows per execution in local mode, the same that the server runs of a large request.
 LOCAL_SLICE_ROWS = 128
+# Do not wait for a server that is too busy to report its statistics.
+_STATISTICS_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,7 @@ class Settings:
     Each batch size is measured with at least `repeats` batches, and with enough to predict every
     example once. `address` None: a local server. `with_scale` sets the value of an int8 step, if
     the experiment's wire dtype is int8. `ep` is the execution provider, in this process and in a
-    local server, as the server's --ep.
+    local server, as the server's --ep. `balance` and `resolve_s` are for several servers.
     """
 
     experiment: Experiment
@@ -46,6 +54,23 @@ class Settings:
     out: Path
     ep: str = "cpu"
     credentials: Credentials = field(default_factory=Credentials)
+    balance: Policy = POLICIES[0]
+    resolve_s: float = Resolving().every_s
+
+    def client(self, address: str) -> Client:
+        """A client of the server, or of several that share the requests."""
+        return Client(
+            address,
+            MODEL,
+            credentials=self.credentials,
+            balance=self.balance,
+            resolving=Resolving(self.resolve_s),
+        )
+
+    def client_of(self, replica: Replica, *, deadline_s: float | None = None) -> Client:
+        """A client of one of the servers, which does not retry if there is a deadline."""
+        retry = None if deadline_s is None else RetryPolicy(attempts=1)
+        return connected(replica, MODEL, "", self.credentials, deadline_s=deadline_s, retry=retry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +93,7 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> Iterator[Po
     total = len(settings.batch_sizes) * len(settings.modes)
     if settings.address is not None and set(settings.modes) - {"local"}:
         # Fail on a wrong address now, not after computing the reference.
-        with Client(settings.address, MODEL, credentials=settings.credentials) as client:
+        with settings.client(settings.address) as client:
             client.check_reachable()
     with ExitStack() as stack:
         if settings.address is None or "local" in settings.modes:
@@ -77,6 +102,7 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> Iterator[Po
         report(Progress("computing the float64 reference", 0, total, preparation=True))
         reference = truth(settings.experiment)
         server: ServerProcess | None = None
+        replicas: tuple[Replica, ...] = ()
         modes: list[Mode] = []
         if set(settings.modes) - {"local"}:
             address = settings.address
@@ -91,22 +117,27 @@ def sweep(settings: Settings, report: Callable[[Progress], None]) -> Iterator[Po
                 )
                 server = stack.enter_context(running_server(settings.out / "models", list(options)))
                 address = server.address
-            client = stack.enter_context(Client(address, MODEL, credentials=settings.credentials))
+            client = stack.enter_context(settings.client(address))
             client.wait_until_ready(READY_TIMEOUT_S)
-            check_model(client, settings.experiment, reference)
+            replicas = replicas_of(address)
+            alone = [stack.enter_context(settings.client_of(each)) for each in replicas]
+            for each, one in zip(replicas, alone, strict=True):
+                with naming(each, replicas):
+                    check_model(one, settings.experiment, reference)
         makers: dict[str, Callable[[], Mode]] = {
             "local": lambda: Local(graph, settings.threads, LOCAL_SLICE_ROWS, settings.ep),
             "unary": lambda: Unary(client),
-            "stream": lambda: Stream(client),
+            "stream": lambda: _stream(client, alone, replicas),
             "shm": lambda: Shm(client, reference.x),
         }
         for name in settings.modes:
             modes.append(makers[name]())
             stack.callback(modes[-1].close)
+        beside = _beside(stack, settings, replicas)
         steps = itertools.product(settings.batch_sizes, modes)
         for done, (batch_size, mode) in enumerate(steps):
             report(Progress(f"{mode.name}, batch size {batch_size}", done, total))
-            point = _measure(mode, batch_size, reference, settings.repeats, server)
+            point = _measure(mode, batch_size, reference, settings.repeats, server, beside)
             # A point is stored before it is shown.
             yield point
             report(Progress(f"{mode.name}, batch size {batch_size}", done + 1, total, point))
@@ -122,7 +153,7 @@ def with_scale(settings: Settings) -> Settings:
         return settings
     scale: float | None = DEFAULT_SCALE
     if settings.address is not None and set(settings.modes) - {"local"}:
-        with Client(settings.address, MODEL, credentials=settings.credentials) as client:
+        with settings.client(settings.address) as client:
             client.check_reachable()
             spec = _input(client)
         scale = spec.scale
@@ -134,21 +165,51 @@ def with_scale(settings: Settings) -> Settings:
     return replace(settings, experiment=replace(experiment, wire_scale=scale))
 
 
+def _stream(client: Client, alone: Sequence[Client], replicas: Sequence[Replica]) -> Mode:
+    """The mode `stream`; a stream stays with its server, so each of several gets one."""
+    if len(replicas) == 1:
+        return Stream(client)
+    return StreamInTurn([Stream(one, each.name) for one, each in zip(alone, replicas, strict=True)])
+
+
+def _beside(stack: ExitStack, settings: Settings, replicas: Sequence[Replica]) -> Beside:
+    """What reads the statistics of several servers beside each point."""
+    if len(replicas) < 2:
+        return Beside([], {MODEL})
+    clients = [
+        stack.enter_context(settings.client_of(each, deadline_s=_STATISTICS_TIMEOUT_S))
+        for each in replicas
+    ]
+    observed = [Observed(each.name, one) for each, one in zip(replicas, clients, strict=True)]
+    return Beside(observed, {MODEL})
+
+
 def _measure(
-    mode: Mode, batch_size: int, reference: Truth, repeats: int, server: ServerProcess | None
+    mode: Mode,
+    batch_size: int,
+    reference: Truth,
+    repeats: int,
+    server: ServerProcess | None,
+    beside: Beside,
 ) -> Point:
     rows = len(reference.x)
-    batches = max(repeats, math.ceil(rows / batch_size))
-    # The first run of a shape pays for memory and packing, so it is not a sample.
-    run_batch(mode, batch_size, reference, 0)
+    servers = 1 if mode.name == "local" else max(beside.servers, 1)
+    batches = max(repeats, math.ceil(rows / batch_size), servers)
+    # The first run of a shape pays for memory and packing, so it is not a sample, at each server.
+    for _ in range(servers):
+        run_batch(mode, batch_size, reference, 0)
     if server is not None:
         server.forget_peak_memory()
     starts = itertools.cycle(range(0, rows, batch_size))
+    since = beside.now()
     samples = [
         run_batch(mode, batch_size, reference, start) for start in itertools.islice(starts, batches)
     ]
     peak = server.peak_memory_bytes() if server is not None and mode.name != "local" else None
-    return summarise(mode.name, batch_size, samples, peak)
+    point = summarise(mode.name, batch_size, samples, peak)
+    if servers == 1:
+        return point
+    return with_shares(point, samples, beside.between(since, beside.now()))
 
 
 def run_batch(mode: Mode, batch_size: int, reference: Truth, start: int) -> Sample:
@@ -161,7 +222,17 @@ def run_batch(mode: Mode, batch_size: int, reference: Truth, start: int) -> Samp
         prediction = mode.predict(x)
     except RequestFailed as error:
         now_ns = time.perf_counter_ns()
-        return Sample(mode.name, batch_size, started_ns, now_ns, now_ns, 0, error=str(error))
+        return Sample(
+            mode.name,
+            batch_size,
+            started_ns,
+            now_ns,
+            now_ns,
+            0,
+            error=str(error),
+            server=mode.call.server,
+            lost=mode.call.lost,
+        )
     found = check(reference, start, prediction.labels)
     times = prediction.times
     return Sample(
@@ -179,6 +250,8 @@ def run_batch(mode: Mode, batch_size: int, reference: Truth, start: int) -> Samp
         messages=prediction.messages,
         send_ns=times.send_ns if times else None,
         receive_ns=times.receive_ns if times else None,
+        server=mode.call.server,
+        lost=mode.call.lost,
     )
 
 

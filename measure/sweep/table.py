@@ -7,6 +7,7 @@ from measure.core.confidence import CONFIDENCE, fewest_samples
 from measure.presentation.columns import Column, in_terminal
 from measure.presentation.format import alarm, mebibytes, milliseconds, rows, share, significant
 from measure.presentation.looks import colour_of
+from measure.servers import table as servers_table
 from measure.sweep.summary import Point, Spread
 
 TOO_FEW = (
@@ -43,6 +44,15 @@ COLUMNS: tuple[Column[Point], ...] = (
     Column("samples", lambda p: f"{p.latency_ns.samples:,}", only="page"),
     Column("server peak MiB", lambda p: mebibytes(p.server_peak_rss_bytes), only="page"),
 )
+
+
+def of_each_server(points: Sequence[Point]) -> list[list[servers_table.Row]]:
+    """The parts of the servers in each point that several shared."""
+    return [
+        [(f"{point.mode}, {point.batch_size:,}", part) for part in point.replicas]
+        for point in points
+        if point.replicas
+    ]
 
 
 def render(points: Sequence[Point], *, agreement: bool = False) -> Table:

@@ -162,6 +162,11 @@ class Server:
         if not config.local_only and authorization is not None and config.tls_cert is None:
             _log.warning("tokens are sent in plain text: anyone on the network path can read them")
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait to be executed now, of all models."""
+        return sum(each.waiting for each in self._repository.totals.read().values())
+
     def drain(self) -> None:
         """Reject new requests, finish those in flight within the grace period, then close."""
         _log.info("draining", extra={"grace_s": self._config.grace_s})

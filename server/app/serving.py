@@ -40,8 +40,7 @@ def serve(
 
     `warnings` are logged first. `notify_address`: where a supervisor is notified, see `readiness`.
     """
-    threading.stack_size(_STACK_BYTES)
-    logs.set_up(settings.log_level)
+    set_up_process(settings)
     stop.on(signal.SIGUSR1, stacks.dump)
     try:
         return _serve(settings, warnings, stop, notify_address)
@@ -49,13 +48,19 @@ def serve(
         logs.writer().flush(_LAST_LINES_S)
 
 
+def set_up_process(settings: Config) -> None:
+    """Prepare the process for a server: threads, logs, memory; before the server is made."""
+    threading.stack_size(_STACK_BYTES)
+    logs.set_up(settings.log_level)
+    malloc.keep_in_process(max(_KEPT_BYTES, settings.max_inflight_bytes + _KEPT_BESIDE_BYTES))
+    gc.set_threshold(_COLLECTED_OBJECTS)
+
+
 def _serve(
     settings: Config, warnings: Iterable[str], stop: StopSignals, notify_address: str | None
 ) -> int:
     for warning in (*warnings, *sizing.thread_warnings(settings)):
         _log.warning(warning)
-    malloc.keep_in_process(max(_KEPT_BYTES, settings.max_inflight_bytes + _KEPT_BESIDE_BYTES))
-    gc.set_threshold(_COLLECTED_OBJECTS)
     try:
         server = Server(settings, lambda: stop.serving(settings.grace_s + _END_S))
     except StartError as error:

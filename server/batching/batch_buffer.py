@@ -14,11 +14,13 @@ from server.batching import nan_check
 from server.batching.policy import Piece
 from server.batching.request import Request
 from server.batching.shared_memory import SharedTensor
-from server.errors import InvalidInput
+from server.errors import ServingError
 from server.onnx import pinned_memory
 
 _log = logging.getLogger(__name__)
 _HUGE_PAGE_BYTES = 2 * 2**20
+# As many as the group size that is chosen by itself has at most.
+_AT_ONCE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Assembled:
 
     inputs: dict[str, NDArray[Any]]
     copied: bool
-    unreadable: Mapping[Request, InvalidInput]
+    unreadable: Mapping[Request, ServingError]
     padded: bool = False
 
     def rows(self, start: int, stop: int) -> "Assembled":
@@ -83,7 +85,7 @@ class BatchBuffer:
         if len(pieces) == 1 and pieces[0].request.in_place and whole:
             return Assembled(_in_place(pieces[0]), False, {}, self._padded)
         inputs: dict[str, NDArray[Any]] = {}
-        unreadable: dict[Request, InvalidInput] = {}
+        unreadable: dict[Request, ServingError] = {}
         for name, like in pieces[0].request.inputs.items():
             target = inputs[name] = self._target(name, like, rows)
             at = 0
@@ -96,7 +98,7 @@ class BatchBuffer:
                         source.read_rows(piece.start, into)
                         if self._finite_only:
                             nan_check.check(name, into, piece.start)
-                    except InvalidInput as error:
+                    except ServingError as error:
                         unreadable[piece.request] = error
                 else:
                     np.copyto(into, source[piece.start : piece.stop])
@@ -104,7 +106,7 @@ class BatchBuffer:
 
     def _target(self, name: str, like: NDArray[Any] | SharedTensor, rows: int) -> NDArray[Any]:
         """Memory for `rows` and their padding."""
-        array = self._array(name, like)
+        array = self._array(name, like, rows)
         if not self._padded:
             return array[:rows]
         filled = self._filled[name]
@@ -113,14 +115,22 @@ class BatchBuffer:
         self._filled[name] = rows
         return array
 
-    def _array(self, name: str, like: NDArray[Any] | SharedTensor) -> NDArray[Any]:
+    def _array(self, name: str, like: NDArray[Any] | SharedTensor, rows: int) -> NDArray[Any]:
+        """Memory for `rows` or more: for a whole batch, or less where that would be many bytes."""
         array = self._arrays.get(name)
-        if array is None or array.shape[1:] != like.shape[1:] or array.dtype != like.dtype:
-            self._unlock(name)
-            array = _huge_pages((self._rows, *like.shape[1:]), like.dtype)
-            self._arrays[name] = array
-            self._filled[name] = 0
-            self._lock(name, array)
+        least = self._rows if self._padded else _AT_ONCE_BYTES // _row_bytes(like)
+        if array is not None and array.shape[1:] == like.shape[1:] and array.dtype == like.dtype:
+            if len(array) >= rows:
+                return array
+            least = 2 * len(array)
+        self._unlock(name)
+        # Before another one is made.
+        self._arrays.pop(name, None)
+        del array
+        held = min(self._rows, max(rows, least))
+        array = self._arrays[name] = _huge_pages((held, *like.shape[1:]), like.dtype)
+        self._filled[name] = 0
+        self._lock(name, array)
         return array
 
     def _lock(self, name: str, array: NDArray[Any]) -> None:
@@ -145,6 +155,10 @@ class BatchBuffer:
             pinned_memory.unlock(array)
         except OSError as error:
             _log.warning("memory stays page-locked", extra={"reason": str(error)})
+
+
+def _row_bytes(like: NDArray[Any] | SharedTensor) -> int:
+    return max(1, math.prod(like.shape[1:]) * like.dtype.itemsize)
 
 
 def _huge_pages(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -9,6 +9,7 @@ import mmap
 import os
 import re
 
+from command_line import shortage
 from server.errors import InvalidInput, RegionForbidden
 
 _KEY = re.compile(r"memfd:([0-9]{1,10}):([0-9]{1,10}):([A-Za-z0-9_.-]{1,200})")
@@ -56,8 +57,18 @@ def _check_name(link: str, name: str) -> None:
 
 
 def mapped(fd: int, size: int) -> memoryview:
-    """The first `size` bytes, read-only; they are mapped as long as a view of them is in use."""
-    return memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ))
+    """The first `size` bytes, read-only; they are mapped as long as a view of them is in use.
+
+    InvalidInput if the kernel maps no such memory.
+    """
+    try:
+        return memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ))
+    except OSError as error:
+        if shortage.described(error) is not None:
+            raise
+        raise InvalidInput(
+            f"the sealed memory with that key cannot be mapped: {error.strerror}"
+        ) from None
 
 
 def _parsed(key: str) -> tuple[str, str]:

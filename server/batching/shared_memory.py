@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from command_line import shortage
 from protos.tensors import Parameter, decode_elements
 from server.batching import sealed_memory
 from server.errors import (
     InvalidInput,
+    OutOfResources,
     RegionExists,
     RegionForbidden,
     RegionNotFound,
@@ -74,26 +76,32 @@ class Region:
             )
 
     def read(self, offset: int, into: NDArray[Any]) -> None:
-        """Fill an array from `offset`; InvalidInput if the object has been truncated."""
+        """Fill an array from `offset`; InvalidInput or OutOfResources if that is not possible."""
         left = into.reshape(-1).view(np.uint8).data
         self.check(offset, len(left))
         at = self.offset + offset
         while left:
-            count = os.preadv(self._fd, [left], at)
+            try:
+                count = os.preadv(self._fd, [left], at)
+            except OSError as error:
+                raise self._failed("read", error) from None
             if count == 0:
                 raise self._too_short()
             at += count
             left = left[count:]
 
     def write(self, offset: int, data: memoryview) -> None:
-        """Store bytes at `offset`; InvalidInput if the object has been truncated."""
+        """Store bytes at `offset`; InvalidInput or OutOfResources if that is not possible."""
         self.check(offset, len(data))
         at = self.offset + offset
         # Writing past the end would make a truncated object grow again.
         if os.fstat(self._fd).st_size < at + len(data):
             raise self._too_short()
         while data:
-            count = os.pwritev(self._fd, [data], at)
+            try:
+                count = os.pwritev(self._fd, [data], at)
+            except OSError as error:
+                raise self._failed("written", error) from None
             at += count
             data = data[count:]
 
@@ -108,6 +116,11 @@ class Region:
                 f"region {self.name!r} spans bytes {self.offset} to "
                 f"{self.offset + self.byte_size} of an object that is smaller"
             )
+
+    def _failed(self, what: str, error: OSError) -> ServingError:
+        """No room, or seals that forbid it."""
+        text = f"region {self.name!r} cannot be {what}: {error.strerror}"
+        return InvalidInput(text) if shortage.described(error) is None else OutOfResources(text)
 
     def _too_short(self) -> InvalidInput:
         return InvalidInput(f"the shared memory of region {self.name!r} has been truncated")

@@ -64,7 +64,7 @@ def read(path: Path, repository: Path) -> Graph:
         model = ModelProto.FromString(path.read_bytes())
         linked = False
         for entry in _locations(model):
-            target = _target(path, entry.value, root)
+            target = _target(path, _text(path, entry.value), root)
             elsewhere = not Path(target).is_relative_to(folder)
             if elsewhere and not os.path.isfile(target):
                 raise StartError(f"{path} has weights in {entry.value!r}, a broken link")
@@ -76,6 +76,13 @@ def read(path: Path, repository: Path) -> Graph:
     except DecodeError:
         raise StartError(f"{path} is not an ONNX model") from None
     return Graph(path, root, model.SerializeToString() if linked else None)
+
+
+def _text(graph: Path, location: str | bytes) -> str:
+    # Protobuf gives texts that are no UTF-8 as bytes.
+    if isinstance(location, bytes):
+        raise StartError(f"{graph} has weights in {location!r}, expected UTF-8")
+    return location
 
 
 def _target(graph: Path, location: str, root: str) -> str:

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from protos import inference_pb2 as pb
 from protos.errors import InvalidMessage
+from protos.weight import check_fields
 from server.rpc import status
 from server.rpc.admission import Admission, Receiver, on_pool
 from server.rpc.native.control_call import ControlMethods
@@ -26,6 +27,8 @@ from transport.serving.handler import Method
 
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 SERVICE = _DESCRIPTOR.full_name
+# Of a message to a control RPC.
+_MOST_FIELDS = 4096
 
 _Servicer = Servicer | MemoryServicer | SettingsServicer | RepositoryServicer
 
@@ -154,6 +157,7 @@ def _threads(rpc: Rpc, pools: ThreadPools) -> ThreadPoolExecutor:
 
 def _parsed(request: Any, handle: Callable[[Any], Message]) -> Callable[..., bytes]:
     def behavior(data: bytes, context: object = None) -> bytes:
+        check_fields(request.DESCRIPTOR, data, _MOST_FIELDS)
         try:
             message = request.FromString(data)
         except DecodeError:

@@ -15,6 +15,8 @@ from protos.request_decoding import decode_request
 from protos.tensors import Tensor
 
 _MALFORMED = "malformed "
+# What is counted first may be over a limit in a message that could not be read to its end either.
+_LIMIT = ", the limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,9 @@ def disagreement(decoder: Decoder, data: bytes) -> str | None:
     try:
         message = decoder.kind.FromString(data)
     except DecodeError:
-        refused = isinstance(decoded, InvalidMessage) and str(decoded).startswith(_MALFORMED)
+        refused = isinstance(decoded, InvalidMessage) and (
+            str(decoded).startswith(_MALFORMED) or str(decoded).endswith(_LIMIT)
+        )
         return None if refused else f"protobuf rejects it, the codec decodes {decoded!r}"
     if isinstance(decoded, InvalidMessage):
         # Serialised again by protobuf, the message must be rejected too.

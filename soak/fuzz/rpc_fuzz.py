@@ -1,6 +1,7 @@
 """Send damaged messages to every RPC of a real server: each must get a proper status."""
 
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +33,8 @@ Code = grpc.StatusCode
 # Statuses that a working server never returns: UNKNOWN is an escaped exception, INTERNAL an
 # unexpected one; no call here is cancelled or part of a transaction.
 _NEVER = {Code.UNKNOWN, Code.INTERNAL, Code.CANCELLED, Code.ABORTED, Code.DATA_LOSS}
-_CONNECTION_WORDS = ("onnection", "ocket", "GOAWAY", "transport", "closed")
+# As words of their own: reasons of other faults have "enclosed".
+_CONNECTION = re.compile(r"\b(connection|socket|GOAWAY|transport|closed)\b", re.IGNORECASE)
 
 
 def run(tally: Tally, folder: Path) -> None:
@@ -203,7 +205,7 @@ def _attempts() -> Iterator[int]:
 
 def _wrong_status(error: grpc.RpcError) -> str | None:
     code, text = error.code(), error.details() or ""
-    lost = code is Code.UNAVAILABLE and any(word in text for word in _CONNECTION_WORDS)
+    lost = code is Code.UNAVAILABLE and _CONNECTION.search(text) is not None
     if code in _NEVER or code is Code.DEADLINE_EXCEEDED or lost or not text:
         return f"{code.name}: {text}"
     return None

@@ -13,8 +13,9 @@ from soak.supervisor import Supervisor
 from soak.tally import Tally
 
 UNARY, STREAMS = 2, 2
-# A server restarts within about two seconds on a busy machine; these waits add up to twelve.
-PATIENT = RetryPolicy(attempts=5, initial_backoff_s=1.0, max_backoff_s=5.0)
+# A server restarts within two seconds on a quiet machine, and took 15 on one with a load average of
+# 17; these waits add up to at least half a minute.
+PATIENT = RetryPolicy(attempts=12, initial_backoff_s=1.0, max_backoff_s=5.0)
 _PER_STREAM = 200
 _ANSWERS_BETWEEN = 5
 

@@ -70,7 +70,6 @@ def test_a_server_that_does_not_answer_is_not_ready(launch, models):
     [
         (["--live", "--model", "m"], "got --live with --model"),
         (["--version", "1"], "got --version without --model"),
-        (["--address", "127.0.0.1:1"], "names 2 servers, expected one"),
         (["--timeout-s", "0"], "expected seconds over 0"),
         (["--tls-ca", "missing.pem"], "missing.pem"),
     ],
@@ -80,6 +79,26 @@ def test_what_does_not_go_together_is_a_wrong_option(address, words, said):
     code, line = health("--address", address, *words)
     assert code == 2
     assert said in line
+
+
+def test_each_of_several_servers_is_probed(serve, models, address, unused_address):
+    other = serve(models).address
+    done = run(main, "health", "--address", f"{address},{other}")
+    lines = [f"{address}: ready", f"{other}: ready"]
+    assert (done.returncode, done.stdout.splitlines()) == (0, lines)
+    words = ["--address", address, "--address", unused_address, "--live"]
+    done = run(main, "health", *words)
+    first, second = done.stdout.splitlines()
+    assert (done.returncode, first) == (1, f"{address}: live")
+    assert second.startswith(f"{unused_address}: not ready: UNAVAILABLE: cannot connect to")
+
+
+@pytest.fixture
+def unused_address():
+    """An address that is taken, where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def test_an_address_is_required():

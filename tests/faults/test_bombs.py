@@ -25,10 +25,14 @@ BUDGET_BYTES = 16 * MIB
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 # Of a message of up to 10 MiB, and of each 10 MiB.
 MOST_CPU_S = 1.0
+REFUSALS = (
+    *("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "NOT_FOUND"),
+    *("UNIMPLEMENTED", "UNAVAILABLE"),
+)
 
 
 @pytest.fixture(scope="module")
-def process(launch_for_module, graphs):
+def models(graphs):
     export(graphs.folder, "linear", from_seed(CLASSES, FEATURES, 0), "float32", 0)
     graphs.add(
         "text",
@@ -36,7 +40,19 @@ def process(launch_for_module, graphs):
         {"s": ("string", ["batch", None])},
         {"t": ("string", ["batch", None])},
     )
-    return launch_for_module(graphs.folder, "--max-inflight-bytes", BUDGET_BYTES)
+    return graphs.folder
+
+
+@pytest.fixture(scope="module")
+def process(launch_for_module, models):
+    return launch_for_module(models, "--max-inflight-bytes", BUDGET_BYTES)
+
+
+@pytest.fixture(scope="module")
+def roomy(launch_for_module, models, call):
+    """A server with room for the largest messages and all that is made of them."""
+    process = launch_for_module(models, "--max-inflight-bytes", 1024 * MIB)
+    return process, call(process.address)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +104,20 @@ PARTS = {
     "a name of wide letters": lambda size: field(1, b"n" * size + "\U0001f600".encode()),
     "unknown fields": lambda size: repeated(b"\x7a\0", size),
     "groups": lambda size: repeated(b"\x7b\x7c", size),
+    "booleans": lambda size: tensor(b"BOOL", shape(1, size), field(5, field(1, b"\1" * size))),
+    "negative numbers": lambda size: tensor(
+        b"INT8", shape(1, size // 10), field(5, field(2, repeated(b"\xff" * 9 + b"\1", size)))
+    ),
+    "floats": lambda size: tensor(
+        b"FP32", shape(1, size // 4), field(5, field(6, bytes(size // 4 * 4)))
+    ),
+    "raw booleans": lambda size: tensor(b"BOOL", shape(1, size)) + field(7, b"\1" * size),
+    "named outputs": lambda size: b"".join(
+        field(6, field(1, b"%07d" % number)) for number in range(size // 11)
+    ),
+    "named parameters": lambda size: b"".join(
+        field(4, field(1, b"%07d" % number) + field(2, b"\x10\1")) for number in range(size // 15)
+    ),
 }
 
 
@@ -96,22 +126,93 @@ def cpu_s(process):
     return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    st.lists(st.sampled_from(sorted(PARTS)), min_size=1, max_size=3),
-    st.sampled_from([64 * 1024, MIB, 6 * MIB]),
-    st.sampled_from([None, grpc.Compression.Gzip, grpc.Compression.Deflate]),
-)
-def test_no_mix_of_fields_takes_much_memory_or_time(process, caller, steady, kinds, size, packed):
+def asked(caller, kinds, size, packed):
+    """Send a message of such parts; how many bytes it has unpacked."""
     message = field(1, b"text") + b"".join(PARTS[kind](size // len(kinds)) for kind in kinds)
-    before_bytes, before_s = steady._start_of_peak(), cpu_s(process)
     call = caller.channel.unary_unary(INFER).future(message, compression=packed, timeout=60)
     assert call.code().name in ("OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "NOT_FOUND")
-    most_bytes = BUDGET_BYTES + 4 * len(message) + MIB
-    assert steady._peak_bytes() - before_bytes < most_bytes
-    # Beside what the machine's other work adds to each.
-    most_s = MOST_CPU_S * max(1, len(message) / (10 * MIB))
-    assert cpu_s(process) - before_s < 10 * most_s
+    return len(message)
+
+
+def most_cpu_s(length):
+    return MOST_CPU_S * max(1, length / (10 * MIB))
+
+
+MIXES = st.lists(st.sampled_from(sorted(PARTS)), min_size=1, max_size=3)
+PACKED = st.sampled_from([None, grpc.Compression.Gzip, grpc.Compression.Deflate])
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(MIXES, st.sampled_from([64 * 1024, MIB, 6 * MIB]), PACKED)
+def test_no_mix_of_fields_takes_much_memory_or_time(process, caller, steady, kinds, size, packed):
+    before_bytes, before_s = steady._start_of_peak(), cpu_s(process)
+    length = asked(caller, kinds, size, packed)
+    assert steady._peak_bytes() - before_bytes < BUDGET_BYTES + 4 * length + MIB
+    assert cpu_s(process) - before_s < most_cpu_s(length)
+    steady._serves()
+
+
+# With room for all that becomes of them, more of it is made.
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(MIXES, st.sampled_from([64 * 1024, MIB, 10 * MIB, 20 * MIB]), PACKED)
+def test_no_mix_of_fields_takes_much_time_where_there_is_room(roomy, kinds, size, packed):
+    process, caller = roomy
+    before_s = cpu_s(process)
+    length = asked(caller, kinds, size, packed)
+    assert cpu_s(process) - before_s < most_cpu_s(length)
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_no_kind_of_field_takes_much_time_where_there_is_room(roomy, kind):
+    process, caller = roomy
+    # Of as many texts as there may be, and of as many bytes.
+    for size in (2 * MOST_BYTES_ELEMENTS, 10 * MIB):
+        before_s = cpu_s(process)
+        length = asked(caller, [kind], size, None)
+        assert cpu_s(process) - before_s < most_cpu_s(length)
+
+
+def widest(field_number, size):
+    """A text whose last letter makes each of it take four bytes."""
+    return field(field_number, b"n" * size + "\U0001f600".encode())
+
+
+CONTROLS = {
+    "a repository's name": ("RepositoryIndex", lambda size: widest(1, size)),
+    "a model's name": ("ModelConfig", lambda size: widest(1, size)),
+    "a configuration": (
+        "RepositoryModelLoad",
+        lambda size: field(3, field(1, b"config") + field(2, widest(3, size))),
+    ),
+    "empty parameters": ("RepositoryModelLoad", lambda size: repeated(b"\x1a\0", size)),
+    "named parameters": (
+        "RepositoryModelLoad",
+        lambda size: b"".join(field(3, field(1, b"%06d" % n)) for n in range(size // 10)),
+    ),
+    "settings": ("TraceSetting", lambda size: repeated(b"\x0a\0", size)),
+    "values of a setting": (
+        "TraceSetting",
+        lambda size: field(1, field(1, b"k") + field(2, repeated(b"\x0a\0", size))),
+    ),
+    "unknown fields": ("SystemSharedMemoryRegister", lambda size: repeated(b"\x7a\0", size)),
+    "groups": ("LogSettings", lambda size: repeated(b"\x7b\x7c", size)),
+    "a region's name": ("SystemSharedMemoryRegister", lambda size: widest(1, size)),
+}
+
+
+@pytest.mark.parametrize("kind", CONTROLS)
+@pytest.mark.parametrize("size", [MIB // 2, 6 * MIB])
+def test_no_message_of_a_control_rpc_takes_much(process, caller, steady, kind, size):
+    method, make = CONTROLS[kind]
+    message = make(size)
+    before_bytes, before_s = steady._start_of_peak(), cpu_s(process)
+    with pytest.raises(grpc.RpcError) as refused:
+        caller.raw(method, message)
+    assert refused.value.code().name in REFUSALS
+    assert steady._peak_bytes() - before_bytes < BUDGET_BYTES + 4 * len(message) + MIB
+    assert cpu_s(process) - before_s < MOST_CPU_S
     steady._serves()
 
 

@@ -148,6 +148,44 @@ def test_messages_without_memory_are_refused_and_others_answered(launch, models,
     assert "Traceback" not in "\n".join(process.said())
 
 
+@needs_prlimit
+def test_groups_beyond_memory_are_gathered_as_far_as_rows_are_there(launch, models, call):
+    rows = 10**6
+    process = launch(
+        models,
+        # A TiB, which the rows that wait for each other do not take.
+        *("--group-rows", rows, "--max-batch-rows", rows, "--queue-delay-us", 200_000),
+        before=("prlimit", f"--as={20 * 1024 * MIB}"),
+    )
+    caller = call(process.address)
+    message = caller.message("linear", outputs=["label"], x=np.ones((1, FEATURES), np.float32))
+    for requests in (2, 6):
+        sent = [caller.infer_later(message) for _ in range(requests)]
+        assert [each.code() for each in sent] == [grpc.StatusCode.OK] * requests
+    statistics = caller.statistics("linear")
+    assert statistics.execution_count < statistics.inference_count
+    assert process.stop() == 0
+    assert "Traceback" not in "\n".join(process.said())
+
+
+@needs_prlimit
+def test_padded_groups_beyond_memory_end_the_start_with_one_line(start):
+    rows = 10**6
+    process = start(
+        *("--address", "127.0.0.1:0", "--log-level", "error", "--deterministic", "on"),
+        *("--group-rows", rows, "--max-batch-rows", rows),
+        before=("prlimit", f"--as={20 * 1024 * MIB}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("argmax-server: error: ")
+    assert "out of memory" in line
+
+
 # Nobody who reads what it says.
 
 

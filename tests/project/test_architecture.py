@@ -124,7 +124,7 @@ def within(extra):
 
 def test_all_leaves_out_what_does_not_install_everywhere_without_rust():
     every = set(PROJECT["optional-dependencies"])
-    assert every - within("all") == {"cuda", "dev", "openvino", "safetensors"}
+    assert every - within("all") == {"cuda", "dev", "openvino", "ray", "safetensors"}
     assert within("all") | {"safetensors"} <= within("dev")
 
 

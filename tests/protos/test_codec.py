@@ -568,6 +568,20 @@ def test_typed_contents_decode(datatype):
 
 
 @pytest.mark.parametrize("datatype", TYPED)
+def test_many_typed_contents_decode(datatype):
+    attribute, values = TYPED[datatype]
+    # Of several steps, with numbers of every length across their ends.
+    many = (values * 30_000)[: 2**15 - 1] + values[:1] * 2**16 + values
+    message = message_with((datatype, [len(many)], {attribute: many}))
+    encoded = message.inputs[0].contents.SerializeToString()
+    for unknown in (b"", b"\x7a\1u"):
+        message.inputs[0].contents.ParseFromString(encoded + unknown)
+        (read,) = decode_request(message.SerializeToString()).inputs
+        assert read.data.dtype == DTYPES[datatype]
+        assert read.data.tolist() == many
+
+
+@pytest.mark.parametrize("datatype", TYPED)
 def test_typed_contents_of_no_elements_decode(datatype):
     (data,) = decode_inputs((datatype, [2, 0], {}))
     assert (data.dtype, data.shape) == (DTYPES[datatype], (2, 0))
@@ -610,8 +624,9 @@ def test_the_wrong_typed_contents_are_invalid(datatype):
         ("INT16", "int_contents", -(2**15) - 1),
     ],
 )
-def test_an_element_that_its_datatype_cannot_hold_is_invalid(datatype, attribute, value):
-    text = refusal((datatype, [2], {attribute: [1, value]}))
+@pytest.mark.parametrize("others", [1, 20_000])
+def test_an_element_that_its_datatype_cannot_hold_is_invalid(datatype, attribute, value, others):
+    text = refusal((datatype, [others + 1], {attribute: [1] * others + [value]}))
     assert text == f"input 'x0' has elements that {datatype} cannot hold"
 
 

@@ -7,6 +7,7 @@ import pytest
 from hpack.table import HeaderTable
 from hypothesis.stateful import run_state_machine_as_test
 
+from protos import inference_pb2 as pb
 from protos.codec import decode_response
 from protos.errors import InvalidMessage
 from protos.request_decoding import decode_request
@@ -154,3 +155,35 @@ def test_a_server_that_is_in_another_state_than_it_should_be_is_found(tmp_path):
 
         with pytest.raises(AssertionError):
             run_state_machine_as_test(Mistaken, settings=sequences.drawn(15))
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "fault"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "the connection is closed", True),
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed", True),
+        # The reason of a model that is not ready, which another call could not configure.
+        (grpc.StatusCode.UNAVAILABLE, "not ready: expecting a name enclosed in quotes", False),
+        (grpc.StatusCode.INVALID_ARGUMENT, "", True),
+        (grpc.StatusCode.INTERNAL, "internal error", True),
+    ],
+)
+def test_a_lost_connection_is_told_from_the_reasons_of_the_server(code, text, fault):
+    class Error(grpc.RpcError):
+        def code(self):
+            return code
+
+        def details(self):
+            return text
+
+    assert (rpc_fuzz._wrong_status(Error()) is not None) is fault
+
+
+def test_a_message_over_a_limit_may_be_malformed_behind_what_is_over_it():
+    # Its shape says 2 ** 20 elements of BYTES; the last field breaks off.
+    shaped = pb.ModelInferRequest(model_name="m")
+    shaped.inputs.add(name="x", datatype="BYTES", shape=[2**20])
+    data = shaped.SerializeToString()
+    with pytest.raises(InvalidMessage, match="elements of BYTES, the limit"):
+        decode_request(data)
+    assert disagreement(REQUEST, data + b"\x2a") is None

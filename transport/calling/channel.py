@@ -149,6 +149,19 @@ class Channel:
         """Calls of a stream that are answered by a stream."""
         return StreamStream(self, path, request_serializer, response_deserializer)
 
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The servers that the addresses stand for now, as `ClientCall.server` names them.
+
+        A name has none before its first look-up.
+        """
+        return self._servers.names
+
+    @property
+    def tried(self) -> bool:
+        """Whether each of the servers is connected, or could not be when it was last tried."""
+        return self._servers.tried
+
     def close(self) -> None:
         """Cancel the calls, close the connections."""
         with self._lock:

@@ -1,4 +1,4 @@
-"""Which servers an address stands for: a name's are looked up again and again, in a thread."""
+"""Which servers an address stands for: names are looked up again and again, in a thread."""
 
 import ipaddress
 import random
@@ -91,18 +91,40 @@ def _end(ip: str, port: int) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
-class Resolver:
-    """Looks one name up in a thread, from the first `want` on; a failure keeps what was found."""
+# Looks the servers of an address up; what it raises says why that failed.
+Find = Callable[[], tuple[Server, ...]]
 
-    def __init__(self, address: str, resolving: Resolving, on_change: Callable[[], None]) -> None:
-        """`on_change` is called after each look-up, from the thread."""
+
+def by_name(address: str, resolving: Resolving) -> Find:
+    """The function that looks up the name in HOST:PORT; ValueError if the address is bad."""
+    host, port = parse(plain(address))
+    look_up = resolving.look_up
+
+    def find() -> tuple[Server, ...]:
+        if look_up is None:
+            return by_getaddrinfo(host, port)
+        servers = [fixed(address) for address in dict.fromkeys(look_up(host, port))]
+        if not servers or None in servers:
+            raise OSError(f"look_up({host!r}, {port}): got no addresses IP:PORT")
+        return tuple(Server(each.ends, host) for each in servers if each is not None)
+
+    return find
+
+
+class Resolver:
+    """Looks an address up in a thread, from the first `want` on; a failure keeps what was found."""
+
+    def __init__(
+        self, address: str, find: Find, every_s: float, on_change: Callable[[], None]
+    ) -> None:
+        """`find` may block; `on_change` is called after each look-up, from the thread."""
         self.servers: tuple[Server, ...] = ()
         self.failure: Failure | None = None
         # There are no servers, and it is too early to look again.
         self.failed = False
         self._address = address
-        self._host, self._port = parse(plain(address))
-        self._resolving = resolving
+        self._find = find
+        self._every_s = every_s
         self._on_change = on_change
         self._changed = threading.Condition()
         self._wanted = False
@@ -111,7 +133,7 @@ class Resolver:
         self._thread.start()
 
     def want(self) -> None:
-        """Look the name up as soon as the rate allows; any thread."""
+        """Look the address up as soon as the rate allows; any thread."""
         with self._changed:
             if not self._wanted:
                 self._wanted = True
@@ -124,20 +146,20 @@ class Resolver:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        every_s = self._resolving.every_s
         timer_s: float | None = None
         while self._awaited(timer_s):
             self._look_up()
             if self._closed:
                 return
             self._on_change()
-            self._pause(min(_LEAST_BETWEEN_S, every_s))
+            self._pause(min(_LEAST_BETWEEN_S, self._every_s))
             # The next call waits for a look-up, instead of failing for what was true long ago.
             self.failed = False
-            timer_s = every_s * random.uniform(1 - _JITTER, 1 + _JITTER) - _LEAST_BETWEEN_S
+            jitter = random.uniform(1 - _JITTER, 1 + _JITTER)
+            timer_s = self._every_s * jitter - _LEAST_BETWEEN_S
 
     def _awaited(self, timer_s: float | None) -> bool:
-        """Wait until the name is to be looked up; False: never again."""
+        """Wait until the address is to be looked up; False: never again."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._closed or self._wanted,
@@ -152,18 +174,9 @@ class Resolver:
 
     def _look_up(self) -> None:
         try:
-            servers = self._found()
+            servers = self._find()
         except Exception as error:  # a caller's function may raise anything
             self.failure = Failure(self._address, error)
             self.failed = not self.servers
             return
         self.servers, self.failure = servers, None
-
-    def _found(self) -> tuple[Server, ...]:
-        look_up = self._resolving.look_up
-        if look_up is None:
-            return by_getaddrinfo(self._host, self._port)
-        servers = [fixed(address) for address in dict.fromkeys(look_up(self._host, self._port))]
-        if not servers or None in servers:
-            raise OSError(f"look_up({self._host!r}, {self._port}): got no addresses IP:PORT")
-        return tuple(Server(each.ends, self._host) for each in servers if each is not None)

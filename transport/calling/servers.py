@@ -6,10 +6,11 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, get_args
 
+from transport.calling import lists
 from transport.calling.client_connection import ClientConnection
 from transport.calling.dialing import State, Subchannel
 from transport.calling.failures import Failure, NotConnected
-from transport.calling.resolving import Resolver, Resolving, Server, fixed
+from transport.calling.resolving import Resolver, Resolving, Server, by_name, fixed
 from transport.status import Code
 
 Policy = Literal["least_requests", "round_robin"]
@@ -54,9 +55,7 @@ class Servers:
         self.subchannels: tuple[Subchannel, ...] = ()
         # Of servers that have left, while no listed one is ready.
         self._leaving: tuple[Subchannel, ...] = ()
-        self._parts: list[Server | Resolver] = [
-            fixed(address) or Resolver(address, resolving, self._resolved) for address in addresses
-        ]
+        self._parts = [self._part(address, resolving) for address in addresses]
         self._resolvers = [part for part in self._parts if isinstance(part, Resolver)]
         self._list()
 
@@ -69,6 +68,19 @@ class Servers:
         if self._policy == "round_robin":
             return usable[first]
         return min(usable[first:] + usable[:first], key=lambda each: each.outstanding)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The servers that are listed now, each by its addresses; none before the first look-up."""
+        return tuple(dict.fromkeys(each.server.name for each in self.subchannels))
+
+    @property
+    def tried(self) -> bool:
+        """Whether each listed server is connected, or could not be."""
+        return all(
+            each.failure is not None or (each.connection is not None and each.connection.usable)
+            for each in self.subchannels
+        )
 
     def want(self) -> None:
         """Have connections made, and names looked up that have no servers yet; any thread."""
@@ -107,6 +119,15 @@ class Servers:
             resolver.close()
         for subchannel in (*self.subchannels, *self._leaving):
             subchannel.close()
+
+    def _part(self, address: str, resolving: Resolving) -> Server | Resolver:
+        find = lists.finder(address)
+        if find is None:
+            server = fixed(address)
+            if server is not None:
+                return server
+            find = by_name(address, resolving)
+        return Resolver(address, find, resolving.every_s, self._resolved)
 
     def _resolved(self) -> None:
         self._list()

@@ -20,6 +20,7 @@ from measure.load.table import (
     bounds,
     name,
     observed,
+    of_each_server,
     point_columns,
 )
 from measure.presentation.columns import Column
@@ -38,6 +39,7 @@ from measure.report.section import (
     table_of,
 )
 from measure.report.values import on
+from measure.servers import table as servers_table
 from measure.slo.table import MET
 
 _CHECK_COLUMNS: tuple[Column[tuple[LoadPoint, Check]], ...] = (
@@ -77,6 +79,7 @@ def section(content: Mapping[str, Any]) -> Section:
             _points(points, record.trials),
             *_client(points),
             *_server(points),
+            *_each_server(points),
             table_of("Checks of every point", _CHECK_COLUMNS, checked, folded=True, part=CHECKS),
             percentiles.histograms(distributions, "load"),
         ],
@@ -274,6 +277,14 @@ def _server(points: Sequence[LoadPoint]) -> list[Table]:
         return []
     note = sentence(SERVER_NOTE)
     return [table_of("The server meanwhile", SERVER_COLUMNS, [rows], note=note)]
+
+
+def _each_server(points: Sequence[LoadPoint]) -> list[Table]:
+    groups = of_each_server(points)
+    if not groups:
+        return []
+    note = sentence(servers_table.NOTE)
+    return [table_of("The part of each server", servers_table.COLUMNS, groups, note=note)]
 
 
 def _colour(point: LoadPoint) -> str:

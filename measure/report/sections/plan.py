@@ -16,6 +16,7 @@ from measure.plan.table import (
     binary,
     dtypes,
     error_text,
+    fleet_text,
     network_columns,
     options_text,
     ways,
@@ -105,7 +106,11 @@ def _verdicts(record: PlanRecord) -> list[Verdict]:
         if not one.holds
     ]
     verdict = Verdict("fail" if record.plan is None else "good", f"{record.answer}.")
-    return [verdict, *trust.with_care(record.environment, doubts)]
+    together = []
+    if record.fleet is not None:
+        text = f"{fleet_text(record.fleet)}."
+        together.append(Verdict("good" if record.fleet.holds else "fail", text))
+    return [verdict, *together, *trust.with_care(record.environment, doubts)]
 
 
 def _card(plan: Plan) -> Card:

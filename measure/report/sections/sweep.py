@@ -7,13 +7,15 @@ from measure.core.record import read
 from measure.core.stages import RECEIVE_UNKNOWN
 from measure.core.verdict import Check, Finding
 from measure.presentation.format import milliseconds, significant
+from measure.presentation.format import sentence as sentence_of
 from measure.report import charts, percentiles, stages, trust
 from measure.report.section import POINTS, Card, Plot, Section, Verdict, table_of
 from measure.report.values import place
+from measure.servers import table as servers_table
 from measure.sweep.plots import looks, of_mode
 from measure.sweep.record import SweepRecord
 from measure.sweep.summary import Point, warnings
-from measure.sweep.table import COLUMNS, TOO_FEW
+from measure.sweep.table import COLUMNS, TOO_FEW, of_each_server
 
 _NOTE = (
     "Percentiles are nearest rank: the smallest measured value that at least p percent of the "
@@ -56,6 +58,13 @@ def section(content: Mapping[str, Any]) -> Section:
     spreads = [_distribution(point) for point in ordered]
     groups = [of_mode(points, mode) for mode in modes]
     tables = [table_of("Points", COLUMNS, groups, note=_NOTE, part=POINTS)]
+    if of_servers := of_each_server(ordered):
+        parts = servers_table.COLUMNS
+        tables.append(
+            table_of(
+                "The part of each server", parts, of_servers, note=sentence_of(servers_table.NOTE)
+            )
+        )
     if any(spread.samples for spread in spreads):
         tables.append(percentiles.histograms(spreads, "mode, batch size"))
     return Section(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from client.connection.call_times import CallTimes
 from client.errors import RequestFailed
 from measure.core.local_server import listening
 from measure.limits import sockets
@@ -25,6 +26,7 @@ class RawSocket:
 
     def __init__(self, address: str) -> None:
         self.name = "raw"
+        self.call = CallTimes()
         self._socket = sockets.connect(address)
 
     def predict(self, x: NDArray[Any]) -> Prediction:

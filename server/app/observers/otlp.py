@@ -1,7 +1,6 @@
 """Send spans to a collector by OTLP over gRPC, in batches, from a thread of OpenTelemetry's."""
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -11,11 +10,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
-from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
 from opentelemetry.sdk.resources import OTELResourceDetector
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
-from opentelemetry.trace import SpanContext, TraceFlags
+from opentelemetry.trace import NoOpTracer, SpanContext, TraceFlags
 
 from server.app.observers import spans
 from server.errors import StartError
@@ -40,7 +38,9 @@ class Collector:
             self._processor = BatchSpanProcessor(_Exporter(address))
         except Exception as error:
             raise StartError(f"--trace-otlp {address}: {error}") from None
-        self._disabled = os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
+        # OTEL_SDK_DISABLED, as the SDK reads it.
+        tracer = TracerProvider(shutdown_on_exit=False).get_tracer(SERVICE_NAME)
+        self._disabled = isinstance(tracer, NoOpTracer)
         self._ending, self._ended = threading.Event(), threading.Event()
         # None of OpenTelemetry's own functions keeps to a time limit. At the end there may be no
         # thread left to start.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from server.batching.policy import Batch, Piece
 from server.batching.request import Request, Timings
-from server.errors import InvalidInput
+from server.errors import ServingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Execution:
     batch: Batch[Request]
     outputs: list[NDArray[Any]]
     near: NDArray[np.bool_]
-    unreadable: Mapping[Request, InvalidInput]
+    unreadable: Mapping[Request, ServingError]
     started_ns: int
     spent: Timings
 

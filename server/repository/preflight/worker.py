@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from command_line import shortage
 from command_line.parser import positionals
 from protos.model_config_pb2 import ModelConfig
 from server.errors import LoadError, StartError
@@ -67,6 +68,12 @@ def _answer(question: Mapping[str, Any], block: bytes) -> Answer:
     except StartError as error:
         text = str(error)[:_LONGEST_TEXT]
         return {"of_configuration": isinstance(error, LoadError), "text": text}, []
+    except Exception as error:
+        if shortage.described(error) is not None:
+            # The process ends, and its limit of memory is named.
+            raise
+        text = f"{question['path']}: it cannot be read: {type(error).__name__}: {error}"
+        return {"of_configuration": False, "text": text[:_LONGEST_TEXT].replace("\n", " ")}, []
 
 
 def _configuration(question: Mapping[str, Any], override: bytes) -> Answer:

@@ -17,6 +17,9 @@ from transport.serving.handler import NO_HANDLER, CallHandler, Method, Unary
 from transport.serving.server_call import ServerCall
 
 _SMALL_BYTES = 4 * 1024
+# What is made of a byte of another one: copies of the message, and its texts, in letters of four
+# bytes, as they are, quoted, and within the text of an error.
+_BECOMES_BYTES = 14
 
 
 class ControlMethods:
@@ -59,12 +62,13 @@ class _ControlCall(Unary):
         """Count the call. StatusError when as many are open as may be."""
         if not methods.calls.enter():
             raise status.error(methods.calls.refusal())
-        super().__init__(call, self._submit)
+        super().__init__(call, self._take)
         self._handle = handle
         self._pool = pool
         self._methods = methods
         inference = methods.inference
         self._room = Room(inference.budget, call, inference.flush)
+        self._waits: memoryview | None = None  # for room for what is made of it
         self._submitted = False
 
     def admit(self, length: int) -> bool:
@@ -76,13 +80,33 @@ class _ControlCall(Unary):
 
     def cancelled(self) -> None:
         """Leave, unless a thread has the call."""
+        self._waits = None
         if not self._submitted:
             self._room.give_back_answer()
             self._end(0)
 
-    def _submit(self, call: ServerCall, message: memoryview) -> None:
+    def _take(self, call: ServerCall, message: memoryview) -> None:
+        """Let a thread have the message, once there is room for what it becomes."""
+        length = len(message)
+        if length > _SMALL_BYTES:
+            with status.RAISED:
+                if not self._room.grow(_BECOMES_BYTES * length, self._granted):
+                    self._waits = message
+                    return
+        self._submit(message)
+
+    def _granted(self) -> None:
+        """Any thread."""
+        self._call.connection.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        message, self._waits = self._waits, None
+        if message is not None:
+            self._submit(message)
+
+    def _submit(self, message: memoryview) -> None:
         self._submitted = True
-        self._pool.submit(self._answer, call, message)
+        self._pool.submit(self._answer, self._call, message)
 
     def _answer(self, call: ServerCall, message: memoryview) -> None:
         length = len(message)

@@ -75,7 +75,8 @@ class StreamCall(CallHandler):
         self._inference = inference
         self._limits = limits
         self._workers = workers
-        self._calls = calls
+        # The thread that takes it counts the stream off: however it ends, and whatever fails then.
+        self._counted = [calls]
         self._idle_trim = idle_trim
         self._caller = Caller(
             call.peer, status.deadline_ns(call), method=STREAM_METHOD, metadata=call.metadata
@@ -209,6 +210,12 @@ class StreamCall(CallHandler):
 
     def cancelled(self) -> None:
         """Drop all that waits."""
+        try:
+            self._drop()
+        finally:
+            self._leave()
+
+    def _drop(self) -> None:
         with self._lock:
             entries = list(self._entries)
             self._entries.clear()
@@ -222,7 +229,6 @@ class StreamCall(CallHandler):
         if preparation is not None:
             self._call.connection.loop.call_soon(partial(preparation.cancel, ended))
         self._room.give_back()
-        self._leave()
 
     def stop(self) -> None:
         """End the stream once all that arrived is answered; any thread."""
@@ -327,15 +333,25 @@ class StreamCall(CallHandler):
     def _finish_if_over(self) -> None:
         with self._lock:
             ended = self._end if not self._entries else None
-        if ended is not None and self._call.finish(ended):
-            self._leave()
+        if ended is None:
+            return
+        over = True
+        try:
+            over = self._call.finish(ended)
+        finally:
+            # Also where that failed: a server that drains waits for the streams that it counts.
+            if over:
+                self._leave()
 
     def _leave(self) -> None:
         if self._idle_timer is not None:
             # It would keep the stream until it is due.
             self._idle_timer.cancel()
         self._idle_trim.ended(self._limits.read_ahead_bytes)
-        self._calls.leave()
+        try:
+            self._counted.pop().leave()
+        except IndexError:
+            return
         # Call and handler would keep each other until the collector comes by.
         self._call.handler = NO_HANDLER
 

@@ -35,7 +35,7 @@ class UnaryCall(CallHandler):
     __slots__ = (
         "_begun",
         "_call",
-        "_calls",
+        "_counted",
         "_early",
         "_idle_trim",
         "_inference",
@@ -62,7 +62,8 @@ class UnaryCall(CallHandler):
         if not calls.enter():
             raise status.error(calls.refusal())
         self._call = call
-        self._calls = calls
+        # The thread that takes it counts the call off: however it ends, and whatever fails then.
+        self._counted = [calls]
         self._inference = inference
         self._workers = workers
         self._idle_trim = idle_trim
@@ -137,6 +138,12 @@ class UnaryCall(CallHandler):
 
     def cancelled(self) -> None:
         """Drop what waits."""
+        try:
+            self._drop()
+        finally:
+            self._end()
+
+    def _drop(self) -> None:
         pending, self._pending = self._pending, None
         self._message = None
         call = self._call
@@ -155,7 +162,6 @@ class UnaryCall(CallHandler):
             began_ns = int(call.began_s * 1e9)
             length = call.reader.last_length
             self._inference.ends.refuse(self._caller(), call.status, began_ns, length)
-        self._end()
 
     def _caller(self) -> Caller:
         call = self._call
@@ -165,6 +171,7 @@ class UnaryCall(CallHandler):
         pending, self._pending = self._pending, None
         if pending is None:
             return
+        ended = True
         try:
             answer = self._inference.finish(pending, encode_response)
             answer.on_gone = gone = self._room.give_back_answer
@@ -173,10 +180,14 @@ class UnaryCall(CallHandler):
             if not ended:
                 gone()
         except Exception as error:
-            ended = self._call.finish(status.of(error))
-            self._room.give_back_answer()
-        if ended:
-            self._end()
+            try:
+                self._call.finish(status.of(error))
+            finally:
+                self._room.give_back_answer()
+        finally:
+            # Also where that failed: a server that drains waits for the calls that it counts.
+            if ended:
+                self._end()
 
     def _give_back(self) -> None:
         """Give the room back; bytes of early rows are needed until the batch under way is done."""
@@ -186,7 +197,11 @@ class UnaryCall(CallHandler):
             self._early.released.add_done_callback(lambda _: self._room.give_back_message())
 
     def _end(self) -> None:
+        try:
+            calls = self._counted.pop()
+        except IndexError:
+            return
+        calls.leave()
         self._idle_trim.ended(self._length)
-        self._calls.leave()
         # Call and handler would keep each other, and the answer, until the collector comes by.
         self._call.handler = NO_HANDLER

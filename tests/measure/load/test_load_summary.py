@@ -10,8 +10,8 @@ from measure.core.record import decoded, encoded
 from measure.core.stages import Stages
 from measure.engine.slice import Slice
 from measure.engine.windows import Window, is_stable
-from measure.load.split import ServerStatistics
 from measure.load.summary import Asked, summarise
+from measure.servers.statistics import ServerStatistics
 from measure.slo.slo import judge
 
 SECOND_NS, MS = 10**9, 10**6

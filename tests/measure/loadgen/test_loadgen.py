@@ -183,6 +183,21 @@ def test_a_query_of_many_samples_is_one_request(server, call, tmp_path):
 
 
 @needs_loadgen
+@pytest.mark.parametrize("transport", ["stream", pytest.param("unary", marks=pytest.mark.slow)])
+def test_several_servers_are_driven_together(server, serve, graphs, call, tmp_path, transport):
+    servers = [server, serve(graphs.folder)]
+    callers = [call(each.address) for each in servers]
+    before = [caller.statistics("linear_argmax").inference_count for caller in callers]
+    options = ["--scenario", "SingleStream", "--transport", transport, "--balance", "round_robin"]
+    done, content = run(tmp_path, *(w for s in servers for w in ("--address", s.address)), *options)
+    assert content["results"][0]["failures"] == {}, done.stderr
+    assert content["results"][0]["performance"]["labels"]["wrong"] == 0
+    assert content["settings"]["address"] == ",".join(each.address for each in servers)
+    after = [caller.statistics("linear_argmax").inference_count for caller in callers]
+    assert all(now > then for now, then in zip(after, before, strict=True))
+
+
+@needs_loadgen
 def test_wrong_labels_are_counted_in_both_runs(server, tmp_path):
     options = ["--address", server.address, "--model", "negated", "--scenario", "Offline"]
     done, content = run(tmp_path, *options)

@@ -30,14 +30,16 @@ def verdicts(found):
 
 
 def test_every_goal_can_be_reached():
-    assert verdicts(measured()) == [Standing.REACHED] * 3
+    assert verdicts(measured()) == [Standing.REACHED] * 4
 
 
-@pytest.mark.parametrize(("name", "place"), [("rapid", 0), ("endless", 1), ("growing", 2)])
+@pytest.mark.parametrize(
+    ("name", "place"), [("rapid", 0), ("endless", 1), ("growing", 2), ("packed", 3)]
+)
 def test_each_goal_can_be_missed(name, place):
-    expected = [Standing.REACHED] * 3
+    expected = [Standing.REACHED] * 4
     expected[place] = Standing.MISSED
-    assert verdicts(measured(**{name: 21.0})) == expected
+    assert verdicts(measured(**{name: 21.0 if place < 3 else 31.0})) == expected
 
 
 def test_a_round_measures_beside_each_flood_and_no_answer_is_wrong(monkeypatch):

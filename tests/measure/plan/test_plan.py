@@ -14,8 +14,10 @@ from measure.__main__ import main
 from measure.core.record import decoded, encoded
 from measure.plan import capacity
 from measure.plan.calibration import FITTED_SHARES
+from measure.plan.check import trusted
 from measure.plan.observed import Calibration
 from measure.plan.record import PlanRecord
+from measure.report import kinds, page
 from model.export import export
 from model.weights import from_seed
 
@@ -23,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CLASSES, FEATURES = 8, 64
 # Of each simulation that looks for a plan.
 REQUESTS = 1000
+DELAY_US = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +181,74 @@ def test_a_server_is_measured_and_planned_with(launch, graphs, tmp_path):
     assert done.returncode == (0 if holds else 1)
     assert (record["plan"] is not None) == holds
     assert record["answer"].startswith("1,000 requests/s" if holds else "no plan")
+
+
+@pytest.fixture
+def together(launch, graphs, tmp_path):
+    """Start servers whose answers wait for a queue delay, not for a core; plan for all of them."""
+
+    def run(servers, *options, seconds):
+        if not (graphs.folder / "linear_argmax").exists():
+            export(graphs.folder, "linear_argmax", from_seed(CLASSES, FEATURES, 0), "float32", 0)
+        delayed = ["--threads", 1, "--group-rows", 64, "--queue-delay-us", DELAY_US]
+        addresses = [launch(graphs.folder, *delayed).address for _ in range(servers)]
+        words = ["plan", "--address", ",".join(addresses), "--classes", CLASSES, "--out", tmp_path]
+        words += ["--seconds", seconds, *options]
+        status = main([str(word) for word in words])
+        return status, json.loads((tmp_path / "plan.json").read_text()), addresses
+
+    return run
+
+
+def check_fleet(record, addresses):
+    """What must be so of the load of all servers, whether it holds or not."""
+    fleet = record["fleet"]
+    assert fleet["servers"] == len(addresses)
+    each_per_s = record["plan"]["rate_per_s"]
+    assert fleet["rate_per_s"] == pytest.approx(each_per_s * len(addresses))
+    assert fleet["point"]["asked"]["rate_per_s"] == fleet["rate_per_s"]
+    assert {part["address"] for part in fleet["point"]["replicas"]} == set(addresses)
+    p99_ns = fleet["point"]["latency_ns"]["p99"]
+    off = p99_ns is None or p99_ns > 1.2 * fleet["predicted_p99_ns"]
+    assert not (fleet["holds"] and off)
+    assert (fleet["verdict"] == "holds") == fleet["holds"]
+    assert decoded(record, PlanRecord).fleet.holds == fleet["holds"]
+    assert f"{len(addresses)} servers together" in page.render([kinds.section(record)])
+
+
+def test_a_plan_is_held_against_two_servers_together(together, capsys, monkeypatch):
+    monkeypatch.setattr("measure.plan.calibration.FITTED_SHARES", (0.4,))
+    monkeypatch.setattr("measure.plan.calibration.HELD_OUT_SHARES", (0.3,))
+    monkeypatch.setattr("measure.plan.calibration._PASSES", 1)
+    monkeypatch.setattr("measure.plan.fit._TRIES", 5)
+    monkeypatch.setattr("measure.core.confidence.CONFIDENCE", 0.5)
+    # How near predictions come is not what is tested.
+    monkeypatch.setattr("measure.plan.check.MOST_ERROR", 1e6)
+    status, record, addresses = together(2, "--rate", 1000, "--p99-ms", 60_000, seconds="0.5")
+    check_fleet(record, addresses)
+    # Every request waits for the delay.
+    assert record["fleet"]["predicted_p99_ns"] > DELAY_US * 1000 / 2
+    assert status == (0 if record["fleet"]["holds"] else 1)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"2 servers together at {record['fleet']['rate_per_s']:.3g} requests/s" in said
+
+
+# Each measures twenty loads of one server, then one of all.
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("servers", [2, 3])
+def test_as_many_servers_as_planned_carry_the_rate(together, servers):
+    # The rate is chosen afterwards, from the rate that one of them is planned for.
+    status, record, addresses = together(servers, "--rate", 1e6, "--p99-ms", 200, seconds="3")
+    if record["plan"] is None:
+        # This machine was too busy for a prediction, which is what is said.
+        assert (status, record["fleet"]) == (1, None)
+        assert record["answer"].startswith("no plan")
+        return
+    check_fleet(record, addresses)
+    seen = decoded(record, PlanRecord)
+    demand = replace(seen.demand, rate_per_s=seen.fleet.rate_per_s)
+    made = capacity.plan(demand, seen.calibration, seen.costs, trusted(seen.checks))
+    # So many requests are planned to take as many servers as these were, or one more by rounding.
+    assert made.replicas in (servers, servers + 1)
+    assert status == (0 if seen.fleet.holds else 1)

@@ -21,6 +21,7 @@ from model.weights import from_seed
 from protos import inference_pb2 as pb
 from protos.codec import decode_stream_response
 from server.rpc.native.room import REQUEST_BYTES
+from transport.serving.server_call import ServerCall
 
 CODE = grpc.StatusCode
 LIVE = "/inference.GRPCInferenceService/ServerLive"
@@ -168,7 +169,7 @@ def test_control_messages_of_any_size_take_their_bytes_from_the_budget(native, c
         held = caller.infer_later(message)
         budget = server._servicer._inference.budget
         eventually(lambda: budget.used_bytes > 200 * 1024, "the bytes are held")
-        large = pb.RepositoryIndexRequest(repository_name="r" * 100 * 1024).SerializeToString()
+        large = pb.RepositoryIndexRequest(repository_name="r" * 10 * 1024).SerializeToString()
         method = caller.channel.unary_unary("/inference.GRPCInferenceService/RepositoryIndex")
         waiting = method.future(large, timeout=60)
         assert caller.control("ServerLive").live
@@ -256,3 +257,23 @@ def test_a_cancelled_call_counts_as_failed_and_gives_its_bytes_back(native, call
         )
     budget = server._servicer._inference.budget
     eventually(lambda: budget.used_bytes == 0, "its bytes are back")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_call_is_counted_off_though_its_end_fails(
+    native, call, eventually, monkeypatch, streamed
+):
+    server = native()
+    caller = call(server.address)
+
+    def fails(_):
+        # As without memory, when the client has its answer.
+        raise MemoryError
+
+    monkeypatch.setattr(ServerCall, "_report_end", fails)
+    if streamed:
+        assert len(caller.stream([request(caller)])) == 1
+    else:
+        caller.infer(request(caller))
+    pools = server._pools
+    eventually(lambda: pools.unary.open == pools.streams.open == 0, "no call is open")

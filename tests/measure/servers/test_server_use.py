@@ -1,7 +1,7 @@
 import pytest
 
 from client.errors import UsageError
-from measure.load.server_use import Reading, ServerMetrics, ServerProcess, server_use
+from measure.servers.server_use import Reading, ServerMetrics, ServerProcess, server_use
 
 SECOND_NS = 10**9
 
@@ -15,14 +15,10 @@ def series(**counters):
     return made
 
 
-def use(before, after, source=None):
+def use(before, after):
     first = Reading(0, 1.0, 500, before)
     last = Reading(2 * SECOND_NS, 4.0, 400, after)
-    return server_use(source or FromMetrics(), first, last, {"m"})
-
-
-class FromMetrics:
-    name = "metrics"
+    return server_use("metrics", first, last, {"m"})
 
 
 def test_differences_of_counters_become_what_the_server_did_to_the_models_under_load():
@@ -52,7 +48,7 @@ def test_what_a_server_does_not_count_is_unknown_and_not_nothing():
 def test_without_both_readings_nothing_is_known():
     reading = Reading(5, None, None, {})
     for pair in ((None, reading), (reading, None), (reading, reading)):
-        assert server_use(FromMetrics(), *pair, {"m"}) is None
+        assert server_use("metrics", *pair, {"m"}) is None
 
 
 def test_a_process_that_is_gone_gives_no_reading(launch, graphs):

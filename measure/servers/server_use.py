@@ -1,8 +1,8 @@
-"""What the server used and counted while it was under load: its process, or its metrics."""
+"""What a server used and counted while it was under load: its process, or its metrics."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from typing import ClassVar, Literal, Protocol
 from urllib.request import ProxyHandler, build_opener
@@ -12,12 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from client.errors import UsageError
+from measure.servers.statistics import ServerStatistics
 
 _TIMEOUT_S = 2.0
 _MOST_BYTES = 16 * 2**20
 _CPU, _RSS = "process_cpu_seconds_total", "process_resident_memory_bytes"
 _RECORDED = ("nv_", "argmax_", "process_cpu_")
 _REFUSED = "argmax_refused_total"
+Origin = Literal["process", "metrics", "statistics"]
 # Series by name and labels.
 Series = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -36,6 +38,8 @@ class Reading:
 class ServerUse:
     """What a server did in `seconds`, between two readings of its process or its metrics.
 
+    With the source `statistics` neither was read, and all is from ModelStatistics. Of several
+    servers together the numbers are sums; `batch_rows` and `queue_ns` are means over all of them.
     `cpu_s` is processor time, and `cores` that per second; `rss_bytes` is its resident memory, the
     larger of the readings. The rest is of all clients' requests to the models under load: requests
     `answered` and `failed`, mean rows of an execution, mean nanoseconds of an answered request in
@@ -46,7 +50,7 @@ class ServerUse:
 
     DERIVED: ClassVar = ("cores",)
 
-    source: Literal["process", "metrics"]
+    source: Origin
     seconds: float
     cpu_s: float | None
     rss_bytes: int | None
@@ -66,7 +70,7 @@ class ServerUse:
 class Source(Protocol):
     """Where readings come from."""
 
-    name: Literal["process", "metrics"]
+    name: Origin
 
     def read(self) -> Reading | None:
         """The state now; None if it cannot be read."""
@@ -75,7 +79,7 @@ class Source(Protocol):
 class ServerProcess:
     """A server's process on this machine."""
 
-    name: Literal["process", "metrics"] = "process"
+    name: Origin = "process"
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -92,7 +96,7 @@ class ServerProcess:
 class ServerMetrics:
     """Metrics in Prometheus's text format, at a URL."""
 
-    name: Literal["process", "metrics"] = "metrics"
+    name: Origin = "metrics"
 
     def __init__(self, url: str) -> None:
         """UsageError if they cannot be read there now."""
@@ -133,15 +137,52 @@ class ServerMetrics:
         return Reading(at_ns, cpu_s, rss_bytes, series)
 
 
+def summed(readings: Sequence[Reading]) -> Reading:
+    """The sums of several servers' readings, as of one server, at the last of their instants."""
+    series: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    for reading in readings:
+        for key, value in reading.series.items():
+            series[key] = series.get(key, 0.0) + value
+    cpu_s = [one.cpu_s for one in readings if one.cpu_s is not None]
+    rss_bytes = [one.rss_bytes for one in readings if one.rss_bytes is not None]
+    return Reading(
+        max(one.at_ns for one in readings),
+        sum(cpu_s) if len(cpu_s) == len(readings) else None,
+        sum(rss_bytes) if len(rss_bytes) == len(readings) else None,
+        series,
+    )
+
+
+def of_statistics(counts: ServerStatistics, seconds: float) -> ServerUse:
+    """What ModelStatistics alone says of a server."""
+    unknown = ServerUse("statistics", seconds, *(None,) * 7, {})
+    return with_statistics(unknown, counts)
+
+
+def with_statistics(use: ServerUse, counts: ServerStatistics) -> ServerUse:
+    """Take from ModelStatistics what metrics do not say."""
+    return replace(
+        use,
+        answered=counts.requests,
+        batch_rows=counts.rows / counts.executions if counts.executions else None,
+        queue_ns=counts.queue_ns / counts.requests if counts.requests else None,
+    )
+
+
 def server_use(
-    source: Source, first: Reading | None, last: Reading | None, models: Collection[str]
+    source: Origin, first: Reading | None, last: Reading | None, models: Collection[str]
 ) -> ServerUse | None:
-    """What happened between two readings of a source; None without both of them."""
+    """What happened between two readings of a source.
+
+    None without both of them, and if the server has started again in between.
+    """
     if first is None or last is None or last.at_ns <= first.at_ns:
         return None
     cpu_s = None
     if first.cpu_s is not None and last.cpu_s is not None:
         cpu_s = last.cpu_s - first.cpu_s
+        if cpu_s < 0:
+            return None
     used = [one.rss_bytes for one in (first, last) if one.rss_bytes is not None]
     # A series that was not there before has counted from 0.
     changed = {key: value - first.series.get(key, 0.0) for key, value in last.series.items()}
@@ -151,7 +192,7 @@ def server_use(
     rows = counts.of_models("nv_inference_count")
     queue_us = counts.of_models("nv_inference_queue_duration_us")
     return ServerUse(
-        source=source.name,
+        source=source,
         seconds=(last.at_ns - first.at_ns) / 1e9,
         cpu_s=cpu_s,
         rss_bytes=max(used, default=None),
