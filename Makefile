@@ -9,7 +9,7 @@ SECONDS ?= 120
 RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 
-.PHONY: help sweep bench soak fuzz test test-slow test-lowest conformance perf-analyzer examples image deploy-check ray-check check stubs clean
+.PHONY: help sweep bench soak fuzz test test-slow test-lowest conformance perf-analyzer examples image deploy-check ray-check cluster-check check stubs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,10 @@ image: .venv-deploy/installed  ## an OCI image of the server and its SBOM, below
 deploy-check: .venv-dev/installed .venv-deploy/installed  ## build and run the image, check the files of deploy/
 	$(DEV) tests/kubernetes_tools.py
 	$(DEV) -m pytest tests/deploy/test_image.py tests/deploy/test_kubernetes.py -m 'slow or not slow' -k 'not second_build' -o faulthandler_timeout=600 $(ARGS)
+
+cluster-check: .venv-dev/installed  ## the files of deploy/kubernetes in a cluster without nodes (with Go; builds it for 45 minutes, once)
+	$(DEV) tests/cluster_programs.py
+	$(DEV) -m pytest tests/deploy/test_cluster.py -m slow -o faulthandler_timeout=600 $(ARGS)
 
 ray-check: .venv-ray/installed  ## servers that Ray places on a cluster of this machine: updated, killed, scaled
 	.venv-ray/bin/python -m pytest tests/deploy/test_ray.py -m slow $(ARGS)
