@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".cluster"
-KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.3"
+KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.1"
 # Where each project keeps its CustomResourceDefinitions, and those of the kinds that are used.
 SCHEMAS = {
     "github.com/prometheus-operator/prometheus-operator@v0.85.0": (
