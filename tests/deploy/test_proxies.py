@@ -131,11 +131,13 @@ def test_metadata_pass_whatever_their_names_and_length(proxy, call):
     live = caller.channel.unary_unary(SERVICE + "ServerLive")
     metadata = [("a_b.c", "1"), ("long", "a" * LONG_METADATA)]
     assert live(b"", timeout=PATIENCE_S, metadata=metadata)
-    # A server that does not get the name with _ answers with a message.
+    # A server that does not get the name with _ answers with a message. haproxy cancels a stream
+    # that the server ends before it has seen the client's end.
     message = caller.message("nobody", x=np.zeros((1, 1), np.float32))
     with pytest.raises(grpc.RpcError) as caught:
         list(caller.open_stream(iter([message]), errors_end_it=True))
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    codes = {"NOT_FOUND"} | ({CUT["haproxy"]} if proxy.program == "haproxy" else set())
+    assert caught.value.code().name in codes
 
 
 def test_a_call_that_meets_a_refused_connection_goes_to_another_server(proxy, fleet, examples):

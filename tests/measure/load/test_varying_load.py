@@ -36,7 +36,9 @@ def run(tmp_path, capsys, server):
     """Load the server with options; the record, what was printed."""
 
     def load(*options, status=0):
-        words = ["load", "--address", server.address, "--out", tmp_path, *SHORT, *options]
+        # Another --address would be that of a second server.
+        address = [] if "--address" in options else ["--address", server.address]
+        words = ["load", *address, "--out", tmp_path, *SHORT, *options]
         code = main([str(word) for word in words])
         printed = capsys.readouterr().out
         assert status in (code, None), printed
