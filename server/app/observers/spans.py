@@ -64,15 +64,15 @@ def of_request(request: EndedRequest, parent: TraceParent | None) -> list[Span]:
     if request.code in _ERRORS:
         root.status.code = Status.STATUS_CODE_ERROR
         root.status.message = request.error
-    spans = [
-        root,
+    whole = [root]
+    reached = [
         _child(root, "receive", arrived_ns - took.receive, arrived_ns),
         _child(root, "decode", arrived_ns, decoded_ns),
         _child(root, "encode", computed_ns, ended_ns),
     ]
     if not request.refused:
         model = _child(root, request.model, decoded_ns, computed_ns)
-        spans.append(model)
+        whole.append(model)
         began_ns = decoded_ns
         for name, ns in (
             ("queue", took.queue),
@@ -81,10 +81,10 @@ def of_request(request: EndedRequest, parent: TraceParent | None) -> list[Span]:
         ):
             # Sums may be longer: batches of one request may have run at the same time.
             done_ns = min(began_ns + ns, computed_ns)
-            spans.append(_child(model, name, began_ns, done_ns))
+            reached.append(_child(model, name, began_ns, done_ns))
             began_ns = done_ns
     # Without the stages that the request did not reach.
-    return [each for each in spans if each is root or _lasted(each)]
+    return [*whole, *filter(_lasted, reached)]
 
 
 def _lasted(span: Span) -> bool:
